@@ -1,0 +1,1 @@
+"""Pure rules of billing: months, money, pricing, drafting, errors. No dagster, stripe or sqlalchemy."""

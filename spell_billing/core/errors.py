@@ -1,0 +1,41 @@
+"""The errors a person meets: each names the thing that is wrong and the remedy."""
+
+
+class SpellBillingError(Exception):
+    """Billing cannot go on. `message` names the thing, `remedy` what to do about it."""
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class SettingsError(SpellBillingError):
+    """A setting is missing or malformed."""
+
+
+class MonthError(SpellBillingError):
+    """The month is malformed, not closed yet, or precedes the first billed month."""
+
+
+class UsageError(SpellBillingError):
+    """The usage source cannot be read, or its rows cannot be billed."""
+
+
+class LedgerError(SpellBillingError):
+    """The ledger cannot be reached, or its contents contradict the request."""
+
+
+class MonthLockedError(LedgerError):
+    """Another process holds the month's lock."""
+
+
+class IntegrityError(SpellBillingError):
+    """Two numbers that must be equal to the cent differ."""
+
+
+class StripeAccountError(SpellBillingError):
+    """Stripe refuses or cannot serve the whole account: nothing is sent any more."""

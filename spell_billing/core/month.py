@@ -1,0 +1,148 @@
+"""The billing period: one calendar month in UTC, and when it may be billed."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from spell_billing.core.errors import MonthError
+
+_MONTH = re.compile(r"(?P<year>\d{4})-(?P<month>0[1-9]|1[0-2])")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Month:
+    """One calendar month in UTC. Orders by time; `str()` gives `2026-10`."""
+
+    year: int
+    month: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Month":
+        """Read `2026-10`.
+
+        Raises:
+            MonthError: when the text is anything else.
+        """
+        match = _MONTH.fullmatch(text)
+        if match is None or match["year"] == "0000":
+            raise MonthError(f"{text!r} is not a month.", remedy="Write it as YYYY-MM, for example 2026-10.")
+        return cls(int(match["year"]), int(match["month"]))
+
+    @classmethod
+    def from_partition_key(cls, key: str) -> "Month":
+        """Read Dagster's partition key `2026-10-01`.
+
+        Raises:
+            MonthError: when the key is not the first day of a month.
+        """
+        if not key.endswith("-01"):
+            raise MonthError(
+                f"{key!r} is not a monthly partition.", remedy="Use the first day of a month, as 2026-10-01."
+            )
+        return cls.parse(key[:-3])
+
+    @classmethod
+    def containing(cls, moment: datetime) -> "Month":
+        """Give the month of an aware datetime, in UTC."""
+        utc = _aware(moment)
+        return cls(utc.year, utc.month)
+
+    @property
+    def partition_key(self) -> str:
+        """Dagster's key of the month: its first day."""
+        return f"{self}-01"
+
+    @property
+    def start(self) -> datetime:
+        """The first instant of the month (inclusive)."""
+        return datetime(self.year, self.month, 1, tzinfo=UTC)
+
+    @property
+    def end(self) -> datetime:
+        """The first instant after the month (exclusive)."""
+        return self.next().start
+
+    @property
+    def last_day(self) -> str:
+        """The last calendar day, as `2026-10-31`."""
+        return (self.end - timedelta(days=1)).date().isoformat()
+
+    @property
+    def first_second(self) -> int:
+        """Unix time of the first second: the start of a Stripe line's period."""
+        return int(self.start.timestamp())
+
+    @property
+    def last_second(self) -> int:
+        """Unix time of the last second: the end of a Stripe line's period."""
+        return int(self.end.timestamp()) - 1
+
+    @property
+    def label(self) -> str:
+        """The month in words, as on an invoice: `October 2026`."""
+        return f"{_NAMES[self.month - 1]} {self.year}"
+
+    def next(self) -> "Month":
+        """Give the following month."""
+        return self.plus(1)
+
+    def previous(self) -> "Month":
+        """Give the preceding month."""
+        return self.plus(-1)
+
+    def plus(self, months: int) -> "Month":
+        """Give the month that many months later (negative: earlier)."""
+        year, month = divmod(self.year * 12 + self.month - 1 + months, 12)
+        return Month(year, month + 1)
+
+    def is_closed(self, now: datetime) -> bool:
+        """Tell whether the month is over at the aware datetime `now`."""
+        return _aware(now) >= self.end
+
+    def __str__(self) -> str:
+        return f"{self.year:04d}-{self.month:02d}"
+
+
+_NAMES = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
+
+def require_billable(month: Month, *, first: Month, now: datetime) -> None:
+    """Refuse a month that is not closed or precedes the first billed month.
+
+    Args:
+        month: The month somebody asks for.
+        first: The first month that is ever billed (`SPELL_BILLING_FIRST_MONTH`).
+        now: The present, an aware datetime.
+
+    Raises:
+        MonthError: naming the month and when, or from when on, it can be billed.
+    """
+    if month < first:
+        raise MonthError(
+            f"{month} precedes the first billed month, {first}.",
+            remedy="Choose a later month, or set SPELL_BILLING_FIRST_MONTH to an earlier one.",
+        )
+    if not month.is_closed(now):
+        raise MonthError(
+            f"{month} is not closed: it ends on {month.last_day} at 24:00 UTC.",
+            remedy="Only closed months are billed; try again after that.",
+        )
+
+
+def _aware(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a naive datetime has no place here: attach a time zone")
+    return moment.astimezone(UTC)
