@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from spell_billing.core.errors import MonthError
 
-_MONTH = re.compile(r"(?P<year>\d{4})-(?P<month>0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
+_UNUSABLE_YEARS = frozenset({"0000", "9999"})
+"""A datetime knows no year 0, and none after 9999 to end the last month with."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -24,7 +26,7 @@ class Month:
             MonthError: when the text is anything else.
         """
         match = _MONTH.fullmatch(text)
-        if match is None or match["year"] == "0000":
+        if match is None or match["year"] in _UNUSABLE_YEARS:
             raise MonthError(f"{text!r} is not a month.", remedy="Write it as YYYY-MM, for example 2026-10.")
         return cls(int(match["year"]), int(match["month"]))
 

@@ -1,0 +1,247 @@
+"""Drafting: from a user's usage, account and history to the invoice, as a pure function.
+
+Preview and the real run call the same function, so a preview is what will be billed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from spell_billing.core.money import (
+    MAX_AMOUNT_CENTS,
+    exact_sum,
+    format_money,
+    is_currency,
+    plain,
+    round_half_up,
+)
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.pricing import covered_cents, rate_cents
+
+MAX_LINES = 250
+"""Stripe takes at most 250 lines in one `add_lines` request."""
+
+USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
+LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance."""
+
+    stripe_customer_id: str | None
+    currency: str = "usd"
+    plan_id: str | None = None
+    plan_name: str | None = None
+    included_cents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LateUsage:
+    """Usage of an earlier month that its invoice does not hold.
+
+    `kind` is LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what an adopted invoice
+    left out. `calls` and `usage_cents` are the difference (negative when rows vanished),
+    `billed_usage_cents` what the month's invoice and earlier late lines hold, `included_cents` the allowance
+    that month had.
+    """
+
+    usage_month: Month
+    calls: int
+    usage_cents: Decimal
+    billed_usage_cents: Decimal = Decimal(0)
+    included_cents: int = 0
+    currency: str | None = None
+    kind: str = LATE_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What refunds of earlier months left over, in whole minor units, above zero."""
+
+    amount_cents: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
+
+    kind: str
+    description: str
+    amount_cents: int
+    usage_month: str
+    calls: int = 0
+    usage_cents: str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One user's bill of one month, before Stripe: lines that sum to `total_cents`, and what becomes of it.
+
+    `carried_cents` is the credit this month hands on, `credit_applied_cents` the credit it uses up.
+    """
+
+    user_id: str
+    state: State
+    reason: Reason | None
+    account: Account | None
+    currency: str
+    calls: int
+    usage_cents: Decimal
+    total_cents: int
+    carried_cents: int
+    credit_applied_cents: int
+    included_cents: int
+    lines: tuple[Line, ...]
+    description: str
+
+
+def draft_invoice(
+    month: Month,
+    user_id: str,
+    *,
+    calls: int,
+    usage_cents: Decimal,
+    account: Account | None,
+    late: Sequence[LateUsage] = (),
+    credit: Credit | None = None,
+) -> Draft:
+    """Draft one user's invoice of a month.
+
+    Args:
+        month: The billing period.
+        user_id: The platform's user.
+        calls: Rows of the user in the month, refunds included.
+        usage_cents: Their exact cost in minor units; may be negative.
+        account: The billing account, or None when there is none.
+        late: Usage of earlier months that was not billed with them.
+        credit: Left over from earlier months.
+
+    Returns:
+        The draft, `planned`, or with the reason why it is not to be sent.
+    """
+    currency = account.currency if account else _currency_without_account(late, credit)
+    included = account.included_cents if account else 0
+    lines = list(_charges(month, calls, usage_cents, account, late=late, currency=currency))
+    due_cents = sum(line.amount_cents for line in lines)
+    usable_cents = credit.amount_cents if credit and credit.currency == currency else 0
+    applied_cents = min(usable_cents, max(0, due_cents))
+    if applied_cents:
+        text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
+        lines.append(Line(CREDIT, text, -applied_cents, str(month)))
+    total_cents = due_cents - applied_cents
+    state, reason = _verdict(total_cents, account, late, credit, lines)
+    return Draft(
+        user_id=user_id,
+        state=state,
+        reason=reason,
+        account=account,
+        currency=currency,
+        calls=calls,
+        usage_cents=usage_cents,
+        total_cents=total_cents,
+        # What is held is in two currencies: nothing of it can be handed on.
+        carried_cents=0 if state is State.HELD else max(0, -total_cents),
+        credit_applied_cents=applied_cents,
+        included_cents=included,
+        lines=tuple(lines),
+        description=describe(month, calls, total_cents, currency),
+    )
+
+
+def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
+    """Write the text of an invoice or a usage line, as the platform promises it to its users."""
+    return f"Spell Platform API Usage - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
+
+
+def lines_hash(customer_id: str, currency: str, description: str, lines: Iterable[Line]) -> str:
+    """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
+    content = [customer_id, currency, description, [asdict(line) for line in lines]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def dump_lines(lines: Iterable[Line]) -> str:
+    """Write lines as the ledger keeps them."""
+    return json.dumps([asdict(line) for line in lines], separators=(",", ":"))
+
+
+def load_lines(text: str) -> tuple[Line, ...]:
+    """Read lines as the ledger keeps them."""
+    rows: list[dict[str, Any]] = json.loads(text)
+    return tuple(Line(**row) for row in rows)
+
+
+def _charges(
+    month: Month,
+    calls: int,
+    usage_cents: Decimal,
+    account: Account | None,
+    *,
+    late: Sequence[LateUsage],
+    currency: str,
+) -> Iterable[Line]:
+    if calls or usage_cents:
+        amount_cents = round_half_up(usage_cents)
+        yield Line(
+            USAGE,
+            describe(month, calls, amount_cents, currency),
+            amount_cents,
+            str(month),
+            calls,
+            plain(usage_cents),
+        )
+    included_cents = account.included_cents if account else 0
+    covered = covered_cents(usage_cents, included_cents)
+    if account and covered:
+        name = account.plan_name or account.plan_id or "plan"
+        text = f"Included in {name} (-{format_money(covered, currency)})"
+        yield Line(INCLUDED, text, -covered, str(month))
+    for item in sorted(late, key=lambda each: each.usage_month):
+        before = rate_cents(item.billed_usage_cents, item.included_cents)
+        title = "Late usage" if item.kind == LATE_USAGE else "Adjustment"
+        now_used_cents = exact_sum(item.billed_usage_cents, item.usage_cents)
+        amount_cents = rate_cents(now_used_cents, item.included_cents) - before
+        money = format_money(amount_cents, currency)
+        text = f"{title} - {item.usage_month.label} ({item.calls} calls, {money})"
+        yield Line(item.kind, text, amount_cents, str(item.usage_month), item.calls, plain(item.usage_cents))
+
+
+def _verdict(
+    total_cents: int,
+    account: Account | None,
+    late: Sequence[LateUsage],
+    credit: Credit | None,
+    lines: Sequence[Line],
+) -> tuple[State, Reason | None]:
+    earlier = {item.currency for item in late if item.currency} | ({credit.currency} if credit else set())
+    if account and earlier - {account.currency}:
+        return State.HELD, Reason.CURRENCY_CHANGED
+    if total_cents <= 0:
+        return State.SKIPPED, Reason.CREDIT_CARRIED if total_cents < 0 else Reason.NO_CHARGE
+    problem = _account_problem(account) or _size_problem(total_cents, lines)
+    return (State.FAILED, problem) if problem else (State.PLANNED, None)
+
+
+def _account_problem(account: Account | None) -> Reason | None:
+    if account is None:
+        return Reason.NO_BILLING_ACCOUNT
+    if not account.stripe_customer_id:
+        return Reason.NO_STRIPE_CUSTOMER
+    return None if is_currency(account.currency) else Reason.UNKNOWN_CURRENCY
+
+
+def _size_problem(total_cents: int, lines: Sequence[Line]) -> Reason | None:
+    if max(total_cents, *(abs(line.amount_cents) for line in lines)) > MAX_AMOUNT_CENTS:
+        return Reason.AMOUNT_TOO_LARGE
+    return Reason.TOO_MANY_LINES if len(lines) > MAX_LINES else None
+
+
+def _currency_without_account(late: Sequence[LateUsage], credit: Credit | None) -> str:
+    if credit:
+        return credit.currency
+    return next((item.currency for item in late if item.currency), "usd")

@@ -1,0 +1,71 @@
+"""Money: exact decimals on the way in, integer minor units on an invoice, one rounding function."""
+
+from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
+
+MAX_AMOUNT_CENTS = 99_999_999
+"""Stripe's largest invoice amount in minor units (Stripe API reference, `amount`: eight digits)."""
+
+_DECIMAL_PLACES = {
+    **dict.fromkeys(("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf"), 0),
+    **dict.fromkeys(("ugx", "vnd", "vuv", "xaf", "xof", "xpf"), 0),
+    **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 3),
+}
+"""Stripe's zero- and three-decimal currencies; every other has two decimals."""
+
+_EXACT_DIGITS = 1_000
+"""Far beyond any sum of amounts; a longer one is refused (`decimal.Inexact`), not rounded."""
+
+_SYMBOLS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
+
+
+def round_half_up(amount: Decimal) -> int:
+    """Round an exact amount to whole minor units; a half goes away from zero.
+
+    The only rounding in the product, applied once per invoice line.
+
+    Args:
+        amount: Minor units, possibly with fractions; finite.
+
+    Returns:
+        Whole minor units.
+    """
+    return int(amount.to_integral_value(rounding=ROUND_HALF_UP))
+
+
+def exact_sum(*amounts: Decimal) -> Decimal:
+    """Add amounts without losing a digit: Python's decimals round a sum to 28 digits unless told otherwise.
+
+    Args:
+        amounts: Minor units, possibly with fractions; finite.
+    """
+    with localcontext(prec=_EXACT_DIGITS) as context:
+        context.traps[Inexact] = True
+        return sum(amounts, Decimal(0))
+
+
+def is_currency(text: str) -> bool:
+    """Tell whether the text has the form of a currency as Stripe takes it: three lower-case letters."""
+    return len(text) == 3 and text.isascii() and text.isalpha() and text.islower()  # noqa: PLR2004 - ISO 4217
+
+
+def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = False) -> str:
+    """Write an amount for people: `$12.34`, `-$0.05`, `12.34 CHF`.
+
+    Args:
+        amount_cents: Integer minor units of the currency.
+        currency: Three lower-case letters.
+        grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
+    """
+    places = _DECIMAL_PLACES.get(currency, 2)
+    number = f"{Decimal(abs(amount_cents)).scaleb(-places):{',' if grouping else ''}.{places}f}"
+    sign = "-" if amount_cents < 0 else ""
+    symbol = _SYMBOLS.get(currency)
+    return f"{sign}{symbol}{number}" if symbol else f"{sign}{number} {currency.upper()}"
+
+
+def plain(amount: Decimal) -> str:
+    """Write an exact decimal without an exponent or needless zeros: equal amounts give equal texts."""
+    if amount == 0:
+        return "0"
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

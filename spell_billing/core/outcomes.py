@@ -1,0 +1,118 @@
+"""States of a ledger row, and the reasons a user has no invoice, each with its remedy."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where one user's bill of one month stands."""
+
+    PLANNED = "planned"
+    HELD = "held"
+    SKIPPED = "skipped"
+    DRAFTED = "drafted"
+    FINALIZED = "finalized"
+    PAID = "paid"
+    PAYMENT_FAILED = "payment_failed"
+    VOID = "void"
+    UNCOLLECTIBLE = "uncollectible"
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+INVOICED = frozenset({State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE})
+"""A finalized invoice stands at Stripe."""
+
+UNSENT = frozenset({State.PLANNED, State.FAILED, State.HELD, State.SKIPPED})
+"""No invoice of this row is known to stand at Stripe."""
+
+TO_DRIVE = frozenset({State.PLANNED, State.DRAFTED})
+"""The next run sends these on to Stripe."""
+
+UNDONE = frozenset({State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.PARKED})
+"""The user has a bill and no invoice, or somebody must look: the month is not billed."""
+
+
+class Reason(StrEnum):
+    """Why a user has no invoice: a code for programs. `REMEDIES` has the words for people."""
+
+    NO_CHARGE = "no_charge"
+    CREDIT_CARRIED = "credit_carried"
+    NO_BILLING_ACCOUNT = "no_billing_account"
+    NO_STRIPE_CUSTOMER = "no_stripe_customer"
+    UNKNOWN_CURRENCY = "unknown_currency"
+    CURRENCY_CHANGED = "currency_changed"
+    AMOUNT_TOO_LARGE = "amount_too_large"
+    TOO_MANY_LINES = "too_many_lines"
+    UNKNOWN_CUSTOMER = "unknown_customer"
+    CUSTOMER_DELETED = "customer_deleted"
+    CURRENCY_CONFLICT = "currency_conflict"
+    TAX_LOCATION = "customer_tax_location_invalid"
+    REJECTED = "rejected_by_stripe"
+    LINES_DIFFER = "lines_differ"
+    CONFLICTING_REQUEST = "conflicting_request"
+    VOIDED_AT_STRIPE = "voided_at_stripe"
+    DELETED_AT_STRIPE = "deleted_at_stripe"
+    TWO_INVOICES = "two_invoices"
+    CHANGED_AT_STRIPE = "changed_at_stripe"
+    VOIDED = "voided"
+
+
+REMEDIES: dict[Reason, str] = {
+    Reason.NO_CHARGE: "Nothing is due for the month.",
+    Reason.CREDIT_CARRIED: "Refunds exceed the charges; the credit is carried to the next invoice.",
+    Reason.NO_BILLING_ACCOUNT: "The user has no row in billing_accounts. Add one, then bill the month again.",
+    Reason.NO_STRIPE_CUSTOMER: (
+        "The billing account has no stripe_customer_id. Create the customer at Stripe, "
+        "store its id, then bill the month again."
+    ),
+    Reason.UNKNOWN_CURRENCY: (
+        "The billing account's currency is not a three-letter code. Correct it, then bill the month again."
+    ),
+    Reason.CURRENCY_CHANGED: (
+        "A credit or late usage of an earlier month is in another currency than the account now has. "
+        "Settle it at Stripe or restore the currency, then bill the month again."
+    ),
+    Reason.AMOUNT_TOO_LARGE: (
+        "The total exceeds Stripe's largest amount (99,999,999 minor units). Check the usage; "
+        "bill such a user by hand."
+    ),
+    Reason.TOO_MANY_LINES: "The invoice would have more than 250 lines. Bill such a user by hand.",
+    Reason.UNKNOWN_CUSTOMER: (
+        "Stripe does not know this customer. Correct stripe_customer_id in billing_accounts, "
+        "then bill the month again."
+    ),
+    Reason.CUSTOMER_DELETED: (
+        "The customer was deleted at Stripe. Create a new one, store its id, then bill the month again."
+    ),
+    Reason.CURRENCY_CONFLICT: (
+        "Stripe bills this customer in another currency. Correct the currency in billing_accounts, "
+        "then bill the month again."
+    ),
+    Reason.TAX_LOCATION: (
+        "Stripe cannot place the customer for tax. Complete the address at Stripe, then bill the month again."
+    ),
+    Reason.REJECTED: "Stripe refused the request. Correct what it names, then bill the month again.",
+    Reason.LINES_DIFFER: (
+        "Twice the draft at Stripe did not show the ledger's lines and total, so it was not finalized. "
+        "Look at the customer's drafts and discounts at Stripe, then bill the month again."
+    ),
+    Reason.CONFLICTING_REQUEST: (
+        "Another process sent other content for the same bill. Make sure that one ledger bills the "
+        "account, then bill the month again."
+    ),
+    Reason.VOIDED_AT_STRIPE: (
+        "The invoice was voided at Stripe by hand. It is not billed again by itself: if it should be, "
+        "record it with `spell-billing void`, then bill the month again."
+    ),
+    Reason.DELETED_AT_STRIPE: (
+        "The draft was deleted at Stripe by hand. It is not billed again by itself: if it should be, "
+        "record it with `spell-billing void`, then bill the month again."
+    ),
+    Reason.TWO_INVOICES: (
+        "Two finalized invoices carry this bill's key. Void one at Stripe, then reconcile the month."
+    ),
+    Reason.CHANGED_AT_STRIPE: (
+        "The invoice at Stripe is not what the ledger billed. Compare them with `spell-billing reconcile`."
+    ),
+    Reason.VOIDED: "The invoice was voided with `spell-billing void`.",
+}

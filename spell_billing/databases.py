@@ -1,0 +1,250 @@
+"""Database URLs: read them, hide their passwords, open engines, and say plainly when nobody answers."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import DBAPIError
+
+from spell_billing.core.errors import SettingsError, SpellBillingError
+
+SQLITE_BUSY_TIMEOUT_SECONDS = 30
+CONNECT_TIMEOUT_SECONDS = 10
+
+_POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2")
+_SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
+_EXAMPLES = "Write postgresql://user@host:5432/database, or sqlite:////absolute/path/to/file.db."
+_MASK = "***"
+# SQLSTATE classes of a server that cannot be reached or does not let us in: connection, authorization,
+# unknown database, too many connections, shutting down.
+_UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
+_UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database", "readonly database")
+
+
+class DatabaseUnreachableError(SpellBillingError):
+    """The database does not answer, does not let us in, or its file is missing."""
+
+
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """One database, as its drivers want it named. `str()` and `repr()` never show a password.
+
+    Attributes:
+        backend: The kind of database.
+        setting: The setting that the URL came from, for messages (`DATABASE_URL`).
+        redacted: The URL without its password, for messages and logs.
+        sqlalchemy_url: For SQLAlchemy (psycopg 3 or pysqlite). Holds the password.
+        libpq_uri: For ADBC and psycopg; empty for SQLite. Holds the password.
+        sqlite_path: The absolute path of the file; None for PostgreSQL.
+    """
+
+    backend: Literal["sqlite", "postgresql"]
+    setting: str
+    redacted: str
+    sqlalchemy_url: sa.URL = field(repr=False)
+    libpq_uri: str = field(repr=False)
+    sqlite_path: Path | None
+
+    def __str__(self) -> str:
+        return self.redacted
+
+
+def parse_database_url(text: str, *, setting: str) -> DatabaseUrl:
+    """Read a database URL as SQLAlchemy or libpq writes it.
+
+    Args:
+        text: `sqlite:///relative`, `sqlite:////absolute`, or `postgresql://` (also `postgres://`,
+            `postgresql+psycopg://`, `postgresql+psycopg2://`) with any option that libpq knows,
+            a socket directory in `?host=`, IPv6 and several hosts included.
+        setting: The name of the setting it comes from.
+
+    Raises:
+        SettingsError: naming the setting, never echoing the password.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    if separator and scheme in _SQLITE_SCHEMES:
+        return _sqlite(rest, setting)
+    if separator and scheme in _POSTGRES_SCHEMES:
+        return _postgres(rest, setting)
+    kind = repr(scheme) if separator and re.fullmatch(r"[a-z0-9+]+", scheme) else "its text"
+    raise SettingsError(
+        f"{setting} names no database that is supported: {kind} is neither PostgreSQL nor SQLite.",
+        remedy=_EXAMPLES,
+    )
+
+
+def create_engine_for(url: DatabaseUrl) -> sa.Engine:
+    """Open a SQLAlchemy engine; the first connection may raise what `database_errors` translates.
+
+    SQLite: foreign keys on, waits 30 seconds for a lock, write-ahead log (readers and one writer do not
+    block each other; the file must lie on a local disk), every commit synced. A transaction takes the write
+    lock when it begins, because one that reads first and then writes fails at once when another wrote in
+    between; `engine.execution_options(read_only=True)` begins without it.
+    PostgreSQL: connections are tested before use, connecting gives up after 10 seconds.
+    """
+    if url.backend == "postgresql":
+        options: dict[str, Any] = (
+            {}
+            if "connect_timeout" in url.sqlalchemy_url.query
+            else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+        )
+        if "application_name" not in url.sqlalchemy_url.query:
+            options["application_name"] = "spell_billing"
+        return sa.create_engine(url.sqlalchemy_url, pool_pre_ping=True, connect_args=options)
+    engine = sa.create_engine(url.sqlalchemy_url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@contextmanager
+def database_errors(url: DatabaseUrl) -> Iterator[None]:
+    """Turn a driver's error of an unreachable database into one that names the setting and the remedy.
+
+    Errors of a statement (a deadlock, a constraint) pass unchanged. Works for SQLAlchemy, psycopg, sqlite3
+    and ADBC alike.
+
+    Raises:
+        DatabaseUnreachableError: naming setting, redacted URL and remedy.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _unreachable_reason(error)
+        if reason is None:
+            raise
+        raise unreachable(url, reason) from error
+
+
+def unreachable(url: DatabaseUrl, reason: str) -> DatabaseUnreachableError:
+    """Give the error for a database that cannot be used, with the password masked in `reason`."""
+    password = url.sqlalchemy_url.password
+    first_line = reason.strip().partition("\n")[0]
+    if password:
+        first_line = first_line.replace(str(password), _MASK)
+    remedy = (
+        f"Check that the server runs and that {url.setting} has the right host, database, user and password."
+        if url.backend == "postgresql"
+        else f"Check that {url.setting} points to an existing SQLite file that this user may read and write."
+    )
+    return DatabaseUnreachableError(
+        f"The database {url.redacted} ({url.setting}) cannot be used: {first_line.rstrip('.')}.",
+        remedy=remedy,
+    )
+
+
+def _sqlite(rest: str, setting: str) -> DatabaseUrl:
+    authority, slash, database = rest.partition("/")
+    if "?" in database:
+        raise SettingsError(f"{setting} has options, and a SQLite URL takes none here.", remedy=_EXAMPLES)
+    if not slash or database in {"", ":memory:"} or database.startswith("file:"):
+        raise SettingsError(
+            f"{setting} names a SQLite database in memory, or none: billing must outlive its process.",
+            remedy=_EXAMPLES,
+        )
+    if authority:
+        raise SettingsError(
+            f"{setting} has too few slashes: a SQLite URL has three before a relative path, four before "
+            "an absolute one.",
+            remedy=_EXAMPLES,
+        )
+    path = Path(database).absolute()
+    url = sa.URL.create("sqlite", database=str(path))
+    return DatabaseUrl("sqlite", setting, f"sqlite:///{path}", url, "", path)
+
+
+def _postgres(rest: str, setting: str) -> DatabaseUrl:
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if authority.count("@") > 1 or "@" in path:
+        raise SettingsError(
+            f"{setting} has an @ that does not end the user and password.",
+            remedy="Percent-encode special characters of the password: @ is %40, / is %2F, : is %3A.",
+        )
+    try:
+        parameters = {name: str(value) for name, value in conninfo_to_dict(f"postgresql://{rest}").items()}
+    except psycopg.Error:
+        parameters = {}
+    ports = parameters.get("port", "").split(",")
+    if not parameters.get("dbname") or any(port and not port.isdigit() for port in ports):
+        raise SettingsError(
+            f"{setting} is not a PostgreSQL URL that names a database (or has an unknown option, or a port "
+            "that is no number).",
+            remedy=f"{_EXAMPLES} Percent-encode special characters of the password.",
+        )
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
+    return DatabaseUrl(
+        "postgresql",
+        setting,
+        _redacted_postgres(parameters),
+        _sqlalchemy_postgres(parameters),
+        f"postgresql:///?{query}",
+        None,
+    )
+
+
+def _sqlalchemy_postgres(parameters: Mapping[str, str]) -> sa.URL:
+    named = {"user", "password", "dbname"}
+    host, port = parameters.get("host"), parameters.get("port")
+    single = host is not None and "," not in host and not host.startswith("/")
+    if single:
+        named |= {"host", "port"}
+    return sa.URL.create(
+        "postgresql+psycopg",
+        username=parameters.get("user"),
+        password=parameters.get("password"),
+        host=host if single else None,
+        port=int(port) if single and port else None,
+        database=parameters["dbname"],
+        query={name: value for name, value in parameters.items() if name not in named},
+    )
+
+
+def _redacted_postgres(parameters: Mapping[str, str]) -> str:
+    user = quote(parameters.get("user", ""), safe="")
+    secret = f":{_MASK}" if "password" in parameters else ""
+    login = f"{user}{secret}@" if user or secret else ""
+    host, port = parameters.get("host", ""), parameters.get("port", "")
+    database = quote(parameters["dbname"], safe="")
+    if host.startswith("/"):
+        return f"postgresql://{login}/{database}?host={host}" + (f"&port={port}" if port else "")
+    ports = port.split(",") if port else []
+    places = []
+    for index, name in enumerate(host.split(",")):
+        number = ports[index if len(ports) > 1 else 0] if ports else ""
+        places.append((f"[{name}]" if ":" in name else name) + (f":{number}" if number else ""))
+    return f"postgresql://{login}{','.join(places)}/{database}"
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver would begin transactions by its own rules (never for a SELECT): leave that to _begin_sqlite.
+    connection.isolation_level = None
+    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _unreachable_reason(error: BaseException) -> str | None:
+    if isinstance(error, DBAPIError):
+        return _unreachable_reason(error.orig) if error.orig is not None else None
+    text = str(error)
+    if type(error).__module__.startswith("sqlite3"):
+        return text if any(sign in text for sign in _UNREACHABLE_SQLITE) else None
+    if type(error).__name__ not in {"OperationalError", "InternalError"} and not isinstance(
+        error, psycopg.Error
+    ):
+        return None
+    state = getattr(error, "sqlstate", None)
+    if not state or not str(state).strip("\0"):
+        return text if "connect" in text else None
+    return text if str(state).startswith(_UNREACHABLE_STATES) else None

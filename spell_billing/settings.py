@@ -1,0 +1,168 @@
+"""Settings: read from the environment only, each with its default, none of them secret in print."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+from pydantic import SecretStr
+
+from spell_billing.core.errors import MonthError, SettingsError
+from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUrl, parse_database_url
+
+DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says. Every property checks its own setting, so a command needs only what it uses.
+
+    Raises:
+        SettingsError: from a property, naming the setting and the remedy, never its secret value.
+    """
+
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Take the process's environment as it is now."""
+        return cls(dict(os.environ))
+
+    def __repr__(self) -> str:
+        return "Settings(from the environment)"
+
+    @cached_property
+    def home(self) -> Path:
+        """`SPELL_BILLING_HOME`: where files go by default. Default: the user's data directory."""
+        return self._path("SPELL_BILLING_HOME") or user_data_path("spell-billing", appauthor=False)
+
+    @cached_property
+    def database(self) -> DatabaseUrl:
+        """`DATABASE_URL`: the ledger's database. Default: `billing.db`, a SQLite file in the home."""
+        text = self._text("DATABASE_URL") or f"sqlite:///{self.home / 'billing.db'}"
+        return parse_database_url(text, setting="DATABASE_URL")
+
+    @cached_property
+    def usage_database(self) -> DatabaseUrl:
+        """`USAGE_DATABASE_URL`: the platform's database, or a replica of it. Default: `DATABASE_URL`."""
+        text = self._text("USAGE_DATABASE_URL")
+        return parse_database_url(text, setting="USAGE_DATABASE_URL") if text else self.database
+
+    @cached_property
+    def usage_store(self) -> Path:
+        """`SPELL_BILLING_USAGE_STORE`: the folder of frozen usage. Default: `usage` in the home."""
+        return self._path("SPELL_BILLING_USAGE_STORE") or self.home / "usage"
+
+    @cached_property
+    def first_month(self) -> Month:
+        """`SPELL_BILLING_FIRST_MONTH`: months before it are never billed. Default: 2024-01."""
+        text = self._text("SPELL_BILLING_FIRST_MONTH") or "2024-01"
+        try:
+            return Month.parse(text)
+        except MonthError as error:
+            raise SettingsError(
+                f"SPELL_BILLING_FIRST_MONTH={text!r} is not a month.",
+                remedy="Write it as YYYY-MM, as 2024-01.",
+            ) from error
+
+    @cached_property
+    def stripe_api_key(self) -> SecretStr:
+        """`STRIPE_API_KEY`: a secret or restricted key. No default."""
+        text = self._text("STRIPE_API_KEY")
+        if not text:
+            raise SettingsError(
+                "STRIPE_API_KEY is not set.",
+                remedy="Set it to your Stripe secret key (sk_... or rk_...); nothing is billed without one.",
+            )
+        return check_api_key(text)
+
+    @cached_property
+    def stripe_api_base(self) -> str:
+        """`STRIPE_API_BASE`: Stripe's address. Default: https://api.stripe.com. Plain http: loopback only."""
+        return check_api_base(self._text("STRIPE_API_BASE") or DEFAULT_STRIPE_API_BASE)
+
+    @cached_property
+    def stripe_requests_per_second(self) -> float | None:
+        """`STRIPE_REQUESTS_PER_SECOND`: of the account. Default: 100 for live keys, 25 for test keys."""
+        return self._rate("STRIPE_REQUESTS_PER_SECOND")
+
+    @cached_property
+    def stripe_requests_per_second_per_endpoint(self) -> float | None:
+        """`STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT`: of each endpoint. Default: 25."""
+        return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        """`DAGSTER_HOME`: the Dagster instance. Default: `dagster` in the home, made on first use."""
+        return self._path("DAGSTER_HOME") or self.home / "dagster"
+
+    def _rate(self, name: str) -> float | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < float("inf"):
+            raise SettingsError(f"{name}={text!r} is not a rate.", remedy="Write a number above 0, as 25.")
+        return rate
+
+    def _path(self, name: str) -> Path | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            return Path(text).expanduser().absolute()
+        except RuntimeError:
+            raise SettingsError(
+                f"{name}={text!r} begins with the home of a user that this machine does not know.",
+                remedy="Write an absolute path.",
+            ) from None
+
+    def _text(self, name: str) -> str | None:
+        return self.environment.get(name, "").strip() or None
+
+
+def check_api_key(text: str) -> SecretStr:
+    """Accept a Stripe secret or restricted key.
+
+    Raises:
+        SettingsError: for anything else; the text itself is not repeated.
+    """
+    if not text.startswith(("sk_", "rk_")) or not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(
+            "STRIPE_API_KEY is not a Stripe secret key.",
+            remedy="It starts with sk_live_, sk_test_, rk_live_ or rk_test_; publishable keys cannot bill.",
+        )
+    return SecretStr(text)
+
+
+def check_api_base(text: str) -> str:
+    """Accept an https address, or plain http to this machine; the scheme comes back in lower case, no slash.
+
+    Raises:
+        SettingsError: when the address is malformed or would send the key in the clear.
+    """
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not host or parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(
+            "STRIPE_API_BASE is not an address.",
+            remedy="Write it as https://api.stripe.com, or leave it unset.",
+        )
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
+        raise SettingsError(
+            f"STRIPE_API_BASE={parts.scheme}://{host} would send the Stripe key unencrypted.",
+            remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
+        )
+    return parts.geturl().rstrip("/")
