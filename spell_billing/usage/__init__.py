@@ -1,0 +1,1 @@
+"""The usage source: freezes months of calls into Parquet and aggregates them, whatever database serves."""

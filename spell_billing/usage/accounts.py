@@ -1,0 +1,80 @@
+"""Billing accounts and plans as read (all text) into the accounts that drafting takes."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spell_billing.core.errors import UsageError
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA
+from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE
+
+DEFAULT_CURRENCY = "usd"
+_INT64_LIMIT = 2**63
+
+
+def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
+    """Join accounts with their plans.
+
+    Args:
+        accounts: Text columns user_id, stripe_customer_id, currency, email, plan_id.
+        plans: Text columns plan_id, name, included_cents.
+
+    Returns:
+        A table in `ACCOUNTS_SCHEMA`, ordered by user_id. Blank text is null; an account whose plan is not
+        among the plans keeps its plan_id and has a null plan_name.
+
+    Raises:
+        UsageError: two accounts (or plans) with one id as text, or included_cents that is no whole number.
+    """
+    accounts = accounts.filter(pc.is_valid(accounts["user_id"])).sort_by("user_id")
+    plans = plans.filter(pc.is_valid(plans["plan_id"]))
+    _refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
+    _refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
+    place = pc.index_in(accounts["plan_id"], value_set=plans["plan_id"].combine_chunks())
+    currency = pc.coalesce(pc.utf8_lower(_blank_to_null(accounts["currency"])), DEFAULT_CURRENCY)
+    included = pa.chunked_array(
+        [[_whole_cents(text) for text in plans["included_cents"].to_pylist()]], pa.int64()
+    )
+    return pa.Table.from_arrays(
+        [
+            accounts["user_id"],
+            _blank_to_null(accounts["stripe_customer_id"]),
+            currency,
+            _blank_to_null(accounts["email"]),
+            accounts["plan_id"],
+            plans["name"].take(place),
+            included.take(place),
+        ],
+        schema=ACCOUNTS_SCHEMA,
+    )
+
+
+def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    trimmed = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+
+
+def _refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
+    if pc.count_distinct(column).as_py() == len(column):
+        return
+    counts = pc.value_counts(column)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    raise UsageError(
+        f"{table} has more than one row for {name} {', '.join(map(repr, repeated[:5]))}.",
+        remedy=f"Leave one row for each {name}, and make it the table's primary key.",
+    )
+
+
+def _whole_cents(text: str | None) -> int | None:
+    if text is None:
+        return None
+    whole, _, fraction = text.strip().partition(".")
+    try:
+        cents = int(whole)
+    except ValueError:
+        cents = _INT64_LIMIT
+    if fraction.strip("0") or not -_INT64_LIMIT <= cents < _INT64_LIMIT:
+        raise UsageError(
+            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents.",
+            remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
+        )
+    return cents

@@ -1,0 +1,159 @@
+"""What billing knows of a usage source: three calls and what they give back. No database appears here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from spell_billing.core.month import Month
+
+USER_USAGE_FILE = "user_usage.parquet"
+LATE_USAGE_FILE = "late_usage.parquet"
+MANIFEST_FILE = "manifest.json"
+
+ACCOUNTS_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("stripe_customer_id", pa.string()),
+        pa.field("currency", pa.string(), nullable=False),
+        pa.field("email", pa.string()),
+        pa.field("plan_id", pa.string()),
+        pa.field("plan_name", pa.string()),
+        pa.field("included_cents", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be billed: its id as text, and the problem in plain words."""
+
+    id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRows:
+    """How many rows of the month (or of no month) cannot be billed, and up to 20 of them."""
+
+    count: int
+    examples: tuple[BadRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenFile:
+    """A Parquet file of a version: its name in the version's directory, content hash and row count."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A number of calls and the exact sum of their cost, in (possibly fractional) cents."""
+
+    calls: int
+    cost_cents: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class LateMonth:
+    """What an earlier, billed month has now beyond what was frozen; negative where rows went or shrank."""
+
+    month: Month
+    version: str
+    users: int
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class LateUsage:
+    """The file with the differences per month and user, and their totals per month."""
+
+    file: FrozenFile
+    months: tuple[LateMonth, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The evidence of one frozen month.
+
+    Attributes:
+        format_version: Of the manifest and the files.
+        month: The frozen month.
+        frozen_at: When the read began, by our clock (aware, UTC).
+        backend: The kind of database that served: `postgresql` or `sqlite`.
+        cost_scale: Decimal places of `cost_cents` in the files (0: int64).
+        frozen: Counted and summed from the rows that were written.
+        control: Counted and summed by the database itself, in the same snapshot. Equal to `frozen`.
+        files: The rows, in any order of files.
+        late: What earlier months had beyond their frozen versions; None when nothing was late.
+        late_checked: The earlier months that were compared, as `2026-09/v0001`.
+        bad_rows: Rows that are not in the files and must be mended before the month can be billed.
+    """
+
+    format_version: int
+    month: Month
+    frozen_at: datetime
+    backend: str
+    cost_scale: int
+    frozen: Totals
+    control: Totals
+    files: tuple[FrozenFile, ...]
+    late: LateUsage | None
+    late_checked: tuple[str, ...]
+    bad_rows: BadRows
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenUsage:
+    """One version of a month in the store: `version` is its name (`v0001`), `directory` holds its files."""
+
+    month: Month
+    version: str
+    directory: Path
+    manifest: Manifest
+
+
+class UsageSource(Protocol):
+    """A source of usage rows and billing accounts. Reads only, and never waits for a person."""
+
+    def freeze(
+        self,
+        month: Month,
+        directory: Path,
+        *,
+        late_for: Sequence[FrozenUsage],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Manifest:
+        """Write the month's rows as Parquet into the directory, from one consistent read.
+
+        Args:
+            month: The month to freeze, from its first microsecond to its last, UTC.
+            directory: An empty directory.
+            late_for: The pinned (billed) versions of earlier months, all of them from the oldest that may
+                still change: what they froze, late usage included, is compared with what the source has now.
+            on_progress: Called with the number of rows written so far.
+
+        Raises:
+            UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
+            IntegrityError: the rows written are not what the database itself counts and sums.
+            DatabaseUnreachableError: the database does not answer.
+        """
+        ...
+
+    def accounts(self) -> pa.Table:
+        """Read all billing accounts with their plans, in `ACCOUNTS_SCHEMA`.
+
+        Blank customer ids are null, currencies are lower case (default `usd`).
+
+        Raises:
+            UsageError: the tables are not what billing needs.
+            DatabaseUnreachableError: the database does not answer.
+        """
+        ...

@@ -1,0 +1,63 @@
+"""Joins a month's users with their accounts and late usage: the stream that drafting reads."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from spell_billing.core.errors import UsageError
+from spell_billing.usage.aggregate import amount_type
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.duck import open_duckdb, parquet_list
+
+_NO_USERS = pa.table({"user_id": pa.array([], pa.string())})
+_ACCOUNT_COLUMNS = ", ".join(f"account.{name}" for name in ACCOUNTS_SCHEMA.names if name != "user_id")
+_NO_LATE = (
+    "SELECT NULL::VARCHAR AS usage_month, NULL::VARCHAR AS user_id, NULL::BIGINT AS calls, "
+    "NULL::DECIMAL(38, 0) AS cost_cents WHERE false"
+)
+
+
+def iter_user_drafting_input(
+    frozen: FrozenUsage, accounts: pa.Table, *, batch_size: int = 10_000, extra_users: pa.Table = _NO_USERS
+) -> Iterator[pa.RecordBatch]:
+    """Stream one row per user, ordered by user_id.
+
+    Args:
+        frozen: The version to bill; `aggregate` has run on it.
+        accounts: What `UsageSource.accounts` gave.
+        batch_size: Rows of a batch.
+        extra_users: A table whose column `user_id` names users that must appear even without usage.
+
+    Yields:
+        Batches of user_id; calls and cost_cents (exact decimal) of the month, zero for a user that appears
+        through late usage or `extra_users` alone; late, a list of {usage_month, calls, cost_cents} ordered
+        by month, empty where nothing was late; account_known; and the account's columns, null when unknown.
+
+    Raises:
+        UsageError: the version was not aggregated.
+    """
+    path = frozen.directory / USER_USAGE_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"{frozen.month}/{frozen.version} was not aggregated: {path} is missing.",
+            remedy="Aggregate the version (the user_usage asset) first.",
+        )
+    late = frozen.manifest.late
+    late_rows = _NO_LATE if late is None else f"FROM {parquet_list([frozen.directory / late.file.name])}"
+    query = (
+        f"WITH usage AS (FROM {parquet_list([path])}), "
+        "late AS (SELECT user_id, list({'usage_month': usage_month, 'calls': calls, "
+        f"'cost_cents': cost_cents}} ORDER BY usage_month) AS late FROM ({late_rows}) GROUP BY user_id), "
+        "everyone AS (SELECT user_id FROM usage UNION SELECT user_id FROM late "
+        "UNION SELECT user_id FROM extra_users) "
+        "SELECT everyone.user_id, coalesce(usage.calls, 0) AS calls, "
+        f"coalesce(usage.cost_cents, 0)::{amount_type(frozen)} AS cost_cents, "
+        f"coalesce(late.late, []) AS late, account.user_id IS NOT NULL AS account_known, {_ACCOUNT_COLUMNS} "
+        "FROM everyone LEFT JOIN usage USING (user_id) LEFT JOIN late USING (user_id) "
+        "LEFT JOIN accounts AS account USING (user_id) ORDER BY everyone.user_id"
+    )
+    with open_duckdb(frozen.directory.parent) as duck:
+        duck.register("accounts", accounts)
+        duck.register("extra_users", extra_users)
+        batches: pa.RecordBatchReader = duck.sql(query).to_arrow_reader(batch_size)
+        yield from batches

@@ -1,0 +1,50 @@
+"""Opens DuckDB as billing uses it: bounded memory, its own spill directory, nothing from the network."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+MEMORY_LIMIT_BYTES = 1 << 30
+SPILL_PREFIX = ".duckdb-"
+
+
+@contextmanager
+def open_duckdb(
+    spill_parent: Path, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty in-memory DuckDB and close it at the end.
+
+    Args:
+        spill_parent: Where it may keep what exceeds the memory limit; cleaned up at the end.
+        memory_limit_bytes: What its buffers may take.
+    """
+    with tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=spill_parent) as spill:
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{memory_limit_bytes}B",
+                "temp_directory": spill,
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "allow_community_extensions": "false",
+                # A Python variable that happens to have a table's name must not become that table.
+                "python_enable_replacements": "false",
+            },
+        )
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def quoted(path: Path) -> str:
+    """Give a path as an SQL string."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def parquet_list(paths: Sequence[Path]) -> str:
+    """Give SQL text that reads these Parquet files."""
+    return f"read_parquet([{', '.join(quoted(path) for path in paths)}])"

@@ -1,0 +1,118 @@
+"""Late usage: what billed months have now beyond what was frozen, per user.
+
+A per-user GROUP BY in the database costs as much as a fingerprint of the rows would (both read the month
+once), and it names the users at once: so there is no cheaper proof before it. Watermarks on id or time
+would miss rows, because both are given before commit.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from spell_billing.core.errors import UsageError
+from spell_billing.core.month import Month
+from spell_billing.usage.amounts import exact
+from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, LateMonth, LateUsage, Totals
+from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
+from spell_billing.usage.row_writer import finished_file
+
+CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
+"""Opens a stream of what a month has now: user_id, calls, cost_cents, any number of rows per user."""
+
+
+def compare_late_usage(
+    late_for: Sequence[FrozenUsage],
+    directory: Path,
+    current: Callable[[Month], CurrentUsage],
+    *,
+    scale: int,
+) -> LateUsage | None:
+    """Compare what the source has now with what the versions froze, and write the differences.
+
+    What a version itself recorded as late for an earlier month counts as frozen for that month: a difference
+    is reported once.
+
+    Args:
+        late_for: The pinned versions of earlier months.
+        directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents.
+        current: Streams a month's usage from the snapshot.
+        scale: Decimal places of a cent that the source may have.
+
+    Returns:
+        None when nothing differs.
+
+    Raises:
+        UsageError: an amount does not fit 38 digits.
+    """
+    if not late_for:
+        return None
+    scale = max(scale, *(one.manifest.cost_scale for one in late_for))
+    with open_duckdb(directory) as duck:
+        duck.execute(
+            "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
+            f"cost_cents DECIMAL(38, {scale}))"
+        )
+        try:
+            for one in late_for:
+                with current(one.month) as reader:
+                    duck.register("source_now", reader)
+                    duck.execute(_difference_query(one, late_for, scale), {"month": str(one.month)})
+                    duck.unregister("source_now")
+        except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+            raise UsageError(
+                f"A user's usage in an earlier month exceeds 38 digits: {error}.",
+                remedy="Find and correct the absurd amounts in the usage table.",
+            ) from error
+        return _write(duck, late_for, directory)
+
+
+def _difference_query(one: FrozenUsage, late_for: Sequence[FrozenUsage], scale: int) -> str:
+    money = f"DECIMAL(38, {scale})"
+    rows = parquet_list([one.directory / file.name for file in one.manifest.files])
+    sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
+    frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
+    recorded = [
+        other.directory / other.manifest.late.file.name
+        for other in late_for
+        if other.manifest.late is not None
+    ]
+    frozen.extend(
+        f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
+        for path in recorded
+    )
+    return (
+        "INSERT INTO late SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
+        f"sum(cost_cents)::{money} AS late_cost FROM ("
+        f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
+        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
+        ") GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
+    )
+
+
+def _write(
+    duck: duckdb.DuckDBPyConnection, late_for: Sequence[FrozenUsage], directory: Path
+) -> LateUsage | None:
+    versions = {str(one.month): one for one in late_for}
+    months = [
+        LateMonth(
+            versions[month].month, versions[month].version, users, Totals(int(calls), _exact_cents(cost))
+        )
+        for month, users, calls, cost in duck.execute(
+            "SELECT usage_month, count(*), sum(calls), sum(cost_cents) FROM late GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    ]
+    if not months:
+        return None
+    path = directory / LATE_USAGE_FILE
+    duck.execute(
+        f"COPY (FROM late ORDER BY usage_month, user_id) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
+    )
+    return LateUsage(finished_file(path, sum(one.users for one in months)), tuple(months))
+
+
+def _exact_cents(cost: Decimal) -> Decimal:
+    return exact(str(cost))

@@ -1,0 +1,147 @@
+"""The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import adbc_driver_manager
+import pyarrow as pa
+
+from spell_billing.core.errors import UsageError
+from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUrl, database_errors
+from spell_billing.usage.accounts import build_accounts
+from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64
+from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.late import CurrentUsage, compare_late_usage
+from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.postgres_rows import MonthRows
+from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot
+from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
+from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
+from spell_billing.usage.row_writer import finished_file
+from spell_billing.usage.tables import (
+    ACCOUNT_COLUMNS,
+    ACCOUNT_OPTIONAL_COLUMNS,
+    ACCOUNTS_TABLE,
+    PLAN_COLUMNS,
+    PLAN_OPTIONAL_COLUMNS,
+    PLANS_TABLE,
+    USAGE_COLUMNS,
+    USAGE_TABLE,
+    Column,
+    Columns,
+    require_columns,
+)
+
+_FORBIDDEN = "42501"
+
+
+class PostgresUsage:
+    """Reads usage and accounts from PostgreSQL 14 or later; implements `UsageSource`."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self._url = url
+
+    def freeze(
+        self,
+        month: Month,
+        directory: Path,
+        *,
+        late_for: Sequence[FrozenUsage],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Manifest:
+        """Write the month's rows as Parquet; see `UsageSource.freeze`."""
+        with self._errors(), open_snapshot(self._url) as snapshot:
+            frozen_at = datetime.now(UTC)
+            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
+            control, form = _control(snapshot, sql, month)
+            bad = _bad_rows(snapshot, sql, [month, *(one.month for one in late_for)])
+            path = directory / ROWS_FILE
+            frozen = MonthRows(self._url, snapshot, sql, month, form).write(path, on_progress)
+            require_equal_totals(month, frozen=frozen, control=control)
+            late = compare_late_usage(
+                late_for,
+                directory,
+                lambda earlier: _current_users(snapshot, sql, earlier),
+                scale=MAX_SCALE if sql.is_numeric else 0,
+            )
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            month=month,
+            frozen_at=frozen_at,
+            backend=self._url.backend,
+            cost_scale=form.scale,
+            frozen=frozen,
+            control=control,
+            files=(finished_file(path, frozen.calls),),
+            late=late,
+            late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
+            bad_rows=bad,
+        )
+
+    def accounts(self) -> pa.Table:
+        """Read all billing accounts with their plans; see `UsageSource.accounts`."""
+        with self._errors(), open_snapshot(self._url) as snapshot:
+            found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
+            accounts = snapshot.table(
+                _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
+            )
+            found = self._columns(snapshot, PLANS_TABLE, ())
+            if found:
+                require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
+            plans = snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
+        return build_accounts(accounts, plans)
+
+    def _columns(self, snapshot: Snapshot, table: str, required: tuple[str, ...]) -> Columns:
+        rows = snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
+        found = {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
+        if required:
+            require_columns(self._url, table, found, required)
+        return found
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with database_errors(self._url):
+                yield
+        except adbc_driver_manager.Error as error:
+            reason = str(error).partition("\n")[0]
+            remedy = (
+                "Grant SELECT on the table to the user of the URL."
+                if error.sqlstate == _FORBIDDEN
+                else "Run it again; if it stays, ask who runs the database."
+            )
+            raise UsageError(
+                f"Reading {self._url.redacted} ({self._url.setting}) failed: {reason}.", remedy=remedy
+            ) from error
+
+
+def _control(snapshot: Snapshot, sql: UsageSql, month: Month) -> tuple[Totals, CostForm]:
+    (row,) = snapshot.table(sql.totals(month)).to_pylist()
+    scale = row["scale"]
+    as_text = sql.is_numeric and not fits_int64(scale, Decimal(row["largest"]))
+    return Totals(row["calls"], exact(row["cost_cents"])), CostForm(scale, as_text=as_text)
+
+
+def _bad_rows(snapshot: Snapshot, sql: UsageSql, months: list[Month]) -> BadRows:
+    found = [row for query in sql.bad_rows(months) for row in _totalled(snapshot.table(query))]
+    count = sum(total for total, _ in found)
+    examples = [BadRow(row["id"], row["problem"]) for _, rows in found for row in rows]
+    return BadRows(count, tuple(examples[:20]))
+
+
+def _totalled(table: pa.Table) -> list[tuple[int, list[dict[str, str]]]]:
+    rows = table.to_pylist()
+    return [(rows[0]["total"], rows)] if rows else []
+
+
+def _current_users(snapshot: Snapshot, sql: UsageSql, month: Month) -> CurrentUsage:
+    return snapshot.stream(sql.users(month))
+
+
+def _texts(table: str, found: Columns, names: tuple[str, ...]) -> str:
+    columns = ", ".join(f"{name if name in found else 'NULL'}::text AS {name}" for name in names)
+    return f"SELECT {columns} FROM {table}" if found else f"SELECT {columns} WHERE false"

@@ -1,0 +1,92 @@
+"""Streams a month's rows from PostgreSQL into Parquet, by as many connections as can share the snapshot."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUrl
+from spell_billing.usage.amounts import as_decimal, decimal_from_text
+from spell_billing.usage.contract import Totals
+from spell_billing.usage.postgres_snapshot import Snapshot, join_snapshot
+from spell_billing.usage.postgres_sql import CostForm, UsageSql
+from spell_billing.usage.row_writer import RowWriter
+
+# A second connection reads the other half of the month: one server process alone is the bottleneck.
+_READERS = 2
+
+
+@dataclass(frozen=True)
+class MonthRows:
+    """The billable rows of a month in a snapshot, and how their cost travels."""
+
+    url: DatabaseUrl
+    snapshot: Snapshot
+    sql: UsageSql
+    month: Month
+    form: CostForm
+
+    def write(self, path: Path, on_progress: Callable[[int], None] | None) -> Totals:
+        """Write them to a Parquet file; give their number and sum, taken from what was written."""
+        with self._readers() as readers:
+            queries = self.sql.rows(self.month, self.form, parts=len(readers))
+            schema = _written_schema(self.snapshot.table(f"{queries[0]} LIMIT 0").schema, self.form)
+
+            def shape(batch: pa.RecordBatch) -> pa.Table:
+                return _shape(batch, schema, self.form)
+
+            with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
+                _read_all(readers, queries, writer)
+            return writer.totals
+
+    @contextmanager
+    def _readers(self) -> Iterator[list[Snapshot]]:
+        with ExitStack() as stack:
+            name = self.snapshot.export()
+            joined = [stack.enter_context(join_snapshot(self.url, name)) for _ in range(_READERS - 1)]
+            yield [self.snapshot, *(reader for reader in joined if reader is not None)]
+
+
+def _read_all(readers: list[Snapshot], queries: list[str], writer: RowWriter) -> None:
+    def read(reader: Snapshot, query: str) -> None:
+        try:
+            with reader.stream(query) as batches:
+                for batch in batches:
+                    writer.put(batch)
+        except BaseException:
+            writer.cancel()
+            raise
+
+    with ThreadPoolExecutor(len(readers), thread_name_prefix="row-reader") as pool:
+        try:
+            list(pool.map(read, readers, queries))
+        except BaseException:
+            # Also when a person interrupts: the readers stop at their next batch.
+            writer.cancel()
+            raise
+
+
+def _written_schema(read: pa.Schema, form: CostForm) -> pa.Schema:
+    cost = as_decimal(pa.array([], pa.int64()), form.scale).type
+    if form.as_text:
+        cost = decimal_from_text(pa.array([], pa.string()), form.scale).type
+    return pa.schema(
+        [
+            read.field("id"),
+            read.field("user_id"),
+            pa.field("cost_cents", cost),
+            pa.field("created_at", pa.timestamp("us", tz="UTC")),
+        ]
+    )
+
+
+def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table:
+    cost = batch.column("cost_cents")
+    cost = decimal_from_text(cost, form.scale) if form.as_text else as_decimal(cost, form.scale)
+    # Naive times mean UTC: the same microseconds, only labelled.
+    moment = batch.column("created_at").cast(schema.field("created_at").type)
+    return pa.Table.from_arrays([batch.column("id"), batch.column("user_id"), cost, moment], schema=schema)

@@ -1,0 +1,90 @@
+"""One consistent, read-only view of a PostgreSQL database, on one connection or on several."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+import adbc_driver_manager
+import adbc_driver_postgresql
+import pyarrow as pa
+
+from spell_billing.databases import DatabaseUrl
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A connection inside a REPEATABLE READ, READ ONLY transaction.
+
+    Uses the driver's low-level interface: its DB-API module loads pandas, which takes longer than a freeze
+    of a small month.
+    """
+
+    connection: adbc_driver_manager.AdbcConnection
+
+    def table(self, query: str) -> pa.Table:
+        """Read a small result whole."""
+        with self.stream(query) as reader:
+            return reader.read_all()
+
+    @contextmanager
+    def stream(self, query: str) -> Iterator[pa.RecordBatchReader]:
+        """Stream a large result in batches of about 16 MB."""
+        with adbc_driver_manager.AdbcStatement(self.connection) as statement:
+            statement.set_sql_query(query)
+            handle, _ = statement.execute_query()
+            with pa.RecordBatchReader.from_stream(handle) as reader:
+                yield reader
+
+    def execute(self, command: str) -> None:
+        """Run a command that gives no rows."""
+        with adbc_driver_manager.AdbcStatement(self.connection) as statement:
+            statement.set_sql_query(command)
+            statement.execute_update()
+
+    def export(self) -> str:
+        """Give the name under which other connections can join while this transaction is open."""
+        return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
+
+
+@contextmanager
+def open_snapshot(url: DatabaseUrl) -> Iterator[Snapshot]:
+    """Open a connection whose every query sees the same moment. UTC, whatever server and role prefer."""
+    with _connected(url) as snapshot:
+        _begin(snapshot)
+        yield snapshot
+        snapshot.execute("COMMIT")
+
+
+@contextmanager
+def join_snapshot(url: DatabaseUrl, name: str) -> Iterator[Snapshot | None]:
+    """Open another connection on an exported snapshot; give None where that cannot be had.
+
+    It cannot when the connection reaches another server than the first (several hosts, a balancing proxy),
+    or when the server has no connection to spare.
+    """
+    with ExitStack() as stack:
+        snapshot = None
+        with suppress(adbc_driver_manager.Error):
+            connected = stack.enter_context(_connected(url))
+            _begin(connected, name)
+            snapshot = connected
+        yield snapshot
+        if snapshot is not None:
+            snapshot.execute("COMMIT")
+
+
+@contextmanager
+def _connected(url: DatabaseUrl) -> Iterator[Snapshot]:
+    with (
+        adbc_driver_postgresql.connect(url.libpq_uri) as database,
+        adbc_driver_manager.AdbcConnection(database) as connection,
+    ):
+        yield Snapshot(connection)
+
+
+def _begin(snapshot: Snapshot, exported: str | None = None) -> None:
+    snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if exported is not None:
+        snapshot.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
+    for setting in ("timezone = 'UTC'", "statement_timeout = 0", "idle_in_transaction_session_timeout = 0"):
+        snapshot.execute(f"SET LOCAL {setting}")

@@ -1,0 +1,156 @@
+"""The SQL that reads usage from PostgreSQL: which rows can be billed, and their values without loss."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from spell_billing.core.month import Month
+from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
+from spell_billing.usage.tables import USAGE_TABLE, Columns, unsuitable_type
+
+_INTEGERS = ("int2", "int4", "int8")
+_TIMES = ("timestamptz", "timestamp")
+
+COLUMNS_QUERY = """
+SELECT attribute.attname::text AS name, coalesce(base.typname, type.typname)::text AS type,
+       NOT (attribute.attnotnull OR type.typnotnull) AS nullable
+FROM pg_attribute AS attribute
+JOIN pg_type AS type ON type.oid = attribute.atttypid
+LEFT JOIN pg_type AS base ON type.typtype = 'd' AND base.oid = type.typbasetype
+WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0 AND NOT attribute.attisdropped
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CostForm:
+    """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text."""
+
+    scale: int
+    as_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSql:
+    """Queries over one `usage_counters`, made for its column types.
+
+    Raises:
+        UsageError: at construction, for a type that cannot be billed exactly.
+    """
+
+    columns: Columns
+
+    def __post_init__(self) -> None:
+        cost, moment = self.columns["cost_cents"].type, self.columns["created_at"].type
+        if cost not in (*_INTEGERS, "numeric"):
+            raise unsuitable_type(USAGE_TABLE, "cost_cents", cost, "bigint or numeric")
+        if moment not in _TIMES:
+            raise unsuitable_type(USAGE_TABLE, "created_at", moment, "timestamptz, or timestamp in UTC")
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether amounts may carry fractions of a cent."""
+        return self.columns["cost_cents"].type == "numeric"
+
+    @property
+    def may_have_bad_rows(self) -> bool:
+        """Whether the types and constraints leave room for a row of a month that cannot be billed."""
+        return self._good != "true"
+
+    def totals(self, month: Month) -> str:
+        """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount."""
+        extremes = "max(min_scale(cost_cents))", "max(abs(cost_cents))::text"
+        scale, largest = extremes if self.is_numeric else ("0", "'0'")
+        return (
+            f"SELECT count(*) AS calls, coalesce(sum(cost_cents), 0)::text AS cost_cents, "
+            f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good}"
+        )
+
+    def rows(self, month: Month, form: CostForm, *, parts: int) -> list[str]:
+        """Read the month's billable rows, by one query for each of `parts` equal stretches of time."""
+        length = (month.end - month.start) / parts
+        marks = [month.start + part * length for part in range(parts)] + [month.end]
+        return [
+            f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
+            f"FROM {USAGE_TABLE} WHERE {self._between(start, end)} AND {self._good}"
+            for start, end in pairwise(marks)
+        ]
+
+    def users(self, month: Month) -> str:
+        """Count and sum the month's billable rows per user."""
+        return (
+            f"SELECT user_id::text AS user_id, count(*) AS calls, sum(cost_cents)::text AS cost_cents "
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} GROUP BY user_id"
+        )
+
+    def bad_rows(self, months: list[Month]) -> list[str]:
+        """Find rows that cannot be billed: those of the months, then those of no month at all.
+
+        Each query gives up to 20 of (id, problem, total). The second costs a scan of the table unless
+        `created_at` has an index.
+        """
+        problem = (
+            "CASE WHEN created_at IS NULL THEN 'created_at is missing' "
+            "WHEN created_at IN ('infinity', '-infinity') THEN 'created_at is infinite' "
+            "WHEN user_id IS NULL THEN 'user_id is missing' "
+            "WHEN cost_cents IS NULL THEN 'cost_cents is missing' "
+            "WHEN cost_cents::text IN ('NaN', 'Infinity', '-Infinity') "
+            "THEN 'cost_cents is ' || cost_cents::text || ', not a number' "
+            f"WHEN abs(cost_cents) >= {MAX_ABSOLUTE_COST} THEN 'cost_cents is too large' "
+            f"ELSE 'cost_cents has more than {MAX_SCALE} decimal places' END"
+        )
+        select = (
+            f"SELECT coalesce(id::text, 'no id') AS id, {problem} AS problem, count(*) OVER () AS total "
+            f"FROM {USAGE_TABLE} WHERE"
+        )
+        timeless = "created_at IN ('infinity', '-infinity')"
+        if self.columns["created_at"].nullable:
+            timeless += " OR created_at IS NULL"
+        queries = [f"{select} {timeless} LIMIT 20"]
+        if self.may_have_bad_rows:
+            within = " OR ".join(f"({self._in_month(month)})" for month in months)
+            queries.insert(0, f"{select} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20")
+        return queries
+
+    @property
+    def _good(self) -> str:
+        conditions = [
+            f"{name} IS NOT NULL" for name in ("user_id", "cost_cents") if self.columns[name].nullable
+        ]
+        if self.is_numeric:
+            # NaN sorts above every number, so the range excludes it, and both infinities too.
+            conditions.append(
+                f"cost_cents < {MAX_ABSOLUTE_COST} AND cost_cents > -{MAX_ABSOLUTE_COST} "
+                f"AND min_scale(cost_cents) <= {MAX_SCALE}"
+            )
+        return " AND ".join(conditions) or "true"
+
+    @property
+    def _id(self) -> str:
+        kind = self.columns["id"].type
+        if kind in _INTEGERS:
+            return "id::bigint"
+        return "id" if kind == "uuid" else "id::text"
+
+    @property
+    def _user(self) -> str:
+        # A uuid travels as 16 bytes; DuckDB writes it as the same text as PostgreSQL does.
+        return "user_id" if self.columns["user_id"].type == "uuid" else "user_id::text"
+
+    def _cost(self, form: CostForm) -> str:
+        if not self.is_numeric:
+            return "cost_cents::bigint"
+        if form.as_text:
+            return "trim_scale(cost_cents)::text"
+        # Exact: no amount has more decimal places than the scale, so the cast has nothing to round.
+        return "cost_cents::bigint" if form.scale == 0 else f"(cost_cents * {10**form.scale})::bigint"
+
+    def _in_month(self, month: Month) -> str:
+        return self._between(month.start, month.end)
+
+    def _between(self, start: datetime, end: datetime) -> str:
+        # Typed literals with an offset (or none, for naive columns): no session time zone takes part.
+        kind = self.columns["created_at"].type
+        if kind == "timestamp":
+            start, end = start.replace(tzinfo=None), end.replace(tzinfo=None)
+        return f"created_at >= {kind} '{start}' AND created_at < {kind} '{end}'"

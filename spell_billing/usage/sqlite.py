@@ -1,0 +1,180 @@
+"""The usage source in a SQLite file: whole cents only, text times read exactly."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUrl, database_errors, unreachable
+from spell_billing.usage.accounts import build_accounts
+from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.duck import open_duckdb
+from spell_billing.usage.late import compare_late_usage
+from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
+from spell_billing.usage.row_writer import RowWriter, finished_file
+from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
+from spell_billing.usage.sqlite_sql import SqliteUsageSql
+from spell_billing.usage.sqlite_times import MonthFilter
+from spell_billing.usage.tables import (
+    ACCOUNT_COLUMNS,
+    ACCOUNT_OPTIONAL_COLUMNS,
+    ACCOUNTS_TABLE,
+    PLAN_COLUMNS,
+    PLAN_OPTIONAL_COLUMNS,
+    PLANS_TABLE,
+    USAGE_COLUMNS,
+    USAGE_TABLE,
+    Column,
+    Columns,
+    require_columns,
+)
+
+
+class SqliteUsage:
+    """Reads usage and accounts from a SQLite file; implements `UsageSource`."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self._url = url
+
+    def freeze(
+        self,
+        month: Month,
+        directory: Path,
+        *,
+        late_for: Sequence[FrozenUsage],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Manifest:
+        """Write the month's rows as Parquet; see `UsageSource.freeze`."""
+        with self._connect() as connection:
+            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+        schema = _written_schema(sql)
+        path = directory / ROWS_FILE
+        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
+            frozen_at = datetime.now(UTC)
+            control = _control(snapshot, sql, month)
+            timeless = _timeless(snapshot, sql)
+            months_rows = MonthFilter(duck, schema)
+            with (
+                RowWriter(
+                    path, schema, shape=lambda batch: months_rows.keep(batch, month), on_progress=on_progress
+                ) as writer,
+                snapshot.stream(sql.rows(month)) as batches,
+            ):
+                for batch in batches:
+                    writer.put(batch)
+            late = compare_late_usage(
+                late_for,
+                directory,
+                lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
+                scale=0,
+            )
+        bad_rows = _together(months_rows.bad_rows, timeless)
+        if bad_rows.count == 0:
+            require_equal_totals(month, frozen=writer.totals, control=control)
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            month=month,
+            frozen_at=frozen_at,
+            backend=self._url.backend,
+            cost_scale=0,
+            frozen=writer.totals,
+            control=control,
+            files=(finished_file(path, writer.totals.calls),),
+            late=late,
+            late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
+            bad_rows=bad_rows,
+        )
+
+    def accounts(self) -> pa.Table:
+        """Read all billing accounts with their plans; see `UsageSource.accounts`."""
+        with self._connect() as connection:
+            connection.execute("BEGIN")
+            found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
+            accounts = _texts(connection, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
+            found = self._columns(connection, PLANS_TABLE, ())
+            if found:
+                require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
+            plans = _texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
+        return build_accounts(accounts, plans)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        path = self._url.sqlite_path
+        if path is None or not path.is_file():
+            raise unreachable(self._url, "the file does not exist")
+        with (
+            database_errors(self._url),
+            closing(
+                sqlite3.connect(
+                    f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30, isolation_level=None
+                )
+            ) as connection,
+        ):
+            yield connection
+
+    def _columns(self, connection: sqlite3.Connection, table: str, required: tuple[str, ...]) -> Columns:
+        found = {
+            # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
+            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == 1))
+            for _, name, kind, _, _, key in connection.execute(f"PRAGMA table_info({table})")
+        }
+        if required:
+            require_columns(self._url, table, found, required)
+        return found
+
+
+def _control(snapshot: SqliteSnapshot, sql: SqliteUsageSql, month: Month) -> Totals:
+    (row,) = snapshot.rows(sql.totals(month))
+    return Totals(row["calls"], Decimal((row["high"] << 32) + row["low"]))
+
+
+def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql) -> BadRows:
+    rows = snapshot.rows(sql.timeless)
+    examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
+    return BadRows(rows[0]["total"] if rows else 0, examples)
+
+
+def _together(first: BadRows, second: BadRows) -> BadRows:
+    return BadRows(first.count + second.count, (first.examples + second.examples)[:20])
+
+
+@contextmanager
+def _current_rows(
+    snapshot: SqliteSnapshot, sql: SqliteUsageSql, rows: MonthFilter, month: Month
+) -> Iterator[pa.RecordBatchReader]:
+    schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
+
+    def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            table = rows.keep(batch, month)
+            ones = pa.repeat(pa.scalar(1, pa.int64()), table.num_rows)
+            columns = [table["user_id"], ones, table["cost_cents"]]
+            yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
+
+    with snapshot.stream(sql.rows(month)) as batches:
+        yield pa.RecordBatchReader.from_batches(schema, kept(batches))
+
+
+def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("id", pa.int64() if sql.has_integer_ids else pa.string()),
+            pa.field("user_id", pa.string()),
+            pa.field("cost_cents", pa.int64()),
+            pa.field("created_at", pa.timestamp("us", tz="UTC")),
+        ]
+    )
+
+
+def _texts(connection: sqlite3.Connection, table: str, found: Columns, names: tuple[str, ...]) -> pa.Table:
+    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
+    rows = connection.execute(f"SELECT {columns} FROM {table}").fetchall() if found else []
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, values, strict=True)})

@@ -1,0 +1,103 @@
+"""The SQL that reads usage from SQLite, where any column may hold a value of any type.
+
+Times are text. As text, `...00:00:00` sorts below `...00:00:00.000000`, and a zone moves a row to another
+day; so text only narrows the search to the month and a day on both sides (an index helps), and who belongs
+to the month is decided exactly: here for what SQLite counts, in `sqlite_times` for what is written.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from spell_billing.core.month import Month
+from spell_billing.usage.tables import USAGE_TABLE, Columns
+
+_DAY = timedelta(days=1)
+_DIGIT = "[0-9]"
+_DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
+# Month boundaries and zone offsets are whole minutes, so what follows the minutes decides nothing. The
+# offset is brought to the one spelling that SQLite reads.
+_OFFSET = "replace(substr(created_at, 17 + instr(substr(created_at, 17), '{sign}')), ':', '')"
+_ZONE = " ".join(
+    f"WHEN instr(substr(created_at, 17), '{sign}') THEN '{sign}' || substr({offset}, 1, 2) || ':' || "
+    f"substr({offset} || '00', 3, 2)"
+    for sign, offset in (("+", _OFFSET.format(sign="+")), ("-", _OFFSET.format(sign="-")))
+)
+_UTC_MONTH = (
+    "strftime('%Y-%m', substr(created_at, 1, 10) || ' ' || "
+    "CASE WHEN length(created_at) < 16 THEN '00:00' ELSE substr(created_at, 12, 5) END || "
+    f"CASE {_ZONE} ELSE '' END)"
+)
+_GOOD = "typeof(cost_cents) = 'integer' AND typeof(user_id) IN ('text', 'integer')"
+_PROBLEM = (
+    "CASE WHEN user_id IS NULL THEN 'user_id is missing' "
+    "WHEN typeof(user_id) NOT IN ('text', 'integer') THEN 'user_id is neither text nor an integer' "
+    "WHEN cost_cents IS NULL THEN 'cost_cents is missing' "
+    "ELSE 'cost_cents is ' || substr(quote(cost_cents), 1, 40) || ', not a whole number of cents' END"
+)
+_TIME_PROBLEM = (
+    "CASE WHEN created_at IS NULL THEN 'created_at is missing' "
+    "ELSE 'created_at is ' || substr(quote(created_at), 1, 40) || ', not an ISO 8601 time' END"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteUsageSql:
+    """Queries over one `usage_counters` of a SQLite file."""
+
+    columns: Columns
+
+    @property
+    def has_integer_ids(self) -> bool:
+        """Whether SQLite itself makes sure that every id is an integer."""
+        return self.columns["id"].type == "integer" and not self.columns["id"].nullable
+
+    def totals(self, month: Month) -> str:
+        """Count and sum in the database itself; in two halves, because SQLite's sums end at 63 bits."""
+        return (
+            "SELECT count(*) AS calls, coalesce(sum(cost_cents >> 32), 0) AS high, "
+            "coalesce(sum(cost_cents & 4294967295), 0) AS low "
+            f"FROM {USAGE_TABLE} WHERE {_nearby(month)} AND {_GOOD} AND {_within(month)}"
+        )
+
+    def rows(self, month: Month) -> str:
+        """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
+
+        No value is ever null, because the driver takes a column's type from what it meets first.
+        """
+        identity = "id" if self.has_integer_ids else "coalesce(CAST(id AS TEXT), 'no id')"
+        return (
+            f"SELECT {identity} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
+            "CASE typeof(cost_cents) WHEN 'integer' THEN cost_cents ELSE 0 END AS cost_cents, created_at, "
+            f"CASE WHEN {_GOOD} THEN '' ELSE {_PROBLEM} END AS problem "
+            f"FROM {USAGE_TABLE} WHERE {_nearby(month)}"
+        )
+
+    @property
+    def timeless(self) -> str:
+        """Find rows of no month at all: up to 20 of (id, problem, total).
+
+        Reads the whole table (or the index on `created_at`), about 0.1 s for a million rows.
+        """
+        return (
+            f"SELECT coalesce(CAST(id AS TEXT), 'no id') AS id, {_TIME_PROBLEM} AS problem, "
+            f"count(*) OVER () AS total FROM {USAGE_TABLE} "
+            f"WHERE typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}' LIMIT 20"
+        )
+
+
+def _nearby(month: Month) -> str:
+    # Only text compares so: in SQLite numbers sort below every text, and blobs above.
+    first, after = _bounds(month)
+    return f"created_at >= '{first - _DAY}' AND created_at < '{after + _DAY}'"
+
+
+def _within(month: Month) -> str:
+    first, after = _bounds(month)
+    return (
+        f"CASE WHEN created_at >= '{first + _DAY}' AND created_at < '{after - _DAY}' THEN 1 "
+        f"ELSE {_UTC_MONTH} = '{month}' END"
+    )
+
+
+def _bounds(month: Month) -> tuple[date, date]:
+    return month.start.date(), month.end.date()

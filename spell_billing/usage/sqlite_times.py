@@ -1,0 +1,74 @@
+"""Sorts the rows of SQLite into month and bad rows: text times read exactly, cut to microseconds.
+
+Times are ISO 8601 of any precision, with a zone or without (then UTC). DuckDB's own cast from text to
+TIMESTAMP overlooks a zone offset, and takes hour 24; so the shape is checked first and the offset subtracted
+here. Fractions are cut, never rounded: a row must not cross a boundary.
+"""
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spell_billing.core.month import Month
+from spell_billing.usage.contract import BadRow, BadRows
+
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
+_OFFSET = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
+_DATE = r"\d{4}-\d{2}-\d{2}"
+# Where a zone can begin: after a date, a separator, hours and minutes.
+_ZONE_PLACE = 17
+_ZONE = f"regexp_extract(substr(created_at, {_ZONE_PLACE}), '{_OFFSET}$')"
+_ZONE_DIGITS = f"rpad(replace({_ZONE}[2:], ':', ''), 4, '0')"
+_MINUTES = f"(60 * {_ZONE_DIGITS}[1:2]::BIGINT + {_ZONE_DIGITS}[3:4]::BIGINT)"
+_MOMENT = (
+    f"CASE WHEN regexp_full_match(created_at, '{_DATE}([T ]{_CLOCK})?') THEN TRY_CAST(created_at AS TIMESTAMP) "
+    f"WHEN regexp_full_match(created_at, '{_DATE}[T ]{_CLOCK}Z') "
+    "THEN TRY_CAST(left(created_at, -1) AS TIMESTAMP) "
+    f"WHEN regexp_full_match(created_at, '{_DATE}[T ]{_CLOCK}{_OFFSET}') "
+    f"THEN TRY_CAST(left(created_at, -length({_ZONE})) AS TIMESTAMP) "
+    f"- to_minutes(CASE WHEN {_ZONE}[1] = '-' THEN -{_MINUTES} ELSE {_MINUTES} END) END"
+)
+_QUERY = f"SELECT id, user_id, cost_cents, created_at, problem, {_MOMENT} AS moment FROM batch"
+_MAX_EXAMPLES = 20
+_UTC = pa.timestamp("us", tz="UTC")
+
+
+class MonthFilter:
+    """Keeps of each batch the month's rows, with their times as UTC; collects those that cannot be billed."""
+
+    def __init__(self, duck: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
+        self._duck = duck
+        self._schema = schema
+        self._bad_count = 0
+        self._examples: list[BadRow] = []
+
+    @property
+    def bad_rows(self) -> BadRows:
+        """The rows so far that cannot be billed: of the months asked for, or with an unreadable time."""
+        return BadRows(self._bad_count, tuple(self._examples))
+
+    def keep(self, batch: pa.RecordBatch, month: Month) -> pa.Table:
+        """Give the batch's rows of the month, in the schema given at construction."""
+        self._duck.register("batch", pa.Table.from_batches([batch]))
+        table: pa.Table = self._duck.sql(_QUERY).to_arrow_table()
+        self._duck.unregister("batch")
+        moment = table["moment"].cast(_UTC)
+        inside = pc.and_(
+            pc.greater_equal(moment, pa.scalar(month.start, _UTC)),
+            pc.less(moment, pa.scalar(month.end, _UTC)),
+        )
+        # An unreadable time (null) lies outside; whose row it is cannot be told, so it counts as bad.
+        spoiled = pc.and_(pc.not_equal(table["problem"], ""), pc.fill_null(inside, fill_value=True))
+        bad = pc.or_(spoiled, pc.is_null(moment))
+        if pc.any(bad).as_py():
+            self._collect(table.filter(bad))
+        good = pc.and_not(pc.fill_null(inside, fill_value=False), bad)
+        kept = table.set_column(3, "created_at", moment).select(self._schema.names)
+        return (kept if pc.all(good).as_py() else kept.filter(good)).cast(self._schema)
+
+    def _collect(self, bad: pa.Table) -> None:
+        self._bad_count += bad.num_rows
+        room = _MAX_EXAMPLES - len(self._examples)
+        for row in bad.slice(0, room).to_pylist():
+            unreadable = f"created_at is {row['created_at'][:40]!r}, not an ISO 8601 time"
+            self._examples.append(BadRow(str(row["id"]), row["problem"] or unreadable))

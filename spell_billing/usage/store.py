@@ -1,0 +1,194 @@
+"""Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
+
+import hashlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.month import Month
+from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage, UsageSource
+from spell_billing.usage.duck import SPILL_PREFIX
+from spell_billing.usage.manifest import read_manifest, write_manifest
+
+KEPT_VERSIONS = 3
+"""Newest versions of a month that stay although nothing pins them."""
+
+LOCK_TIMEOUT_SECONDS = 3600.0
+_VERSION = re.compile(r"v(\d{4,})")
+_UNFINISHED_PREFIX = ".unfinished-"
+_LOCK_FILE = ".lock"
+# No query spills for a day; younger spill directories may belong to a running one.
+_SPILL_LEFTOVER_SECONDS = 86_400
+
+
+class UsageStore:
+    """The versions of each month under `root/2026-10/v0001/`.
+
+    Args:
+        root: Created when missing. On a local disk: locks and renames must be the operating system's.
+        lock_timeout_seconds: How long one freeze of a month waits for another.
+    """
+
+    def __init__(self, root: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
+        self._root = root
+        self._lock_timeout_seconds = lock_timeout_seconds
+
+    def freeze(
+        self,
+        source: UsageSource,
+        month: Month,
+        *,
+        late_for: Sequence[FrozenUsage] = (),
+        on_progress: Callable[[int], None] | None = None,
+    ) -> FrozenUsage:
+        """Freeze the month into a new version, which appears only when whole and synced to disk.
+
+        Args:
+            source: Where the rows come from.
+            month: The month to freeze.
+            late_for: The pinned versions of earlier months; see `UsageSource.freeze`.
+            on_progress: Called with the number of rows written so far.
+
+        Raises:
+            UsageError: the source cannot be billed from, or another freeze of the month runs too long.
+            IntegrityError: the rows written are not what the database counts and sums.
+        """
+        months = [one.month for one in late_for]
+        if len(set(months)) < len(months) or any(earlier >= month for earlier in months):
+            raise ValueError("late_for takes one version each of months before the frozen one")
+        with self._locked(month) as directory:
+            self._remove_leftovers(directory)
+            unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
+            unfinished.mkdir()
+            try:
+                manifest = source.freeze(month, unfinished, late_for=late_for, on_progress=on_progress)
+                write_manifest(manifest, unfinished)
+                _sync_file(unfinished / MANIFEST_FILE)
+                _sync_directory(unfinished)
+                version = f"v{self._last_number(month) + 1:04d}"
+                unfinished.rename(directory / version)
+                _sync_directory(directory)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+        return FrozenUsage(month, version, directory / version, manifest)
+
+    def versions(self, month: Month) -> list[str]:
+        """List the month's versions, oldest first."""
+        directory = self._root / str(month)
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+        return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
+
+    def latest(self, month: Month) -> FrozenUsage | None:
+        """Give the newest version, or None when the month was never frozen."""
+        versions = self.versions(month)
+        return self.version(month, versions[-1]) if versions else None
+
+    def version(self, month: Month, version: str) -> FrozenUsage:
+        """Give one version.
+
+        Raises:
+            UsageError: it is not there, or its manifest is damaged.
+        """
+        directory = self._root / str(month) / version
+        if not _VERSION.fullmatch(version) or not directory.is_dir():
+            raise UsageError(
+                f"The frozen usage {month}/{version} is not in {self._root}.",
+                remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
+            )
+        manifest = read_manifest(directory)
+        if manifest.month != month:
+            raise UsageError(
+                f"{directory} holds the usage of {manifest.month}, not of {month}.",
+                remedy="Restore the directory from a backup.",
+            )
+        return FrozenUsage(month, version, directory, manifest)
+
+    def verify(self, frozen: FrozenUsage) -> None:
+        """Check that every file of the version is, byte for byte, what was frozen.
+
+        Raises:
+            IntegrityError: naming the file that is missing or altered.
+        """
+        late = frozen.manifest.late
+        for file in (*frozen.manifest.files, *([late.file] if late else [])):
+            _verify_file(frozen.directory / file.name, file)
+
+    def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
+        """Remove superseded versions, but never one to keep, nor the newest three; give their names."""
+        with self._locked(month) as directory:
+            self._remove_leftovers(directory)
+            superseded = self.versions(month)[:-KEPT_VERSIONS]
+            pruned = [version for version in superseded if version not in keep]
+            for version in pruned:
+                # Out of sight in one step, so that no half version is ever found.
+                doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
+                (directory / version).rename(doomed)
+                shutil.rmtree(doomed)
+        return pruned
+
+    @contextmanager
+    def _locked(self, month: Month) -> Iterator[Path]:
+        directory = self._root / str(month)
+        directory.mkdir(parents=True, exist_ok=True)
+        _sync_directory(self._root)
+        try:
+            # The operating system releases it when its holder dies.
+            with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
+                yield directory
+        except Timeout as error:
+            raise UsageError(
+                f"Another process has been freezing {month} in {directory} for over "
+                f"{self._lock_timeout_seconds:.0f} seconds.",
+                remedy="Wait for it, or end it, and run this again.",
+            ) from error
+
+    def _last_number(self, month: Month) -> int:
+        versions = self.versions(month)
+        return _number(versions[-1]) if versions else 0
+
+    def _remove_leftovers(self, directory: Path) -> None:
+        # Called under the month's lock: whoever left an unfinished version is dead.
+        for path in directory.glob(f"{_UNFINISHED_PREFIX}*"):
+            shutil.rmtree(path)
+        oldest = time.time() - _SPILL_LEFTOVER_SECONDS
+        for path in directory.glob(f"{SPILL_PREFIX}*"):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _verify_file(path: Path, expected: FrozenFile) -> None:
+    remedy = "Restore the file from a backup; do not freeze the month anew if it was billed."
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise IntegrityError(f"The frozen file {path} is missing.", remedy=remedy) from error
+    if found != expected.sha256:
+        raise IntegrityError(f"The frozen file {path} is not what was frozen.", remedy=remedy)
+
+
+def _number(version: str) -> int:
+    return int(version.removeprefix("v"))
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

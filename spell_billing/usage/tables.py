@@ -1,0 +1,56 @@
+"""The platform's tables as billing needs them: which columns, and what to say when one is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spell_billing.core.errors import UsageError
+from spell_billing.databases import DatabaseUrl
+
+USAGE_TABLE = "usage_counters"
+ACCOUNTS_TABLE = "billing_accounts"
+PLANS_TABLE = "billing_plans"
+
+USAGE_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
+ACCOUNT_COLUMNS = ("user_id", "stripe_customer_id")
+ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "plan_id")
+PLAN_COLUMNS = ("plan_id",)
+PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as the database describes it: its type's name in lower case, and whether it may be null."""
+
+    type: str
+    nullable: bool
+
+
+Columns = Mapping[str, Column]
+
+
+def require_columns(url: DatabaseUrl, table: str, found: Columns, required: tuple[str, ...]) -> None:
+    """Refuse a table that is missing or lacks a column.
+
+    Raises:
+        UsageError: naming table, column and remedy.
+    """
+    if not found:
+        raise UsageError(
+            f"The table {table} is missing in {url.redacted} ({url.setting}).",
+            remedy=f"Create it (or a view of that name) with the columns {', '.join(required)}, point "
+            f"{url.setting} to the database that has it, or grant its user access to the schema.",
+        )
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise UsageError(
+            f"The table {table} in {url.redacted} ({url.setting}) has no column {', '.join(missing)}.",
+            remedy="Add the column, or put a view of that name in front of the table that has it.",
+        )
+
+
+def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageError:
+    """Give the error for a column whose type cannot be billed exactly."""
+    return UsageError(
+        f"The column {table}.{column} has the type {found}, which cannot be billed exactly.",
+        remedy=f"Change it to {wanted}, or put a view of that name in front that converts it.",
+    )
