@@ -1,0 +1,146 @@
+"""The ledger: reading, and the session in which the month's holder writes."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
+from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
+from spell_billing.ledger.lock import month_lock, process_name
+from spell_billing.ledger.migrate import migrate
+from spell_billing.ledger.queries import read_bills, read_month, read_months
+from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
+
+PAGE_ROWS = 2_000
+DEFAULT_WAIT_SECONDS = 6 * 3600.0
+
+
+class Ledger:
+    """A connection to the ledger's database, migrated on opening."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        if url.sqlite_path is not None and not url.sqlite_path.exists():
+            raise unreachable(url, "the file does not exist; `spell-billing init-db` makes it")
+        self._url = url
+        self._engine: Engine = create_engine_for(url)
+        self._reader = self._engine.execution_options(read_only=True)
+        try:
+            with database_errors(url):
+                migrate(self._engine)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def session(
+        self,
+        month: Month,
+        actor: Actor,
+        *,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[MonthSession]:
+        """Take the month's lock and give the session through which alone the month is written.
+
+        Raises:
+            MonthLockedError: when another process still holds the month after `wait_seconds`.
+        """
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                name = f"spell_billing {month}: {process_name()}"[:63]
+                connection.execute(
+                    sa.text("SELECT set_config('application_name', :name, false)"), {"name": name}
+                )
+                connection.commit()
+            with month_lock(self._url, connection, str(month), wait_seconds=wait_seconds, on_wait=on_wait):
+                yield MonthSession(connection, month, actor)
+            if connection.dialect.name == "postgresql" and not connection.invalidated:
+                connection.execute(sa.text("RESET application_name"))
+                connection.commit()
+
+    def month(self, month: Month) -> MonthRecord | None:
+        """Give the month's record, or None when it was never drafted."""
+        with self._reader.connect() as connection:
+            return read_month(connection, month)
+
+    def history(self, month: Month, late: Collection[BillOf]) -> History:
+        """Read what other months left for a month's drafts."""
+        with self._reader.connect() as connection:
+            return read_history(connection, month, late)
+
+    def pinned_versions(self, *, since: Month, before: Month) -> list[tuple[Month, str]]:
+        """Give the months in a range whose billing has started, with their frozen usage versions."""
+        with self._reader.connect() as connection:
+            return pinned_versions(connection, since=since, before=before)
+
+    def drafted_usage(self, month: Month) -> tuple[int, int, Decimal]:
+        """Sum users, calls and exact usage of the month's latest bills."""
+        with self._reader.connect() as connection:
+            return drafted_usage(connection, month)
+
+    def group_totals(self, month: Month) -> list[GroupTotals]:
+        """Sum the month's latest bills by state, reason and currency."""
+        with self._reader.connect() as connection:
+            return group_totals(connection, month)
+
+    def first_users(self, month: Month, group: GroupTotals, limit: int) -> list[str]:
+        """Give the first users of a group of `group_totals`, by user id."""
+        with self._reader.connect() as connection:
+            return first_users(connection, month, group, limit)
+
+    def months(self) -> list[MonthRecord]:
+        """Give all drafted months, oldest first."""
+        with self._reader.connect() as connection:
+            return read_months(connection)
+
+    def bills(self, month: Month, states: Iterable[State] | None = None) -> Iterator[Bill]:
+        """Stream the month's bills in the order of their ids, a page at a time."""
+        last_id = 0
+        states = None if states is None else frozenset(states)
+        while page := self._page(month, states, last_id):
+            yield from page
+            last_id = page[-1].id
+
+    def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
+        """Give all generations of one user's bill, oldest first."""
+        query = (
+            sa.select(invoices)
+            .where(invoices.c.month == str(month), invoices.c.user_id == user_id)
+            .order_by(invoices.c.generation)
+        )
+        with self._reader.connect() as connection:
+            return [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
+
+    def audit_trail(self, month: Month, user_id: str | None = None) -> list[dict[str, Any]]:
+        """Give the audit entries of a month, or of one user in it, in the order they were written."""
+        query = sa.select(audit).where(audit.c.month == str(month)).order_by(audit.c.id)
+        if user_id is not None:
+            query = query.where(audit.c.user_id == user_id)
+        with self._reader.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _page(self, month: Month, states: Iterable[State] | None, after_id: int) -> list[Bill]:
+        with self._reader.connect() as connection:
+            return read_bills(connection, month, states, after_id=after_id, limit=PAGE_ROWS)

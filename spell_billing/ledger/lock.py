@@ -1,0 +1,128 @@
+"""The month's lock: held by one process, released by the system when that process dies."""
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import MonthLockedError
+from spell_billing.databases import DatabaseUrl
+
+_POLL_SECONDS = 0.2
+
+
+@contextmanager
+def month_lock(
+    url: DatabaseUrl,
+    connection: Connection,
+    month: str,
+    *,
+    wait_seconds: float,
+    on_wait: Callable[[str], None],
+) -> Iterator[None]:
+    """Hold the month for this process.
+
+    PostgreSQL: a session advisory lock of `connection`. All ledger writes of the holder go through that same
+    connection, so a holder that lost its lock cannot write either. SQLite: a lock file beside the database.
+
+    Args:
+        url: The ledger's database.
+        connection: The connection that the holder writes with.
+        month: `2026-10`.
+        wait_seconds: How long to wait for another holder before giving up.
+        on_wait: Told once who holds the month.
+
+    Raises:
+        MonthLockedError: naming the holder, when the wait was in vain.
+    """
+    path = url.sqlite_path
+    lock = _PostgresLock(connection, month) if path is None else _SqliteLock(path, month)
+    deadline = time.monotonic() + wait_seconds
+    told = False
+    while not lock.try_acquire():
+        if time.monotonic() >= deadline:
+            raise MonthLockedError(
+                f"{month} is being billed by {lock.holder()}.",
+                remedy="Wait until that run has ended; it then takes up what is left.",
+            )
+        if not told:
+            on_wait(f"{month} is held by {lock.holder()}; waiting for it")
+            told = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def process_name() -> str:
+    """Name this process as other holders shall see it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+class _PostgresLock:
+    def __init__(self, connection: Connection, month: str) -> None:
+        self._connection = connection
+        digest = hashlib.sha256(f"spell_billing:{month}".encode()).digest()
+        self._key = int.from_bytes(digest[:8], signed=True)
+
+    def try_acquire(self) -> bool:
+        acquired = self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+        self._connection.commit()
+        return bool(acquired)
+
+    def holder(self) -> str:
+        name: str | None = self._connection.scalar(
+            sa.text(
+                "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+                "WHERE l.locktype = 'advisory' AND l.granted "
+                "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+                "AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
+            ),
+            {"key": self._key},
+        )
+        self._connection.commit()
+        return name or "another process"
+
+    def release(self) -> None:
+        if self._connection.closed or self._connection.invalidated:
+            return
+        try:
+            self._connection.rollback()
+            self._connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
+            self._connection.commit()
+        except sa.exc.DBAPIError as error:
+            # With the connection the lock is gone as well.
+            if not error.connection_invalidated:
+                raise
+
+
+class _SqliteLock:
+    def __init__(self, base: Path, month: str) -> None:
+        self._lock = FileLock(base.with_name(f"{base.name}.{month}.lock"))
+        self._holder = base.with_name(f"{base.name}.{month}.holder")
+
+    def try_acquire(self) -> bool:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._holder.write_text(process_name(), encoding="utf-8")
+        return True
+
+    def holder(self) -> str:
+        try:
+            return self._holder.read_text(encoding="utf-8") or "another process"
+        except FileNotFoundError:
+            return "another process"
+
+    def release(self) -> None:
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()

@@ -1,0 +1,54 @@
+"""Bring the ledger's tables up to date: safe on every start, from any number of processes at once."""
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from spell_billing.core.errors import LedgerError
+
+HEAD = "0001"
+"""The newest revision. A test holds it equal to the newest migration."""
+
+_LOCK_KEY = 0x5B111_1ED6E4
+
+
+def migrate(engine: Engine) -> bool:
+    """Run the migrations that the database lacks, in one transaction.
+
+    Returns:
+        True when something was migrated.
+
+    Raises:
+        LedgerError: when the database was migrated by a newer version of spell_billing.
+    """
+    # A look takes no write lock: in SQLite it would wait for whoever writes.
+    with engine.execution_options(read_only=True).connect() as connection:
+        if current_revision(connection) == HEAD:
+            return False
+    # Alembic costs 0.2 s to import: only where there is something to migrate.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        current = current_revision(connection)
+        if current == HEAD:
+            return False
+        if current is not None and current > HEAD:
+            raise LedgerError(
+                f"The ledger is at revision {current}, this program knows up to {HEAD}.",
+                remedy="Run the version of spell_billing that migrated it, or a newer one.",
+            )
+        config = Config()
+        config.set_main_option("script_location", "spell_billing.ledger:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, HEAD)
+    return True
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Give the revision the database is at, or None when it has no ledger."""
+    if not sa.inspect(connection).has_table("ledger_version"):
+        return None
+    revision: str | None = connection.scalar(sa.text("SELECT version_num FROM ledger_version"))
+    return revision

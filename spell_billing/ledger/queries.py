@@ -1,0 +1,34 @@
+"""Reading the ledger's tables on a given connection."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.rows import Bill, MonthRecord
+from spell_billing.ledger.schema import invoices, months
+
+
+def read_month(connection: Connection, month: Month) -> MonthRecord | None:
+    """Give the month's record, or None."""
+    row = connection.execute(sa.select(months).where(months.c.month == str(month))).mappings().first()
+    return MonthRecord(**row) if row else None
+
+
+def read_bills(
+    connection: Connection, month: Month, states: Iterable[State] | None, *, after_id: int, limit: int
+) -> list[Bill]:
+    """Give a page of the month's bills with ids above `after_id`."""
+    query = sa.select(invoices).where(invoices.c.month == str(month), invoices.c.id > after_id)
+    if states is not None:
+        query = query.where(invoices.c.state.in_([state.value for state in states]))
+    result = connection.execute(query.order_by(invoices.c.id).limit(limit))
+    return [Bill.from_mapping(row) for row in result.mappings()]
+
+
+def read_months(connection: Connection) -> list[MonthRecord]:
+    """Give all drafted months, oldest first."""
+    rows = connection.execute(sa.select(months).order_by(months.c.month)).mappings()
+    return [MonthRecord(**row) for row in rows]

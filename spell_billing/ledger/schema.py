@@ -1,0 +1,139 @@
+"""The ledger's tables. Migrations create them; a test holds both equal."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from spell_billing.core.money import plain
+
+
+class ExactDecimal(TypeDecorator[Decimal]):
+    """A decimal kept exactly: `numeric` in PostgreSQL, text in SQLite (its numeric is a float)."""
+
+    impl = sa.Numeric
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Decimal] | TypeEngine[str]:
+        """Choose the column type of the database."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(sa.String())
+        return dialect.type_descriptor(sa.Numeric(asdecimal=True))
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Decimal | str | None:
+        """Hand the decimal to the driver."""
+        return plain(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Decimal | str | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
+        """Take the decimal from the driver."""
+        return None if value is None else Decimal(value)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC: `timestamptz` in PostgreSQL, naive UTC text in SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive datetimes and store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the ledger")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give an aware datetime in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData()
+
+invoices = sa.Table(
+    "ledger_invoices",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("reason", sa.String(40)),
+    sa.Column("message", sa.Text),
+    sa.Column("stripe_customer_id", sa.Text),
+    sa.Column("currency", sa.String(10), nullable=False),
+    sa.Column("plan_id", sa.Text),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("usage_cents", ExactDecimal, nullable=False),
+    sa.Column("total_cents", sa.BigInteger, nullable=False),
+    sa.Column("included_cents", sa.BigInteger, nullable=False),
+    sa.Column("covered_cents", sa.BigInteger, nullable=False),
+    sa.Column("late_cents", sa.BigInteger, nullable=False),
+    sa.Column("credit_applied_cents", sa.BigInteger, nullable=False),
+    sa.Column("carried_cents", sa.BigInteger, nullable=False),
+    sa.Column("late_lines", sa.Integer, nullable=False),
+    sa.Column("unbilled_calls", sa.BigInteger, nullable=False),
+    sa.Column("unbilled_usage_cents", ExactDecimal, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("lines", sa.Text, nullable=False),
+    sa.Column("lines_hash", sa.String(64), nullable=False),
+    sa.Column("stripe_invoice_id", sa.Text),
+    sa.Column("stripe_request_id", sa.Text),
+    sa.Column("request_attempt", sa.Integer, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("finalized_at", UtcDateTime),
+    sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
+    sa.Index("ledger_invoices_by_state", "month", "state", "id"),
+    sa.Index("ledger_invoices_by_user", "user_id", "month"),
+    sa.Index("ledger_invoices_by_stripe_id", "stripe_invoice_id"),
+)
+"""One row per user, month and generation.
+
+`included_cents` is the plan's allowance, `covered_cents` the part of it that the usage took, `late_cents`
+what late lines charge: rounded usage - covered + late - credit applied = total.
+`unbilled_calls` and `unbilled_usage_cents`: usage of the month that the invoice does not hold, because an
+invoice made earlier was adopted; the next month's draft bills it as late usage.
+"""
+
+months = sa.Table(
+    "ledger_months",
+    metadata,
+    sa.Column("month", sa.String(7), primary_key=True),
+    sa.Column("usage_version", sa.Text, nullable=False),
+    sa.Column("users", sa.BigInteger, nullable=False),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("usage_cents", ExactDecimal, nullable=False),
+    sa.Column("drafted_at", UtcDateTime, nullable=False),
+    sa.Column("billing_started_at", UtcDateTime),
+    sa.Column("billed_at", UtcDateTime),
+)
+"""One row per drafted month. From `billing_started_at` on, `usage_version` is pinned."""
+
+audit = sa.Table(
+    "ledger_audit",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text),
+    sa.Column("generation", sa.Integer),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("from_state", sa.String(20)),
+    sa.Column("to_state", sa.String(20)),
+    sa.Column("stripe_invoice_id", sa.Text),
+    sa.Column("stripe_request_id", sa.Text),
+    sa.Column("detail", sa.Text),
+    sa.Index("ledger_audit_by_user", "month", "user_id"),
+)
+"""Who did what to which bill, when and in which run. Triggers refuse UPDATE and DELETE."""

@@ -1,0 +1,288 @@
+"""The session of the month's holder: every write to the ledger, each in one transaction with its audit."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.drafting import Draft
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.history import BillOf, History, read_history
+from spell_billing.ledger.queries import read_bills, read_month
+from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
+from spell_billing.ledger.schema import audit, invoices, months
+from spell_billing.ledger.totals import drafted_usage, latest_generation
+
+_INSERT_ROWS = 5_000
+
+
+class MonthSession:
+    """Writes one month's bills while the month's lock is held. Not thread-safe: one call at a time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        month: Month,
+        actor: Actor,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._connection = connection
+        self._now = now
+        self.month = month
+        self.actor = actor
+
+    def record(self) -> MonthRecord | None:
+        """Give the month's record, or None when it was never drafted."""
+        with self._transaction():
+            return read_month(self._connection, self.month)
+
+    def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
+        """Give up to `limit` bills in the given states with ids above `after_id`."""
+        with self._transaction():
+            return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
+
+    def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
+        """Give all generations of the users' bills."""
+        query = sa.select(invoices).where(
+            invoices.c.month == str(self.month), invoices.c.user_id.in_(list(user_ids))
+        )
+        with self._transaction():
+            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+
+    def superseded(self) -> list[Bill]:
+        """Give bills that were not sent although a later generation of them exists."""
+        newer = invoices.alias()
+        unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
+        query = sa.select(invoices).where(
+            invoices.c.month == str(self.month),
+            invoices.c.state.in_([state.value for state in unsent]),
+            sa.exists().where(
+                newer.c.month == invoices.c.month,
+                newer.c.user_id == invoices.c.user_id,
+                newer.c.generation > invoices.c.generation,
+            ),
+        )
+        with self._transaction():
+            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+
+    def bills_to_redraft(self) -> list[Bill]:
+        """Give the latest bills that no invoice belongs to, and those voided to be billed again."""
+        unsent = [State.FAILED.value, State.HELD.value, State.SKIPPED.value]
+        query = sa.select(invoices).where(
+            latest_generation(self.month),
+            sa.or_(
+                invoices.c.state.in_(unsent),
+                sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value),
+            ),
+        )
+        with self._transaction():
+            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+
+    def history(self, late: Collection[BillOf]) -> History:
+        """Read what other months left for this month's drafts."""
+        with self._transaction():
+            return read_history(self._connection, self.month, late)
+
+    def drafted_usage(self) -> tuple[int, int, Decimal]:
+        """Sum users, calls and exact usage of the month's latest bills."""
+        with self._transaction():
+            return drafted_usage(self._connection, self.month)
+
+    def replace_drafts(
+        self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
+    ) -> None:
+        """Write the month's drafts in place of earlier ones, none of which was ever sent.
+
+        Raises:
+            LedgerError: when billing of the month has started: what was billed is frozen.
+        """
+        month, now = str(self.month), self._now()
+        with self._transaction():
+            record = read_month(self._connection, self.month)
+            if record is not None and record.billing_started_at is not None:
+                raise LedgerError(
+                    f"Billing of {month} started at {record.billing_started_at:%Y-%m-%d %H:%M:%S} UTC: "
+                    "its drafts are frozen.",
+                    remedy="Later usage goes onto a later invoice.",
+                )
+            self._connection.execute(invoices.delete().where(invoices.c.month == month))
+            self._connection.execute(months.delete().where(months.c.month == month))
+            rows = (
+                new_bill_values(self.month, draft, generation=1, run_id=self.actor.run_id, now=now)
+                for draft in drafts
+            )
+            users = 0
+            while batch := list(islice(rows, _INSERT_ROWS)):
+                self._connection.execute(invoices.insert(), batch)
+                users += len(batch)
+            self._connection.execute(
+                months.insert().values(
+                    month=month,
+                    usage_version=usage_version,
+                    users=users,
+                    calls=calls,
+                    usage_cents=usage_cents,
+                    drafted_at=now,
+                )
+            )
+            self._audit_all_of_month("drafted", now)
+
+    def start_billing(self) -> None:
+        """Pin the month's frozen usage and drafts: from here on requests go to Stripe."""
+        self._stamp_month("billing_started_at", "billing_started")
+
+    def finish_billing(self) -> None:
+        """Record that every user of the month is invoiced or rightly skipped."""
+        self._stamp_month("billed_at", "month_billed")
+
+    def add_generation(self, bill: Bill, draft: Draft) -> None:
+        """Add the bill that follows a voided one."""
+        now = self._now()
+        generation = bill.generation + 1
+        values = new_bill_values(self.month, draft, generation=generation, run_id=self.actor.run_id, now=now)
+        with self._transaction():
+            self._connection.execute(invoices.insert().values(values))
+            self._connection.execute(
+                audit.insert().values(
+                    **self._audit_base(now),
+                    user_id=bill.user_id,
+                    generation=generation,
+                    action="drafted_again",
+                    from_state=None,
+                    to_state=draft.state,
+                )
+            )
+
+    def insert(self, values: dict[str, Any], *, action: str, detail: str | None = None) -> None:
+        """Add a bill that the ledger lacked, as found at Stripe."""
+        now = self._now()
+        stamped = {**values, "run_id": self.actor.run_id, "created_at": now, "updated_at": now}
+        with self._transaction():
+            self._connection.execute(invoices.insert().values(stamped))
+            self._connection.execute(
+                audit.insert().values(
+                    **self._audit_base(now),
+                    user_id=values["user_id"],
+                    generation=values["generation"],
+                    action=action,
+                    from_state=None,
+                    to_state=values["state"],
+                    stripe_invoice_id=values["stripe_invoice_id"],
+                    detail=detail,
+                )
+            )
+
+    def apply(self, changes: Sequence[Change]) -> list[Bill]:
+        """Write many changes in one transaction, each with its audit entry.
+
+        Returns:
+            The bills as they are now, in the order of the changes.
+
+        Raises:
+            LedgerError: when a bill is no longer in the state its change started from; nothing is written.
+        """
+        if not changes:
+            return []
+        now = self._now()
+        after = [replace(change.after, updated_at=now, run_id=self.actor.run_id) for change in changes]
+        with self._transaction():
+            parameters = [
+                _update_parameters(change.before, bill) for change, bill in zip(changes, after, strict=True)
+            ]
+            result = self._connection.execute(_UPDATE, parameters)
+            if result.rowcount != len(changes):
+                raise LedgerError(
+                    f"A bill of {self.month} was changed by someone else while this run held the month.",
+                    remedy="Bill the month again; the next run starts from what the ledger says now.",
+                )
+            self._connection.execute(
+                audit.insert(),
+                [
+                    {
+                        **self._audit_base(now),
+                        "user_id": bill.user_id,
+                        "generation": bill.generation,
+                        "action": change.action,
+                        "from_state": change.before.state,
+                        "to_state": bill.state,
+                        "stripe_invoice_id": bill.stripe_invoice_id or change.before.stripe_invoice_id,
+                        "stripe_request_id": bill.stripe_request_id,
+                        "detail": change.detail,
+                    }
+                    for change, bill in zip(changes, after, strict=True)
+                ],
+            )
+        return after
+
+    def _stamp_month(self, column: str, action: str) -> None:
+        now = self._now()
+        with self._transaction():
+            result = self._connection.execute(
+                months.update()
+                .where(months.c.month == str(self.month), months.c[column].is_(None))
+                .values({column: now})
+            )
+            if result.rowcount:
+                self._connection.execute(audit.insert().values(**self._audit_base(now), action=action))
+
+    def _audit_all_of_month(self, action: str, now: datetime) -> None:
+        base = self._audit_base(now)
+        columns = [*base, "user_id", "generation", "action", "to_state"]
+        chosen = sa.select(
+            *(sa.literal(value, audit.c[name].type).label(name) for name, value in base.items()),
+            invoices.c.user_id,
+            invoices.c.generation,
+            sa.literal(action),
+            invoices.c.state,
+        ).where(invoices.c.month == str(self.month))
+        self._connection.execute(audit.insert().from_select(columns, chosen))
+
+    def _audit_base(self, now: datetime) -> dict[str, Any]:
+        return {
+            "at": now,
+            "actor": self.actor.name,
+            "run_id": self.actor.run_id,
+            "month": str(self.month),
+        }
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # SQLAlchemy would go on with a new connection, and that one does not hold the month's lock.
+        if self._connection.invalidated:
+            raise self._lost()
+        try:
+            with self._connection.begin():
+                yield
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise self._lost() from error
+            raise
+
+    def _lost(self) -> LedgerError:
+        return LedgerError(
+            f"The connection that held {self.month} in the ledger was lost, and the lock with it.",
+            remedy="Check the database, then bill the month again; it takes up what is left.",
+        )
+
+
+_FIXED = {"id", "month", "user_id", "generation", "created_at"}
+_CHANGEABLE = [column.name for column in invoices.columns if column.name not in _FIXED]
+_UPDATE = (
+    invoices.update()
+    .where(invoices.c.id == sa.bindparam("bill_id"), invoices.c.state == sa.bindparam("state_before"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE})
+)
+
+
+def _update_parameters(before: Bill, after: Bill) -> dict[str, Any]:
+    values: dict[str, Any] = {f"new_{name}": getattr(after, name) for name in _CHANGEABLE}
+    return {"bill_id": before.id, "state_before": before.state, **values}
