@@ -1,0 +1,277 @@
+"""The Stripe double as tests and the command line use it: start, script, inspect."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from starlette.types import Receive, Scope, Send
+
+from spell_billing.stripe_double import payment
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.clock import Clock, utc_now
+from spell_billing.stripe_double.control import Control
+from spell_billing.stripe_double.engine import Engine
+from spell_billing.stripe_double.errors import DoubleError
+from spell_billing.stripe_double.faults import Callback, Fault, FaultKind, RequestRecord
+from spell_billing.stripe_double.limits import Limiter, RateLimits
+from spell_billing.stripe_double.objects import Customer, Event, Invoice, Violation
+from spell_billing.stripe_double.server import Server, listening_socket
+from spell_billing.stripe_double.state_file import load_account, save_account
+from spell_billing.stripe_double.summary import summarise
+
+
+class StripeDouble:
+    """A Stripe account of our own, over HTTP.
+
+    Args:
+        host: The address to listen on; loopback by default.
+        port: 0 takes a free one.
+        latency_seconds: Added to every request, before its effect.
+        limits: Rate limits; none by default.
+        collection: `immediate` charges at finalization, `manual` when `advance` is called.
+        auto_create_customers: Make an unknown `cus_...` up on first use.
+        api_keys: The accepted keys; by default any that starts with `sk_test_` or `rk_test_`.
+        now: The clock, giving aware datetimes.
+        state_file: Where the objects are kept between runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency_seconds: float = 0.0,
+        limits: RateLimits | None = None,
+        collection: Literal["immediate", "manual"] = "immediate",
+        auto_create_customers: bool = False,
+        api_keys: frozenset[str] | None = None,
+        now: Callable[[], datetime] = utc_now,
+        state_file: Path | None = None,
+    ) -> None:
+        self._address = (host, port)
+        self._latency_seconds = latency_seconds
+        self._limits = limits or RateLimits()
+        self._collect_at_once = collection == "immediate"
+        self._auto_create_customers = auto_create_customers
+        self._api_keys = api_keys
+        self._now = now
+        self._state_file = state_file
+        self._base_url: str | None = None
+        self._defects: list[Exception] = []
+        self._server: Server | None = None
+        self._control = Control(self).app()
+        self.engine = self._new_engine()
+        if state_file is not None and state_file.exists():
+            load_account(state_file, self.engine.account)
+
+    def _new_engine(self) -> Engine:
+        account = Account(
+            Clock(self._now),
+            collect_at_once=self._collect_at_once,
+            auto_create_customers=self._auto_create_customers,
+        )
+        return Engine(
+            account,
+            limiter=Limiter(self._limits),
+            latency_seconds=self._latency_seconds,
+            api_keys=self._api_keys,
+            on_defect=self._defects.append,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of the API or of the control endpoints."""
+        if scope["path"].startswith("/_double/"):
+            await self._control(scope, receive, send)
+        else:
+            await self.engine(scope, receive, send)
+
+    @property
+    def base_url(self) -> str:
+        """The address while it runs: `http://127.0.0.1:PORT`."""
+        if self._base_url is None:
+            raise DoubleError("The double does not run: use `with double.running():`.")
+        return self._base_url
+
+    @contextmanager
+    def running(self) -> Iterator["StripeDouble"]:
+        """Serve in a thread until the block ends; again at the same address, with the same objects.
+
+        Raises:
+            DoubleError: at the end, when a request hit a defect of the double itself.
+        """
+        ready = threading.Event()
+        server = self._new_server(ready.set)
+        listener = listening_socket(*self._address)
+        self._address = listener.getsockname()[:2]
+        self._base_url = _url(*self._address)
+        self.engine.stopping = asyncio.Event()
+        thread = threading.Thread(target=server.run, args=([listener],), name="stripe-double", daemon=True)
+        thread.start()
+        try:
+            ready.wait()
+            yield self
+        finally:
+            server.stop()
+            thread.join()
+            listener.close()
+            self._base_url = self._server = None
+            self._save()
+        if self._defects:
+            raise DoubleError("A request hit a defect of the double.") from self._defects[0]
+
+    def serve(self, on_ready: Callable[[str], object] | None = None) -> None:
+        """Serve in this thread until SIGINT or SIGTERM, then save the state.
+
+        Raises:
+            OSError: when the port is taken.
+        """
+        listener = listening_socket(*self._address)
+        self._base_url = url = _url(*listener.getsockname()[:2])
+        server = self._new_server(lambda: on_ready(url) if on_ready is not None else None)
+        try:
+            server.run([listener])
+        finally:
+            listener.close()
+            self._base_url = self._server = None
+            self._save()
+
+    def _new_server(self, on_ready: Callable[[], object]) -> Server:
+        self._server = Server(self, on_ready=on_ready, on_stopping=self._release_waiting)
+        return self._server
+
+    def _release_waiting(self) -> None:
+        self.engine.stopping.set()
+
+    def _save(self) -> None:
+        if self._state_file is not None:
+            save_account(self._state_file, self.engine.account)
+
+    def arm(
+        self,
+        kind: FaultKind | str,
+        *,
+        nth: int | None = None,
+        operation: str | None = None,
+        probability: float | None = None,
+        seed: int = 0,
+        times: int | None = None,
+        seconds: float = 0.0,
+        reason: str = "endpoint-rate",
+        before_effect: Callback | None = None,
+        after_effect: Callback | None = None,
+    ) -> Fault:
+        """Arm a fault; see `Fault` for the arguments.
+
+        Without `probability` it strikes once, unless `times` says otherwise.
+        """
+        if kind not in set(FaultKind):
+            raise DoubleError(f"{kind!r} is no fault: choose of {', '.join(FaultKind)}.")
+        return self.engine.faults.arm(
+            Fault(
+                FaultKind(kind),
+                operation=operation,
+                nth=nth,
+                probability=probability,
+                seed=seed,
+                times=1 if times is None and probability is None else times,
+                seconds=seconds,
+                reason=reason,
+                before_effect=before_effect,
+                after_effect=after_effect,
+            )
+        )
+
+    def disarm(self) -> None:
+        """Remove every fault."""
+        self.engine.faults.disarm()
+
+    def reset(self) -> None:
+        """Start with an empty account, no faults, the real time; running requests end on the old one."""
+        if self._server is not None:
+            self._server.call_soon(self.engine.stopping.set)
+        self.engine = self._new_engine()
+
+    def shift_clock(self, seconds: int) -> None:
+        """Move the double's clock."""
+        self.engine.account.clock.shift(seconds)
+
+    @property
+    def now(self) -> int:
+        """The double's time, in Unix seconds."""
+        return self.engine.account.clock.unix()
+
+    def expire_all_keys(self) -> None:
+        """Forget every idempotency key, as after 24 hours."""
+        with self.engine.lock:
+            self.engine.keys.expire_all()
+
+    def advance(self) -> None:
+        """Let Stripe's background work happen: automatic collection and retries that are due."""
+        with self.engine.lock:
+            payment.advance(self.engine.account)
+
+    def add_customer(
+        self,
+        id: str,  # noqa: A002 - Stripe's own name of the field, also over HTTP
+        *,
+        card: str = "ok",
+        email: str | None = None,
+        balance_cents: int = 0,
+        currency: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Seed a customer with a given id; `card` is one of `ok declined insufficient_funds none`."""
+        if card not in payment.CARDS:
+            raise DoubleError(f"{card!r} is no card: choose of {', '.join(payment.CARDS)}.")
+        customer = Customer(
+            id=id,
+            created=self.now,
+            email=email,
+            metadata={payment.CARD: card, **(metadata or {})},
+            currency=currency,
+            balances_cents={currency or "usd": balance_cents} if balance_cents else {},
+        )
+        with self.engine.lock:
+            self.engine.account.customers.add(customer)
+
+    @property
+    def state(self) -> Account:
+        """Everything the account holds."""
+        return self.engine.account
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """Every request so far, oldest first."""
+        return list(self.engine.requests)
+
+    @property
+    def writes(self) -> list[RequestRecord]:
+        """The POST and DELETE requests so far, oldest first."""
+        return [each for each in self.engine.requests if each.method != "GET"]
+
+    @property
+    def violations(self) -> list[Violation]:
+        """The billing keys that stand on more than one finalized invoice."""
+        return list(self.state.violations)
+
+    def invoices(self) -> list[Invoice]:
+        """Every invoice that is not deleted, oldest first."""
+        with self.engine.lock:
+            return list(self.state.invoices)
+
+    def events(self) -> list[Event]:
+        """Every event, oldest first."""
+        with self.engine.lock:
+            return list(self.state.events)
+
+    def summary(self) -> dict[str, Any]:
+        """Give counts and violations as plain JSON."""
+        return summarise(self.engine)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,252 @@
+"""The invoice endpoints: create, change, read, and every transition between statuses."""
+
+from dataclasses import replace
+from typing import Any
+
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.calls import Call, merged_metadata, within
+from spell_billing.stripe_double.collection import Collection, Page
+from spell_billing.stripe_double.errors import ApiError, not_editable, unsupported
+from spell_billing.stripe_double.lines import new_line, with_lines
+from spell_billing.stripe_double.objects import Deleted, Invoice, InvoiceItem, Line
+from spell_billing.stripe_double.payment import (
+    attempt,
+    collect_if_due,
+    finalize,
+    pay_out_of_band,
+    restore_balance,
+    with_draft_totals,
+)
+from spell_billing.stripe_double.render_invoice import line_json
+
+_UNSERVED = frozenset(
+    {
+        "application_fee_amount",
+        "automatically_finalizes_at",
+        "customer_account",
+        "default_tax_rates",
+        "discounts",
+        "from_invoice",
+        "on_behalf_of",
+        "shipping_cost",
+        "subscription",
+        "transfer_data",
+    }
+)
+_PLAIN = frozenset(
+    {
+        "auto_advance",
+        "collection_method",
+        "description",
+        "due_date",
+        "effective_at",
+        "footer",
+        "number",
+        "statement_descriptor",
+    }
+)
+_AFTER_FINALIZATION = frozenset({"auto_advance", "expand", "metadata"})
+
+
+def create_invoice(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices`."""
+    params = call.params
+    _refuse_unserved(params)
+    if "customer" not in params:
+        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+    customer = account.customer(params["customer"], param="customer")
+    now = account.clock.unix()
+    currency = str(params.get("currency") or customer.currency or "usd").lower()
+    draft = Invoice(
+        id=account.new_id("in"),
+        customer=customer.id,
+        customer_email=customer.email,
+        customer_name=customer.name,
+        created=now,
+        currency=currency,
+        metadata=merged_metadata({}, params.get("metadata")),
+        **_plain(params),
+    )
+    if "days_until_due" in params:
+        draft = replace(draft, due_date=now + params["days_until_due"] * 24 * 3600)
+    if params.get("pending_invoice_items_behavior") == "include":
+        draft = replace(draft, lines=_take_pending(account, draft))
+    created = account.put_invoice(with_draft_totals(account, draft))
+    account.emit("invoice.created", created)
+    return created
+
+
+def update_invoice(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}`."""
+    invoice, params = account.invoices.get(call.object_id), call.params
+    _refuse_unserved(params)
+    if invoice.status != "draft" and not params.keys() <= _AFTER_FINALIZATION:
+        raise not_editable("Finalized invoices can't be updated in this way.")
+    changed = replace(
+        invoice, metadata=merged_metadata(invoice.metadata, params.get("metadata")), **_plain(params)
+    )
+    updated = account.put_invoice(changed)
+    previous = {name: getattr(invoice, name) for name in _PLAIN & params.keys()}
+    if "metadata" in params:
+        previous["metadata"] = dict(invoice.metadata)
+    account.emit("invoice.updated", updated, previous)
+    if account.collect_at_once:
+        collect_if_due(account, updated)
+    return updated
+
+
+def add_lines(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}/add_lines`: all of the lines or none."""
+    invoice, params = account.invoices.get(call.object_id), call.params
+    if invoice.status != "draft":
+        raise not_editable("This invoice is no longer a draft: lines can't be added to it.")
+    new = [
+        new_line(
+            account, each, item=account.new_id("ii"), currency=invoice.currency, param=f"lines[{position}]"
+        )
+        for position, each in enumerate(params["lines"])
+    ]
+    changed = replace(
+        with_lines(invoice, new),
+        metadata=merged_metadata(invoice.metadata, params.get("invoice_metadata")),
+    )
+    updated = account.put_invoice(with_draft_totals(account, changed))
+    account.emit("invoice.updated", updated, {"total": invoice.total_cents})
+    return updated
+
+
+def finalize_invoice(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}/finalize`.
+
+    The answer shows the invoice before its automatic collection, which follows at once or on `advance`.
+    """
+    invoice = account.invoices.get(call.object_id)
+    finalized = finalize(account, invoice, auto_advance=call.params.get("auto_advance", invoice.auto_advance))
+    if account.collect_at_once:
+        collect_if_due(account, finalized)
+    return finalized
+
+
+def pay_invoice(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}/pay`."""
+    invoice = account.invoices.get(call.object_id)
+    if invoice.status == "paid":
+        raise ApiError(400, "Invoice is already paid")
+    if invoice.status not in {"open", "uncollectible"}:
+        raise not_editable(f"This invoice is {invoice.status}: it can't be paid.")
+    if call.params.get("paid_out_of_band"):
+        return pay_out_of_band(account, invoice)
+    paid, failure = attempt(account, invoice)
+    if failure == "no_card":
+        raise ApiError(400, "This customer has no default payment method.")
+    if failure is not None:
+        message = "Your card was declined."
+        raise ApiError(402, message, kind="card_error", code="card_declined", decline_code=failure)
+    return paid
+
+
+def void_invoice(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}/void`."""
+    invoice = account.invoices.get(call.object_id)
+    if invoice.status not in {"open", "uncollectible"}:
+        raise not_editable(f"You can only void open or uncollectible invoices; this one is {invoice.status}.")
+    restore_balance(account, invoice)
+    voided = account.put_invoice(
+        replace(
+            invoice,
+            status="void",
+            auto_advance=False,
+            next_payment_attempt=None,
+            voided_at=account.clock.unix(),
+        )
+    )
+    account.emit("invoice.voided", voided)
+    return voided
+
+
+def mark_uncollectible(account: Account, call: Call) -> Invoice:
+    """`POST /v1/invoices/{invoice}/mark_uncollectible`."""
+    invoice = account.invoices.get(call.object_id)
+    if invoice.status != "open":
+        raise not_editable(f"You can only mark open invoices uncollectible; this one is {invoice.status}.")
+    marked = account.put_invoice(
+        replace(
+            invoice,
+            status="uncollectible",
+            auto_advance=False,
+            next_payment_attempt=None,
+            uncollectible_at=account.clock.unix(),
+        )
+    )
+    account.emit("invoice.marked_uncollectible", marked)
+    return marked
+
+
+def delete_invoice(account: Account, call: Call) -> Deleted:
+    """`DELETE /v1/invoices/{invoice}`: drafts only; items that were pending are pending again."""
+    invoice = account.invoices.get(call.object_id)
+    if invoice.status != "draft":
+        raise not_editable("You can only delete draft invoices; void a finalized one instead.")
+    for item in account.items.owned(invoice.customer):
+        if item.invoice == invoice.id:
+            account.items.replace(replace(item, invoice=None))
+    account.invoices.remove(invoice.id)
+    account.emit("invoice.deleted", invoice)
+    return Deleted(invoice.id, "invoice")
+
+
+def retrieve_invoice(account: Account, call: Call) -> Invoice:
+    """`GET /v1/invoices/{invoice}`."""
+    return account.invoices.get(call.object_id)
+
+
+def list_invoices(account: Account, call: Call) -> Page:
+    """`GET /v1/invoices`, newest first."""
+    params = call.params
+    created, due = within(params.get("created")), within(params.get("due_date"))
+    status, method = params.get("status"), params.get("collection_method")
+
+    def keep(invoice: Invoice) -> bool:
+        return (
+            created(invoice.created)
+            and (status is None or invoice.status == status)
+            and (method is None or invoice.collection_method == method)
+            and ("due_date" not in params or (invoice.due_date is not None and due(invoice.due_date)))
+            and "subscription" not in params
+        )
+
+    return account.invoices.page(call.cursor, owner=params.get("customer"), keep=keep)
+
+
+def list_lines(account: Account, call: Call) -> Page:
+    """`GET /v1/invoices/{invoice}/lines`, in the order of the invoice."""
+    invoice = account.invoices.get(call.object_id)
+    lines: Collection[Line] = Collection("line_item", f"/v1/invoices/{invoice.id}/lines")
+    for line in reversed(invoice.lines):
+        lines.add(line)
+    page = lines.page(call.cursor, owner=None, keep=lambda _line: True)
+    data = tuple(line_json(line, invoice.id) for line in page.data if isinstance(line, Line))
+    return replace(page, data=data)
+
+
+def _refuse_unserved(params: dict[str, Any]) -> None:
+    for name in sorted(_UNSERVED & params.keys()):
+        if params[name]:
+            raise unsupported(name)
+    if params.get("automatic_tax", {}).get("enabled"):
+        raise unsupported("automatic_tax")
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: params[name] if params[name] != "" else None for name in _PLAIN & params.keys()}
+
+
+def _take_pending(account: Account, invoice: Invoice) -> tuple[Line, ...]:
+    taken: list[InvoiceItem] = [
+        item
+        for item in reversed(account.items.owned(invoice.customer))
+        if item.invoice is None and item.line.currency == invoice.currency
+    ]
+    for item in taken:
+        account.items.replace(replace(item, invoice=invoice.id))
+    return tuple(item.line for item in taken)

@@ -1,0 +1,99 @@
+"""Invoice lines and pending items: from request parameters to lines."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.errors import ApiError, missing, unsupported
+from spell_billing.stripe_double.objects import Invoice, Line
+from spell_billing.stripe_double.schema import MAX_AMOUNT_CENTS, MAX_LINES
+
+_UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
+
+
+def new_line(
+    account: Account, params: Mapping[str, Any], *, item: str, currency: str | None, param: str
+) -> Line:
+    """Make a line from the parameters of an invoice item or of one entry of `lines`.
+
+    Args:
+        account: Gives the id and the time.
+        params: The typed parameters.
+        item: The id of the invoice item that the line comes from.
+        currency: The invoice's currency, or None for an item that has none yet.
+        param: Where the parameters stand in the request, `lines[0]`, or empty at the top.
+
+    Raises:
+        ApiError: for an amount that is missing or too large, another currency than the invoice's, and for
+            what the double does not serve.
+    """
+
+    def at(*names: str) -> str:
+        head, *rest = (param, *names) if param else names
+        return head + "".join(f"[{name}]" for name in rest)
+
+    for name in _UNSERVED:
+        if params.get(name):
+            raise unsupported(at(name))
+    if "pricing" in params:
+        raise missing("price", str(params["pricing"].get("price")), param=at("pricing", "price"))
+    price = params.get("price_data", {})
+    asked = price.get("currency") or params.get("currency") or currency or "usd"
+    line_currency = str(asked).lower()
+    if currency is not None and line_currency != currency:
+        raise ApiError(
+            400,
+            f"The currency of the item ({line_currency}) differs from the invoice's ({currency}).",
+            param=at(*(("price_data", "currency") if price else ("currency",))),
+        )
+    amount_cents, quantity, unit = _amount(params, price, at)
+    now = account.clock.unix()
+    period = params.get("period", {"start": now, "end": now})
+    if period["end"] < period["start"]:
+        raise ApiError(400, "The period's end precedes its start.", param=at("period", "end"))
+    return Line(
+        id=account.new_id("il"),
+        item=item,
+        amount_cents=amount_cents,
+        currency=line_currency,
+        description=params.get("description") or price.get("product_data", {}).get("name"),
+        metadata=params.get("metadata") or {},
+        period_start=period["start"],
+        period_end=period["end"],
+        quantity=quantity,
+        unit_amount_decimal=f"{unit:f}",
+        product=price.get("product"),
+    )
+
+
+def with_lines(invoice: Invoice, new: Sequence[Line]) -> Invoice:
+    """Give the invoice with more lines at its end.
+
+    Raises:
+        ApiError: when it would have more than 250: https://docs.stripe.com/api/invoiceitems/create.
+    """
+    lines = (*invoice.lines, *new)
+    if len(lines) > MAX_LINES:
+        raise ApiError(400, f"An invoice has at most {MAX_LINES} line items.", param="lines")
+    return replace(invoice, lines=lines)
+
+
+def _amount(
+    params: Mapping[str, Any], price: Mapping[str, Any], at: Callable[..., str]
+) -> tuple[int, int, Decimal]:
+    quantity = params.get("quantity", 1)
+    stated = price.get("unit_amount_decimal") or params.get("unit_amount_decimal") or price.get("unit_amount")
+    if stated is None:
+        if "amount" not in params:
+            raise ApiError(400, "Pass an amount or price_data.", code="parameter_missing", param=at("amount"))
+        return params["amount"], 1, Decimal(params["amount"])
+    if "amount" in params:
+        raise ApiError(400, "You may pass only one of amount and a unit amount.", param=at("amount"))
+    unit = Decimal(stated)
+    amount_cents = int((unit * quantity).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    if abs(amount_cents) > MAX_AMOUNT_CENTS:
+        message = f"Amount must be no more than {MAX_AMOUNT_CENTS}."
+        raise ApiError(400, message, code="amount_too_large", param=at("quantity"))
+    return amount_cents, quantity, unit

@@ -1,0 +1,177 @@
+"""Stripe's objects as immutable values: a stored event or answer is a reference, never a copy.
+
+All amounts are in minor units of the currency (`_cents`), all times in Unix seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Metadata = Mapping[str, str]
+
+FINALIZED = frozenset({"open", "paid", "uncollectible"})
+"""Statuses of an invoice that a customer was billed with; `void` does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A customer; `balances_cents` by currency: positive is owed to us, negative is their credit."""
+
+    id: str
+    created: int
+    email: str | None = None
+    name: str | None = None
+    description: str | None = None
+    phone: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    currency: str | None = None
+    balances_cents: Mapping[str, int] = field(default_factory=dict)
+    next_invoice_sequence: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of an invoice."""
+
+    id: str
+    item: str
+    amount_cents: int
+    currency: str
+    description: str | None
+    metadata: Metadata
+    period_start: int
+    period_end: int
+    quantity: int
+    unit_amount_decimal: str
+    product: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """An invoice in one of its states; a change makes a new value."""
+
+    id: str
+    customer: str
+    customer_email: str | None
+    customer_name: str | None
+    created: int
+    currency: str
+    status: str = "draft"
+    description: str | None = None
+    footer: str | None = None
+    statement_descriptor: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    lines: tuple[Line, ...] = ()
+    auto_advance: bool = False
+    collection_method: str = "charge_automatically"
+    due_date: int | None = None
+    effective_at: int | None = None
+    number: str | None = None
+    total_cents: int = 0
+    amount_due_cents: int = 0
+    amount_paid_cents: int = 0
+    paid_off_stripe_cents: int = 0
+    starting_balance_cents: int = 0
+    ending_balance_cents: int | None = None
+    attempt_count: int = 0
+    attempted: bool = False
+    next_payment_attempt: int | None = None
+    finalized_at: int | None = None
+    paid_at: int | None = None
+    voided_at: int | None = None
+    uncollectible_at: int | None = None
+    pre_payment_credit_cents: int = 0
+    post_payment_credit_cents: int = 0
+
+    @property
+    def amount_remaining_cents(self) -> int:
+        """What the customer still has to pay."""
+        return max(0, self.amount_due_cents - self.amount_paid_cents - self.pre_payment_credit_cents)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceItem:
+    """A pending item (`invoice` is None), or one that was taken onto an invoice."""
+
+    id: str
+    customer: str
+    created: int
+    line: Line
+    invoice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One attempt at a customer's card."""
+
+    id: str
+    customer: str
+    created: int
+    amount_cents: int
+    currency: str
+    invoice: str
+    payment_intent: str
+    failure_code: str | None = None
+    refunded_cents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Money given back on a charge."""
+
+    id: str
+    created: int
+    amount_cents: int
+    currency: str
+    charge: str
+    payment_intent: str
+    reason: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNote:
+    """A reduction of a finalized invoice."""
+
+    id: str
+    created: int
+    customer: str
+    invoice: str
+    number: str
+    amount_cents: int
+    currency: str
+    pre_payment_cents: int
+    credit_cents: int = 0
+    out_of_band_cents: int = 0
+    refunds: tuple[str, ...] = ()
+    memo: str | None = None
+    reason: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What is answered about an object that was just deleted."""
+
+    id: str
+    object: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A thing that happened, with the object as it was then."""
+
+    id: str
+    type: str
+    created: int
+    snapshot: "Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund"
+    previous: Mapping[str, object] | None = None
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that a client broke: two finalized invoices carry one billing key."""
+
+    billing_key: str
+    invoices: tuple[str, ...]

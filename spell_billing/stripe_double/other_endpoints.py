@@ -1,0 +1,174 @@
+"""The endpoints beside invoices: account, customers, items, credit notes, charges, refunds, events."""
+
+from dataclasses import replace
+from typing import Any
+
+from spell_billing.stripe_double.account import EVENT_RETENTION_SECONDS, Account
+from spell_billing.stripe_double.calls import Call, merged_metadata, within
+from spell_billing.stripe_double.collection import Page
+from spell_billing.stripe_double.errors import ApiError, missing, not_editable
+from spell_billing.stripe_double.lines import new_line, with_lines
+from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
+from spell_billing.stripe_double.payment import with_draft_totals
+from spell_billing.stripe_double.render import account_json
+
+
+def retrieve_account(_account: Account, _call: Call) -> dict[str, Any]:
+    """`GET /v1/account`."""
+    return account_json()
+
+
+def create_customer(account: Account, call: Call) -> Customer:
+    """`POST /v1/customers`."""
+    params = call.params
+    balance_cents = params.get("balance", 0)
+    customer = account.customers.add(
+        Customer(
+            id=account.new_id("cus"),
+            created=account.clock.unix(),
+            email=params.get("email"),
+            name=params.get("name"),
+            description=params.get("description"),
+            phone=params.get("phone"),
+            metadata=merged_metadata({}, params.get("metadata")),
+            balances_cents={"usd": balance_cents} if balance_cents else {},
+            next_invoice_sequence=params.get("next_invoice_sequence", 1),
+        )
+    )
+    account.emit("customer.created", customer)
+    return customer
+
+
+def retrieve_customer(account: Account, call: Call) -> Customer:
+    """`GET /v1/customers/{customer}`."""
+    return account.customer(call.object_id)
+
+
+def create_item(account: Account, call: Call) -> InvoiceItem:
+    """`POST /v1/invoiceitems`: pending, or straight onto the draft that `invoice` names."""
+    params = call.params
+    invoice = account.invoices.get(params["invoice"], param="invoice") if "invoice" in params else None
+    owner = params.get("customer") or (invoice.customer if invoice else None)
+    if owner is None:
+        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+    customer = account.customer(owner, param="customer")
+    if invoice is not None and invoice.status != "draft":
+        raise not_editable("Items can only be added to a draft invoice.")
+    item_id = account.new_id("ii")
+    line = new_line(account, params, item=item_id, currency=invoice.currency if invoice else None, param="")
+    item = account.items.add(
+        InvoiceItem(
+            id=item_id,
+            customer=customer.id,
+            created=account.clock.unix(),
+            line=line,
+            invoice=invoice.id if invoice else None,
+        ),
+        owner=customer.id,
+    )
+    account.emit("invoiceitem.created", item)
+    if invoice is not None:
+        changed = with_lines(invoice, [line])
+        account.emit("invoice.updated", account.put_invoice(with_draft_totals(account, changed)), {})
+    return item
+
+
+def list_items(account: Account, call: Call) -> Page:
+    """`GET /v1/invoiceitems`, newest first."""
+    params = call.params
+    created, pending, invoice = within(params.get("created")), params.get("pending"), params.get("invoice")
+
+    def keep(item: InvoiceItem) -> bool:
+        return (
+            created(item.created)
+            and (invoice is None or item.invoice == invoice)
+            and (pending is None or (item.invoice is None) == pending)
+        )
+
+    return account.items.page(call.cursor, owner=params.get("customer"), keep=keep)
+
+
+def list_charges(account: Account, call: Call) -> Page:
+    """`GET /v1/charges`, newest first."""
+    params = call.params
+    created, intent = within(params.get("created")), params.get("payment_intent")
+
+    def keep(charge: Charge) -> bool:
+        return created(charge.created) and (intent is None or charge.payment_intent == intent)
+
+    return account.charges.page(call.cursor, owner=params.get("customer"), keep=keep)
+
+
+def create_refund(account: Account, call: Call) -> Refund:
+    """`POST /v1/refunds` on a charge or its payment intent."""
+    params = call.params
+    charge = _charge_of(account, params)
+    left_cents = charge.amount_cents - charge.refunded_cents
+    amount_cents = params.get("amount", left_cents)
+    if left_cents == 0:
+        message = f"Charge {charge.id} has already been refunded."
+        raise ApiError(400, message, code="charge_already_refunded")
+    if not 0 < amount_cents <= left_cents:
+        message = f"Refund amount ({amount_cents}) is greater than unrefunded amount on charge ({left_cents})"
+        raise ApiError(400, message, param="amount")
+    return refund_charge(
+        account, charge, amount_cents, params.get("reason"), merged_metadata({}, params.get("metadata"))
+    )
+
+
+def refund_charge(
+    account: Account, charge: Charge, amount_cents: int, reason: str | None, metadata: dict[str, str]
+) -> Refund:
+    """Give back an amount that is known to be left on the charge."""
+    account.charges.replace(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
+    refund = account.refunds.add(
+        Refund(
+            id=account.new_id("re"),
+            created=account.clock.unix(),
+            amount_cents=amount_cents,
+            currency=charge.currency,
+            charge=charge.id,
+            payment_intent=charge.payment_intent,
+            reason=reason,
+            metadata=metadata,
+        )
+    )
+    account.emit("refund.created", refund)
+    return refund
+
+
+def _charge_of(account: Account, params: dict[str, Any]) -> Charge:
+    if "charge" in params:
+        return account.charges.get(params["charge"], param="charge")
+    intent = params.get("payment_intent")
+    if intent is None:
+        raise ApiError(400, "Pass a charge or a payment_intent.", code="parameter_missing", param="charge")
+    for charge in account.charges:
+        if charge.payment_intent == intent:
+            return charge
+    raise missing("payment_intent", intent, param="payment_intent")
+
+
+def list_events(account: Account, call: Call) -> Page:
+    """`GET /v1/events`: the last 30 days, newest first."""
+    params = call.params
+    created = within(params.get("created"))
+    types = set(params.get("types", ())) | ({params["type"]} if "type" in params else set())
+    oldest = account.clock.unix() - EVENT_RETENTION_SECONDS
+
+    def keep(event: Event) -> bool:
+        return event.created >= oldest and created(event.created) and _is_wanted(event.type, types)
+
+    return account.events.page(call.cursor, owner=None, keep=keep)
+
+
+def _is_wanted(kind: str, types: set[str]) -> bool:
+    return not types or kind in types or f"{kind.rpartition('.')[0]}.*" in types
+
+
+def retrieve_event(account: Account, call: Call) -> Event:
+    """`GET /v1/events/{id}`: for 30 days."""
+    event = account.events.get(call.object_id)
+    if event.created < account.clock.unix() - EVENT_RETENTION_SECONDS:
+        raise missing("event", call.object_id)
+    return event

@@ -1,0 +1,193 @@
+"""Money of an invoice: what is due at finalization, balances, the customer's card, collection."""
+
+from dataclasses import replace
+
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.errors import ApiError, not_editable
+from spell_billing.stripe_double.objects import Charge, Customer, Invoice
+from spell_billing.stripe_double.schema import MAX_AMOUNT_CENTS
+
+MINIMUM_CHARGE_CENTS = {
+    **dict.fromkeys(("usd", "aud", "brl", "cad", "chf", "eur", "inr", "nzd", "sgd"), 50),
+    **dict.fromkeys(("aed", "myr", "pln", "ron"), 200),
+    **dict.fromkeys(("nok", "sek"), 300),
+    "bgn": 100,
+    "czk": 1500,
+    "dkk": 250,
+    "gbp": 30,
+    "hkd": 400,
+    "huf": 17500,
+    "jpy": 50,
+    "mxn": 1000,
+    "thb": 1000,
+}
+"""Smallest charge by currency, in minor units; a currency that is not listed has 50."""
+
+CARD = "double_card"
+"""Customer metadata that decides what the card does: ok, declined, insufficient_funds, none."""
+
+CARDS = ("ok", "declined", "insufficient_funds", "none")
+
+RETRY_SECONDS = 3 * 24 * 3600
+MAX_ATTEMPTS = 4
+DRAFT_SECONDS = 3600
+"""How long Stripe leaves a draft with `auto_advance` before it finalizes it by itself."""
+
+_DECLINES = {"declined": "generic_decline", "insufficient_funds": "insufficient_funds"}
+
+
+def is_chargeable(due_cents: int, currency: str) -> bool:
+    """Tell whether an amount reaches the currency's minimum charge."""
+    return due_cents > 0 and due_cents >= MINIMUM_CHARGE_CENTS.get(currency, 50)
+
+
+def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
+    """Give a draft with its total, and what would be due if it were finalized now."""
+    total_cents = sum(line.amount_cents for line in invoice.lines)
+    starting_cents = account.customers.get(invoice.customer).balances_cents.get(invoice.currency, 0)
+    due_cents = total_cents + starting_cents
+    return replace(
+        invoice,
+        total_cents=total_cents,
+        starting_balance_cents=starting_cents,
+        amount_due_cents=due_cents if is_chargeable(due_cents, invoice.currency) else 0,
+    )
+
+
+def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoice:
+    """Turn a draft into an open invoice, or a paid one when nothing can be charged for it.
+
+    What is below the minimum charge, and what is negative, moves to the customer's balance.
+
+    Raises:
+        ApiError: when the invoice is no draft, or its total is more than can be charged.
+    """
+    if invoice.status != "draft":
+        raise not_editable("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+    draft = with_draft_totals(account, invoice)
+    if abs(draft.total_cents) > MAX_AMOUNT_CENTS:
+        raise ApiError(400, f"Amount must be no more than {MAX_AMOUNT_CENTS}.", code="amount_too_large")
+    due_cents = draft.total_cents + draft.starting_balance_cents
+    chargeable = is_chargeable(due_cents, invoice.currency)
+    ending_cents = 0 if chargeable else due_cents
+    customer = account.shift_balance(
+        invoice.customer, invoice.currency, ending_cents - draft.starting_balance_cents
+    )
+    now = account.clock.unix()
+    finalized = account.put_invoice(
+        replace(
+            draft,
+            status="open" if chargeable else "paid",
+            number=draft.number or _number(account, customer),
+            finalized_at=now,
+            effective_at=draft.effective_at or now,
+            ending_balance_cents=ending_cents,
+            auto_advance=auto_advance and chargeable,
+            attempted=not chargeable,
+            paid_at=None if chargeable else now,
+        )
+    )
+    account.emit("invoice.finalized", finalized)
+    if not chargeable:
+        _emit_paid(account, finalized)
+    return finalized
+
+
+def _number(account: Account, customer: Customer) -> str:
+    sequence = customer.next_invoice_sequence
+    account.customers.replace(replace(customer, next_invoice_sequence=sequence + 1))
+    return f"{customer.id.removeprefix('cus_')[-12:].upper()}-{sequence:04}"
+
+
+def restore_balance(account: Account, invoice: Invoice) -> None:
+    """Undo what a voided invoice did to the customer's balance."""
+    moved_cents = (invoice.ending_balance_cents or 0) - invoice.starting_balance_cents
+    if moved_cents:
+        account.shift_balance(invoice.customer, invoice.currency, -moved_cents)
+
+
+def pay_out_of_band(account: Account, invoice: Invoice) -> Invoice:
+    """Mark an invoice paid without a charge."""
+    return _paid(account, replace(invoice, paid_off_stripe_cents=invoice.amount_remaining_cents))
+
+
+def attempt(account: Account, invoice: Invoice) -> tuple[Invoice, str | None]:
+    """Charge the customer's card once.
+
+    Returns:
+        The invoice afterwards, and why it failed: `no_card`, a decline code, or None when it was paid.
+    """
+    card = account.customers.get(invoice.customer).metadata.get(CARD, "ok")
+    tried = replace(invoice, attempted=True, attempt_count=invoice.attempt_count + 1)
+    if card == "ok":
+        _charge(account, invoice, None)
+        return _paid(account, replace(tried, next_payment_attempt=None)), None
+    if card != "none":
+        _charge(account, invoice, "card_declined")
+    again = tried.auto_advance and tried.attempt_count < MAX_ATTEMPTS and tried.status == "open"
+    failed = account.put_invoice(
+        replace(tried, next_payment_attempt=account.clock.unix() + RETRY_SECONDS if again else None)
+    )
+    account.emit("invoice.payment_failed", failed)
+    return failed, _DECLINES.get(card, "no_card" if card == "none" else "generic_decline")
+
+
+def collect_if_due(account: Account, invoice: Invoice) -> None:
+    """Collect automatically what Stripe would by now: a first attempt, or a retry whose time has come."""
+    if invoice.status != "open" or not invoice.auto_advance:
+        return
+    if invoice.collection_method != "charge_automatically":
+        return
+    if invoice.attempted and not _retry_is_due(account, invoice):
+        return
+    attempt(account, invoice)
+
+
+def advance(account: Account) -> None:
+    """Do what Stripe does in the background: finalize due automatic drafts, collect what is due."""
+    account.request = type(account.request)()
+    for invoice in account.invoices:
+        current = invoice
+        old_enough = account.clock.unix() - invoice.created >= DRAFT_SECONDS
+        if invoice.status == "draft" and invoice.auto_advance and old_enough:
+            current = finalize(account, invoice, auto_advance=True)
+        collect_if_due(account, current)
+
+
+def _retry_is_due(account: Account, invoice: Invoice) -> bool:
+    return invoice.next_payment_attempt is not None and account.clock.unix() >= invoice.next_payment_attempt
+
+
+def _charge(account: Account, invoice: Invoice, failure_code: str | None) -> None:
+    account.charges.add(
+        Charge(
+            id=account.new_id("ch"),
+            customer=invoice.customer,
+            created=account.clock.unix(),
+            amount_cents=invoice.amount_remaining_cents,
+            currency=invoice.currency,
+            invoice=invoice.id,
+            payment_intent=account.new_id("pi"),
+            failure_code=failure_code,
+        ),
+        owner=invoice.customer,
+    )
+
+
+def _paid(account: Account, invoice: Invoice) -> Invoice:
+    paid = account.put_invoice(
+        replace(
+            invoice,
+            status="paid",
+            auto_advance=False,
+            amount_paid_cents=invoice.amount_paid_cents + invoice.amount_remaining_cents,
+            paid_at=account.clock.unix(),
+        )
+    )
+    _emit_paid(account, paid)
+    return paid
+
+
+def _emit_paid(account: Account, invoice: Invoice) -> None:
+    account.emit("invoice.paid", invoice)
+    account.emit("invoice.payment_succeeded", invoice)
