@@ -1,0 +1,1 @@
+"""Drives the ledger to Stripe: draft, pace, retry, recover, finalize, reconcile."""

@@ -1,0 +1,173 @@
+"""Drafts a whole month: frozen usage, accounts and history in, one draft per user out, a batch at a time."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spell_billing.core.drafting import ADJUSTMENT, LATE_USAGE, Account, Draft, LateUsage, draft_invoice
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.history import Billed, BillOf, History
+from spell_billing.ledger.rows import Bill, Change, content_of
+from spell_billing.ledger.session import MonthSession
+from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, UsageSource
+from spell_billing.usage.drafting_input import iter_user_drafting_input
+
+LATE_USAGE_MONTHS = 12
+"""How far back late usage is looked for."""
+
+_CHANGES_AT_ONCE = 1_000
+
+
+def draft_month(session: MonthSession, source: UsageSource, frozen: FrozenUsage) -> bool:
+    """Bring the month's drafts up to date in the ledger. Nothing goes to Stripe.
+
+    Before billing has started, all drafts are written anew. Afterwards usage is frozen, and only bills
+    without an invoice (failed, held, skipped, voided for billing again) are drafted again, with the accounts
+    as they are now.
+
+    Args:
+        session: Holds the month's lock.
+        source: For the accounts.
+        frozen: The version to draft from; after the start of billing, the pinned one.
+
+    Returns:
+        True when drafts were written or changed.
+    """
+    record = session.record()
+    if record is not None and record.billing_started_at is not None:
+        return _redraft(session, source, frozen)
+    totals = frozen.manifest.frozen
+    session.replace_drafts(
+        drafts_of(session.month, source, frozen, session.history),
+        usage_version=frozen.version,
+        calls=totals.calls,
+        usage_cents=totals.cost_cents,
+    )
+    return True
+
+
+def drafts_of(
+    month: Month,
+    source: UsageSource,
+    frozen: FrozenUsage,
+    history_of: Callable[[Collection[BillOf]], History],
+) -> Iterator[Draft]:
+    """Draft every user's invoice of the month, ordered by user id.
+
+    Args:
+        month: The month to draft.
+        source: For the accounts.
+        frozen: The month's frozen and aggregated usage.
+        history_of: Reads the ledger's history of other months.
+    """
+    changed = _late_rows(frozen)
+    history = history_of(changed.keys())
+    late = _late_by_user(changed, history)
+    others = pa.table({"user_id": pa.array(sorted(late.keys() | history.credits.keys()), pa.string())})
+    batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
+    return _drafts(month, batches, late, history)
+
+
+def _drafts(
+    month: Month,
+    batches: Iterable[pa.RecordBatch],
+    late: Mapping[str, Sequence[LateUsage]],
+    history: History,
+) -> Iterator[Draft]:
+    for batch in batches:
+        for row in batch.to_pylist():
+            user_id = row["user_id"]
+            draft = draft_invoice(
+                month,
+                user_id,
+                calls=row["calls"],
+                usage_cents=Decimal(row["cost_cents"]),
+                account=_account(row),
+                late=late.get(user_id, ()),
+                credit=history.credits.get(user_id),
+            )
+            if draft.calls or draft.usage_cents or draft.lines:
+                yield draft
+
+
+def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage) -> bool:
+    waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
+    if not waiting:
+        return False
+    changes: list[Change] = []
+    changed = False
+    for draft in drafts_of(session.month, source, frozen, session.history):
+        bill = waiting.get(draft.user_id)
+        if bill is None:
+            continue
+        if bill.state is State.VOID:
+            session.add_generation(bill, draft)
+            changed = True
+            continue
+        change = _change(bill, draft)
+        if change is not None:
+            changes.append(change)
+        if len(changes) >= _CHANGES_AT_ONCE:
+            session.apply(changes)
+            changed, changes = True, []
+    session.apply(changes)
+    return changed or bool(changes)
+
+
+def _change(bill: Bill, draft: Draft) -> Change | None:
+    """Give the change from a bill to its new draft; None where nothing is new."""
+    after = replace(bill, **content_of(draft))
+    if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
+        return None
+    return Change(bill, after, "redrafted")
+
+
+def _late_rows(frozen: FrozenUsage) -> dict[BillOf, tuple[int, Decimal]]:
+    if frozen.manifest.late is None:
+        return {}
+    rows = pq.read_table(frozen.directory / LATE_USAGE_FILE).to_pylist()
+    return {(row["user_id"], row["usage_month"]): (row["calls"], Decimal(row["cost_cents"])) for row in rows}
+
+
+def _late_by_user(changed: dict[BillOf, tuple[int, Decimal]], history: History) -> dict[str, list[LateUsage]]:
+    late: defaultdict[str, list[LateUsage]] = defaultdict(list)
+    for (user_id, usage_month), billed in history.billed.items():
+        calls = billed.unbilled_calls - billed.adjusted_calls
+        usage_cents = billed.unbilled_usage_cents - billed.adjusted_cents
+        if calls or usage_cents:
+            late[user_id].append(_late(ADJUSTMENT, usage_month, calls, usage_cents, billed))
+            billed.usage_cents += usage_cents
+    for (user_id, usage_month), (calls, usage_cents) in changed.items():
+        billed = history.billed.get((user_id, usage_month), Billed())
+        late[user_id].append(_late(LATE_USAGE, usage_month, calls, usage_cents, billed))
+    return late
+
+
+def _late(kind: str, usage_month: str, calls: int, usage_cents: Decimal, billed: Billed) -> LateUsage:
+    return LateUsage(
+        usage_month=Month.parse(usage_month),
+        calls=calls,
+        usage_cents=usage_cents,
+        billed_usage_cents=billed.usage_cents,
+        included_cents=billed.included_cents,
+        currency=billed.currency,
+        kind=kind,
+    )
+
+
+def _account(row: dict[str, Any]) -> Account | None:
+    if not row["account_known"]:
+        return None
+    return Account(
+        stripe_customer_id=row["stripe_customer_id"],
+        currency=row["currency"],
+        plan_id=row["plan_id"],
+        plan_name=row["plan_name"],
+        included_cents=row["included_cents"] or 0,
+    )

@@ -1,0 +1,250 @@
+"""Drives one bill to a finalized invoice: create, add lines, verify, finalize, each step durable.
+
+Finalize is the commit point: it succeeds once per invoice id. The idempotency key never changes while an
+outcome is unknown; only after Stripe was asked does a bill get its next request attempt.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from spell_billing.core.keys import HASH
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.invoicing import requests
+from spell_billing.invoicing.commits import GroupCommit
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import (
+    STATE_OF_STATUS,
+    all_lines,
+    delete_draft,
+    finalized_at,
+    invoices_of_bill,
+    retrieve,
+)
+from spell_billing.ledger.rows import Bill, Change
+from spell_billing.stripe_api.client import Answer, Invoice
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+_BUILDS = 2
+"""A draft that does not show the ledger's lines is deleted and built anew, once in a run."""
+
+
+class Unfinished(Exception):  # noqa: N818 - not an error: the next run asks Stripe
+    """The bill's outcome is unknown or must wait; its row stays for the next run."""
+
+
+class Drive:
+    """Drives one bill. `bill` is always what the ledger durably holds."""
+
+    def __init__(self, gateway: Gateway, commits: GroupCommit, bill: Bill) -> None:
+        self._gateway = gateway
+        self._commits = commits
+        self.bill = bill
+        self._current: Invoice | None = None
+
+    async def run(self) -> Bill:
+        """Drive a planned or drafted bill as far as it goes.
+
+        Returns:
+            The bill: invoiced, failed with its reason, or parked.
+
+        Raises:
+            Unfinished: the outcome is unknown; a later run resolves it.
+            StripeAccountError: nobody can be billed.
+        """
+        try:
+            for _ in range(_BUILDS):
+                await self._build()
+                if self.bill.state is not State.PLANNED:
+                    return self.bill
+            return await self._fail(Reason.LINES_DIFFER, self.bill.message)
+        except StripeProblem as problem:
+            if problem.kind in {Kind.PERMANENT, Kind.MISSING}:
+                return await self._fail(problem.reason, problem.message, problem.request_id)
+            if problem.kind is Kind.KEY_CONFLICT:
+                raise Unfinished(f"{Reason.CONFLICTING_REQUEST}: {problem.message}") from None
+            raise Unfinished(problem.message) from None
+
+    async def _build(self) -> None:
+        """Go from planned or drafted to an outcome; still planned means: build anew."""
+        if self.bill.state is State.PLANNED and not await self._create():
+            return
+        invoice = await self._stands()
+        if invoice is not None and invoice["status"] == "draft":
+            invoice = await self._fill(invoice)
+            if invoice is not None and invoice["status"] == "draft":
+                invoice = await self._finalize()
+        if invoice is not None:
+            await self._settle(invoice)
+
+    async def _create(self) -> bool:
+        """Make sure that there is a draft and that the ledger knows its id; False: the key is used up."""
+        if self.bill.request_attempt > 1 and await self._adopt_existing():
+            return True
+        try:
+            answer = await self._send_create()
+        except StripeProblem as problem:
+            if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
+                raise
+            if await self._adopt_existing():
+                return True
+            if problem.kind is not Kind.STUCK:
+                raise
+            await self._next_attempt("the key replays a stored failure")
+            answer = await self._send_create()
+        # A replayed body is as old as its key: the draft may be finalized or deleted by now.
+        self._current = (
+            await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
+        )
+        if self._current is None:
+            await self._next_attempt("the key replays a draft that was deleted")
+            return False
+        await self._record_draft(self._current, answer.request_id)
+        return True
+
+    async def _stands(self) -> Invoice | None:
+        """Give the invoice that the ledger's row names; park the bill when it is gone."""
+        current = self._current if self._current is not None else await self._retrieve()
+        self._current = None
+        if current is None:
+            await self._park(Reason.DELETED_AT_STRIPE)
+        return current
+
+    async def _fill(self, invoice: Invoice) -> Invoice | None:
+        """Make sure that the draft shows the ledger's lines and total; None: it did not and is deleted."""
+        lines = await all_lines(self._gateway, invoice)
+        if not lines:
+            filled = await self._step(requests.ADD_LINES, requests.lines_parameters(self.bill))
+            if filled is None or filled["status"] != "draft":
+                return filled
+            invoice, lines = filled, await all_lines(self._gateway, filled)
+        wrong = requests.difference(self.bill, invoice, lines)
+        if wrong is None:
+            return invoice
+        await self._next_attempt(f"the draft shows {wrong}")
+        await delete_draft(self._gateway, invoice["id"])
+        return None
+
+    async def _finalize(self) -> Invoice | None:
+        if self.bill.request_attempt > 1:
+            others = [each for each in await self._ours() if each["id"] != self.bill.stripe_invoice_id]
+            if others:
+                raise Unfinished(f"another invoice of this bill stands at Stripe: {others[0]['id']}")
+        return await self._step(requests.FINALIZE, requests.finalize_parameters())
+
+    async def _step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice | None:
+        """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
+
+        Returns:
+            The invoice as it stands, or None when the bill is parked because the draft is gone.
+        """
+        try:
+            return (await self._send_step(endpoint, parameters)).object
+        except StripeProblem as problem:
+            if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
+                raise
+            current = await self._retrieve()
+            if current is None:
+                await self._park(Reason.DELETED_AT_STRIPE)
+                return None
+            done = bool(current["lines"]["data"]) if endpoint == requests.ADD_LINES else False
+            if current["status"] != "draft" or done:
+                return current
+            if problem.kind is not Kind.STUCK:
+                raise
+        after = replace(self.bill, request_attempt=self.bill.request_attempt + 1)
+        await self._write(after, "next_attempt", "the key replays a stored failure")
+        return (await self._send_step(endpoint, parameters)).object
+
+    async def _settle(self, invoice: Invoice) -> None:
+        """Record what became of the invoice that Stripe no longer has as a draft."""
+        if invoice["status"] not in STATE_OF_STATUS:
+            await self._park(Reason.VOIDED_AT_STRIPE)
+            return
+        wrong = requests.difference(self.bill, invoice, await all_lines(self._gateway, invoice))
+        if wrong is not None:
+            await self._park(Reason.CHANGED_AT_STRIPE, f"Stripe shows {wrong}")
+            return
+        after = replace(
+            self.bill,
+            state=STATE_OF_STATUS[invoice["status"]],
+            reason=None,
+            message=None,
+            finalized_at=finalized_at(invoice),
+        )
+        await self._write(after, "finalized")
+
+    async def _adopt_existing(self) -> bool:
+        """Ask Stripe for an invoice of this bill, and take up the one it has."""
+        ours = await self._ours()
+        if not ours:
+            return False
+        if len(ours) > 1 or ours[0]["metadata"].get(HASH) != self.bill.lines_hash:
+            raise Unfinished(
+                f"Stripe has other invoices of this bill: {', '.join(each['id'] for each in ours)}"
+            )
+        self._current = ours[0]
+        await self._record_draft(ours[0], None)
+        return True
+
+    async def _send_create(self) -> Answer:
+        key = requests.key_for(self.bill, "create")
+        parameters = requests.create_parameters(self.bill)
+        return await self._gateway.send(requests.CREATE, "post", "/v1/invoices", parameters, key=key)
+
+    async def _send_step(self, endpoint: str, parameters: dict[str, Any]) -> Answer:
+        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
+        key = requests.key_for(self.bill, "lines" if endpoint == requests.ADD_LINES else "finalize")
+        return await self._gateway.send(endpoint, "post", path, parameters, key=key)
+
+    async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
+        after = replace(
+            self.bill,
+            state=State.DRAFTED,
+            stripe_invoice_id=invoice["id"],
+            stripe_request_id=request_id,
+        )
+        await self._write(after, "draft_created")
+
+    async def _next_attempt(self, why: str) -> None:
+        """Take a new request key, durably: Stripe was asked, and the present one leads nowhere."""
+        after = replace(
+            self.bill,
+            state=State.PLANNED,
+            stripe_invoice_id=None,
+            request_attempt=self.bill.request_attempt + 1,
+            message=why,
+        )
+        await self._write(after, "next_attempt", why)
+
+    async def _fail(self, reason: Reason, message: str | None, request_id: str | None = None) -> Bill:
+        """Record why this user cannot be billed, and leave no draft behind. A later run uses a new key."""
+        draft_id = self.bill.stripe_invoice_id
+        after = replace(
+            self.bill,
+            state=State.FAILED,
+            reason=reason,
+            message=message,
+            stripe_invoice_id=None,
+            stripe_request_id=request_id,
+            request_attempt=self.bill.request_attempt + 1,
+        )
+        await self._write(after, "failed", message)
+        if draft_id is not None:
+            await delete_draft(self._gateway, draft_id)
+        return self.bill
+
+    async def _park(self, reason: Reason, message: str | None = None) -> None:
+        await self._write(
+            replace(self.bill, state=State.PARKED, reason=reason, message=message), "parked", message
+        )
+
+    async def _write(self, after: Bill, action: str, detail: str | None = None) -> None:
+        self.bill = await self._commits.write(Change(self.bill, after, action, detail))
+
+    async def _ours(self) -> list[Invoice]:
+        customer_id, month = str(self.bill.stripe_customer_id), Month.parse(self.bill.month)
+        return await invoices_of_bill(self._gateway, customer_id, month, requests.billing_key_of(self.bill))
+
+    async def _retrieve(self) -> Invoice | None:
+        return await retrieve(self._gateway, str(self.bill.stripe_invoice_id))

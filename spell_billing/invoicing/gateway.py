@@ -1,0 +1,144 @@
+"""One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spell_billing.core.errors import StripeAccountError
+from spell_billing.invoicing.pace import Pace
+from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a run keeps trying; pauses grow from the first to the longest, jittered.
+
+    Attributes:
+        tries: Attempts at one request whose outcome stays unknown.
+        limited_tries: Attempts at one request that Stripe answers with 429.
+        down_seconds: So long without any answer while requests fail means: Stripe is down.
+    """
+
+    tries: int = 6
+    limited_tries: int = 30
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 8.0
+    down_seconds: float = 180.0
+
+
+class Gateway:
+    """Sends requests until they succeed, fail for good, or patience ends."""
+
+    def __init__(
+        self,
+        api: StripeApi,
+        pace: Pace,
+        patience: Patience,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._api = api
+        self._pace = pace
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._silent_since: float | None = None
+        self.sent: Counter[str] = Counter()
+        self.limited = 0
+
+    async def send(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+    ) -> Answer:
+        """Send a request; on an unknown outcome send the same bytes with the same key again.
+
+        Args:
+            endpoint: The name of the endpoint for pacing and counts, as `POST /v1/invoices`.
+            method: `get`, `post` or `delete`.
+            path: With the object's id.
+            parameters: As Stripe's reference names them.
+            key: The Idempotency-Key of a write.
+
+        Raises:
+            StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
+            StripeAccountError: when nobody can be billed.
+        """
+        unknown = limited = 0
+        while True:
+            await self._pace.wait(endpoint)
+            self.sent[endpoint] += 1
+            try:
+                answer = await self._api.send(method, path, parameters, key=key)
+            except StripeProblem as problem:
+                self._watch(problem)
+                if problem.kind is Kind.LIMITED:
+                    limited += 1
+                    self.limited += 1
+                    self._pace.slow_down(endpoint, problem.limited_by)
+                    if limited >= self._patience.limited_tries:
+                        raise
+                elif problem.kind is Kind.TRANSIENT:
+                    unknown += 1
+                    if unknown >= self._patience.tries:
+                        raise
+                else:
+                    raise
+                await self._sleep(self._pause_seconds(unknown + limited))
+            else:
+                self._silent_since = None
+                return answer
+
+    async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
+        """List invoices page by page, newest first, filtered by `customer`, `created` or `status`.
+
+        Raises:
+            StripeProblem: as `send`; pages already given stay valid.
+        """
+        cursor: dict[str, str] = {}
+        while True:
+            parameters = {"limit": _PAGE, **filters, **cursor}
+            answer = await self.send("GET /v1/invoices", "get", "/v1/invoices", parameters)
+            page: list[Invoice] = answer.object["data"]
+            if page:
+                yield page
+            if not page or not answer.object["has_more"]:
+                return
+            cursor = {"starting_after": page[-1]["id"]}
+
+    def _watch(self, problem: StripeProblem) -> None:
+        if problem.kind is Kind.ACCOUNT:
+            raise StripeAccountError(
+                f"Stripe refuses the account: {problem.message}",
+                remedy="Check STRIPE_API_KEY, its permissions and the account, then bill the month again.",
+            )
+        if problem.kind is not Kind.TRANSIENT:
+            self._silent_since = None
+            return
+        # Counted from the first failure: a run that was busy elsewhere has not found Stripe silent.
+        now = self._clock()
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        if now - self._silent_since > self._patience.down_seconds:
+            raise StripeAccountError(
+                f"Stripe has not answered for {self._patience.down_seconds:.0f} seconds: {problem.message}.",
+                remedy="Check the network and Stripe's status page, then bill the month again.",
+            )
+
+    def _pause_seconds(self, tries: int) -> float:
+        grown: float = self._patience.first_pause_seconds * 2 ** (tries - 1)
+        longest = min(self._patience.longest_pause_seconds, grown)
+        return longest * (0.5 + 0.5 * self._jitter())

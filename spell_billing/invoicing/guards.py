@@ -1,0 +1,66 @@
+"""Proof before the first request: what would be sent is what was frozen, to the cent."""
+
+from decimal import Decimal
+
+from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
+from spell_billing.core.money import plain
+from spell_billing.core.month import Month
+from spell_billing.ledger.session import MonthSession
+from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.store import UsageStore
+
+
+def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None:
+    """Refuse to send a month whose drafts are not its frozen usage.
+
+    Raises:
+        LedgerError: when the month has no drafts.
+        UsageError: when the frozen version is missing, damaged, or has bad rows.
+        IntegrityError: when calls or cents differ.
+    """
+    record = session.record()
+    if record is None:
+        raise LedgerError(
+            f"{session.month} has no drafts.", remedy="Materialize invoice_drafts of the month first."
+        )
+    frozen = store.version(session.month, record.usage_version)
+    require_good_rows(frozen)
+    control = frozen.manifest.control
+    _, calls, usage_cents = session.drafted_usage()
+    require_equal(session.month, "drafts", (calls, usage_cents), (control.calls, control.cost_cents))
+
+
+def require_good_rows(frozen: FrozenUsage) -> None:
+    """Refuse a month with rows that cannot be billed.
+
+    Raises:
+        UsageError: naming their ids and what is wrong with them.
+    """
+    text = bad_rows_text(frozen)
+    if text:
+        raise UsageError(text, remedy="Mend or delete them in usage_counters, then bill the month again.")
+
+
+def bad_rows_text(frozen: FrozenUsage) -> str:
+    """Name the rows that cannot be billed; empty where all can."""
+    bad = frozen.manifest.bad_rows
+    if not bad.count:
+        return ""
+    named = "; ".join(f"id {row.id}: {row.problem}" for row in bad.examples)
+    more = f"; and {bad.count - len(bad.examples):,} more" if bad.count > len(bad.examples) else ""
+    rows = "row" if bad.count == 1 else "rows"
+    return f"{bad.count:,} {rows} of usage_counters cannot be billed: {named}{more}."
+
+
+def require_equal(month: Month, what: str, found: tuple[int, Decimal], expected: tuple[int, Decimal]) -> None:
+    """Refuse two sums of calls and cents that differ.
+
+    Raises:
+        IntegrityError: with both sums.
+    """
+    if found != expected:
+        raise IntegrityError(
+            f"{month}: the {what} hold {found[0]:,} calls and {plain(found[1])} cents, "
+            f"the frozen usage {expected[0]:,} calls and {plain(expected[1])} cents.",
+            remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
+        )

@@ -1,0 +1,90 @@
+"""Questions to Stripe about our invoices, shared by the driver, the sweep and the reconciliation."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from spell_billing.core.keys import KEY
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.stripe_api.client import Invoice
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+RETRIEVE = "GET /v1/invoices/{invoice}"
+DELETE = "DELETE /v1/invoices/{invoice}"
+LIST_LINES = "GET /v1/invoices/{invoice}/lines"
+
+_CLOCK_MARGIN_SECONDS = 24 * 3600
+"""Our clock may run ahead of Stripe's: look a day further back than the month's end."""
+
+STATE_OF_STATUS: Mapping[str, State] = {
+    "open": State.FINALIZED,
+    "paid": State.PAID,
+    "uncollectible": State.UNCOLLECTIBLE,
+}
+"""What the ledger calls a finalized invoice of each status."""
+
+
+def created_since_close(month: Month) -> dict[str, int]:
+    """Give the `created` filter that finds every invoice of the month."""
+    return {"gte": int(month.end.timestamp()) - _CLOCK_MARGIN_SECONDS}
+
+
+async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key: str) -> list[Invoice]:
+    """List the customer's invoices that carry the billing key and are not void."""
+    return [
+        invoice
+        async for page in gateway.invoices(customer=customer_id, created=created_since_close(month))
+        for invoice in page
+        if invoice["metadata"].get(KEY) == key and invoice["status"] != "void"
+    ]
+
+
+async def retrieve(gateway: Gateway, invoice_id: str) -> Invoice | None:
+    """Give the invoice as it is now, or None when Stripe has none by that id."""
+    try:
+        answer = await gateway.send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}")
+    except StripeProblem as problem:
+        if problem.kind is Kind.MISSING:
+            return None
+        raise
+    return None if answer.object.get("deleted") else answer.object
+
+
+async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
+    """Give all lines of an invoice: the object itself holds the first ten."""
+    lines: list[Invoice] = list(invoice["lines"]["data"])
+    more = bool(invoice["lines"]["has_more"])
+    while more:
+        page = await gateway.send(
+            LIST_LINES,
+            "get",
+            f"/v1/invoices/{invoice['id']}/lines",
+            {"limit": 100, "starting_after": lines[-1]["id"]},
+        )
+        lines.extend(page.object["data"])
+        more = bool(page.object["has_more"])
+    return lines
+
+
+async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
+    """Delete a draft of ours; False when it is no draft any more.
+
+    Raises:
+        StripeProblem: when the outcome is unknown; the next run's sweep deletes the draft.
+    """
+    try:
+        await gateway.send(DELETE, "delete", f"/v1/invoices/{invoice_id}")
+    except StripeProblem as problem:
+        if problem.kind is Kind.MISSING:
+            return True
+        if problem.kind is Kind.PERMANENT:
+            return False
+        raise
+    return True
+
+
+def finalized_at(invoice: Invoice) -> datetime | None:
+    """Give when Stripe finalized the invoice."""
+    seconds = (invoice.get("status_transitions") or {}).get("finalized_at")
+    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None

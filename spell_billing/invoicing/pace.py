@@ -1,0 +1,111 @@
+"""Pacing: no faster than Stripe allows, slower when it says so, and back again."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+_SLOWER = 0.7
+_SLOWEST_PER_SECOND = 1.0
+_REST_SECONDS = 1.0
+"""Answers to requests already under way arrive in a burst: it counts as one sign, not as many."""
+_RECOVERY_PER_SECOND = 0.05
+"""Share of the ceiling regained each second without a 429."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Requests per second: of the whole account, and of one endpoint."""
+
+    account_per_second: float
+    endpoint_per_second: float
+
+
+LIVE = Limits(100.0, 25.0)
+SANDBOX = Limits(25.0, 25.0)
+LOOPBACK = Limits(5_000.0, 5_000.0)
+"""Stripe's documented limits for live keys and sandboxes; a server on this machine has none of its own."""
+
+
+class Pace:
+    """A limiter for the account and one for each endpoint."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._sleep = sleep
+        self._account = _Bucket(limits.account_per_second, clock())
+        self._endpoints: dict[str, _Bucket] = {}
+
+    async def wait(self, endpoint: str) -> None:
+        """Return when a request to the endpoint may be sent: first come, first served."""
+        bucket = self._endpoint(endpoint)
+        # Only the first in an endpoint's line takes a slot of the account: slots taken far ahead would be
+        # used late, and then faster than one of the two limits allows.
+        async with bucket.turn:
+            await self._sleep_until(bucket.next_slot(self._clock()))
+            slot = self._account.next_slot(self._clock())
+            self._account.take(slot)
+            await self._sleep_until(slot)
+            bucket.take(slot)
+
+    async def _sleep_until(self, moment: float) -> None:
+        delay_seconds = moment - self._clock()
+        if delay_seconds > 0:
+            await self._sleep(delay_seconds)
+
+    def slow_down(self, endpoint: str, limited_by: str) -> None:
+        """Heed a 429: of the account when Stripe names a global limit, else of the endpoint."""
+        bucket = self._account if limited_by.startswith("global") else self._endpoint(endpoint)
+        bucket.slow_down(self._clock())
+
+    def rate_per_second(self, endpoint: str) -> float:
+        """Give the rate at which the endpoint is called at the most right now."""
+        return min(self._account.rate, self._endpoint(endpoint).rate)
+
+    def _endpoint(self, endpoint: str) -> "_Bucket":
+        bucket = self._endpoints.get(endpoint)
+        if bucket is None:
+            bucket = self._endpoints[endpoint] = _Bucket(self._limits.endpoint_per_second, self._clock())
+        return bucket
+
+
+class _Bucket:
+    def __init__(self, ceiling: float, now: float) -> None:
+        self.rate = self._ceiling = ceiling
+        self._free_at = now
+        self._recovering_since = now
+        self._sent = 0
+        self._counted_since = now
+        self._slowed_at = now - _REST_SECONDS
+        self.turn = asyncio.Lock()
+
+    def next_slot(self, now: float) -> float:
+        self._recover(now)
+        return max(self._free_at, now)
+
+    def take(self, slot: float) -> None:
+        self._sent += 1
+        self._free_at = slot + 1.0 / self.rate
+
+    def slow_down(self, now: float) -> None:
+        if now - self._slowed_at < _REST_SECONDS:
+            return
+        # Far below a ceiling that was a guess, cut from the rate really reached.
+        reached = self._sent / max(now - self._counted_since, _REST_SECONDS)
+        slower = max(_SLOWEST_PER_SECOND, min(self.rate, reached) * _SLOWER)
+        self.rate = min(self.rate, slower)
+        self._slowed_at = self._recovering_since = self._counted_since = now
+        self._sent = 0
+
+    def _recover(self, now: float) -> None:
+        if self.rate < self._ceiling:
+            gained = (now - self._recovering_since) * _RECOVERY_PER_SECOND * self._ceiling
+            self.rate = min(self._ceiling, self.rate + gained)
+        self._recovering_since = now

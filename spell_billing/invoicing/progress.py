@@ -1,0 +1,74 @@
+"""Progress of long work: shown by whoever watches, or else logged every few seconds."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+_LOG_EVERY_SECONDS = 5.0
+
+
+class Watcher(Protocol):
+    """Shows progress, for example as a bar in a terminal."""
+
+    def show(self, step: str, done: int, total: int | None) -> None:
+        """Show that `done` of `total` (None: unknown) are done in a step, such as `invoices`."""
+        ...
+
+
+# A context variable, not a Dagster resource: nobody who materializes an asset should have to bring a watcher.
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Let a watcher see the progress of everything that this context runs."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+class Progress:
+    """Counts a step's work and passes it on: to the watcher, or every few seconds to the log."""
+
+    def __init__(
+        self,
+        step: str,
+        total: int | None,
+        log: Callable[[str], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._step = step
+        self._total = total
+        self._log = log
+        self._clock = clock
+        self._started = self._logged = clock()
+        self._done = 0
+
+    def advance(self, by: int = 1) -> None:
+        """Count finished work."""
+        self.reached(self._done + by)
+
+    def reached(self, done: int) -> None:
+        """Say how much is done in all."""
+        self._done = done
+        watcher = _watcher.get()
+        if watcher is not None:
+            watcher.show(self._step, done, self._total)
+            return
+        now = self._clock()
+        if now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            self._log(self._line(now))
+
+    def _line(self, now: float) -> str:
+        rate = self._done / max(now - self._started, 1e-9)
+        text = f"{self._done:,} {self._step}, {rate:,.0f}/s"
+        if self._total is None or not rate:
+            return text
+        left_seconds = (self._total - self._done) / rate
+        return f"{text}, {self._total - self._done:,} left, about {left_seconds:,.0f} s"

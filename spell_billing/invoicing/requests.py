@@ -1,0 +1,82 @@
+"""The requests of an invoice. Each body depends on nothing but the ledger's row.
+
+Stripe API reference: create an invoice, bulk add invoice line items, finalize an invoice.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from spell_billing.core.drafting import Line
+from spell_billing.core.keys import billing_key, idempotency_key, invoice_metadata
+from spell_billing.core.month import Month
+from spell_billing.ledger.rows import Bill
+from spell_billing.stripe_api.client import Invoice
+
+CREATE = "POST /v1/invoices"
+ADD_LINES = "POST /v1/invoices/{invoice}/add_lines"
+FINALIZE = "POST /v1/invoices/{invoice}/finalize"
+
+
+def create_parameters(bill: Bill) -> dict[str, Any]:
+    """Give the body that creates the draft: no pending item and no discount can slip in."""
+    return {
+        "customer": bill.stripe_customer_id,
+        "currency": bill.currency,
+        "collection_method": "charge_automatically",
+        "auto_advance": False,
+        "pending_invoice_items_behavior": "exclude",
+        "discounts": "",
+        "description": bill.description,
+        "metadata": invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls),
+    }
+
+
+def lines_parameters(bill: Bill) -> dict[str, Any]:
+    """Give the body that adds the frozen lines."""
+    return {"lines": [_line_parameters(line) for line in bill.parsed_lines]}
+
+
+def finalize_parameters() -> dict[str, Any]:
+    """Give the body that finalizes: from then on Stripe collects by itself."""
+    return {"auto_advance": True}
+
+
+def key_for(bill: Bill, step: str) -> str:
+    """Give the Idempotency-Key of a step (`create`, `lines`, `finalize`) of the bill's present attempt."""
+    return idempotency_key(bill.month, bill.user_id, bill.generation, step, bill.request_attempt)
+
+
+def billing_key_of(bill: Bill) -> str:
+    """Give the name the bill has at Stripe."""
+    return billing_key(bill.month, bill.user_id, bill.generation)
+
+
+def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:
+    """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal."""
+    expected = sorted((line.description, line.amount_cents) for line in bill.parsed_lines)
+    found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
+    if invoice["currency"] != bill.currency:
+        return f"currency {invoice['currency']} instead of {bill.currency}"
+    if len(found) != len(expected):
+        return f"{len(found)} lines instead of {len(expected)}"
+    if found != expected:
+        return "other lines than the ledger's"
+    if invoice["total"] != bill.total_cents:
+        return f"total {invoice['total']} instead of {bill.total_cents}"
+    return None
+
+
+def _line_parameters(line: Line) -> dict[str, Any]:
+    month = Month.parse(line.usage_month)
+    return {
+        "amount": line.amount_cents,
+        "description": line.description,
+        "discountable": False,
+        "period": {"start": month.first_second, "end": month.last_second},
+        "metadata": {
+            "spell_kind": line.kind,
+            "spell_month": line.usage_month,
+            "spell_calls": str(line.calls),
+            "spell_usage_cents": line.usage_cents,
+        },
+    }

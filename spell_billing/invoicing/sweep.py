@@ -1,0 +1,232 @@
+"""The sweep: before anything is sent, take into the ledger whatever of the month already stands at Stripe.
+
+This one step recovers every crash, expired keys, a restored ledger and an empty one. It writes to Stripe
+only to delete drafts of ours that no bill in the ledger can use.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from spell_billing.core.drafting import USAGE, Line, dump_lines
+from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import (
+    STATE_OF_STATUS,
+    all_lines,
+    created_since_close,
+    delete_draft,
+    finalized_at,
+)
+from spell_billing.invoicing.outcome import SweepResult
+from spell_billing.ledger.rows import Bill, Change, line_sums
+from spell_billing.ledger.session import MonthSession
+from spell_billing.stripe_api.client import Invoice
+
+
+async def sweep(session: MonthSession, gateway: Gateway) -> SweepResult:
+    """Bring the month's ledger up to what Stripe has.
+
+    Raises:
+        StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
+        StripeAccountError: when nobody can be billed.
+    """
+    work = _Sweep(session, gateway)
+    async for page in gateway.invoices(created=created_since_close(session.month)):
+        work.result.listed += len(page)
+        ours = [invoice for invoice in page if invoice["metadata"].get(MONTH) == str(session.month)]
+        if ours:
+            await work.take(ours)
+    await work.finish()
+    return work.result
+
+
+class _Sweep:
+    def __init__(self, session: MonthSession, gateway: Gateway) -> None:
+        self._session = session
+        self._gateway = gateway
+        self._void: list[Invoice] = []
+        # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
+        self._useless_drafts: list[str] = []
+        self.result = SweepResult()
+
+    async def take(self, invoices: Sequence[Invoice]) -> None:
+        """Sort a page of the month's invoices into the ledger."""
+        users = {invoice["metadata"].get(USER, "") for invoice in invoices}
+        bills = await asyncio.to_thread(self._session.bills_of_users, users)
+        by_key = {billing_key(bill.month, bill.user_id, bill.generation): bill for bill in bills}
+        for invoice in invoices:
+            key = invoice["metadata"].get(KEY, "")
+            bill = by_key.get(key)
+            changed = await self._sort(invoice, bill)
+            if changed is not None:
+                by_key[key] = changed
+
+    async def finish(self) -> None:
+        """Delete drafts nobody can use, and decide what only the whole list tells."""
+        for invoice_id in self._useless_drafts:
+            await self._delete(invoice_id)
+        for invoice in self._void:
+            await self._voided(invoice)
+        for bill in await asyncio.to_thread(self._session.superseded):
+            await self._write(bill, "superseded", state=State.VOID, reason=Reason.VOIDED)
+            if bill.state is State.DRAFTED:
+                await self._delete(str(bill.stripe_invoice_id))
+
+    async def _sort(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
+        """Sort one invoice; gives the bill where it was changed."""
+        if invoice["status"] == "draft":
+            return await self._draft(invoice, bill)
+        if invoice["status"] == "void":
+            self._void.append(invoice)
+        elif bill is None:
+            await self._adopt_unknown(invoice)
+        elif bill.state in UNSENT or bill.state is State.DRAFTED:
+            return await self._adopt(invoice, bill)
+        elif bill.stripe_invoice_id == invoice["id"]:
+            return await self._follow(invoice, bill)
+        elif bill.reason is not Reason.TWO_INVOICES:
+            both = f"{bill.stripe_invoice_id} and {invoice['id']}"
+            return await self._park(bill, Reason.TWO_INVOICES, both)
+        return None
+
+    async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
+        """Take up the draft that the ledger can use; delete any other of ours."""
+        invoice_id, lines_hash = invoice["id"], invoice["metadata"].get(HASH)
+        if bill is not None and bill.stripe_invoice_id == invoice_id and bill.state is State.DRAFTED:
+            return None
+        if bill is not None and bill.state is State.PLANNED:
+            if bill.lines_hash == lines_hash:
+                self.result.drafts_taken_up += 1
+                return await self._write(
+                    bill, "draft_taken_up", state=State.DRAFTED, stripe_invoice_id=invoice_id
+                )
+            # Its key made other content than the ledger holds now: it is used up.
+            attempt = bill.request_attempt + 1
+            bill = await self._write(
+                bill, "next_attempt", "a draft with other content", request_attempt=attempt
+            )
+        self._useless_drafts.append(invoice_id)
+        return bill
+
+    async def _adopt(self, invoice: Invoice, bill: Bill) -> Bill:
+        """Take over a finalized invoice: what Stripe has is what was billed."""
+        other_draft = bill.stripe_invoice_id if bill.stripe_invoice_id != invoice["id"] else None
+        content: dict[str, Any] = {}
+        detail = None
+        if invoice["metadata"].get(HASH) != bill.lines_hash or invoice["total"] != bill.total_cents:
+            content = await self._content(invoice)
+            content["unbilled_calls"] = bill.calls - content["calls"]
+            content["unbilled_usage_cents"] = bill.usage_cents - content["usage_cents"]
+            detail = f"Stripe billed {content['usage_cents']} cents of usage, frozen are {bill.usage_cents}"
+        self.result.adopted += 1
+        adopted = await self._write(bill, "adopted", detail, **_standing(invoice), **content)
+        if other_draft is not None:
+            self._useless_drafts.append(other_draft)
+        return adopted
+
+    async def _delete(self, invoice_id: str) -> None:
+        """Delete a draft; one that was finalized meanwhile by another ledger is adopted by the next run."""
+        if await delete_draft(self._gateway, invoice_id):
+            self.result.drafts_deleted += 1
+
+    async def _adopt_unknown(self, invoice: Invoice) -> None:
+        metadata = invoice["metadata"]
+        user_id, generation = metadata.get(USER, ""), metadata.get(GENERATION, "")
+        known = generation.isdecimal() and metadata.get(KEY) == billing_key(
+            str(self._session.month), user_id, int(generation)
+        )
+        self.result.unknown.append(invoice["id"])
+        if not known:
+            return
+        values = {
+            "month": str(self._session.month),
+            "user_id": user_id,
+            "generation": int(generation),
+            "plan_id": None,
+            "included_cents": 0,
+            "unbilled_calls": 0,
+            "unbilled_usage_cents": Decimal(0),
+            "stripe_request_id": None,
+            "request_attempt": 1,
+            "message": "found at Stripe; the ledger has no usage for it",
+            **await self._content(invoice),
+            **_standing(invoice),
+            "calls": 0,
+            "usage_cents": Decimal(0),
+        }
+        await asyncio.to_thread(self._session.insert, values, action="adopted")
+
+    async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
+        state = STATE_OF_STATUS[invoice["status"]]
+        if bill.state in INVOICED and state in {State.PAID, State.UNCOLLECTIBLE} and bill.state is not state:
+            return await self._write(bill, "status_followed", state=state)
+        return None
+
+    async def _voided(self, invoice: Invoice) -> None:
+        """Park a bill whose invoice a person voided, unless a later generation took its place."""
+        key = invoice["metadata"].get(KEY)
+        bills = await asyncio.to_thread(self._session.bills_of_users, {invoice["metadata"].get(USER, "")})
+        bill = next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
+        if bill is None or bill.state in {State.VOID, State.PARKED}:
+            return
+        if bill.stripe_invoice_id not in {None, invoice["id"]}:
+            return
+        newer = any(b.user_id == bill.user_id and b.generation > bill.generation for b in bills)
+        if newer:
+            await self._write(
+                bill, "superseded", state=State.VOID, reason=Reason.VOIDED, stripe_invoice_id=invoice["id"]
+            )
+            return
+        await self._park(bill, Reason.VOIDED_AT_STRIPE, stripe_invoice_id=invoice["id"])
+
+    async def _park(self, bill: Bill, reason: Reason, message: str | None = None, **values: Any) -> Bill:
+        self.result.parked += 1
+        return await self._write(
+            bill, "parked", message, state=State.PARKED, reason=reason, message=message, **values
+        )
+
+    async def _content(self, invoice: Invoice) -> dict[str, Any]:
+        lines = [_line(line, self._session.month) for line in await all_lines(self._gateway, invoice)]
+        usage = [line for line in lines if line.kind == USAGE]
+        return {
+            "stripe_customer_id": invoice["customer"],
+            "currency": invoice["currency"],
+            "calls": int(invoice["metadata"].get(CALLS, "0")),
+            "usage_cents": sum((Decimal(line.usage_cents) for line in usage), Decimal(0)),
+            "total_cents": int(invoice["total"]),
+            "carried_cents": 0,
+            **line_sums(lines),
+            "description": invoice["description"] or "",
+            "lines": dump_lines(lines),
+            "lines_hash": invoice["metadata"].get(HASH, ""),
+        }
+
+    async def _write(self, bill: Bill, action: str, detail: str | None = None, **values: Any) -> Bill:
+        change = Change(bill, replace(bill, **values), action, detail)
+        return (await asyncio.to_thread(self._session.apply, [change]))[0]
+
+
+def _standing(invoice: Invoice) -> dict[str, Any]:
+    return {
+        "state": STATE_OF_STATUS[invoice["status"]],
+        "reason": None,
+        "stripe_invoice_id": invoice["id"],
+        "finalized_at": finalized_at(invoice),
+    }
+
+
+def _line(line: Invoice, month: Month) -> Line:
+    metadata: Mapping[str, str] = line["metadata"] or {}
+    return Line(
+        kind=metadata.get("spell_kind", "unknown"),
+        description=line["description"] or "",
+        amount_cents=int(line["amount"]),
+        usage_month=metadata.get("spell_month", str(month)),
+        calls=int(metadata.get("spell_calls", "0")),
+        usage_cents=metadata.get("spell_usage_cents", "0"),
+    )
