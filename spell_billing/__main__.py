@@ -1,0 +1,5 @@
+"""`python -m spell_billing` is the command line."""
+
+from spell_billing.cli import main
+
+main(prog_name="spell-billing")

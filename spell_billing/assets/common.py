@@ -1,0 +1,78 @@
+"""What the four assets share: their Dagster attributes, who acts, and how an error becomes a failure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, TypedDict
+
+import dagster as dg
+
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.money import plain
+from spell_billing.core.month import Month
+from spell_billing.ledger.rows import Actor
+from spell_billing.partitions import MONTHLY
+
+ACTOR_TAG = "spell_billing/actor"
+GROUP = "monthly_billing"
+LARGEST_USERS = 10
+
+
+class Common(TypedDict):
+    """Arguments that every asset has in common."""
+
+    partitions_def: dg.PartitionsDefinition[str]
+    group_name: str
+    owners: list[str]
+
+
+COMMON: Common = {"partitions_def": MONTHLY, "group_name": GROUP, "owners": ["team:billing"]}
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn an error that a person must mend into a failure that says so; Dagster does not retry it."""
+    try:
+        yield
+    except SpellBillingError as error:
+        raise dg.Failure(
+            description=str(error), metadata={"remedy": error.remedy}, allow_retries=False
+        ) from error
+
+
+def actor_of(run: dg.DagsterRun) -> Actor:
+    """Name who launched a run: the command line's user, a schedule, a backfill, or a person in the UI."""
+    tags = run.tags
+    if ACTOR_TAG in tags:
+        return Actor(tags[ACTOR_TAG], run.run_id)
+    for tag, kind in (
+        ("dagster/schedule_name", "schedule"),
+        ("dagster/sensor_name", "sensor"),
+        ("dagster/backfill", "backfill"),
+        ("user", "user"),
+    ):
+        if tag in tags:
+            return Actor(f"{kind} {tags[tag]}", run.run_id)
+    return Actor("dagster", run.run_id)
+
+
+def cents(amount: Decimal) -> int | str:
+    """Give exact cents for metadata: an integer, which the UI plots, or the exact text of a fraction."""
+    return int(amount) if amount == amount.to_integral_value() else plain(amount)
+
+
+def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
+    """Give a column schema from names, types and descriptions."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
+    )
+
+
+def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue | str:
+    """Give rows as a table that the UI shows; the text `none` where there are no rows."""
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in records]) if records else "none"
+
+
+def period(month: Month) -> str:
+    """Name the billing period by its first and last day."""
+    return f"{month.start.date().isoformat()} to {month.last_day}"

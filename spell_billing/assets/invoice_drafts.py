@@ -1,0 +1,95 @@
+"""`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import dagster as dg
+
+from spell_billing.assets.common import COMMON, actor_of, failures, table, table_schema
+from spell_billing.assets.user_usage import user_usage
+from spell_billing.core.outcomes import REMEDIES, State
+from spell_billing.invoicing.draft_month import draft_month
+from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.ledger.totals import GroupTotals
+from spell_billing.partitions import billable_month
+from spell_billing.resources import LedgerResource, UsageResource
+
+COLUMNS = table_schema(
+    ("month", "string", "The billing period, as 2026-10"),
+    ("user_id", "string", "The platform's user"),
+    ("generation", "int", "1; higher after a void"),
+    ("state", "string", "planned, skipped, held, failed, or what became of it at Stripe"),
+    ("reason", "string", "Why there is no invoice"),
+    ("stripe_customer_id", "string", "The customer at Stripe"),
+    ("currency", "string", "Three lower-case letters"),
+    ("calls", "int", "Calls of the month"),
+    ("usage_cents", "decimal", "Their exact cost"),
+    ("total_cents", "int", "The invoice's total in whole cents"),
+    ("lines", "json", "The frozen invoice lines"),
+)
+
+
+@dg.asset(
+    **COMMON,
+    deps=[user_usage],
+    kinds={"sql", "python"},
+    tags={"spell_billing/step": "draft"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS},
+    description=(
+        "One draft per user in the ledger: lines, total, or the reason why there is none. Drafts are written "
+        "anew until billing starts; after that only users without an invoice are drafted again."
+    ),
+)
+def invoice_drafts(
+    context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.MaterializeResult[None]:
+    """Draft the month into the ledger."""
+    with failures():
+        month = billable_month(context)
+        with (
+            ledger.open() as open_ledger,
+            open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
+        ):
+            frozen = version_to_draft(open_ledger, usage.store(), month)
+            changed = draft_month(session, usage.source(), frozen)
+            groups = open_ledger.group_totals(month)
+        context.log.info("Drafts written" if changed else "All drafts stand as they were")
+        return dg.MaterializeResult(metadata={**totals_metadata(groups), "version": frozen.version})
+
+
+def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+    """Give a month's totals as metadata: numbers to plot, and who has no invoice and why."""
+    without = [group for group in groups if group.reason is not None]
+    return {
+        "dagster/row_count": sum(group.users for group in groups),
+        "dagster/column_schema": COLUMNS,
+        "users": sum(group.users for group in groups),
+        "calls": sum(group.calls for group in groups),
+        "total_cents": cents_of(groups, set(State)),
+        "skipped": users_of(groups, {State.SKIPPED}),
+        "held": users_of(groups, {State.HELD}),
+        "failed": users_of(groups, {State.FAILED, State.PARKED}),
+        "without_invoice": table(
+            [
+                {
+                    "state": str(group.state),
+                    "reason": str(group.reason),
+                    "users": group.users,
+                    "total_cents": group.total_cents,
+                    "remedy": REMEDIES[group.reason] if group.reason else "",
+                }
+                for group in without
+            ]
+        ),
+    }
+
+
+def users_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
+    """Count the users in the given states."""
+    return sum(group.users for group in groups if group.state in states)
+
+
+def cents_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
+    """Sum what is due, in whole cents, over the bills in the given states; credits count as nothing."""
+    return sum(group.total_cents for group in groups if group.state in states and group.total_cents > 0)

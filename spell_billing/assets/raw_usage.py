@@ -1,0 +1,89 @@
+"""`raw_usage`: the month's usage rows, frozen."""
+
+import dagster as dg
+
+from spell_billing.assets.common import COMMON, cents, failures, period, table, table_schema
+from spell_billing.core.month import Month
+from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
+from spell_billing.invoicing.progress import Progress
+from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
+from spell_billing.partitions import billable_month
+from spell_billing.resources import LedgerResource, UsageResource
+from spell_billing.usage.contract import FrozenUsage
+
+COLUMNS = table_schema(
+    ("id", "string or int", "The row's id in usage_counters"),
+    ("user_id", "string", "The platform's user"),
+    ("cost_cents", "int or decimal", "Exact cost of the call in cents; negative for a refund"),
+    ("created_at", "timestamp (UTC)", "When the call was made"),
+)
+
+
+@dg.asset(
+    **COMMON,
+    kinds={"parquet", "sql"},
+    tags={"spell_billing/step": "freeze"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS},
+    description=(
+        "The rows of `usage_counters` of one closed month, read in one consistent snapshot and written to "
+        "versioned Parquet with a manifest. Once billing of the month has started, its version is pinned."
+    ),
+)
+def raw_usage(
+    context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.MaterializeResult[None]:
+    """Freeze the month, or keep what was frozen when it was billed."""
+    with failures():
+        month = billable_month(context)
+        context.log.info("Starting monthly billing process")
+        context.log.info(f"Processing billing for period: {period(month)}")
+        store = usage.store()
+        with ledger.open() as open_ledger:
+            pinned = pinned_version(open_ledger, store, month)
+            earlier, missing = earlier_versions(open_ledger, store, month)
+        if pinned is None:
+            rows = Progress("rows frozen", None, context.log.info)
+            frozen = store.freeze(usage.source(), month, late_for=earlier, on_progress=rows.reached)
+            store.prune(month, keep=set())
+        else:
+            store.verify(pinned)
+            frozen = pinned
+            context.log.info(f"{month} was billed from {pinned.version}, which is intact and kept")
+        for of in missing:
+            context.log.warning(
+                f"Late usage of {of} is not looked for: its frozen version is gone. "
+                "Restore the usage store from its backup."
+            )
+        return _result(month, frozen, missing)
+
+
+def _result(month: Month, frozen: FrozenUsage, missing: list[str]) -> dg.MaterializeResult[None]:
+    manifest = frozen.manifest
+    late = manifest.late.months if manifest.late else ()
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": manifest.frozen.calls,
+            "dagster/column_schema": COLUMNS,
+            "calls": manifest.frozen.calls,
+            "usage_cents": cents(manifest.frozen.cost_cents),
+            "bad_rows": manifest.bad_rows.count,
+            "version": frozen.version,
+            "frozen_at": manifest.frozen_at.isoformat(),
+            "month": str(month),
+            "late_usage": table(
+                [
+                    {
+                        "month": str(item.month),
+                        "users": item.users,
+                        "calls": item.totals.calls,
+                        "usage_cents": str(item.totals.cost_cents),
+                    }
+                    for item in late
+                ]
+            ),
+            "late_usage_checked_months": f"{', '.join(manifest.late_checked) or 'none'} "
+            f"(of the last {LATE_USAGE_MONTHS})",
+            "late_usage_not_checked": ", ".join(missing) or "none",
+        }
+    )

@@ -1,0 +1,94 @@
+"""`stripe_invoices`: the drafts as finalized invoices at Stripe. The only asset with effects outside."""
+
+import asyncio
+import time
+from typing import Any
+
+import dagster as dg
+
+from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
+from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
+from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE
+from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.guards import require_drafts_equal_usage
+from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.report import BillingReport
+from spell_billing.ledger.totals import GroupTotals
+from spell_billing.partitions import billable_month
+from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+
+COLUMNS = table_schema(
+    ("stripe_invoice_id", "string", "The invoice at Stripe"),
+    ("stripe_customer_id", "string", "The customer it was sent to"),
+    ("user_id", "string", "The platform's user"),
+    ("total_cents", "int", "The invoice's total in whole cents"),
+    ("state", "string", "finalized, paid, payment_failed, uncollectible"),
+)
+
+
+class StripeInvoicesConfig(dg.Config):
+    """What a person may choose at launch."""
+
+    verify: bool = False
+    """Ask Stripe what stands even when every user is done."""
+
+
+@dg.asset(
+    **COMMON,
+    deps=[invoice_drafts],
+    kinds={"stripe", "sql"},
+    tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS},
+    description=(
+        "One finalized invoice per user, exactly once, however often it is materialized. A month already "
+        "billed sends nothing. Users who cannot be billed are named and do not stop the others."
+    ),
+)
+def stripe_invoices(
+    context: dg.AssetExecutionContext,
+    config: StripeInvoicesConfig,
+    usage: UsageResource,
+    ledger: LedgerResource,
+    stripe: StripeResource,
+) -> dg.MaterializeResult[None]:
+    """Drive the month's drafts to finalized invoices."""
+    with failures():
+        month = billable_month(context)
+        stripe.check()
+        started = time.monotonic()
+        with (
+            ledger.open() as open_ledger,
+            open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
+        ):
+            # A blocking check guards only its own run; a person may launch this asset alone.
+            require_drafts_equal_usage(session, usage.store())
+            report = BillingReport(context.log, to_drive=users_of(open_ledger.group_totals(month), TO_DRIVE))
+
+            async def run() -> Outcome:
+                async with stripe.connect() as gateway:
+                    return await bill_month(session, gateway, report, verify=config.verify)
+
+            outcome = asyncio.run(run())
+            groups = open_ledger.group_totals(month)
+            if not users_of(groups, UNDONE):
+                session.finish_billing()
+            report.completed(outcome, open_ledger.bills(month, UNDONE))
+        return dg.MaterializeResult(metadata=_metadata(outcome, groups, time.monotonic() - started))
+
+
+def _metadata(outcome: Outcome, groups: list[GroupTotals], seconds: float) -> dict[str, Any]:
+    return {
+        **totals_metadata(groups),
+        "dagster/row_count": users_of(groups, INVOICED),
+        "dagster/column_schema": COLUMNS,
+        "invoiced": users_of(groups, INVOICED),
+        "invoiced_cents": cents_of(groups, INVOICED),
+        "invoiced_in_this_run": outcome.invoiced,
+        "unfinished": len(outcome.unfinished),
+        "stripe_requests": sum(outcome.requests.values()),
+        "stripe_429s": outcome.limited,
+        "adopted": outcome.sweep.adopted,
+        "seconds": round(seconds, 1),
+        "sent_nothing": outcome.sent_nothing,
+    }

@@ -1,0 +1,53 @@
+"""`user_usage`: calls and exact cost per user."""
+
+import dagster as dg
+
+from spell_billing.assets.common import COMMON, LARGEST_USERS, cents, failures, table, table_schema
+from spell_billing.assets.raw_usage import raw_usage
+from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.partitions import billable_month
+from spell_billing.resources import LedgerResource, UsageResource
+from spell_billing.usage.aggregate import aggregate
+
+COLUMNS = table_schema(
+    ("user_id", "string", "The platform's user"),
+    ("calls", "int", "Rows of the user in the month, refunds included"),
+    ("cost_cents", "int or decimal", "Their exact cost in cents"),
+)
+
+
+@dg.asset(
+    **COMMON,
+    deps=[raw_usage],
+    kinds={"parquet", "duckdb"},
+    tags={"spell_billing/step": "aggregate"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS},
+    description="The frozen month summed per user: calls and exact cost, aggregated out of core by DuckDB.",
+)
+def user_usage(
+    context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.MaterializeResult[None]:
+    """Aggregate the frozen rows."""
+    with failures():
+        month = billable_month(context)
+        with ledger.open() as open_ledger:
+            frozen = version_to_draft(open_ledger, usage.store(), month)
+        totals = aggregate(frozen, largest=LARGEST_USERS)
+        context.log.info(f"Found {totals.users} users with usage")
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": totals.users,
+                "dagster/column_schema": COLUMNS,
+                "users": totals.users,
+                "calls": totals.totals.calls,
+                "usage_cents": cents(totals.totals.cost_cents),
+                "version": frozen.version,
+                "largest_users": table(
+                    [
+                        {"user_id": user.user_id, "calls": user.calls, "cost_cents": str(user.cost_cents)}
+                        for user in totals.largest
+                    ]
+                ),
+            }
+        )

@@ -1,0 +1,48 @@
+"""Builds what Dagster loads; tests, the command line and special environments exchange resources here."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from spell_billing.assets.invoice_drafts import invoice_drafts
+from spell_billing.assets.raw_usage import raw_usage
+from spell_billing.assets.stripe_invoices import stripe_invoices
+from spell_billing.assets.user_usage import user_usage
+from spell_billing.checks.draft_checks import drafts_equal_user_usage
+from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
+from spell_billing.jobs import monthly_billing
+from spell_billing.logs import console
+from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.schedules import monthly_billing_schedule
+
+
+def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Give fresh definitions.
+
+    Args:
+        resource_overrides: Resources to use instead of the usual ones, by key: `ledger`, `usage`, `stripe`.
+
+    Raises:
+        ValueError: for a key that no asset uses.
+    """
+    resources: dict[str, object] = {
+        "ledger": LedgerResource(),
+        "usage": UsageResource(),
+        "stripe": StripeResource(),
+    }
+    unknown = set(resource_overrides or ()) - set(resources)
+    if unknown:
+        raise ValueError(f"no such resource: {', '.join(sorted(unknown))}; there are {', '.join(resources)}")
+    return dg.Definitions(
+        assets=[raw_usage, user_usage, invoice_drafts, stripe_invoices],
+        asset_checks=[
+            no_bad_rows,
+            frozen_equals_source,
+            user_usage_equals_raw_usage,
+            drafts_equal_user_usage,
+        ],
+        jobs=[monthly_billing],
+        schedules=[monthly_billing_schedule],
+        loggers={"console": console},
+        resources={**resources, **(resource_overrides or {})},
+    )

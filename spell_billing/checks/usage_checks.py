@@ -1,0 +1,83 @@
+"""Blocking checks of `raw_usage` and `user_usage`: every row can be billed, and no cent was lost."""
+
+from decimal import Decimal
+
+import dagster as dg
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from spell_billing.assets.common import cents, failures
+from spell_billing.assets.raw_usage import raw_usage
+from spell_billing.assets.user_usage import user_usage
+from spell_billing.core.money import plain
+from spell_billing.invoicing.guards import bad_rows_text
+from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.partitions import billable_month
+from spell_billing.resources import LedgerResource, UsageResource
+from spell_billing.usage.amounts import exact_sum
+from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage
+
+
+@dg.asset_check(asset=raw_usage, blocking=True)
+def no_bad_rows(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.AssetCheckResult:
+    """Every row of the month has a user, an exact cost and a readable time."""
+    with failures():
+        frozen = _frozen(context, usage, ledger)
+        text = bad_rows_text(frozen)
+        return dg.AssetCheckResult(
+            passed=not text,
+            description=text or "Every row can be billed.",
+            metadata={"bad_rows": frozen.manifest.bad_rows.count},
+        )
+
+
+@dg.asset_check(asset=raw_usage, blocking=True)
+def frozen_equals_source(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.AssetCheckResult:
+    """The frozen rows are what the database itself counted and summed in the same snapshot."""
+    with failures():
+        manifest = _frozen(context, usage, ledger).manifest
+        frozen, control = manifest.frozen, manifest.control
+        return dg.AssetCheckResult(
+            passed=frozen == control,
+            description=(
+                f"Frozen: {frozen.calls:,} calls, {plain(frozen.cost_cents)} cents; "
+                f"the database counted {control.calls:,} calls, {plain(control.cost_cents)} cents."
+            ),
+            metadata={"calls": frozen.calls, "usage_cents": cents(frozen.cost_cents)},
+        )
+
+
+@dg.asset_check(asset=user_usage, blocking=True)
+def user_usage_equals_raw_usage(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.AssetCheckResult:
+    """The sums over users are the sums over rows, calls and cents, with each user once."""
+    with failures():
+        frozen = _frozen(context, usage, ledger)
+        table = pq.read_table(frozen.directory / USER_USAGE_FILE, columns=["user_id", "calls", "cost_cents"])
+        calls = pc.sum(table["calls"]).as_py() or 0
+        cost_cents = sum((exact_sum(chunk) for chunk in table["cost_cents"].chunks), start=Decimal(0))
+        distinct = pc.count_distinct(table["user_id"]).as_py()
+        control = frozen.manifest.control
+        passed = (calls, cost_cents) == (control.calls, control.cost_cents) and distinct == table.num_rows
+        return dg.AssetCheckResult(
+            passed=passed,
+            description=(
+                f"{table.num_rows:,} users ({distinct:,} distinct), {calls:,} calls, "
+                f"{plain(cost_cents)} cents; "
+                f"rows: {control.calls:,} calls, {plain(control.cost_cents)} cents."
+            ),
+            metadata={"users": table.num_rows, "calls": calls, "usage_cents": cents(cost_cents)},
+        )
+
+
+def _frozen(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> FrozenUsage:
+    month = billable_month(context)
+    with ledger.open() as open_ledger:
+        return version_to_draft(open_ledger, usage.store(), month)

@@ -1,0 +1,62 @@
+"""The preview: what billing a month would send, from the same freezing and drafting, without storing it."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from spell_billing.core.drafting import Draft
+from spell_billing.core.month import Month
+from spell_billing.invoicing.draft_month import drafts_of
+from spell_billing.invoicing.guards import require_good_rows
+from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.usage.aggregate import aggregate
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.store import UsageStore
+
+
+def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: UsageStore) -> Iterator[Draft]:
+    """Draft the month from its usage as it is now, or as it was frozen once billing has started.
+
+    Raises:
+        SpellBillingError: as freezing and drafting do; for bad rows too.
+    """
+    pinned = pinned_version(ledger, store, month)
+    if pinned is not None:
+        yield from drafts_of(month, source, pinned, lambda late: ledger.history(month, late))
+        return
+    with _scratch_store() as scratch:
+        earlier, _ = earlier_versions(ledger, store, month)
+        frozen = scratch.freeze(source, month, late_for=earlier)
+        require_good_rows(frozen)
+        aggregate(frozen)
+        yield from drafts_of(month, source, frozen, lambda late: ledger.history(month, late))
+
+
+def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
+    """Give drafts as a table for people: one row per user, the largest total first, minor units."""
+    rows = [
+        {
+            "user": draft.user_id,
+            "state": draft.state.value,
+            "reason": draft.reason.value if draft.reason else "",
+            "customer": (draft.account.stripe_customer_id if draft.account else None) or "",
+            "currency": draft.currency,
+            "calls": draft.calls,
+            "usage_cents": draft.usage_cents,
+            "total_cents": draft.total_cents,
+        }
+        for draft in drafts
+    ]
+    columns = ["user", "state", "reason", "customer", "currency", "calls", "usage_cents", "total_cents"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values(["total_cents", "user"], ascending=[False, True], ignore_index=True)
+
+
+@contextmanager
+def _scratch_store() -> Iterator[UsageStore]:
+    with tempfile.TemporaryDirectory(prefix="spell-billing-preview-") as folder:
+        yield UsageStore(Path(folder))

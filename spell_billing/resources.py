@@ -1,0 +1,132 @@
+"""The outside world as Dagster resources, each of them exchangeable: ledger, usage, Stripe.
+
+A resource without configuration takes its settings from the environment when it is used, so that a missing
+setting is an error of the run that needs it, and no secret ever stands in a run's configuration.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import Field, SecretStr
+
+from spell_billing.databases import DatabaseUrl, parse_database_url
+from spell_billing.invoicing.gateway import Gateway, Patience
+from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings import Settings, check_api_base, check_api_key
+from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.source import open_usage_source
+from spell_billing.usage.store import UsageStore
+
+
+class LedgerResource(dg.ConfigurableResource[Ledger]):
+    """The ledger's database."""
+
+    database_url: str | None = Field(default=None, description="Default: DATABASE_URL.")
+
+    def open(self) -> Ledger:
+        """Connect, and bring the tables up to date; close it after use (a context manager).
+
+        Raises:
+            SpellBillingError: naming the setting that is wrong, or the database that does not answer.
+        """
+        return Ledger(self._url())
+
+    def _url(self) -> DatabaseUrl:
+        if self.database_url is None:
+            return Settings.from_environment().database
+        return parse_database_url(self.database_url, setting="LedgerResource.database_url")
+
+
+class UsageResource(dg.ConfigurableResource[None]):
+    """The platform's usage tables, and the folder of frozen usage."""
+
+    database_url: str | None = Field(
+        default=None, description="Default: USAGE_DATABASE_URL, or else DATABASE_URL."
+    )
+    store_path: str | None = Field(default=None, description="Default: SPELL_BILLING_USAGE_STORE.")
+
+    def source(self) -> UsageSource:
+        """Give the source that serves the database."""
+        if self.database_url is None:
+            return open_usage_source(Settings.from_environment().usage_database)
+        url = parse_database_url(self.database_url, setting="UsageResource.database_url")
+        return open_usage_source(url)
+
+    def store(self) -> UsageStore:
+        """Give the store of frozen usage."""
+        if self.store_path is None:
+            return UsageStore(Settings.from_environment().usage_store)
+        return UsageStore(Path(self.store_path))
+
+
+class StripeResource(dg.ConfigurableResource[None]):
+    """One Stripe account, reached with the official SDK, at a pace it allows."""
+
+    api_key: str | None = Field(
+        default=None,
+        description="Default: STRIPE_API_KEY. Leave it out in production: configuration is not secret.",
+    )
+    api_base: str | None = Field(default=None, description="Default: STRIPE_API_BASE.")
+    requests_per_second: float | None = Field(
+        default=None, description="Of the account. Default: 100 for live keys, 25 for test keys."
+    )
+    requests_per_second_per_endpoint: float | None = Field(default=None, description="Default: 25.")
+    timeout_seconds: float = TIMEOUT_SECONDS
+    tries: int = Patience().tries
+    first_pause_seconds: float = Patience().first_pause_seconds
+    longest_pause_seconds: float = Patience().longest_pause_seconds
+    down_seconds: float = Patience().down_seconds
+
+    def check(self) -> None:
+        """Raise SettingsError when the key or the address cannot be used; nothing is sent."""
+        self._address()
+        self._key()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Gateway]:
+        """Open the account's gateway for one run.
+
+        Raises:
+            SettingsError: when no key is set, or the address would send it in the clear.
+        """
+        async with StripeApi(self._key(), self._address(), timeout_seconds=self.timeout_seconds) as api:
+            patience = Patience(
+                tries=self.tries,
+                first_pause_seconds=self.first_pause_seconds,
+                longest_pause_seconds=self.longest_pause_seconds,
+                down_seconds=self.down_seconds,
+            )
+            yield Gateway(api, Pace(self.limits()), patience)
+
+    def limits(self) -> Limits:
+        """Give the pace: as configured, or what Stripe allows the kind of key."""
+        settings = Settings.from_environment()
+        if urlsplit(self._address()).scheme == "http":
+            usual = LOOPBACK
+        else:
+            usual = LIVE if "_live_" in self._key().get_secret_value() else SANDBOX
+        return Limits(
+            self.requests_per_second or settings.stripe_requests_per_second or usual.account_per_second,
+            self.requests_per_second_per_endpoint
+            or settings.stripe_requests_per_second_per_endpoint
+            or usual.endpoint_per_second,
+        )
+
+    def _key(self) -> SecretStr:
+        return (
+            Settings.from_environment().stripe_api_key
+            if self.api_key is None
+            else check_api_key(self.api_key)
+        )
+
+    def _address(self) -> str:
+        return (
+            Settings.from_environment().stripe_api_base
+            if self.api_base is None
+            else check_api_base(self.api_base)
+        )

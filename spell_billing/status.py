@@ -1,0 +1,143 @@
+"""Where a month stands, as numbers: for the command line, reports and programs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Bill, MonthRecord
+from spell_billing.ledger.totals import GroupTotals
+
+NAMED_USERS = 5
+"""So many users of a group appear by name; `invoices` has them all."""
+
+TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents")
+"""What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
+rounding of each user's fraction of a cent."""
+
+MonthState = Literal["open", "unbilled", "partial", "billed"]
+
+
+@dataclass(frozen=True, slots=True)
+class MonthStatus:
+    """A month's state and totals. Amounts in minor units; credits do not reduce `total_cents`."""
+
+    month: Month
+    state: MonthState
+    record: MonthRecord | None
+    groups: tuple[GroupTotals, ...]
+    examples: Mapping[tuple[State, Reason | None, str], Sequence[str]]
+
+    def named(self, group: GroupTotals) -> Sequence[str]:
+        """Give the first users of a group who have no invoice and should have one."""
+        return self.examples.get((group.state, group.reason, group.currency), ())
+
+    @property
+    def users(self) -> int:
+        """Users with a bill or a reason for none."""
+        return sum(group.users for group in self.groups)
+
+    @property
+    def usage_cents(self) -> Decimal:
+        """The exact cost of the month's frozen usage."""
+        return self.record.usage_cents if self.record else Decimal(0)
+
+    def count(self, states: frozenset[State]) -> int:
+        """Count users in the given states."""
+        return sum(group.users for group in self.groups if group.state in states)
+
+    def cents(self, states: frozenset[State]) -> int:
+        """Sum what is due in the given states."""
+        return sum(
+            group.total_cents for group in self.groups if group.state in states and group.total_cents > 0
+        )
+
+    def total(self, name: str) -> int:
+        """Sum one of `TOTALS` over all bills."""
+        return sum(int(getattr(group, name)) for group in self.groups)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the status for programs."""
+        return {
+            "month": str(self.month),
+            "state": self.state,
+            "users": self.users,
+            "calls": self.record.calls if self.record else 0,
+            "usage_cents": whole(self.usage_cents),
+            "total_cents": self.cents(frozenset(State)),
+            "invoiced": self.count(INVOICED),
+            "failed": self.count(frozenset({State.FAILED})),
+            "held": self.count(frozenset({State.HELD})),
+            "skipped": self.count(frozenset({State.SKIPPED})),
+            "parked": self.count(frozenset({State.PARKED})),
+            "pending": self.count(TO_DRIVE),
+            "void": self.count(frozenset({State.VOID})),
+            "invoiced_cents": self.cents(INVOICED),
+            "uninvoiced_cents": self.cents(UNDONE),
+            **{name: self.total(name) for name in TOTALS},
+            "currencies": sorted({group.currency for group in self.groups}),
+            "reasons": [
+                {
+                    "state": group.state.value,
+                    "reason": group.reason.value,
+                    "users": group.users,
+                    "total_cents": group.total_cents,
+                    "currency": group.currency,
+                    "remedy": REMEDIES[group.reason],
+                    "first_users": list(self.named(group)),
+                }
+                for group in self.groups
+                if group.reason is not None
+            ],
+            "usage_version": self.record.usage_version if self.record else None,
+        }
+
+
+def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
+    """Read where a month stands at the aware datetime `now`."""
+    record = ledger.month(month)
+    groups = tuple(ledger.group_totals(month)) if record else ()
+    examples: dict[tuple[State, Reason | None, str], Sequence[str]] = {
+        (group.state, group.reason, group.currency): ledger.first_users(month, group, NAMED_USERS)
+        for group in groups
+        if group.state in UNDONE and group.reason is not None
+    }
+    return MonthStatus(month, _state(month, record, groups, now), record, groups, examples)
+
+
+def bill_as_json(bill: Bill) -> dict[str, Any]:
+    """Give one user's bill for programs."""
+    return {
+        "user_id": bill.user_id,
+        "stripe_customer_id": bill.stripe_customer_id,
+        "stripe_invoice_id": bill.stripe_invoice_id,
+        "state": bill.state.value,
+        "reason": bill.reason.value if bill.reason else None,
+        "calls": bill.calls,
+        "usage_cents": whole(bill.usage_cents),
+        "total_cents": bill.total_cents,
+        "currency": bill.currency,
+        "description": bill.description,
+        "generation": bill.generation,
+        "why": bill.why,
+        "carried_cents": bill.carried_cents,
+        "finalized_at": bill.finalized_at.isoformat() if bill.finalized_at else None,
+    }
+
+
+def whole(amount: Decimal) -> int | Decimal:
+    """Give an integer where the amount is one: most usage has whole cents."""
+    return int(amount) if amount == amount.to_integral_value() else amount.normalize()
+
+
+def _state(
+    month: Month, record: MonthRecord | None, groups: tuple[GroupTotals, ...], now: datetime
+) -> MonthState:
+    if record is None or record.billing_started_at is None:
+        return "unbilled" if month.is_closed(now) else "open"
+    done = record.billed_at is not None and not any(group.state in UNDONE for group in groups)
+    return "billed" if done else "partial"
