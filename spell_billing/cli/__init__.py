@@ -1,0 +1,40 @@
+"""The command line. Commands load when they are called, so that help appears at once."""
+
+import importlib
+
+import click
+
+_COMMANDS = {
+    "bill": "Bill a closed month: freeze, draft, send to Stripe. Safe to repeat.",
+    "init-db": "Make the ledger's tables, or bring them up to date.",
+    "invoices": "List every user's bill of a month.",
+    "preview": "Show what billing a month would send. Nothing is sent or stored.",
+    "status": "Say where a month, or every month, stands.",
+    "stripe-double": "Run a stand-in for Stripe on this machine.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"spell_billing.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spell-billing")
+def main() -> None:
+    """Monthly usage billing: API calls in, finalized Stripe invoices out, each exactly once.
+
+    Settings come from the environment; docs/settings.md lists them. Exit codes: 0 done, 1 could not run,
+    2 wrong usage, 3 done but users are left without an invoice.
+    """

@@ -1,0 +1,123 @@
+"""`spell-billing bill`: bill a month through the Dagster job, in this process."""
+
+import getpass
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, console, fail, month_option
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.month import Month, require_billable
+from spell_billing.core.outcomes import INVOICED
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from spell_billing.settings import Settings
+
+
+@click.command("bill")
+@month_option(required=True)
+@click.option("--verify", is_flag=True, help="Ask Stripe what stands even when every user is done.")
+def command(month: Month, *, verify: bool) -> None:
+    """Bill a closed month: freeze its usage, draft every invoice, send them to Stripe, each exactly once.
+
+    Safe to repeat: what is done is not done again, and what failed is taken up.
+    """
+    from spell_billing.settings import Settings  # noqa: PLC0415
+
+    with clear_errors():
+        settings = Settings.from_environment()
+        require_billable(month, first=settings.first_month, now=datetime.now(UTC))
+        _ = settings.stripe_api_key, settings.stripe_api_base
+        _run(settings, month, verify=verify)
+
+
+def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
+    from spell_billing.cli.progress_bar import shown_progress  # noqa: PLC0415 - heavy: all of Dagster below
+    from spell_billing.cli.summary import write_summary  # noqa: PLC0415
+    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
+    from spell_billing.status import month_status  # noqa: PLC0415
+
+    with Ledger(settings.database) as ledger:
+        before = month_status(ledger, month, datetime.now(UTC))
+    terminal = sys.stderr.isatty()
+    with shown_progress(shown=terminal):
+        result = _execute(settings, month, verify=verify, quiet=terminal)
+    if not result.success:
+        fail(_why_it_failed(result))
+    with Ledger(settings.database) as ledger:
+        after = month_status(ledger, month, datetime.now(UTC))
+    write_summary(console(), after)
+    _say_what_is_new(
+        before.count(INVOICED), after.count(INVOICED), began=before.state in {"partial", "billed"}
+    )
+    click.echo(f"Next: spell-billing invoices --month {month}")
+    if after.state != "billed":
+        sys.exit(EXIT_USERS_LEFT)
+
+
+def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
+    if began:
+        new = f"{after - before:,} new invoices" if after != before else "No new invoice"
+        click.echo(f"{new}: the {before:,} invoices of earlier runs stand, nobody was billed twice.")
+
+
+def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
+    from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
+        fail_dead_runs,
+        prepare_dagster_home,
+        process_tags,
+    )
+
+    prepare_dagster_home(settings)
+    from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
+    from spell_billing.build import build_defs  # noqa: PLC0415
+
+    with _instance() as instance:
+        for run_id in fail_dead_runs(instance):
+            click.echo(f"Run {run_id} had died; marked as failed.", err=True)
+        job = build_defs().resolve_job_def("monthly_billing")
+        return job.execute_in_process(
+            run_config={
+                "ops": {"stripe_invoices": {"config": {"verify": verify}}},
+                "loggers": {"console": {"config": {"log_level": "WARNING" if quiet else "INFO"}}},
+            },
+            partition_key=month.partition_key,
+            instance=instance,
+            tags={ACTOR_TAG: f"{getpass.getuser()}@{socket.gethostname()}", **process_tags()},
+            raise_on_error=False,
+        )
+
+
+def _instance() -> "dg.DagsterInstance":
+    import dagster as dg  # noqa: PLC0415
+
+    try:
+        return dg.DagsterInstance.get()
+    except SpellBillingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - storage plug-ins raise what their drivers raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise SpellBillingError(
+            f"Dagster's instance cannot be opened: {first_line}.",
+            remedy="Check dagster.yaml in DAGSTER_HOME, and DAGSTER_POSTGRES_URL where it is used.",
+        ) from None
+
+
+def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:
+    """Give the first thing a person must mend: a failed check, or a failed step."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.description:
+            return f"{check.check_name}: {check.description} Nothing was sent to Stripe."
+    for event in result.get_failed_step_keys():
+        failure = result.failure_data_for_node(event)
+        if failure is not None and failure.user_failure_data is not None:
+            return str(failure.user_failure_data.description)
+        if failure is not None and failure.error is not None:
+            cause = failure.error.cause or failure.error
+            return f"{event}: {cause.message.strip()}"
+    return f"run {result.run_id} failed; its log in Dagster says why"

@@ -1,0 +1,66 @@
+"""What the commands share: the month option, one clear message for an error, output."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import simplejson
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError
+
+from spell_billing.core.errors import MonthError, SpellBillingError
+from spell_billing.core.month import Month
+
+EXIT_COULD_NOT_RUN = 1
+EXIT_USERS_LEFT = 3
+
+
+class MonthType(click.ParamType[Month]):
+    """A month on the command line, as 2026-10."""
+
+    name = "YYYY-MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Month:
+        """Read the month, or fail as wrong usage."""
+        try:
+            return Month.parse(str(value))
+        except MonthError as error:
+            self.fail(str(error), param, ctx)
+
+
+def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give the `--month` option."""
+    return click.option("--month", type=MonthType(), required=required, help="The month, as 2026-10.")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the command with one message and exit code 1 when something a person can mend is wrong."""
+    try:
+        yield
+    except SpellBillingError as error:
+        fail(str(error))
+    except DBAPIError as error:
+        first_line = str(error.orig).strip().partition("\n")[0]
+        fail(f"The database refused a statement: {first_line}. Nothing of it was written; try again.")
+
+
+def fail(message: str) -> None:
+    """Write the message to standard error and exit with 1."""
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(EXIT_COULD_NOT_RUN)
+
+
+def console() -> Console:
+    """Give the console for tables: as wide as the terminal, or wide enough for a log."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def write_json(data: object) -> None:
+    """Write JSON with exact decimals."""
+    click.echo(simplejson.dumps(data, use_decimal=True, indent=2))

@@ -1,0 +1,78 @@
+"""A month in words and numbers that a finance person understands."""
+
+from rich.console import Console
+from rich.table import Table
+
+from spell_billing.core.money import format_money, round_half_up
+from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
+from spell_billing.status import MonthStatus
+
+_WORDS = {
+    "open": "open: the month is not over yet",
+    "unbilled": "closed, not billed yet",
+    "partial": "billed in part: see below",
+    "billed": "billed: every user is invoiced or rightly skipped",
+}
+_ROWS: tuple[tuple[str, frozenset[State]], ...] = (
+    ("Invoiced", INVOICED),
+    ("Skipped, nothing due", frozenset({State.SKIPPED})),
+    ("Failed", frozenset({State.FAILED})),
+    ("Held", frozenset({State.HELD})),
+    ("Parked, a person must look", frozenset({State.PARKED})),
+    ("Not sent yet", TO_DRIVE),
+    ("Void", frozenset({State.VOID})),
+)
+_BETWEEN = (
+    ("included in plans", "-", "covered_cents"),
+    ("late usage of earlier months", "", "late_cents"),
+    ("credits of earlier months", "-", "credit_applied_cents"),
+    ("credits carried to the next invoice", "+", "carried_cents"),
+)
+
+
+def write_summary(console: Console, status: MonthStatus) -> None:
+    """Write the month's state, totals, and who has no invoice and why."""
+    console.print(f"{status.month.label} ({status.month}): {_WORDS[status.state]}", style="bold")
+    if status.record is None:
+        return
+    currencies = sorted({group.currency for group in status.groups}) or ["usd"]
+    calls, usage = status.record.calls, round_half_up(status.usage_cents)
+    console.print(
+        f"{status.users:,} users with usage made {calls:,} calls, worth {_money(usage, currencies)}."
+    )
+    for words, sign, name in _BETWEEN:
+        if status.total(name):
+            console.print(f"  {words}: {sign}{_money(status.total(name), currencies)}")
+    totals = Table(box=None, pad_edge=False)
+    totals.add_column("")
+    totals.add_column("users", justify="right")
+    totals.add_column("amount", justify="right")
+    for name, states in _ROWS:
+        users = status.count(states)
+        if users or states is INVOICED:
+            totals.add_row(name, f"{users:,}", _money(status.cents(states), currencies))
+    console.print(totals)
+    _write_reasons(console, status)
+
+
+def _write_reasons(console: Console, status: MonthStatus) -> None:
+    reasons = [(group, group.reason) for group in status.groups if group.reason is not None]
+    if not reasons:
+        return
+    table = Table(box=None, pad_edge=False, title="Who has no invoice, and why", title_justify="left")
+    table.add_column("users", justify="right")
+    table.add_column("amount", justify="right")
+    table.add_column("who")
+    table.add_column("why, and what to do")
+    for group, reason in reasons:
+        money = format_money(group.total_cents, group.currency, grouping=True)
+        names = ", ".join(status.named(group))
+        more = ", ..." if names and group.users > len(status.named(group)) else ""
+        table.add_row(f"{group.users:,}", money, f"{names}{more}", f"{reason}: {REMEDIES[reason]}")
+    console.print(table)
+
+
+def _money(cents: int, currencies: list[str]) -> str:
+    if len(currencies) == 1:
+        return format_money(cents, currencies[0], grouping=True)
+    return f"{cents:,} minor units of {', '.join(code.upper() for code in currencies)}"
