@@ -1,0 +1,61 @@
+# Everything a newcomer, a developer and CI run. Each target sets up what it needs in .venv by itself.
+
+WORKERS ?= 2
+ARGS ?=
+PYTHON ?=
+# For an empty environment, as of a service.
+PATH ?= /usr/local/bin:/usr/bin:/bin
+export PYTHON PATH
+
+BIN := .venv/bin
+RUNTIME := .venv/runtime-installed
+TOOLS := .venv/tools-installed
+
+.PHONY: help demo dev test lint format lock clean
+
+help:
+	@echo "make demo    bill a made-up platform against a Stripe on this machine, and watch it"
+	@echo "make dev     the same, with Dagster's pages to look around in"
+	@echo "make test    run the tests (ARGS='-k ledger' for some, WORKERS=4 for more at once)"
+	@echo "make lint    check style, types and imports"
+	@echo "make format  put the sources into the house style"
+	@echo "make lock    pin the dependencies again (ARGS=--upgrade for their newest versions)"
+	@echo "make clean   remove all that the other targets made here"
+	@echo "PYTHON=/path/to/python3.12 names the Python to use; it needs to be 3.11 or newer."
+
+demo: $(RUNTIME)
+	@$(BIN)/python -m spell_billing.demo $(ARGS)
+
+dev: $(RUNTIME)
+	@$(BIN)/python -m spell_billing.demo --dev $(ARGS)
+
+# loadfile: tests of one file share the databases that the file starts.
+test: $(TOOLS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(TOOLS)
+	@$(BIN)/python -m ruff check --quiet .
+	@$(BIN)/python -m ruff format --check --quiet .
+	@$(BIN)/python -m mypy --no-error-summary
+	@$(BIN)/python -m mypy --no-error-summary examples
+	@$(BIN)/lint-imports --no-logo
+
+format: $(TOOLS)
+	@$(BIN)/python -m ruff check --fix-only --quiet .
+	@$(BIN)/python -m ruff format --quiet .
+
+lock: $(TOOLS)
+	@scripts/lock $(ARGS)
+
+clean:
+	@rm -rf .venv .demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.lock pyproject.toml scripts/install
+	@scripts/install requirements.lock
+	@touch $@
+
+# The tools' lock holds the runtime's packages too, in the same versions.
+$(TOOLS): requirements-dev.lock pyproject.toml scripts/install
+	@scripts/install requirements-dev.lock
+	@touch $@ $(RUNTIME)
