@@ -9,6 +9,7 @@ from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.checks.draft_checks import drafts_equal_user_usage
+from spell_billing.checks.invoice_checks import every_user_invoiced, stripe_matches_ledger
 from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
@@ -40,6 +41,8 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             frozen_equals_source,
             user_usage_equals_raw_usage,
             drafts_equal_user_usage,
+            every_user_invoiced,
+            stripe_matches_ledger,
         ],
         jobs=[monthly_billing],
         schedules=[monthly_billing_schedule],

@@ -139,5 +139,6 @@ def _state(
 ) -> MonthState:
     if record is None or record.billing_started_at is None:
         return "unbilled" if month.is_closed(now) else "open"
-    done = record.billed_at is not None and not any(group.state in UNDONE for group in groups)
+    waiting = any(group.state in UNDONE or group.reason is Reason.VOIDED for group in groups)
+    done = record.billed_at is not None and not waiting
     return "billed" if done else "partial"

@@ -33,6 +33,8 @@ def user_usage(
         month = billable_month(context)
         with ledger.open() as open_ledger:
             frozen = version_to_draft(open_ledger, usage.store(), month)
+        # Equal sums do not prove it: rows may have changed users.
+        usage.store().verify(frozen)
         totals = aggregate(frozen, largest=LARGEST_USERS)
         context.log.info(f"Found {totals.users} users with usage")
         return dg.MaterializeResult(

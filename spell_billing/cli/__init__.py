@@ -6,11 +6,14 @@ import click
 
 _COMMANDS = {
     "bill": "Bill a closed month: freeze, draft, send to Stripe. Safe to repeat.",
+    "explain": "Tell the whole story of one user's bill.",
     "init-db": "Make the ledger's tables, or bring them up to date.",
     "invoices": "List every user's bill of a month.",
     "preview": "Show what billing a month would send. Nothing is sent or stored.",
+    "reconcile": "Compare frozen usage, ledger and Stripe to the cent.",
     "status": "Say where a month, or every month, stands.",
     "stripe-double": "Run a stand-in for Stripe on this machine.",
+    "void": "Void one user's invoice, to be billed again or for good.",
 }
 
 

@@ -1,14 +1,12 @@
 """`spell-billing bill`: bill a month through the Dagster job, in this process."""
 
-import getpass
-import socket
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, console, fail, month_option
+from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, console, fail, month_option, person
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.core.outcomes import INVOICED
@@ -88,7 +86,7 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
             },
             partition_key=month.partition_key,
             instance=instance,
-            tags={ACTOR_TAG: f"{getpass.getuser()}@{socket.gethostname()}", **process_tags()},
+            tags={ACTOR_TAG: person(), **process_tags()},
             raise_on_error=False,
         )
 

@@ -1,5 +1,7 @@
 """What the commands share: the month option, one clear message for an error, output."""
 
+import getpass
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +56,11 @@ def fail(message: str) -> None:
     """Write the message to standard error and exit with 1."""
     click.echo(f"Error: {message}", err=True)
     sys.exit(EXIT_COULD_NOT_RUN)
+
+
+def person() -> str:
+    """Name who runs the command, for the audit trail."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def console() -> Console:

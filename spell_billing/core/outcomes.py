@@ -55,6 +55,7 @@ class Reason(StrEnum):
     TWO_INVOICES = "two_invoices"
     CHANGED_AT_STRIPE = "changed_at_stripe"
     VOIDED = "voided"
+    WRITTEN_OFF = "written_off"
 
 
 REMEDIES: dict[Reason, str] = {
@@ -114,5 +115,6 @@ REMEDIES: dict[Reason, str] = {
     Reason.CHANGED_AT_STRIPE: (
         "The invoice at Stripe is not what the ledger billed. Compare them with `spell-billing reconcile`."
     ),
-    Reason.VOIDED: "The invoice was voided with `spell-billing void`.",
+    Reason.VOIDED: "The invoice was voided with `spell-billing void`; bill the month again for a new one.",
+    Reason.WRITTEN_OFF: "The invoice was voided for good with `spell-billing void --for-good`.",
 }

@@ -15,8 +15,8 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
 
     Raises:
         LedgerError: when the month has no drafts.
-        UsageError: when the frozen version is missing, damaged, or has bad rows.
-        IntegrityError: when calls or cents differ.
+        UsageError: when the frozen version is missing, or has bad rows.
+        IntegrityError: when a frozen file was altered, or calls or cents differ.
     """
     record = session.record()
     if record is None:
@@ -24,6 +24,7 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
             f"{session.month} has no drafts.", remedy="Materialize invoice_drafts of the month first."
         )
     frozen = store.version(session.month, record.usage_version)
+    store.verify(frozen)
     require_good_rows(frozen)
     control = frozen.manifest.control
     _, calls, usage_cents = session.drafted_usage()

@@ -50,6 +50,8 @@ class _Sweep:
         self._session = session
         self._gateway = gateway
         self._void: list[Invoice] = []
+        self._twice: dict[Bill, list[Invoice]] = {}
+        self._parked: set[Bill] = set()
         # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
         self._useless_drafts: list[str] = []
         self.result = SweepResult()
@@ -70,6 +72,10 @@ class _Sweep:
         """Delete drafts nobody can use, and decide what only the whole list tells."""
         for invoice_id in self._useless_drafts:
             await self._delete(invoice_id)
+        for bill, standing in self._twice.items():
+            # Parked by an earlier sweep, and a person has voided all but one since.
+            if len(standing) == 1 and bill not in self._parked:
+                await self._adopt(standing[0], bill)
         for invoice in self._void:
             await self._voided(invoice)
         for bill in await asyncio.to_thread(self._session.superseded):
@@ -87,9 +93,11 @@ class _Sweep:
             await self._adopt_unknown(invoice)
         elif bill.state in UNSENT or bill.state is State.DRAFTED:
             return await self._adopt(invoice, bill)
+        elif bill.reason is Reason.TWO_INVOICES:
+            self._twice.setdefault(bill, []).append(invoice)
         elif bill.stripe_invoice_id == invoice["id"]:
             return await self._follow(invoice, bill)
-        elif bill.reason is not Reason.TWO_INVOICES:
+        else:
             both = f"{bill.stripe_invoice_id} and {invoice['id']}"
             return await self._park(bill, Reason.TWO_INVOICES, both)
         return None
@@ -153,11 +161,11 @@ class _Sweep:
             "unbilled_usage_cents": Decimal(0),
             "stripe_request_id": None,
             "request_attempt": 1,
-            "message": "found at Stripe; the ledger has no usage for it",
             **await self._content(invoice),
             **_standing(invoice),
             "calls": 0,
             "usage_cents": Decimal(0),
+            "message": "found at Stripe; the ledger has no usage for it",
         }
         await asyncio.to_thread(self._session.insert, values, action="adopted")
 
@@ -186,9 +194,11 @@ class _Sweep:
 
     async def _park(self, bill: Bill, reason: Reason, message: str | None = None, **values: Any) -> Bill:
         self.result.parked += 1
-        return await self._write(
+        parked = await self._write(
             bill, "parked", message, state=State.PARKED, reason=reason, message=message, **values
         )
+        self._parked.add(parked)
+        return parked
 
     async def _content(self, invoice: Invoice) -> dict[str, Any]:
         lines = [_line(line, self._session.month) for line in await all_lines(self._gateway, invoice)]
@@ -215,6 +225,7 @@ def _standing(invoice: Invoice) -> dict[str, Any]:
     return {
         "state": STATE_OF_STATUS[invoice["status"]],
         "reason": None,
+        "message": None,
         "stripe_invoice_id": invoice["id"],
         "finalized_at": finalized_at(invoice),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -109,6 +110,29 @@ class Ledger:
         """Give the first users of a group of `group_totals`, by user id."""
         with self._reader.connect() as connection:
             return first_users(connection, month, group, limit)
+
+    def last_action(self, month: Month) -> str | None:
+        """Give the action of the month's newest audit entry, or None."""
+        query = (
+            sa.select(audit.c.action).where(audit.c.month == str(month)).order_by(audit.c.id.desc()).limit(1)
+        )
+        with self._reader.connect() as connection:
+            action: str | None = connection.scalar(query)
+            return action
+
+    def record_action(self, month: Month, actor: Actor, action: str, detail: str) -> None:
+        """Append an audit entry about the month as a whole."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                audit.insert().values(
+                    at=datetime.now(UTC),
+                    actor=actor.name,
+                    run_id=actor.run_id,
+                    month=str(month),
+                    action=action,
+                    detail=detail,
+                )
+            )
 
     def months(self) -> list[MonthRecord]:
         """Give all drafted months, oldest first."""

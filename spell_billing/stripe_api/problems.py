@@ -113,6 +113,8 @@ def _kind(error: stripe.StripeError, code: str, headers: Mapping[str, str]) -> K
         return Kind.TRANSIENT
     if status in _KINDS:
         return _KINDS[status]
+    if isinstance(error, stripe.RateLimitError):
+        return Kind.LIMITED
     if isinstance(error, stripe.IdempotencyError):
         return Kind.KEY_CONFLICT
     return Kind.ACCOUNT if _whole_account(code, str(error)) else Kind.PERMANENT

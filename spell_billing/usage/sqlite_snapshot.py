@@ -56,7 +56,7 @@ def open_sqlite_snapshot(url: DatabaseUrl) -> Iterator[SqliteSnapshot]:
     command = [sys.executable, str(_READER_SCRIPT), f"file:{quote(str(url.sqlite_path))}?mode=ro"]
     with (
         tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(  # noqa: S603 - our own script under our own interpreter
+        subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
         ) as process,
     ):

@@ -1,0 +1,63 @@
+"""`spell-billing reconcile`: frozen usage, ledger and Stripe compared to the cent."""
+
+import asyncio
+import sys
+
+import click
+
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    clear_errors,
+    json_option,
+    month_option,
+    person,
+    write_json,
+)
+from spell_billing.core.money import plain
+from spell_billing.core.month import Month
+
+
+@click.command("reconcile")
+@month_option(required=True)
+@json_option
+def command(month: Month, *, as_json: bool) -> None:
+    """Compare the frozen usage, the ledger and Stripe to the cent, and name every difference.
+
+    Ends with 3 when there are any. Only reads at Stripe.
+    """
+    from spell_billing.invoicing.findings import Reconciliation  # noqa: PLC0415 - heavy: the SDK, DuckDB
+    from spell_billing.invoicing.reconcile_month import reconcile_month  # noqa: PLC0415
+    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
+    from spell_billing.ledger.rows import Actor  # noqa: PLC0415
+    from spell_billing.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    with clear_errors():
+        settings = Settings.from_environment()
+        stripe = StripeResource()
+        stripe.check()
+        with Ledger(settings.database) as ledger:
+
+            async def ask() -> Reconciliation:
+                async with stripe.connect() as gateway:
+                    store = UsageStore(settings.usage_store)
+                    return await reconcile_month(ledger, store, gateway, month, Actor(person()))
+
+            result = asyncio.run(ask())
+    if as_json:
+        write_json(result.as_json())
+    else:
+        click.echo(
+            f"Frozen  {result.frozen_users:,} users, {result.frozen_calls:,} calls, "
+            f"{plain(result.frozen_usage_cents)} cents of usage"
+        )
+        click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {result.ledger_cents:,} cents")
+        click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {result.stripe_cents:,} cents")
+        for each in result.findings:
+            invoice = f", {each.stripe_invoice_id}" if each.stripe_invoice_id else ""
+            click.echo(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
+            click.echo(f"  {each.remedy}")
+        click.echo(f"{len(result.findings)} findings." if result.findings else "All three agree to the cent.")
+    if result.findings:
+        sys.exit(EXIT_USERS_LEFT)

@@ -1,0 +1,109 @@
+"""What a reconciliation finds: the three sides in numbers, and each difference with whom it concerns."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from spell_billing.core.money import plain
+from spell_billing.core.month import Month
+
+
+class Kind(StrEnum):
+    """What is wrong with one user's bill."""
+
+    USAGE_DIFFERS = "usage_differs"
+    LINES_DO_NOT_ADD_UP = "lines_do_not_add_up"
+    MISSING_IN_LEDGER = "missing_in_ledger"
+    MISSING_AT_STRIPE = "missing_at_stripe"
+    UNKNOWN_TO_LEDGER = "unknown_to_ledger"
+    AMOUNT_DIFFERS = "amount_differs"
+    CURRENCY_DIFFERS = "currency_differs"
+    CUSTOMER_DIFFERS = "customer_differs"
+    TWO_FOR_ONE_USER = "two_for_one_user"
+    DRAFT_LEFT = "draft_left"
+    VOID_AT_STRIPE = "void_at_stripe"
+    STANDS_AT_STRIPE = "stands_at_stripe"
+    NOT_INVOICED = "not_invoiced"
+
+
+_REMEDIES = {
+    Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
+    Kind.LINES_DO_NOT_ADD_UP: "The bill's lines are not its usage and total. Restore the ledger.",
+    Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
+    Kind.MISSING_AT_STRIPE: (
+        "The ledger holds an invoice that Stripe does not have. Check that STRIPE_API_KEY belongs to the "
+        "account that was billed."
+    ),
+    Kind.UNKNOWN_TO_LEDGER: "Take it into the ledger: bill the month again with --verify.",
+    Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
+    Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
+    Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
+    Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
+    Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
+    Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
+    Kind.NOT_INVOICED: "`spell-billing explain` says why; mend it, then bill the month again.",
+    Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference, whom it concerns, and what to do."""
+
+    kind: Kind
+    user_id: str
+    stripe_invoice_id: str | None
+    expected: str
+    found: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return _REMEDIES[self.kind]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the finding for programs."""
+        return {
+            "kind": self.kind.value,
+            "user_id": self.user_id,
+            "stripe_invoice_id": self.stripe_invoice_id,
+            "expected": self.expected,
+            "found": self.found,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """The three sides in numbers, and every difference between them. Amounts in minor units."""
+
+    month: Month
+    frozen_users: int = 0
+    frozen_calls: int = 0
+    frozen_usage_cents: Decimal = Decimal(0)
+    ledger_invoices: int = 0
+    ledger_cents: int = 0
+    stripe_invoices: int = 0
+    stripe_cents: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def differences(self) -> list[Finding]:
+        """Where two of the three sides contradict each other; a user without an invoice is none."""
+        return [finding for finding in self.findings if finding.kind is not Kind.NOT_INVOICED]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the reconciliation for programs."""
+        return {
+            "month": str(self.month),
+            "clean": not self.findings,
+            "frozen": {
+                "users": self.frozen_users,
+                "calls": self.frozen_calls,
+                "usage_cents": plain(self.frozen_usage_cents),
+            },
+            "ledger": {"invoices": self.ledger_invoices, "total_cents": self.ledger_cents},
+            "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
+            "findings": [finding.as_json() for finding in self.findings],
+        }

@@ -1,0 +1,194 @@
+"""Reconciliation: frozen usage, ledger and Stripe compared to the cent, both ways.
+
+Written apart from the code that bills: it shares neither the driver's comparisons nor the sweep's matching,
+so that a mistake there shows here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
+
+import pyarrow.parquet as pq
+
+from spell_billing.core.drafting import load_lines
+from spell_billing.core.money import exact_sum
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, UNDONE, State
+from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.ledger.rows import Bill
+from spell_billing.stripe_api.client import Invoice
+from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage
+
+_DAY_SECONDS = 86_400
+
+
+async def reconcile(
+    month: Month, frozen: FrozenUsage, bills: Iterable[Bill], gateway: Gateway
+) -> Reconciliation:
+    """Compare the month's frozen usage, ledger and Stripe.
+
+    Args:
+        month: The month.
+        frozen: The version it was billed from, aggregated.
+        bills: All bills of the ledger, every generation.
+        gateway: To Stripe; only lists.
+
+    Raises:
+        StripeProblem: when Stripe does not answer.
+        StripeAccountError: when the account refuses.
+    """
+    result = Reconciliation(month)
+    by_user: defaultdict[str, list[Bill]] = defaultdict(list)
+    for bill in bills:
+        by_user[bill.user_id].append(bill)
+    for generations in by_user.values():
+        generations.sort(key=lambda bill: bill.generation)
+    _compare_usage(result, frozen, by_user)
+    _check_sums(result, by_user)
+    at_stripe = await _list_ours(month, gateway)
+    _compare_invoices(result, by_user, at_stripe)
+    return result
+
+
+def _compare_usage(result: Reconciliation, frozen: FrozenUsage, by_user: dict[str, list[Bill]]) -> None:
+    """Frozen usage against the ledger's latest bills, user by user."""
+    seen: set[str] = set()
+    with pq.ParquetFile(frozen.directory / USER_USAGE_FILE) as file:
+        for batch in file.iter_batches(columns=["user_id", "calls", "cost_cents"]):
+            for row in batch.to_pylist():
+                user_id, calls, cents = row["user_id"], row["calls"], Decimal(row["cost_cents"])
+                seen.add(user_id)
+                result.frozen_users += 1
+                result.frozen_calls += calls
+                result.frozen_usage_cents = exact_sum(result.frozen_usage_cents, cents)
+                if user_id not in by_user:
+                    expected = f"{calls} calls, {cents} cents"
+                    result.findings.append(
+                        Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
+                    )
+                    continue
+                _compare_user(result, by_user[user_id][-1], calls, cents)
+    for user_id in by_user.keys() - seen:
+        _compare_user(result, by_user[user_id][-1], 0, Decimal(0))
+
+
+def _compare_user(result: Reconciliation, bill: Bill, calls: int, cents: Decimal) -> None:
+    have_calls = bill.calls + bill.unbilled_calls
+    have_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
+    if (have_calls, have_cents) != (calls, cents):
+        _add(
+            result,
+            Kind.USAGE_DIFFERS,
+            bill,
+            f"{calls} calls, {cents} cents",
+            f"{have_calls} calls, {have_cents} cents",
+        )
+
+
+def _check_sums(result: Reconciliation, by_user: dict[str, list[Bill]]) -> None:
+    """Each bill against itself: its lines, its usage, its total."""
+    for generations in by_user.values():
+        for bill in generations:
+            lines = load_lines(bill.lines)
+            if sum(line.amount_cents for line in lines) != bill.total_cents:
+                _add(
+                    result,
+                    Kind.LINES_DO_NOT_ADD_UP,
+                    bill,
+                    f"total {bill.total_cents}",
+                    f"lines {sum(line.amount_cents for line in lines)}",
+                )
+            for line in lines:
+                exact = Decimal(line.usage_cents)
+                if line.kind == "usage" and line.amount_cents != exact.quantize(Decimal(1), ROUND_HALF_UP):
+                    _add(
+                        result,
+                        Kind.LINES_DO_NOT_ADD_UP,
+                        bill,
+                        f"{exact} cents of usage",
+                        f"line of {line.amount_cents}",
+                    )
+
+
+async def _list_ours(month: Month, gateway: Gateway) -> list[Invoice]:
+    since = int(month.end.timestamp()) - _DAY_SECONDS
+    return [
+        {name: invoice[name] for name in ("id", "status", "total", "currency", "customer", "metadata")}
+        async for page in gateway.invoices(created={"gte": since})
+        for invoice in page
+        if invoice["metadata"].get("spell_month") == str(month)
+    ]
+
+
+def _compare_invoices(
+    result: Reconciliation, by_user: dict[str, list[Bill]], at_stripe: list[Invoice]
+) -> None:
+    found = {invoice["id"]: invoice for invoice in at_stripe}
+    in_ledger: set[str] = set()
+    for generations in by_user.values():
+        latest = generations[-1]
+        if latest.state in UNDONE:
+            why = latest.why or str(latest.state)
+            _add(result, Kind.NOT_INVOICED, latest, f"invoice of {latest.total_cents}", why)
+        for bill in generations:
+            if bill.stripe_invoice_id is not None:
+                in_ledger.add(bill.stripe_invoice_id)
+                _compare_bill(result, bill, found.get(bill.stripe_invoice_id))
+    standing = [invoice for invoice in at_stripe if invoice["status"] not in {"draft", "void"}]
+    result.stripe_invoices = len(standing)
+    result.stripe_cents = sum(invoice["total"] for invoice in standing)
+    for invoice in at_stripe:
+        if invoice["status"] == "draft":
+            _at_stripe(result, Kind.DRAFT_LEFT, invoice, "no draft", f"draft of {invoice['total']}")
+    for invoice in standing:
+        if invoice["id"] not in in_ledger:
+            what = f"{invoice['status']} invoice of {invoice['total']}"
+            _at_stripe(result, Kind.UNKNOWN_TO_LEDGER, invoice, "known to the ledger", what)
+    _find_twins(result, standing)
+
+
+def _find_twins(result: Reconciliation, standing: list[Invoice]) -> None:
+    """Two invoices that stand for one user and month, of whatever generation."""
+    by_bill: defaultdict[str, list[Invoice]] = defaultdict(list)
+    for invoice in standing:
+        by_bill[invoice["metadata"].get("spell_billing_key", "").rpartition(":g")[0]].append(invoice)
+    for invoices in by_bill.values():
+        if len(invoices) > 1:
+            ids = ", ".join(sorted(invoice["id"] for invoice in invoices))
+            _at_stripe(result, Kind.TWO_FOR_ONE_USER, invoices[0], "one invoice", ids)
+
+
+def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -> None:
+    """One bill of the ledger that names an invoice against that invoice."""
+    if bill.state in INVOICED:
+        result.ledger_invoices += 1
+        result.ledger_cents += bill.total_cents
+    if invoice is None:
+        if bill.state in INVOICED:
+            _add(result, Kind.MISSING_AT_STRIPE, bill, f"{bill.state} invoice of {bill.total_cents}", "none")
+        return
+    if invoice["status"] == "void":
+        if bill.state is not State.VOID:
+            _add(result, Kind.VOID_AT_STRIPE, bill, str(bill.state), "void")
+        return
+    if bill.state is State.VOID:
+        _add(result, Kind.STANDS_AT_STRIPE, bill, "void", invoice["status"])
+    if bill.state not in INVOICED:
+        return
+    for kind, expected, at_stripe in (
+        (Kind.AMOUNT_DIFFERS, bill.total_cents, invoice["total"]),
+        (Kind.CURRENCY_DIFFERS, bill.currency, invoice["currency"]),
+        (Kind.CUSTOMER_DIFFERS, bill.stripe_customer_id, invoice["customer"]),
+    ):
+        if expected != at_stripe:
+            _add(result, kind, bill, str(expected), str(at_stripe))
+
+
+def _add(result: Reconciliation, kind: Kind, bill: Bill, expected: str, found: str) -> None:
+    result.findings.append(Finding(kind, bill.user_id, bill.stripe_invoice_id, expected, found))
+
+
+def _at_stripe(result: Reconciliation, kind: Kind, invoice: Invoice, expected: str, found: str) -> None:
+    user_id = invoice["metadata"].get("spell_user_id", "")
+    result.findings.append(Finding(kind, user_id, invoice["id"], expected, found))

@@ -1,0 +1,101 @@
+"""Voiding one user's invoice: explicit, audited, and refused where billing again would leave two."""
+
+import asyncio
+from dataclasses import replace
+
+from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.keys import MONTH, USER, billing_key
+from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import created_since_close, retrieve
+from spell_billing.ledger.rows import Bill, Change
+from spell_billing.ledger.session import MonthSession
+from spell_billing.stripe_api.problems import StripeProblem
+
+VOID = "POST /v1/invoices/{invoice}/void"
+_VOIDABLE = INVOICED | {State.PARKED}
+
+
+async def void_bill(
+    session: MonthSession, gateway: Gateway, user_id: str, why: str, *, for_good: bool
+) -> Bill:
+    """Void the user's invoice at Stripe and in the ledger. Repeating it completes what was interrupted.
+
+    Args:
+        session: Holds the month's lock.
+        gateway: To Stripe.
+        user_id: The platform's user.
+        why: A person's reason, for the audit trail.
+        for_good: Do not bill the user again for this month.
+
+    Returns:
+        The voided bill. Unless `for_good`, the next run bills the user again as a new generation.
+
+    Raises:
+        LedgerError: when there is nothing to void, it is paid, or another invoice of the bill stands.
+        StripeAccountError: when Stripe does not answer or refuses.
+    """
+    bill = await _latest(session, user_id)
+    if bill.state not in _VOIDABLE or bill.stripe_invoice_id is None:
+        raise LedgerError(
+            f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
+            remedy="See `spell-billing explain` for what became of it.",
+        )
+    try:
+        await _void_at_stripe(session, gateway, bill, why)
+    except StripeProblem as problem:
+        raise StripeAccountError(
+            f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
+            remedy="Run the command again; it finds out what became of it.",
+        ) from None
+    reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED
+    change = Change(bill, replace(bill, state=State.VOID, reason=reason, message=why), "voided", why)
+    return (await asyncio.to_thread(session.apply, [change]))[0]
+
+
+async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> None:
+    invoice_id = str(bill.stripe_invoice_id)
+    invoice = await retrieve(gateway, invoice_id)
+    if invoice is not None and invoice["status"] == "paid":
+        raise LedgerError(
+            f"Invoice {invoice_id} of user {bill.user_id} is paid, and Stripe voids no paid invoice.",
+            remedy="Refund it or issue a credit note at Stripe.",
+        )
+    others = await _others(session, gateway, bill)
+    if others:
+        raise LedgerError(
+            f"Other invoices of user {bill.user_id} for {session.month} stand at Stripe: "
+            f"{', '.join(others)}. Billing again would leave two.",
+            remedy="Void the wrong one at Stripe, then bill the month again with --verify.",
+        )
+    if invoice is None or invoice["status"] == "void":
+        return
+    # Written down first: a crash after Stripe's answer must not look as if a stranger had voided it.
+    await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
+    key = f"{billing_key(bill.month, bill.user_id, bill.generation)}:void"
+    await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void", key=key)
+
+
+async def _others(session: MonthSession, gateway: Gateway, bill: Bill) -> list[str]:
+    """List other invoices for the user and month that stand at Stripe, of any generation."""
+    return [
+        invoice["id"]
+        async for page in gateway.invoices(
+            customer=bill.stripe_customer_id, created=created_since_close(session.month)
+        )
+        for invoice in page
+        if invoice["metadata"].get(MONTH) == bill.month
+        and invoice["metadata"].get(USER) == bill.user_id[:500]
+        and invoice["status"] != "void"
+        and invoice["id"] != bill.stripe_invoice_id
+    ]
+
+
+async def _latest(session: MonthSession, user_id: str) -> Bill:
+    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
+    if not bills:
+        raise LedgerError(
+            f"User {user_id} has no bill for {session.month}.",
+            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
+        )
+    return max(bills, key=lambda bill: bill.generation)
