@@ -1,0 +1,79 @@
+"""Late usage: however it is split over later invoices, no cent is lost or invented."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spell_billing.core.drafting import LATE_KINDS, Account, LateUsage, draft_invoice
+from spell_billing.core.money import exact_sum
+from spell_billing.core.month import Month
+from spell_billing.core.pricing import rate_cents
+
+SEPTEMBER = Month(2026, 9)
+ACCOUNT = Account("cus_1")
+
+# More digits in all than Python's decimals keep by default (28).
+AMOUNTS = st.builds(
+    lambda whole, fraction: Decimal(f"{whole}.{fraction:020d}"),
+    st.integers(-(10**12), 10**12),
+    st.integers(0, 10**20 - 1),
+)
+
+
+@given(
+    initial=AMOUNTS,
+    deltas=st.lists(AMOUNTS, max_size=12),
+    included_cents=st.integers(0, 10**6),
+)
+def test_late_lines_sum_to_the_difference_of_the_ratings(
+    initial: Decimal, deltas: list[Decimal], included_cents: int
+) -> None:
+    billed, late_cents = initial, 0
+    for index, delta in enumerate(deltas):
+        late = LateUsage(SEPTEMBER, 1, delta, billed, included_cents)
+        result = draft_invoice(
+            SEPTEMBER.plus(index + 1), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
+        )
+        late_cents += sum(line.amount_cents for line in result.lines if line.kind in LATE_KINDS)
+        billed = exact_sum(billed, delta)
+
+    assert Fraction(billed) == sum(map(Fraction, deltas), Fraction(initial))
+    assert late_cents == rate_cents(billed, included_cents) - rate_cents(initial, included_cents)
+
+
+def test_a_late_amount_just_below_half_a_cent_is_not_rounded_twice() -> None:
+    # The sum has 30 digits: kept to 28 of them, it would be half a cent and then a whole one.
+    late = LateUsage(SEPTEMBER, 1, Decimal("0." + "4" + 19 * "9"), billed_usage_cents=Decimal(10**9))
+    result = draft_invoice(
+        SEPTEMBER.next(), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
+    )
+
+    assert result.total_cents == 0
+
+
+def test_a_hundred_late_thirds_of_a_cent_cost_what_they_cost_together() -> None:
+    third, billed, total_cents = Decimal("0.3333333333333333333333333333333333"), Decimal(0), 0
+    for _ in range(100):
+        result = draft_invoice(
+            SEPTEMBER.next(),
+            "user-1",
+            calls=0,
+            usage_cents=Decimal(0),
+            account=ACCOUNT,
+            late=[LateUsage(SEPTEMBER, 1, third, billed)],
+        )
+        total_cents += result.total_cents
+        billed = exact_sum(billed, third)
+
+    assert total_cents == 33
+
+
+def test_an_allowance_left_over_in_the_late_month_covers_its_late_usage() -> None:
+    late = LateUsage(SEPTEMBER, 10, Decimal(300), billed_usage_cents=Decimal(400), included_cents=500)
+    result = draft_invoice(
+        SEPTEMBER.next(), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
+    )
+
+    assert result.total_cents == 200

@@ -1,0 +1,152 @@
+"""The requests of an invoice: valid, the same for the same bill, and compared with what came of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.resources import files
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spell_billing.core.drafting import Account, Credit, LateUsage, draft_invoice
+from spell_billing.core.keys import HASH, KEY
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.invoicing import requests
+from spell_billing.ledger.rows import Bill, new_bill_values
+
+OCTOBER = Month(2026, 10)
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+BILL_ID = 7
+
+
+def bill_of(user_id: str = "user-0001", usage: str = "1233.5", *, plan: str | None = "Pro") -> Bill:
+    account = Account("cus_1", plan_id="pro", plan_name=plan, included_cents=500)
+    draft = draft_invoice(
+        OCTOBER,
+        user_id,
+        calls=1234,
+        usage_cents=Decimal(usage),
+        account=account,
+        late=[LateUsage(Month(2026, 9), 2, Decimal(70), included_cents=10)],
+        credit=Credit(25, "usd"),
+    )
+    return Bill(id=BILL_ID, **new_bill_values(OCTOBER, draft, generation=1, run_id="run-1", now=NOW))
+
+
+def bodies(bill: Bill) -> dict[str, Any]:
+    return {
+        requests.CREATE: requests.create_parameters(bill),
+        requests.ADD_LINES: requests.lines_parameters(bill),
+        requests.FINALIZE: requests.finalize_parameters(),
+    }
+
+
+@pytest.fixture(scope="module")
+def refusals() -> Callable[[str, Any], list[str]]:
+    text = files("spell_billing.stripe_double").joinpath("requests.json").read_text(encoding="utf-8")
+    operations = json.loads(text)["operations"]
+
+    def errors(endpoint: str, body: Any) -> list[str]:
+        schema = operations[endpoint]["form"]
+        return [str(error) for error in jsonschema_rs.validator_for(schema).iter_errors(body)]
+
+    return errors
+
+
+@given(user_id=st.text(max_size=600), cents=st.integers(1, 99_999_999), plan=st.none() | st.text(max_size=50))
+def test_every_request_is_one_that_stripe_publishes(
+    refusals: Callable[[str, Any], list[str]], user_id: str, cents: int, plan: str | None
+) -> None:
+    for endpoint, body in bodies(bill_of(user_id, str(cents), plan=plan)).items():
+        assert refusals(endpoint, body) == []
+    assert refusals(requests.CREATE, {"customer": 5, "nonsense": 1}) != []
+
+
+def test_the_bytes_depend_on_nothing_but_what_is_billed() -> None:
+    bill = bill_of()
+    later = datetime(2027, 1, 1, tzinfo=UTC)
+    elsewhere = replace(
+        bill,
+        id=99,
+        run_id="run-2",
+        created_at=later,
+        updated_at=later,
+        message="tried before",
+        state=State.DRAFTED,
+        stripe_invoice_id="in_1",
+        stripe_request_id="req_1",
+    )
+    again = replace(bill, request_attempt=2)
+
+    assert json.dumps(bodies(bill)) == json.dumps(bodies(elsewhere)) == json.dumps(bodies(again))
+    for step in ("create", "lines", "finalize"):
+        assert requests.key_for(bill, step) == requests.key_for(elsewhere, step)
+        assert requests.key_for(bill, step) == f"spell:2026-10:user-0001:g1:{step}"
+        assert requests.key_for(again, step) == f"spell:2026-10:user-0001:g1:{step}:a2"
+
+
+def test_the_draft_names_its_bill_and_takes_nothing_foreign_in() -> None:
+    bill = bill_of()
+    body = requests.create_parameters(bill)
+
+    assert body["metadata"][KEY] == requests.billing_key_of(bill) == "spell:2026-10:user-0001:g1"
+    assert body["metadata"][HASH] == bill.lines_hash
+    assert (body["auto_advance"], body["pending_invoice_items_behavior"], body["discounts"]) == (
+        *(False, "exclude"),
+        "",
+    )
+    assert (body["customer"], body["currency"]) == ("cus_1", "usd")
+    assert body["description"] == bill.description
+    assert requests.finalize_parameters() == {"auto_advance": True}
+
+
+def test_the_lines_sum_to_the_bill_and_carry_their_month() -> None:
+    bill = bill_of()
+    lines = requests.lines_parameters(bill)["lines"]
+
+    assert sum(line["amount"] for line in lines) == bill.total_cents
+    assert all(isinstance(line["amount"], int) for line in lines)
+    assert not any(line["discountable"] for line in lines)
+    assert lines[0]["period"] == {
+        "start": int(datetime(2026, 10, 1, tzinfo=UTC).timestamp()),
+        "end": int(datetime(2026, 10, 31, 23, 59, 59, tzinfo=UTC).timestamp()),
+    }
+    late = next(line for line in lines if line["metadata"]["spell_kind"] == "late_usage")
+    assert late["metadata"]["spell_month"] == "2026-09"
+    assert late["period"]["end"] == OCTOBER.first_second - 1
+
+
+def stripes_view(bill: Bill) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    lines = [{"description": line.description, "amount": line.amount_cents} for line in bill.parsed_lines]
+    return {"currency": bill.currency, "total": bill.total_cents}, lines
+
+
+def test_an_invoice_that_shows_the_ledgers_lines_in_any_order_has_no_difference() -> None:
+    bill = bill_of()
+    invoice, lines = stripes_view(bill)
+
+    assert requests.difference(bill, invoice, lines) is None
+    assert requests.difference(bill, invoice, lines[::-1]) is None
+
+
+def test_every_difference_of_an_invoice_is_named() -> None:
+    bill = bill_of()
+    invoice, lines = stripes_view(bill)
+    dearer = [{**lines[0], "amount": lines[0]["amount"] + 1}, *lines[1:]]
+    renamed = [{**lines[0], "description": "other"}, *lines[1:]]
+
+    assert requests.difference(bill, {**invoice, "currency": "eur"}, lines) == "currency eur instead of usd"
+    assert requests.difference(bill, invoice, lines[1:]) == "3 lines instead of 4"
+    assert requests.difference(bill, invoice, [*lines, lines[0]]) == "5 lines instead of 4"
+    assert requests.difference(bill, invoice, dearer) == "other lines than the ledger's"
+    assert requests.difference(bill, invoice, renamed) == "other lines than the ledger's"
+    # A discount or a tax shows in the total alone.
+    assert (
+        requests.difference(bill, {**invoice, "total": 1}, lines) == f"total 1 instead of {bill.total_cents}"
+    )

@@ -1,0 +1,137 @@
+"""Migrations: from empty, again, at once, never backwards, and beside the platform's own tables."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.databases import (
+    DatabaseUnreachableError,
+    DatabaseUrl,
+    create_engine_for,
+    parse_database_url,
+)
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.migrate import HEAD, current_revision, migrate
+from spell_billing.ledger.schema import invoices, metadata
+
+TABLES = {"ledger_audit", "ledger_invoices", "ledger_months", "ledger_version"}
+
+
+@pytest.fixture
+def engine(url: DatabaseUrl) -> Iterator[sa.Engine]:
+    opened = create_engine_for(url)
+    yield opened
+    opened.dispose()
+
+
+def test_an_empty_database_is_migrated_once(engine: sa.Engine) -> None:
+    assert migrate(engine) is True
+    assert migrate(engine) is False
+    with engine.connect() as connection:
+        assert current_revision(connection) == HEAD
+        assert set(sa.inspect(connection).get_table_names()) == TABLES
+
+
+def test_the_newest_revision_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", "spell_billing.ledger:migrations")
+
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_the_migrated_database_is_what_the_schema_says(engine: sa.Engine) -> None:
+    migrate(engine)
+    with engine.connect() as connection:
+        options = {"version_table": "ledger_version", "compare_type": True, "compare_server_default": True}
+        differences = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+    assert differences == []
+
+
+def test_every_state_and_reason_fits_its_column() -> None:
+    def length(column: sa.Column[Any]) -> int:
+        assert isinstance(column.type, sa.String)
+        assert column.type.length is not None
+        return column.type.length
+
+    assert max(map(len, State)) <= length(invoices.c.state)
+    assert max(map(len, Reason)) <= length(invoices.c.reason)
+
+
+def test_threads_that_migrate_at_once_migrate_it_once(url: DatabaseUrl) -> None:
+    engines = [create_engine_for(url) for _ in range(4)]
+    try:
+        with ThreadPoolExecutor(len(engines)) as pool:
+            assert sorted(pool.map(migrate, engines)) == [False, False, False, True]
+    finally:
+        for engine in engines:
+            engine.dispose()
+
+
+def test_processes_that_migrate_at_once_migrate_it_once(
+    database_url: str, engine: sa.Engine, other_process: Callable[..., Any]
+) -> None:
+    processes = [other_process("migrate", database_url) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+    assert sorted(process.stdout.readline().strip() for process in processes) == ["False", "True"]
+    with engine.connect() as connection:
+        assert current_revision(connection) == HEAD
+
+
+def test_a_ledger_of_a_newer_program_is_refused(url: DatabaseUrl, engine: sa.Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE ledger_version SET version_num = '9999'"))
+
+    with pytest.raises(
+        LedgerError, match=rf"revision 9999, this program knows up to {HEAD}.*newer"
+    ) as caught:
+        Ledger(url)
+    assert "spell_billing" in caught.value.remedy
+
+
+def test_the_platforms_own_tables_and_revisions_are_left_alone(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES ('platform-7')"))
+
+    migrate(engine)
+
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT * FROM alembic_version")).all() == [("platform-7",)]
+        assert set(sa.inspect(connection).get_table_names()) == TABLES | {"alembic_version"}
+
+
+def test_a_migration_that_breaks_off_leaves_nothing_behind(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE ledger_audit (in_the_way INTEGER)"))
+
+    with pytest.raises(sa.exc.DBAPIError, match="ledger_audit"):
+        migrate(engine)
+
+    with engine.begin() as connection:
+        assert sa.inspect(connection).get_table_names() == ["ledger_audit"]
+        connection.execute(sa.text("DROP TABLE ledger_audit"))
+    assert migrate(engine) is True
+
+
+def test_a_missing_file_is_named_and_not_made(tmp_path: Any) -> None:
+    path = tmp_path / "missing.db"
+    url = parse_database_url(f"sqlite:///{path}", setting="DATABASE_URL")
+
+    with pytest.raises(DatabaseUnreachableError, match=r"missing\.db.*DATABASE_URL.*init-db"):
+        Ledger(url)
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,69 @@
+"""Reading the ledger: in pages, while others write, and without a lock."""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from spell_billing.core.drafting import Draft
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.databases import DatabaseUrl
+from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
+from spell_billing.ledger.rows import Actor
+
+OCTOBER = Month(2026, 10)
+
+
+def test_bills_are_streamed_whole_and_in_order_over_pages(
+    ledger: Ledger, drafted: Callable[..., None]
+) -> None:
+    users = [f"user-{number:04}" for number in range(2 * PAGE_ROWS + 1)]
+    drafted(users)
+
+    assert [bill.user_id for bill in ledger.bills(OCTOBER)] == users
+    # Also when the states are given as something that can be walked through only once.
+    assert sum(1 for _ in ledger.bills(OCTOBER, iter([State.PLANNED, State.FAILED]))) == len(users)
+    assert list(ledger.bills(OCTOBER, [State.FAILED])) == []
+    assert list(ledger.bills(OCTOBER, [])) == []
+
+
+def test_a_month_never_drafted_is_none_and_empty(ledger: Ledger) -> None:
+    assert ledger.month(OCTOBER) is None
+    assert ledger.months() == []
+    assert list(ledger.bills(OCTOBER)) == []
+    assert ledger.bills_of_user(OCTOBER, "user-0001") == []
+    assert ledger.audit_trail(OCTOBER) == []
+    assert ledger.drafted_usage(OCTOBER) == (0, 0, Decimal(0))
+
+
+def test_a_reader_sees_the_old_drafts_while_new_ones_are_being_written(
+    url: DatabaseUrl, ledger: Ledger, drafted: Callable[..., None], make_draft: Callable[..., Draft]
+) -> None:
+    drafted(["user-0001"])
+    seen: list[list[str]] = []
+
+    def slowly() -> Iterator[Draft]:
+        # More than one batch: the first is written, not yet committed, when the reader looks.
+        for number in range(5_001):
+            yield make_draft(f"user-{number + 2:04}")
+        seen.append([bill.user_id for bill in ledger.bills(OCTOBER)])
+        with Ledger(url) as other:
+            seen.append([bill.user_id for bill in other.bills(OCTOBER)])
+
+    with ledger.session(OCTOBER, Actor("drafter"), wait_seconds=0) as session:
+        session.replace_drafts(slowly(), usage_version="v2", calls=0, usage_cents=Decimal(0))
+
+    assert seen == [["user-0001"], ["user-0001"]]
+    assert sum(1 for _ in ledger.bills(OCTOBER)) == 5_001
+
+
+def test_an_open_reader_does_not_hold_up_the_writer(ledger: Ledger, drafted: Callable[..., None]) -> None:
+    drafted(["user-0001"])
+    reader = ledger._reader.connect()
+    with reader:
+        count = sa.text("SELECT count(*) FROM ledger_invoices")
+        assert reader.scalar(count) == 1
+        drafted(["user-0001", "user-0002"])
+        assert reader.scalar(count) in {1, 2}
+    assert [bill.user_id for bill in ledger.bills(OCTOBER)] == ["user-0001", "user-0002"]

@@ -1,0 +1,102 @@
+"""Billing accounts and plans, on both databases: missing parts, odd spellings, ids of two types."""
+
+from typing import Any
+
+import pytest
+
+from spell_billing.core.errors import UsageError
+from spell_billing.databases import parse_database_url
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
+from spell_billing.usage.source import open_usage_source
+
+
+def source_of(url: str) -> UsageSource:
+    return open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+
+
+def test_accounts_come_with_their_plans_and_tidy_values(database_url: str, make_source_tables: Any) -> None:
+    tables = make_source_tables(database_url)
+    tables.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 5000}])
+    tables.accounts(
+        [
+            {"user_id": "user-2", "stripe_customer_id": " cus_2 ", "currency": "EUR", "plan_id": "gone"},
+            {"user_id": "user-3", "stripe_customer_id": "  ", "currency": "", "email": ""},
+            {"user_id": "user-1", "stripe_customer_id": "cus_1", "email": "a@example.com", "plan_id": "pro"},
+            {"user_id": "user-4", "stripe_customer_id": None, "currency": None},
+        ]
+    )
+
+    accounts = source_of(database_url).accounts()
+
+    assert accounts.schema == ACCOUNTS_SCHEMA
+    assert [tuple(row.values()) for row in accounts.to_pylist()] == [
+        ("user-1", "cus_1", "usd", "a@example.com", "pro", "Pro", 5000),
+        ("user-2", "cus_2", "eur", None, "gone", None, None),
+        ("user-3", None, "usd", None, None, None, None),
+        ("user-4", None, "usd", None, None, None, None),
+    ]
+
+
+def test_optional_columns_and_the_plans_table_may_be_missing(
+    database_url: str, make_source_tables: Any
+) -> None:
+    tables = make_source_tables(database_url, accounts=False, plans=False)
+    tables.execute("CREATE TABLE billing_accounts (user_id text PRIMARY KEY, stripe_customer_id text)")
+    tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1"}])
+
+    assert source_of(database_url).accounts().to_pylist() == [
+        {
+            "user_id": "user-1",
+            "stripe_customer_id": "cus_1",
+            "currency": "usd",
+            "email": None,
+            "plan_id": None,
+            "plan_name": None,
+            "included_cents": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize("kind", ["uuid", "bigint", "text"])
+def test_user_ids_of_any_type_are_the_text_that_usage_has(
+    database_url: str, make_source_tables: Any, kind: str
+) -> None:
+    user = 42 if kind == "bigint" else "6f9619ff-8b86-d011-b42d-00c04fc964ff"
+    tables = make_source_tables(database_url, accounts_user_id=kind)
+    tables.accounts([{"user_id": user, "stripe_customer_id": "cus_1"}])
+
+    assert source_of(database_url).accounts()["user_id"].to_pylist() == [str(user)]
+
+
+def test_two_accounts_of_one_user_are_refused(database_url: str, make_source_tables: Any) -> None:
+    tables = make_source_tables(database_url, accounts=False)
+    tables.execute("CREATE TABLE billing_accounts (user_id text, stripe_customer_id text)")
+    tables.accounts([{"user_id": "user-1", "stripe_customer_id": f"cus_{number}"} for number in (1, 2)])
+
+    with pytest.raises(UsageError, match="billing_accounts has more than one row for user_id 'user-1'"):
+        source_of(database_url).accounts()
+
+
+@pytest.mark.parametrize("included", ["12.5", "-9223372036854775809", "many"])
+def test_included_cents_that_are_no_whole_number_are_refused(
+    database_url: str, make_source_tables: Any, included: str
+) -> None:
+    tables = make_source_tables(database_url, plans=False)
+    tables.execute("CREATE TABLE billing_plans (plan_id text PRIMARY KEY, included_cents text)")
+    tables.plans([{"plan_id": "pro", "included_cents": included}])
+
+    with pytest.raises(UsageError, match="not a whole number of cents"):
+        source_of(database_url).accounts()
+
+
+def test_included_cents_of_a_numeric_column_are_read_whole(
+    database_url: str, make_source_tables: Any
+) -> None:
+    tables = make_source_tables(database_url, plans=False)
+    tables.execute(
+        "CREATE TABLE billing_plans (plan_id text PRIMARY KEY, name text, included_cents numeric(12, 2))",
+        "INSERT INTO billing_plans VALUES ('pro', 'Pro', 5000.00)",
+    )
+    tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_id": "pro"}])
+
+    assert source_of(database_url).accounts()["included_cents"].to_pylist() == [5000]
