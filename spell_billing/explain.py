@@ -6,7 +6,7 @@ from typing import Any
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
-from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.rows import Bill
 from spell_billing.status import bill_as_json, whole
 from spell_billing.usage.aggregate import rows_of_user
@@ -61,7 +61,7 @@ def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> 
 
 def _bill(bill: Bill) -> dict[str, Any]:
     return {
-        **bill_as_json(bill),
+        **bill_as_json({name: getattr(bill, name) for name in LISTED}),
         "run_id": bill.run_id,
         "stripe_request_id": bill.stripe_request_id,
         "request_attempt": bill.request_attempt,

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Bill, MonthRecord
+from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
 
 NAMED_USERS = 5
@@ -109,23 +109,13 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
     return MonthStatus(month, _state(month, record, groups, now), record, groups, examples)
 
 
-def bill_as_json(bill: Bill) -> dict[str, Any]:
-    """Give one user's bill for programs."""
+def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
+    """Give one user's bill, the columns of `LISTED`, for programs."""
+    reason = bill["reason"]
     return {
-        "user_id": bill.user_id,
-        "stripe_customer_id": bill.stripe_customer_id,
-        "stripe_invoice_id": bill.stripe_invoice_id,
-        "state": bill.state.value,
-        "reason": bill.reason.value if bill.reason else None,
-        "calls": bill.calls,
-        "usage_cents": whole(bill.usage_cents),
-        "total_cents": bill.total_cents,
-        "currency": bill.currency,
-        "description": bill.description,
-        "generation": bill.generation,
-        "why": bill.why,
-        "carried_cents": bill.carried_cents,
-        "finalized_at": bill.finalized_at.isoformat() if bill.finalized_at else None,
+        **bill,
+        "usage_cents": whole(bill["usage_cents"]),
+        "why": words(Reason(reason), bill["message"]) if reason else None,
     }
 
 

@@ -1,8 +1,9 @@
 """`spell-billing invoices`: every user's bill of a month."""
 
 import click
+import orjson
 
-from spell_billing.cli.common import clear_errors, console, json_option, month_option, write_json
+from spell_billing.cli.common import clear_errors, console, exact_number, json_option, month_option
 from spell_billing.core.month import Month
 
 
@@ -19,21 +20,21 @@ def command(month: Month, *, as_json: bool) -> None:
     from spell_billing.status import bill_as_json  # noqa: PLC0415
 
     with clear_errors(), Ledger(Settings.from_environment().database) as ledger:
-        bills = list(ledger.bills(month))
         if as_json:
-            write_json([bill_as_json(bill) for bill in bills])
+            rows = (orjson.dumps(bill_as_json(row), default=exact_number) for row in ledger.listing(month))
+            click.echo(b"[" + b",\n".join(rows) + b"]")
             return
         table = Table("user", "invoice", "state", box=None, pad_edge=False)
         table.add_column("calls", justify="right")
         table.add_column("total", justify="right")
         table.add_column("why")
-        for bill in bills:
+        for bill in ledger.listing(month):
             table.add_row(
-                bill.user_id,
-                bill.stripe_invoice_id or "-",
-                bill.state.value,
-                f"{bill.calls:,}",
-                format_money(bill.total_cents, bill.currency, grouping=True),
-                bill.reason.value if bill.reason else "",
+                bill["user_id"],
+                bill["stripe_invoice_id"] or "-",
+                bill["state"],
+                f"{bill['calls']:,}",
+                format_money(bill["total_cents"], bill["currency"], grouping=True),
+                bill["reason"] or "",
             )
         console().print(table)

@@ -4,11 +4,12 @@ Preview and the real run call the same function, so a preview is what will be bi
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from spell_billing.core.money import (
     MAX_AMOUNT_CENTS,
@@ -159,20 +160,19 @@ def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
     return f"Spell Platform API Usage - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
 
 
-def lines_hash(customer_id: str, currency: str, description: str, lines: Iterable[Line]) -> str:
+def lines_hash(customer_id: str, currency: str, description: str, lines: Sequence[Line]) -> str:
     """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
-    content = [customer_id, currency, description, [asdict(line) for line in lines]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(orjson.dumps([customer_id, currency, description, lines])).hexdigest()
 
 
-def dump_lines(lines: Iterable[Line]) -> str:
+def dump_lines(lines: Sequence[Line]) -> str:
     """Write lines as the ledger keeps them."""
-    return json.dumps([asdict(line) for line in lines], separators=(",", ":"))
+    return orjson.dumps(lines).decode()
 
 
 def load_lines(text: str) -> tuple[Line, ...]:
     """Read lines as the ledger keeps them."""
-    rows: list[dict[str, Any]] = json.loads(text)
+    rows: list[dict[str, Any]] = orjson.loads(text)
     return tuple(Line(**row) for row in rows)
 
 

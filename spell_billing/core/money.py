@@ -57,7 +57,9 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
         grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
     """
     places = _DECIMAL_PLACES.get(currency, 2)
-    number = f"{Decimal(abs(amount_cents)).scaleb(-places):{',' if grouping else ''}.{places}f}"
+    units, rest = divmod(abs(amount_cents), 10**places)
+    whole = f"{units:,}" if grouping else str(units)
+    number = f"{whole}.{rest:0{places}}" if places else whole
     sign = "-" if amount_cents < 0 else ""
     symbol = _SYMBOLS.get(currency)
     return f"{sign}{symbol}{number}" if symbol else f"{sign}{number} {currency.upper()}"

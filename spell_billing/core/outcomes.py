@@ -58,6 +58,11 @@ class Reason(StrEnum):
     WRITTEN_OFF = "written_off"
 
 
+def words(reason: Reason, message: str | None) -> str:
+    """Give a reason in words, with what Stripe or the run said about it."""
+    return f"{REMEDIES[reason]} ({message})" if message else REMEDIES[reason]
+
+
 REMEDIES: dict[Reason, str] = {
     Reason.NO_CHARGE: "Nothing is due for the month.",
     Reason.CREDIT_CARRIED: "Refunds exceed the charges; the credit is carried to the next invoice.",

@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.core.drafting import ADJUSTMENT, LATE_USAGE, Account, Draft, LateUsage, draft_invoice
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.history import Billed, BillOf, History
@@ -22,6 +22,10 @@ LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
 
 _CHANGES_AT_ONCE = 1_000
+_COLUMNS = (
+    *("user_id", "calls", "cost_cents", "account_known"),
+    *("stripe_customer_id", "currency", "plan_id", "plan_name", "included_cents"),
+)
 
 
 def draft_month(session: MonthSession, source: UsageSource, frozen: FrozenUsage) -> bool:
@@ -81,14 +85,15 @@ def _drafts(
     history: History,
 ) -> Iterator[Draft]:
     for batch in batches:
-        for row in batch.to_pylist():
-            user_id = row["user_id"]
+        # Column by column: a dictionary per row would cost more than the drafting itself.
+        columns = (batch.column(name).to_pylist() for name in _COLUMNS)
+        for user_id, calls, cost_cents, known, *account in zip(*columns, strict=True):
             draft = draft_invoice(
                 month,
                 user_id,
-                calls=row["calls"],
-                usage_cents=Decimal(row["cost_cents"]),
-                account=_account(row),
+                calls=calls,
+                usage_cents=Decimal(cost_cents),
+                account=_account(*account) if known else None,
                 late=late.get(user_id, ()),
                 credit=history.credits.get(user_id),
             )
@@ -142,7 +147,7 @@ def _late_by_user(changed: dict[BillOf, tuple[int, Decimal]], history: History) 
         usage_cents = billed.unbilled_usage_cents - billed.adjusted_cents
         if calls or usage_cents:
             late[user_id].append(_late(ADJUSTMENT, usage_month, calls, usage_cents, billed))
-            billed.usage_cents += usage_cents
+            billed.usage_cents = exact_sum(billed.usage_cents, usage_cents)
     for (user_id, usage_month), (calls, usage_cents) in changed.items():
         billed = history.billed.get((user_id, usage_month), Billed())
         late[user_id].append(_late(LATE_USAGE, usage_month, calls, usage_cents, billed))
@@ -161,13 +166,11 @@ def _late(kind: str, usage_month: str, calls: int, usage_cents: Decimal, billed:
     )
 
 
-def _account(row: dict[str, Any]) -> Account | None:
-    if not row["account_known"]:
-        return None
-    return Account(
-        stripe_customer_id=row["stripe_customer_id"],
-        currency=row["currency"],
-        plan_id=row["plan_id"],
-        plan_name=row["plan_name"],
-        included_cents=row["included_cents"] or 0,
-    )
+def _account(
+    customer_id: str | None,
+    currency: str,
+    plan_id: str | None,
+    plan_name: str | None,
+    included_cents: int | None,
+) -> Account:
+    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0)

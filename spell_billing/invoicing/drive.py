@@ -41,6 +41,7 @@ class Drive:
         self._commits = commits
         self.bill = bill
         self._current: Invoice | None = None
+        self._finalizing_request: str | None = None
 
     async def run(self) -> Bill:
         """Drive a planned or drafted bill as far as it goes.
@@ -139,7 +140,7 @@ class Drive:
             The invoice as it stands, or None when the bill is parked because the draft is gone.
         """
         try:
-            return (await self._send_step(endpoint, parameters)).object
+            return await self._send_step(endpoint, parameters)
         except StripeProblem as problem:
             if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                 raise
@@ -154,7 +155,7 @@ class Drive:
                 raise
         after = replace(self.bill, request_attempt=self.bill.request_attempt + 1)
         await self._write(after, "next_attempt", "the key replays a stored failure")
-        return (await self._send_step(endpoint, parameters)).object
+        return await self._send_step(endpoint, parameters)
 
     async def _settle(self, invoice: Invoice) -> None:
         """Record what became of the invoice that Stripe no longer has as a draft."""
@@ -170,6 +171,8 @@ class Drive:
             state=STATE_OF_STATUS[invoice["status"]],
             reason=None,
             message=None,
+            # None where the answer was lost: another request told what became of the invoice.
+            stripe_request_id=self._finalizing_request,
             finalized_at=finalized_at(invoice),
         )
         await self._write(after, "finalized")
@@ -192,10 +195,13 @@ class Drive:
         parameters = requests.create_parameters(self.bill)
         return await self._gateway.send(requests.CREATE, "post", "/v1/invoices", parameters, key=key)
 
-    async def _send_step(self, endpoint: str, parameters: dict[str, Any]) -> Answer:
+    async def _send_step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice:
         path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
         key = requests.key_for(self.bill, "lines" if endpoint == requests.ADD_LINES else "finalize")
-        return await self._gateway.send(endpoint, "post", path, parameters, key=key)
+        answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
+        if endpoint == requests.FINALIZE:
+            self._finalizing_request = answer.request_id
+        return answer.object
 
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
         after = replace(

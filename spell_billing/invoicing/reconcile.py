@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pyarrow.parquet as pq
 
 from spell_billing.core.drafting import load_lines
-from spell_billing.core.money import exact_sum
+from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
@@ -91,6 +91,15 @@ def _check_sums(result: Reconciliation, by_user: dict[str, list[Bill]]) -> None:
     for generations in by_user.values():
         for bill in generations:
             lines = load_lines(bill.lines)
+            usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in lines if line.kind == "usage"))
+            if usage_cents != bill.usage_cents:
+                _add(
+                    result,
+                    Kind.LINES_DO_NOT_ADD_UP,
+                    bill,
+                    f"{plain(bill.usage_cents)} cents of usage",
+                    f"lines for {plain(usage_cents)} cents",
+                )
             if sum(line.amount_cents for line in lines) != bill.total_cents:
                 _add(
                     result,

@@ -12,6 +12,7 @@ from typing import Any
 
 from spell_billing.core.drafting import USAGE, Line, dump_lines
 from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing.gateway import Gateway
@@ -128,9 +129,8 @@ class _Sweep:
         detail = None
         if invoice["metadata"].get(HASH) != bill.lines_hash or invoice["total"] != bill.total_cents:
             content = await self._content(invoice)
-            content["unbilled_calls"] = bill.calls - content["calls"]
-            content["unbilled_usage_cents"] = bill.usage_cents - content["usage_cents"]
-            detail = f"Stripe billed {content['usage_cents']} cents of usage, frozen are {bill.usage_cents}"
+            content |= _unbilled(bill, content)
+            detail = _usage_detail(bill, content)
         self.result.adopted += 1
         adopted = await self._write(bill, "adopted", detail, **_standing(invoice), **content)
         if other_draft is not None:
@@ -148,9 +148,11 @@ class _Sweep:
         known = generation.isdecimal() and metadata.get(KEY) == billing_key(
             str(self._session.month), user_id, int(generation)
         )
-        self.result.unknown.append(invoice["id"])
         if not known:
+            self.result.unknown.append(invoice["id"])
             return
+        bills = await asyncio.to_thread(self._session.bills_of_users, [user_id])
+        latest = max(bills, key=lambda bill: bill.generation, default=None)
         values = {
             "month": str(self._session.month),
             "user_id": user_id,
@@ -163,11 +165,18 @@ class _Sweep:
             "request_attempt": 1,
             **await self._content(invoice),
             **_standing(invoice),
-            "calls": 0,
-            "usage_cents": Decimal(0),
-            "message": "found at Stripe; the ledger has no usage for it",
         }
-        await asyncio.to_thread(self._session.insert, values, action="adopted")
+        if latest is not None and latest.generation < int(generation):
+            # A lost ledger had voided the earlier generation: this one holds the user's frozen usage.
+            values |= {"plan_id": latest.plan_id, "included_cents": latest.included_cents}
+            values |= _unbilled(latest, values)
+            detail = _usage_detail(latest, values)
+            self.result.adopted += 1
+        else:
+            detail = "found at Stripe; the ledger has no usage for it"
+            values |= {"calls": 0, "usage_cents": Decimal(0), "message": detail}
+            self.result.unknown.append(invoice["id"])
+        await asyncio.to_thread(self._session.insert, values, action="adopted", detail=detail)
 
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
         state = STATE_OF_STATUS[invoice["status"]]
@@ -207,7 +216,7 @@ class _Sweep:
             "stripe_customer_id": invoice["customer"],
             "currency": invoice["currency"],
             "calls": int(invoice["metadata"].get(CALLS, "0")),
-            "usage_cents": sum((Decimal(line.usage_cents) for line in usage), Decimal(0)),
+            "usage_cents": exact_sum(*(Decimal(line.usage_cents) for line in usage)),
             "total_cents": int(invoice["total"]),
             "carried_cents": 0,
             **line_sums(lines),
@@ -219,6 +228,23 @@ class _Sweep:
     async def _write(self, bill: Bill, action: str, detail: str | None = None, **values: Any) -> Bill:
         change = Change(bill, replace(bill, **values), action, detail)
         return (await asyncio.to_thread(self._session.apply, [change]))[0]
+
+
+def _unbilled(bill: Bill, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the bill's frozen usage has beyond the content of the invoice that is adopted."""
+    return {
+        "unbilled_calls": bill.calls + bill.unbilled_calls - content["calls"],
+        "unbilled_usage_cents": _frozen_cents(bill) - content["usage_cents"],
+    }
+
+
+def _usage_detail(bill: Bill, content: Mapping[str, Any]) -> str:
+    billed = plain(content["usage_cents"])
+    return f"Stripe billed {billed} cents of usage, frozen are {plain(_frozen_cents(bill))}"
+
+
+def _frozen_cents(bill: Bill) -> Decimal:
+    return exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
 
 
 def _standing(invoice: Invoice) -> dict[str, Any]:

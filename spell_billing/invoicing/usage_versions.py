@@ -35,7 +35,13 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
 
 
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
-    """Give earlier billed months' frozen versions, for late usage, and the months whose version is lost."""
+    """Give earlier billed months' frozen versions, for late usage, and the months whose version is lost.
+
+    None when a later month is billed already: its version tells what was late for earlier months, and what
+    came since is for the next month in the order of time. A difference is billed once.
+    """
+    if ledger.pinned_versions(since=month.next(), before=Month.parse("9998-12")):
+        return [], []
     found, missing = [], []
     for earlier, version in ledger.pinned_versions(since=month.plus(-LATE_USAGE_MONTHS), before=month):
         try:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.core.keys import MONTH, USER, billing_key
+from spell_billing.core.keys import MONTH, USER
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close, retrieve
@@ -29,31 +29,39 @@ async def void_bill(
         for_good: Do not bill the user again for this month.
 
     Returns:
-        The voided bill. Unless `for_good`, the next run bills the user again as a new generation.
+        The voided bill. Unless `for_good`, the next run bills the user again as a new generation. A bill that
+        waits for that run can still be voided for good.
 
     Raises:
         LedgerError: when there is nothing to void, it is paid, or another invoice of the bill stands.
         StripeAccountError: when Stripe does not answer or refuses.
     """
     bill = await _latest(session, user_id)
+    if for_good and bill.reason is Reason.VOIDED:
+        return await _record(session, bill, Reason.WRITTEN_OFF, why)
     if bill.state not in _VOIDABLE or bill.stripe_invoice_id is None:
         raise LedgerError(
             f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
             remedy="See `spell-billing explain` for what became of it.",
         )
     try:
-        await _void_at_stripe(session, gateway, bill, why)
+        request_id = await _void_at_stripe(session, gateway, bill, why)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
             remedy="Run the command again; it finds out what became of it.",
         ) from None
     reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED
+    return await _record(session, replace(bill, stripe_request_id=request_id), reason, why)
+
+
+async def _record(session: MonthSession, bill: Bill, reason: Reason, why: str) -> Bill:
     change = Change(bill, replace(bill, state=State.VOID, reason=reason, message=why), "voided", why)
     return (await asyncio.to_thread(session.apply, [change]))[0]
 
 
-async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> None:
+async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
+    """Make sure that the invoice does not stand; give the id of the request that voided it, if one was sent."""
     invoice_id = str(bill.stripe_invoice_id)
     invoice = await retrieve(gateway, invoice_id)
     if invoice is not None and invoice["status"] == "paid":
@@ -69,11 +77,18 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
             remedy="Void the wrong one at Stripe, then bill the month again with --verify.",
         )
     if invoice is None or invoice["status"] == "void":
-        return
+        return None
     # Written down first: a crash after Stripe's answer must not look as if a stranger had voided it.
     await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
-    key = f"{billing_key(bill.month, bill.user_id, bill.generation)}:void"
-    await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void", key=key)
+    try:
+        # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.
+        answer = await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void")
+    except StripeProblem:
+        invoice = await retrieve(gateway, invoice_id)
+        if invoice is not None and invoice["status"] != "void":
+            raise
+        return None
+    return answer.request_id
 
 
 async def _others(session: MonthSession, gateway: Gateway, bill: Bill) -> list[str]:

@@ -23,6 +23,10 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
 
 PAGE_ROWS = 2_000
+LISTED = (
+    *("user_id", "stripe_customer_id", "stripe_invoice_id", "state", "reason", "message", "calls"),
+    *("usage_cents", "total_cents", "currency", "description", "generation", "carried_cents", "finalized_at"),
+)
 DEFAULT_WAIT_SECONDS = 6 * 3600.0
 
 
@@ -146,6 +150,14 @@ class Ledger:
         while page := self._page(month, states, last_id):
             yield from page
             last_id = page[-1].id
+
+    def listing(self, month: Month) -> Iterator[dict[str, Any]]:
+        """Stream the columns of `LISTED` of the month's bills, in the order of their ids."""
+        columns = [invoices.c[name] for name in LISTED]
+        query = sa.select(*columns).where(invoices.c.month == str(month)).order_by(invoices.c.id)
+        with self._reader.connect() as connection:
+            for row in connection.execution_options(yield_per=PAGE_ROWS).execute(query):
+                yield dict(zip(LISTED, row, strict=True))
 
     def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
         """Give all generations of one user's bill, oldest first."""

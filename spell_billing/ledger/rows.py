@@ -19,7 +19,7 @@ from spell_billing.core.drafting import (
     load_lines,
 )
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import REMEDIES, Reason, State
+from spell_billing.core.outcomes import Reason, State, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,7 @@ class Bill:
     @property
     def why(self) -> str | None:
         """Why there is no invoice and what to do about it, in words; None when all is well."""
-        if self.reason is None:
-            return None
-        return f"{REMEDIES[self.reason]} ({self.message})" if self.message else REMEDIES[self.reason]
+        return words(self.reason, self.message) if self.reason else None
 
 
 @dataclass(frozen=True, slots=True)

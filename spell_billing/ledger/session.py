@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,13 +14,12 @@ from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.bulk import insert_bills
 from spell_billing.ledger.history import BillOf, History, read_history
 from spell_billing.ledger.queries import read_bills, read_month
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months
 from spell_billing.ledger.totals import drafted_usage, latest_generation
-
-_INSERT_ROWS = 5_000
 
 
 class MonthSession:
@@ -75,8 +73,11 @@ class MonthSession:
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
     def bills_to_redraft(self) -> list[Bill]:
-        """Give the latest bills that no invoice belongs to, and those voided to be billed again."""
-        unsent = [State.FAILED.value, State.HELD.value, State.SKIPPED.value]
+        """Give the latest bills that failed or are held, and those voided to be billed again.
+
+        A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
+        """
+        unsent = [State.FAILED.value, State.HELD.value]
         query = sa.select(invoices).where(
             latest_generation(self.month),
             sa.or_(
@@ -120,10 +121,7 @@ class MonthSession:
                 new_bill_values(self.month, draft, generation=1, run_id=self.actor.run_id, now=now)
                 for draft in drafts
             )
-            users = 0
-            while batch := list(islice(rows, _INSERT_ROWS)):
-                self._connection.execute(invoices.insert(), batch)
-                users += len(batch)
+            users = insert_bills(self._connection, rows)
             self._connection.execute(
                 months.insert().values(
                     month=month,

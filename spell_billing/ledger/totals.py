@@ -81,13 +81,30 @@ def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decim
 
     Usage that an adopted invoice left out counts: it is owed to a later invoice.
     """
-    query = sa.select(
-        invoices.c.calls, invoices.c.unbilled_calls, invoices.c.usage_cents, invoices.c.unbilled_usage_cents
-    ).where(latest_generation(month))
-    users = calls = 0
-    usage_cents = Decimal(0)
-    for row in connection.execute(query):
-        users += 1
-        calls += row.calls + row.unbilled_calls
-        usage_cents = exact_sum(usage_cents, row.usage_cents, row.unbilled_usage_cents)
-    return users, calls, usage_cents
+    latest = latest_generation(month)
+    users, calls = connection.execute(
+        sa.select(sa.func.count(), sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls)).where(latest)
+    ).one()
+    amounts = (
+        amount
+        for column in (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
+        for amount in _sums(connection, column, latest)
+    )
+    return users, int(calls or 0), exact_sum(*amounts)
+
+
+def _sums(
+    connection: Connection, column: sa.Column[Decimal], condition: sa.ColumnElement[bool]
+) -> list[Decimal]:
+    """Sum an exact column: in the database where that is exact, else whole cents there and fractions here."""
+    if connection.dialect.name == "postgresql":
+        total: Decimal | None = connection.scalar(sa.select(sa.func.sum(column)).where(condition))
+        return [total or Decimal(0)]
+    text = sa.cast(column, sa.String)
+    # Texts of up to 15 digits: SQLite's sum of integers is exact, and refuses to overflow.
+    whole = sa.and_(text.not_like("%.%"), sa.func.length(text) <= 15)  # noqa: PLR2004 - said above
+    summed: int | None = connection.scalar(
+        sa.select(sa.func.sum(sa.cast(text, sa.BigInteger))).where(condition, whole)
+    )
+    others = connection.execute(sa.select(column).where(condition, ~whole)).scalars()
+    return [Decimal(summed or 0), *others]
