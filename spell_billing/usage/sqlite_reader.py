@@ -30,7 +30,8 @@ def main() -> None:
             _run(connection, statement, pa.BufferOutputStream())
         for line in sys.stdin:
             _run(connection, json.loads(line), sink)
-            sink.flush()
+            # Arrow's own flush stops short of Python's buffer.
+            sys.stdout.buffer.flush()
 
 
 def _run(connection: AdbcConnection, query: str, sink: pa.NativeFile) -> None:

@@ -1,0 +1,145 @@
+"""Fixtures of the command line: a shop with usage and a Stripe double, and the commands as processes."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from spell_billing.databases import create_engine_for, parse_database_url
+from spell_billing.stripe_double import StripeDouble
+
+SECRETS = {
+    "STRIPE_API_KEY": "sk_test_Vertraulich51",
+    "STRIPE_WEBHOOK_SECRET": "whsec_Vertraulich52",
+    "ADMIN_SECRET": "admin-Vertraulich53",
+}
+PASSWORD = "Vertraulich54"
+"""Of the database; the test server trusts everybody, so that any password is right."""
+CONFIDENTIAL = "Vertraulich"
+
+
+@dataclass
+class Shop:
+    """A platform's database, a home of its own, a Stripe double, and the commands that work on them."""
+
+    home: Path
+    url: str
+    double: StripeDouble
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Everything a command knows: nothing of the caller's settings."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "SPELL_BILLING_HOME": str(self.home),
+            "DATABASE_URL": self.url,
+            "STRIPE_API_BASE": self.double.base_url,
+            **SECRETS,
+            **self.extra,
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "spell_billing", *arguments]
+
+    def run(self, *arguments: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
+        """Run a command with changed settings (None: unset); nothing secret may appear, nor a traceback."""
+        environment = {**self.environment, **changes}
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.home,
+            env={name: value for name, value in environment.items() if value is not None},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert CONFIDENTIAL not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def execute(self, statement: str, rows: Sequence[dict[str, Any]] = ()) -> None:
+        engine = create_engine_for(parse_database_url(self.url, setting="DATABASE_URL"))
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement), list(rows) or None)
+        engine.dispose()
+
+    def open(self) -> None:
+        """Make the platform's tables."""
+        text = "timestamptz" if self.url.startswith("postgres") else "TEXT"
+        self.execute(
+            "CREATE TABLE usage_counters (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL, "
+            f"cost_cents INTEGER NOT NULL, created_at {text} NOT NULL)"
+        )
+        self.execute(
+            "CREATE TABLE billing_accounts (user_id TEXT PRIMARY KEY, stripe_customer_id TEXT, currency TEXT)"
+        )
+
+    def calls(self, month: str, *rows: tuple[str, int]) -> None:
+        self.execute(
+            "INSERT INTO usage_counters SELECT coalesce(max(id), 0) + 1, :user, :cost, "
+            f"'{month}-15 12:00:00+00:00' FROM usage_counters",
+            [{"user": user, "cost": cost} for user, cost in rows],
+        )
+
+    def accounts(self, *users: str) -> None:
+        """Give users an account, and a customer `cus_<user>` at Stripe."""
+        self.execute(
+            "INSERT INTO billing_accounts VALUES (:user, :customer, 'usd')",
+            [{"user": user, "customer": f"cus_{user}"} for user in users],
+        )
+        for user in users:
+            self.double.add_customer(f"cus_{user}")
+
+
+@pytest.fixture(scope="session")
+def confidential() -> str:
+    """Give the text that every secret of a shop holds."""
+    return CONFIDENTIAL
+
+
+@pytest.fixture(scope="module")
+def make_shop(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Shop]]:
+    """Give `make_shop("sqlite" or "postgresql")`: a shop of its own, with empty tables."""
+    started, databases = [], []
+
+    def make(kind: str) -> Shop:
+        home = tmp_path_factory.mktemp("shop")
+        url = f"sqlite:///{home / 'shop.db'}"
+        if kind == "postgresql":
+            server = request.getfixturevalue("postgres_server")
+            name = f"shop_{uuid.uuid4().hex}"
+            with psycopg.connect(server, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+            databases.append((server, name))
+            place = sa.make_url(server).set(database=name, password=PASSWORD)
+            url = place.render_as_string(hide_password=False)
+        running = StripeDouble().running()
+        shop = Shop(home, url, running.__enter__())
+        started.append(running)
+        shop.open()
+        return shop
+
+    yield make
+    for running in started:
+        running.__exit__(None, None, None)
+    for server, name in databases:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

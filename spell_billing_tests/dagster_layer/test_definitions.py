@@ -1,0 +1,184 @@
+"""What Dagster loads: four assets, one job, one schedule, and resources that can be exchanged."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from spell_billing import definitions
+from spell_billing.assets.invoice_drafts import invoice_drafts
+from spell_billing.assets.raw_usage import raw_usage
+from spell_billing.assets.stripe_invoices import stripe_invoices
+from spell_billing.assets.user_usage import user_usage
+from spell_billing.build import build_defs
+from spell_billing.resources import StripeResource
+
+ASSETS = (raw_usage, user_usage, invoice_drafts, stripe_invoices)
+
+
+def schedule(defs: dg.Definitions) -> dg.ScheduleDefinition:
+    return defs.resolve_schedule_def("monthly_billing_schedule")
+
+
+def tick(moment: str) -> dg.ScheduleEvaluationContext:
+    return dg.build_schedule_context(
+        scheduled_execution_time=datetime.fromisoformat(moment).replace(tzinfo=UTC),
+        repository_def=definitions.defs.get_repository_def(),
+    )
+
+
+def test_the_definitions_load_in_a_fresh_interpreter_without_a_warning() -> None:
+    code = (
+        "from spell_billing.definitions import defs\n"
+        "import dagster as dg\n"
+        "dg.Definitions.validate_loadable(defs)\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere"}
+
+    loaded = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, "", "")
+
+
+def test_the_four_assets_follow_one_another() -> None:
+    graph = definitions.defs.resolve_asset_graph()
+
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        "raw_usage",
+        "user_usage",
+        "invoice_drafts",
+        "stripe_invoices",
+    }
+    parents = [{key.to_user_string() for key in graph.get(asset.key).parent_keys} for asset in ASSETS]
+    assert parents == [set(), {"raw_usage"}, {"user_usage"}, {"invoice_drafts"}]
+
+
+@pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.key.to_user_string())
+def test_every_asset_says_whose_it_is_and_what_it_holds(asset: dg.AssetsDefinition) -> None:
+    (spec,) = asset.specs
+
+    assert spec.owners == ["team:billing"]
+    assert spec.kinds
+    assert spec.tags["spell_billing/step"]
+    assert spec.group_name == "monthly_billing"
+    assert spec.code_version
+    assert spec.description
+    schema = spec.metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    assert all(column.description for column in schema.columns)
+
+
+def test_only_the_last_asset_has_effects_at_stripe() -> None:
+    marked = [asset.key.to_user_string() for asset in ASSETS if "stripe" in next(iter(asset.specs)).kinds]
+
+    assert marked == ["stripe_invoices"]
+
+
+@pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.key.to_user_string())
+def test_every_asset_has_a_partition_a_month_in_utc_from_the_first_month(asset: dg.AssetsDefinition) -> None:
+    partitions = asset.partitions_def
+
+    assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
+    assert partitions.timezone == "UTC"
+    keys = partitions.get_partition_keys(current_time=datetime(2024, 4, 1, tzinfo=UTC))
+    assert keys == ["2024-01-01", "2024-02-01", "2024-03-01"]
+
+
+def test_the_invoice_asset_leaves_backfills_to_one_run_a_month() -> None:
+    assert stripe_invoices.backfill_policy is None
+
+
+def test_the_one_job_runs_all_of_it_in_one_process() -> None:
+    repository = definitions.defs.get_repository_def()
+    job = definitions.defs.resolve_job_def("monthly_billing")
+
+    assert [name for name in repository.job_names if not name.startswith("__")] == ["monthly_billing"]
+    assert job.executor_def.name == "in_process"
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {
+        asset.key.to_user_string() for asset in ASSETS
+    }
+    assert {check.name for check in job.asset_layer.asset_graph.asset_check_keys} >= {
+        "no_bad_rows",
+        "frozen_equals_source",
+        "user_usage_equals_raw_usage",
+        "drafts_equal_user_usage",
+    }
+
+
+def test_a_run_that_hangs_ends_and_a_failed_step_is_not_run_again_by_itself() -> None:
+    tags = definitions.defs.resolve_job_def("monthly_billing").tags
+
+    assert int(tags["dagster/max_runtime"]) == 12 * 3600
+    assert tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+def test_the_schedule_ticks_on_the_first_of_the_month_at_midnight_utc() -> None:
+    found = schedule(definitions.defs)
+
+    assert (found.cron_schedule, found.execution_timezone) == ("0 0 1 * *", "UTC")
+    assert found.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("moment", "partition"),
+    [("2026-11-01", "2026-10-01"), ("2024-02-01", "2024-01-01"), ("2025-01-01", "2024-12-01")],
+)
+def test_a_tick_asks_for_the_month_that_has_just_closed(moment: str, partition: str) -> None:
+    evaluated = schedule(definitions.defs).evaluate_tick(tick(moment))
+
+    assert evaluated.run_requests is not None
+    (request,) = evaluated.run_requests
+    assert request.partition_key == partition
+    assert request.run_key == partition.removesuffix("-01")
+    assert request.tags["dagster/partition"] == partition
+
+
+def test_before_the_first_month_a_tick_skips_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = schedule(definitions.defs).evaluate_tick(tick("2024-01-01"))
+    monkeypatch.setenv("SPELL_BILLING_FIRST_MONTH", "2026-10")
+    later = schedule(definitions.defs).evaluate_tick(tick("2026-10-01"))
+
+    assert not default.run_requests
+    assert default.skip_message == "2023-12 precedes the first billed month, 2024-01"
+    assert not later.run_requests
+    assert later.skip_message == "2026-09 precedes the first billed month, 2026-10"
+
+
+def test_build_defs_gives_fresh_definitions_with_the_resources_exchanged() -> None:
+    ours = StripeResource(api_key="sk_test_ours")
+
+    first, second = build_defs(resource_overrides={"stripe": ours}), build_defs()
+
+    assert first is not second
+    assert first.resources is not None
+    assert second.resources is not None
+    assert first.resources["stripe"] is ours
+    assert second.resources["stripe"] is not ours
+    assert set(first.resources) == set(second.resources) == {"ledger", "usage", "stripe"}
+
+
+def test_build_defs_refuses_a_resource_that_no_asset_uses() -> None:
+    with pytest.raises(ValueError, match="no such resource: strip; there are ledger, usage, stripe"):
+        build_defs(resource_overrides={"strip": StripeResource()})
+
+
+def test_materialize_takes_the_resources_given(platform: Any) -> None:
+    platform.accounts("user-0001")
+    platform.calls("2025-03", ("user-0001", 100))
+
+    result = dg.materialize(
+        list(ASSETS), partition_key="2025-03-01", resources=platform.resources(), raise_on_error=False
+    )
+
+    assert result.success
+    assert [invoice.total_cents for invoice in platform.invoices()] == [100]
