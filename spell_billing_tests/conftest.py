@@ -17,6 +17,16 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+# A newcomer's environment: output is buffered, and no setting of the developer's leaks in.
+for _name in (
+    "PYTHONUNBUFFERED",
+    "SPELL_BILLING_FIRST_MONTH",
+    "DATABASE_URL",
+    "USAGE_DATABASE_URL",
+    "DAGSTER_HOME",
+):
+    os.environ.pop(_name, None)
+
 settings.register_profile(
     "spell_billing",
     deadline=None,

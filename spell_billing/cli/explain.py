@@ -32,6 +32,8 @@ def command(month: Month, user_id: str, *, as_json: bool) -> None:
 def _tell(story: dict[str, Any]) -> None:
     click.echo(story["answer"])
     usage = story["usage"]
+    if usage["version"] is None:
+        return
     click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
     for day in usage["days"]:
         click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")

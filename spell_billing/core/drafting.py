@@ -28,6 +28,8 @@ MAX_LINES = 250
 
 USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
 LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
+UNBILLED = "unbilled"
+"""A line without amount, in the ledger only: late usage that an adopted invoice holds more or less of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ VOIDED = "spell_voided"
 _LONGEST_USER_ID = 150
 """Keeps keys far below Stripe's 255 characters for an idempotency key, suffixes included."""
 
-_LONGEST_METADATA = 500
+LONGEST_METADATA = 500
+"""Characters of a metadata value at Stripe."""
 _HASHED = "sha256-"
 
 
@@ -46,7 +47,7 @@ def invoice_metadata(
     return {
         KEY: billing_key(month, user_id, generation),
         MONTH: month,
-        USER: user_id[:_LONGEST_METADATA],
+        USER: user_id[:LONGEST_METADATA],
         GENERATION: str(generation),
         HASH: lines_hash,
         CALLS: str(calls),

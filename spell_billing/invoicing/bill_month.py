@@ -26,11 +26,14 @@ async def bill_month(
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
+    A month that is not recorded as billed is swept even when no bill is left to drive: the run before may
+    have died before it had deleted a draft that no bill uses.
+
     Args:
         session: Holds the month's lock.
         gateway: To Stripe.
         report: Told of every user.
-        verify: Sweep even when no bill is left to drive.
+        verify: Sweep even when the month is finished.
 
     Raises:
         StripeAccountError: nobody can be billed; rows stay as they are.
@@ -38,7 +41,7 @@ async def bill_month(
     """
     outcome = Outcome()
     await asyncio.to_thread(session.start_billing)
-    if not verify and not await asyncio.to_thread(session.page, TO_DRIVE, after_id=0, limit=1):
+    if not verify and await asyncio.to_thread(_is_finished, session):
         outcome.sent_nothing = True
         return outcome
     try:
@@ -53,6 +56,12 @@ async def bill_month(
         await _drive_all(session, gateway, commits, report, outcome)
     outcome.requests, outcome.limited = dict(gateway.sent), gateway.limited
     return outcome
+
+
+def _is_finished(session: MonthSession) -> bool:
+    record = session.record()
+    billed = record is not None and record.billed_at is not None
+    return billed and not session.page(TO_DRIVE, after_id=0, limit=1)
 
 
 async def _drive_all(

@@ -2,6 +2,10 @@
 
 Finalize is the commit point: it succeeds once per invoice id. The idempotency key never changes while an
 outcome is unknown; only after Stripe was asked does a bill get its next request attempt.
+
+Keys are tried from the first on. One is passed over for what Stripe has stored under it (a failure, other
+content, a draft that is gone), never for what one ledger alone knows: two ledgers at one account
+meet at the same key and get the same draft.
 """
 
 from dataclasses import replace
@@ -27,6 +31,9 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 _BUILDS = 2
 """A draft that does not show the ledger's lines is deleted and built anew, once in a run."""
+
+_FRESH_FAILURES = 3
+"""So often a step gets another key because Stripe stored a failure in this run; older ones do not count."""
 
 
 class Unfinished(Exception):  # noqa: N818 - not an error: the next run asks Stripe
@@ -54,22 +61,28 @@ class Drive:
             StripeAccountError: nobody can be billed.
         """
         try:
+            return await self._drive()
+        except StripeProblem as problem:
+            if problem.kind is Kind.KEY_CONFLICT:
+                raise Unfinished(f"{Reason.CONFLICTING_REQUEST}: {problem.message}") from None
+            raise Unfinished(problem.message) from None
+
+    async def _drive(self) -> Bill:
+        try:
             for _ in range(_BUILDS):
                 await self._build()
                 if self.bill.state is not State.PLANNED:
                     return self.bill
             return await self._fail(Reason.LINES_DIFFER, self.bill.message)
         except StripeProblem as problem:
-            if problem.kind in {Kind.PERMANENT, Kind.MISSING}:
-                return await self._fail(problem.reason, problem.message, problem.request_id)
-            if problem.kind is Kind.KEY_CONFLICT:
-                raise Unfinished(f"{Reason.CONFLICTING_REQUEST}: {problem.message}") from None
-            raise Unfinished(problem.message) from None
+            if problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
+                raise
+            return await self._fail(problem.reason, problem.message, problem.request_id)
 
     async def _build(self) -> None:
         """Go from planned or drafted to an outcome; still planned means: build anew."""
-        if self.bill.state is State.PLANNED and not await self._create():
-            return
+        if self.bill.state is State.PLANNED:
+            await self._create()
         invoice = await self._stands()
         if invoice is not None and invoice["status"] == "draft":
             invoice = await self._fill(invoice)
@@ -78,34 +91,41 @@ class Drive:
         if invoice is not None:
             await self._settle(invoice)
 
-    async def _create(self) -> bool:
-        """Make sure that there is a draft and that the ledger knows its id; False: the key is used up."""
+    async def _create(self) -> None:
+        """Make sure that there is a draft and that the ledger knows its id."""
         if self.bill.request_attempt > 1 and await self._adopt_existing():
-            return True
-        try:
-            answer = await self._send_create()
-        except StripeProblem as problem:
-            if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
-                raise
-            if await self._adopt_existing():
-                return True
-            if problem.kind is not Kind.STUCK:
-                raise
-            await self._next_attempt("the key replays a stored failure")
-            answer = await self._send_create()
-        # A replayed body is as old as its key: the draft may be finalized or deleted by now.
-        self._current = (
-            await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
-        )
-        if self._current is None:
-            await self._next_attempt("the key replays a draft that was deleted")
-            return False
-        await self._record_draft(self._current, answer.request_id)
-        return True
+            return
+        number, fresh_failures = 1, 0
+        while True:
+            try:
+                answer = await self._send_create(number)
+            except StripeProblem as problem:
+                if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
+                    raise
+                if await self._adopt_existing():
+                    return
+                fresh_failures += problem.fresh
+                if problem.kind is Kind.TRANSIENT or fresh_failures > _FRESH_FAILURES:
+                    raise
+                why = problem.message
+            else:
+                current = await self._as_it_is(answer)
+                if current is not None:
+                    self._current = current
+                    await self._record_draft(current, answer.request_id)
+                    return
+                if await self._adopt_existing():
+                    return
+                why = "it replays a draft that was deleted"
+            number += 1
+            await self._store_attempt(number, f"the key is used up: {why}")
 
     async def _stands(self) -> Invoice | None:
         """Give the invoice that the ledger's row names; park the bill when it is gone."""
         current = self._current if self._current is not None else await self._retrieve()
+        # Another ledger at this account may have built it anew.
+        if current is None and await self._adopt_existing():
+            current = self._current
         self._current = None
         if current is None:
             await self._park(Reason.DELETED_AT_STRIPE)
@@ -122,7 +142,15 @@ class Drive:
         wrong = requests.difference(self.bill, invoice, lines)
         if wrong is None:
             return invoice
-        await self._next_attempt(f"the draft shows {wrong}")
+        why = f"the draft shows {wrong}"
+        after = replace(
+            self.bill,
+            state=State.PLANNED,
+            stripe_invoice_id=None,
+            request_attempt=self.bill.request_attempt + 1,
+            message=why,
+        )
+        await self._write(after, "next_attempt", why)
         await delete_draft(self._gateway, invoice["id"])
         return None
 
@@ -136,26 +164,37 @@ class Drive:
     async def _step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice | None:
         """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
 
+        A key that replays a failure is passed over for the next one of the same draft, from the first on:
+        whoever works on this draft sends the same keys, so the step happens once.
+
         Returns:
             The invoice as it stands, or None when the bill is parked because the draft is gone.
         """
-        try:
-            return await self._send_step(endpoint, parameters)
-        except StripeProblem as problem:
-            if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
-                raise
-            current = await self._retrieve()
-            if current is None:
-                await self._park(Reason.DELETED_AT_STRIPE)
-                return None
-            done = bool(current["lines"]["data"]) if endpoint == requests.ADD_LINES else False
-            if current["status"] != "draft" or done:
-                return current
-            if problem.kind is not Kind.STUCK:
-                raise
-        after = replace(self.bill, request_attempt=self.bill.request_attempt + 1)
-        await self._write(after, "next_attempt", "the key replays a stored failure")
-        return await self._send_step(endpoint, parameters)
+        number, fresh_failures = 1, 0
+        while True:
+            try:
+                answer = await self._send_step(endpoint, parameters, number)
+            except StripeProblem as problem:
+                if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
+                    raise
+                current = await self._retrieve()
+                if current is None or _done(endpoint, current):
+                    return await self._or_its_successor(current)
+                fresh_failures += problem.fresh
+                if problem.kind is not Kind.STUCK or fresh_failures > _FRESH_FAILURES:
+                    raise
+                number += 1
+                await self._store_attempt(number, f"the key is used up: {problem.message}")
+            else:
+                return await self._or_its_successor(await self._as_it_is(answer))
+
+    async def _or_its_successor(self, current: Invoice | None) -> Invoice | None:
+        """Give what stands in the place of a draft that is gone; a new draft is left to the next run."""
+        if current is None:
+            current = await self._stands()
+            if current is not None and current["status"] == "draft":
+                raise Unfinished(f"the draft was replaced by {current['id']}")
+        return current
 
     async def _settle(self, invoice: Invoice) -> None:
         """Record what became of the invoice that Stripe no longer has as a draft."""
@@ -190,18 +229,22 @@ class Drive:
         await self._record_draft(ours[0], None)
         return True
 
-    async def _send_create(self) -> Answer:
-        key = requests.key_for(self.bill, "create")
+    async def _as_it_is(self, answer: Answer) -> Invoice | None:
+        """Give the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
+        return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
+
+    async def _send_create(self, number: int) -> Answer:
+        key = requests.create_key(self.bill, number)
         parameters = requests.create_parameters(self.bill)
         return await self._gateway.send(requests.CREATE, "post", "/v1/invoices", parameters, key=key)
 
-    async def _send_step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice:
+    async def _send_step(self, endpoint: str, parameters: dict[str, Any], number: int) -> Answer:
         path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
-        key = requests.key_for(self.bill, "lines" if endpoint == requests.ADD_LINES else "finalize")
+        key = requests.step_key(self.bill, "lines" if endpoint == requests.ADD_LINES else "finalize", number)
         answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
         if endpoint == requests.FINALIZE:
             self._finalizing_request = answer.request_id
-        return answer.object
+        return answer
 
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
         after = replace(
@@ -212,32 +255,24 @@ class Drive:
         )
         await self._write(after, "draft_created")
 
-    async def _next_attempt(self, why: str) -> None:
-        """Take a new request key, durably: Stripe was asked, and the present one leads nowhere."""
-        after = replace(
-            self.bill,
-            state=State.PLANNED,
-            stripe_invoice_id=None,
-            request_attempt=self.bill.request_attempt + 1,
-            message=why,
-        )
-        await self._write(after, "next_attempt", why)
+    async def _store_attempt(self, number: int, why: str) -> None:
+        """Make the number of a key durable before the key is used for the first time."""
+        if number > self.bill.request_attempt:
+            await self._write(replace(self.bill, request_attempt=number, message=why), "next_attempt", why)
 
     async def _fail(self, reason: Reason, message: str | None, request_id: str | None = None) -> Bill:
-        """Record why this user cannot be billed, and leave no draft behind. A later run uses a new key."""
+        """Record why this user cannot be billed, and leave no draft behind."""
         draft_id = self.bill.stripe_invoice_id
+        if draft_id is not None:
+            # Failed only once the draft is gone: nothing looks for the drafts of a failed bill.
+            refused = replace(self.bill, state=State.PLANNED, stripe_invoice_id=None, message=message)
+            await self._write(refused, "draft_refused", message)
+            if not await delete_draft(self._gateway, draft_id):
+                raise Unfinished(f"{draft_id} was finalized by another process")
         after = replace(
-            self.bill,
-            state=State.FAILED,
-            reason=reason,
-            message=message,
-            stripe_invoice_id=None,
-            stripe_request_id=request_id,
-            request_attempt=self.bill.request_attempt + 1,
+            self.bill, state=State.FAILED, reason=reason, message=message, stripe_request_id=request_id
         )
         await self._write(after, "failed", message)
-        if draft_id is not None:
-            await delete_draft(self._gateway, draft_id)
         return self.bill
 
     async def _park(self, reason: Reason, message: str | None = None) -> None:
@@ -254,3 +289,7 @@ class Drive:
 
     async def _retrieve(self) -> Invoice | None:
         return await retrieve(self._gateway, str(self.bill.stripe_invoice_id))
+
+
+def _done(endpoint: str, invoice: Invoice) -> bool:
+    return invoice["status"] != "draft" or (endpoint == requests.ADD_LINES and bool(invoice["lines"]["data"]))

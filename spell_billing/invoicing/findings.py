@@ -29,7 +29,10 @@ class Kind(StrEnum):
 
 _REMEDIES = {
     Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
-    Kind.LINES_DO_NOT_ADD_UP: "The bill's lines are not its usage and total. Restore the ledger.",
+    Kind.LINES_DO_NOT_ADD_UP: (
+        "The bill's lines are not its usage and total. Restore the ledger; void an invoice that no usage "
+        "stands behind."
+    ),
     Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
     Kind.MISSING_AT_STRIPE: (
         "The ledger holds an invoice that Stripe does not have. Check that STRIPE_API_KEY belongs to the "

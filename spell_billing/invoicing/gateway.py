@@ -97,6 +97,7 @@ class Gateway:
                     if unknown >= self._patience.tries:
                         raise
                 else:
+                    problem.fresh = unknown > 0
                     raise
                 await self._sleep(self._pause_seconds(unknown + limited))
             else:

@@ -41,9 +41,29 @@ def finalize_parameters() -> dict[str, Any]:
     return {"auto_advance": True}
 
 
-def key_for(bill: Bill, step: str) -> str:
-    """Give the Idempotency-Key of a step (`create`, `lines`, `finalize`) of the bill's present attempt."""
-    return idempotency_key(bill.month, bill.user_id, bill.generation, step, bill.request_attempt)
+def create_key(bill: Bill, number: int) -> str:
+    """Give the Idempotency-Key that creates the bill's draft.
+
+    Args:
+        bill: Whose draft.
+        number: From 1; the next one when the one before leads nowhere. At most the bill's `request_attempt`.
+    """
+    return idempotency_key(bill.month, bill.user_id, bill.generation, "create", number)
+
+
+def step_key(bill: Bill, step: str, number: int) -> str:
+    """Give the Idempotency-Key of a step on the bill's draft (`lines` or `finalize`).
+
+    It names the draft instead of the bill's attempt. Two ledgers can work on one draft with different
+    attempts; with two keys its lines would be added twice.
+
+    Args:
+        bill: Drafted, so that it has an invoice id.
+        step: `lines` or `finalize`.
+        number: From 1; the next one when Stripe replays a failure for the one before.
+    """
+    named = f"{step}:{bill.stripe_invoice_id}"
+    return idempotency_key(bill.month, bill.user_id, bill.generation, named, number)
 
 
 def billing_key_of(bill: Bill) -> str:

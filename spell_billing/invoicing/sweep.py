@@ -5,26 +5,24 @@ only to delete drafts of ours that no bill in the ledger can use.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from spell_billing.core.drafting import USAGE, Line, dump_lines
-from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, billing_key
-from spell_billing.core.money import exact_sum, plain
-from spell_billing.core.month import Month
+from spell_billing.core.keys import GENERATION, HASH, KEY, MONTH, USER, billing_key
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
+from spell_billing.invoicing.adoption import adopted_content, adoption_detail, standing
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
     STATE_OF_STATUS,
     all_lines,
     created_since_close,
     delete_draft,
-    finalized_at,
+    retrieve,
 )
 from spell_billing.invoicing.outcome import SweepResult
-from spell_billing.ledger.rows import Bill, Change, line_sums
+from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
 
@@ -53,6 +51,7 @@ class _Sweep:
         self._void: list[Invoice] = []
         self._twice: dict[Bill, list[Invoice]] = {}
         self._parked: set[Bill] = set()
+        self._rivals: list[Invoice] = []
         # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
         self._useless_drafts: list[str] = []
         self.result = SweepResult()
@@ -71,18 +70,20 @@ class _Sweep:
 
     async def finish(self) -> None:
         """Delete drafts nobody can use, and decide what only the whole list tells."""
+        for invoice in self._rivals:
+            await self._choose_draft(invoice)
         for invoice_id in self._useless_drafts:
             await self._delete(invoice_id)
-        for bill, standing in self._twice.items():
+        for bill, twins in self._twice.items():
             # Parked by an earlier sweep, and a person has voided all but one since.
-            if len(standing) == 1 and bill not in self._parked:
-                await self._adopt(standing[0], bill)
+            if len(twins) == 1 and bill not in self._parked:
+                await self._adopt(twins[0], bill)
         for invoice in self._void:
             await self._voided(invoice)
         for bill in await asyncio.to_thread(self._session.superseded):
-            await self._write(bill, "superseded", state=State.VOID, reason=Reason.VOIDED)
             if bill.state is State.DRAFTED:
                 await self._delete(str(bill.stripe_invoice_id))
+            await self._write(bill, "superseded", state=State.VOID, reason=Reason.VOIDED)
 
     async def _sort(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Sort one invoice; gives the bill where it was changed."""
@@ -91,8 +92,8 @@ class _Sweep:
         if invoice["status"] == "void":
             self._void.append(invoice)
         elif bill is None:
-            await self._adopt_unknown(invoice)
-        elif bill.state in UNSENT or bill.state is State.DRAFTED:
+            return await self._adopt_unknown(invoice)
+        elif bill.state in UNSENT | {State.DRAFTED} or bill.reason is Reason.DELETED_AT_STRIPE:
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
             self._twice.setdefault(bill, []).append(invoice)
@@ -108,6 +109,9 @@ class _Sweep:
         invoice_id, lines_hash = invoice["id"], invoice["metadata"].get(HASH)
         if bill is not None and bill.stripe_invoice_id == invoice_id and bill.state is State.DRAFTED:
             return None
+        if bill is not None and bill.state is State.DRAFTED and bill.lines_hash == lines_hash:
+            self._rivals.append(invoice)
+            return None
         if bill is not None and bill.state is State.PLANNED:
             if bill.lines_hash == lines_hash:
                 self.result.drafts_taken_up += 1
@@ -122,17 +126,31 @@ class _Sweep:
         self._useless_drafts.append(invoice_id)
         return bill
 
+    async def _choose_draft(self, invoice: Invoice) -> None:
+        """Of two drafts with the bill's lines keep the older, as every ledger at this account does."""
+        bill = await self._bill_of(invoice)
+        if bill is None or bill.state is not State.DRAFTED:
+            self._useless_drafts.append(invoice["id"])
+            return
+        own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
+        if own is not None and _age(own) <= _age(invoice):
+            self._useless_drafts.append(invoice["id"])
+            return
+        self.result.drafts_taken_up += 1
+        await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
+        if own is not None:
+            self._useless_drafts.append(own["id"])
+
     async def _adopt(self, invoice: Invoice, bill: Bill) -> Bill:
         """Take over a finalized invoice: what Stripe has is what was billed."""
         other_draft = bill.stripe_invoice_id if bill.stripe_invoice_id != invoice["id"] else None
         content: dict[str, Any] = {}
         detail = None
         if invoice["metadata"].get(HASH) != bill.lines_hash or invoice["total"] != bill.total_cents:
-            content = await self._content(invoice)
-            content |= _unbilled(bill, content)
-            detail = _usage_detail(bill, content)
+            content = await self._content(invoice, bill)
+            detail = adoption_detail(bill, content)
         self.result.adopted += 1
-        adopted = await self._write(bill, "adopted", detail, **_standing(invoice), **content)
+        adopted = await self._write(bill, "adopted", detail, **standing(invoice), **content)
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
         return adopted
@@ -142,7 +160,7 @@ class _Sweep:
         if await delete_draft(self._gateway, invoice_id):
             self.result.drafts_deleted += 1
 
-    async def _adopt_unknown(self, invoice: Invoice) -> None:
+    async def _adopt_unknown(self, invoice: Invoice) -> Bill | None:
         metadata = invoice["metadata"]
         user_id, generation = metadata.get(USER, ""), metadata.get(GENERATION, "")
         known = generation.isdecimal() and metadata.get(KEY) == billing_key(
@@ -150,33 +168,31 @@ class _Sweep:
         )
         if not known:
             self.result.unknown.append(invoice["id"])
-            return
-        bills = await asyncio.to_thread(self._session.bills_of_users, [user_id])
+            return None
+        # An earlier generation holds the user's frozen usage where a lost ledger had voided it.
+        bills = await self._bills_of_user(invoice)
         latest = max(bills, key=lambda bill: bill.generation, default=None)
+        frozen = latest if latest is not None and latest.generation < int(generation) else None
         values = {
             "month": str(self._session.month),
             "user_id": user_id,
             "generation": int(generation),
-            "plan_id": None,
-            "included_cents": 0,
-            "unbilled_calls": 0,
-            "unbilled_usage_cents": Decimal(0),
+            "plan_id": frozen.plan_id if frozen else None,
+            "included_cents": frozen.included_cents if frozen else 0,
             "stripe_request_id": None,
             "request_attempt": 1,
-            **await self._content(invoice),
-            **_standing(invoice),
+            **await self._content(invoice, frozen),
+            **standing(invoice),
         }
-        if latest is not None and latest.generation < int(generation):
-            # A lost ledger had voided the earlier generation: this one holds the user's frozen usage.
-            values |= {"plan_id": latest.plan_id, "included_cents": latest.included_cents}
-            values |= _unbilled(latest, values)
-            detail = _usage_detail(latest, values)
-            self.result.adopted += 1
-        else:
+        if frozen is None:
             detail = "found at Stripe; the ledger has no usage for it"
             values |= {"calls": 0, "usage_cents": Decimal(0), "message": detail}
             self.result.unknown.append(invoice["id"])
+        else:
+            detail = adoption_detail(frozen, values)
+            self.result.adopted += 1
         await asyncio.to_thread(self._session.insert, values, action="adopted", detail=detail)
+        return await self._bill_of(invoice)
 
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
         state = STATE_OF_STATUS[invoice["status"]]
@@ -186,13 +202,14 @@ class _Sweep:
 
     async def _voided(self, invoice: Invoice) -> None:
         """Park a bill whose invoice a person voided, unless a later generation took its place."""
-        key = invoice["metadata"].get(KEY)
-        bills = await asyncio.to_thread(self._session.bills_of_users, {invoice["metadata"].get(USER, "")})
-        bill = next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
+        bills = await self._bills_of_user(invoice)
+        bill = _named(invoice, bills)
         if bill is None or bill.state in {State.VOID, State.PARKED}:
             return
         if bill.stripe_invoice_id not in {None, invoice["id"]}:
-            return
+            if bill.state is not State.DRAFTED:
+                return
+            await self._delete(str(bill.stripe_invoice_id))
         newer = any(b.user_id == bill.user_id and b.generation > bill.generation for b in bills)
         if newer:
             await self._write(
@@ -209,61 +226,27 @@ class _Sweep:
         self._parked.add(parked)
         return parked
 
-    async def _content(self, invoice: Invoice) -> dict[str, Any]:
-        lines = [_line(line, self._session.month) for line in await all_lines(self._gateway, invoice)]
-        usage = [line for line in lines if line.kind == USAGE]
-        return {
-            "stripe_customer_id": invoice["customer"],
-            "currency": invoice["currency"],
-            "calls": int(invoice["metadata"].get(CALLS, "0")),
-            "usage_cents": exact_sum(*(Decimal(line.usage_cents) for line in usage)),
-            "total_cents": int(invoice["total"]),
-            "carried_cents": 0,
-            **line_sums(lines),
-            "description": invoice["description"] or "",
-            "lines": dump_lines(lines),
-            "lines_hash": invoice["metadata"].get(HASH, ""),
-        }
+    async def _content(self, invoice: Invoice, frozen: Bill | None) -> dict[str, Any]:
+        lines = await all_lines(self._gateway, invoice)
+        return adopted_content(invoice, lines, self._session.month, frozen)
+
+    async def _bills_of_user(self, invoice: Invoice) -> list[Bill]:
+        user_id = invoice["metadata"].get(USER, "")
+        return await asyncio.to_thread(self._session.bills_of_users, {user_id})
+
+    async def _bill_of(self, invoice: Invoice) -> Bill | None:
+        return _named(invoice, await self._bills_of_user(invoice))
 
     async def _write(self, bill: Bill, action: str, detail: str | None = None, **values: Any) -> Bill:
         change = Change(bill, replace(bill, **values), action, detail)
         return (await asyncio.to_thread(self._session.apply, [change]))[0]
 
 
-def _unbilled(bill: Bill, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the bill's frozen usage has beyond the content of the invoice that is adopted."""
-    return {
-        "unbilled_calls": bill.calls + bill.unbilled_calls - content["calls"],
-        "unbilled_usage_cents": _frozen_cents(bill) - content["usage_cents"],
-    }
+def _named(invoice: Invoice, bills: Sequence[Bill]) -> Bill | None:
+    """Give the bill whose key the invoice carries."""
+    key = invoice["metadata"].get(KEY)
+    return next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
 
 
-def _usage_detail(bill: Bill, content: Mapping[str, Any]) -> str:
-    billed = plain(content["usage_cents"])
-    return f"Stripe billed {billed} cents of usage, frozen are {plain(_frozen_cents(bill))}"
-
-
-def _frozen_cents(bill: Bill) -> Decimal:
-    return exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
-
-
-def _standing(invoice: Invoice) -> dict[str, Any]:
-    return {
-        "state": STATE_OF_STATUS[invoice["status"]],
-        "reason": None,
-        "message": None,
-        "stripe_invoice_id": invoice["id"],
-        "finalized_at": finalized_at(invoice),
-    }
-
-
-def _line(line: Invoice, month: Month) -> Line:
-    metadata: Mapping[str, str] = line["metadata"] or {}
-    return Line(
-        kind=metadata.get("spell_kind", "unknown"),
-        description=line["description"] or "",
-        amount_cents=int(line["amount"]),
-        usage_month=metadata.get("spell_month", str(month)),
-        calls=int(metadata.get("spell_calls", "0")),
-        usage_cents=metadata.get("spell_usage_cents", "0"),
-    )
+def _age(invoice: Invoice) -> tuple[int, str]:
+    return invoice["created"], invoice["id"]

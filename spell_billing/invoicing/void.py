@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.core.keys import MONTH, USER
+from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close, retrieve
@@ -61,7 +61,7 @@ async def _record(session: MonthSession, bill: Bill, reason: Reason, why: str) -
 
 
 async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
-    """Make sure that the invoice does not stand; give the id of the request that voided it, if one was sent."""
+    """Make sure that the invoice does not stand; give the id of the request that voided it, if any."""
     invoice_id = str(bill.stripe_invoice_id)
     invoice = await retrieve(gateway, invoice_id)
     if invoice is not None and invoice["status"] == "paid":
@@ -100,7 +100,7 @@ async def _others(session: MonthSession, gateway: Gateway, bill: Bill) -> list[s
         )
         for invoice in page
         if invoice["metadata"].get(MONTH) == bill.month
-        and invoice["metadata"].get(USER) == bill.user_id[:500]
+        and invoice["metadata"].get(USER) == bill.user_id[:LONGEST_METADATA]
         and invoice["status"] != "void"
         and invoice["id"] != bill.stripe_invoice_id
     ]

@@ -9,7 +9,7 @@ from itertools import islice
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.drafting import ADJUSTMENT, LATE_KINDS, Credit, load_lines
+from spell_billing.core.drafting import ADJUSTMENT, LATE_KINDS, UNBILLED, Credit, load_lines
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -25,7 +25,8 @@ BillOf = tuple[str, str]
 class Billed:
     """What was billed for one user's usage of a month: with the month itself, and by later lines.
 
-    `adjusted_calls` and `adjusted_cents` are the part of the later lines that made up for adopted invoices.
+    `adjusted_calls` and `adjusted_cents` are the part of the later lines that made up for adopted invoices,
+    less the late usage that adopted invoices left open.
     """
 
     usage_cents: Decimal = Decimal(0)
@@ -62,7 +63,7 @@ def read_history(connection: Connection, month: Month, late: Collection[BillOf])
         .where(_live(month))
         .where(invoices.c.month < str(month), sa.or_(*_left_short()))
     ).all()
-    wanted = {(str(user), str(of)) for user, of in short} | set(late)
+    wanted = {(str(user), str(of)) for user, of in short} | set(late) | _late_left_open(connection, month)
     return History(_credits(connection, month), _billed(connection, month, wanted) if wanted else {})
 
 
@@ -83,6 +84,20 @@ def _live(month: Month) -> sa.ColumnElement[bool]:
 
 def _left_short() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return invoices.c.unbilled_calls != 0, invoices.c.unbilled_usage_cents != Decimal(0)
+
+
+def _late_left_open(connection: Connection, month: Month) -> set[BillOf]:
+    rows = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.lines).where(
+            _live(month), invoices.c.late_lines > 0, invoices.c.lines.contains(f'"kind":"{UNBILLED}"')
+        )
+    ).all()
+    return {
+        (user, line.usage_month)
+        for user, lines in rows
+        for line in load_lines(lines)
+        if line.kind == UNBILLED and line.usage_month < str(month)
+    }
 
 
 def _credits(connection: Connection, month: Month) -> dict[str, Credit]:
@@ -123,9 +138,12 @@ def _billed(connection: Connection, month: Month, wanted: Collection[BillOf]) ->
             own.unbilled_calls = row.unbilled_calls
             own.unbilled_usage_cents = row.unbilled_usage_cents
             for line in load_lines(row.lines):
+                about = found[row.user_id, line.usage_month]
+                usage_cents = Decimal(line.usage_cents)
+                if line.kind == UNBILLED:
+                    about.adjusted_calls -= line.calls
+                    about.adjusted_cents = exact_sum(about.adjusted_cents, usage_cents.copy_negate())
                 if line.kind in LATE_KINDS:
-                    about = found[row.user_id, line.usage_month]
-                    usage_cents = Decimal(line.usage_cents)
                     about.usage_cents = exact_sum(about.usage_cents, usage_cents)
                     if line.kind == ADJUSTMENT:
                         about.adjusted_calls += line.calls

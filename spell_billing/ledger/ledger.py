@@ -175,7 +175,9 @@ class Ledger:
         if user_id is not None:
             query = query.where(audit.c.user_id == user_id)
         with self._reader.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            # SQLAlchemy's names are a kind of text of its own, which not every JSON writer takes.
+            rows = connection.execute(query).mappings()
+            return [{str(name): value for name, value in row.items()} for row in rows]
 
     def _page(self, month: Month, states: Iterable[State] | None, after_id: int) -> list[Bill]:
         with self._reader.connect() as connection:

@@ -12,6 +12,7 @@ from spell_billing.core.drafting import (
     CREDIT,
     INCLUDED,
     LATE_KINDS,
+    UNBILLED,
     Draft,
     Line,
     dump_lines,
@@ -141,7 +142,7 @@ def line_sums(lines: Sequence[Line]) -> dict[str, int]:
         "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
         "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind == CREDIT),
         "late_cents": sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
-        "late_lines": sum(1 for line in lines if line.kind in LATE_KINDS),
+        "late_lines": sum(1 for line in lines if line.kind in LATE_KINDS or line.kind == UNBILLED),
     }
 
 

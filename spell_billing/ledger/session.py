@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.bulk import insert_bills
@@ -49,10 +50,12 @@ class MonthSession:
             return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
-        """Give all generations of the users' bills."""
-        query = sa.select(invoices).where(
-            invoices.c.month == str(self.month), invoices.c.user_id.in_(list(user_ids))
-        )
+        """Give all generations of the users' bills; an id of 500 characters may be a longer one, cut off."""
+        cut_off = [user_id for user_id in user_ids if len(user_id) == LONGEST_METADATA]
+        named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
+        if cut_off:
+            named |= sa.func.substr(invoices.c.user_id, 1, LONGEST_METADATA).in_(cut_off)
+        query = sa.select(invoices).where(invoices.c.month == str(self.month), named)
         with self._transaction():
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
@@ -143,12 +146,15 @@ class MonthSession:
         self._stamp_month("billed_at", "month_billed")
 
     def add_generation(self, bill: Bill, draft: Draft) -> None:
-        """Add the bill that follows a voided one."""
+        """Add the bill that follows a voided one. A month that was billed is so no longer."""
         now = self._now()
         generation = bill.generation + 1
         values = new_bill_values(self.month, draft, generation=generation, run_id=self.actor.run_id, now=now)
         with self._transaction():
             self._connection.execute(invoices.insert().values(values))
+            self._connection.execute(
+                months.update().where(months.c.month == str(self.month)).values(billed_at=None)
+            )
             self._connection.execute(
                 audit.insert().values(
                     **self._audit_base(now),

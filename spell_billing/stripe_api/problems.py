@@ -39,6 +39,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         message: Stripe's words, shortened, without the key.
         request_id: Stripe's request id, when an answer arrived.
         limited_by: Stripe's `Stripe-Rate-Limited-Reason`, or `lock_timeout`, where `kind` is limited.
+        fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         self.reason = reason
         self.request_id = request_id
         self.limited_by = limited_by
+        self.fresh = False
 
 
 _LONGEST_MESSAGE = 300
@@ -107,8 +109,13 @@ def sort_error(error: Exception) -> StripeProblem | None:
 
 def _kind(error: stripe.StripeError, code: str, headers: Mapping[str, str]) -> Kind:
     status = error.http_status or 0
-    if status >= _HTTP_SERVER_ERROR and headers.get("idempotent-replayed") == "true":
-        return Kind.STUCK
+    kind = _fresh_kind(error, status, code)
+    stored = status >= _HTTP_SERVER_ERROR or kind is Kind.PERMANENT
+    # A stored answer is as old as its key: what it complains of may be mended by now.
+    return Kind.STUCK if stored and headers.get("idempotent-replayed") == "true" else kind
+
+
+def _fresh_kind(error: stripe.StripeError, status: int, code: str) -> Kind:
     if status >= _HTTP_SERVER_ERROR or status < _HTTP_CLIENT_ERROR:
         return Kind.TRANSIENT
     if status in _KINDS:

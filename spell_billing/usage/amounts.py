@@ -38,6 +38,11 @@ def fits_int64(scale: int, largest: Decimal) -> bool:
         return bool(largest.scaleb(scale) < 10**_DECIMAL64_DIGITS)
 
 
+def is_billable(scale: int, largest: Decimal) -> bool:
+    """Tell whether amounts up to `largest` (absolute) with `scale` decimal places can be billed exactly."""
+    return largest.is_finite() and largest < MAX_ABSOLUTE_COST and scale <= MAX_SCALE
+
+
 def as_decimal(units: pa.Array, scale: int) -> pa.Array:
     """Reinterpret int64 units of 10**-scale cents as decimals, without touching a digit (or a copy).
 

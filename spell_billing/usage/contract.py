@@ -44,6 +44,11 @@ class BadRows:
     examples: tuple[BadRow, ...]
 
 
+def together(first: BadRows, second: BadRows) -> BadRows:
+    """Give both as one."""
+    return BadRows(first.count + second.count, (first.examples + second.examples)[:20])
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenFile:
     """A Parquet file of a version: its name in the version's directory, content hash and row count."""

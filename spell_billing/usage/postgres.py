@@ -1,6 +1,7 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,11 +14,11 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, database_errors
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64
-from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
+from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals, together
 from spell_billing.usage.late import CurrentUsage, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.postgres_rows import MonthRows
+from spell_billing.usage.postgres_rows import MonthRows, month_readers
 from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
@@ -54,14 +55,25 @@ class PostgresUsage:
         on_progress: Callable[[int], None] | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
-        with self._errors(), open_snapshot(self._url) as snapshot:
+        path = directory / ROWS_FILE
+        with (
+            self._errors(),
+            open_snapshot(self._url) as snapshot,
+            month_readers(self._url, snapshot) as readers,
+        ):
             frozen_at = datetime.now(UTC)
             sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
-            control, form = _control(snapshot, sql, month)
-            bad = _bad_rows(snapshot, sql, [month, *(one.month for one in late_for)])
-            path = directory / ROWS_FILE
-            frozen = MonthRows(self._url, snapshot, sql, month, form).write(path, on_progress)
+            timeless = _timeless(snapshot, sql)
+            with ThreadPoolExecutor(1, thread_name_prefix="control") as beside:
+                counting = beside.submit(_control, snapshot, sql, month)
+                # Whole cents travel in one form only; else the control says which. It runs beside the readers
+                # where it has a connection of its own.
+                form = counting.result()[1] if sql.is_numeric or snapshot in readers else CostForm()
+                frozen = MonthRows(readers, sql, month, form).write(path, on_progress)
+                control, form = counting.result()
             require_equal_totals(month, frozen=frozen, control=control)
+            suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
+            bad = together(timeless, _bad_rows(snapshot, sql, suspects))
             late = compare_late_usage(
                 late_for,
                 directory,
@@ -120,22 +132,31 @@ class PostgresUsage:
 
 
 def _control(snapshot: Snapshot, sql: UsageSql, month: Month) -> tuple[Totals, CostForm]:
-    (row,) = snapshot.table(sql.totals(month)).to_pylist()
+    (row,) = snapshot.table(sql.totals(month, every_row=True)).to_pylist()
+    all_clean = row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
+    if not all_clean:
+        (row,) = snapshot.table(sql.totals(month, every_row=False)).to_pylist()
     scale = row["scale"]
     as_text = sql.is_numeric and not fits_int64(scale, Decimal(row["largest"]))
-    return Totals(row["calls"], exact(row["cost_cents"])), CostForm(scale, as_text=as_text)
+    return Totals(row["calls"], exact(row["cost_cents"])), CostForm(
+        scale, as_text=as_text, all_clean=all_clean
+    )
+
+
+def _timeless(snapshot: Snapshot, sql: UsageSql) -> BadRows:
+    return _named(snapshot.table(sql.timeless))
 
 
 def _bad_rows(snapshot: Snapshot, sql: UsageSql, months: list[Month]) -> BadRows:
-    found = [row for query in sql.bad_rows(months) for row in _totalled(snapshot.table(query))]
-    count = sum(total for total, _ in found)
-    examples = [BadRow(row["id"], row["problem"]) for _, rows in found for row in rows]
-    return BadRows(count, tuple(examples[:20]))
+    if not months or not sql.may_have_bad_rows:
+        return BadRows(0, ())
+    return _named(snapshot.table(sql.bad_rows(months)))
 
 
-def _totalled(table: pa.Table) -> list[tuple[int, list[dict[str, str]]]]:
-    rows = table.to_pylist()
-    return [(rows[0]["total"], rows)] if rows else []
+def _named(found: pa.Table) -> BadRows:
+    rows = found.to_pylist()
+    examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
+    return BadRows(rows[0]["total"] if rows else 0, examples)
 
 
 def _current_users(snapshot: Snapshot, sql: UsageSql, month: Month) -> CurrentUsage:

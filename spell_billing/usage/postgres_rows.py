@@ -1,6 +1,6 @@
 """Streams a month's rows from PostgreSQL into Parquet, by as many connections as can share the snapshot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from spell_billing.usage.postgres_snapshot import Snapshot, join_snapshot
 from spell_billing.usage.postgres_sql import CostForm, UsageSql
 from spell_billing.usage.row_writer import RowWriter
 
-# A second connection reads the other half of the month: one server process alone is the bottleneck.
+# Each reads its part of the month: one server process alone would be the bottleneck.
 _READERS = 2
 
 
@@ -24,34 +24,34 @@ _READERS = 2
 class MonthRows:
     """The billable rows of a month in a snapshot, and how their cost travels."""
 
-    url: DatabaseUrl
-    snapshot: Snapshot
+    readers: Sequence[Snapshot]
     sql: UsageSql
     month: Month
     form: CostForm
 
     def write(self, path: Path, on_progress: Callable[[int], None] | None) -> Totals:
         """Write them to a Parquet file; give their number and sum, taken from what was written."""
-        with self._readers() as readers:
-            queries = self.sql.rows(self.month, self.form, parts=len(readers))
-            schema = _written_schema(self.snapshot.table(f"{queries[0]} LIMIT 0").schema, self.form)
+        queries = self.sql.rows(self.month, self.form, parts=len(self.readers))
+        schema = _written_schema(self.readers[0].table(f"{queries[0]} LIMIT 0").schema, self.form)
 
-            def shape(batch: pa.RecordBatch) -> pa.Table:
-                return _shape(batch, schema, self.form)
+        def shape(batch: pa.RecordBatch) -> pa.Table:
+            return _shape(batch, schema, self.form)
 
-            with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
-                _read_all(readers, queries, writer)
-            return writer.totals
-
-    @contextmanager
-    def _readers(self) -> Iterator[list[Snapshot]]:
-        with ExitStack() as stack:
-            name = self.snapshot.export()
-            joined = [stack.enter_context(join_snapshot(self.url, name)) for _ in range(_READERS - 1)]
-            yield [self.snapshot, *(reader for reader in joined if reader is not None)]
+        with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
+            _read_all(self.readers, queries, writer)
+        return writer.totals
 
 
-def _read_all(readers: list[Snapshot], queries: list[str], writer: RowWriter) -> None:
+@contextmanager
+def month_readers(url: DatabaseUrl, snapshot: Snapshot) -> Iterator[list[Snapshot]]:
+    """Open the connections that read: more than one on the same snapshot, or else the snapshot's own."""
+    with ExitStack() as stack:
+        name = snapshot.export()
+        joined = [stack.enter_context(join_snapshot(url, name)) for _ in range(_READERS)]
+        yield [reader for reader in joined if reader is not None] or [snapshot]
+
+
+def _read_all(readers: Sequence[Snapshot], queries: Sequence[str], writer: RowWriter) -> None:
     def read(reader: Snapshot, query: str) -> None:
         try:
             with reader.stream(query) as batches:

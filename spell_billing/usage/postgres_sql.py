@@ -23,10 +23,14 @@ WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0 AND N
 
 @dataclass(frozen=True, slots=True)
 class CostForm:
-    """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text."""
+    """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text.
 
-    scale: int
+    `all_clean`: the month was found to have no bad row, so rows need not be judged while they are read.
+    """
+
+    scale: int = 0
     as_text: bool = False
+    all_clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +60,34 @@ class UsageSql:
         """Whether the types and constraints leave room for a row of a month that cannot be billed."""
         return self._good != "true"
 
-    def totals(self, month: Month) -> str:
-        """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount."""
-        extremes = "max(min_scale(cost_cents))", "max(abs(cost_cents))::text"
+    def totals(self, month: Month, *, every_row: bool) -> str:
+        """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
+
+        Args:
+            month: The month.
+            every_row: Take the bad rows in. Then `complete` counts rows without a null, and a cost that is no
+                number or too large shows in `largest`: so one knows whether there is any bad row, for less
+                than judging each of them costs.
+        """
+        extremes = "max(min_scale(cost_cents))", "greatest(max(cost_cents), -min(cost_cents))::text"
         scale, largest = extremes if self.is_numeric else ("0", "'0'")
+        complete = ", ".join(["count(*)", *(f"count({name})" for name in self._nullable)])
         return (
-            f"SELECT count(*) AS calls, coalesce(sum(cost_cents), 0)::text AS cost_cents, "
+            f"SELECT count(*) AS calls, least({complete}) AS complete, "
+            f"coalesce(sum(cost_cents), 0)::text AS cost_cents, "
             f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good}"
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}"
+            f"{'' if every_row else f' AND {self._good}'}"
         )
 
     def rows(self, month: Month, form: CostForm, *, parts: int) -> list[str]:
         """Read the month's billable rows, by one query for each of `parts` equal stretches of time."""
+        good = "" if form.all_clean else f" AND {self._good}"
         length = (month.end - month.start) / parts
         marks = [month.start + part * length for part in range(parts)] + [month.end]
         return [
             f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._between(start, end)} AND {self._good}"
+            f"FROM {USAGE_TABLE} WHERE {self._between(start, end)}{good}"
             for start, end in pairwise(marks)
         ]
 
@@ -83,12 +98,24 @@ class UsageSql:
             f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} GROUP BY user_id"
         )
 
-    def bad_rows(self, months: list[Month]) -> list[str]:
-        """Find rows that cannot be billed: those of the months, then those of no month at all.
+    def bad_rows(self, months: list[Month]) -> str:
+        """Find rows of the months that cannot be billed: up to 20 of (id, problem, total)."""
+        within = " OR ".join(f"({self._in_month(month)})" for month in months)
+        return f"{self._select_bad} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20"
 
-        Each query gives up to 20 of (id, problem, total). The second costs a scan of the table unless
-        `created_at` has an index.
+    @property
+    def timeless(self) -> str:
+        """Find rows of no month at all: up to 20 of (id, problem, total).
+
+        Costs a scan of the table unless `created_at` has an index.
         """
+        condition = "created_at IN ('infinity', '-infinity')"
+        if self.columns["created_at"].nullable:
+            condition += " OR created_at IS NULL"
+        return f"{self._select_bad} {condition} LIMIT 20"
+
+    @property
+    def _select_bad(self) -> str:
         problem = (
             "CASE WHEN created_at IS NULL THEN 'created_at is missing' "
             "WHEN created_at IN ('infinity', '-infinity') THEN 'created_at is infinite' "
@@ -99,24 +126,14 @@ class UsageSql:
             f"WHEN abs(cost_cents) >= {MAX_ABSOLUTE_COST} THEN 'cost_cents is too large' "
             f"ELSE 'cost_cents has more than {MAX_SCALE} decimal places' END"
         )
-        select = (
+        return (
             f"SELECT coalesce(id::text, 'no id') AS id, {problem} AS problem, count(*) OVER () AS total "
             f"FROM {USAGE_TABLE} WHERE"
         )
-        timeless = "created_at IN ('infinity', '-infinity')"
-        if self.columns["created_at"].nullable:
-            timeless += " OR created_at IS NULL"
-        queries = [f"{select} {timeless} LIMIT 20"]
-        if self.may_have_bad_rows:
-            within = " OR ".join(f"({self._in_month(month)})" for month in months)
-            queries.insert(0, f"{select} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20")
-        return queries
 
     @property
     def _good(self) -> str:
-        conditions = [
-            f"{name} IS NOT NULL" for name in ("user_id", "cost_cents") if self.columns[name].nullable
-        ]
+        conditions = [f"{name} IS NOT NULL" for name in self._nullable]
         if self.is_numeric:
             # NaN sorts above every number, so the range excludes it, and both infinities too.
             conditions.append(
@@ -124,6 +141,10 @@ class UsageSql:
                 f"AND min_scale(cost_cents) <= {MAX_SCALE}"
             )
         return " AND ".join(conditions) or "true"
+
+    @property
+    def _nullable(self) -> list[str]:
+        return [name for name in ("user_id", "cost_cents") if self.columns[name].nullable]
 
     @property
     def _id(self) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals, together
 from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.late import compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
@@ -75,7 +75,7 @@ class SqliteUsage:
                 lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
                 scale=0,
             )
-        bad_rows = _together(months_rows.bad_rows, timeless)
+        bad_rows = together(months_rows.bad_rows, timeless)
         if bad_rows.count == 0:
             require_equal_totals(month, frozen=writer.totals, control=control)
         return Manifest(
@@ -139,10 +139,6 @@ def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql) -> BadRows:
     rows = snapshot.rows(sql.timeless)
     examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
     return BadRows(rows[0]["total"] if rows else 0, examples)
-
-
-def _together(first: BadRows, second: BadRows) -> BadRows:
-    return BadRows(first.count + second.count, (first.examples + second.examples)[:20])
 
 
 @contextmanager

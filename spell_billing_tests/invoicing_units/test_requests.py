@@ -85,10 +85,19 @@ def test_the_bytes_depend_on_nothing_but_what_is_billed() -> None:
     again = replace(bill, request_attempt=2)
 
     assert json.dumps(bodies(bill)) == json.dumps(bodies(elsewhere)) == json.dumps(bodies(again))
-    for step in ("create", "lines", "finalize"):
-        assert requests.key_for(bill, step) == requests.key_for(elsewhere, step)
-        assert requests.key_for(bill, step) == f"spell:2026-10:user-0001:g1:{step}"
-        assert requests.key_for(again, step) == f"spell:2026-10:user-0001:g1:{step}:a2"
+    for row in (bill, elsewhere, again):
+        assert requests.create_key(row, 1) == "spell:2026-10:user-0001:g1:create"
+        assert requests.create_key(row, 2) == "spell:2026-10:user-0001:g1:create:a2"
+
+
+def test_whoever_works_on_a_draft_uses_the_same_keys_whatever_attempt_made_it() -> None:
+    drafted = replace(bill_of(), state=State.DRAFTED, stripe_invoice_id="in_1")
+    by_another_ledger = replace(drafted, request_attempt=3)
+
+    for step in ("lines", "finalize"):
+        key = f"spell:2026-10:user-0001:g1:{step}:in_1"
+        assert requests.step_key(drafted, step, 1) == requests.step_key(by_another_ledger, step, 1) == key
+        assert requests.step_key(drafted, step, 2) == f"{key}:a2"
 
 
 def test_the_draft_names_its_bill_and_takes_nothing_foreign_in() -> None:

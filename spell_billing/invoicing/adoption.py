@@ -1,0 +1,105 @@
+"""What an invoice found at Stripe billed, as the ledger keeps it, and what frozen usage it leaves open."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
+from spell_billing.core.keys import CALLS, HASH
+from spell_billing.core.money import exact_sum, plain
+from spell_billing.core.month import Month
+from spell_billing.invoicing.lookups import STATE_OF_STATUS, finalized_at
+from spell_billing.ledger.rows import Bill, line_sums
+from spell_billing.stripe_api.client import Invoice
+
+
+def standing(invoice: Invoice) -> dict[str, Any]:
+    """Give the columns that say that the invoice stands at Stripe."""
+    return {
+        "state": STATE_OF_STATUS[invoice["status"]],
+        "reason": None,
+        "message": None,
+        "stripe_invoice_id": invoice["id"],
+        "finalized_at": finalized_at(invoice),
+    }
+
+
+def adopted_content(
+    invoice: Invoice, lines: Sequence[Invoice], month: Month, frozen: Bill | None
+) -> dict[str, Any]:
+    """Give the columns of a bill as the invoice fills them.
+
+    Args:
+        invoice: The finalized invoice.
+        lines: All of its lines.
+        month: The month it bills.
+        frozen: The bill whose frozen usage the invoice stands for; None when the ledger has none.
+
+    Returns:
+        What was billed; what the frozen usage has beyond it stands as unbilled, for a later draft.
+    """
+    billed = [_line(line, month) for line in lines]
+    calls = int(invoice["metadata"].get(CALLS, "0"))
+    usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in billed if line.kind == USAGE))
+    kept = [*billed, *_late_left_open(billed, frozen.parsed_lines if frozen else ())]
+    unbilled_calls, unbilled_usage_cents = 0, Decimal(0)
+    if frozen is not None:
+        unbilled_calls = frozen.calls + frozen.unbilled_calls - calls
+        unbilled_usage_cents = exact_sum(_frozen_cents(frozen), usage_cents.copy_negate())
+    return {
+        "stripe_customer_id": invoice["customer"],
+        "currency": invoice["currency"],
+        "calls": calls,
+        "usage_cents": usage_cents,
+        "unbilled_calls": unbilled_calls,
+        "unbilled_usage_cents": unbilled_usage_cents,
+        "total_cents": int(invoice["total"]),
+        "carried_cents": 0,
+        **line_sums(kept),
+        "description": invoice["description"] or "",
+        "lines": dump_lines(kept),
+        "lines_hash": invoice["metadata"].get(HASH, ""),
+    }
+
+
+def adoption_detail(frozen: Bill, content: Mapping[str, Any]) -> str:
+    """Say for the audit trail how far the invoice and the frozen usage are apart."""
+    billed = plain(content["usage_cents"])
+    return f"Stripe billed {billed} cents of usage, frozen are {plain(_frozen_cents(frozen))}"
+
+
+def _frozen_cents(bill: Bill) -> Decimal:
+    return exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
+
+
+def _late_left_open(billed: Iterable[Line], frozen: Iterable[Line]) -> Iterator[Line]:
+    """Give a line without amount per earlier month whose frozen late usage is not what the invoice holds."""
+    calls: Counter[str] = Counter()
+    cents: defaultdict[str, list[Decimal]] = defaultdict(list)
+    for line in frozen:
+        if line.kind in {LATE_USAGE, UNBILLED}:
+            calls[line.usage_month] += line.calls
+            cents[line.usage_month].append(Decimal(line.usage_cents))
+    for line in billed:
+        if line.kind == LATE_USAGE:
+            calls[line.usage_month] -= line.calls
+            cents[line.usage_month].append(Decimal(line.usage_cents).copy_negate())
+    for usage_month in sorted(cents):
+        left = exact_sum(*cents[usage_month])
+        if calls[usage_month] or left:
+            label = Month.parse(usage_month).label
+            text = f"Left for a later invoice - {label} ({calls[usage_month]} calls, {plain(left)} cents)"
+            yield Line(UNBILLED, text, 0, usage_month, calls[usage_month], plain(left))
+
+
+def _line(line: Invoice, month: Month) -> Line:
+    metadata: Mapping[str, str] = line["metadata"] or {}
+    return Line(
+        kind=metadata.get("spell_kind", "unknown"),
+        description=line["description"] or "",
+        amount_cents=int(line["amount"]),
+        usage_month=metadata.get("spell_month", str(month)),
+        calls=int(metadata.get("spell_calls", "0")),
+        usage_cents=metadata.get("spell_usage_cents", "0"),
+    )
