@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from spell_billing.core.errors import UsageError
 from spell_billing.core.money import (
     MAX_AMOUNT_CENTS,
     exact_sum,
@@ -22,6 +23,9 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents, rate_cents
+
+_LARGEST = 2**63 - 1
+"""What the ledger's integer columns hold."""
 
 MAX_LINES = 250
 """Stripe takes at most 250 lines in one `add_lines` request."""
@@ -127,11 +131,19 @@ def draft_invoice(
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
+
+    Raises:
+        UsageError: when an amount exceeds 64 bits.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
     included = account.included_cents if account else 0
     lines = list(_charges(month, calls, usage_cents, account, late=late, currency=currency))
     due_cents = sum(line.amount_cents for line in lines)
+    if max(abs(due_cents), *(abs(line.amount_cents) for line in lines), calls) > _LARGEST:
+        raise UsageError(
+            f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
+            remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
+        )
     usable_cents = credit.amount_cents if credit and credit.currency == currency else 0
     applied_cents = min(usable_cents, max(0, due_cents))
     if applied_cents:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import plain
@@ -32,7 +33,12 @@ def insert_bills(connection: Connection, rows: Iterable[dict[str, Any]]) -> int:
     """
     driver = connection.connection.driver_connection
     if isinstance(driver, psycopg.Connection):
-        return _copy(driver, rows)
+        try:
+            return _copy(driver, rows)
+        except psycopg.Error as error:
+            # As SQLAlchemy would have it: whoever catches its errors need not know of the shortcut.
+            kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DBAPIError
+            raise kind("COPY ledger_invoices", None, error, connection_invalidated=driver.broken) from error
     return _executemany(connection, rows)
 
 

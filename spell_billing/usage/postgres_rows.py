@@ -76,12 +76,17 @@ def _written_schema(read: pa.Schema, form: CostForm) -> pa.Schema:
         cost = decimal_from_text(pa.array([], pa.string()), form.scale).type
     return pa.schema(
         [
-            read.field("id"),
-            read.field("user_id"),
+            pa.field("id", _plain(read.field("id").type)),
+            pa.field("user_id", _plain(read.field("user_id").type)),
             pa.field("cost_cents", cost),
             pa.field("created_at", pa.timestamp("us", tz="UTC")),
         ]
     )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    # Versions of the driver label uuids, the only type of ours that travels as bytes, in different ways.
+    return pa.uuid() if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table:
@@ -89,4 +94,11 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
     cost = decimal_from_text(cost, form.scale) if form.as_text else as_decimal(cost, form.scale)
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
-    return pa.Table.from_arrays([batch.column("id"), batch.column("user_id"), cost, moment], schema=schema)
+    columns = [_as_plain(batch.column("id")), _as_plain(batch.column("user_id")), cost, moment]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_plain(column: pa.Array) -> pa.Array:
+    if not isinstance(column, pa.ExtensionArray) or column.type == pa.uuid():
+        return column
+    return pa.ExtensionArray.from_storage(pa.uuid(), column.storage.cast(pa.uuid().storage_type))

