@@ -50,6 +50,7 @@ def invoice_drafts(
         with (
             ledger.open() as open_ledger,
             open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
+            open_ledger.exclusive(on_wait=context.log.info),
         ):
             frozen = version_to_draft(open_ledger, usage.store(), month)
             changed = draft_month(session, usage.source(), frozen)

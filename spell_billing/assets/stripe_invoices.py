@@ -10,7 +10,7 @@ from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
 from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE
 from spell_billing.invoicing.bill_month import bill_month
-from spell_billing.invoicing.guards import require_drafts_equal_usage
+from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
 from spell_billing.ledger.totals import GroupTotals
@@ -63,6 +63,9 @@ def stripe_invoices(
         ):
             # A blocking check guards only its own run; a person may launch this asset alone.
             require_drafts_equal_usage(session, usage.store())
+            with open_ledger.exclusive(on_wait=context.log.info):
+                require_late_usage_once(open_ledger, usage.store(), month)
+                session.start_billing()
             report = BillingReport(context.log, to_drive=users_of(open_ledger.group_totals(month), TO_DRIVE))
 
             async def run() -> Outcome:

@@ -5,9 +5,13 @@ from decimal import Decimal
 from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
+
+_FAR = 24
+"""Months before and after: late usage is looked for in a shorter range."""
 
 
 def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None:
@@ -29,6 +33,29 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
     control = frozen.manifest.control
     _, calls, usage_cents = session.drafted_usage()
     require_equal(session.month, "drafts", (calls, usage_cents), (control.calls, control.cost_cents))
+
+
+def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> None:
+    """Refuse drafts with late usage that another month has billed since this month was frozen.
+
+    Raises:
+        UsageError: naming the other month.
+    """
+    record = ledger.month(month)
+    if record is None or record.billing_started_at is not None:
+        return
+    manifest = store.version(month, record.usage_version).manifest
+    late = {item.month for item in manifest.late.months} if manifest.late else set()
+    for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
+        if not late or other == month or f"{other}/{version}" in manifest.late_checked:
+            continue
+        billed = store.version(other, version).manifest.late
+        both = late & ({item.month for item in billed.months} if billed else set())
+        if both:
+            raise UsageError(
+                f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
+                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+            )
 
 
 def require_good_rows(frozen: FrozenUsage) -> None:

@@ -85,6 +85,26 @@ class Ledger:
                 connection.execute(sa.text("RESET application_name"))
                 connection.commit()
 
+    @contextmanager
+    def exclusive(
+        self,
+        *,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[None]:
+        """Keep other months from drafting, and from starting to bill, for a moment.
+
+        Months share credits and late usage: two that are drafted at once could both take them.
+
+        Raises:
+            MonthLockedError: when another process is still at it after `wait_seconds`.
+        """
+        with (
+            self._engine.connect() as connection,
+            month_lock(self._url, connection, "drafting", wait_seconds=wait_seconds, on_wait=on_wait),
+        ):
+            yield
+
     def month(self, month: Month) -> MonthRecord | None:
         """Give the month's record, or None when it was never drafted."""
         with self._reader.connect() as connection:

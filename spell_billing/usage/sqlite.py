@@ -20,7 +20,7 @@ from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.row_writer import RowWriter, finished_file
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
-from spell_billing.usage.sqlite_sql import SqliteUsageSql
+from spell_billing.usage.sqlite_sql import TIME_INDEXES, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -58,8 +58,8 @@ class SqliteUsage:
         path = directory / ROWS_FILE
         with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
             frozen_at = datetime.now(UTC)
-            control = _control(snapshot, sql, month)
-            timeless = _timeless(snapshot, sql)
+            control = _control(snapshot, sql.totals(month, every_row=True))
+            timeless = _timeless(snapshot, sql, month)
             months_rows = MonthFilter(duck, schema)
             with (
                 RowWriter(
@@ -75,7 +75,9 @@ class SqliteUsage:
                 lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
                 scale=0,
             )
-        bad_rows = together(months_rows.bad_rows, timeless)
+            bad_rows = together(months_rows.bad_rows, timeless)
+            if bad_rows.count:
+                control = _control(snapshot, sql.totals(month))
         if bad_rows.count == 0:
             require_equal_totals(month, frozen=writer.totals, control=control)
         return Manifest(
@@ -130,13 +132,16 @@ class SqliteUsage:
         return found
 
 
-def _control(snapshot: SqliteSnapshot, sql: SqliteUsageSql, month: Month) -> Totals:
-    (row,) = snapshot.rows(sql.totals(month))
+def _control(snapshot: SqliteSnapshot, query: str) -> Totals:
+    (row,) = snapshot.rows(query)
     return Totals(row["calls"], Decimal((row["high"] << 32) + row["low"]))
 
 
-def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql) -> BadRows:
-    rows = snapshot.rows(sql.timeless)
+def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql, month: Month) -> BadRows:
+    (order,) = snapshot.rows(TIME_INDEXES)
+    if order["indexes"] and not snapshot.rows(sql.may_be_timeless)[0]["found"]:
+        return BadRows(0, ())
+    rows = snapshot.rows(sql.timeless(month))
     examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
     return BadRows(rows[0]["total"] if rows else 0, examples)
 

@@ -51,13 +51,20 @@ class SqliteUsageSql:
         """Whether SQLite itself makes sure that every id is an integer."""
         return self.columns["id"].type == "integer" and not self.columns["id"].nullable
 
-    def totals(self, month: Month) -> str:
-        """Count and sum in the database itself; in two halves, because SQLite's sums end at 63 bits."""
-        return (
+    def totals(self, month: Month, *, every_row: bool = False) -> str:
+        """Count and sum in the database itself; in two halves, because SQLite's sums end at 63 bits.
+
+        Args:
+            month: The month.
+            every_row: Take bad rows in: to look at the type of each value costs more than to add it up.
+        """
+        good = "" if every_row else f" AND {_GOOD}"
+        stretches = " UNION ALL ".join(
             "SELECT count(*) AS calls, coalesce(sum(cost_cents >> 32), 0) AS high, "
-            "coalesce(sum(cost_cents & 4294967295), 0) AS low "
-            f"FROM {USAGE_TABLE} WHERE {_nearby(month)} AND {_GOOD} AND {_within(month)}"
+            f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within}{good}"
+            for within in _stretches(month)
         )
+        return f"SELECT sum(calls) AS calls, sum(high) AS high, sum(low) AS low FROM ({stretches})"
 
     def rows(self, month: Month) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
@@ -72,31 +79,63 @@ class SqliteUsageSql:
             f"FROM {USAGE_TABLE} WHERE {_nearby(month)}"
         )
 
-    @property
-    def timeless(self) -> str:
-        """Find rows of no month at all: up to 20 of (id, problem, total).
+    def timeless(self, month: Month) -> str:
+        """Find rows of no month at all that `rows` does not read: up to 20 of (id, problem, total).
 
         Reads the whole table (or the index on `created_at`), about 0.1 s for a million rows.
         """
         return (
             f"SELECT coalesce(CAST(id AS TEXT), 'no id') AS id, {_TIME_PROBLEM} AS problem, "
             f"count(*) OVER () AS total FROM {USAGE_TABLE} "
-            f"WHERE typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}' LIMIT 20"
+            f"WHERE (typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}') "
+            f"AND ({_nearby(month)}) IS NOT TRUE LIMIT 20"
+        )
+
+    @property
+    def may_be_timeless(self) -> str:
+        """Tell (`found`) whether `timeless` finds any row, by one look into the index for each day in it.
+
+        Without an index that orders `created_at` as text, each look would read the whole table.
+        """
+        next_day = "CASE WHEN length(text) < 10 THEN text ELSE substr(text, 1, 10) || char(1114111) END"
+        first, following = _first_text(">= ''"), _first_text(f"> {next_day}")
+        return (
+            f"WITH RECURSIVE beginning(text) AS ({first} UNION ALL "
+            f"SELECT ({following}) FROM beginning WHERE text IS NOT NULL) "
+            f"SELECT EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at IS NULL) "
+            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at < '') "
+            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at >= x'') "
+            f"OR EXISTS (SELECT 1 FROM beginning WHERE text NOT GLOB '{_DATE_SHAPE}') AS found"
         )
 
 
+TIME_INDEXES = (
+    f"SELECT count(*) AS indexes FROM pragma_index_list('{USAGE_TABLE}') AS list "
+    "JOIN pragma_index_xinfo(list.name) AS part "
+    "WHERE list.partial = 0 AND part.seqno = 0 AND lower(part.name) = 'created_at' AND part.coll = 'BINARY'"
+)
+"""Counts the indexes that order `created_at`."""
+
+
+def _first_text(condition: str) -> str:
+    # In SQLite numbers sort below every text, and blobs above.
+    return f"SELECT min(created_at) FROM {USAGE_TABLE} WHERE created_at {condition} AND created_at < x''"
+
+
 def _nearby(month: Month) -> str:
-    # Only text compares so: in SQLite numbers sort below every text, and blobs above.
+    # Only text compares so.
     first, after = _bounds(month)
     return f"created_at >= '{first - _DAY}' AND created_at < '{after + _DAY}'"
 
 
-def _within(month: Month) -> str:
+def _stretches(month: Month) -> list[str]:
+    """Give the conditions of the month's stretches: its edges, judged row by row, and all in between."""
     first, after = _bounds(month)
-    return (
-        f"CASE WHEN created_at >= '{first + _DAY}' AND created_at < '{after - _DAY}' THEN 1 "
-        f"ELSE {_UTC_MONTH} = '{month}' END"
-    )
+    edges = [
+        f"created_at >= '{edge - _DAY}' AND created_at < '{edge + _DAY}' AND {_UTC_MONTH} = '{month}'"
+        for edge in (first, after)
+    ]
+    return [*edges, f"created_at >= '{first + _DAY}' AND created_at < '{after - _DAY}'"]
 
 
 def _bounds(month: Month) -> tuple[date, date]:

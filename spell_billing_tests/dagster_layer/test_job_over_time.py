@@ -216,3 +216,22 @@ def test_every_step_of_a_bill_stands_in_the_audit_trail(platform: Any) -> None:
         ("month_billed", None, None),
     ]
     assert {(each["actor"], each["run_id"]) for each in trail} == {("somebody@somewhere", result.run_id)}
+
+
+def test_two_months_frozen_side_by_side_never_bill_the_same_late_usage(platform: Any, reason: Any) -> None:
+    platform.accounts("user-0001")
+    platform.calls("2025-03", ("user-0001", 100))
+    platform.bill("2025-03")
+    platform.calls("2025-03", ("user-0001", 42))
+    platform.calls("2025-04", ("user-0001", 10))
+    platform.calls("2025-05", ("user-0001", 20))
+    for month in ("2025-04", "2025-05"):
+        assert platform.run(month, ["raw_usage", "user_usage", "invoice_drafts"]).success
+
+    assert platform.run("2025-04", ["stripe_invoices"]).success
+    refused = platform.run("2025-05", ["stripe_invoices"])
+    platform.bill("2025-05")
+
+    assert "2025-04 was billed since 2025-05 was frozen" in reason(refused)
+    assert [each[1] for each in lines_of(platform, "2025-04", "user-0001")] == [10, 42]
+    assert [each[1] for each in lines_of(platform, "2025-05", "user-0001")] == [20]
