@@ -11,7 +11,7 @@ BIN := .venv/bin
 RUNTIME := .venv/runtime-installed
 TOOLS := .venv/tools-installed
 
-.PHONY: help demo dev test lint format lock clean
+.PHONY: help demo dev test lint format lock bench clean
 
 help:
 	@echo "make demo    bill a made-up platform against a Stripe on this machine, and watch it"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    check style, types and imports"
 	@echo "make format  put the sources into the house style"
 	@echo "make lock    pin the dependencies again (ARGS=--upgrade for their newest versions)"
+	@echo "make bench   measure it against its floors (ARGS=--full for the sizes of the targets)"
 	@echo "make clean   remove all that the other targets made here"
 	@echo "PYTHON=/path/to/python3.12 names the Python to use; it needs to be 3.11 or newer."
 
@@ -38,6 +39,7 @@ lint: $(TOOLS)
 	@$(BIN)/python -m ruff format --check --quiet .
 	@$(BIN)/python -m mypy --no-error-summary
 	@$(BIN)/python -m mypy --no-error-summary examples
+	@$(BIN)/python -m mypy --no-error-summary benchmarks
 	@$(BIN)/lint-imports --no-logo
 
 format: $(TOOLS)
@@ -46,6 +48,9 @@ format: $(TOOLS)
 
 lock: $(TOOLS)
 	@scripts/lock $(ARGS)
+
+bench: $(TOOLS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
 	@rm -rf .venv .demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

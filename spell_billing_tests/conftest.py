@@ -219,3 +219,18 @@ def make_source_tables() -> Callable[..., SourceTables]:
         return source
 
     return make
+
+
+# Here, not beside the crash matrix: with xdist the printing process loads only this conftest.
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many crash points were survived."""
+    points = sum(
+        int(str(value))
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+        for name, value in report.user_properties
+        if name == "crash_points_survived"
+    )
+    if points:
+        terminalreporter.write_line(f"{points} crash points survived, each user billed exactly once")

@@ -70,17 +70,3 @@ def twins(
         return sqlite_world, request.getfixturevalue("postgres_world")
 
     return make
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many crash points were survived."""
-    points = sum(
-        int(str(value))
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if isinstance(report, pytest.TestReport) and report.when == "teardown"
-        for name, value in report.user_properties
-        if name == _SURVIVED
-    )
-    if points:
-        terminalreporter.write_line(f"{points} crash points survived, each user billed exactly once")

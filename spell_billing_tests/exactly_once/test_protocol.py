@@ -214,6 +214,35 @@ def draft_the_failed_again(world: World) -> None:
         )
 
 
+def test_on_a_later_key_nothing_is_finalized_while_another_draft_of_the_bill_stands(world: World) -> None:
+    def another_ledger_makes_a_draft_too(record: RequestRecord) -> None:
+        if str(record.idempotency_key).endswith(":create:a2"):
+            account = world.double.state
+            newest = list(account.invoices)[-1]
+            account.put_invoice(replace(newest, id=account.new_id("in")))
+
+    create = "invoices.create"
+    world.double.arm("error_500_before", operation=create, nth=1)
+    world.double.arm("none", operation=create, probability=1.0, after_effect=another_ledger_makes_a_draft_too)
+    outcome = world.bill()
+    world.double.disarm()
+    assert len(outcome.unfinished) == 1
+    assert check_stripe(world.double).keys().isdisjoint(outcome.unfinished)
+    world.one_more_run_must_finish()
+
+
+def test_of_two_drafts_of_a_bill_every_ledger_keeps_the_older(world: World) -> None:
+    world.double.arm("lost_before", operation="invoices.add_lines", probability=1.0)
+    world.bill()
+    world.double.disarm()
+    account = world.double.state
+    own = account.invoices.get(str(world.bill_of(PLAIN).stripe_invoice_id))
+    older = replace(own, id=account.new_id("in"), created=own.created - 60)
+    account.put_invoice(older)
+    world.one_more_run_must_finish()
+    assert world.bill_of(PLAIN).stripe_invoice_id == older.id
+
+
 def test_a_ledger_lost_twice_with_other_usage_each_time_still_bills(world: World) -> None:
     for more_cents in (10, 20, 30):
         world.bill_killed_at_write(2, after_effect=True)

@@ -293,3 +293,23 @@ def test_a_failing_query_is_told_in_the_reader_s_own_words(make_source_tables: A
         sqlite_snapshot.open_sqlite_snapshot(url) as snapshot,
     ):
         snapshot.rows("SELECT * FROM no_such_table")
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize(
+    "time", [None, 5, b"2026-10-05", "", "2026", "2026-10-5 12:00:00", "5.10.2026", "20261005", "~"]
+)
+def test_a_time_of_no_day_is_found_among_good_ones_with_and_without_an_index(
+    sqlite_url: str, make_source_tables: Any, freeze: Callable[..., FrozenUsage], *, indexed: bool, time: Any
+) -> None:
+    tables = make_source_tables(sqlite_url, not_null=False)
+    if not indexed:
+        tables.execute("DROP INDEX usage_counters_created_at")
+    days = [
+        (f"user-{day}", 1, f"2026-{month:02d}-{day:02d} 12:00:00") for month in (9, 10) for day in (4, 5, 6)
+    ]
+    tables.calls([*days, ("user-1", 1, time), *days])
+
+    bad = freeze().manifest.bad_rows
+
+    assert (bad.count, [row.id for row in bad.examples]) == (1, ["7"])

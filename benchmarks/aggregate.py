@@ -1,0 +1,212 @@
+"""Adding up frozen rows per user, and the three assets together with their checks."""
+
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.databases import Server
+from benchmarks.freeze import copy_to_nowhere
+from benchmarks.generator import MONTH, SEED, Size, skewed_users
+from benchmarks.measure import interleaved, run_way
+from benchmarks.report import Figure, Kind
+
+_GIB = 1 << 30
+_BATCH_ROWS = 1_000_000
+_STORE = "store"
+
+
+def freeze_for_aggregation(url: str, folder: str) -> Callable[[], None]:
+    """Prepare to freeze the month into a store that stays, for `ours`."""
+    from spell_billing.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    source = open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+
+    def act() -> None:
+        UsageStore(Path(folder) / _STORE).freeze(source, MONTH)
+
+    return act
+
+
+def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
+    """Prepare to write a frozen version straight from the generator: no database to fill."""
+    import numpy as np  # noqa: PLC0415 - not into the parent's memory
+    import pyarrow as pa  # noqa: PLC0415
+
+    from spell_billing.usage.contract import BadRows, Manifest  # noqa: PLC0415
+    from spell_billing.usage.manifest import FORMAT_VERSION, write_manifest  # noqa: PLC0415
+    from spell_billing.usage.row_writer import RowWriter, finished_file  # noqa: PLC0415
+
+    random = np.random.default_rng(int(SEED * 100))
+    names = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), users, [None, pa.py_buffer(random.bytes(16 * users))]
+    ).cast(pa.uuid().storage_type)
+    version = Path(folder) / _STORE / str(MONTH) / "v0001"
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("user_id", pa.uuid()),
+            ("cost_cents", pa.int64()),
+            ("created_at", pa.timestamp("us", tz="UTC")),
+        ]
+    )
+    start_us = int(MONTH.start.timestamp() * 1e6)
+    step_us = (MONTH.end - MONTH.start).total_seconds() * 1e6 / rows
+
+    def batch(first: int, count: int) -> pa.RecordBatch:
+        numbers = np.arange(first, first + count)
+        user_ids = names.take(pa.array(skewed_users(random, count, users)))
+        moments = pa.array(start_us + (numbers * step_us).astype(np.int64)).cast(pa.timestamp("us", tz="UTC"))
+        costs = pa.array(random.integers(0, 41, count))
+        columns = [pa.array(numbers), pa.ExtensionArray.from_storage(pa.uuid(), user_ids), costs, moments]
+        return pa.record_batch(columns, schema=schema)
+
+    def act() -> None:
+        version.mkdir(parents=True)
+        path = version / "rows.parquet"
+        with RowWriter(path, schema, shape=lambda each: pa.Table.from_batches([each])) as writer:
+            for first in range(0, rows, _BATCH_ROWS):
+                writer.put(batch(first, min(_BATCH_ROWS, rows - first)))
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            month=MONTH,
+            frozen_at=datetime.now(UTC),
+            backend="postgresql",
+            cost_scale=0,
+            frozen=writer.totals,
+            control=writer.totals,
+            files=(finished_file(path, rows),),
+            late=None,
+            late_checked=(),
+            bad_rows=BadRows(0, ()),
+        )
+        write_manifest(manifest, version)
+
+    return act
+
+
+def ours(folder: str) -> Callable[[], dict[str, Any]]:
+    """Prepare to aggregate the frozen month."""
+    from spell_billing.usage.aggregate import aggregate  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    frozen = UsageStore(Path(folder) / _STORE).latest(MONTH)
+    if frozen is None:
+        raise RuntimeError("the month is not frozen")
+
+    def act() -> dict[str, Any]:
+        return {"users": aggregate(frozen).users}
+
+    return act
+
+
+def bare_group_by(folder: str) -> Callable[[], dict[str, Any]]:
+    """Prepare DuckDB's bare GROUP BY of the same rows, unordered, unproven, and not written."""
+    import duckdb  # noqa: PLC0415 - not into the parent's memory
+
+    rows = Path(folder) / _STORE / str(MONTH) / "v0001" / "rows.parquet"
+
+    def act() -> dict[str, Any]:
+        query = (
+            "SELECT count(*) FROM (SELECT user_id, count(*), sum(cost_cents) "
+            f"FROM read_parquet('{rows}') GROUP BY user_id)"
+        )
+        ((users,),) = duckdb.connect().execute(query).fetchall()
+        return {"users": users}
+
+    return act
+
+
+def three_assets(url: str, folder: str) -> Callable[[], dict[str, Any]]:
+    """Prepare to materialize raw_usage, user_usage and invoice_drafts, with their checks, through Dagster."""
+    import dagster as dg  # noqa: PLC0415 - not into the parent's memory
+
+    from spell_billing.build import build_defs  # noqa: PLC0415
+    from spell_billing.resources import LedgerResource, UsageResource  # noqa: PLC0415
+
+    store = tempfile.mkdtemp(dir=folder)
+    definitions = build_defs(
+        resource_overrides={
+            "ledger": LedgerResource(database_url=url),
+            "usage": UsageResource(database_url=url, store_path=store),
+        }
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    chosen = [dg.AssetKey(name) for name in ("raw_usage", "user_usage", "invoice_drafts")]
+
+    def act() -> dict[str, Any]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                asset_selection=chosen,
+                partition_key=MONTH.partition_key,
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
+            )
+        return {"checks": len(result.get_asset_check_evaluations())}
+
+    return act
+
+
+def from_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> list[Figure]:
+    """Measure aggregation, and the three assets, of the month in a PostgreSQL database."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        run_way("aggregate:freeze_for_aggregation", url=url, folder=place)
+        runs = interleaved(
+            repeats,
+            {
+                "floor": lambda: copy_to_nowhere(server, url),
+                "aggregate": lambda: run_way("aggregate:ours", folder=place),
+                "assets": lambda: run_way("aggregate:three_assets", url=url, folder=place),
+            },
+        )
+    floor = runs["floor"].seconds
+    return [
+        Figure(
+            "aggregate",
+            f"Aggregate, {what}",
+            "psql COPY to nowhere",
+            floor,
+            runs["aggregate"].seconds,
+            kind=Kind.RATIO,
+            target=0.25,
+            peak_bytes=runs["aggregate"].peak_bytes,
+            peak_target_bytes=_GIB,
+        ),
+        Figure(
+            "aggregate",
+            f"raw_usage + user_usage + invoice_drafts with checks, {what}",
+            "psql COPY to nowhere",
+            floor,
+            runs["assets"].seconds,
+            kind=Kind.RATIO,
+            target=1.6,
+            peak_bytes=runs["assets"].peak_bytes,
+        ),
+    ]
+
+
+def large(folder: Path, size: Size, what: str, repeats: int) -> Figure:
+    """Measure aggregation of rows made without a database."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        run_way("aggregate:make_frozen", folder=place, rows=size.rows, users=size.users)
+        runs = interleaved(
+            repeats,
+            {
+                "floor": lambda: run_way("aggregate:bare_group_by", folder=place),
+                "ours": lambda: run_way("aggregate:ours", folder=place),
+            },
+        )
+    return Figure(
+        "aggregate",
+        f"Aggregate, {what}",
+        "DuckDB's bare GROUP BY",
+        runs["floor"].seconds,
+        runs["ours"].seconds,
+        kind=Kind.AT_MOST,
+        target=10.0,
+        peak_bytes=runs["ours"].peak_bytes,
+        peak_target_bytes=_GIB,
+    )
