@@ -33,8 +33,8 @@ def idempotency_key(month: str, user_id: str, generation: int, step: str, attemp
         month: `2026-10`.
         user_id: The platform's user.
         generation: 1, or higher after a void.
-        step: `create`, `lines` or `finalize`.
-        attempt: The stored attempt; only another than the first shows in the key.
+        step: `create`, `lines:{invoice id}` or `finalize:{invoice id}`.
+        attempt: From 1; only another than the first shows in the key.
     """
     suffix = "" if attempt == 1 else f":a{attempt}"
     return f"{billing_key(month, user_id, generation)}:{step}{suffix}"
