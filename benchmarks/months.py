@@ -106,13 +106,17 @@ def draft(url: str, store: str) -> Callable[[], dict[str, Any]]:
 
 
 def mark_billed(url: str) -> Callable[[], None]:
-    """Prepare to mark a drafted month as billed in the ledger, as if Stripe had taken every invoice."""
+    """Prepare to mark a drafted month as billed and reconciled, as a run leaves it in the ledger."""
     import sqlalchemy as sa  # noqa: PLC0415 - not into the parent's memory
 
     from spell_billing.databases import create_engine_for, parse_database_url  # noqa: PLC0415
+    from spell_billing.invoicing.reconcile_month import RECONCILED  # noqa: PLC0415
+    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
+    from spell_billing.ledger.rows import Actor  # noqa: PLC0415
     from spell_billing.ledger.schema import invoices, months  # noqa: PLC0415
 
-    engine = create_engine_for(parse_database_url(url, setting="DATABASE_URL"))
+    database = parse_database_url(url, setting="DATABASE_URL")
+    engine = create_engine_for(database)
 
     def act() -> None:
         with engine.begin() as connection:
@@ -125,6 +129,8 @@ def mark_billed(url: str) -> Callable[[], None]:
                 )
             )
             connection.execute(months.update().values(billing_started_at=MONTH.end, billed_at=MONTH.end))
+        with Ledger(database) as ledger:
+            ledger.record_action(MONTH, Actor("benchmark"), RECONCILED, "as after every run")
 
     return act
 

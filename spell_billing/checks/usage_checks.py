@@ -6,7 +6,7 @@ import dagster as dg
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from spell_billing.assets.common import cents, failures
+from spell_billing.assets.common import failures, usage_metadata
 from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.money import plain
@@ -47,7 +47,7 @@ def frozen_equals_source(
                 f"Frozen: {frozen.calls:,} calls, {plain(frozen.cost_cents)} cents; "
                 f"the database counted {control.calls:,} calls, {plain(control.cost_cents)} cents."
             ),
-            metadata={"calls": frozen.calls, "usage_cents": cents(frozen.cost_cents)},
+            metadata={"calls": frozen.calls, **usage_metadata(frozen.cost_cents)},
         )
 
 
@@ -58,7 +58,9 @@ def user_usage_equals_raw_usage(
     """The sums over users are the sums over rows, calls and cents, with each user once."""
     with failures():
         frozen = _frozen(context, usage, ledger)
-        table = pq.read_table(frozen.directory / USER_USAGE_FILE, columns=["user_id", "calls", "cost_cents"])
+        # Not pq.read_table, which loads pandas.
+        with pq.ParquetFile(frozen.directory / USER_USAGE_FILE) as file:
+            table = file.read(["user_id", "calls", "cost_cents"])
         calls = pc.sum(table["calls"]).as_py() or 0
         cost_cents = sum((exact_sum(chunk) for chunk in table["cost_cents"].chunks), start=Decimal(0))
         distinct = pc.count_distinct(table["user_id"]).as_py()
@@ -71,7 +73,7 @@ def user_usage_equals_raw_usage(
                 f"{plain(cost_cents)} cents; "
                 f"rows: {control.calls:,} calls, {plain(control.cost_cents)} cents."
             ),
-            metadata={"users": table.num_rows, "calls": calls, "usage_cents": cents(cost_cents)},
+            metadata={"users": table.num_rows, "calls": calls, **usage_metadata(cost_cents)},
         )
 
 

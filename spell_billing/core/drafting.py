@@ -138,8 +138,10 @@ def draft_invoice(
     currency = account.currency if account else _currency_without_account(late, credit)
     included = account.included_cents if account else 0
     lines = list(_charges(month, calls, usage_cents, account, late=late, currency=currency))
-    due_cents = sum(line.amount_cents for line in lines)
-    if max(abs(due_cents), *(abs(line.amount_cents) for line in lines), calls) > _LARGEST:
+    amounts_cents = [line.amount_cents for line in lines]
+    due_cents = sum(amounts_cents)
+    largest_cents = max(map(abs, amounts_cents), default=0)
+    if max(abs(due_cents), largest_cents, calls) > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
@@ -150,7 +152,15 @@ def draft_invoice(
         text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
         lines.append(Line(CREDIT, text, -applied_cents, str(month)))
     total_cents = due_cents - applied_cents
-    state, reason = _verdict(total_cents, account, late, credit, lines)
+    fits = max(total_cents, largest_cents, applied_cents) <= MAX_AMOUNT_CENTS
+    state, reason = (
+        (State.HELD, Reason.CURRENCY_CHANGED)
+        if _currency_changed(account, late, credit)
+        else _verdict(total_cents, account, fits=fits, lines=len(lines))
+    )
+    usage = lines[0] if lines else None
+    # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
+    same = usage is not None and usage.kind == USAGE and usage.amount_cents == total_cents
     return Draft(
         user_id=user_id,
         state=state,
@@ -165,7 +175,7 @@ def draft_invoice(
         credit_applied_cents=applied_cents,
         included_cents=included,
         lines=tuple(lines),
-        description=describe(month, calls, total_cents, currency),
+        description=usage.description if usage and same else describe(month, calls, total_cents, currency),
     )
 
 
@@ -209,8 +219,7 @@ def _charges(
             calls,
             plain(usage_cents),
         )
-    included_cents = account.included_cents if account else 0
-    covered = covered_cents(usage_cents, included_cents)
+    covered = covered_cents(usage_cents, account.included_cents) if account and account.included_cents else 0
     if account and covered:
         name = account.plan_name or account.plan_id or "plan"
         text = f"Included in {name} (-{format_money(covered, currency)})"
@@ -225,19 +234,19 @@ def _charges(
         yield Line(item.kind, text, amount_cents, str(item.usage_month), item.calls, plain(item.usage_cents))
 
 
-def _verdict(
-    total_cents: int,
-    account: Account | None,
-    late: Sequence[LateUsage],
-    credit: Credit | None,
-    lines: Sequence[Line],
-) -> tuple[State, Reason | None]:
+def _currency_changed(account: Account | None, late: Sequence[LateUsage], credit: Credit | None) -> bool:
+    if account is None or not (late or credit):
+        return False
     earlier = {item.currency for item in late if item.currency} | ({credit.currency} if credit else set())
-    if account and earlier - {account.currency}:
-        return State.HELD, Reason.CURRENCY_CHANGED
+    return bool(earlier - {account.currency})
+
+
+def _verdict(
+    total_cents: int, account: Account | None, *, fits: bool, lines: int
+) -> tuple[State, Reason | None]:
     if total_cents <= 0:
         return State.SKIPPED, Reason.CREDIT_CARRIED if total_cents < 0 else Reason.NO_CHARGE
-    problem = _account_problem(account) or _size_problem(total_cents, lines)
+    problem = _account_problem(account) or _size_problem(fits=fits, lines=lines)
     return (State.FAILED, problem) if problem else (State.PLANNED, None)
 
 
@@ -249,10 +258,10 @@ def _account_problem(account: Account | None) -> Reason | None:
     return None if is_currency(account.currency) else Reason.UNKNOWN_CURRENCY
 
 
-def _size_problem(total_cents: int, lines: Sequence[Line]) -> Reason | None:
-    if max(total_cents, *(abs(line.amount_cents) for line in lines)) > MAX_AMOUNT_CENTS:
+def _size_problem(*, fits: bool, lines: int) -> Reason | None:
+    if not fits:
         return Reason.AMOUNT_TOO_LARGE
-    return Reason.TOO_MANY_LINES if len(lines) > MAX_LINES else None
+    return Reason.TOO_MANY_LINES if lines > MAX_LINES else None
 
 
 def _currency_without_account(late: Sequence[LateUsage], credit: Credit | None) -> str:

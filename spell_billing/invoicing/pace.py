@@ -9,6 +9,10 @@ _SLOWER = 0.7
 _SLOWEST_PER_SECOND = 1.0
 _REST_SECONDS = 1.0
 """Answers to requests already under way arrive in a burst: it counts as one sign, not as many."""
+_MADE_UP_SECONDS = 0.01
+"""Sleep ends a millisecond or two late: a slot so recent is still used, or the rate would fall by 4 %."""
+_SHARE = 0.99
+"""Of the rate; so much less that slots made up never bring more into a second than the rate allows."""
 _RECOVERY_PER_SECOND = 0.05
 """Share of the ceiling regained each second without a 429."""
 
@@ -88,11 +92,11 @@ class _Bucket:
 
     def next_slot(self, now: float) -> float:
         self._recover(now)
-        return max(self._free_at, now)
+        return max(self._free_at, now - _MADE_UP_SECONDS)
 
     def take(self, slot: float) -> None:
         self._sent += 1
-        self._free_at = slot + 1.0 / self.rate
+        self._free_at = slot + 1.0 / (_SHARE * self.rate)
 
     def slow_down(self, now: float) -> None:
         if now - self._slowed_at < _REST_SECONDS:

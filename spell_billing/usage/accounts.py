@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA
-from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE
+from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, texts
 
 DEFAULT_CURRENCY = "usd"
 _INT64_LIMIT = 2**63
@@ -29,11 +29,10 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
     _refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     _refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
-    place = pc.index_in(accounts["plan_id"], value_set=plans["plan_id"].combine_chunks())
-    currency = pc.coalesce(pc.utf8_lower(_blank_to_null(accounts["currency"])), DEFAULT_CURRENCY)
-    included = pa.chunked_array(
-        [[_whole_cents(text) for text in plans["included_cents"].to_pylist()]], pa.int64()
-    )
+    place = _places(accounts["plan_id"], plans["plan_id"])
+    usual = texts([DEFAULT_CURRENCY] * accounts.num_rows)
+    currency = pc.coalesce(pc.utf8_lower(_blank_to_null(accounts["currency"])), usual)
+    included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
     return pa.Table.from_arrays(
         [
             accounts["user_id"],
@@ -48,9 +47,17 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     )
 
 
+def _places(plan_ids: pa.ChunkedArray, plans: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    # To look up nothing would load pandas first.
+    if not len(plans):
+        return pa.nulls(len(plan_ids), pa.int32())
+    return pc.index_in(plan_ids, value_set=plans.combine_chunks())
+
+
 def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     trimmed = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    has_text = pc.utf8_length(trimmed).cast(pa.bool_())
+    return pc.if_else(has_text, trimmed, pa.nulls(len(trimmed), pa.string()))
 
 
 def _refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
@@ -64,7 +71,7 @@ def _refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
     )
 
 
-def _whole_cents(text: str | None) -> int | None:
+def _whole_cents(text: str | None) -> str | None:
     if text is None:
         return None
     whole, _, fraction = text.strip().partition(".")
@@ -77,4 +84,4 @@ def _whole_cents(text: str | None) -> int | None:
             f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents.",
             remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
         )
-    return cents
+    return str(cents)

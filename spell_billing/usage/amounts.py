@@ -43,6 +43,16 @@ def is_billable(scale: int, largest: Decimal) -> bool:
     return largest.is_finite() and largest < MAX_ABSOLUTE_COST and scale <= MAX_SCALE
 
 
+def integer_amount_type(scale: int) -> pa.DataType:
+    """Give the type of a column of `as_decimal`."""
+    return pa.int64() if scale == 0 else pa.decimal64(_DECIMAL64_DIGITS, scale)
+
+
+def text_amount_type(scale: int) -> pa.DataType:
+    """Give the type of a column of `decimal_from_text`."""
+    return pa.decimal128(_DECIMAL128_DIGITS, scale)
+
+
 def as_decimal(units: pa.Array, scale: int) -> pa.Array:
     """Reinterpret int64 units of 10**-scale cents as decimals, without touching a digit (or a copy).
 
@@ -51,7 +61,7 @@ def as_decimal(units: pa.Array, scale: int) -> pa.Array:
     if scale == 0:
         return units
     return pa.Array.from_buffers(
-        pa.decimal64(_DECIMAL64_DIGITS, scale),
+        integer_amount_type(scale),
         len(units),
         units.buffers(),
         null_count=units.null_count,
@@ -61,7 +71,7 @@ def as_decimal(units: pa.Array, scale: int) -> pa.Array:
 
 def decimal_from_text(text: pa.Array, scale: int) -> pa.Array:
     """Read decimal text into DECIMAL(38, scale); raises pyarrow's error where a digit would be lost."""
-    return pc.cast(text, pa.decimal128(_DECIMAL128_DIGITS, scale))
+    return pc.cast(text, text_amount_type(scale))
 
 
 def exact_sum(column: pa.Array) -> Decimal:

@@ -1,6 +1,6 @@
 """Joins a month's users with their accounts and late usage: the stream that drafting reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -8,8 +8,8 @@ from spell_billing.core.errors import UsageError
 from spell_billing.usage.aggregate import amount_type
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
 from spell_billing.usage.duck import open_duckdb, parquet_list
+from spell_billing.usage.tables import texts
 
-_NO_USERS = pa.table({"user_id": pa.array([], pa.string())})
 _ACCOUNT_COLUMNS = ", ".join(f"account.{name}" for name in ACCOUNTS_SCHEMA.names if name != "user_id")
 _NO_LATE = (
     "SELECT NULL::VARCHAR AS usage_month, NULL::VARCHAR AS user_id, NULL::BIGINT AS calls, "
@@ -18,7 +18,7 @@ _NO_LATE = (
 
 
 def iter_user_drafting_input(
-    frozen: FrozenUsage, accounts: pa.Table, *, batch_size: int = 10_000, extra_users: pa.Table = _NO_USERS
+    frozen: FrozenUsage, accounts: pa.Table, *, batch_size: int = 10_000, extra_users: Iterable[str] = ()
 ) -> Iterator[pa.RecordBatch]:
     """Stream one row per user, ordered by user_id.
 
@@ -26,7 +26,7 @@ def iter_user_drafting_input(
         frozen: The version to bill; `aggregate` has run on it.
         accounts: What `UsageSource.accounts` gave.
         batch_size: Rows of a batch.
-        extra_users: A table whose column `user_id` names users that must appear even without usage.
+        extra_users: Users that must appear even without usage.
 
     Yields:
         Batches of user_id; calls and cost_cents (exact decimal) of the month, zero for a user that appears
@@ -58,6 +58,6 @@ def iter_user_drafting_input(
     )
     with open_duckdb(frozen.directory.parent) as duck:
         duck.register("accounts", accounts)
-        duck.register("extra_users", extra_users)
+        duck.register("extra_users", pa.table([texts(extra_users)], names=["user_id"]))
         batches: pa.RecordBatchReader = duck.sql(query).to_arrow_reader(batch_size)
         yield from batches

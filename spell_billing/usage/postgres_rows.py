@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl
-from spell_billing.usage.amounts import as_decimal, decimal_from_text
+from spell_billing.usage.amounts import (
+    as_decimal,
+    decimal_from_text,
+    integer_amount_type,
+    text_amount_type,
+)
 from spell_billing.usage.contract import Totals
 from spell_billing.usage.postgres_snapshot import Snapshot, join_snapshot
 from spell_billing.usage.postgres_sql import CostForm, UsageSql
@@ -71,9 +76,7 @@ def _read_all(readers: Sequence[Snapshot], queries: Sequence[str], writer: RowWr
 
 
 def _written_schema(read: pa.Schema, form: CostForm) -> pa.Schema:
-    cost = as_decimal(pa.array([], pa.int64()), form.scale).type
-    if form.as_text:
-        cost = decimal_from_text(pa.array([], pa.string()), form.scale).type
+    cost = text_amount_type(form.scale) if form.as_text else integer_amount_type(form.scale)
     return pa.schema(
         [
             pa.field("id", _plain(read.field("id").type)),

@@ -34,6 +34,7 @@ from spell_billing.usage.tables import (
     Column,
     Columns,
     require_columns,
+    texts,
 )
 
 
@@ -155,7 +156,7 @@ def _current_rows(
     def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             table = rows.keep(batch, month)
-            ones = pa.repeat(pa.scalar(1, pa.int64()), table.num_rows)
+            ones = table["user_id"].is_valid().cast(pa.int64())
             columns = [table["user_id"], ones, table["cost_cents"]]
             yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
 
@@ -178,4 +179,4 @@ def _texts(connection: sqlite3.Connection, table: str, found: Columns, names: tu
     columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
     rows = connection.execute(f"SELECT {columns} FROM {table}").fetchall() if found else []
     values = zip(*rows, strict=True) if rows else [()] * len(names)
-    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, values, strict=True)})
+    return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})

@@ -23,9 +23,11 @@ _ZONE = " ".join(
     for sign, offset in (("+", _OFFSET.format(sign="+")), ("-", _OFFSET.format(sign="-")))
 )
 _UTC_MONTH = (
-    "strftime('%Y-%m', substr(created_at, 1, 10) || ' ' || "
-    "CASE WHEN length(created_at) < 16 THEN '00:00' ELSE substr(created_at, 12, 5) END || "
-    f"CASE {_ZONE} ELSE '' END)"
+    # The usual time has no offset, and its month is its first seven characters: a tenth of the work.
+    "CASE WHEN substr(created_at, 17) GLOB '*[-+]*' "
+    "THEN strftime('%Y-%m', substr(created_at, 1, 10) || ' ' || substr(created_at, 12, 5) || "
+    f"CASE {_ZONE} END) "
+    "ELSE substr(created_at, 1, 7) END"
 )
 _GOOD = "typeof(cost_cents) = 'integer' AND typeof(user_id) IN ('text', 'integer')"
 _PROBLEM = (

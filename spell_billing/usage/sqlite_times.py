@@ -29,9 +29,14 @@ _MOMENT = (
     f"THEN TRY_CAST(left(created_at, -length({_ZONE})) AS TIMESTAMP) "
     f"- to_minutes(CASE WHEN {_ZONE}[1] = '-' THEN -{_MINUTES} ELSE {_MINUTES} END) END"
 )
-_QUERY = f"SELECT id, user_id, cost_cents, created_at, problem, {_MOMENT} AS moment FROM batch"
+_QUERY = (
+    "SELECT id, user_id, cost_cents, created_at, problem, moment, "
+    # An unreadable time lies outside; whose row it is cannot be told, so it counts as bad.
+    "coalesce(moment >= $start AND moment < $end, false) AS inside, "
+    "moment IS NULL OR problem <> '' AND inside AS bad, inside AND NOT bad AS good "
+    f"FROM (SELECT *, {_MOMENT} AS moment FROM batch)"
+)
 _MAX_EXAMPLES = 20
-_UTC = pa.timestamp("us", tz="UTC")
 
 
 class MonthFilter:
@@ -51,21 +56,13 @@ class MonthFilter:
     def keep(self, batch: pa.RecordBatch, month: Month) -> pa.Table:
         """Give the batch's rows of the month, in the schema given at construction."""
         self._duck.register("batch", pa.Table.from_batches([batch]))
-        table: pa.Table = self._duck.sql(_QUERY).to_arrow_table()
+        bounds = {"start": month.start.replace(tzinfo=None), "end": month.end.replace(tzinfo=None)}
+        table: pa.Table = self._duck.sql(_QUERY, params=bounds).to_arrow_table()
         self._duck.unregister("batch")
-        moment = table["moment"].cast(_UTC)
-        inside = pc.and_(
-            pc.greater_equal(moment, pa.scalar(month.start, _UTC)),
-            pc.less(moment, pa.scalar(month.end, _UTC)),
-        )
-        # An unreadable time (null) lies outside; whose row it is cannot be told, so it counts as bad.
-        spoiled = pc.and_(pc.not_equal(table["problem"], ""), pc.fill_null(inside, fill_value=True))
-        bad = pc.or_(spoiled, pc.is_null(moment))
-        if pc.any(bad).as_py():
-            self._collect(table.filter(bad))
-        good = pc.and_not(pc.fill_null(inside, fill_value=False), bad)
-        kept = table.set_column(3, "created_at", moment).select(self._schema.names)
-        return (kept if pc.all(good).as_py() else kept.filter(good)).cast(self._schema)
+        if pc.any(table["bad"]).as_py():
+            self._collect(table.filter(table["bad"]))
+        kept = table.set_column(3, "created_at", table["moment"]).select(self._schema.names)
+        return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(self._schema)
 
     def _collect(self, bad: pa.Table) -> None:
         self._bad_count += bad.num_rows

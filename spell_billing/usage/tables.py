@@ -1,7 +1,9 @@
 """The platform's tables as billing needs them: which columns, and what to say when one is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.databases import DatabaseUrl
@@ -54,3 +56,10 @@ def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageEr
         f"The column {table}.{column} has the type {found}, which cannot be billed exactly.",
         remedy=f"Change it to {wanted}, or put a view of that name in front that converts it.",
     )
+
+
+def texts(values: Iterable[str | None]) -> pa.Array:
+    """Build a column of text. `pyarrow.array` would load pandas first, which takes 0.4 seconds."""
+    builder = pa.lib.StringBuilder()
+    builder.append_values(values)
+    return builder.finish()

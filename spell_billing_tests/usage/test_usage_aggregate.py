@@ -187,7 +187,7 @@ def test_drafting_reads_every_user_once_with_account_and_late_usage(version: Pat
             frozen,
             accounts,
             batch_size=2,
-            extra_users=pa.table({"user_id": ["credit-only", "user-2", "credit-only"]}),
+            extra_users=["credit-only", "user-2", "credit-only"],
         )
     )
 
