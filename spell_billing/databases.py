@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError
 
 from spell_billing.core.errors import SettingsError, SpellBillingError
@@ -30,6 +28,8 @@ _UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database",
 
 class DatabaseUnreachableError(SpellBillingError):
     """The database does not answer, does not let us in, or its file is missing."""
+
+    transient = True
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,10 @@ def _postgres(rest: str, setting: str) -> DatabaseUrl:
             f"{setting} has an @ that does not end the user and password.",
             remedy="Percent-encode special characters of the password: @ is %40, / is %2F, : is %3A.",
         )
+    # Costs 0.2 s to import: only where the database is PostgreSQL.
+    import psycopg  # noqa: PLC0415
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
     try:
         parameters = {name: str(value) for name, value in conninfo_to_dict(f"postgresql://{rest}").items()}
     except psycopg.Error:
@@ -240,11 +244,10 @@ def _unreachable_reason(error: BaseException) -> str | None:
     text = str(error)
     if type(error).__module__.startswith("sqlite3"):
         return text if any(sign in text for sign in _UNREACHABLE_SQLITE) else None
-    if type(error).__name__ not in {"OperationalError", "InternalError"} and not isinstance(
-        error, psycopg.Error
-    ):
+    # Errors of psycopg and of ADBC carry one, if only an empty one.
+    if not hasattr(error, "sqlstate"):
         return None
-    state = getattr(error, "sqlstate", None)
+    state = error.sqlstate
     if not state or not str(state).strip("\0"):
         return text if "connect" in text else None
     return text if str(state).startswith(_UNREACHABLE_STATES) else None

@@ -2,7 +2,13 @@
 
 
 class SpellBillingError(Exception):
-    """Billing cannot go on. `message` names the thing, `remedy` what to do about it."""
+    """Billing cannot go on. `message` names the thing, `remedy` what to do about it.
+
+    Attributes:
+        transient: Whether a later try may succeed although no person did anything.
+    """
+
+    transient = False
 
     def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message, remedy)
@@ -32,6 +38,14 @@ class LedgerError(SpellBillingError):
 class MonthLockedError(LedgerError):
     """Another process holds the month's lock."""
 
+    transient = True
+
+
+class LedgerLostError(LedgerError):
+    """The ledger went away, or was changed by someone else, in the middle of a run."""
+
+    transient = True
+
 
 class IntegrityError(SpellBillingError):
     """Two numbers that must be equal to the cent differ."""
@@ -39,3 +53,13 @@ class IntegrityError(SpellBillingError):
 
 class StripeAccountError(SpellBillingError):
     """Stripe refuses or cannot serve the whole account: nothing is sent any more."""
+
+
+class StripeSilentError(StripeAccountError):
+    """Stripe or the network does not answer: what is refused today may go through later."""
+
+    transient = True
+
+
+class AlertError(SpellBillingError):
+    """An alert did not go out on some channel."""

@@ -8,18 +8,24 @@ from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
+from spell_billing.ledger.alerts import AlertLog
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
-from spell_billing.ledger.lock import month_lock, process_name
+from spell_billing.ledger.lock import is_held, month_lock, process_name
 from spell_billing.ledger.migrate import migrate
+from spell_billing.ledger.payments import Payment, read_payment, read_payments
 from spell_billing.ledger.queries import read_bills, read_month, read_months
+from spell_billing.ledger.reported import ReportedBills
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.settling import FOLLOWED
+from spell_billing.ledger.standing import Standing, read_standing
 from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
 
 PAGE_ROWS = 2_000
@@ -58,6 +64,28 @@ class Ledger:
         """Close all connections."""
         self._engine.dispose()
 
+    @property
+    def alerts(self) -> AlertLog:
+        """Which alerts went out on which channels."""
+        return AlertLog(self._engine, self._reader)
+
+    @property
+    def reported(self) -> ReportedBills:
+        """Which users without an invoice people were told of."""
+        return ReportedBills(self._engine, self._reader)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection in a read-only transaction."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that is committed at the end. Bills are written in a session."""
+        with self._engine.begin() as connection:
+            yield connection
+
     @contextmanager
     def session(
         self,
@@ -88,11 +116,12 @@ class Ledger:
     @contextmanager
     def exclusive(
         self,
+        what: str = "drafting",
         *,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> Iterator[None]:
-        """Keep other months from drafting, and from starting to bill, for a moment.
+        """Let one process at a time do a thing: by default, draft a month or start to bill it.
 
         Months share credits and late usage: two that are drafted at once could both take them.
 
@@ -101,7 +130,7 @@ class Ledger:
         """
         with (
             self._engine.connect() as connection,
-            month_lock(self._url, connection, "drafting", wait_seconds=wait_seconds, on_wait=on_wait),
+            month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait),
         ):
             yield
 
@@ -109,6 +138,16 @@ class Ledger:
         """Give the month's record, or None when it was never drafted."""
         with self._reader.connect() as connection:
             return read_month(connection, month)
+
+    def standing(self, month: Month) -> Standing:
+        """Give what is left to do in a month, for a run and for people."""
+        with self.reading() as connection:
+            return read_standing(connection, month)
+
+    def is_held(self, month: Month) -> bool:
+        """Tell whether a process holds the month's lock right now; never waits for it."""
+        with self._reader.connect() as connection:
+            return is_held(self._url, connection, str(month))
 
     def history(self, month: Month, late: Collection[BillOf]) -> History:
         """Read what other months left for a month's drafts."""
@@ -136,9 +175,12 @@ class Ledger:
             return first_users(connection, month, group, limit)
 
     def last_action(self, month: Month) -> str | None:
-        """Give the action of the month's newest audit entry, or None."""
+        """Give the action of the month's newest audit entry that is no payment's, or None."""
         query = (
-            sa.select(audit.c.action).where(audit.c.month == str(month)).order_by(audit.c.id.desc()).limit(1)
+            sa.select(audit.c.action)
+            .where(audit.c.month == str(month), audit.c.action != FOLLOWED)
+            .order_by(audit.c.id.desc())
+            .limit(1)
         )
         with self._reader.connect() as connection:
             action: str | None = connection.scalar(query)
@@ -157,6 +199,26 @@ class Ledger:
                     detail=detail,
                 )
             )
+
+    def record_run(self, record: RunRecord) -> None:
+        """Keep how a drive of a month ended."""
+        with self.writing() as connection:
+            record_run(connection, record)
+
+    def runs(self, month: Month, limit: int = 20) -> list[RunRecord]:
+        """Give how the month's latest drives ended, the newest first."""
+        with self.reading() as connection:
+            return runs_of_month(connection, month, limit)
+
+    def payment(self, stripe_invoice_id: str) -> Payment | None:
+        """Give what is known of an invoice's payment, or None."""
+        with self.reading() as connection:
+            return read_payment(connection, stripe_invoice_id)
+
+    def payments_of_month(self, month: Month) -> list[Payment]:
+        """Give what is known of the payments of a month's invoices, by invoice id."""
+        with self.reading() as connection:
+            return read_payments(connection, month)
 
     def months(self) -> list[MonthRecord]:
         """Give all drafted months, oldest first."""

@@ -62,6 +62,12 @@ def month_lock(
         lock.release()
 
 
+def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
+    """Tell whether a process holds the month, without taking the lock from anyone."""
+    path = url.sqlite_path
+    return (_PostgresLock(connection, month) if path is None else _SqliteLock(path, month)).is_held()
+
+
 def process_name() -> str:
     """Name this process as other holders shall see it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
@@ -79,6 +85,12 @@ class _PostgresLock:
         return bool(acquired)
 
     def holder(self) -> str:
+        return self._holder() or "another process"
+
+    def is_held(self) -> bool:
+        return self._holder() is not None
+
+    def _holder(self) -> str | None:
         name: str | None = self._connection.scalar(
             sa.text(
                 "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
@@ -89,7 +101,7 @@ class _PostgresLock:
             {"key": self._key},
         )
         self._connection.commit()
-        return name or "another process"
+        return name
 
     def release(self) -> None:
         if self._connection.closed or self._connection.invalidated:
@@ -122,6 +134,17 @@ class _SqliteLock:
             return self._holder.read_text(encoding="utf-8") or "another process"
         except FileNotFoundError:
             return "another process"
+
+    def is_held(self) -> bool:
+        # A holder names itself. A dead one leaves its name behind, so the lock has the last word.
+        if not self._holder.exists():
+            return False
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            return True
+        self._lock.release()
+        return False
 
     def release(self) -> None:
         self._holder.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import LedgerError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision. A test holds it equal to the newest migration."""
 
 _LOCK_KEY = 0x5B111_1ED6E4

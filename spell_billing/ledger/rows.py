@@ -1,6 +1,6 @@
 """Rows of the ledger as values: a bill, a month, and a change of state with its audit entry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,6 +13,7 @@ from spell_billing.core.drafting import (
     INCLUDED,
     LATE_KINDS,
     UNBILLED,
+    USAGE,
     Draft,
     Line,
     dump_lines,
@@ -113,6 +114,9 @@ class Change:
     detail: str | None = None
 
 
+_USAGE_ALONE = {"covered_cents": 0, "credit_applied_cents": 0, "late_cents": 0, "late_lines": 0}
+
+
 def content_of(draft: Draft) -> dict[str, Any]:
     """Give the columns of a bill that its draft decides."""
     account = draft.account
@@ -136,8 +140,10 @@ def content_of(draft: Draft) -> dict[str, Any]:
     }
 
 
-def line_sums(lines: Sequence[Line]) -> dict[str, int]:
+def line_sums(lines: Sequence[Line]) -> Mapping[str, int]:
     """Give the columns that sum a bill's lines by kind, in minor units."""
+    if len(lines) == 1 and lines[0].kind == USAGE:
+        return _USAGE_ALONE
     return {
         "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
         "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind == CREDIT),

@@ -92,9 +92,10 @@ invoices = sa.Table(
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("finalized_at", UtcDateTime),
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
-    sa.Index("ledger_invoices_by_state", "month", "state", "id"),
+    sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
     sa.Index("ledger_invoices_by_user", "user_id", "month"),
     sa.Index("ledger_invoices_by_stripe_id", "stripe_invoice_id"),
+    sa.Index("ledger_invoices_by_finalized", "finalized_at"),
 )
 """One row per user, month and generation.
 
@@ -102,6 +103,7 @@ invoices = sa.Table(
 what late lines charge: rounded usage - covered + late - credit applied = total.
 `unbilled_calls` and `unbilled_usage_cents`: usage of the month that the invoice does not hold, because an
 invoice made earlier was adopted; the next month's draft bills it as late usage.
+The index by state holds what metrics sum, so that a scrape does not read the rows.
 """
 
 months = sa.Table(
@@ -137,3 +139,139 @@ audit = sa.Table(
     sa.Index("ledger_audit_by_user", "month", "user_id"),
 )
 """Who did what to which bill, when and in which run. Triggers refuse UPDATE and DELETE."""
+
+payments = sa.Table(
+    "ledger_payments",
+    metadata,
+    sa.Column("stripe_invoice_id", sa.Text, primary_key=True),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("failed_attempts", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", UtcDateTime),
+    sa.Column("amount_due_cents", sa.BigInteger, nullable=False),
+    sa.Column("amount_paid_cents", sa.BigInteger, nullable=False),
+    sa.Column("decline_code", sa.String(80)),
+    sa.Column("message", sa.Text),
+    sa.Column("hosted_invoice_url", sa.Text),
+    sa.Column("invoice_pdf", sa.Text),
+    sa.Column("as_of", UtcDateTime, nullable=False),
+    sa.Column("way", sa.String(20), nullable=False),
+    sa.Column("alerted_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Index("ledger_payments_by_month", "month", "status"),
+    sa.Index("ledger_payments_by_status", "status", "month"),
+)
+"""What is known of each invoice's payment, the newest that Stripe said. `status` is Stripe's word.
+
+`attempts` is Stripe's count, which a try under way raises too; `failed_attempts` of them are known to have
+failed. `decline_code` and `message` belong to the last failed one. `as_of` is when Stripe said it, `way` how
+we heard. `alerted_attempts`: people know of failures up to this attempt.
+"""
+
+events = sa.Table(
+    "ledger_events",
+    metadata,
+    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("type", sa.String(80), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("way", sa.String(20), nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("handled_at", UtcDateTime),
+    sa.Column("outcome", sa.String(40)),
+    sa.Index("ledger_events_waiting", "handled_at", "created_at"),
+)
+"""Stripe's events, each once, whichever way it came in. `content`: the few fields of the invoice we use."""
+
+cursors = sa.Table(
+    "ledger_cursors",
+    metadata,
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("moved_at", UtcDateTime, nullable=False),
+)
+"""How far something that comes in order was read."""
+
+dunning = sa.Table(
+    "ledger_dunning",
+    metadata,
+    sa.Column("stripe_invoice_id", sa.Text, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("asked_at", UtcDateTime, nullable=False),
+    sa.Column("outcome", sa.String(80), nullable=False),
+)
+"""Each step at which Stripe was asked to collect an open invoice again.
+
+`step` counts days since finalization. `outcome` is `asked` from before the request until its answer is known.
+"""
+
+alerts = sa.Table(
+    "ledger_alerts",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("channel", sa.String(200), primary_key=True),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("month", sa.String(7)),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("sent_at", UtcDateTime, nullable=False),
+    sa.Index("ledger_alerts_by_kind", "kind", "month"),
+)
+"""Each alert that went out on each channel. A key is sent once on a channel."""
+
+reported_bills = sa.Table(
+    "ledger_reported_bills",
+    metadata,
+    sa.Column("bill_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("reason", sa.String(40), nullable=False),
+    sa.Column("reported_at", UtcDateTime, nullable=False),
+)
+"""Bills without an invoice that people were told of, with the state and reason they were told."""
+
+outbox = sa.Table(
+    "ledger_outbox",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String(200), nullable=False),
+    sa.Column("template", sa.String(40), nullable=False),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try_at", UtcDateTime, nullable=False),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("given_up_at", UtcDateTime),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("key", name="ledger_outbox_once"),
+    sa.Index("ledger_outbox_waiting", "sent_at", "given_up_at", "next_try_at"),
+)
+"""Mail to users, each key once. `content` names invoice and attempt, as JSON; no address is kept.
+
+Amounts, links and the address are read when a mail is sent. `error` of one that was given up begins with a
+word of `GivenUp`.
+"""
+
+runs = sa.Table(
+    "ledger_runs",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime, nullable=False),
+    sa.Column("result", sa.String(20), nullable=False),
+    sa.Column("invoiced", sa.BigInteger, nullable=False),
+    sa.Column("unfinished", sa.BigInteger, nullable=False),
+    sa.Column("limited", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.Text, nullable=False),
+    sa.Index("ledger_runs_by_month", "month", "id"),
+)
+"""Each time a month was driven to Stripe, and how it ended.
+
+`result`: `done`, `users_left` (some need a person), `unfinished` (some are to be tried again), `stopped`
+(nobody could be billed for now) or `refused` (nobody can be billed until a person acts). `requests`: JSON by
+endpoint: count, seconds and latency buckets.
+"""

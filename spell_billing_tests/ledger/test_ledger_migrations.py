@@ -23,7 +23,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.migrate import HEAD, current_revision, migrate
 from spell_billing.ledger.schema import invoices, metadata
 
-TABLES = {"ledger_audit", "ledger_invoices", "ledger_months", "ledger_version"}
+TABLES = {*metadata.tables, "ledger_version"}
 
 
 @pytest.fixture

@@ -1,0 +1,172 @@
+"""What is known of each invoice's payment: the newest that Stripe said, whatever order it was heard in."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.schema import payments
+from spell_billing.ledger.upsert import insert_new
+
+_ROWS_AT_ONCE = 500
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_RANKS = {"open": 0, "uncollectible": 1, "paid": 2, "void": 2}
+"""An invoice's status only rises: open, uncollectible, then paid or void for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """How the payment of one invoice stands: a row of `ledger_payments`. Amounts in minor units."""
+
+    stripe_invoice_id: str
+    month: str
+    user_id: str
+    generation: int
+    status: str
+    attempts: int
+    failed_attempts: int
+    next_attempt_at: datetime | None
+    amount_due_cents: int
+    amount_paid_cents: int
+    decline_code: str | None
+    message: str | None
+    hosted_invoice_url: str | None
+    invoice_pdf: str | None
+    as_of: datetime
+    way: str
+    alerted_attempts: int = 0
+
+    @classmethod
+    def from_mapping(cls, row: RowMapping) -> "Payment":
+        """Build a payment from a result row of `ledger_payments`."""
+        return cls(**{str(name): value for name, value in row.items()})
+
+    @property
+    def failing(self) -> bool:
+        """Whether an attempt failed and the invoice is still to be paid."""
+        return self.status == "open" and self.failed_attempts > 0
+
+    @property
+    def bill_state(self) -> State:
+        """The state its bill should have; `VOID` where a person, or our `void`, voided the invoice."""
+        if self.status == "open":
+            return State.PAYMENT_FAILED if self.failing else State.FINALIZED
+        return {"paid": State.PAID, "uncollectible": State.UNCOLLECTIBLE, "void": State.VOID}[self.status]
+
+
+def newest(one: Payment, other: Payment) -> Payment:
+    """Combine two things that were said of one invoice; their order does not matter.
+
+    Of two the later is what Stripe counts up: the status, then the attempts; the time only decides between
+    equals, because an event can be heard late.
+    """
+    later, earlier = (one, other) if _order(one) >= _order(other) else (other, one)
+    reason = one if _reason_order(one) >= _reason_order(other) else other
+    return replace(
+        later,
+        failed_attempts=max(one.failed_attempts, other.failed_attempts),
+        decline_code=reason.decline_code,
+        message=reason.message,
+        hosted_invoice_url=later.hosted_invoice_url or earlier.hosted_invoice_url,
+        invoice_pdf=later.invoice_pdf or earlier.invoice_pdf,
+        alerted_attempts=max(one.alerted_attempts, other.alerted_attempts),
+    )
+
+
+def _order(payment: Payment) -> tuple[Any, ...]:
+    """Order what was said of one invoice; equal only where what is kept is equal."""
+    return (
+        _RANKS[payment.status],
+        payment.attempts,
+        payment.as_of,
+        payment.status,
+        payment.amount_paid_cents,
+        payment.next_attempt_at or _LONG_AGO,
+        -payment.amount_due_cents,
+        payment.hosted_invoice_url or "",
+        payment.invoice_pdf or "",
+        payment.way,
+    )
+
+
+def _reason_order(payment: Payment) -> tuple[Any, ...]:
+    """Order the reasons of failures: of the latest attempt, where it is known."""
+    known = payment.decline_code is not None
+    return payment.failed_attempts, known, payment.as_of, payment.decline_code or "", payment.message or ""
+
+
+def keep_payments(connection: Connection, said: Iterable[Payment]) -> int:
+    """Write down what Stripe said, where it is news.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        said: Any order, any number of an invoice.
+
+    Returns:
+        How many invoices' rows were added or changed.
+    """
+    by_invoice: dict[str, Payment] = {}
+    for each in said:
+        known = by_invoice.get(each.stripe_invoice_id)
+        by_invoice[each.stripe_invoice_id] = each if known is None else newest(known, each)
+    changed = 0
+    # In the order of ids: two writers at once wait for each other, and never in a circle.
+    in_order = [by_invoice[invoice_id] for invoice_id in sorted(by_invoice)]
+    for start in range(0, len(in_order), _ROWS_AT_ONCE):
+        changed += _keep_group(connection, in_order[start : start + _ROWS_AT_ONCE])
+    return changed
+
+
+def _keep_group(connection: Connection, group: Sequence[Payment]) -> int:
+    added = insert_new(connection, payments, [_values(payment) for payment in group])
+    ids = [payment.stripe_invoice_id for payment in group]
+    query = (
+        sa.select(payments)
+        .where(payments.c.stripe_invoice_id.in_(ids))
+        .order_by(payments.c.stripe_invoice_id)
+        .with_for_update()
+    )
+    rows = connection.execute(query).mappings()
+    known = {payment.stripe_invoice_id: payment for payment in map(Payment.from_mapping, rows)}
+    changes = []
+    for each in group:
+        before = known[each.stripe_invoice_id]
+        # The first to name the bill is right: metadata of an invoice can be changed by hand.
+        after = replace(
+            newest(before, each), month=before.month, user_id=before.user_id, generation=before.generation
+        )
+        if after != before:
+            changes.append({f"new_{name}": value for name, value in _values(after).items()})
+    if changes:
+        connection.execute(_UPDATE, changes)
+    return added + len(changes)
+
+
+def _values(payment: Payment) -> dict[str, Any]:
+    return {name: getattr(payment, name) for name in _COLUMNS}
+
+
+_COLUMNS = [field.name for field in fields(Payment)]
+_UPDATE = (
+    payments.update()
+    .where(payments.c.stripe_invoice_id == sa.bindparam("new_stripe_invoice_id"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _COLUMNS if name != "stripe_invoice_id"})
+)
+
+
+def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | None:
+    """Give what is known of an invoice's payment, or None."""
+    query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
+    row = connection.execute(query).mappings().first()
+    return Payment.from_mapping(row) if row else None
+
+
+def read_payments(connection: Connection, month: Month) -> list[Payment]:
+    """Give what is known of the payments of a month's invoices, by invoice id."""
+    query = sa.select(payments).where(payments.c.month == str(month)).order_by(payments.c.stripe_invoice_id)
+    return [Payment.from_mapping(row) for row in connection.execute(query).mappings()]
