@@ -62,7 +62,7 @@ def ours(url: str, stripe: str, *, live: bool) -> Callable[[], dict[str, Any]]:
         return {
             "invoices": users,
             "sustained_per_second": (len(done_at) - 1) / (done_at[-1] - done_at[0]),
-            "requests": sum(outcome.requests.values()),
+            "requests": sum(each.count for each in outcome.requests.values()),
             "limited": outcome.limited,
         }
 

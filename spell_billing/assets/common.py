@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import dagster as dg
 
 from spell_billing.core.errors import SpellBillingError
-from spell_billing.core.money import plain
+from spell_billing.core.money import plain, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
 from spell_billing.partitions import MONTHLY
@@ -36,7 +36,9 @@ def failures() -> Iterator[None]:
         yield
     except SpellBillingError as error:
         raise dg.Failure(
-            description=str(error), metadata={"remedy": error.remedy}, allow_retries=False
+            description=str(error),
+            metadata={"remedy": error.remedy, "transient": error.transient},
+            allow_retries=False,
         ) from error
 
 
@@ -56,9 +58,11 @@ def actor_of(run: dg.DagsterRun) -> Actor:
     return Actor("dagster", run.run_id)
 
 
-def cents(amount: Decimal) -> int | str:
-    """Give exact cents for metadata: an integer, which the UI plots, or the exact text of a fraction."""
-    return int(amount) if amount == amount.to_integral_value() else plain(amount)
+def usage_metadata(amount: Decimal) -> dict[str, int | str]:
+    """Give a cost as metadata: whole cents, which the UI plots, and the exact text of one with a fraction."""
+    whole = round_half_up(amount)
+    exact = {} if whole == amount else {"usage_cents_exact": plain(amount)}
+    return {"usage_cents": whole, **exact}
 
 
 def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:

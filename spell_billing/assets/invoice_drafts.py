@@ -1,11 +1,12 @@
 """`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
 
 from collections.abc import Set as AbstractSet
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, actor_of, failures, table, table_schema
+from spell_billing.assets.common import COMMON, actor_of, failures, table, table_schema, usage_metadata
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
@@ -55,11 +56,14 @@ def invoice_drafts(
             frozen = version_to_draft(open_ledger, usage.store(), month)
             changed = draft_month(session, usage.source(), frozen)
             groups = open_ledger.group_totals(month)
+            _, _, usage_cents = open_ledger.drafted_usage(month)
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
-        return dg.MaterializeResult(metadata={**totals_metadata(groups), "version": frozen.version})
+        return dg.MaterializeResult(
+            metadata={**totals_metadata(groups, usage_cents), "version": frozen.version}
+        )
 
 
-def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+def totals_metadata(groups: list[GroupTotals], usage_cents: Decimal) -> dict[str, Any]:
     """Give a month's totals as metadata: numbers to plot, and who has no invoice and why."""
     without = [group for group in groups if group.reason is not None]
     return {
@@ -67,10 +71,12 @@ def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
         "dagster/column_schema": COLUMNS,
         "users": sum(group.users for group in groups),
         "calls": sum(group.calls for group in groups),
+        **usage_metadata(usage_cents),
         "total_cents": cents_of(groups, set(State)),
         "skipped": users_of(groups, {State.SKIPPED}),
         "held": users_of(groups, {State.HELD}),
-        "failed": users_of(groups, {State.FAILED, State.PARKED}),
+        "failed": users_of(groups, {State.FAILED}),
+        "parked": users_of(groups, {State.PARKED}),
         "without_invoice": table(
             [
                 {

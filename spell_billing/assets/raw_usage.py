@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, cents, failures, period, table, table_schema
+from spell_billing.assets.common import COMMON, failures, period, table, table_schema, usage_metadata
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.progress import Progress
@@ -66,7 +66,7 @@ def _result(month: Month, frozen: FrozenUsage, missing: list[str]) -> dg.Materia
             "dagster/row_count": manifest.frozen.calls,
             "dagster/column_schema": COLUMNS,
             "calls": manifest.frozen.calls,
-            "usage_cents": cents(manifest.frozen.cost_cents),
+            **usage_metadata(manifest.frozen.cost_cents),
             "bad_rows": manifest.bad_rows.count,
             "version": frozen.version,
             "frozen_at": manifest.frozen_at.isoformat(),

@@ -8,11 +8,13 @@ import dagster as dg
 
 from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
 from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
-from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE
+from spell_billing.core.latencies import together
+from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.run_record import recorded
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
@@ -55,42 +57,70 @@ def stripe_invoices(
     """Drive the month's drafts to finalized invoices."""
     with failures():
         month = billable_month(context)
-        stripe.check()
-        started = time.monotonic()
         with (
             ledger.open() as open_ledger,
-            open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
+            recorded(open_ledger, month, context.run.run_id, context.log) as outcome,
         ):
-            # A blocking check guards only its own run; a person may launch this asset alone.
-            require_drafts_equal_usage(session, usage.store())
-            with open_ledger.exclusive(on_wait=context.log.info):
-                require_late_usage_once(open_ledger, usage.store(), month)
-                session.start_billing()
-            report = BillingReport(context.log, to_drive=users_of(open_ledger.group_totals(month), TO_DRIVE))
+            stripe.check()
+            started = time.monotonic()
+            with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
+                # A blocking check guards only its own run; a person may launch this asset alone.
+                require_drafts_equal_usage(session, usage.store())
+                with open_ledger.exclusive(on_wait=context.log.info):
+                    require_late_usage_once(open_ledger, usage.store(), month)
+                    session.start_billing()
+                to_drive = users_of(open_ledger.group_totals(month), TO_DRIVE)
+                report = BillingReport(context.log, to_drive=to_drive)
 
-            async def run() -> Outcome:
-                async with stripe.connect() as gateway:
-                    return await bill_month(session, gateway, report, verify=config.verify)
+                async def run() -> None:
+                    async with stripe.connect() as gateway:
+                        await bill_month(session, gateway, report, verify=config.verify, outcome=outcome)
 
-            outcome = asyncio.run(run())
-            groups = open_ledger.group_totals(month)
-            if not users_of(groups, UNDONE):
-                session.finish_billing()
-            report.completed(outcome, open_ledger.bills(month, UNDONE))
-        return dg.MaterializeResult(metadata=_metadata(outcome, groups, time.monotonic() - started))
+                asyncio.run(run())
+                groups = open_ledger.group_totals(month)
+                _, _, usage_cents = open_ledger.drafted_usage(month)
+                if not users_of(groups, UNDONE):
+                    session.finish_billing()
+                report.completed(outcome, open_ledger.bills(month, UNDONE))
+        return dg.MaterializeResult(
+            metadata={
+                **totals_metadata(groups, usage_cents),
+                **_invoice_metadata(groups),
+                **_run_metadata(outcome, time.monotonic() - started),
+            }
+        )
 
 
-def _metadata(outcome: Outcome, groups: list[GroupTotals], seconds: float) -> dict[str, Any]:
+def _invoice_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+    currencies = sorted({group.currency for group in groups if group.state in INVOICED})
+    # A sum over currencies says little: each has one of its own, where there are several.
+    apart = currencies if len(currencies) > 1 else []
     return {
-        **totals_metadata(groups),
         "dagster/row_count": users_of(groups, INVOICED),
         "dagster/column_schema": COLUMNS,
         "invoiced": users_of(groups, INVOICED),
         "invoiced_cents": cents_of(groups, INVOICED),
+        **{
+            f"invoiced_cents_{currency}": cents_of(
+                [group for group in groups if group.currency == currency], INVOICED
+            )
+            for currency in apart
+        },
+        "paid": users_of(groups, {State.PAID}),
+        "paid_cents": cents_of(groups, {State.PAID}),
+        "payment_failed": users_of(groups, {State.PAYMENT_FAILED}),
+    }
+
+
+def _run_metadata(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    requests = together(outcome.requests.values())
+    return {
         "invoiced_in_this_run": outcome.invoiced,
         "unfinished": len(outcome.unfinished),
-        "stripe_requests": sum(outcome.requests.values()),
+        "stripe_requests": requests.count,
         "stripe_429s": outcome.limited,
+        "stripe_mean_seconds": round(requests.mean_seconds, 4),
+        "stripe_p95_seconds": round(requests.quantile_seconds(0.95), 4),
         "adopted": outcome.sweep.adopted,
         "seconds": round(seconds, 1),
         "sent_nothing": outcome.sent_nothing,

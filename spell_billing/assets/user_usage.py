@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, LARGEST_USERS, cents, failures, table, table_schema
+from spell_billing.assets.common import COMMON, LARGEST_USERS, failures, table, table_schema, usage_metadata
 from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.invoicing.usage_versions import version_to_draft
 from spell_billing.partitions import billable_month
@@ -43,7 +43,7 @@ def user_usage(
                 "dagster/column_schema": COLUMNS,
                 "users": totals.users,
                 "calls": totals.totals.calls,
-                "usage_cents": cents(totals.totals.cost_cents),
+                **usage_metadata(totals.totals.cost_cents),
                 "version": frozen.version,
                 "largest_users": table(
                     [

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import cents, failures
+from spell_billing.assets.common import failures, usage_metadata
 from spell_billing.assets.invoice_drafts import invoice_drafts
 from spell_billing.core.money import plain
 from spell_billing.invoicing.usage_versions import version_to_draft
@@ -27,5 +27,5 @@ def drafts_equal_user_usage(
                 f"{users:,} bills hold {calls:,} calls, {plain(usage_cents)} cents; "
                 f"frozen: {control.calls:,} calls, {plain(control.cost_cents)} cents."
             ),
-            metadata={"users": users, "calls": calls, "usage_cents": cents(usage_cents)},
+            metadata={"users": users, "calls": calls, **usage_metadata(usage_cents)},
         )

@@ -3,17 +3,17 @@
 import asyncio
 from functools import partial
 
-from spell_billing.core.errors import StripeAccountError
+from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.outcome import Outcome, SweepResult
 from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
-from spell_billing.stripe_api.problems import StripeProblem
+from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 _CONCURRENT_BILLS = 64
 """Enough to keep 75 requests a second under way at Stripe's latency of about 0.3 seconds."""
@@ -22,7 +22,12 @@ _PAGE_ROWS = 500
 
 
 async def bill_month(
-    session: MonthSession, gateway: Gateway, report: BillingReport, *, verify: bool = False
+    session: MonthSession,
+    gateway: Gateway,
+    report: BillingReport,
+    *,
+    verify: bool = False,
+    outcome: Outcome | None = None,
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
@@ -34,28 +39,36 @@ async def bill_month(
         gateway: To Stripe.
         report: Told of every user.
         verify: Sweep even when the month is finished.
+        outcome: Filled on the way, for a caller who wants it of a run that raises, too.
 
     Raises:
-        StripeAccountError: nobody can be billed; rows stay as they are.
+        StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
         LedgerError: the ledger was lost on the way.
     """
-    outcome = Outcome()
+    outcome = outcome or Outcome()
     await asyncio.to_thread(session.start_billing)
     if not verify and await asyncio.to_thread(_is_finished, session):
         outcome.sent_nothing = True
         return outcome
     try:
-        outcome.sweep = await sweep(session, gateway)
+        outcome.sweep = await _what_stands(session, gateway)
+        report.swept(outcome.sweep)
+        async with GroupCommit(session) as commits:
+            await _drive_all(session, gateway, commits, report, outcome)
+    finally:
+        outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
+    return outcome
+
+
+async def _what_stands(session: MonthSession, gateway: Gateway) -> SweepResult:
+    try:
+        return await sweep(session, gateway)
     except StripeProblem as problem:
-        raise StripeAccountError(
+        silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
+        raise (StripeSilentError if silent else StripeAccountError)(
             f"Stripe cannot be asked what stands for {session.month}: {problem.message}.",
             remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then bill the month again.",
         ) from None
-    report.swept(outcome.sweep)
-    async with GroupCommit(session) as commits:
-        await _drive_all(session, gateway, commits, report, outcome)
-    outcome.requests, outcome.limited = dict(gateway.sent), gateway.limited
-    return outcome
 
 
 def _is_finished(session: MonthSession) -> bool:

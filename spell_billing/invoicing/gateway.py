@@ -3,12 +3,13 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spell_billing.core.errors import StripeAccountError
+from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.core.latencies import Latencies
 from spell_billing.invoicing.pace import Pace
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
@@ -34,7 +35,12 @@ class Patience:
 
 
 class Gateway:
-    """Sends requests until they succeed, fail for good, or patience ends."""
+    """Sends requests until they succeed, fail for good, or patience ends.
+
+    Attributes:
+        requests: How many requests were sent to each endpoint and how long Stripe took, whatever it answered.
+        limited: Requests that Stripe answered with 429.
+    """
 
     def __init__(
         self,
@@ -53,7 +59,7 @@ class Gateway:
         self._sleep = sleep
         self._jitter = jitter
         self._silent_since: float | None = None
-        self.sent: Counter[str] = Counter()
+        self.requests: defaultdict[str, Latencies] = defaultdict(Latencies)
         self.limited = 0
 
     async def send(
@@ -76,14 +82,13 @@ class Gateway:
 
         Raises:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
-            StripeAccountError: when nobody can be billed.
+            StripeAccountError: when nobody can be billed; StripeSilentError: for now.
         """
         unknown = limited = 0
         while True:
             await self._pace.wait(endpoint)
-            self.sent[endpoint] += 1
             try:
-                answer = await self._api.send(method, path, parameters, key=key)
+                answer = await self._timed(endpoint, method, path, parameters, key)
             except StripeProblem as problem:
                 self._watch(problem)
                 if problem.kind is Kind.LIMITED:
@@ -121,6 +126,15 @@ class Gateway:
                 return
             cursor = {"starting_after": page[-1]["id"]}
 
+    async def _timed(
+        self, endpoint: str, method: str, path: str, parameters: Mapping[str, Any] | None, key: str | None
+    ) -> Answer:
+        started = self._clock()
+        try:
+            return await self._api.send(method, path, parameters, key=key)
+        finally:
+            self.requests[endpoint].observe(self._clock() - started)
+
     def _watch(self, problem: StripeProblem) -> None:
         if problem.kind is Kind.ACCOUNT:
             raise StripeAccountError(
@@ -134,7 +148,7 @@ class Gateway:
         now = self._clock()
         self._silent_since = now if self._silent_since is None else self._silent_since
         if now - self._silent_since > self._patience.down_seconds:
-            raise StripeAccountError(
+            raise StripeSilentError(
                 f"Stripe has not answered for {self._patience.down_seconds:.0f} seconds: {problem.message}.",
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )

@@ -1,6 +1,6 @@
 """Questions to Stripe about our invoices, shared by the driver, the sweep and the reconciliation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from spell_billing.core.keys import KEY
@@ -40,10 +40,17 @@ async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key
     ]
 
 
-async def retrieve(gateway: Gateway, invoice_id: str) -> Invoice | None:
-    """Give the invoice as it is now, or None when Stripe has none by that id."""
+async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] = ()) -> Invoice | None:
+    """Give the invoice as it is now, or None when Stripe has none by that id.
+
+    Args:
+        gateway: To Stripe.
+        invoice_id: Stripe's id.
+        expand: Fields to expand; each at most four levels deep.
+    """
+    parameters = {"expand": list(expand)} if expand else None
     try:
-        answer = await gateway.send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}")
+        answer = await gateway.send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}", parameters)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return None

@@ -1,6 +1,9 @@
 """What a billing run and its sweep did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from spell_billing.core.latencies import Latencies
 
 
 @dataclass(slots=True)
@@ -17,11 +20,20 @@ class SweepResult:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one run did. `unfinished` names users whose outcome is unknown until the next run, and why."""
+    """What one run did.
+
+    Attributes:
+        sent_nothing: The month was on record as billed.
+        invoiced: Users who got their invoice.
+        unfinished: Users whose outcome is unknown until the next run, and why.
+        sweep: What stood at Stripe before.
+        requests: Number and durations of the requests, by endpoint.
+        limited: Requests that Stripe answered with 429.
+    """
 
     sent_nothing: bool = False
     invoiced: int = 0
     unfinished: dict[str, str] = field(default_factory=dict)
     sweep: SweepResult = field(default_factory=SweepResult)
-    requests: dict[str, int] = field(default_factory=dict)
+    requests: Mapping[str, Latencies] = field(default_factory=dict)
     limited: int = 0

@@ -7,6 +7,7 @@ only to delete drafts of ours that no bill in the ledger can use.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,16 +15,13 @@ from spell_billing.core.keys import GENERATION, HASH, KEY, MONTH, USER, billing_
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing.adoption import adopted_content, adoption_detail, standing
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import (
-    STATE_OF_STATUS,
-    all_lines,
-    created_since_close,
-    delete_draft,
-    retrieve,
-)
+from spell_billing.invoicing.lookups import all_lines, created_since_close, delete_draft, retrieve
 from spell_billing.invoicing.outcome import SweepResult
+from spell_billing.invoicing.payment_facts import payment_of
+from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
@@ -48,6 +46,7 @@ class _Sweep:
     def __init__(self, session: MonthSession, gateway: Gateway) -> None:
         self._session = session
         self._gateway = gateway
+        self._started_at = datetime.now(UTC)
         self._void: list[Invoice] = []
         self._twice: dict[Bill, list[Invoice]] = {}
         self._parked: set[Bill] = set()
@@ -195,10 +194,13 @@ class _Sweep:
         return await self._bill_of(invoice)
 
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
-        state = STATE_OF_STATUS[invoice["status"]]
-        if bill.state in INVOICED and state in {State.PAID, State.UNCOLLECTIBLE} and bill.state is not state:
-            return await self._write(bill, "status_followed", state=state)
-        return None
+        """Follow the invoice's payment; what the ledger has heard later, from an event, stays."""
+        name = BillName(bill.month, bill.user_id, bill.generation)
+        payment = payment_of(invoice, name, as_of=self._started_at, way="sweep")
+        if bill.state not in INVOICED or payment.bill_state in {State.FINALIZED, bill.state}:
+            return None
+        await asyncio.to_thread(self._session.follow, payment)
+        return await self._bill_of(invoice)
 
     async def _voided(self, invoice: Invoice) -> None:
         """Park a bill whose invoice a person voided, unless a later generation took its place."""
@@ -210,13 +212,9 @@ class _Sweep:
             if bill.state is not State.DRAFTED:
                 return
             await self._delete(str(bill.stripe_invoice_id))
-        newer = any(b.user_id == bill.user_id and b.generation > bill.generation for b in bills)
-        if newer:
-            await self._write(
-                bill, "superseded", state=State.VOID, reason=Reason.VOIDED, stripe_invoice_id=invoice["id"]
-            )
-            return
-        await self._park(bill, Reason.VOIDED_AT_STRIPE, stripe_invoice_id=invoice["id"])
+        change = voided_by_a_person(bill, bills, invoice["id"])
+        await asyncio.to_thread(self._session.apply, [change])
+        self.result.parked += change.after.state is State.PARKED
 
     async def _park(self, bill: Bill, reason: Reason, message: str | None = None, **values: Any) -> Bill:
         self.result.parked += 1

@@ -40,6 +40,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         request_id: Stripe's request id, when an answer arrived.
         limited_by: Stripe's `Stripe-Rate-Limited-Reason`, or `lock_timeout`, where `kind` is limited.
         fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
+        decline_code: Why a card was declined, as the bank or else Stripe calls it; empty for another problem.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         reason: Reason = Reason.REJECTED,
         request_id: str | None = None,
         limited_by: str = "",
+        decline_code: str = "",
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -57,6 +59,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         self.reason = reason
         self.request_id = request_id
         self.limited_by = limited_by
+        self.decline_code = decline_code
         self.fresh = False
 
 
@@ -104,6 +107,7 @@ def sort_error(error: Exception) -> StripeProblem | None:
         reason=_reason(error, code),
         request_id=headers.get("request-id"),
         limited_by=code if code == "lock_timeout" else headers.get("stripe-rate-limited-reason", ""),
+        decline_code=_decline_code(error, code),
     )
 
 
@@ -133,6 +137,15 @@ def _code(error: stripe.StripeError) -> str:
     details = body.get("error")
     found = error.code or (details.get("code") if isinstance(details, dict) else None)
     return str(found or "")
+
+
+def _decline_code(error: stripe.StripeError, code: str) -> str:
+    if not isinstance(error, stripe.CardError):
+        return ""
+    body = error.json_body if isinstance(error.json_body, dict) else {}
+    details = body.get("error")
+    found = details.get("decline_code") if isinstance(details, dict) else None
+    return str(found or code)
 
 
 def _whole_account(code: str, message: str) -> bool:

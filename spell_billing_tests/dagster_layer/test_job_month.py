@@ -184,7 +184,9 @@ def test_fractions_are_summed_exactly_and_rounded_half_up_once_a_line(
         "user-0003": (Decimal("0.4"), 0),
     }
     assert sum(bill.usage_cents for bill in bills.values()) == Decimal("200.899999")
-    assert {metadata_of(result, asset)["usage_cents"] for asset in ASSETS[:2]} == {"200.899999"}
+    for asset in ASSETS:
+        found = metadata_of(result, asset)
+        assert (found["usage_cents"], found["usage_cents_exact"]) == (201, "200.899999")
     assert sorted(each.total_cents for each in platform.invoices()) == [100, 101]
     assert bills["user-0003"].reason == "no_charge"
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from spell_billing.core.drafting import Account, draft_invoice
-from spell_billing.core.errors import LedgerError
+from spell_billing.core.errors import LedgerLostError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import parse_database_url
@@ -138,7 +138,7 @@ def test_an_error_reaches_everyone_in_the_group_and_no_one_after_it(
 
     results = asyncio.run(main())
 
-    assert [type(result) for result in results] == [LedgerError] * 10
+    assert [type(result) for result in results] == [LedgerLostError] * 10
     assert [bill.state for bill in ledger.bills(OCTOBER)].count(State.DRAFTED) == 2
 
 
@@ -204,11 +204,11 @@ def test_calls_of_the_session_take_turns(session: Watched, changes: Callable[[in
 
 def test_an_error_of_a_call_in_turn_reaches_its_caller(session: Watched) -> None:
     def fail() -> None:
-        raise LedgerError("gone", remedy="look")
+        raise LedgerLostError("gone", remedy="look")
 
     async def main() -> None:
         async with GroupCommit(session) as commits:
-            with pytest.raises(LedgerError, match="gone"):
+            with pytest.raises(LedgerLostError, match="gone"):
                 await commits.in_turn(fail)
             assert await commits.in_turn(session.look) == 0
 

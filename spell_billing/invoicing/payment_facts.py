@@ -1,0 +1,108 @@
+"""What an invoice of Stripe's says about its payment, as the ledger keeps it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, billing_key
+from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.unpaid import BillName
+
+REASONS = "payments.data.payment.payment_intent"
+"""What to expand when an invoice is retrieved, to learn why its payment failed.
+
+Since API 2025-03-31 an invoice names neither charge nor payment intent. Stripe expands four levels deep, so
+this works for one invoice, not in a list.
+"""
+
+NOT_GIVEN = "not_given"
+"""The decline code where Stripe gives none."""
+NO_PAYMENT_METHOD = "no_payment_method"
+AUTHENTICATION_REQUIRED = "authentication_required"
+
+_LONGEST_CODE, _LONGEST_MESSAGE = 80, 300
+
+
+def bill_named_by(invoice: Mapping[str, Any]) -> BillName | None:
+    """Give the bill that the invoice's metadata names; None for an invoice that is not ours."""
+    metadata = invoice.get("metadata") or {}
+    month, user_id, generation = (metadata.get(name) or "" for name in (MONTH, USER, GENERATION))
+    if not generation.isdecimal() or metadata.get(KEY) != billing_key(month, user_id, int(generation)):
+        return None
+    return BillName(month, user_id, int(generation))
+
+
+def payment_of(
+    invoice: Mapping[str, Any], bill: BillName, *, as_of: datetime, way: str, failed: bool = False
+) -> Payment:
+    """Give how the payment of a finalized invoice stands.
+
+    Args:
+        invoice: As Stripe renders it, in any API version: only fields that all versions have are read.
+        bill: Whose invoice it is.
+        as_of: When Stripe said so.
+        way: How it was heard.
+        failed: The last attempt is known to have failed. Where it is not, a planned next attempt says so: an
+            attempt alone may still be under way, as with a bank debit.
+    """
+    attempts, next_attempt = int(invoice["attempt_count"] or 0), invoice["next_payment_attempt"]
+    failed_attempts = max(attempts, 1) if failed else attempts if next_attempt else 0
+    reason = _reason(invoice) if failed_attempts else None
+    return Payment(
+        stripe_invoice_id=invoice["id"],
+        month=bill.month,
+        user_id=bill.user_id,
+        generation=bill.generation,
+        status=invoice["status"],
+        attempts=attempts,
+        failed_attempts=failed_attempts,
+        next_attempt_at=datetime.fromtimestamp(next_attempt, UTC) if next_attempt else None,
+        amount_due_cents=int(invoice["amount_due"]),
+        amount_paid_cents=int(invoice["amount_paid"]),
+        decline_code=reason[0] if reason else None,
+        message=reason[1] if reason else None,
+        hosted_invoice_url=invoice.get("hosted_invoice_url"),
+        invoice_pdf=invoice.get("invoice_pdf"),
+        as_of=as_of,
+        way=way,
+    )
+
+
+def is_unclear(invoice: Mapping[str, Any]) -> bool:
+    """Tell whether only the invoice's payments say if its last attempt failed or is still under way."""
+    tried = bool(invoice["attempt_count"]) and not invoice["next_payment_attempt"]
+    return invoice["status"] == "open" and tried
+
+
+def last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
+    """Tell from an invoice retrieved with `REASONS` whether its last attempt failed."""
+    intent = _intent(invoice)
+    return bool(invoice["attempt_count"]) and intent is not None and _has_failed(intent)
+
+
+def _has_failed(intent: Mapping[str, Any]) -> bool:
+    return intent["status"] in {"requires_payment_method", "requires_action", "canceled"}
+
+
+def _intent(invoice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    paid_by = (invoice.get("payments") or {}).get("data") or []
+    chosen = next((each for each in paid_by if each.get("is_default")), paid_by[0] if paid_by else {})
+    intent = (chosen.get("payment") or {}).get("payment_intent")
+    return intent if isinstance(intent, Mapping) else None
+
+
+def _reason(invoice: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """Give decline code and message of an invoice retrieved with `REASONS`; None for any other."""
+    if "payments" not in invoice:
+        return None
+    intent = _intent(invoice)
+    if intent is None:
+        return NOT_GIVEN, None
+    error = intent.get("last_payment_error") or {}
+    code = error.get("decline_code") or error.get("code")
+    if intent["status"] == "requires_action":
+        code = AUTHENTICATION_REQUIRED
+    elif code is None and intent["status"] == "requires_payment_method":
+        code = NO_PAYMENT_METHOD
+    message = " ".join(str(error.get("message") or "").split())
+    return str(code or NOT_GIVEN)[:_LONGEST_CODE], message[:_LONGEST_MESSAGE] or None
