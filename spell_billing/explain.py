@@ -6,8 +6,11 @@ from typing import Any
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.dunning import steps_of
 from spell_billing.ledger.ledger import LISTED, Ledger
+from spell_billing.ledger.payments import read_payment
 from spell_billing.ledger.rows import Bill
+from spell_billing.payments.words import reason_in_words
 from spell_billing.status import bill_as_json, whole
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.store import UsageStore
@@ -27,6 +30,7 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     bills = ledger.bills_of_user(month, user_id)
     days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
     trail = ledger.audit_trail(month, user_id)
+    payments = _payments(ledger, [bill.stripe_invoice_id for bill in bills if bill.stripe_invoice_id])
     return {
         "month": str(month),
         "user_id": user_id,
@@ -40,7 +44,7 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
                 for day in days
             ],
         },
-        "bills": [_bill(bill) for bill in bills],
+        "bills": [_bill(bill, payments) for bill in bills],
         "history": [_entry(entry) for entry in trail],
     }
 
@@ -59,7 +63,35 @@ def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> 
     return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"
 
 
-def _bill(bill: Bill) -> dict[str, Any]:
+def _payments(ledger: Ledger, invoice_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Give what is known of the invoices' payments, by invoice id."""
+    with ledger.reading() as connection:
+        steps = steps_of(connection, invoice_ids)
+        known = [read_payment(connection, invoice_id) for invoice_id in invoice_ids]
+    return {
+        payment.stripe_invoice_id: {
+            "status": payment.status,
+            "attempts": payment.attempts,
+            "failed_attempts": payment.failed_attempts,
+            "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
+            "amount_due_cents": payment.amount_due_cents,
+            "amount_paid_cents": payment.amount_paid_cents,
+            "decline_code": payment.decline_code,
+            "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
+            "as_of": payment.as_of.isoformat(),
+            "heard_by": payment.way,
+            "dunning": [
+                {"day": step.step, "asked_at": step.asked_at.isoformat(), "outcome": step.outcome}
+                for step in steps
+                if step.stripe_invoice_id == payment.stripe_invoice_id
+            ],
+        }
+        for payment in known
+        if payment is not None
+    }
+
+
+def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         **bill_as_json({name: getattr(bill, name) for name in LISTED}),
         "run_id": bill.run_id,
@@ -71,6 +103,7 @@ def _bill(bill: Bill) -> dict[str, Any]:
         ],
         "unbilled_calls": bill.unbilled_calls,
         "unbilled_usage_cents": whole(bill.unbilled_usage_cents),
+        "payment": payments.get(bill.stripe_invoice_id or ""),
     }
 
 

@@ -19,6 +19,9 @@ TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents"
 """What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
 rounding of each user's fraction of a cent."""
 
+PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
+"""What became of invoices; those that are left are finalized, and still to be collected."""
+
 MonthState = Literal["open", "unbilled", "partial", "billed"]
 
 
@@ -79,6 +82,11 @@ class MonthStatus:
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
             **{name: self.total(name) for name in TOTALS},
+            **{
+                f"{state.value}{unit}": counted(frozenset({state}))
+                for state in PAYMENT_STATES
+                for unit, counted in (("", self.count), ("_cents", self.cents))
+            },
             "currencies": sorted({group.currency for group in self.groups}),
             "reasons": [
                 {
@@ -106,7 +114,9 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
         for group in groups
         if group.state in UNDONE and group.reason is not None
     }
-    return MonthStatus(month, _state(month, record, groups, now), record, groups, examples)
+    waiting = any(group.state in UNDONE or group.reason is Reason.VOIDED for group in groups)
+    state = state_of_month(month, record, waiting=waiting, now=now)
+    return MonthStatus(month, state, record, groups, examples)
 
 
 def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +134,15 @@ def whole(amount: Decimal) -> int | Decimal:
     return int(amount) if amount == amount.to_integral_value() else amount.normalize()
 
 
-def _state(
-    month: Month, record: MonthRecord | None, groups: tuple[GroupTotals, ...], now: datetime
-) -> MonthState:
+def state_of_month(month: Month, record: MonthRecord | None, *, waiting: bool, now: datetime) -> MonthState:
+    """Tell where a month stands at the aware datetime `now`.
+
+    Args:
+        month: The month.
+        record: The ledger's record of it.
+        waiting: Whether a user has a bill and no invoice, or an invoice that was voided to be billed again.
+        now: The present.
+    """
     if record is None or record.billing_started_at is None:
         return "unbilled" if month.is_closed(now) else "open"
-    waiting = any(group.state in UNDONE or group.reason is Reason.VOIDED for group in groups)
-    done = record.billed_at is not None and not waiting
-    return "billed" if done else "partial"
+    return "billed" if record.billed_at is not None and not waiting else "partial"

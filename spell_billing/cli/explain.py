@@ -44,6 +44,8 @@ def _tell(story: dict[str, Any]) -> None:
         )
         for line in bill["lines"]:
             click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")
+        if bill["payment"]:
+            _tell_payment(bill["payment"])
         if bill["why"]:
             click.echo(f"  {bill['reason']}: {bill['why']}")
     click.echo("\nHistory")
@@ -52,3 +54,16 @@ def _tell(story: dict[str, Any]) -> None:
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
         words = ", ".join(str(entry[name]) for name in rest if name in entry)
         click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+
+
+def _tell_payment(payment: dict[str, Any]) -> None:
+    paid, due = payment["amount_paid_cents"], payment["amount_due_cents"]
+    click.echo(f"  Payment: {payment['status']}, {paid} of {due} cents paid ({payment['as_of']})")
+    if payment["failed_attempts"]:
+        again = payment["next_attempt_at"] or "none planned"
+        why = f" {payment['why']}" if payment["why"] else ""
+        click.echo(f"  Failed attempts: {payment['failed_attempts']}, next: {again}.{why}")
+    for step in payment["dunning"]:
+        click.echo(
+            f"  Asked to collect again after {step['day']} days, {step['asked_at']}: {step['outcome']}"
+        )

@@ -15,6 +15,9 @@ _WORDS = {
 }
 _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Invoiced", INVOICED),
+    ("  paid", frozenset({State.PAID})),
+    ("  payment failed", frozenset({State.PAYMENT_FAILED})),
+    ("  uncollectible", frozenset({State.UNCOLLECTIBLE})),
     ("Skipped, nothing due", frozenset({State.SKIPPED})),
     ("Failed", frozenset({State.FAILED})),
     ("Held", frozenset({State.HELD})),

@@ -18,6 +18,7 @@ from spell_billing.stripe_double.payment import (
     with_draft_totals,
 )
 from spell_billing.stripe_double.render_invoice import line_json
+from spell_billing.stripe_double.render_payments import INTENT_OF_PAYMENT, with_payments
 
 _UNSERVED = frozenset(
     {
@@ -136,7 +137,7 @@ def pay_invoice(account: Account, call: Call) -> Invoice:
         raise not_editable(f"This invoice is {invoice.status}: it can't be paid.")
     if call.params.get("paid_out_of_band"):
         return pay_out_of_band(account, invoice)
-    paid, failure = attempt(account, invoice)
+    paid, failure = attempt(account, invoice, automatic=False)
     if failure == "no_card":
         raise ApiError(400, "This customer has no default payment method.")
     if failure is not None:
@@ -195,9 +196,14 @@ def delete_invoice(account: Account, call: Call) -> Deleted:
     return Deleted(invoice.id, "invoice")
 
 
-def retrieve_invoice(account: Account, call: Call) -> Invoice:
-    """`GET /v1/invoices/{invoice}`."""
-    return account.invoices.get(call.object_id)
+def retrieve_invoice(account: Account, call: Call) -> Invoice | dict[str, Any]:
+    """`GET /v1/invoices/{invoice}`; `payments`, and the payment intent in it, only where expanded."""
+    invoice = account.invoices.get(call.object_id)
+    wanted = [each for each in call.params.get("expand", ()) if each.partition(".")[0] == "payments"]
+    if not wanted:
+        return invoice
+    charges = account.charges.owned(invoice.customer)
+    return with_payments(invoice, charges, expand_intent=INTENT_OF_PAYMENT in wanted)
 
 
 def list_invoices(account: Account, call: Call) -> Page:

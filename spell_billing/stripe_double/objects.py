@@ -75,6 +75,7 @@ class Invoice:
     attempt_count: int = 0
     attempted: bool = False
     next_payment_attempt: int | None = None
+    payment_intent: str | None = None
     finalized_at: int | None = None
     paid_at: int | None = None
     voided_at: int | None = None
@@ -111,6 +112,7 @@ class Charge:
     invoice: str
     payment_intent: str
     failure_code: str | None = None
+    decline_code: str | None = None
     refunded_cents: int = 0
 
 

@@ -84,6 +84,7 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
             ending_balance_cents=ending_cents,
             auto_advance=auto_advance and chargeable,
             attempted=not chargeable,
+            payment_intent=account.new_id("pi") if chargeable else None,
             paid_at=None if chargeable else now,
         )
     )
@@ -111,25 +112,36 @@ def pay_out_of_band(account: Account, invoice: Invoice) -> Invoice:
     return _paid(account, replace(invoice, paid_off_stripe_cents=invoice.amount_remaining_cents))
 
 
-def attempt(account: Account, invoice: Invoice) -> tuple[Invoice, str | None]:
+def attempt(account: Account, invoice: Invoice, *, automatic: bool) -> tuple[Invoice, str | None]:
     """Charge the customer's card once.
+
+    Any attempt counts as the first; after it only automatic ones count.
 
     Returns:
         The invoice afterwards, and why it failed: `no_card`, a decline code, or None when it was paid.
     """
     card = account.customers.get(invoice.customer).metadata.get(CARD, "ok")
-    tried = replace(invoice, attempted=True, attempt_count=invoice.attempt_count + 1)
+    counts = automatic or not invoice.attempt_count
+    tried = replace(invoice, attempted=True, attempt_count=invoice.attempt_count + counts)
     if card == "ok":
-        _charge(account, invoice, None)
+        _charge(account, invoice)
         return _paid(account, replace(tried, next_payment_attempt=None)), None
+    failure = _DECLINES.get(card, "no_card" if card == "none" else "generic_decline")
     if card != "none":
-        _charge(account, invoice, "card_declined")
-    again = tried.auto_advance and tried.attempt_count < MAX_ATTEMPTS and tried.status == "open"
+        _charge(account, invoice, failure)
     failed = account.put_invoice(
-        replace(tried, next_payment_attempt=account.clock.unix() + RETRY_SECONDS if again else None)
+        replace(
+            tried,
+            next_payment_attempt=_next_attempt(account, tried) if counts else invoice.next_payment_attempt,
+        )
     )
     account.emit("invoice.payment_failed", failed)
-    return failed, _DECLINES.get(card, "no_card" if card == "none" else "generic_decline")
+    return failed, failure
+
+
+def _next_attempt(account: Account, tried: Invoice) -> int | None:
+    again = tried.auto_advance and tried.attempt_count < MAX_ATTEMPTS and tried.status == "open"
+    return account.clock.unix() + RETRY_SECONDS if again else None
 
 
 def collect_if_due(account: Account, invoice: Invoice) -> None:
@@ -140,7 +152,7 @@ def collect_if_due(account: Account, invoice: Invoice) -> None:
         return
     if invoice.attempted and not _retry_is_due(account, invoice):
         return
-    attempt(account, invoice)
+    attempt(account, invoice, automatic=True)
 
 
 def advance(account: Account) -> None:
@@ -158,7 +170,7 @@ def _retry_is_due(account: Account, invoice: Invoice) -> bool:
     return invoice.next_payment_attempt is not None and account.clock.unix() >= invoice.next_payment_attempt
 
 
-def _charge(account: Account, invoice: Invoice, failure_code: str | None) -> None:
+def _charge(account: Account, invoice: Invoice, decline_code: str | None = None) -> None:
     account.charges.add(
         Charge(
             id=account.new_id("ch"),
@@ -167,8 +179,9 @@ def _charge(account: Account, invoice: Invoice, failure_code: str | None) -> Non
             amount_cents=invoice.amount_remaining_cents,
             currency=invoice.currency,
             invoice=invoice.id,
-            payment_intent=account.new_id("pi"),
-            failure_code=failure_code,
+            payment_intent=invoice.payment_intent or account.new_id("pi"),
+            failure_code=None if decline_code is None else "card_declined",
+            decline_code=decline_code,
         ),
         owner=invoice.customer,
     )

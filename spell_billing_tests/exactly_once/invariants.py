@@ -15,6 +15,7 @@ from spell_billing_tests.exactly_once.billing import OCTOBER
 _STATUSES = {
     State.FINALIZED: {"open", "paid"},
     State.PAID: {"paid"},
+    State.PAYMENT_FAILED: {"open"},
     State.UNCOLLECTIBLE: {"uncollectible"},
 }
 _STANDING = {"open", "paid", "uncollectible"}

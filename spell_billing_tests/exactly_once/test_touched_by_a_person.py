@@ -107,4 +107,4 @@ def test_a_paid_invoice_stays_as_it_is(world: World) -> None:
     world.bill()
     world.bill(verify=True)
     assert world.bill_of(PLAIN).state is State.PAID
-    assert {world.bill_of(user_id).state for user_id in BILLABLE} == {State.PAID, State.FINALIZED}
+    assert {world.bill_of(user_id).state for user_id in BILLABLE} == {State.PAID, State.PAYMENT_FAILED}

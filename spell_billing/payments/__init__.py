@@ -1,0 +1,1 @@
+"""Follows what becomes of invoices after they are finalized: see docs/payments.md."""

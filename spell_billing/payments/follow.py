@@ -1,0 +1,228 @@
+"""One tick of following payments: read events, handle them, catch up, dun, park, and tell people.
+
+Every step leaves the ledger whole, and each tick does all of them again: whatever a crash cuts off is done by
+the next. A step that needs Stripe may fail; what people must know is told all the same.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+
+from spell_billing.alerts.alert import Alert
+from spell_billing.alerts.channels import Alerts
+from spell_billing.alerts.text import body
+from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilentError
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.ledger.cursors import read_cursor
+from spell_billing.ledger.events import forget_events
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.settling import VoidedBill, settle
+from spell_billing.payments import catch_up, stripe_events
+from spell_billing.payments.dunning import dun
+from spell_billing.payments.handler import handle_batch
+from spell_billing.payments.reasons import look_up_reasons
+from spell_billing.payments.telling import tell_of_failures
+from spell_billing.payments.tick_budget import Budget
+from spell_billing.payments.voids import park_voided
+from spell_billing.stripe_api.problems import StripeProblem
+
+ACTOR = Actor("stripe events")
+TICK_SECONDS = 30.0
+"""After that no further request begins; Dagster gives a tick 60 seconds."""
+
+STRIPE_SECONDS = 45.0
+"""A request that hangs is given up then."""
+
+EVENT_PAGES = 30
+INVOICE_REQUESTS = 50
+REASONS = 50
+DUNNING_STEPS = 10
+VOIDED_BILLS = 500
+_BATCH = 500
+_BATCHES = 20
+
+_KEEP_EVENTS = timedelta(days=60)
+_UNREAD_FOR = timedelta(hours=6)
+"""When Stripe could not be read for so long, people are told."""
+
+Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
+
+
+@dataclass(slots=True)
+class Followed:
+    """What one tick did, as counts."""
+
+    events_read: int = 0
+    events_handled: int = 0
+    invoices_read: int = 0
+    reasons_looked_up: int = 0
+    dunning_steps: int = 0
+    dunning_paid: int = 0
+    bills_settled: int = 0
+    bills_parked: int = 0
+    voids_deferred: int = 0
+    alerts_sent: int = 0
+    more: list[str] = field(default_factory=list)
+
+    @property
+    def in_words(self) -> str:
+        """Say what was done, and what is left for the next tick."""
+        counts = [
+            f"{getattr(self, each.name):,} {each.name.replace('_', ' ')}"
+            for each in fields(self)
+            if each.name != "more" and getattr(self, each.name)
+        ]
+        done = ", ".join(counts) or "nothing new"
+        return f"{done}. Next tick goes on with {' and '.join(self.more)}." if self.more else f"{done}."
+
+
+def follow_payments(
+    ledger: Ledger, connect: Connect, alerts: Alerts, *, dunning_days: tuple[int, ...]
+) -> Followed:
+    """Do one tick. One at a time: the caller holds `ledger.exclusive("payments")`.
+
+    Args:
+        ledger: The ledger.
+        connect: Opens the gateway to Stripe.
+        alerts: The way to people.
+        dunning_days: The steps of our own dunning; empty when it is off.
+
+    Raises:
+        SpellBillingError: when Stripe did not answer, refuses the account, or an alert did not go out. All
+            else was done, and the next tick does the rest.
+    """
+    result = Followed()
+    problem: SpellBillingError | None = None
+    try:
+        asyncio.run(_ask_stripe(ledger, connect, result, dunning_days))
+    except SpellBillingError as error:
+        problem = error
+    except StripeProblem as error:
+        problem = _silent(error.message)
+    except TimeoutError:
+        problem = _silent(f"no answer within {STRIPE_SECONDS:.0f} seconds")
+    _without_stripe(ledger, result)
+    voids = park_voided(ledger, ACTOR, VOIDED_BILLS)
+    result.bills_parked, result.voids_deferred = voids.parked, voids.deferred
+    others = [_unfinished_void(each) for each in voids.unfinished]
+    if problem is not None:
+        others += _unread(ledger, problem)
+    unsent = _tell(ledger, alerts, others, result)
+    if problem or unsent:
+        raise problem or unsent or AssertionError
+    return result
+
+
+async def _ask_stripe(
+    ledger: Ledger, connect: Connect, result: Followed, dunning_days: tuple[int, ...]
+) -> None:
+    budget = Budget(TICK_SECONDS)
+    async with asyncio.timeout(STRIPE_SECONDS), connect() as gateway:
+        _begin_readings(ledger)
+        events = await stripe_events.read_events(ledger, gateway, pages=EVENT_PAGES, budget=budget)
+        result.events_read = events.new
+        if not events.complete:
+            result.more.append("older events")
+        _handle(ledger, result)
+        result.invoices_read = await catch_up.read_invoices(
+            ledger, gateway, requests=INVOICE_REQUESTS, budget=budget
+        )
+        with ledger.reading() as connection:
+            reading = catch_up.read_reading(connection)
+        if reading is not None and reading.months:
+            result.more.append(f"the invoices of {reading.months[0]}")
+        if budget.in_time:
+            result.reasons_looked_up = await look_up_reasons(ledger, gateway, REASONS)
+        dunned = await dun(ledger, gateway, dunning_days, limit=DUNNING_STEPS, budget=budget)
+        result.dunning_steps, result.dunning_paid = dunned.asked, dunned.paid
+
+
+def _begin_readings(ledger: Ledger) -> None:
+    """Begin to read events from now on, and the invoices for what was before, where events are lost."""
+    now = datetime.now(UTC)
+    with ledger.writing() as connection:
+        lost = stripe_events.is_lost(stripe_events.read_place(connection), now)
+        if lost:
+            stripe_events.start_from(connection, now)
+        if lost or catch_up.is_due(catch_up.read_reading(connection), now):
+            catch_up.begin(connection, now)
+
+
+def _handle(ledger: Ledger, result: Followed) -> None:
+    for _ in range(_BATCHES):
+        handled = handle_batch(ledger, _BATCH)
+        result.events_handled += handled.events
+        result.bills_settled += handled.settled
+        if not handled.waiting:
+            return
+    result.more.append("events of the inbox")
+
+
+def _without_stripe(ledger: Ledger, result: Followed) -> None:
+    """Do what needs no answer: handle the inbox, settle bills that were not ready for it before."""
+    _handle(ledger, result)
+    with ledger.writing() as connection:
+        result.bills_settled += settle(connection)
+        forget_events(connection, handled_before=datetime.now(UTC) - _KEEP_EVENTS)
+
+
+def _tell(
+    ledger: Ledger, alerts: Alerts, others: Sequence[Alert], result: Followed
+) -> SpellBillingError | None:
+    """Tell people; give the first problem with that, after all was tried."""
+    unsent: SpellBillingError | None = None
+    for alert in others:
+        try:
+            alerts.send(alert)
+        except AlertError as error:
+            unsent = unsent or error
+    try:
+        result.alerts_sent = tell_of_failures(ledger, alerts)
+    except AlertError as error:
+        unsent = unsent or error
+    return unsent
+
+
+def _unfinished_void(voided: VoidedBill) -> Alert:
+    command = f"spell-billing void --month {voided.month} --user {voided.user_id} --reason ..."
+    return Alert(
+        key=f"void_unfinished:{voided.stripe_invoice_id}",
+        kind="void_unfinished",
+        title=f"A void was cut off: {voided.user_id}, {voided.month}",
+        body=body(
+            f"Stripe has voided invoice {voided.stripe_invoice_id}, and the command died before it wrote so "
+            "into the ledger. The user is not billed again until it has.",
+            f"Next: {command}",
+        ),
+        month=voided.month,
+    )
+
+
+def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
+    """Give the alert for payments that could not be followed for hours; one per outage."""
+    with ledger.reading() as connection:
+        cursor = read_cursor(connection, stripe_events.CURSOR)
+    if cursor is None or datetime.now(UTC) - cursor.moved_at < _UNREAD_FOR:
+        return []
+    return [
+        Alert(
+            key=f"payments_unread:{cursor.moved_at.isoformat()}",
+            kind="payments_unread",
+            title="Payments are not followed",
+            body=body(
+                f"Stripe's events could not be read since {cursor.moved_at:%Y-%m-%d %H:%M} UTC.",
+                problem.message,
+                f"Next: {problem.remedy}",
+            ),
+        )
+    ]
+
+
+def _silent(message: str) -> StripeSilentError:
+    return StripeSilentError(
+        f"Stripe's events could not be read: {message}.",
+        remedy="Check the network and Stripe's status page; the next tick tries again.",
+    )

@@ -1,0 +1,85 @@
+"""Asks Stripe why payments failed: once per failed attempt, a few at a time."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import retrieve
+from spell_billing.invoicing.payment_facts import NOT_GIVEN, REASONS, last_attempt_failed, payment_of
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.payments import Payment, keep_payments, read_payment
+from spell_billing.ledger.settling import settle
+from spell_billing.ledger.unpaid import BillName, failures_without_reason
+from spell_billing.stripe_api.client import Invoice
+
+WAY = "stripe invoice"
+"""How news came in that was read from an invoice itself."""
+
+_AT_ONCE = 8
+
+
+async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
+    """Ask why payments failed, for failures whose reason is not known, the latest first.
+
+    Each takes one request, which also tells how the payment stands by now.
+
+    Returns:
+        How many were asked for.
+
+    Raises:
+        StripeProblem: when Stripe does not answer; what it answered so far is written down.
+        StripeSilentError: likewise.
+    """
+    with ledger.reading() as connection:
+        invoice_ids = failures_without_reason(connection, limit)
+    for start in range(0, len(invoice_ids), _AT_ONCE):
+        group = invoice_ids[start : start + _AT_ONCE]
+        as_of = datetime.now(UTC)
+        try:
+            found = await retrieve_all(gateway, group)
+        except StripeSilentError:
+            raise
+        except StripeAccountError:
+            # A restricted key may read invoices and not payment intents: the failures are told without why.
+            found = [None] * len(group)
+        with ledger.writing() as connection:
+            known = [read_payment(connection, invoice_id) for invoice_id in group]
+            said = [
+                _answered(payment, invoice, as_of)
+                for payment, invoice in zip(known, found, strict=True)
+                if payment is not None
+            ]
+            keep_payments(connection, said)
+            settle(connection, invoice_ids=group)
+    return len(invoice_ids)
+
+
+async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Invoice | None]:
+    """Retrieve invoices with what tells why their payments failed; None for one that Stripe does not have.
+
+    Raises:
+        StripeProblem: when Stripe does not answer for one of them.
+        StripeAccountError: when it answers for none.
+    """
+    return await asyncio.gather(
+        *(retrieve(gateway, invoice_id, expand=[REASONS]) for invoice_id in invoice_ids)
+    )
+
+
+def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
+    """Give how the payment stands from an invoice that was retrieved with `retrieve_all`."""
+    return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
+
+
+def _answered(payment: Payment, invoice: Invoice | None, as_of: datetime) -> Payment:
+    """Give what was learned; a failure always ends up with a reason, so that it is asked for once."""
+    if invoice is None or invoice["status"] == "draft":
+        return replace(payment, decline_code=NOT_GIVEN)
+    read = payment_read(invoice, BillName(payment.month, payment.user_id, payment.generation), as_of)
+    if read.status == "open" and read.failed_attempts < payment.failed_attempts:
+        # A new attempt is under way: the reason of the failed one is gone.
+        return replace(read, failed_attempts=payment.failed_attempts, decline_code=NOT_GIVEN)
+    return replace(read, decline_code=read.decline_code or NOT_GIVEN) if read.failed_attempts else read

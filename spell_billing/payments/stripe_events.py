@@ -1,0 +1,151 @@
+"""Reads Stripe's Events: every one since the last reading, a bounded number of pages at a time.
+
+Stripe lists events newest first. A reading goes from the newest down to where the last one began, less an
+overlap; only when it has come to its end does the next one begin higher up. A page and the place after it are
+written in one transaction.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.ledger.cursors import move_cursor, read_cursor
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.payments.handler import put_into_inbox
+from spell_billing.payments.tick_budget import Budget
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+WAY = "stripe events"
+CURSOR = "stripe_events"
+TYPES = (
+    "invoice.finalized",
+    "invoice.marked_uncollectible",
+    "invoice.overdue",
+    "invoice.paid",
+    "invoice.payment_action_required",
+    "invoice.payment_failed",
+    "invoice.voided",
+)
+"""What is read. Not `invoice.updated`: each of our drafts makes some, and it tells no change of status."""
+
+OVERLAP_SECONDS = 300
+"""An event carries the time of its cause and can be listed somewhat later than one that is younger. What is
+later than this is found by the daily reading of the invoices themselves."""
+
+CLOCK_MARGIN_SECONDS = 3600
+"""Where no event tells Stripe's time, ours is taken, less this."""
+
+KEPT_DAYS = 29
+"""Stripe keeps events for 30 days; one day is left for reading them."""
+
+_ENDPOINT = "GET /v1/events"
+_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far the events are read, in Stripe's Unix seconds.
+
+    Attributes:
+        read_until: All events up to then were read.
+        since: Where the reading under way ends.
+        newest: `read_until` once the reading under way has ended.
+        after: The last event that the reading under way has read; None when none is under way.
+    """
+
+    read_until: int
+    since: int = 0
+    newest: int = 0
+    after: str | None = None
+
+    @property
+    def needed_since(self) -> int:
+        """The oldest event that must still be at Stripe."""
+        return self.since if self.after else self.read_until - OVERLAP_SECONDS
+
+
+@dataclass(slots=True)
+class EventsRead:
+    """What a tick read: pages, events listed, events that were new, and whether the reading has ended."""
+
+    pages: int = 0
+    listed: int = 0
+    new: int = 0
+    complete: bool = False
+
+
+def read_place(connection: Connection) -> Place | None:
+    """Give how far the events are read; None where they never were."""
+    cursor = read_cursor(connection, CURSOR)
+    return Place(**json.loads(cursor.value)) if cursor else None
+
+
+def is_lost(place: Place | None, now: datetime) -> bool:
+    """Tell whether Stripe no longer has all events that were not read."""
+    oldest = now - timedelta(days=KEPT_DAYS)
+    return place is None or place.needed_since < oldest.timestamp()
+
+
+def start_from(connection: Connection, now: datetime) -> None:
+    """Read events from now on; what was before is for a reading of the invoices."""
+    _move(connection, Place(read_until=int(now.timestamp()) - CLOCK_MARGIN_SECONDS))
+
+
+async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> EventsRead:
+    """Put all events since the last reading into the inbox, or as many as fit.
+
+    Args:
+        ledger: Has a place (`start_from`).
+        gateway: To Stripe.
+        pages: At most so many requests of 100 events.
+        budget: The tick's time.
+
+    Raises:
+        StripeProblem: when Stripe does not answer; the pages before are in the inbox, and the place is kept.
+        StripeAccountError: when the account refuses.
+    """
+    result = EventsRead()
+    with ledger.reading() as connection:
+        place = read_place(connection) or Place(0)
+    while not result.complete and result.pages < pages and budget.in_time:
+        asked_at = int(datetime.now(UTC).timestamp())
+        try:
+            page = await _page(gateway, place)
+        except StripeProblem as problem:
+            if place.after is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
+                raise
+            # The event that the next page follows is gone: begin this reading again.
+            place = replace(place, after=None)
+            continue
+        events = page["data"]
+        result.pages += 1
+        result.listed += len(events)
+        if place.after is None:
+            newest = max((int(event["created"]) for event in events), default=0)
+            newest = max(newest, place.read_until, asked_at - CLOCK_MARGIN_SECONDS)
+            place = replace(place, since=place.needed_since, newest=newest)
+        result.complete = not page["has_more"]
+        place = Place(place.newest) if result.complete else replace(place, after=events[-1]["id"])
+        with ledger.writing() as connection:
+            result.new += put_into_inbox(connection, events, WAY)
+            _move(connection, place)
+    return result
+
+
+async def _page(gateway: Gateway, place: Place) -> Any:
+    parameters: dict[str, Any] = {
+        "limit": _PAGE,
+        "types": list(TYPES),
+        "created": {"gte": place.needed_since},
+    }
+    if place.after is not None:
+        parameters["starting_after"] = place.after
+    return (await gateway.send(_ENDPOINT, "get", "/v1/events", parameters)).object
+
+
+def _move(connection: Connection, place: Place) -> None:
+    move_cursor(connection, CURSOR, json.dumps(asdict(place)))
