@@ -13,15 +13,23 @@ from spell_billing.checks.invoice_checks import every_user_invoiced, stripe_matc
 from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
-from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.schedules import monthly_billing_schedule
+from spell_billing.sensors.billing_checks_failed import billing_checks_failed
+from spell_billing.sensors.billing_run_failed import billing_run_failed
+from spell_billing.sensors.mail import mail
+from spell_billing.sensors.month_unbilled import month_unbilled
+from spell_billing.sensors.payments import payments
+from spell_billing.sensors.retry_leftovers import retry_leftovers
+from spell_billing.sensors.users_not_invoiced import users_not_invoiced
 
 
 def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Give fresh definitions.
 
     Args:
-        resource_overrides: Resources to use instead of the usual ones, by key: `ledger`, `usage`, `stripe`.
+        resource_overrides: Resources to use instead of the usual ones, by key: `ledger`, `usage`, `stripe`,
+            `alerts`.
 
     Raises:
         ValueError: for a key that no asset uses.
@@ -30,6 +38,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         "ledger": LedgerResource(),
         "usage": UsageResource(),
         "stripe": StripeResource(),
+        "alerts": AlertResource(),
     }
     unknown = set(resource_overrides or ()) - set(resources)
     if unknown:
@@ -46,6 +55,15 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         ],
         jobs=[monthly_billing],
         schedules=[monthly_billing_schedule],
+        sensors=[
+            billing_run_failed,
+            billing_checks_failed,
+            users_not_invoiced,
+            month_unbilled,
+            retry_leftovers,
+            payments,
+            mail,
+        ],
         loggers={"console": console},
         resources={**resources, **(resource_overrides or {})},
     )

@@ -10,7 +10,7 @@ import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
-from spell_billing.core.errors import SettingsError
+from spell_billing.core.errors import SettingsError, SpellBillingError
 from spell_billing.jobs import monthly_billing
 from spell_billing.settings import Settings
 
@@ -40,6 +40,24 @@ def prepare_dagster_home(settings: Settings) -> Path:
                 shutil.copyfile(path, configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Open the instance of `DAGSTER_HOME`; close it after use (a context manager).
+
+    Raises:
+        SpellBillingError: when its storage does not answer, or its configuration is wrong.
+    """
+    try:
+        return dg.DagsterInstance.get()
+    except SpellBillingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - storage plug-ins raise what their drivers raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise SpellBillingError(
+            f"Dagster's instance cannot be opened: {first_line}.",
+            remedy="Check dagster.yaml in DAGSTER_HOME, and DAGSTER_POSTGRES_URL where it is used.",
+        ) from None
 
 
 def process_tags() -> dict[str, str]:

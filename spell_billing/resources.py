@@ -4,6 +4,7 @@ A resource without configuration takes its settings from the environment when it
 setting is an error of the run that needs it, and no secret ever stands in a run's configuration.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,13 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field, SecretStr
 
+from spell_billing.alerts.channels import Alerts
+from spell_billing.alerts.memory import MEMORY
 from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.notification_settings import NotificationSettings
 from spell_billing.settings import Settings, check_api_base, check_api_key
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi
 from spell_billing.usage.contract import UsageSource
@@ -87,6 +91,11 @@ class StripeResource(dg.ConfigurableResource[None]):
         self._address()
         self._key()
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is configured or set, be it right or wrong."""
+        return self.api_key is not None or Settings.from_environment().has_stripe_api_key
+
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Gateway]:
         """Open the account's gateway for one run.
@@ -130,3 +139,26 @@ class StripeResource(dg.ConfigurableResource[None]):
             if self.api_base is None
             else check_api_base(self.api_base)
         )
+
+
+class AlertResource(dg.ConfigurableResource[None]):
+    """The channels on which people are told."""
+
+    urls: list[str] | None = Field(
+        default=None,
+        description="Apprise's URLs. Default: ALERT_URLS. Leave them out in production: they hold secrets.",
+    )
+
+    def open(self, ledger: Ledger | None, log: logging.Logger) -> Alerts:
+        """Give the channels for one tick or run.
+
+        Args:
+            ledger: Keeps what went out. None where it does not answer: then this process remembers.
+            log: Where alerts are written when there is no channel.
+        """
+        urls = (
+            NotificationSettings.from_environment().alert_urls
+            if self.urls is None
+            else [SecretStr(url) for url in self.urls]
+        )
+        return Alerts(urls, MEMORY if ledger is None else ledger.alerts, log)

@@ -1,25 +1,91 @@
 """When months are billed. See https://docs.dagster.io/guides/automate/schedules."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from spell_billing.billing_runs import months_under_way
+from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.jobs import monthly_billing
+from spell_billing.ledger.standing import closed_months
+from spell_billing.resources import LedgerResource
 from spell_billing.settings import Settings
+
+MONTHS_PER_TICK = 12
+"""So many months are requested at once; those that are left come with the next tick."""
+
+
+def checked_cron(text: str) -> str:
+    """Accept a cron schedule of five fields, or a short name as `@monthly`.
+
+    Raises:
+        SettingsError: naming `BILLING_CRON`.
+    """
+    try:
+        _windows(text, datetime(2024, 1, 1, tzinfo=UTC))
+    except dg.DagsterInvalidDefinitionError:
+        raise SettingsError(
+            f"BILLING_CRON={text!r} is not a cron schedule.",
+            remedy="Write five fields (minute, hour, day of the month, month, day of the week; UTC), "
+            "as 0 0 1 * *.",
+        ) from None
+    return text
+
+
+def tick_that_bills(month: Month, cron: str) -> datetime:
+    """Give the first tick of a checked cron schedule at which the month is closed."""
+    window = _windows(cron, month.end).get_next_partition_window(month.end, respect_bounds=False)
+    if window is None:
+        raise SettingsError(f"BILLING_CRON={cron!r} has no tick after {month}.", remedy="Use 0 0 1 * *.")
+    return window.start.astimezone(UTC)
+
+
+def _windows(cron: str, start: datetime) -> dg.TimeWindowPartitionsDefinition:
+    return dg.TimeWindowPartitionsDefinition(
+        start=start, fmt="%Y-%m-%dT%H:%M", cron_schedule=cron, timezone="UTC"
+    )
 
 
 @dg.schedule(
     job=monthly_billing,
-    cron_schedule="0 0 1 * *",
+    cron_schedule=checked_cron(Settings.from_environment().billing_cron),
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="On the 1st at 00:00 UTC: bill the month that has just closed.",
+    description=(
+        "On the 1st at 00:00 UTC (BILLING_CRON): bill every closed month that the ledger does not show as "
+        "billed, oldest first."
+    ),
 )
-def monthly_billing_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for the month before the tick's."""
-    month = Month.containing(context.scheduled_execution_time.astimezone(UTC)).previous()
+def monthly_billing_schedule(
+    context: dg.ScheduleEvaluationContext, ledger: LedgerResource
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a run for each month, closed at the tick's time, in which a run has something to do.
+
+    The ledger says so, not Dagster: a daemon that was down for months requests them all, a month whose run
+    failed comes again with the next tick, and the ticks that a daemon catches up on do not double.
+    """
+    tick = context.scheduled_execution_time.astimezone(UTC)
     first = Settings.from_environment().first_month
-    if month < first:
-        return dg.SkipReason(f"{month} precedes the first billed month, {first}")
-    return dg.RunRequest(run_key=str(month), partition_key=month.partition_key)
+    under_way = months_under_way(context.instance)
+    try:
+        with ledger.open() as open_ledger:
+            closed = closed_months(open_ledger.months(), first=first, now=tick)
+            due = [
+                month for month in closed if month not in under_way and open_ledger.standing(month).needs_run
+            ]
+    except DatabaseUnreachableError as error:
+        # A tick that failed would not come again before the next month. The run's own failure is told to
+        # people, and the run is tried again; where the month is billed, it sends nothing.
+        context.log.warning(str(error))
+        closed = closed_months([], first=first, now=tick)
+        due = [month for month in closed if month not in under_way]
+    if not closed:
+        return dg.SkipReason(f"No month from the first billed one, {first}, on is closed yet.")
+    if not due:
+        return dg.SkipReason("Every closed month is billed, being billed, or waits for a person.")
+    return [
+        dg.RunRequest(run_key=f"{month} {tick.isoformat()}", partition_key=month.partition_key)
+        for month in due[:MONTHS_PER_TICK]
+    ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, parse_database_url
 
 DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
+_LONGEST_DEADLINE_HOURS = 28 * 24
+_LATEST_DUNNING_DAY = 60
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -71,6 +74,22 @@ class Settings:
             ) from error
 
     @cached_property
+    def billing_cron(self) -> str:
+        """`BILLING_CRON`: when months are billed, in UTC; the schedule checks it. Default: 0 0 1 * *."""
+        return self._text("BILLING_CRON") or "0 0 1 * *"
+
+    @cached_property
+    def billing_deadline(self) -> timedelta:
+        """`BILLING_DEADLINE_HOURS`: a month is billed so long after its tick, or people hear. Default: 6."""
+        text = self._text("BILLING_DEADLINE_HOURS") or "6"
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _LONGEST_DEADLINE_HOURS:
+            raise SettingsError(
+                f"BILLING_DEADLINE_HOURS={text!r} is not a number of hours.",
+                remedy=f"Write a whole number from 1 to {_LONGEST_DEADLINE_HOURS}, as 6.",
+            )
+        return timedelta(hours=int(text))
+
+    @cached_property
     def stripe_api_key(self) -> SecretStr:
         """`STRIPE_API_KEY`: a secret or restricted key. No default."""
         text = self._text("STRIPE_API_KEY")
@@ -80,6 +99,11 @@ class Settings:
                 remedy="Set it to your Stripe secret key (sk_... or rk_...); nothing is billed without one.",
             )
         return check_api_key(text)
+
+    @property
+    def has_stripe_api_key(self) -> bool:
+        """Whether `STRIPE_API_KEY` is set, be it right or wrong."""
+        return self._text("STRIPE_API_KEY") is not None
 
     @cached_property
     def stripe_api_base(self) -> str:
@@ -95,6 +119,22 @@ class Settings:
     def stripe_requests_per_second_per_endpoint(self) -> float | None:
         """`STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT`: of each endpoint. Default: 25."""
         return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
+
+    @cached_property
+    def dunning_days(self) -> tuple[int, ...]:
+        """`DUNNING_DAYS`: days after finalization at which Stripe is asked to pay again. Default: none."""
+        text = self._text("DUNNING_DAYS")
+        if text is None:
+            return ()
+        parts = [part.strip() for part in text.split(",")]
+        numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in parts]
+        days = all(0 < number <= _LATEST_DUNNING_DAY for number in numbers)
+        if not days or numbers != sorted(set(numbers)):
+            raise SettingsError(
+                f"DUNNING_DAYS={text!r} is not a list of days.",
+                remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
+            )
+        return tuple(numbers)
 
     @cached_property
     def dagster_home(self) -> Path:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, console, fail, month_option, person
-from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.core.outcomes import INVOICED
 
@@ -67,6 +66,7 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
 def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
     from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
         fail_dead_runs,
+        open_instance,
         prepare_dagster_home,
         process_tags,
     )
@@ -75,7 +75,7 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
     from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
     from spell_billing.build import build_defs  # noqa: PLC0415
 
-    with _instance() as instance:
+    with open_instance() as instance:
         for run_id in fail_dead_runs(instance):
             click.echo(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
@@ -89,21 +89,6 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
             tags={ACTOR_TAG: person(), **process_tags()},
             raise_on_error=False,
         )
-
-
-def _instance() -> "dg.DagsterInstance":
-    import dagster as dg  # noqa: PLC0415
-
-    try:
-        return dg.DagsterInstance.get()
-    except SpellBillingError:
-        raise
-    except Exception as error:  # noqa: BLE001 - storage plug-ins raise what their drivers raise
-        first_line = str(error).strip().partition("\n")[0]
-        raise SpellBillingError(
-            f"Dagster's instance cannot be opened: {first_line}.",
-            remedy="Check dagster.yaml in DAGSTER_HOME, and DAGSTER_POSTGRES_URL where it is used.",
-        ) from None
 
 
 def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:

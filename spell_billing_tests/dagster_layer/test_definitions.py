@@ -24,13 +24,6 @@ def schedule(defs: dg.Definitions) -> dg.ScheduleDefinition:
     return defs.resolve_schedule_def("monthly_billing_schedule")
 
 
-def tick(moment: str) -> dg.ScheduleEvaluationContext:
-    return dg.build_schedule_context(
-        scheduled_execution_time=datetime.fromisoformat(moment).replace(tzinfo=UTC),
-        repository_def=definitions.defs.get_repository_def(),
-    )
-
-
 def test_the_definitions_load_in_a_fresh_interpreter_without_a_warning() -> None:
     code = (
         "from spell_billing.definitions import defs\n"
@@ -129,29 +122,35 @@ def test_the_schedule_ticks_on_the_first_of_the_month_at_midnight_utc() -> None:
     assert found.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("moment", "partition"),
-    [("2026-11-01", "2026-10-01"), ("2024-02-01", "2024-01-01"), ("2025-01-01", "2024-12-01")],
-)
-def test_a_tick_asks_for_the_month_that_has_just_closed(moment: str, partition: str) -> None:
-    evaluated = schedule(definitions.defs).evaluate_tick(tick(moment))
+def test_a_schedule_of_ones_own_comes_from_the_environment_and_a_wrong_one_is_named() -> None:
+    code = (
+        "from spell_billing.definitions import defs\n"
+        "print(defs.resolve_schedule_def('monthly_billing_schedule').cron_schedule)"
+    )
 
-    assert evaluated.run_requests is not None
-    (request,) = evaluated.run_requests
-    assert request.partition_key == partition
-    assert request.run_key == partition.removesuffix("-01")
-    assert request.tags["dagster/partition"] == partition
+    def load(cron: str) -> "subprocess.CompletedProcess[str]":
+        environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BILLING_CRON": cron}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert load("30 6 2 * *").stdout == "30 6 2 * *\n"
+    wrong = load("every month")
+    assert wrong.returncode == 1
+    assert "BILLING_CRON='every month' is not a cron schedule." in wrong.stderr
 
 
-def test_before_the_first_month_a_tick_skips_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    default = schedule(definitions.defs).evaluate_tick(tick("2024-01-01"))
-    monkeypatch.setenv("SPELL_BILLING_FIRST_MONTH", "2026-10")
-    later = schedule(definitions.defs).evaluate_tick(tick("2026-10-01"))
+def test_every_sensor_runs_unless_it_is_turned_off() -> None:
+    sensors = definitions.defs.get_repository_def().sensor_defs
 
-    assert not default.run_requests
-    assert default.skip_message == "2023-12 precedes the first billed month, 2024-01"
-    assert not later.run_requests
-    assert later.skip_message == "2026-09 precedes the first billed month, 2026-10"
+    assert {sensor.name for sensor in sensors} >= {
+        "billing_run_failed",
+        "billing_checks_failed",
+        "users_not_invoiced",
+        "month_unbilled",
+        "retry_leftovers",
+    }
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
+    assert all(sensor.description for sensor in sensors)
 
 
 def test_build_defs_gives_fresh_definitions_with_the_resources_exchanged() -> None:
@@ -164,11 +163,11 @@ def test_build_defs_gives_fresh_definitions_with_the_resources_exchanged() -> No
     assert second.resources is not None
     assert first.resources["stripe"] is ours
     assert second.resources["stripe"] is not ours
-    assert set(first.resources) == set(second.resources) == {"ledger", "usage", "stripe"}
+    assert set(first.resources) == set(second.resources) == {"ledger", "usage", "stripe", "alerts"}
 
 
 def test_build_defs_refuses_a_resource_that_no_asset_uses() -> None:
-    with pytest.raises(ValueError, match="no such resource: strip; there are ledger, usage, stripe"):
+    with pytest.raises(ValueError, match="no such resource: strip; there are ledger, usage, stripe, alerts"):
         build_defs(resource_overrides={"strip": StripeResource()})
 
 

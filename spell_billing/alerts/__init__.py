@@ -1,0 +1,1 @@
+"""What people are told when billing needs one of them: see docs/alerts.md."""

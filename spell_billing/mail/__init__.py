@@ -1,0 +1,1 @@
+"""Mail to users about their invoices: off unless MAIL_URL is set, because Stripe sends its own."""

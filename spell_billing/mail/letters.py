@@ -1,0 +1,122 @@
+"""Writes the mail: what the ledger knows of an invoice, through templates, into a message."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from spell_billing.core.errors import SettingsError
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.ledger.outbox import Template
+from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.rows import Bill
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail's parts, as its user would see them."""
+
+    subject: str
+    text: str
+    html: str
+
+
+class Letters:
+    """Writes letters from the built-in templates, or those of the same name in a folder.
+
+    Args:
+        folder: Its `finalized.subject`, `.txt`, `.html` and `payment_failed.*` come first; None: no folder.
+        sender: Who the mail is from.
+    """
+
+    def __init__(self, folder: Path | None, sender: Address) -> None:
+        built_in = jinja2.PackageLoader("spell_billing.mail", "templates")
+        own = [jinja2.FileSystemLoader(folder)] if folder is not None else []
+        self._templates = jinja2.Environment(
+            loader=jinja2.ChoiceLoader([*own, built_in]),
+            autoescape=jinja2.select_autoescape(["html"]),
+            undefined=jinja2.StrictUndefined,
+            keep_trailing_newline=True,
+        )
+        self._sender = sender
+
+    def write(self, template: Template, bill: Bill, payment: Payment | None) -> Letter:
+        """Fill in a template.
+
+        Args:
+            template: The kind of mail.
+            bill: What it is about.
+            payment: Its payment; None while nothing is known of it.
+
+        Raises:
+            SettingsError: when a template of the folder cannot be read or filled in.
+        """
+        facts = self._facts(template, bill, payment)
+        subject, text, html = (
+            self._filled(f"{template}.{part}", facts) for part in ("subject", "txt", "html")
+        )
+        # A header is one line, whatever a template or a name in it says.
+        return Letter(" ".join(subject.split()), text, html)
+
+    def message(self, letter: Letter, address: str, key: str, now: datetime) -> EmailMessage:
+        """Put a letter into a message.
+
+        Its Message-ID follows from the key: the same mail sent twice, after a crash, can be told as one.
+
+        Args:
+            letter: From `write`.
+            address: The user's, as `checked_address` gives it.
+            key: The mail's in the outbox.
+            now: For the header Date, an aware datetime.
+        """
+        message = EmailMessage(SMTP)
+        message["From"] = self._sender
+        message["To"] = Address(addr_spec=address)
+        message["Subject"] = letter.subject
+        message["Date"] = now
+        message["Message-ID"] = f"<{hashlib.sha256(key.encode()).hexdigest()[:40]}@{self._sender.domain}>"
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(letter.text)
+        message.add_alternative(letter.html, subtype="html")
+        return message
+
+    def _facts(self, template: Template, bill: Bill, payment: Payment | None) -> dict[str, Any]:
+        failed = template is Template.PAYMENT_FAILED and payment is not None
+        cents = payment.amount_due_cents if failed and payment else bill.total_cents
+        next_attempt = payment.next_attempt_at if payment else None
+        return {
+            "month": Month.parse(bill.month).label,
+            "amount": format_money(cents, bill.currency, grouping=True),
+            "calls": bill.calls,
+            "description": bill.description,
+            "paid": payment is not None and payment.status == "paid",
+            "next_attempt": _day(next_attempt) if next_attempt else None,
+            "invoice_url": _link(payment.hosted_invoice_url if payment else None),
+            "pdf_url": _link(payment.invoice_pdf if payment else None),
+            "sender": self._sender.display_name or self._sender.addr_spec,
+        }
+
+    def _filled(self, name: str, facts: dict[str, Any]) -> str:
+        try:
+            return self._templates.get_template(name).render(facts)
+        except (jinja2.TemplateError, OSError, UnicodeError) as error:
+            raise SettingsError(
+                f"The mail template {name} cannot be filled in: {error}.",
+                remedy="Correct it in the folder MAIL_TEMPLATES, or remove it there for the built-in one.",
+            ) from error
+
+
+def _day(moment: datetime) -> str:
+    utc = moment.astimezone(UTC)
+    return f"{utc.day} {Month.containing(utc).label}"
+
+
+def _link(url: str | None) -> str | None:
+    return url if url and url.startswith(("https://", "http://")) else None

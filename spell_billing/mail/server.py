@@ -1,0 +1,132 @@
+"""One connection to the mail server, and what its answers mean for a mail."""
+
+import re
+import smtplib
+import ssl
+from email.message import EmailMessage
+from types import TracebackType
+from typing import Self
+
+from spell_billing.mail.settings import MailServer
+
+TIMEOUT_SECONDS = 20.0
+
+_PERMANENT = 500
+_UNAVAILABLE = 421
+_LOGIN_NEEDED = frozenset({530, 535, 538})
+_POLICY = re.compile(r"\s*5\.7\.\d|.*\brelay", re.IGNORECASE)
+"""A server that will not relay for us says so with 5.7.x (RFC 3463) or in words: the user is not at fault."""
+
+
+class ServerUnusableError(Exception):
+    """The server cannot be used now; no mail is at fault. The text holds no address and no password."""
+
+
+class MailDelayedError(Exception):
+    """The server did not take this mail for now, or its answer was lost."""
+
+
+class MailRefusedError(Exception):
+    """The server refuses this mail or its address for good."""
+
+
+class MailConnection:
+    """A connection that mail is handed in on. Use as a context manager.
+
+    Args:
+        server: Where to connect.
+        context: Whom to trust; None: the system's certificates.
+
+    Raises:
+        ServerUnusableError: on entering, when there is no connection, no encryption, or no login.
+    """
+
+    def __init__(self, server: MailServer, context: ssl.SSLContext | None = None) -> None:
+        self._server = server
+        self._context = context
+
+    def __enter__(self) -> Self:
+        try:
+            self._smtp = self._connect()
+        except (smtplib.SMTPException, OSError) as error:
+            raise ServerUnusableError(_said(error)) from error
+        try:
+            self._prepare()
+        except (smtplib.SMTPException, OSError) as error:
+            self._smtp.close()
+            raise ServerUnusableError(_said(error)) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._smtp.quit()
+        except (smtplib.SMTPException, OSError):
+            self._smtp.close()
+
+    def send(self, message: EmailMessage) -> None:
+        """Hand in one mail; on return the server has taken it.
+
+        Raises:
+            MailRefusedError: this mail, for good.
+            MailDelayedError: this mail, for now.
+            ServerUnusableError: every mail; the connection is of no use any more.
+        """
+        try:
+            self._smtp.send_message(message)
+        except smtplib.SMTPRecipientsRefused as refused:
+            ((code, text),) = refused.recipients.values()
+            raise _verdict(code, text, message) from refused
+        except smtplib.SMTPSenderRefused as refused:
+            raise ServerUnusableError(_answer(refused.smtp_code, refused.smtp_error, message)) from refused
+        except smtplib.SMTPResponseException as refused:
+            raise _verdict(refused.smtp_code, refused.smtp_error, message) from refused
+        except (smtplib.SMTPException, OSError) as error:
+            raise ServerUnusableError(_said(error)) from error
+
+    def _connect(self) -> smtplib.SMTP:
+        place = (self._server.host, self._server.port)
+        if self._server.tls == "at_once":
+            return smtplib.SMTP_SSL(*place, timeout=TIMEOUT_SECONDS, context=self._trust())
+        return smtplib.SMTP(*place, timeout=TIMEOUT_SECONDS)
+
+    def _prepare(self) -> None:
+        if self._server.tls == "start":
+            self._smtp.starttls(context=self._trust())
+        self._smtp.ehlo_or_helo_if_needed()
+        if self._server.user is not None:
+            self._smtp.login(self._server.user, self._server.password.get_secret_value())
+
+    def _trust(self) -> ssl.SSLContext:
+        return self._context or ssl.create_default_context()
+
+
+def _verdict(code: int, text: bytes | str, message: EmailMessage) -> Exception:
+    said = _answer(code, text, message)
+    if code == _UNAVAILABLE or code in _LOGIN_NEEDED:
+        return ServerUnusableError(said)
+    if code < _PERMANENT or _POLICY.match(_decoded(text)):
+        return MailDelayedError(said)
+    return MailRefusedError(said)
+
+
+def _answer(code: int, text: bytes | str, message: EmailMessage) -> str:
+    # Servers repeat the address, and it has no place in the ledger or a log.
+    first = _decoded(text).strip().partition("\n")[0][:200]
+    for address in message["To"].addresses:
+        first = first.replace(address.addr_spec, "(address)")
+    return f"{code} {first}"
+
+
+def _decoded(text: bytes | str) -> str:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPResponseException):
+        # The answer to a login may repeat what was sent.
+        return f"{type(error).__name__} {error.smtp_code}"
+    # smtplib's errors are OSErrors too, with words of their own instead of the system's.
+    words = str(error) if isinstance(error, smtplib.SMTPException) else getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {words}"

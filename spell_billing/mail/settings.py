@@ -1,0 +1,159 @@
+"""Settings of mail to users. A malformed one is an error that names it and the remedy, never its password."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.utils import getaddresses
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from spell_billing.core.errors import SettingsError
+
+_PORTS = {"smtp": 587, "smtps": 465}
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_EXAMPLE = "Write it as smtp://user:password@mail.example.com:587, or smtps:// for TLS from the start."
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """Where mail is handed in.
+
+    Attributes:
+        host: Its name.
+        port: Its port.
+        tls: `start` (STARTTLS, required), `at_once` (smtps), or `none`: this machine, or asked for.
+        user: To log in with; None without a login.
+        password: The user's.
+    """
+
+    host: str
+    port: int
+    tls: str
+    user: str | None = None
+    password: SecretStr = field(default=SecretStr(""), repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class MailSettings:
+    """What the environment says. Every property checks its own setting, as those of `Settings` do.
+
+    Raises:
+        SettingsError: from a property, naming the setting and the remedy, never its secret value.
+    """
+
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls) -> "MailSettings":
+        """Take the process's environment as it is now."""
+        return cls(dict(os.environ))
+
+    def __repr__(self) -> str:
+        return "MailSettings(from the environment)"
+
+    @cached_property
+    def server(self) -> MailServer | None:
+        """`MAIL_URL`: the mail server. Default: none; then no mail is sent to users."""
+        text = self._text("MAIL_URL")
+        return parse_mail_url(text) if text else None
+
+    @cached_property
+    def sender(self) -> Address:
+        """`MAIL_FROM`: the sender, as `Billing <billing@example.com>`. No default."""
+        text = self._text("MAIL_FROM")
+        if not text:
+            raise SettingsError(
+                "MAIL_FROM is not set.",
+                remedy="Set it to the sender of mail to users, as Billing <billing@example.com>.",
+            )
+        try:
+            ((name, address),) = getaddresses([text])
+            return Address(display_name=name, addr_spec=checked_address(address))
+        except ValueError:
+            raise SettingsError(
+                f"MAIL_FROM={text!r} is not an address.", remedy="Write it as Billing <billing@example.com>."
+            ) from None
+
+    @cached_property
+    def templates(self) -> Path | None:
+        """`MAIL_TEMPLATES`: a folder whose templates replace the built-in ones of the same name."""
+        text = self._text("MAIL_TEMPLATES")
+        if not text:
+            return None
+        path = Path(text).absolute()
+        if not path.is_dir():
+            raise SettingsError(
+                f"MAIL_TEMPLATES={text!r} is not a folder.",
+                remedy="Point it to a folder of templates, or leave it unset for the built-in ones.",
+            )
+        return path
+
+    def _text(self, name: str) -> str | None:
+        return self.environment.get(name, "").strip() or None
+
+
+def parse_mail_url(text: str) -> MailServer:
+    """Read `smtp://` or `smtps://`; options: `?tls=none` for a server in a trusted network, without a login.
+
+    Raises:
+        SettingsError: when it is malformed, or would send a password or, unasked, mail in the clear.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    options = parse_qs(parts.query)
+    known = set(options) <= {"tls"} and options.get("tls", ["none"]) == ["none"]
+    if (
+        parts.scheme not in _PORTS
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.fragment
+        or not known
+    ):
+        raise SettingsError("MAIL_URL is not the address of a mail server.", remedy=_EXAMPLE)
+    return MailServer(
+        host=parts.hostname,
+        port=port or _PORTS[parts.scheme],
+        tls=_tls(parts, in_the_clear="tls" in options),
+        user=unquote(parts.username) if parts.username else None,
+        password=SecretStr(unquote(parts.password or "")),
+    )
+
+
+def _tls(parts: SplitResult, *, in_the_clear: bool) -> str:
+    if parts.scheme == "smtps":
+        return "at_once"
+    if parts.hostname in _LOOPBACK:
+        return "none"
+    if in_the_clear and parts.username:
+        raise SettingsError(
+            "MAIL_URL would send its password unencrypted.", remedy="Leave out tls=none, or use smtps://."
+        )
+    return "none" if in_the_clear else "start"
+
+
+def checked_address(text: str) -> str:
+    """Give one mail address as it goes into a header, its domain in ASCII.
+
+    Raises:
+        ValueError: when the text is anything but one address.
+    """
+    local, at, domain = text.strip().rpartition("@")
+    try:
+        ascii_domain = domain.encode("idna").decode("ascii")
+        address = Address(addr_spec=f"{local}@{ascii_domain}")
+    except (MessageError, ValueError, IndexError) as error:
+        raise ValueError("not an address") from error
+    if not at or not local or "." not in ascii_domain.strip(".") or not address.addr_spec.isprintable():
+        raise ValueError("not an address")
+    return address.addr_spec

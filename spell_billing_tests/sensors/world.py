@@ -1,0 +1,114 @@
+"""A platform that is billed through Dagster's job on a real instance, and the sensors that watch it."""
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from spell_billing.build import build_defs
+from spell_billing.core.month import Month
+from spell_billing.databases import parse_database_url
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
+from spell_billing.stripe_double import StripeDouble
+from spell_billing_tests.alerting.receivers import WebReceiver
+
+KEY = "sk_test_sensors"
+
+
+@dataclass
+class World:
+    """Tables, ledger and store, Stripe's double, a Dagster instance, and a web service that takes alerts."""
+
+    url: str
+    source: Any
+    double: StripeDouble
+    store: Path
+    instance: dg.DagsterInstance
+    web: WebReceiver
+    channels: list[str] = field(default_factory=list)
+    cursors: dict[str, str | None] = field(default_factory=dict)
+    stripe_base: str = ""
+
+    def __post_init__(self) -> None:
+        self.channels = self.channels or [self.web.url()]
+        self.stripe_base = self.double.base_url
+
+    def defs(self, **resources: object) -> dg.Definitions:
+        usual: dict[str, object] = {
+            "ledger": LedgerResource(database_url=self.url),
+            "usage": UsageResource(database_url=self.url, store_path=str(self.store)),
+            "stripe": StripeResource(
+                api_key=KEY,
+                api_base=self.stripe_base,
+                first_pause_seconds=0.01,
+                longest_pause_seconds=0.02,
+                tries=2,
+                down_seconds=0.3,
+                timeout_seconds=5,
+            ),
+            "alerts": AlertResource(urls=self.channels),
+        }
+        return build_defs(resource_overrides={**usual, **resources})
+
+    def calls(self, month: str, *rows: tuple[str, int]) -> None:
+        """Insert calls as (user, cents) in the middle of a month."""
+        moment = Month.parse(month).start.replace(day=15, hour=12)
+        self.source.calls([(user, cost, moment) for user, cost in rows])
+
+    def accounts(self, *users: str) -> None:
+        """Give users an account, and a customer at Stripe."""
+        for user in users:
+            self.source.accounts([{"user_id": user, "stripe_customer_id": f"cus_{user}"}])
+            self.double.add_customer(f"cus_{user}")
+
+    def run(
+        self, month: str, *, assets: list[str] | None = None, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run the job, or some of its assets alone."""
+        job = self.defs().resolve_job_def("monthly_billing")
+        return job.execute_in_process(
+            instance=self.instance,
+            asset_selection=None if assets is None else [dg.AssetKey(name) for name in assets],
+            tags={"dagster/partition": f"{month}-01", **(tags or {})},
+            raise_on_error=False,
+        )
+
+    def bill(self, month: str, **tags: str) -> dg.ExecuteInProcessResult:
+        result = self.run(month, tags=tags)
+        assert result.success
+        return result
+
+    def tick(self, sensor: str, **resources: object) -> Any:
+        """Let a sensor tick as the daemon does it: the cursor is kept only when the tick succeeds.
+
+        A first tick that only says where to begin is followed by the next.
+        """
+        defs = self.defs(**resources)
+        definition = defs.resolve_sensor_def(sensor)
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursors.get(sensor),
+            definitions=defs,
+            sensor_name=sensor,
+            resources={name: (defs.resources or {})[name] for name in definition.required_resource_keys},
+        )
+        found = definition.evaluate_tick(context)
+        self.cursors[sensor] = found.cursor
+        if (found.skip_message or "").startswith("First tick"):
+            return self.tick(sensor, **resources)
+        return found
+
+    def ledger(self) -> Ledger:
+        return Ledger(parse_database_url(self.url, setting="DATABASE_URL"))
+
+    def stripe_is_down(self) -> None:
+        """Have nobody answer at Stripe's address, until `stripe_is_back`."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.stripe_base = f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+    def stripe_is_back(self) -> None:
+        self.stripe_base = self.double.base_url
