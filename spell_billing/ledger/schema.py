@@ -94,8 +94,19 @@ invoices = sa.Table(
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
     sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
     sa.Index("ledger_invoices_by_user", "user_id", "month"),
-    sa.Index("ledger_invoices_by_stripe_id", "stripe_invoice_id"),
-    sa.Index("ledger_invoices_by_finalized", "finalized_at"),
+    # Partial: 100,000 new drafts, which have neither, are not entered into them.
+    sa.Index(
+        "ledger_invoices_by_stripe_id",
+        "stripe_invoice_id",
+        postgresql_where=sa.text("stripe_invoice_id IS NOT NULL"),
+        sqlite_where=sa.text("stripe_invoice_id IS NOT NULL"),
+    ),
+    sa.Index(
+        "ledger_invoices_by_finalized",
+        "finalized_at",
+        postgresql_where=sa.text("finalized_at IS NOT NULL"),
+        sqlite_where=sa.text("finalized_at IS NOT NULL"),
+    ),
 )
 """One row per user, month and generation.
 

@@ -128,4 +128,11 @@ def _invoice_indexes() -> None:
     op.create_index(
         "ledger_invoices_by_state", "ledger_invoices", ["month", "state", "id", "currency", "total_cents"]
     )
-    op.create_index("ledger_invoices_by_finalized", "ledger_invoices", ["finalized_at"])
+    op.drop_index("ledger_invoices_by_stripe_id", "ledger_invoices")
+    _partial_index("ledger_invoices_by_stripe_id", "stripe_invoice_id")
+    _partial_index("ledger_invoices_by_finalized", "finalized_at")
+
+
+def _partial_index(name: str, column: str) -> None:
+    filled = sa.text(f"{column} IS NOT NULL")
+    op.create_index(name, "ledger_invoices", [column], postgresql_where=filled, sqlite_where=filled)
