@@ -98,6 +98,20 @@ class UsageSql:
             f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} GROUP BY user_id"
         )
 
+    def user_days(self, month: Month, is_user: str) -> str:
+        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost.
+
+        Args:
+            month: The month.
+            is_user: The condition that chooses the user's rows.
+        """
+        in_utc = " AT TIME ZONE 'UTC'" if self.columns["created_at"].type == "timestamptz" else ""
+        return (
+            f"SELECT (created_at{in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
+            f"FROM {USAGE_TABLE} WHERE {is_user} AND {self._in_month(month)} AND {self._good} "
+            "GROUP BY day ORDER BY day"
+        )
+
     def bad_rows(self, months: list[Month]) -> str:
         """Find rows of the months that cannot be billed: up to 20 of (id, problem, total)."""
         within = " OR ".join(f"({self._in_month(month)})" for month in months)

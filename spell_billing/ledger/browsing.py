@@ -1,0 +1,196 @@
+"""What pages show of the ledger: a user's bills, a month's users, the months' sums; a page at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.payments import Payment, read_payment
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
+
+BillKey = tuple[str, int]
+"""The user and generation of a bill in a month, or the month and generation of a user's bill."""
+
+LISTED_BILL = (
+    *("user_id", "generation", "state", "reason", "calls", "usage_cents", "total_cents", "currency"),
+    *("stripe_customer_id", "stripe_invoice_id", "finalized_at"),
+)
+
+_WITH_REASON = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED, State.VOID)
+"""Only bills in these states have a reason; to name them lets the index by state serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserBill:
+    """One generation of a user's bill, with what is known of its payment."""
+
+    bill: Bill
+    payment: Payment | None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which of a month's bills are wanted; None: any.
+
+    Attributes:
+        user: The beginning of a user id, or all of it.
+        customer: A customer's id at Stripe.
+        invoice: An invoice's id at Stripe.
+        state: Where the bill stands.
+        reason: Why there is no invoice.
+    """
+
+    user: str | None = None
+    customer: str | None = None
+    invoice: str | None = None
+    state: State | None = None
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MonthSum:
+    """Bills of a month that share state, reason (where asked for) and currency; what they charge."""
+
+    month: str
+    state: State
+    reason: Reason | None
+    currency: str
+    bills: int
+    total_cents: int
+
+
+def has_bill(connection: Connection, user_id: str) -> bool:
+    """Tell whether the user ever had a bill."""
+    query = sa.select(sa.exists().where(invoices.c.user_id == user_id))
+    return bool(connection.scalar(query))
+
+
+def bills_of(
+    connection: Connection, user_id: str, *, before: BillKey | None = None, limit: int
+) -> list[UserBill]:
+    """Give the user's bills of all months, every generation, newest first.
+
+    Args:
+        connection: To the ledger.
+        user_id: The platform's user.
+        before: Month and generation of the last bill of the page before.
+        limit: How many, at most.
+    """
+    query = sa.select(invoices).where(invoices.c.user_id == user_id)
+    if before is not None:
+        month, generation = before
+        same = sa.and_(invoices.c.month == month, invoices.c.generation < generation)
+        query = query.where(sa.or_(invoices.c.month < month, same))
+    query = query.order_by(invoices.c.month.desc(), invoices.c.generation.desc()).limit(limit)
+    bills = [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
+    return [
+        UserBill(bill, read_payment(connection, bill.stripe_invoice_id) if bill.stripe_invoice_id else None)
+        for bill in bills
+    ]
+
+
+def search_bills(
+    connection: Connection, month: Month, search: Search, *, after: BillKey | None = None, limit: int
+) -> list[dict[str, Any]]:
+    """Give the columns of `LISTED_BILL` of a month's bills, every generation, by user id.
+
+    Args:
+        connection: To the ledger.
+        month: The month.
+        search: Which of them.
+        after: User and generation of the last bill of the page before.
+        limit: How many, at most.
+    """
+    keys = sa.select(invoices.c.user_id, invoices.c.generation).where(
+        invoices.c.month == str(month), *_conditions(search)
+    )
+    if after is not None:
+        user_id, generation = after
+        same = sa.and_(invoices.c.user_id == user_id, invoices.c.generation > generation)
+        keys = keys.where(sa.or_(invoices.c.user_id > user_id, same), invoices.c.user_id >= user_id)
+    # A search by the beginning of an id reads the index alone; the rows themselves are fetched for one page.
+    page = keys.order_by(invoices.c.user_id, invoices.c.generation).limit(limit).subquery()
+    bill = invoices.alias()
+    query = (
+        sa.select(*(bill.c[name] for name in LISTED_BILL))
+        .select_from(page)
+        .join(
+            bill,
+            sa.and_(
+                bill.c.month == str(month),
+                bill.c.user_id == page.c.user_id,
+                bill.c.generation == page.c.generation,
+            ),
+        )
+        .order_by(bill.c.user_id, bill.c.generation)
+    )
+    return [dict(zip(LISTED_BILL, row, strict=True)) for row in connection.execute(query)]
+
+
+def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
+    if search.user:
+        # LIKE knows no difference between upper and lower case in SQLite.
+        yield sa.func.substr(invoices.c.user_id, 1, len(search.user)) == search.user
+    if search.customer:
+        yield invoices.c.stripe_customer_id == search.customer
+    if search.invoice:
+        yield invoices.c.stripe_invoice_id == search.invoice
+    if search.state:
+        yield invoices.c.state == search.state.value
+    if search.reason:
+        yield invoices.c.reason == search.reason.value
+        if not search.state:
+            yield invoices.c.state.in_([state.value for state in _WITH_REASON])
+
+
+def month_sums(connection: Connection, wanted: Sequence[Month]) -> list[MonthSum]:
+    """Sum the latest bills of months by state and currency, from an index alone; reasons are left out.
+
+    A bill that a later generation replaced was voided before, so only void bills need to be asked about.
+    """
+    names = (invoices.c.month, invoices.c.state, invoices.c.currency)
+    chosen = invoices.c.month.in_([str(month) for month in wanted])
+    query = _summed(*names).where(chosen, invoices.c.state != State.VOID.value).group_by(*names)
+    rows = [
+        MonthSum(row[0], State(row[1]), None, row[2], row[3], int(row[4]))
+        for row in connection.execute(query)
+    ]
+    return sorted(
+        [*rows, *month_reasons(connection, wanted, (State.VOID,))],
+        key=lambda each: (each.month, each.state, each.currency),
+    )
+
+
+def month_reasons(connection: Connection, wanted: Sequence[Month], states: Sequence[State]) -> list[MonthSum]:
+    """Sum the latest bills of months in certain states by reason and currency, too."""
+    newer = invoices.alias()
+    replaced = sa.exists().where(
+        newer.c.month == invoices.c.month,
+        newer.c.user_id == invoices.c.user_id,
+        newer.c.generation > invoices.c.generation,
+    )
+    names = (invoices.c.month, invoices.c.state, invoices.c.reason, invoices.c.currency)
+    query = (
+        _summed(*names)
+        .where(
+            invoices.c.month.in_([str(month) for month in wanted]),
+            invoices.c.state.in_([state.value for state in states]),
+            sa.or_(invoices.c.state != State.VOID.value, ~replaced),
+        )
+        .group_by(*names)
+        .order_by(*names)
+    )
+    return [
+        MonthSum(month, State(state), Reason(reason) if reason else None, currency, bills, int(total_cents))
+        for month, state, reason, currency, bills, total_cents in connection.execute(query)
+    ]
+
+
+def _summed(*names: sa.Column[Any]) -> sa.Select[Any]:
+    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    return sa.select(*names, sa.func.count(), sa.func.sum(charged))

@@ -1,0 +1,86 @@
+"""Puts the doors together: what a stranger reaches, what lies behind the gate, what every request passes."""
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.metrics import metrics_app
+from spell_billing.web.access_log import AccessLog
+from spell_billing.web.admin import admin_routes
+from spell_billing.web.context import WebContext
+from spell_billing.web.dagster_door import DagsterDoor, ReadOnly
+from spell_billing.web.errors import EXCEPTION_HANDLERS
+from spell_billing.web.gate import Gate
+from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
+from spell_billing.web.health import health_routes
+from spell_billing.web.history_api import history_routes
+from spell_billing.web.launching import DagsterRuns
+from spell_billing.web.limits import RequestLimits, Turns
+from spell_billing.web.login import login_routes
+from spell_billing.web.openapi import openapi_routes
+from spell_billing.web.overview import overview_routes
+from spell_billing.web.secret import SecretCheck
+from spell_billing.web.sessions import PURPOSE, Sessions
+from spell_billing.web.throttle import Throttle
+from spell_billing.web.user_page import user_page_routes
+from spell_billing.web.webhook import webhook_routes
+
+
+def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, read_only: bool) -> ASGIApp:
+    """Give the whole server.
+
+    Args:
+        context: What the handlers share.
+        dagster_app: Dagster's webserver; it sees only requests that passed the gate.
+        runs: Dagster's runs, of the same workspace.
+        read_only: Refuse whatever is not reading; `dagster_app` and `runs` must be made so as well.
+
+    Raises:
+        SettingsError: when `ADMIN_SECRET` is not set, or another setting of the doors is wrong.
+    """
+    check = SecretCheck(context.web.admin_secret, context.clock, Throttle())
+    sessions = Sessions(context.key_for(PURPOSE), context.clock)
+    # Read now: a wrong setting shall stop the server, not a request.
+    _ = context.web.stripe_webhook_secrets
+    https = (context.public_url or "").startswith("https://")
+
+    stranger = [*login_routes(context, check, sessions), *health_routes(context)]
+    stranger += [] if read_only else webhook_routes(context)
+    # With a link's token a user comes in from outside, too: the handlers look at who asks.
+    history = history_routes(context)
+    stranger += [*history, *user_page_routes(context)]
+    admitted = [
+        *history,
+        *overview_routes(context),
+        *admin_routes(context, runs),
+        *openapi_routes(context),
+        Route("/metrics", metrics_app(lambda: Ledger(context.settings.database))),
+    ]
+    behind = _OursOr(admitted, DagsterHeaders(DagsterDoor(dagster_app, read_only=read_only)))
+    gate = Gate(_ours(stranger), ReadOnly(behind) if read_only else behind, context, check, sessions)
+    return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
+
+
+class _OursOr:
+    """Serves paths that are ours, and leaves every other one, and the server's start and end, to Dagster."""
+
+    def __init__(self, routes: Sequence[BaseRoute], otherwise: ASGIApp) -> None:
+        self._routes = routes
+        self._ours = _ours(routes)
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_ours = scope["type"] != "lifespan" and any(
+            route.matches(scope)[0] is not Match.NONE for route in self._routes
+        )
+        await (self._ours if is_ours else self._otherwise)(scope, receive, send)
+
+
+def _ours(routes: Sequence[BaseRoute]) -> ASGIApp:
+    app = Starlette(routes=routes, exception_handlers=dict(EXCEPTION_HANDLERS))
+    # Another spelling of a path is not led to ours: it is not found.
+    app.router.redirect_slashes = False
+    return Turns(app)

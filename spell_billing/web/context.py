@@ -1,0 +1,66 @@
+"""What the handlers of requests share: settings, ledger, usage, the clock, keys."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from starlette.requests import HTTPConnection
+
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings import Settings
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.source import open_usage_source
+from spell_billing.usage.store import UsageStore
+from spell_billing.web.keys import derive_key
+from spell_billing.web.settings import WebSettings
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class WebContext:
+    """Made once by the server. Work on a database in an async handler belongs into `run_in_threadpool`.
+
+    Attributes:
+        settings: Of billing.
+        web: Of the doors.
+        ledger: Open for as long as the server runs; any thread may use it.
+        clock: The present, an aware datetime in UTC.
+    """
+
+    settings: Settings
+    web: WebSettings
+    ledger: Ledger = field(repr=False)
+    clock: Callable[[], datetime] = _now
+
+    @property
+    def public_url(self) -> str | None:
+        """Where people reach the server, no slash at its end; None: at the address of the request."""
+        return self.web.public_url
+
+    def base_url(self, connection: HTTPConnection) -> str:
+        """Give what links in an answer begin with, no slash at its end.
+
+        Without a public URL links lead to the host that the request names.
+        """
+        if self.web.public_url is not None:
+            return self.web.public_url
+        host = connection.headers.get("host", "")
+        return f"{connection.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""
+
+    def open_usage(self) -> UsageSource:
+        """Give the source of usage; nothing is connected before its first call."""
+        return open_usage_source(self.settings.usage_database)
+
+    def usage_store(self) -> UsageStore:
+        """Give the store of frozen usage."""
+        return UsageStore(self.settings.usage_store)
+
+    def key_for(self, purpose: str) -> bytes:
+        """Derive the signing key of one purpose from the admin secret."""
+        return derive_key(self.web.admin_secret, purpose)

@@ -1,0 +1,93 @@
+"""Answers to requests that go wrong: JSON for programs, a plain page for people, never a stack trace."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from spell_billing.core.errors import MonthError, SpellBillingError
+from spell_billing.web.answers import json_error
+from spell_billing.web.pages import page
+
+_LOG = logging.getLogger("spell_billing.web")
+_API_PREFIXES = ("/admin/", "/v1/", "/stripe/", "/graphql", "/report_")
+_WORDS: Mapping[int, tuple[str, str, str]] = {
+    404: ("not_found", "There is no such page", "Check the address."),
+    405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
+    408: ("too_slow", "The request did not arrive in time", "Send it again."),
+    413: ("body_too_large", "The request is too large", "Send less at once."),
+}
+
+
+def wants_page(connection: HTTPConnection) -> bool:
+    """Tell whether an answer is for a person: a browser asks, and for no endpoint of programs."""
+    if connection.scope["path"].startswith(_API_PREFIXES):
+        return False
+    return "text/html" in connection.headers.get("accept", "")
+
+
+def error_page(
+    status_code: int, heading: str, remedy: str, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Give a page that says in plain words what is wrong and what to do."""
+    return page("error.html", status_code, headers=headers, heading=heading, remedy=remedy)
+
+
+def error_answer(
+    connection: HTTPConnection,
+    status_code: int,
+    code: str,
+    message: str,
+    remedy: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Give an error as a page or as JSON, as the request wants it; the message ends without a full stop."""
+    if wants_page(connection):
+        return error_page(status_code, message, remedy, headers=headers)
+    return json_error(status_code, code, f"{message}.", remedy, headers=headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    code, message, remedy = _WORDS.get(
+        error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
+    )
+    return error_answer(request, error.status_code, code, message, remedy, headers=error.headers)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SpellBillingError)  # noqa: S101 - registered for nothing else
+    if isinstance(error, MonthError):
+        return error_answer(request, 422, "wrong_month", error.message.rstrip("."), error.remedy)
+    # Its message may name hosts and files: for the log of the server, not for whoever asks.
+    _LOG.warning("%s", error)
+    return error_answer(
+        request, 503, "not_available", "Billing cannot answer now", "Try again; the server's log says why."
+    )
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    # Without the statement and its values, which are data of users.
+    reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+    _LOG.warning("the database did not answer: %s", reason)
+    return error_answer(
+        request, 503, "not_available", "Billing's database does not answer", "Try again in a minute."
+    )
+
+
+async def _unknown_error(request: Request, _: Exception) -> Response:
+    return error_answer(
+        request, 500, "internal_error", "Something went wrong on the server", "The server's log says what."
+    )
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    HTTPException: _http_error,
+    SpellBillingError: _known_error,
+    SQLAlchemyError: _database_error,
+    Exception: _unknown_error,
+}

@@ -1,0 +1,16 @@
+"""Keys for signing, each for one purpose, derived from the admin secret: one is good for nothing else."""
+
+import hashlib
+import hmac
+
+from pydantic import SecretStr
+
+
+def derive_key(secret: SecretStr, purpose: str) -> bytes:
+    """Derive the 32-byte key of a purpose, as `session` or `user link`.
+
+    HMAC-SHA256 is a pseudorandom function of its key: a derived key tells nothing about the secret or about
+    the key of another purpose (RFC 5869 builds on the same).
+    """
+    message = b"spell_billing/" + purpose.encode()
+    return hmac.digest(secret.get_secret_value().encode(), message, hashlib.sha256)

@@ -1,0 +1,138 @@
+"""Dagster's side of the admin endpoint: which runs a month has, and starting one as Dagster's pages do."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+from dagster_graphql.schema import create_schema
+
+from spell_billing.assets.common import ACTOR_TAG, actor_of
+from spell_billing.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.month import Month
+from spell_billing.jobs import monthly_billing
+
+_LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename
+  ... on LaunchRunSuccess { run { runId status } }
+  ... on Error { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+
+class LaunchError(SpellBillingError):
+    """Dagster did not take the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a month, for people and programs.
+
+    Attributes:
+        id: Dagster's.
+        status: Dagster's, as `QUEUED`.
+        actor: Who launched it.
+        created_at: When it was launched.
+        ended_at: None while it is under way.
+    """
+
+    id: str
+    status: str
+    actor: str
+    created_at: datetime
+    ended_at: datetime | None
+
+    def as_json(self, base_url: str) -> dict[str, Any]:
+        """Give the run for programs, with its page."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "actor": self.actor,
+            "created_at": self.created_at,
+            "ended_at": self.ended_at,
+            "url": f"{base_url}/runs/{self.id}",
+        }
+
+
+class DagsterRuns:
+    """Reads and launches runs of the billing job. Every method blocks: call it in a thread."""
+
+    def __init__(self, workspace: WorkspaceProcessContext) -> None:
+        self._workspace = workspace
+        self._schema = create_schema()
+
+    def under_way(self, month: Month) -> Run | None:
+        """Give the run that bills a month or waits to, the first of them where there are several."""
+        wanted = dg.RunsFilter(tags={PARTITION_TAG: month.partition_key}, statuses=UNDER_WAY)
+        records = self._workspace.instance.get_run_records(wanted, ascending=True)
+        return next((_run(record) for record in records if is_billing(record.dagster_run)), None)
+
+    def latest(self, month: Month, limit: int) -> list[Run]:
+        """Give the month's latest runs, the newest first."""
+        return [_run(record) for record in last_runs(self._workspace.instance, month, limit)]
+
+    def launch(self, month: Month, actor: str, *, verify: bool) -> str:
+        """Start a run of a month: it goes into Dagster's queue like one that a person launches.
+
+        Args:
+            month: The month.
+            actor: Who does it, for the run's tag and the ledger's audit trail.
+            verify: Ask Stripe what stands even when every user is done.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            LaunchError: with what Dagster says.
+        """
+        return asyncio.run(self._launch(month, actor, verify=verify))
+
+    async def _launch(self, month: Month, actor: str, *, verify: bool) -> str:
+        with self._workspace.create_request_context() as request:
+            params = {
+                "selector": _selector(request),
+                "runConfigData": {"ops": {"stripe_invoices": {"config": {"verify": verify}}}},
+                "executionMetadata": {
+                    "tags": [
+                        {"key": PARTITION_TAG, "value": month.partition_key},
+                        {"key": ACTOR_TAG, "value": actor},
+                    ]
+                },
+            }
+            result = await self._schema.execute_async(
+                _LAUNCH, context_value=request, variable_values={"params": params}
+            )
+        launched = (result.data or {}).get("launchRun") or {}
+        if launched.get("__typename") == "LaunchRunSuccess":
+            return str(launched["run"]["runId"])
+        reasons = [error.message for error in [*(result.errors or [])]]
+        reasons += [error["message"] for error in launched.get("errors", [])]
+        reason = launched.get("message") or "; ".join(reasons) or launched.get("__typename", "no answer")
+        raise LaunchError(
+            f"Dagster did not take the run of {month}: {str(reason).strip().partition(chr(10))[0]}",
+            remedy="See the code location on Dagster's page Deployment, and the server's log.",
+        )
+
+
+def _selector(request: WorkspaceRequestContext) -> dict[str, str]:
+    """Name our job as Dagster knows it: the location may have any name in a workspace file."""
+    for location in request.code_locations:
+        for repository in location.get_repositories().values():
+            if repository.has_job(monthly_billing.name):
+                return {
+                    "repositoryLocationName": location.name,
+                    "repositoryName": repository.name,
+                    "jobName": monthly_billing.name,
+                }
+    raise LaunchError(
+        f"No code location of the workspace has the job {monthly_billing.name}.",
+        remedy="See on Dagster's page Deployment why spell_billing did not load.",
+    )
+
+
+def _run(record: dg.RunRecord) -> Run:
+    run = record.dagster_run
+    ended = None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
+    return Run(run.run_id, run.status.value, actor_of(run).name, record.create_timestamp, ended)

@@ -1,0 +1,213 @@
+"""Bounds on every request: its path, the size of its body, how long the body may take, how many at once."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spell_billing.web.bodies import again
+from spell_billing.web.errors import error_answer
+
+LARGEST_BODY_BYTES = 64 * 1024
+BODY_BYTES: Mapping[str, int] = {
+    "/stripe/webhook": 256 * 1024,
+    "/graphql": 4 * 1024 * 1024,
+}
+"""Larger ones of single paths: Stripe's events, and what Dagster's pages send."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""A pattern's end also matches before a line break: `/graphql` and a line break would reach GraphQL."""
+
+REPORT_PREFIX = "/report_"
+LARGEST_REPORT_BYTES = 1024 * 1024
+LARGEST_HEADERS_BYTES = 32 * 1024
+LONGEST_PATH = 2_000
+_MOST_DIGITS = 12
+BODY_SECONDS = 30.0
+REQUEST_SECONDS = 30.0
+"""Whoever asks one of our handlers hears after that that it takes too long; a download that began goes on."""
+
+AT_ONCE = 8
+"""So many requests work on the ledger at once; it has connections for 15."""
+WAIT_SECONDS = 5.0
+"""So long a request waits for its turn."""
+
+
+class _TooLargeError(HTTPException):
+    """The body exceeds its limit. An app that catches it on its way out answers with the same status."""
+
+    def __init__(self) -> None:
+        super().__init__(413)
+
+
+class _TooSlowError(HTTPException):
+    """The body did not arrive in time."""
+
+    def __init__(self) -> None:
+        super().__init__(408)
+
+
+class RequestLimits:
+    """Refuses paths with control characters, and headers and bodies that are too large or take too long."""
+
+    def __init__(self, app: ASGIApp, *, body_seconds: float = BODY_SECONDS) -> None:
+        self._app = app
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, or say which bound it breaks."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if not _usable(scope["path"]):
+            await _refused(scope, 400, "wrong_path", "The address is malformed")(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADERS_BYTES:
+            await _refused(scope, 431, "headers_too_large", "The headers are too large")(scope, receive, send)
+            return
+        body = _Body(receive, _largest_body(scope["path"]), self._body_seconds)
+        if body.is_announced_too_large(Headers(scope=scope)):
+            await _too_large(scope)(scope, receive, send)
+            return
+        sending = _Sending(send)
+        try:
+            await self._app(scope, body.receive, sending)
+        except (_TooLargeError, _TooSlowError) as error:
+            if sending.began:
+                raise
+            refusal = (
+                _too_large(scope)
+                if isinstance(error, _TooLargeError)
+                else _refused(scope, 408, "too_slow", "The request did not arrive in time")
+            )
+            await refusal(scope, receive, send)
+
+
+def _too_large(scope: Scope) -> Response:
+    return _refused(scope, 413, "body_too_large", "The request is too large")
+
+
+def _refused(scope: Scope, status_code: int, code: str, message: str) -> Response:
+    # What is left of the body is not read: the connection ends.
+    headers = {"Connection": "close"}
+    remedy = "Send a smaller request, or check its address."
+    return error_answer(HTTPConnection(scope), status_code, code, message, remedy, headers=headers)
+
+
+class _Body:
+    def __init__(self, receive: Receive, largest_bytes: int, seconds: float) -> None:
+        self._receive = receive
+        self._largest_bytes = largest_bytes
+        self._deadline = time.monotonic() + seconds
+        self._bytes = 0
+        self._whole = False
+
+    def is_announced_too_large(self, headers: Headers) -> bool:
+        length = headers.get("content-length", "0")
+        # Python converts only so many digits.
+        return not length.isdigit() or len(length) > _MOST_DIGITS or int(length) > self._largest_bytes
+
+    async def receive(self) -> Message:
+        # After the body an app waits here for the client to leave, for as long as its answer takes.
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(self._deadline - time.monotonic(), 0)):
+                message = await self._receive()
+        except TimeoutError:
+            raise _TooSlowError from None
+        self._bytes += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._bytes > self._largest_bytes:
+            raise _TooLargeError
+        return message
+
+
+class Turns:
+    """Lets a bounded number of requests work at once, and answers one that takes too long that it does.
+
+    A request's turn begins when its body is there, so nobody keeps others out by sending slowly, and it ends
+    with its work: one that was answered without it still counts for as long as its thread works on.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        at_once: int = AT_ONCE,
+        wait_seconds: float = WAIT_SECONDS,
+        request_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        self._app = app
+        self._turns = asyncio.Semaphore(at_once)
+        self._wait_seconds = wait_seconds
+        self._request_seconds = request_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request when its turn comes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await Request(scope, receive).body()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            await _busy(scope, receive, send)
+            return
+        sending = _Sending(send)
+        work = asyncio.create_task(self._work(scope, again(body, receive), sending))
+        await asyncio.wait({work}, timeout=self._request_seconds)
+        if sending.began or work.done():
+            await work
+        else:
+            sending.stopped = True
+            await _busy(scope, receive, send)
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._turns.release()
+
+
+class _Sending:
+    """Passes an answer on, unless it comes too late."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.began = False
+        self.stopped = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.stopped:
+            self.began = True
+            await self._send(message)
+
+
+async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
+    answer = error_answer(
+        HTTPConnection(scope),
+        503,
+        "busy",
+        "The server has too much to do",
+        "Try again in a few seconds.",
+        headers={"Retry-After": "5"},
+    )
+    await answer(scope, receive, send)
+
+
+def _usable(path: str) -> bool:
+    return len(path) <= LONGEST_PATH and _CONTROL.search(path) is None
+
+
+def _largest_body(path: str) -> int:
+    if path.startswith(REPORT_PREFIX):
+        return LARGEST_REPORT_BYTES
+    return BODY_BYTES.get(path, LARGEST_BODY_BYTES)

@@ -1,0 +1,61 @@
+"""Signed links to one user's own page and figures: whose they are, and until when."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from itsdangerous import BadData, URLSafeSerializer
+
+PURPOSE = "user link"
+"""Nothing else is signed with this key, and this key signs nothing else: see `keys.derive_key`."""
+_LONGEST_TOKEN = 8_000
+"""Far more than a user id of 500 characters needs, whatever alphabet it is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a token says. One that is over still says whose it was, but opens nothing."""
+
+    user_id: str
+    until: datetime
+    is_over: bool
+
+
+class Links:
+    """Makes and reads tokens. They hold nothing but user id and end; a new `ADMIN_SECRET` ends all of them.
+
+    Args:
+        key: Of `PURPOSE`.
+        clock: The present, an aware datetime.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
+        self._serializer = URLSafeSerializer(
+            key,
+            salt=PURPOSE,
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
+        self._clock = clock
+
+    def make(self, user_id: str, until: datetime) -> str:
+        """Give a user's token, made of letters that an address bears; `until` is aware, in whole seconds."""
+        return self._write(user_id, int(until.timestamp()))
+
+    def read(self, token: str | None) -> Link | None:
+        """Give what a token says; None for one that is not ours, or not exactly as we wrote it."""
+        if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
+            return None
+        try:
+            user_id, until = self._serializer.loads(token)
+        except BadData:
+            return None
+        # Base64 has several spellings of some bytes: only our own is taken, so no changed token ever opens.
+        if not hmac.compare_digest(self._write(user_id, until), token):
+            return None
+        moment = datetime.fromtimestamp(until, UTC)
+        return Link(user_id, moment, is_over=self._clock() >= moment)
+
+    def _write(self, user_id: str, until_seconds: int) -> str:
+        return str(self._serializer.dumps([user_id, until_seconds]))

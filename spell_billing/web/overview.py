@@ -1,0 +1,196 @@
+"""`/billing`: the overview for finance, behind the secret: months, a month's users, each user's story."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from spell_billing.core.errors import MonthError, UsageError
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.explain import explain
+from spell_billing.ledger.browsing import BillKey, Search, search_bills
+from spell_billing.ledger.runs import RunRecord
+from spell_billing.web import cursors
+from spell_billing.web.charts import Chart, Column, bar_chart
+from spell_billing.web.context import WebContext
+from spell_billing.web.csv_files import bills_csv, months_csv
+from spell_billing.web.errors import error_page
+from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
+from spell_billing.web.pages import page
+
+MONTHS_A_PAGE = 12
+USERS_A_PAGE = 50
+RUNS_SHOWN = 10
+_FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "Invoice id at Stripe"}
+
+
+def overview_routes(context: WebContext) -> list[Route]:
+    """Give the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
+    overview = _Overview(context)
+    return [
+        Route("/billing", overview.months, methods=["GET"]),
+        Route("/billing.csv", overview.months_file, methods=["GET"]),
+        Route("/billing/{month}.csv", overview.month_file, methods=["GET"]),
+        Route("/billing/{month}", overview.month, methods=["GET"]),
+        Route("/billing/{month}/users/{user_id:path}", overview.user, methods=["GET"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _MonthPage:
+    figures: MonthFigures
+    runs: Sequence[RunRecord]
+    bills: Sequence[dict[str, Any]]
+    following: BillKey | None
+
+
+class _Overview:
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
+        self._ledger = context.ledger
+
+    async def months(self, request: Request) -> Response:
+        try:
+            text = request.query_params.get("before")
+            before = Month.parse(text) if text else None
+        except MonthError as error:
+            return _wrong(error)
+        months = await run_in_threadpool(all_months, self._ledger, self._context.clock())
+        left = [month for month in months if before is None or month < before]
+        figures = await run_in_threadpool(self._figures, left[:MONTHS_A_PAGE])
+        return page(
+            "billing.html",
+            now=self._context.clock(),
+            months=figures,
+            charts=_charts(figures),
+            newest=before is None,
+            following=left[MONTHS_A_PAGE - 1] if len(left) > MONTHS_A_PAGE else None,
+        )
+
+    async def months_file(self, _: Request) -> Response:
+        months = await run_in_threadpool(all_months, self._ledger, self._context.clock())
+        return months_csv(months, self._figures, MONTHS_A_PAGE)
+
+    async def month_file(self, request: Request) -> Response:
+        try:
+            month = Month.parse(request.path_params["month"])
+        except MonthError as error:
+            return _wrong(error)
+        return bills_csv(self._ledger, month)
+
+    async def month(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            month = Month.parse(request.path_params["month"])
+            asked = {name: query.get(name, "").strip() for name in ("q", "in", "state", "reason")}
+            search = _search(asked)
+        except MonthError as error:
+            return _wrong(error)
+        except ValueError:
+            return error_page(422, "There is no such state or reason", "Choose one from the list.")
+        after = cursors.unpack(query["after"]) if "after" in query else None
+        if "after" in query and after is None:
+            return error_page(422, "There is no such page", "Go back to the first one.")
+        found = await run_in_threadpool(self._month_page, month, search, after)
+        kept = {name: each for name, each in asked.items() if each}
+        following = {"after": cursors.pack(found.following)} if found.following else {}
+        return page(
+            "month.html",
+            month=month,
+            figures=found.figures,
+            runs=found.runs,
+            bills=found.bills,
+            asked=asked,
+            fields=_FIELDS,
+            states=list(State),
+            reasons=list(Reason),
+            is_first=after is None,
+            first_page=f"?{urlencode(kept)}",
+            next_page=f"?{urlencode(kept | following)}" if following else None,
+        )
+
+    async def user(self, request: Request) -> Response:
+        try:
+            month = Month.parse(request.path_params["month"])
+        except MonthError as error:
+            return _wrong(error)
+        user_id = request.path_params["user_id"]
+        store = self._context.usage_store()
+        try:
+            story = await run_in_threadpool(explain, self._ledger, store, month, user_id)
+        except UsageError:
+            return error_page(
+                503,
+                f"The frozen usage of {month.label} is not at hand",
+                "Let SPELL_BILLING_USAGE_STORE name the folder with it on this machine, or restore it from "
+                "the backup. `spell-billing invoices` shows what was billed without it.",
+            )
+        status_code = 200 if story["bills"] or story["usage"]["calls"] else 404
+        return page("story.html", status_code, month=month, user_id=user_id, story=story)
+
+    def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
+        return figures_of(self._ledger, months, self._context.clock())
+
+    def _month_page(self, month: Month, search: Search, after: BillKey | None) -> _MonthPage:
+        (figures,) = self._figures([month])
+        with self._ledger.reading() as connection:
+            found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
+        more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
+        following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
+        return _MonthPage(figures, self._ledger.runs(month, RUNS_SHOWN), bills, following)
+
+
+def _search(asked: dict[str, str]) -> Search:
+    field = asked["in"] or "user"
+    if field not in _FIELDS:
+        raise ValueError(field)
+    wanted = {field: asked["q"]} if asked["q"] else {}
+    return Search(
+        **wanted,
+        state=State(asked["state"]) if asked["state"] else None,
+        reason=Reason(asked["reason"]) if asked["reason"] else None,
+    )
+
+
+def _wrong(error: MonthError) -> Response:
+    return error_page(422, error.message.rstrip("."), error.remedy)
+
+
+def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:
+    """Lay out revenue by month, in a chart for each currency, and users; oldest first."""
+    drafted = [each for each in reversed(figures) if each.record is not None]
+    if not drafted:
+        return []
+    currencies = sorted({money.currency for each in drafted for money in each.money})
+    revenue = [_revenue(place, currency, drafted) for place, currency in enumerate(currencies)]
+    users = [
+        Column(each.month.label[:3], each.month.label, each.users, f"{each.users:,}") for each in drafted
+    ]
+    return [
+        *revenue,
+        bar_chart("users", "Users by month", unit="Users", columns=users, write=lambda count: f"{count:,}"),
+    ]
+
+
+def _revenue(place: int, currency: str, figures: Sequence[MonthFigures]) -> Chart:
+    def write(cents: int) -> str:
+        return format_money(cents, currency, grouping=True)
+
+    columns = []
+    for each in figures:
+        cents = sum(money.invoiced_cents for money in each.money if money.currency == currency)
+        columns.append(Column(each.month.label[:3], each.month.label, cents, write(cents)))
+    return bar_chart(
+        f"revenue-{place}",
+        f"Revenue by month, in {currency.upper()}",
+        unit="Invoiced",
+        columns=columns,
+        write=write,
+    )

@@ -1,0 +1,96 @@
+"""Signed-in browsers: a signed cookie that ends by itself, and that signing out ends at once."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from itsdangerous import BadData, URLSafeSerializer
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from spell_billing.web.context import WebContext
+
+LIFETIME = timedelta(hours=12)
+PURPOSE = "session"
+_COOKIE = "spell_billing_session"
+_ID_BYTES = 9
+_LONGEST_COOKIE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in browser: a random id, which is no secret, and when the session ends."""
+
+    id: str
+    until: datetime
+
+
+class Sessions:
+    """Begins, reads and ends sessions.
+
+    What was signed out before its time is remembered by this process. A new `ADMIN_SECRET` ends all sessions.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
+        self._serializer = URLSafeSerializer(
+            key, salt=PURPOSE, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        )
+        self._clock = clock
+        self._ended: dict[str, datetime] = {}
+
+    def begin(self) -> tuple[Session, str]:
+        """Begin a session; give it and the cookie's value."""
+        session = Session(secrets.token_urlsafe(_ID_BYTES), self._clock() + LIFETIME)
+        return session, str(self._serializer.dumps([session.id, int(session.until.timestamp())]))
+
+    def read(self, value: str | None) -> Session | None:
+        """Give the session of a cookie's value; None when it is forged, over, or was ended."""
+        if not value or len(value) > _LONGEST_COOKIE:
+            return None
+        try:
+            session_id, until = self._serializer.loads(value)
+        except BadData:
+            return None
+        session = Session(session_id, datetime.fromtimestamp(until, UTC))
+        return session if session.until > self._clock() and session.id not in self._ended else None
+
+    def end(self, session: Session) -> None:
+        """End a session before its time."""
+        now = self._clock()
+        self._ended = {each: until for each, until in self._ended.items() if until > now}
+        self._ended[session.id] = session.until
+
+
+def is_https(context: WebContext, connection: HTTPConnection) -> bool:
+    """Tell whether browsers reach the server encrypted: by the public address, or as the proxy says."""
+    return connection.scope["scheme"] in {"https", "wss"} or (context.public_url or "").startswith("https://")
+
+
+def cookie_of(connection: HTTPConnection, *, https: bool) -> str | None:
+    """Give the value of the session's cookie, if any."""
+    return connection.cookies.get(_name(https=https))
+
+
+def set_cookie(response: Response, value: str, *, https: bool) -> None:
+    """Give the session's cookie to the browser."""
+    response.set_cookie(
+        _name(https=https),
+        value,
+        max_age=int(LIFETIME.total_seconds()),
+        path="/",
+        secure=https,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def delete_cookie(response: Response, *, https: bool) -> None:
+    """Take the session's cookie from the browser."""
+    response.delete_cookie(_name(https=https), path="/", secure=https, httponly=True, samesite="lax")
+
+
+def _name(*, https: bool) -> str:
+    # Browsers take a name with this prefix only from the host itself, not from another one of its domain.
+    return f"__Host-{_COOKIE}" if https else _COOKIE

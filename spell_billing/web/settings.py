@@ -1,0 +1,130 @@
+"""Settings of the doors: the secret, Stripe's webhook secrets, the public address, trusted proxies."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from spell_billing.core.errors import SettingsError
+
+SHORTEST_SECRET = 16
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """What the environment says. Every property checks its own setting, as those of `Settings` do.
+
+    Raises:
+        SettingsError: from a property, naming the setting and the remedy, never its secret value.
+    """
+
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls) -> "WebSettings":
+        """Take the process's environment as it is now."""
+        return cls(dict(os.environ))
+
+    def __repr__(self) -> str:
+        return "WebSettings(from the environment)"
+
+    @cached_property
+    def admin_secret(self) -> SecretStr:
+        """`ADMIN_SECRET`: opens every door. At least 16 printable ASCII characters. No default."""
+        text = self._text("ADMIN_SECRET")
+        if text is None:
+            raise SettingsError(
+                "ADMIN_SECRET is not set: without it whoever reaches the server could bill everybody.",
+                remedy="Set it to a random text, as from `openssl rand -hex 32`.",
+            )
+        # A header carries nothing else, so a secret with another character could never be given right.
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise SettingsError(
+                "ADMIN_SECRET has a character that no HTTP header carries safely.",
+                remedy="Use printable ASCII without spaces, as from `openssl rand -hex 32`.",
+            )
+        if len(text) < SHORTEST_SECRET:
+            raise SettingsError(
+                f"ADMIN_SECRET is too short: it needs at least {SHORTEST_SECRET} characters.",
+                remedy="Set it to a random text, as from `openssl rand -hex 32`.",
+            )
+        return SecretStr(text)
+
+    @cached_property
+    def stripe_webhook_secrets(self) -> tuple[SecretStr, ...]:
+        """`STRIPE_WEBHOOK_SECRET`: the endpoint's signing secret (`whsec_...`). Default: none, no webhook.
+
+        Several stand between commas while one is being replaced by another: each of them is accepted.
+        """
+        texts = [text.strip() for text in self.environment.get("STRIPE_WEBHOOK_SECRET", "").split(",")]
+        texts = [text for text in texts if text]
+        if any(not text.startswith("whsec_") or len(text) < SHORTEST_SECRET for text in texts):
+            raise SettingsError(
+                "STRIPE_WEBHOOK_SECRET is not a signing secret of Stripe's.",
+                remedy="It starts with whsec_; Stripe shows it on the page of the webhook endpoint.",
+            )
+        return tuple(SecretStr(text) for text in texts)
+
+    @cached_property
+    def public_url(self) -> str | None:
+        """`SPELL_BILLING_PUBLIC_URL`: where people reach the server, no slash at its end. Default: none.
+
+        https, or plain http to this machine; links in answers begin with it.
+        """
+        text = self._text("SPELL_BILLING_PUBLIC_URL")
+        if text is None:
+            return None
+        try:
+            parts = urlsplit(text)
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise _no_public_url() from None
+        if not usable or parts.username or parts.password or parts.query or parts.fragment:
+            raise _no_public_url()
+        if parts.path.strip("/"):
+            raise SettingsError(
+                "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
+                remedy="Write it as https://billing.example.com.",
+            )
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            raise SettingsError(
+                "SPELL_BILLING_PUBLIC_URL would send secrets unencrypted.",
+                remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
+            )
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @cached_property
+    def trusted_proxies(self) -> tuple[str, ...]:
+        """`FORWARDED_ALLOW_IPS`: proxies whose X-Forwarded-For and -Proto are believed. Default: none.
+
+        Addresses or networks between commas. Without it the address of whoever connects counts: behind a
+        proxy all wrong tries then come from one address.
+        """
+        texts = [text.strip() for text in self.environment.get("FORWARDED_ALLOW_IPS", "").split(",")]
+        texts = [text for text in texts if text]
+        for text in texts:
+            try:
+                everyone = ipaddress.ip_network(text, strict=False).prefixlen == 0
+            except ValueError:
+                everyone = True
+            if everyone:
+                raise SettingsError(
+                    f"FORWARDED_ALLOW_IPS={text!r} is no proxy's address or network.",
+                    remedy="Write the proxy's address, as 10.0.0.7 or 10.0.0.0/8; everyone is not taken.",
+                )
+        return tuple(texts)
+
+    def _text(self, name: str) -> str | None:
+        return self.environment.get(name, "").strip() or None
+
+
+def _no_public_url() -> SettingsError:
+    return SettingsError(
+        "SPELL_BILLING_PUBLIC_URL is not an address of web pages.",
+        remedy="Write it as https://billing.example.com, with no login in it, or leave it unset.",
+    )

@@ -1,0 +1,165 @@
+"""`POST /stripe/webhook`: Stripe's events into the inbox, each once; handled right after the answer."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import stripe
+from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.payments.handler import handle_batch, handle_waiting, receive
+from spell_billing.resources import StripeResource
+from spell_billing.stripe_api.problems import StripeProblem
+from spell_billing.web.answers import json_answer, json_error
+from spell_billing.web.context import WebContext
+from spell_billing.web.facts import facts_of
+
+PATH = "/stripe/webhook"
+TOLERANCE_SECONDS = 300
+_WAY = "webhook"
+_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
+_LATEST = 2**33
+"""In the year 2242."""
+
+_BATCH = 100
+_BATCHES = 20
+_LOG = logging.getLogger("spell_billing.web")
+
+
+def webhook_routes(context: WebContext) -> list[Route]:
+    """Give the webhook's route: it lies before the gate, Stripe's signature guards it."""
+    return [Route(PATH, _Webhook(context).take, methods=["POST"])]
+
+
+class _Webhook:
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
+        self._handling = EventHandling(context.ledger)
+
+    async def take(self, request: Request) -> Response:
+        secrets = self._context.web.stripe_webhook_secrets
+        if not secrets:
+            return json_error(
+                503,
+                "no_webhook_secret",
+                "STRIPE_WEBHOOK_SECRET is not set: no event can be verified.",
+                "Set it on the server to the endpoint's signing secret (whsec_...).",
+            )
+        payload = await request.body()
+        header = request.headers.get("stripe-signature", "")
+        if not is_signed(payload, header, secrets, int(self._context.clock().timestamp())):
+            facts_of(request.scope).action = "wrong signature"
+            return json_error(
+                400,
+                "wrong_signature",
+                "The signature is missing, wrong, or not of the last five minutes.",
+                "Check STRIPE_WEBHOOK_SECRET, and the clock of the server.",
+            )
+        facts_of(request.scope).who = "stripe"
+        event = _event(payload)
+        if event is None:
+            return json_answer({"received": True, "new": False, "ignored": True})
+        # Where the ledger does not answer this raises, Stripe hears 503 and sends the event again.
+        new = await run_in_threadpool(receive, self._context.ledger, [event], _WAY)
+        answer = json_answer({"received": True, "new": bool(new), "ignored": False})
+        if new:
+            answer.background = BackgroundTask(self._handling.wake)
+        return answer
+
+
+def is_signed(payload: bytes, header: str, secrets: tuple[SecretStr, ...], now: int) -> bool:
+    """Tell whether Stripe signed the payload with one of our secrets within 300 s of now.
+
+    Args:
+        payload: The body as it came.
+        header: `Stripe-Signature`.
+        secrets: The endpoint's signing secrets: while one replaces another, Stripe may sign with either.
+        now: Unix time in seconds. Stripe's SDK takes timestamps from the future, so both sides are checked.
+    """
+    parts = (part.partition("=") for part in header.split(","))
+    timestamp = next((value for name, _, value in parts if name == "t"), "")
+    if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > len(str(now)):
+        return False
+    if abs(int(timestamp) - now) > TOLERANCE_SECONDS:
+        return False
+    return any(_is_signed_with(payload, header, secret) for secret in secrets)
+
+
+def _is_signed_with(payload: bytes, header: str, secret: SecretStr) -> bool:
+    try:
+        stripe.WebhookSignature.verify_header(payload, header, secret.get_secret_value())
+    except (stripe.SignatureVerificationError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _event(payload: bytes) -> Mapping[str, Any] | None:
+    """Give a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
+    try:
+        event = json.loads(payload)
+    except ValueError:
+        return None
+    if not isinstance(event, dict):
+        return None
+    data = event.get("data")
+    event_id, created = event.get("id"), event.get("created")
+    whole = (
+        isinstance(event_id, str)
+        and _ID.fullmatch(event_id) is not None
+        and isinstance(event.get("type"), str)
+        and type(created) is int
+        and 0 <= created <= _LATEST
+        and isinstance(data, dict)
+        and isinstance(data.get("object"), dict)
+    )
+    return event if whole else None
+
+
+class EventHandling:
+    """Handles what waits in the inbox with the sensor's code, one batch after the other.
+
+    Whatever it leaves, for want of time or of Stripe's answer, the sensor takes up.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._at_work = False
+        self._more = False
+
+    async def wake(self) -> None:
+        """Handle what waits; while that is under way, another call only says that there is more."""
+        self._more = True
+        if self._at_work:
+            return
+        self._at_work = True
+        try:
+            while self._more:
+                self._more = False
+                await self._handle()
+        finally:
+            self._at_work = False
+
+    async def _handle(self) -> None:
+        try:
+            stripe_account = StripeResource()
+            if stripe_account.has_key:
+                async with stripe_account.connect() as gateway:
+                    for _ in range(_BATCHES):
+                        if not (await handle_waiting(self._ledger, gateway, _BATCH)).waiting:
+                            return
+            else:
+                await asyncio.to_thread(handle_batch, self._ledger, _BATCH)
+        except (SpellBillingError, StripeProblem, SQLAlchemyError) as error:
+            # What an event holds is never logged.
+            _LOG.warning("events wait for the payments sensor: %s", type(error).__name__)

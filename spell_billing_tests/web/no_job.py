@@ -1,0 +1,5 @@
+"""A code location that loads, but has nothing of ours."""
+
+import dagster as dg
+
+defs = dg.Definitions()
