@@ -27,6 +27,9 @@ for _name in (
 ):
     os.environ.pop(_name, None)
 
+NO_BROWSER = "no Chromium is installed here"
+"""Why browser tests are skipped, as the summary finds it again."""
+
 settings.register_profile(
     "spell_billing",
     deadline=None,
@@ -168,7 +171,7 @@ class SourceTables:
 _SQLITE_TYPES = {"uuid": "TEXT", "timestamptz": "TEXT", "timestamp": "TEXT", "text": "TEXT"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_source_tables() -> Callable[..., SourceTables]:
     """Give a function that creates the platform's tables in a database and returns `SourceTables`.
 
@@ -223,7 +226,7 @@ def make_source_tables() -> Callable[..., SourceTables]:
 
 # Here, not beside the crash matrix: with xdist the printing process loads only this conftest.
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many crash points were survived."""
+    """Say how many crash points were survived, and what was skipped for want of a browser."""
     points = sum(
         int(str(value))
         for reports in terminalreporter.stats.values()
@@ -234,3 +237,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     if points:
         terminalreporter.write_line(f"{points} crash points survived, each user billed exactly once")
+    unseen = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report, pytest.TestReport) and NO_BROWSER in str(report.longrepr)
+    ]
+    if unseen:
+        terminalreporter.write_line(
+            f"{len(unseen)} browser tests were skipped: {NO_BROWSER}. To have them, install one: "
+            "apt-get install chromium (Debian), or any package that brings chromium or google-chrome.",
+            yellow=True,
+        )

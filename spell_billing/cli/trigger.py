@@ -1,0 +1,122 @@
+"""`spell-billing trigger`: start billing on a server from elsewhere, as from CI, and follow it."""
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import click
+
+from spell_billing.cli.common import MonthType, clear_errors, fail, person
+from spell_billing.core.errors import MonthError, SettingsError
+from spell_billing.core.month import Month
+from spell_billing.triggering.address import secret_from, server_address
+from spell_billing.triggering.client import Server
+from spell_billing.triggering.trigger import Ending, bill_month, bill_months
+
+LONGEST_SECONDS = 12 * 3600
+"""Dagster ends a billing run after that time: see spell_billing/jobs.py."""
+
+PATIENCE_SECONDS = 30.0
+"""So long a first answer is waited for, as while the server restarts. Following a run has its own end."""
+
+_MOST_MONTHS = 120
+
+
+class _RangeType(click.ParamType[list[Month]]):
+    name = "YYYY-MM..YYYY-MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Month]:
+        first, dots, last = str(value).partition("..")
+        try:
+            begin, end = Month.parse(first), Month.parse(last)
+        except MonthError as error:
+            self.fail(str(error) if dots else "Write it as 2026-01..2026-06.", param, ctx)
+        if end < begin:
+            self.fail(f"{end} precedes {begin}: write the earlier month first.", param, ctx)
+        if end > begin.plus(_MOST_MONTHS - 1):
+            self.fail(f"The range has more than {_MOST_MONTHS} months.", param, ctx)
+        months = [begin]
+        while months[-1] < end:
+            months.append(months[-1].next())
+        return months
+
+
+class _AddressType(click.ParamType[str]):
+    name = "ADDRESS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return server_address(str(value))
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("trigger")
+@click.option("--month", type=MonthType(), help="The month, as 2026-10. Default: the last closed one.")
+@click.option(
+    "--backfill", type=_RangeType(), help="A range of months, as 2026-01..2026-06, in one backfill."
+)
+@click.option(
+    "--url",
+    type=_AddressType(),
+    required=True,
+    envvar="API_URL",
+    help="Where `spell-billing serve` is. Default: API_URL of the environment.",
+)
+@click.option(
+    "--wait", is_flag=True, help="Follow the run to its end; without it the exit code says it began."
+)
+@click.option(
+    "--timeout-seconds",
+    type=click.IntRange(min=1),
+    default=LONGEST_SECONDS,
+    show_default=True,
+    help="So long the command lasts at most; the run goes on without it.",
+)
+@click.option("--verify", is_flag=True, help="Ask Stripe what stands even when every user is done.")
+def command(
+    *,
+    month: Month | None,
+    backfill: list[Month] | None,
+    url: str,
+    wait: bool,
+    timeout_seconds: int,
+    verify: bool,
+) -> None:
+    """Start billing on a server, and follow it. ADMIN_SECRET of the environment opens the door.
+
+    A month that runs already is followed, one that is billed is left alone. Ends like `bill`: 0 everyone is
+    billed, 3 users are left without an invoice, 1 it could not run or failed, 2 wrong usage.
+    """
+    if backfill is not None and (month is not None or verify):
+        raise click.UsageError("--backfill goes with neither --month nor --verify.")
+    with clear_errors():
+        secret = secret_from(os.environ)
+        server = Server(url, secret, click.echo, patience_seconds=PATIENCE_SECONDS)
+        try:
+            ending = asyncio.run(
+                _trigger(server, month, backfill, wait=wait, timeout_seconds=timeout_seconds, verify=verify)
+            )
+        except TimeoutError:
+            fail(
+                f"Not done within {timeout_seconds} s; what was launched goes on. "
+                "The same command follows it again."
+            )
+    sys.exit(ending)
+
+
+async def _trigger(
+    server: Server,
+    month: Month | None,
+    backfill: list[Month] | None,
+    *,
+    wait: bool,
+    timeout_seconds: int,
+    verify: bool,
+) -> Ending:
+    actor = f"trigger {person()}"
+    async with asyncio.timeout(timeout_seconds), server:
+        if backfill is not None:
+            return await bill_months(server, backfill, actor=actor, wait=wait)
+        return await bill_month(server, month, actor=actor, verify=verify, wait=wait)
