@@ -1,6 +1,6 @@
 # Everything a newcomer, a developer and CI run. Each target sets up what it needs in .venv by itself.
 
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 PYTHON ?=
 # For an empty environment, as of a service.

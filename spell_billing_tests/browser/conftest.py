@@ -23,7 +23,8 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 _TIMEOUT_MS = 30_000
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright is open, no other test of the process can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start the machine's Chromium; CI must have one."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
