@@ -1,6 +1,6 @@
 """The ledger: reading, and the session in which the month's holder writes."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -233,13 +233,13 @@ class Ledger:
             yield from page
             last_id = page[-1].id
 
-    def listing(self, month: Month) -> Iterator[dict[str, Any]]:
-        """Stream the columns of `LISTED` of the month's bills, in the order of their ids."""
-        columns = [invoices.c[name] for name in LISTED]
+    def listing(self, month: Month, names: Sequence[str] = LISTED) -> Iterator[dict[str, Any]]:
+        """Stream the columns of `LISTED`, or some of them, of the month's bills in the order of their ids."""
+        columns = [invoices.c[name] for name in names]
         query = sa.select(*columns).where(invoices.c.month == str(month)).order_by(invoices.c.id)
         with self._reader.connect() as connection:
             for row in connection.execution_options(yield_per=PAGE_ROWS).execute(query):
-                yield dict(zip(LISTED, row, strict=True))
+                yield dict(zip(names, row, strict=True))
 
     def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
         """Give all generations of one user's bill, oldest first."""
