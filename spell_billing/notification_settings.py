@@ -1,8 +1,6 @@
 """Settings of what is told to people. A missing or malformed one is an error that names it and the remedy."""
 
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -10,27 +8,14 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
+from spell_billing.environment import EnvironmentSettings
 
 _BETWEEN_URLS = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
-@dataclass(frozen=True)
-class NotificationSettings:
-    """What the environment says. Every property checks its own setting, as those of `Settings` do.
-
-    Raises:
-        SettingsError: from a property, naming the setting and the remedy, never its secret value.
-    """
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    def from_environment(cls) -> "NotificationSettings":
-        """Take the process's environment as it is now."""
-        return cls(dict(os.environ))
-
-    def __repr__(self) -> str:
-        return "NotificationSettings(from the environment)"
+@dataclass(frozen=True, repr=False)
+class NotificationSettings(EnvironmentSettings):
+    """The settings of alerts."""
 
     @cached_property
     def alert_urls(self) -> tuple[SecretStr, ...]:

@@ -1,7 +1,5 @@
 """Settings: read from the environment only, each with its default, none of them secret in print."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -14,6 +12,7 @@ from pydantic import SecretStr
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, parse_database_url
+from spell_billing.environment import EnvironmentSettings
 
 DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
 _LONGEST_DEADLINE_HOURS = 28 * 24
@@ -21,23 +20,9 @@ _LATEST_DUNNING_DAY = 60
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says. Every property checks its own setting, so a command needs only what it uses.
-
-    Raises:
-        SettingsError: from a property, naming the setting and the remedy, never its secret value.
-    """
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    def from_environment(cls) -> "Settings":
-        """Take the process's environment as it is now."""
-        return cls(dict(os.environ))
-
-    def __repr__(self) -> str:
-        return "Settings(from the environment)"
+@dataclass(frozen=True, repr=False)
+class Settings(EnvironmentSettings):
+    """The settings of billing: databases, Stripe, files, when."""
 
     @cached_property
     def home(self) -> Path:
@@ -164,9 +149,6 @@ class Settings:
                 f"{name}={text!r} begins with the home of a user that this machine does not know.",
                 remedy="Write an absolute path.",
             ) from None
-
-    def _text(self, name: str) -> str | None:
-        return self.environment.get(name, "").strip() or None
 
 
 def check_api_key(text: str) -> SecretStr:

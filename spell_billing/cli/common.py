@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from spell_billing.core.errors import MonthError, SpellBillingError
-from spell_billing.core.money import plain
+from spell_billing.core.money import exact_number
 from spell_billing.core.month import Month
 
 EXIT_COULD_NOT_RUN = 1
@@ -73,10 +72,3 @@ def console() -> Console:
 def write_json(data: object) -> None:
     """Write JSON; a decimal appears with all its digits, as a number."""
     click.echo(orjson.dumps(data, default=exact_number, option=orjson.OPT_INDENT_2))
-
-
-def exact_number(value: object) -> orjson.Fragment:
-    """Write a decimal as a JSON number with all its digits."""
-    if isinstance(value, Decimal):
-        return orjson.Fragment(plain(value))
-    raise TypeError

@@ -7,8 +7,8 @@ from typing import Any
 import click
 import orjson
 
-from spell_billing.cli.common import clear_errors, exact_number, json_option, month_option
-from spell_billing.core.money import format_money
+from spell_billing.cli.common import clear_errors, json_option, month_option
+from spell_billing.core.money import exact_number, format_money
 from spell_billing.core.month import Month
 
 _LINES_AT_ONCE = 500

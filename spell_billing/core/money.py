@@ -2,6 +2,8 @@
 
 from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
 
+import orjson
+
 MAX_AMOUNT_CENTS = 99_999_999
 """Stripe's largest invoice amount in minor units (Stripe API reference, `amount`: eight digits)."""
 
@@ -71,3 +73,10 @@ def plain(amount: Decimal) -> str:
         return "0"
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def exact_number(value: object) -> orjson.Fragment:
+    """Write a decimal as a JSON number with all its digits: orjson's `default`."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(plain(value))
+    raise TypeError

@@ -1,7 +1,5 @@
 """Settings of mail to users. A malformed one is an error that names it and the remedy, never its password."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -13,6 +11,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
+from spell_billing.environment import EnvironmentSettings
 
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -41,23 +40,9 @@ class MailServer:
         return f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class MailSettings:
-    """What the environment says. Every property checks its own setting, as those of `Settings` do.
-
-    Raises:
-        SettingsError: from a property, naming the setting and the remedy, never its secret value.
-    """
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    def from_environment(cls) -> "MailSettings":
-        """Take the process's environment as it is now."""
-        return cls(dict(os.environ))
-
-    def __repr__(self) -> str:
-        return "MailSettings(from the environment)"
+@dataclass(frozen=True, repr=False)
+class MailSettings(EnvironmentSettings):
+    """The settings of mail to users."""
 
     @cached_property
     def server(self) -> MailServer | None:
@@ -95,9 +80,6 @@ class MailSettings:
                 remedy="Point it to a folder of templates, or leave it unset for the built-in ones.",
             )
         return path
-
-    def _text(self, name: str) -> str | None:
-        return self.environment.get(name, "").strip() or None
 
 
 def parse_mail_url(text: str) -> MailServer:

@@ -1,20 +1,19 @@
 """JSON answers: exact numbers, and errors that name what is wrong and the remedy."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from spell_billing.core.money import plain
+from spell_billing.core.money import exact_number
 
 
 def json_answer(
     content: object, status_code: int = 200, *, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Give content as JSON; a decimal appears with all its digits, as a number."""
-    body = orjson.dumps(content, default=_exact_number)
+    body = orjson.dumps(content, default=exact_number)
     return Response(body, status_code, headers=headers, media_type="application/json")
 
 
@@ -39,9 +38,3 @@ def json_error(
     """
     error = {"error": {"code": code, "message": message, "remedy": remedy}}
     return json_answer({**error, **more}, status_code, headers=headers)
-
-
-def _exact_number(value: object) -> orjson.Fragment:
-    if isinstance(value, Decimal):
-        return orjson.Fragment(plain(value))
-    raise TypeError

@@ -1,8 +1,6 @@
 """Settings of the doors: the secret, Stripe's webhook secrets, the public address, trusted proxies."""
 
 import ipaddress
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -10,28 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
+from spell_billing.environment import EnvironmentSettings
 
 SHORTEST_SECRET = 16
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-@dataclass(frozen=True)
-class WebSettings:
-    """What the environment says. Every property checks its own setting, as those of `Settings` do.
-
-    Raises:
-        SettingsError: from a property, naming the setting and the remedy, never its secret value.
-    """
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    def from_environment(cls) -> "WebSettings":
-        """Take the process's environment as it is now."""
-        return cls(dict(os.environ))
-
-    def __repr__(self) -> str:
-        return "WebSettings(from the environment)"
+@dataclass(frozen=True, repr=False)
+class WebSettings(EnvironmentSettings):
+    """The settings of `serve` and the doors behind it."""
 
     @cached_property
     def admin_secret(self) -> SecretStr:
@@ -118,9 +103,6 @@ class WebSettings:
                     remedy="Write the proxy's address, as 10.0.0.7 or 10.0.0.0/8; everyone is not taken.",
                 )
         return tuple(texts)
-
-    def _text(self, name: str) -> str | None:
-        return self.environment.get(name, "").strip() or None
 
 
 def _no_public_url() -> SettingsError:

@@ -15,6 +15,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.runs import RunRecord
 from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.stripe_double import StripeDouble
+from spell_billing_tests.metrics.contents import fill
 
 MARCH = Month(2025, 3)
 _SETTINGS = (
@@ -99,3 +100,22 @@ def plant(make_plant: Callable[[str], Plant], database_url: str) -> Plant:
 def light_plant(make_plant: Callable[[str], Plant], sqlite_url: str) -> Plant:
     """Give a platform on SQLite, where the database makes no difference."""
     return make_plant(sqlite_url)
+
+
+@pytest.fixture
+def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SPELL_BILLING_FIRST_MONTH", "2020-01")
+    return database_url
+
+
+@pytest.fixture
+def open_ledger(url: str) -> Callable[[], Ledger]:
+    return lambda: Ledger(parse_database_url(url, setting="DATABASE_URL"))
+
+
+@pytest.fixture
+def full(open_ledger: Callable[[], Ledger]) -> Callable[[], Ledger]:
+    """Give a ledger with something of everything."""
+    with open_ledger() as ledger:
+        fill(ledger)
+    return open_ledger
