@@ -4,12 +4,10 @@ Preview and the real run call the same function, so a preview is what will be bi
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
-import orjson
+import msgspec
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import (
@@ -36,8 +34,7 @@ UNBILLED = "unbilled"
 """A line without amount, in the ledger only: late usage that an adopted invoice holds more or less of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance."""
 
     stripe_customer_id: str | None
@@ -47,8 +44,7 @@ class Account:
     included_cents: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LateUsage:
+class LateUsage(msgspec.Struct, frozen=True):
     """Usage of an earlier month that its invoice does not hold.
 
     `kind` is LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what an adopted invoice
@@ -66,16 +62,14 @@ class LateUsage:
     kind: str = LATE_USAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(msgspec.Struct, frozen=True):
     """What refunds of earlier months left over, in whole minor units, above zero."""
 
     amount_cents: int
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
 
     kind: str
@@ -86,8 +80,11 @@ class Line:
     usage_cents: str = "0"
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+_JSON = msgspec.json.Encoder()
+_LINES = msgspec.json.Decoder(tuple[Line, ...])
+
+
+class Draft(msgspec.Struct, frozen=True):
     """One user's bill of one month, before Stripe: lines that sum to `total_cents`, and what becomes of it.
 
     `carried_cents` is the credit this month hands on, `credit_applied_cents` the credit it uses up.
@@ -136,8 +133,7 @@ def draft_invoice(
         UsageError: when an amount exceeds 64 bits.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
-    included = account.included_cents if account else 0
-    lines = list(_charges(month, calls, usage_cents, account, late=late, currency=currency))
+    lines = _charges(month, calls, usage_cents, account, late=late, currency=currency)
     amounts_cents = [line.amount_cents for line in lines]
     due_cents = sum(amounts_cents)
     largest_cents = max(map(abs, amounts_cents), default=0)
@@ -146,8 +142,9 @@ def draft_invoice(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
         )
-    usable_cents = credit.amount_cents if credit and credit.currency == currency else 0
-    applied_cents = min(usable_cents, max(0, due_cents))
+    applied_cents = 0
+    if credit and credit.currency == currency:
+        applied_cents = min(credit.amount_cents, max(0, due_cents))
     if applied_cents:
         text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
         lines.append(Line(CREDIT, text, -applied_cents, str(month)))
@@ -171,9 +168,9 @@ def draft_invoice(
         usage_cents=usage_cents,
         total_cents=total_cents,
         # What is held is in two currencies: nothing of it can be handed on.
-        carried_cents=0 if state is State.HELD else max(0, -total_cents),
+        carried_cents=-total_cents if total_cents < 0 and state is not State.HELD else 0,
         credit_applied_cents=applied_cents,
-        included_cents=included,
+        included_cents=account.included_cents if account else 0,
         lines=tuple(lines),
         description=usage.description if usage and same else describe(month, calls, total_cents, currency),
     )
@@ -186,18 +183,17 @@ def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
 
 def lines_hash(customer_id: str, currency: str, description: str, lines: Sequence[Line]) -> str:
     """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
-    return hashlib.sha256(orjson.dumps([customer_id, currency, description, lines])).hexdigest()
+    return hashlib.sha256(_JSON.encode((customer_id, currency, description, lines))).hexdigest()
 
 
 def dump_lines(lines: Sequence[Line]) -> str:
     """Write lines as the ledger keeps them."""
-    return orjson.dumps(lines).decode()
+    return _JSON.encode(lines).decode()
 
 
 def load_lines(text: str) -> tuple[Line, ...]:
     """Read lines as the ledger keeps them."""
-    rows: list[dict[str, Any]] = orjson.loads(text)
-    return tuple(Line(**row) for row in rows)
+    return _LINES.decode(text)
 
 
 def _charges(
@@ -208,30 +204,30 @@ def _charges(
     *,
     late: Sequence[LateUsage],
     currency: str,
-) -> Iterable[Line]:
+) -> list[Line]:
+    lines: list[Line] = []
     if calls or usage_cents:
         amount_cents = round_half_up(usage_cents)
-        yield Line(
-            USAGE,
-            describe(month, calls, amount_cents, currency),
-            amount_cents,
-            str(month),
-            calls,
-            plain(usage_cents),
-        )
+        text = describe(month, calls, amount_cents, currency)
+        lines.append(Line(USAGE, text, amount_cents, str(month), calls, plain(usage_cents)))
     covered = covered_cents(usage_cents, account.included_cents) if account and account.included_cents else 0
     if account and covered:
         name = account.plan_name or account.plan_id or "plan"
         text = f"Included in {name} (-{format_money(covered, currency)})"
-        yield Line(INCLUDED, text, -covered, str(month))
-    for item in sorted(late, key=lambda each: each.usage_month):
-        before = rate_cents(item.billed_usage_cents, item.included_cents)
-        title = "Late usage" if item.kind == LATE_USAGE else "Adjustment"
-        now_used_cents = exact_sum(item.billed_usage_cents, item.usage_cents)
-        amount_cents = rate_cents(now_used_cents, item.included_cents) - before
-        money = format_money(amount_cents, currency)
-        text = f"{title} - {item.usage_month.label} ({item.calls} calls, {money})"
-        yield Line(item.kind, text, amount_cents, str(item.usage_month), item.calls, plain(item.usage_cents))
+        lines.append(Line(INCLUDED, text, -covered, str(month)))
+    if late:
+        lines.extend(_late_line(item, currency) for item in sorted(late, key=lambda each: each.usage_month))
+    return lines
+
+
+def _late_line(late: LateUsage, currency: str) -> Line:
+    now_used_cents = exact_sum(late.billed_usage_cents, late.usage_cents)
+    before_cents = rate_cents(late.billed_usage_cents, late.included_cents)
+    amount_cents = rate_cents(now_used_cents, late.included_cents) - before_cents
+    title = "Late usage" if late.kind == LATE_USAGE else "Adjustment"
+    money = format_money(amount_cents, currency)
+    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {money})"
+    return Line(late.kind, text, amount_cents, str(late.usage_month), late.calls, plain(late.usage_cents))
 
 
 def _currency_changed(account: Account | None, late: Sequence[LateUsage], credit: Credit | None) -> bool:

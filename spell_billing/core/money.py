@@ -69,9 +69,11 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
 
 def plain(amount: Decimal) -> str:
     """Write an exact decimal without an exponent or needless zeros: equal amounts give equal texts."""
-    if amount == 0:
+    if not amount:
         return "0"
-    text = f"{amount:f}"
+    text = str(amount)
+    if "E" in text:
+        text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

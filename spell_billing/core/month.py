@@ -1,7 +1,7 @@
 """The billing period: one calendar month in UTC, and when it may be billed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from spell_billing.core.errors import MonthError
@@ -17,6 +17,14 @@ class Month:
 
     year: int
     month: int
+    label: str = field(init=False, repr=False, compare=False)
+    """The month in words, as on an invoice: `October 2026`."""
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Written into every draft: made once, not a hundred thousand times.
+        object.__setattr__(self, "label", f"{_NAMES[self.month - 1]} {self.year}")
+        object.__setattr__(self, "_text", f"{self.year:04d}-{self.month:02d}")
 
     @classmethod
     def parse(cls, text: str) -> "Month":
@@ -79,11 +87,6 @@ class Month:
         """Unix time of the last second: the end of a Stripe line's period."""
         return int(self.end.timestamp()) - 1
 
-    @property
-    def label(self) -> str:
-        """The month in words, as on an invoice: `October 2026`."""
-        return f"{_NAMES[self.month - 1]} {self.year}"
-
     def next(self) -> "Month":
         """Give the following month."""
         return self.plus(1)
@@ -102,7 +105,7 @@ class Month:
         return _aware(now) >= self.end
 
     def __str__(self) -> str:
-        return f"{self.year:04d}-{self.month:02d}"
+        return self._text
 
 
 _NAMES = (

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import asdict
 
 from spell_billing.core.drafting import ADJUSTMENT, LATE_USAGE, Account, Draft, LateUsage, draft_invoice
 from spell_billing.core.money import exact_sum
@@ -142,7 +143,7 @@ def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage) ->
 
 def _change(bill: Bill, draft: Draft) -> Change | None:
     """Give the change from a bill to its new draft; None where nothing is new."""
-    after = replace(bill, **content_of(draft))
+    after = replace(bill, message=None, **asdict(content_of(draft)))
     if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
         return None
     return Change(bill, after, "redrafted")

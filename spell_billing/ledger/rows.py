@@ -1,11 +1,13 @@
 """Rows of the ledger as values: a bill, a month, and a change of state with its audit entry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
 from sqlalchemy.engine import RowMapping
 
 from spell_billing.core.drafting import (
@@ -114,42 +116,76 @@ class Change:
     detail: str | None = None
 
 
-_USAGE_ALONE = {"covered_cents": 0, "credit_applied_cents": 0, "late_cents": 0, "late_lines": 0}
+class Content(msgspec.Struct, frozen=True):
+    """The columns of a bill that its draft decides, named as in `ledger_invoices`; the exact amount first."""
+
+    usage_cents: Decimal
+    state: State
+    reason: Reason | None
+    stripe_customer_id: str | None
+    currency: str
+    plan_id: str | None
+    calls: int
+    total_cents: int
+    included_cents: int
+    covered_cents: int
+    late_cents: int
+    credit_applied_cents: int
+    carried_cents: int
+    late_lines: int
+    description: str
+    lines: str
+    lines_hash: str
 
 
-def content_of(draft: Draft) -> dict[str, Any]:
+def content_of(draft: Draft) -> Content:
     """Give the columns of a bill that its draft decides."""
-    account = draft.account
+    account, lines = draft.account, draft.lines
     customer_id = account.stripe_customer_id if account else None
-    return {
-        "state": draft.state,
-        "reason": draft.reason,
-        "message": None,
-        "stripe_customer_id": customer_id,
-        "currency": draft.currency,
-        "plan_id": account.plan_id if account else None,
-        "calls": draft.calls,
-        "usage_cents": draft.usage_cents,
-        "total_cents": draft.total_cents,
-        "included_cents": draft.included_cents,
-        **line_sums(draft.lines),
-        "carried_cents": draft.carried_cents,
-        "description": draft.description,
-        "lines": dump_lines(draft.lines),
-        "lines_hash": lines_hash(customer_id or "", draft.currency, draft.description, draft.lines),
-    }
+    sums = line_sums(lines)
+    return Content(
+        draft.usage_cents,
+        draft.state,
+        draft.reason,
+        customer_id,
+        draft.currency,
+        account.plan_id if account else None,
+        draft.calls,
+        draft.total_cents,
+        draft.included_cents,
+        sums.covered_cents,
+        sums.late_cents,
+        sums.credit_applied_cents,
+        draft.carried_cents,
+        sums.late_lines,
+        draft.description,
+        dump_lines(lines),
+        lines_hash(customer_id or "", draft.currency, draft.description, lines),
+    )
 
 
-def line_sums(lines: Sequence[Line]) -> Mapping[str, int]:
-    """Give the columns that sum a bill's lines by kind, in minor units."""
+class LineSums(msgspec.Struct, frozen=True):
+    """The columns that sum a bill's lines by kind, in minor units."""
+
+    covered_cents: int = 0
+    late_cents: int = 0
+    credit_applied_cents: int = 0
+    late_lines: int = 0
+
+
+_USAGE_ALONE = LineSums()
+
+
+def line_sums(lines: Sequence[Line]) -> LineSums:
+    """Sum a bill's lines by kind."""
     if len(lines) == 1 and lines[0].kind == USAGE:
         return _USAGE_ALONE
-    return {
-        "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
-        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind == CREDIT),
-        "late_cents": sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
-        "late_lines": sum(1 for line in lines if line.kind in LATE_KINDS or line.kind == UNBILLED),
-    }
+    return LineSums(
+        covered_cents=-sum(line.amount_cents for line in lines if line.kind == INCLUDED),
+        late_cents=sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
+        credit_applied_cents=-sum(line.amount_cents for line in lines if line.kind == CREDIT),
+        late_lines=sum(1 for line in lines if line.kind in LATE_KINDS or line.kind == UNBILLED),
+    )
 
 
 def new_bill_values(
@@ -160,14 +196,15 @@ def new_bill_values(
         "month": str(month),
         "user_id": draft.user_id,
         "generation": generation,
-        **content_of(draft),
+        **asdict(content_of(draft)),
+        "message": None,
         "unbilled_calls": 0,
         "unbilled_usage_cents": Decimal(0),
         "stripe_invoice_id": None,
         "stripe_request_id": None,
         "request_attempt": 1,
+        "finalized_at": None,
         "run_id": run_id,
         "created_at": now,
         "updated_at": now,
-        "finalized_at": None,
     }

@@ -14,7 +14,7 @@ from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.bulk import insert_bills
+from spell_billing.ledger.bulk import insert_drafts
 from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -25,6 +25,7 @@ from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage, latest_generation
 
 _MANY_USERS = 10_000
+_FOUND_BY = ("month", "state", "reason", "currency", "user_id", "generation")
 
 
 class MonthSession:
@@ -124,14 +125,11 @@ class MonthSession:
                 )
             self._connection.execute(invoices.delete().where(invoices.c.month == month))
             self._connection.execute(months.delete().where(months.c.month == month))
-            rows = (
-                new_bill_values(self.month, draft, generation=1, run_id=self.actor.run_id, now=now)
-                for draft in drafts
-            )
-            users = insert_bills(self._connection, rows)
+            users = insert_drafts(self._connection, self.month, drafts, run_id=self.actor.run_id, now=now)
             if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
-                self._connection.execute(sa.text(f"ANALYZE {invoices.name}"))
+                # Only the columns that bills are found by: sampling the texts takes four times as long.
+                self._connection.execute(sa.text(f"ANALYZE {invoices.name} ({', '.join(_FOUND_BY)})"))
             self._connection.execute(
                 months.insert().values(
                     month=month,

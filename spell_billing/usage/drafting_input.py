@@ -1,4 +1,4 @@
-"""Joins a month's users with their accounts and late usage: the stream that drafting reads."""
+"""Joins a month's users with their accounts: the stream that drafting reads."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,10 +11,6 @@ from spell_billing.usage.duck import open_duckdb, parquet_list
 from spell_billing.usage.tables import texts
 
 _ACCOUNT_COLUMNS = ", ".join(f"account.{name}" for name in ACCOUNTS_SCHEMA.names if name != "user_id")
-_NO_LATE = (
-    "SELECT NULL::VARCHAR AS usage_month, NULL::VARCHAR AS user_id, NULL::BIGINT AS calls, "
-    "NULL::DECIMAL(38, 0) AS cost_cents WHERE false"
-)
 
 
 def iter_user_drafting_input(
@@ -26,12 +22,12 @@ def iter_user_drafting_input(
         frozen: The version to bill; `aggregate` has run on it.
         accounts: What `UsageSource.accounts` gave.
         batch_size: Rows of a batch.
-        extra_users: Users that must appear even without usage.
+        extra_users: Users that must appear even without usage: for late usage, or a credit.
 
     Yields:
-        Batches of user_id; calls and cost_cents (exact decimal) of the month, zero for a user that appears
-        through late usage or `extra_users` alone; late, a list of {usage_month, calls, cost_cents} ordered
-        by month, empty where nothing was late; account_known; and the account's columns, null when unknown.
+        Batches of user_id; calls and cost_cents of the month, zero for a user that appears through
+        `extra_users` alone; account_known; and the account's columns, null when unknown. cost_cents is the
+        text of an exact decimal: Python reads it in a fifth of the time of Arrow's decimals.
 
     Raises:
         UsageError: the version was not aggregated.
@@ -42,18 +38,13 @@ def iter_user_drafting_input(
             f"{frozen.month}/{frozen.version} was not aggregated: {path} is missing.",
             remedy="Aggregate the version (the user_usage asset) first.",
         )
-    late = frozen.manifest.late
-    late_rows = _NO_LATE if late is None else f"FROM {parquet_list([frozen.directory / late.file.name])}"
     query = (
         f"WITH usage AS (FROM {parquet_list([path])}), "
-        "late AS (SELECT user_id, list({'usage_month': usage_month, 'calls': calls, "
-        f"'cost_cents': cost_cents}} ORDER BY usage_month) AS late FROM ({late_rows}) GROUP BY user_id), "
-        "everyone AS (SELECT user_id FROM usage UNION SELECT user_id FROM late "
-        "UNION SELECT user_id FROM extra_users) "
+        "everyone AS (SELECT user_id FROM usage UNION SELECT user_id FROM extra_users) "
         "SELECT everyone.user_id, coalesce(usage.calls, 0) AS calls, "
-        f"coalesce(usage.cost_cents, 0)::{amount_type(frozen)} AS cost_cents, "
-        f"coalesce(late.late, []) AS late, account.user_id IS NOT NULL AS account_known, {_ACCOUNT_COLUMNS} "
-        "FROM everyone LEFT JOIN usage USING (user_id) LEFT JOIN late USING (user_id) "
+        f"coalesce(usage.cost_cents, 0)::{amount_type(frozen)}::VARCHAR AS cost_cents, "
+        f"account.user_id IS NOT NULL AS account_known, {_ACCOUNT_COLUMNS} "
+        "FROM everyone LEFT JOIN usage USING (user_id) "
         "LEFT JOIN accounts AS account USING (user_id) ORDER BY everyone.user_id"
     )
     with open_duckdb(frozen.directory.parent) as duck:

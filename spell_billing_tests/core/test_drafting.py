@@ -1,13 +1,13 @@
 """Drafting one invoice: its lines sum up, its verdict has a reason, its text is as promised."""
 
 import json
-from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from spell_billing.core.drafting import (
     ADJUSTMENT,
@@ -144,7 +144,7 @@ def test_over_a_year_every_cent_is_billed_or_stands_as_credit(months: list[tuple
     open_credit = billed = charged = 0
     for usage, included in months:
         credit = Credit(open_credit, "usd") if open_credit else None
-        account = replace(ACCOUNT, included_cents=included)
+        account = structs.replace(ACCOUNT, included_cents=included)
         result = draft_invoice(OCTOBER, "user-1", calls=1, usage_cents=usage, account=account, credit=credit)
         charged += sum(line.amount_cents for line in result.lines if line.kind != CREDIT)
         billed += max(0, result.total_cents)
@@ -247,8 +247,8 @@ def test_the_hash_depends_on_what_the_invoice_says_and_on_nothing_else() -> None
         lines_hash("cus_1", "usd", "other", lines),
         lines_hash("cus_1", "usd", "text", lines[:1]),
         lines_hash("cus_1", "usd", "text", lines[::-1]),
-        lines_hash("cus_1", "usd", "text", [replace(lines[0], calls=1), *lines[1:]]),
-        lines_hash("cus_1", "usd", "text", [replace(lines[0], usage_cents="1234"), *lines[1:]]),
+        lines_hash("cus_1", "usd", "text", [structs.replace(lines[0], calls=1), *lines[1:]]),
+        lines_hash("cus_1", "usd", "text", [structs.replace(lines[0], usage_cents="1234"), *lines[1:]]),
     }
     assert len(others | {same}) == 8
 

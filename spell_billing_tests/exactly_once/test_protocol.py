@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.outcomes import Reason, State
@@ -101,7 +102,7 @@ def must_be_failed(world: World) -> None:
     bill = world.bill_of(PLAN)
     assert (bill.state, bill.reason) == (State.FAILED, Reason.REJECTED)
     world.drafts = [
-        replace(draft, state=State.FAILED, reason=Reason.REJECTED) if draft.user_id == PLAN else draft
+        structs.replace(draft, state=State.FAILED, reason=Reason.REJECTED) if draft.user_id == PLAN else draft
         for draft in world.drafts
     ]
     with world.ledger() as ledger:
@@ -188,7 +189,10 @@ def test_a_draft_nobody_uses_is_deleted_although_no_bill_is_left_to_drive(world:
 
 @pytest.mark.parametrize("mended_at", ["stripe", "billing_accounts"])
 def test_a_bill_that_failed_and_was_mended_is_billed_by_the_next_run(world: World, mended_at: str) -> None:
-    wrong = [replace(draft, account=Account("cus_nobody")) if draft.account else draft for draft in drafts()]
+    wrong = [
+        structs.replace(draft, account=Account("cus_nobody")) if draft.account else draft
+        for draft in drafts()
+    ]
     world.lose_the_ledger(wrong)
     world.bill()
     assert {world.bill_of(user_id).reason for user_id in BILLABLE} == {Reason.UNKNOWN_CUSTOMER}
@@ -207,7 +211,7 @@ def draft_the_failed_again(world: World) -> None:
     with opened(world.run()) as (_, session):
         session.apply(
             [
-                Change(bill, replace(bill, **content_of(by_user[bill.user_id])), "redrafted")
+                Change(bill, replace(bill, **structs.asdict(content_of(by_user[bill.user_id]))), "redrafted")
                 for bill in session.bills_to_redraft()
                 if bill.user_id in BILLABLE
             ]

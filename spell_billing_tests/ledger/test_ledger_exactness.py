@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
@@ -49,7 +50,7 @@ def test_decimals_come_back_to_the_last_digit(
         "99999999999999999999999999999999999999",
     ]
     for usage in usages:
-        (bill,) = write(session, replace(make_draft(), usage_cents=Decimal(usage)), usage=usage)
+        (bill,) = write(session, structs.replace(make_draft(), usage_cents=Decimal(usage)), usage=usage)
         record = session.record()
 
         assert bill.usage_cents == Decimal(usage)
@@ -61,7 +62,7 @@ def test_decimals_come_back_to_the_last_digit(
 def test_sums_of_usage_keep_every_digit(ledger: Ledger, session: MonthSession, make_draft: MakeDraft) -> None:
     usages = ["12345678901234567890", "0.00000000000000000001"]
     drafts = [
-        replace(make_draft(f"user-{number}"), usage_cents=Decimal(usage))
+        structs.replace(make_draft(f"user-{number}"), usage_cents=Decimal(usage))
         for number, usage in enumerate(usages)
     ]
     write(session, *drafts)
@@ -72,8 +73,8 @@ def test_sums_of_usage_keep_every_digit(ledger: Ledger, session: MonthSession, m
 def test_equal_usage_is_stored_alike_so_that_the_database_can_compare_it(
     session: MonthSession, make_draft: MakeDraft
 ) -> None:
-    zeros = [replace(make_draft(), usage_cents=Decimal(text)) for text in ("0", "0.00", "-0", "0E+3")]
-    drafts = [replace(draft, user_id=f"user-{number}") for number, draft in enumerate(zeros)]
+    zeros = [structs.replace(make_draft(), usage_cents=Decimal(text)) for text in ("0", "0.00", "-0", "0E+3")]
+    drafts = [structs.replace(draft, user_id=f"user-{number}") for number, draft in enumerate(zeros)]
     write(session, *drafts)
 
     query = sa.select(sa.func.count()).where(invoices.c.usage_cents == Decimal(0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from spell_billing.core.drafting import Draft
+from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -99,6 +99,27 @@ def test_a_user_is_billed_once_in_a_month_and_generation(
         write(session, make_draft("user-0001"), make_draft("user-0001"))
     assert len(list(ledger.bills(OCTOBER))) == 1
     assert [entry[4] for entry in entries(ledger)] == ["drafted"]
+
+
+def test_a_draft_written_among_many_is_the_bill_it_would_be_alone(
+    session: MonthSession, make_draft: MakeDraft
+) -> None:
+    odd = draft_invoice(
+        OCTOBER,
+        'tab\t, line\nand "\\N"',
+        calls=7,
+        usage_cents=Decimal("1234.5670"),
+        account=Account("cus_\\N", "usd", "plan\t1", "Plan \\", 200),
+        late=[LateUsage(Month(2026, 8), 2, Decimal("0.5"), Decimal(10))],
+        credit=Credit(31, "usd"),
+    )
+    drafts = [make_draft("user-0001"), odd]
+    bills = {bill.user_id: bill for bill in write(session, *drafts)}
+
+    for draft in drafts:
+        bill = bills[draft.user_id]
+        values = new_bill_values(OCTOBER, draft, generation=1, run_id="run-1", now=bill.created_at)
+        assert bill == Bill(id=bill.id, **values)
 
 
 def test_drafts_that_break_off_leave_the_earlier_ones(

@@ -19,7 +19,6 @@ from spell_billing.usage.contract import (
     ACCOUNTS_SCHEMA,
     BadRows,
     FrozenUsage,
-    LateUsage,
     Manifest,
     Totals,
 )
@@ -37,9 +36,7 @@ def version(tmp_path: Path) -> Path:
     return directory
 
 
-def frozen_with(
-    directory: Path, rows: list[tuple[str, Any, datetime]], kind: pa.DataType, late: pa.Table | None = None
-) -> FrozenUsage:
+def frozen_with(directory: Path, rows: list[tuple[str, Any, datetime]], kind: pa.DataType) -> FrozenUsage:
     users, costs, moments = zip(*rows, strict=True) if rows else ((), (), ())
     cost_cents = pa.array(costs, kind)
     path = directory / "rows.parquet"
@@ -53,10 +50,6 @@ def frozen_with(
     )
     pq.write_table(table, path)
     totals = Totals(len(rows), exact_sum(cost_cents))
-    recorded = None
-    if late is not None:
-        pq.write_table(late, directory / "late_usage.parquet")
-        recorded = LateUsage(finished_file(directory / "late_usage.parquet", late.num_rows), ())
     manifest = Manifest(
         format_version=1,
         month=OCTOBER,
@@ -66,7 +59,7 @@ def frozen_with(
         frozen=totals,
         control=totals,
         files=(finished_file(path, len(rows)),),
-        late=recorded,
+        late=None,
         late_checked=(),
         bad_rows=BadRows(0, ()),
     )
@@ -165,17 +158,9 @@ def accounts_of(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{"currency": "usd", **row} for row in rows], schema=ACCOUNTS_SCHEMA)
 
 
-def test_drafting_reads_every_user_once_with_account_and_late_usage(version: Path) -> None:
-    late = pa.table(
-        {
-            "usage_month": ["2026-09", "2026-08", "2026-09"],
-            "user_id": ["late-only", "user-1", "user-1"],
-            "calls": [1, -1, 2],
-            "cost_cents": pa.array([Decimal(7), Decimal("-2.5"), Decimal(3)], pa.decimal128(38, 18)),
-        }
-    )
-    rows = [("user-1", 5, NOON), ("user-2", 6, NOON), ("user-1", 1, NOON)]
-    frozen = frozen_with(version, rows, pa.int64(), late)
+def test_drafting_reads_every_user_once_with_account_and_exact_cost(version: Path) -> None:
+    rows = [("user-1", Decimal("5.50"), NOON), ("user-2", Decimal(6), NOON), ("user-1", Decimal(1), NOON)]
+    frozen = frozen_with(version, rows, pa.decimal128(18, 2))
     aggregate(frozen)
     accounts = accounts_of(
         {"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_name": "Pro", "included_cents": 100},
@@ -191,28 +176,16 @@ def test_drafting_reads_every_user_once_with_account_and_late_usage(version: Pat
         )
     )
 
-    people = {row["user_id"]: row for batch in batches for row in batch.to_pylist()}
-    assert [row["user_id"] for batch in batches for row in batch.to_pylist()] == [
-        "credit-only",
-        "late-only",
-        "user-1",
-        "user-2",
+    people = [row for batch in batches for row in batch.to_pylist()]
+    assert [
+        (row["user_id"], row["calls"], Decimal(row["cost_cents"]), row["account_known"]) for row in people
+    ] == [
+        ("credit-only", 0, Decimal(0), False),
+        ("user-1", 2, Decimal("6.50"), True),
+        ("user-2", 1, Decimal(6), False),
     ]
-    assert {
-        user: (row["calls"], row["cost_cents"], row["account_known"]) for user, row in people.items()
-    } == {
-        "credit-only": (0, Decimal(0), False),
-        "late-only": (0, Decimal(0), False),
-        "user-1": (2, Decimal(6), True),
-        "user-2": (1, Decimal(6), False),
-    }
-    assert people["user-1"]["late"] == [
-        {"usage_month": "2026-08", "calls": -1, "cost_cents": Decimal("-2.5")},
-        {"usage_month": "2026-09", "calls": 2, "cost_cents": Decimal(3)},
-    ]
-    assert people["user-2"]["late"] == []
-    assert people["user-1"]["included_cents"] == 100
-    assert people["user-2"]["stripe_customer_id"] is None
+    assert people[1]["included_cents"] == 100
+    assert people[2]["stripe_customer_id"] is None
 
 
 def test_drafting_without_anybody_is_empty(version: Path) -> None:
