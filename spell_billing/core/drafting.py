@@ -134,10 +134,11 @@ def draft_invoice(
     """
     currency = account.currency if account else _currency_without_account(late, credit)
     lines = _charges(month, calls, usage_cents, account, late=late, currency=currency)
-    amounts_cents = [line.amount_cents for line in lines]
-    due_cents = sum(amounts_cents)
-    largest_cents = max(map(abs, amounts_cents), default=0)
-    if max(abs(due_cents), largest_cents, calls) > _LARGEST:
+    due_cents = largest_cents = 0
+    for line in lines:
+        due_cents += line.amount_cents
+        largest_cents = max(largest_cents, abs(line.amount_cents))
+    if abs(due_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",

@@ -1,6 +1,7 @@
 """Money: exact decimals on the way in, integer minor units on an invoice, one rounding function."""
 
 from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
+from functools import lru_cache
 
 import orjson
 
@@ -58,13 +59,19 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
         currency: Three lower-case letters.
         grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
     """
-    places = _DECIMAL_PLACES.get(currency, 2)
-    units, rest = divmod(abs(amount_cents), 10**places)
+    symbol, code, places, minor_units = _style(currency)
+    units, rest = divmod(abs(amount_cents), minor_units)
     whole = f"{units:,}" if grouping else str(units)
-    number = f"{whole}.{rest:0{places}}" if places else whole
-    sign = "-" if amount_cents < 0 else ""
-    symbol = _SYMBOLS.get(currency)
-    return f"{sign}{symbol}{number}" if symbol else f"{sign}{number} {currency.upper()}"
+    fraction = f".{str(rest).zfill(places)}" if places else ""
+    return f"{'-' if amount_cents < 0 else ''}{symbol}{whole}{fraction}{code}"
+
+
+@lru_cache(maxsize=1_000)
+def _style(currency: str) -> tuple[str, str, int, int]:
+    """Give what stands before an amount and after it, its decimal places, and minor units of the whole."""
+    places = _DECIMAL_PLACES.get(currency, 2)
+    symbol = _SYMBOLS.get(currency, "")
+    return symbol, "" if symbol else f" {currency.upper()}", places, 10**places
 
 
 def plain(amount: Decimal) -> str:

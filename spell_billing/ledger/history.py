@@ -13,7 +13,7 @@ from spell_billing.core.drafting import ADJUSTMENT, LATE_KINDS, UNBILLED, Credit
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
 
 _USERS_A_QUERY = 500
 
@@ -60,7 +60,7 @@ def read_history(connection: Connection, month: Month, late: Collection[BillOf])
     """
     short = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.month)
-        .where(_live(month))
+        .where(_live(month), _left_something(connection))
         .where(invoices.c.month < str(month), sa.or_(*_left_short()))
     ).all()
     wanted = {(str(user), str(of)) for user, of in short} | set(late) | _late_left_open(connection, month)
@@ -82,6 +82,12 @@ def _live(month: Month) -> sa.ColumnElement[bool]:
     return sa.and_(invoices.c.month != str(month), invoices.c.state != State.VOID.value)
 
 
+def _left_something(connection: Connection) -> sa.ColumnElement[bool]:
+    # Narrower conditions imply it; said as the index has it, the database reads these bills alone. SQLite
+    # takes an index for a range only, and all months are one.
+    return sa.and_(LEFT_SOMETHING[connection.dialect.name], invoices.c.month > "")
+
+
 def _left_short() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return invoices.c.unbilled_calls != 0, invoices.c.unbilled_usage_cents != Decimal(0)
 
@@ -89,7 +95,10 @@ def _left_short() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
 def _late_left_open(connection: Connection, month: Month) -> set[BillOf]:
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.lines).where(
-            _live(month), invoices.c.late_lines > 0, invoices.c.lines.contains(f'"kind":"{UNBILLED}"')
+            _live(month),
+            _left_something(connection),
+            invoices.c.late_lines > 0,
+            invoices.c.lines.contains(f'"kind":"{UNBILLED}"'),
         )
     ).all()
     return {
@@ -105,7 +114,7 @@ def _credits(connection: Connection, month: Month) -> dict[str, Credit]:
     left = sa.func.sum(carried - invoices.c.credit_applied_cents)
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.currency, left)
-        .where(_live(month))
+        .where(_live(month), _left_something(connection))
         .where(sa.or_(invoices.c.carried_cents > 0, invoices.c.credit_applied_cents > 0))
         .group_by(invoices.c.user_id, invoices.c.currency)
         .having(left > 0)

@@ -55,6 +55,16 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+_LEFT = (
+    "(unbilled_calls <> 0 OR unbilled_usage_cents <> {nothing} OR late_lines > 0 "
+    "OR carried_cents > 0 OR credit_applied_cents > 0)"
+)
+LEFT_SOMETHING = {
+    "postgresql": sa.text(_LEFT.format(nothing="0")),
+    "sqlite": sa.text(_LEFT.format(nothing="'0'")),
+}
+"""By database, the condition for bills that other months' drafts must know of: few of millions."""
+
 metadata = sa.MetaData()
 
 invoices = sa.Table(
@@ -106,6 +116,12 @@ invoices = sa.Table(
         "finalized_at",
         postgresql_where=sa.text("finalized_at IS NOT NULL"),
         sqlite_where=sa.text("finalized_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ledger_invoices_left_something",
+        "month",
+        postgresql_where=LEFT_SOMETHING["postgresql"],
+        sqlite_where=LEFT_SOMETHING["sqlite"],
     ),
 )
 """One row per user, month and generation.

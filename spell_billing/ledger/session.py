@@ -128,7 +128,8 @@ class MonthSession:
             users = insert_drafts(self._connection, self.month, drafts, run_id=self.actor.run_id, now=now)
             if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
-                # Only the columns that bills are found by: sampling the texts takes four times as long.
+                # A rough idea is enough until autovacuum looks: 0.03 s, where a full look takes 0.3.
+                self._connection.execute(sa.text("SET LOCAL default_statistics_target = 10"))
                 self._connection.execute(sa.text(f"ANALYZE {invoices.name} ({', '.join(_FOUND_BY)})"))
             self._connection.execute(
                 months.insert().values(

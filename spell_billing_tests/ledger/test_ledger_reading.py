@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -9,6 +10,7 @@ from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl
+from spell_billing.ledger.history import read_history
 from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
 from spell_billing.ledger.rows import Actor
 
@@ -67,3 +69,26 @@ def test_an_open_reader_does_not_hold_up_the_writer(ledger: Ledger, drafted: Cal
         drafted(["user-0001", "user-0002"])
         assert reader.scalar(count) in {1, 2}
     assert [bill.user_id for bill in ledger.bills(OCTOBER)] == ["user-0001", "user-0002"]
+
+
+def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_there_are(
+    ledger: Ledger, drafted: Callable[..., None]
+) -> None:
+    drafted(["user-0001"])
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM ledger_invoices" in statement and not statement.startswith("EXPLAIN"):
+            how = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+            cursor.execute(f"{how} {statement}", parameters)
+            plans.append("\n".join(str(row) for row in cursor.fetchall()))
+
+    with ledger.reading() as connection:
+        if connection.dialect.name == "postgresql":
+            # So small a table would be read whole.
+            connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        sa.event.listen(connection, "before_cursor_execute", explain)
+        read_history(connection, OCTOBER.next(), [])
+
+    assert len(plans) == 3
+    assert all("ledger_invoices_left_something" in plan for plan in plans), plans
