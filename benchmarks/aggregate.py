@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.databases import Server
 from benchmarks.freeze import copy_to_nowhere
 from benchmarks.generator import MONTH, SEED, Size, skewed_users
-from benchmarks.measure import interleaved, run_way
+from benchmarks.measure import Run, interleaved, run_way
 from benchmarks.report import Figure, Kind
 
 _GIB = 1 << 30
@@ -120,25 +120,32 @@ def bare_group_by(folder: str) -> Callable[[], dict[str, Any]]:
     return act
 
 
-def three_assets(url: str, folder: str) -> Callable[[], dict[str, Any]]:
-    """Prepare to materialize raw_usage, user_usage and invoice_drafts, with their checks, through Dagster."""
+def three_assets(url: str, ledger_url: str, folder: str) -> Callable[[], dict[str, Any]]:
+    """Prepare to materialize raw_usage, user_usage and invoice_drafts, with their checks, through Dagster.
+
+    The ledger has its tables, and Dagster its instance, as in every run but the first of all.
+    """
     import dagster as dg  # noqa: PLC0415 - not into the parent's memory
 
     from spell_billing.build import build_defs  # noqa: PLC0415
     from spell_billing.resources import LedgerResource, UsageResource  # noqa: PLC0415
 
     store = tempfile.mkdtemp(dir=folder)
+    ledger = LedgerResource(database_url=ledger_url)
+    ledger.open().close()
     definitions = build_defs(
         resource_overrides={
-            "ledger": LedgerResource(database_url=url),
+            "ledger": ledger,
             "usage": UsageResource(database_url=url, store_path=store),
         }
     )
     job = definitions.resolve_implicit_global_asset_job_def()
     chosen = [dg.AssetKey(name) for name in ("raw_usage", "user_usage", "invoice_drafts")]
 
+    instance = dg.DagsterInstance.ephemeral()
+
     def act() -> dict[str, Any]:
-        with dg.DagsterInstance.ephemeral() as instance:
+        with instance:
             result = job.execute_in_process(
                 asset_selection=chosen,
                 partition_key=MONTH.partition_key,
@@ -152,6 +159,13 @@ def three_assets(url: str, folder: str) -> Callable[[], dict[str, Any]]:
 
 def from_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> list[Figure]:
     """Measure aggregation, and the three assets, of the month in a PostgreSQL database."""
+
+    def assets() -> Run:
+        ledger_url = server.create("ledger")
+        run = run_way("aggregate:three_assets", url=url, ledger_url=ledger_url, folder=place)
+        server.drop("ledger")
+        return run
+
     with tempfile.TemporaryDirectory(dir=folder) as place:
         run_way("aggregate:freeze_for_aggregation", url=url, folder=place)
         runs = interleaved(
@@ -159,7 +173,7 @@ def from_postgres(server: Server, url: str, folder: Path, what: str, repeats: in
             {
                 "floor": lambda: copy_to_nowhere(server, url),
                 "aggregate": lambda: run_way("aggregate:ours", folder=place),
-                "assets": lambda: run_way("aggregate:three_assets", url=url, folder=place),
+                "assets": assets,
             },
         )
     floor = runs["floor"].seconds

@@ -1,5 +1,5 @@
 """`python -m spell_billing` is the command line."""
 
-from spell_billing.cli import main
+from spell_billing.cli import run
 
-main(prog_name="spell-billing")
+run()

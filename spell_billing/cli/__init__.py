@@ -1,7 +1,10 @@
 """The command line. Commands load when they are called, so that help appears at once."""
 
+import atexit
 import gc
 import importlib
+import os
+import sys
 
 import click
 
@@ -22,7 +25,7 @@ _COMMANDS = {
     "void": "Void one user's invoice, to be billed again or for good.",
 }
 
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+_OBJECTS_BETWEEN_COLLECTIONS = 200_000
 
 
 class _LazyGroup(click.Group):
@@ -51,3 +54,25 @@ def main() -> None:
     Settings come from the environment; docs/settings.md lists them. Exit codes: 0 done, 1 could not run,
     2 wrong usage, 3 done but users are left without an invoice.
     """
+
+
+def run() -> None:
+    """Be this process's command line, and end the process.
+
+    Python would free half a million objects one by one before it ends, which takes half a second; the system
+    takes them all at once. Threads are waited for and exit handlers run as ever: the first one registered is
+    the last one to run.
+    """
+    status = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)
+    try:
+        main(prog_name="spell-billing")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, console, fail, month_option, person
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    clear_errors,
+    console,
+    fail,
+    loading,
+    month_option,
+    person,
+)
 from spell_billing.core.month import Month, require_billable
 from spell_billing.core.outcomes import INVOICED
 
@@ -64,16 +72,17 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
 
 
 def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
-    from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
-        fail_dead_runs,
-        open_instance,
-        prepare_dagster_home,
-        process_tags,
-    )
+    with loading():
+        from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
+            fail_dead_runs,
+            open_instance,
+            prepare_dagster_home,
+            process_tags,
+        )
 
-    prepare_dagster_home(settings)
-    from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
-    from spell_billing.build import build_defs  # noqa: PLC0415
+        prepare_dagster_home(settings)
+        from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
+        from spell_billing.build import build_defs  # noqa: PLC0415
 
     with open_instance() as instance:
         for run_id in fail_dead_runs(instance):
