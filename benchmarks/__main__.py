@@ -94,6 +94,8 @@ class Bench:
             fill_postgres(url, size)
             what = f"{_short(size.rows)} of {_short(size.rows + size.rows_before)} rows, uuid, bigint"
             yield freeze.in_postgres(self.server, url, self.folder, what, target=1.2, repeats=1)
+            what = f"{what}, {self.scale.users:,} users"
+            yield aggregate.assets_in_postgres(self.server, url, self.folder, what, repeats=1)
             self.server.drop("usage_huge")
 
     def sqlite(self) -> Iterator[Figure]:
@@ -108,7 +110,8 @@ class Bench:
     def aggregate(self) -> Iterator[Figure]:
         """Measure aggregation, and the assets that do not call Stripe."""
         with self._usage() as url:
-            yield from aggregate.from_postgres(self.server, url, self.folder, self._rows, self.repeats)
+            yield aggregate.in_postgres(self.server, url, self.folder, self._rows, self.repeats)
+            yield aggregate.assets_in_postgres(self.server, url, self.folder, self._rows, self.repeats)
         large = self.scale.large
         what = f"{_short(large.rows)} rows, {large.users:,} users"
         yield aggregate.large(self.folder, large, what, self.repeats)

@@ -157,8 +157,32 @@ def three_assets(url: str, ledger_url: str, folder: str) -> Callable[[], dict[st
     return act
 
 
-def from_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> list[Figure]:
-    """Measure aggregation, and the three assets, of the month in a PostgreSQL database."""
+def in_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> Figure:
+    """Measure aggregation of the month in a PostgreSQL database, against reading it from there."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        run_way("aggregate:freeze_for_aggregation", url=url, folder=place)
+        runs = interleaved(
+            repeats,
+            {
+                "floor": lambda: copy_to_nowhere(server, url),
+                "ours": lambda: run_way("aggregate:ours", folder=place),
+            },
+        )
+    return Figure(
+        "aggregate",
+        f"Aggregate, {what}",
+        "psql COPY to nowhere",
+        runs["floor"].seconds,
+        runs["ours"].seconds,
+        kind=Kind.RATIO,
+        target=0.25,
+        peak_bytes=runs["ours"].peak_bytes,
+        peak_target_bytes=_GIB,
+    )
+
+
+def assets_in_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> Figure:
+    """Measure the three assets that do not call Stripe, with their checks, each time on a new ledger."""
 
     def assets() -> Run:
         ledger_url = server.create("ledger")
@@ -167,39 +191,17 @@ def from_postgres(server: Server, url: str, folder: Path, what: str, repeats: in
         return run
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        run_way("aggregate:freeze_for_aggregation", url=url, folder=place)
-        runs = interleaved(
-            repeats,
-            {
-                "floor": lambda: copy_to_nowhere(server, url),
-                "aggregate": lambda: run_way("aggregate:ours", folder=place),
-                "assets": assets,
-            },
-        )
-    floor = runs["floor"].seconds
-    return [
-        Figure(
-            "aggregate",
-            f"Aggregate, {what}",
-            "psql COPY to nowhere",
-            floor,
-            runs["aggregate"].seconds,
-            kind=Kind.RATIO,
-            target=0.25,
-            peak_bytes=runs["aggregate"].peak_bytes,
-            peak_target_bytes=_GIB,
-        ),
-        Figure(
-            "aggregate",
-            f"raw_usage + user_usage + invoice_drafts with checks, {what}",
-            "psql COPY to nowhere",
-            floor,
-            runs["assets"].seconds,
-            kind=Kind.RATIO,
-            target=1.6,
-            peak_bytes=runs["assets"].peak_bytes,
-        ),
-    ]
+        runs = interleaved(repeats, {"floor": lambda: copy_to_nowhere(server, url), "ours": assets})
+    return Figure(
+        "aggregate",
+        f"raw_usage + user_usage + invoice_drafts with checks, {what}",
+        "psql COPY to nowhere",
+        runs["floor"].seconds,
+        runs["ours"].seconds,
+        kind=Kind.RATIO,
+        target=1.6,
+        peak_bytes=runs["ours"].peak_bytes,
+    )
 
 
 def large(folder: Path, size: Size, what: str, repeats: int) -> Figure:

@@ -229,7 +229,8 @@ def _redacted_postgres(parameters: Mapping[str, str]) -> str:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin transactions by its own rules (never for a SELECT): leave that to _begin_sqlite.
     connection.isolation_level = None
-    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+    # 16 MiB of cache: with SQLite's usual two, 100,000 drafts in one transaction take a fifth longer.
+    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "cache_size=-16384"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
