@@ -60,8 +60,8 @@ def run() -> None:
     """Be this process's command line, and end the process.
 
     Python would free half a million objects one by one before it ends, which takes half a second; the system
-    takes them all at once. Threads are waited for and exit handlers run as ever: the first one registered is
-    the last one to run.
+    takes them all at once. Threads are waited for, and exit handlers that were registered since run as ever:
+    ours, being the first, is the last to run.
     """
     status = 1
 

@@ -1,6 +1,9 @@
 """`spell-billing bill`: bill a month through the Dagster job, in this process."""
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,6 @@ from spell_billing.cli.common import (
     clear_errors,
     console,
     fail,
-    loading,
     month_option,
     person,
 )
@@ -72,7 +74,7 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
 
 
 def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
-    with loading():
+    with _loading():
         from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
             fail_dead_runs,
             open_instance,
@@ -98,6 +100,17 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
             tags={ACTOR_TAG: person(), **process_tags()},
             raise_on_error=False,
         )
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Load modules undisturbed: they stay, so the garbage collector need not look at them, now or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:

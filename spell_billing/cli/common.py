@@ -1,6 +1,5 @@
 """What the commands share: the month option, one clear message for an error, output."""
 
-import gc
 import getpass
 import socket
 import sys
@@ -52,17 +51,6 @@ def clear_errors() -> Iterator[None]:
     except DBAPIError as error:
         first_line = str(error.orig).strip().partition("\n")[0]
         fail(f"The database refused a statement: {first_line}. Nothing of it was written; try again.")
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Load modules undisturbed: they stay, so the garbage collector need not look at them, now or later."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def fail(message: str) -> None:

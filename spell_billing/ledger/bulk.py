@@ -26,7 +26,21 @@ Value = str | int | None
 def insert_drafts(
     connection: Connection, month: Month, drafts: Iterable[Draft], *, run_id: str, now: datetime
 ) -> int:
-    """Insert the first generation of a month's bills in the connection's transaction; give their number."""
+    """Insert the first generation of a month's bills in the connection's transaction.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        month: The month of all drafts.
+        drafts: One per user.
+        run_id: Of the Dagster run that drafts; empty outside of one.
+        now: When, aware.
+
+    Returns:
+        How many bills were inserted.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: for a second draft of a user.
+    """
     postgres = connection.dialect.name == "postgresql"
     moment = now.astimezone(UTC).strftime(_POSTGRES_TIME if postgres else _SQLITE_TIME)
     alike: dict[str, Value] = {

@@ -1,7 +1,7 @@
 """The whole server over a small platform on each database; Dagster's own pages are left out."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,42 +11,15 @@ from starlette.applications import Starlette
 
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.settings import Settings
-from spell_billing.stripe_double import StripeDouble
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
 from spell_billing.web.settings import WebSettings
+from spell_billing_tests.proof.platform_fixtures import double, light_platform, platform, shared_double
 from spell_billing_tests.proof.small_platform import SmallPlatform, bill_march
 from spell_billing_tests.web.house import SECRET, Clock, House, Lines, serving
 from spell_billing_tests.web_pages.world import OpenDoors
 
-
-@pytest.fixture(scope="session")
-def shared_double() -> Iterator[StripeDouble]:
-    with StripeDouble(collection="manual").running() as double:
-        yield double
-
-
-@pytest.fixture
-def double(shared_double: StripeDouble) -> StripeDouble:
-    """Give a running double with an empty account."""
-    shared_double.reset()
-    return shared_double
-
-
-@pytest.fixture
-def platform(
-    make_source_tables: Callable[..., Any], double: StripeDouble, database_url: str, tmp_path: Path
-) -> SmallPlatform:
-    """Give an empty platform on each database."""
-    return SmallPlatform(database_url, make_source_tables(database_url), double, tmp_path / "usage")
-
-
-@pytest.fixture
-def light_platform(
-    make_source_tables: Callable[..., Any], double: StripeDouble, sqlite_url: str, tmp_path: Path
-) -> SmallPlatform:
-    """Give an empty platform on SQLite, where the database makes no difference."""
-    return SmallPlatform(sqlite_url, make_source_tables(sqlite_url), double, tmp_path / "usage")
+__all__ = ["double", "light_platform", "platform", "shared_double"]
 
 
 @contextmanager
