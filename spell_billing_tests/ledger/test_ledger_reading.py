@@ -1,18 +1,19 @@
 """Reading the ledger: in pages, while others write, and without a lock."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from spell_billing.core.drafting import Draft
+from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
-from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.rows import Actor, Change
 
 OCTOBER = Month(2026, 10)
 
@@ -92,3 +93,31 @@ def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_
 
     assert len(plans) == 3
     assert all("ledger_invoices_left_something" in plan for plan in plans), plans
+
+
+def test_a_month_s_own_bills_and_void_ones_are_no_credit_of_earlier_months(ledger: Ledger) -> None:
+    september, november = OCTOBER.previous(), OCTOBER.next()
+
+    def draft(month: Month, usage: str, credit: Credit | None = None) -> None:
+        one = draft_invoice(
+            month,
+            "user-0001",
+            calls=1,
+            usage_cents=Decimal(usage),
+            account=Account("cus_1"),
+            credit=credit,
+        )
+        with ledger.session(month, Actor("drafter"), wait_seconds=0) as session:
+            session.replace_drafts([one], usage_version="v1", calls=1, usage_cents=Decimal(usage))
+
+    draft(september, "-100")
+    draft(OCTOBER, "60", Credit(100, "usd"))
+
+    # Drafting October again finds the credit whole, as if October had taken nothing of it yet.
+    assert ledger.history(OCTOBER, []).credits == {"user-0001": Credit(100, "usd")}
+    assert ledger.history(november, []).credits == {"user-0001": Credit(40, "usd")}
+
+    with ledger.session(september, Actor("drafter"), wait_seconds=0) as session:
+        (carried,) = session.page(None, after_id=0, limit=10)
+        session.apply([Change(carried, replace(carried, state=State.VOID), "voided")])
+    assert ledger.history(OCTOBER, []).credits == {}
