@@ -22,7 +22,6 @@ from spell_billing.usage.postgres_rows import MonthRows, month_readers
 from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import finished_file
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONAL_COLUMNS,
@@ -69,7 +68,7 @@ class PostgresUsage:
                 # Whole cents travel in one form only; else the control says which. It runs beside the readers
                 # where it has a connection of its own.
                 form = counting.result()[1] if sql.is_numeric or snapshot in readers else CostForm()
-                frozen = MonthRows(readers, sql, month, form).write(path, on_progress)
+                file, frozen = MonthRows(readers, sql, month, form).write(path, on_progress)
                 control, form = counting.result()
             require_equal_totals(month, frozen=frozen, control=control)
             suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
@@ -88,7 +87,7 @@ class PostgresUsage:
             cost_scale=form.scale,
             frozen=frozen,
             control=control,
-            files=(finished_file(path, frozen.calls),),
+            files=(file,),
             late=late,
             late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
             bad_rows=bad,

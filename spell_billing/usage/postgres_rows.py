@@ -16,7 +16,7 @@ from spell_billing.usage.amounts import (
     integer_amount_type,
     text_amount_type,
 )
-from spell_billing.usage.contract import Totals
+from spell_billing.usage.contract import FrozenFile, Totals
 from spell_billing.usage.postgres_snapshot import Snapshot, join_snapshot
 from spell_billing.usage.postgres_sql import CostForm, UsageSql
 from spell_billing.usage.row_writer import RowWriter
@@ -34,8 +34,8 @@ class MonthRows:
     month: Month
     form: CostForm
 
-    def write(self, path: Path, on_progress: Callable[[int], None] | None) -> Totals:
-        """Write them to a Parquet file; give their number and sum, taken from what was written."""
+    def write(self, path: Path, on_progress: Callable[[int], None] | None) -> tuple[FrozenFile, Totals]:
+        """Write them to a Parquet file; give it with their number and sum, taken from what was written."""
         queries = self.sql.rows(self.month, self.form, parts=len(self.readers))
         schema = _written_schema(self.readers[0].table(f"{queries[0]} LIMIT 0").schema, self.form)
 
@@ -44,7 +44,7 @@ class MonthRows:
 
         with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
             _read_all(self.readers, queries, writer)
-        return writer.totals
+        return writer.file, writer.totals
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """Writes frozen rows to one Parquet file in a thread of its own, in bounded memory."""
 
 import hashlib
+import io
 import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +46,7 @@ class RowWriter:
         self._thread = threading.Thread(target=self._run, name="row-writer")
         self._error: BaseException | None = None
         self._cancelled = False
+        self._sha256 = ""
         self._calls = 0
         self._cost_cents = Decimal(0)
 
@@ -70,6 +71,11 @@ class RowWriter:
         """What was written, once the context is left."""
         return Totals(self._calls, self._cost_cents)
 
+    @property
+    def file(self) -> FrozenFile:
+        """The file, synced to disk, once the context is left."""
+        return FrozenFile(self._path.name, self._sha256, self._calls)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -92,26 +98,42 @@ class RowWriter:
                 pass
 
     def _write_all(self) -> None:
-        with pq.ParquetWriter(self._path, self._schema, **_encoding(self._schema)) as writer:
-            while (batch := self._queue.get()) is not None:
-                table = self._shape(batch)
-                if table.num_rows == 0:
-                    continue
-                writer.write_table(table)
-                self._calls += table.num_rows
-                for chunk in table.column("cost_cents").chunks:
-                    self._cost_cents = exact_add(self._cost_cents, exact_sum(chunk))
-                if self._on_progress is not None:
-                    self._on_progress(self._calls)
+        with _HashedFile(io.FileIO(self._path, "x")) as file:
+            with pq.ParquetWriter(file, self._schema, **_encoding(self._schema)) as writer:
+                while (batch := self._queue.get()) is not None:
+                    self._write(writer, self._shape(batch))
+            file.flush()
+            os.fsync(file.fileno())
+            self._sha256 = file.sha256.hexdigest()
+
+    def _write(self, writer: pq.ParquetWriter, table: pa.Table) -> None:
+        if table.num_rows == 0:
+            return
+        writer.write_table(table)
+        self._calls += table.num_rows
+        for chunk in table.column("cost_cents").chunks:
+            self._cost_cents = exact_add(self._cost_cents, exact_sum(chunk))
+        if self._on_progress is not None:
+            self._on_progress(self._calls)
+
+
+class _HashedFile(io.BufferedWriter):
+    """Hashes what is written: to read it again afterwards would keep one processor waiting for the other."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return super().write(data)
 
 
 def finished_file(path: Path, rows: int) -> FrozenFile:
     """Sync a finished file to disk and give its name, hash and row count."""
-    with path.open("rb") as file, ThreadPoolExecutor(1, thread_name_prefix="sync") as beside:
-        # The disk writes while the processor reads.
-        synced = beside.submit(os.fsync, file.fileno())
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        synced.result()
     return FrozenFile(path.name, digest, rows)
 
 
@@ -131,4 +153,6 @@ def _encoding(schema: pa.Schema) -> dict[str, object]:
         "use_dictionary": False,
         "column_encoding": deltas,
         "store_decimal_as_integer": True,
+        # Least and greatest user or cost of a row group help nobody to skip it.
+        "write_statistics": ["id", "created_at"],
     }

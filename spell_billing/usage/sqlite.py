@@ -18,7 +18,7 @@ from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.late import compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import RowWriter, finished_file
+from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
 from spell_billing.usage.sqlite_sql import TIME_INDEXES, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
@@ -89,7 +89,7 @@ class SqliteUsage:
             cost_scale=0,
             frozen=writer.totals,
             control=control,
-            files=(finished_file(path, writer.totals.calls),),
+            files=(writer.file,),
             late=late,
             late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
             bad_rows=bad_rows,
