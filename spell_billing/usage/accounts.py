@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA
-from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, texts
+from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, is_rising, texts
 
 DEFAULT_CURRENCY = "usd"
 _INT64_LIMIT = 2**63
@@ -26,7 +26,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
         UsageError: two accounts (or plans) with one id as text, or included_cents that is no whole number.
     """
     accounts = accounts.filter(pc.is_valid(accounts["user_id"])).sort_by("user_id")
-    plans = plans.filter(pc.is_valid(plans["plan_id"]))
+    plans = plans.filter(pc.is_valid(plans["plan_id"])).sort_by("plan_id")
     _refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     _refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
     place = _places(accounts["plan_id"], plans["plan_id"])
@@ -61,7 +61,8 @@ def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
-    if pc.count_distinct(column).as_py() == len(column):
+    # In order; to count distinct texts would take a hundred times as long.
+    if is_rising(column):
         return
     counts = pc.value_counts(column)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()

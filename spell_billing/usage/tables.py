@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
 from spell_billing.databases import DatabaseUrl
@@ -63,3 +64,8 @@ def texts(values: Iterable[str | None]) -> pa.Array:
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()
+
+
+def is_rising(column: pa.ChunkedArray) -> bool:
+    """Tell whether each text is greater than the one before it, so that none comes twice."""
+    return pc.all(pc.less(column[:-1], column[1:])).as_py() is not False

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from spell_billing.build import build_defs
 from spell_billing.resources import StripeResource
+from spell_billing.usage.aggregate import aggregate_verified
 
 ASSETS = ("raw_usage", "user_usage", "invoice_drafts", "stripe_invoices")
 NOON = "2025-03-15 12:00:00"
@@ -171,6 +173,37 @@ def test_altered_rows_are_never_aggregated(drafted: Any, reason: Any) -> None:
     result = drafted.run("2025-03", ["user_usage"])
 
     assert "is not what was frozen" in reason(result)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ([("user-0001", 1, 60), ("user-0001", 0, 40), ("user-0002", 1, 200)], "3 users (repeated or out of"),
+        ([("user-0002", 1, 200), ("user-0001", 1, 100)], "2 users (repeated or out of order), 2 calls, 300"),
+        ([("user-0001", 1, 100), ("user-0002", 1, 199)], "2 users, 2 calls, 299 cents; rows: 2 calls, 300"),
+        ([("user-0001", 2, 100), ("user-0002", 1, 200)], "2 users, 3 calls, 300 cents; rows: 2 calls, 300"),
+        ([], "0 users, 0 calls, 0 cents; rows: 2 calls, 300 cents."),
+    ],
+    ids=["one_user_twice", "out_of_order", "a_cent_lost", "a_call_too_many", "nobody"],
+)
+def test_users_that_are_not_the_rows_fail_the_check_and_stop_the_month(
+    drafted: Any, monkeypatch: pytest.MonkeyPatch, wrong: list[tuple[str, int, int]], told: str
+) -> None:
+    def aggregate_wrongly(*arguments: Any, **named: Any) -> Any:
+        found = aggregate_verified(*arguments, **named)
+        schema = pq.read_schema(found.path)
+        rows = [dict(zip(schema.names, row, strict=True)) for row in wrong]
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), found.path)
+        return found
+
+    monkeypatch.setattr("spell_billing.assets.user_usage.aggregate_verified", aggregate_wrongly)
+    result = drafted.run("2025-03")
+
+    failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    assert [each.check_name for each in failed] == ["user_usage_equals_raw_usage"]
+    assert told in failed[0].description
+    assert not result.success
+    assert drafted.double.requests == []
 
 
 def test_invoices_alone_refuse_a_manifest_that_cannot_be_read(drafted: Any, reason: Any) -> None:
