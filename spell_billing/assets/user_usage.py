@@ -7,7 +7,7 @@ from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.invoicing.usage_versions import version_to_draft
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
-from spell_billing.usage.aggregate import aggregate
+from spell_billing.usage.aggregate import aggregate_verified
 
 COLUMNS = table_schema(
     ("user_id", "string", "The platform's user"),
@@ -33,9 +33,7 @@ def user_usage(
         month = billable_month(context)
         with ledger.open() as open_ledger:
             frozen = version_to_draft(open_ledger, usage.store(), month)
-        # Equal sums do not prove it: rows may have changed users.
-        usage.store().verify(frozen)
-        totals = aggregate(frozen, largest=LARGEST_USERS)
+        totals = aggregate_verified(frozen, usage.store().verify, largest=LARGEST_USERS)
         context.log.info(f"Found {totals.users} users with usage")
         return dg.MaterializeResult(
             metadata={

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -55,10 +56,46 @@ class UserTotals:
     largest: tuple[UserUsage, ...]
 
 
+def aggregate_verified(
+    frozen: FrozenUsage, verify: Callable[[FrozenUsage], None], *, largest: int = LARGEST_USERS
+) -> UserTotals:
+    """Do `aggregate`, and keep the result only where the frozen files are what was frozen.
+
+    Equal sums do not prove that: rows may have changed users. The processors share both.
+
+    Args:
+        frozen: The version.
+        verify: Raises for files that were altered; see `UsageStore.verify`.
+        largest: How many of the most expensive users to name.
+
+    Raises:
+        IntegrityError: a file was altered, or the users do not add up.
+        UsageError: a sum exceeds 38 digits.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
+        verifying = beside.submit(verify, frozen)
+        try:
+            return aggregate(frozen, largest=largest, before_keeping=verifying.result)
+        except Exception:
+            # That a file was altered says more than what came of it.
+            verifying.result()
+            raise
+
+
 def aggregate(
-    frozen: FrozenUsage, *, largest: int = LARGEST_USERS, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    frozen: FrozenUsage,
+    *,
+    largest: int = LARGEST_USERS,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    before_keeping: Callable[[], None] = lambda: None,
 ) -> UserTotals:
     """Write `user_usage.parquet` (user_id, calls, cost_cents; ordered by user_id) into the version.
+
+    Args:
+        frozen: The version.
+        largest: How many of the most expensive users to name.
+        memory_limit_bytes: What DuckDB's buffers may take.
+        before_keeping: Called when all is added up; the file appears only if it raises nothing.
 
     Raises:
         UsageError: a sum exceeds 38 digits.
@@ -87,6 +124,7 @@ def aggregate(
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals)
+        before_keeping()
         unfinished.rename(path)
     return UserTotals(
         path,

@@ -40,12 +40,11 @@ def iter_user_drafting_input(
         )
     query = (
         f"WITH usage AS (FROM {parquet_list([path])}), "
-        "everyone AS (SELECT user_id FROM usage UNION SELECT user_id FROM extra_users) "
-        "SELECT everyone.user_id, coalesce(usage.calls, 0) AS calls, "
-        f"coalesce(usage.cost_cents, 0)::{amount_type(frozen)}::VARCHAR AS cost_cents, "
+        "everyone AS (SELECT user_id, calls, cost_cents FROM usage UNION ALL "
+        "SELECT DISTINCT user_id, 0, 0 FROM extra_users ANTI JOIN usage USING (user_id)) "
+        f"SELECT everyone.user_id, calls, cost_cents::{amount_type(frozen)}::VARCHAR AS cost_cents, "
         f"account.user_id IS NOT NULL AS account_known, {_ACCOUNT_COLUMNS} "
-        "FROM everyone LEFT JOIN usage USING (user_id) "
-        "LEFT JOIN accounts AS account USING (user_id) ORDER BY everyone.user_id"
+        "FROM everyone LEFT JOIN accounts AS account USING (user_id) ORDER BY everyone.user_id"
     )
     with open_duckdb(frozen.directory.parent) as duck:
         duck.register("accounts", accounts)
