@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.payments import Payment, read_payment
+from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 
@@ -66,7 +67,7 @@ class MonthSum:
 
 def has_bill(connection: Connection, user_id: str) -> bool:
     """Tell whether the user ever had a bill."""
-    query = sa.select(sa.exists().where(invoices.c.user_id == user_id))
+    query = sa.select(sa.exists().where(of_drafted_months(), invoices.c.user_id == user_id))
     return bool(connection.scalar(query))
 
 
@@ -81,7 +82,7 @@ def bills_of(
         before: Month and generation of the last bill of the page before.
         limit: How many, at most.
     """
-    query = sa.select(invoices).where(invoices.c.user_id == user_id)
+    query = sa.select(invoices).where(of_drafted_months(), invoices.c.user_id == user_id)
     if before is not None:
         month, generation = before
         same = sa.and_(invoices.c.month == month, invoices.c.generation < generation)

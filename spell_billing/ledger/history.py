@@ -13,6 +13,7 @@ from spell_billing.core.drafting import ADJUSTMENT, LATE_KINDS, UNBILLED, Credit
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
 
 _USERS_A_QUERY = 500
@@ -137,7 +138,7 @@ def _billed(connection: Connection, month: Month, wanted: Collection[BillOf]) ->
                 invoices.c.unbilled_calls,
                 invoices.c.unbilled_usage_cents,
                 sa.case((invoices.c.late_lines > 0, invoices.c.lines), else_="[]").label("lines"),
-            ).where(_live(month), invoices.c.user_id.in_(chunk))
+            ).where(_live(month), of_drafted_months(), invoices.c.user_id.in_(chunk))
         ).all()
         for row in rows:
             own = found[row.user_id, row.month]

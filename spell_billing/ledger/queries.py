@@ -28,6 +28,15 @@ def read_bills(
     return [Bill.from_mapping(row) for row in result.mappings()]
 
 
+def of_drafted_months() -> sa.ColumnElement[bool]:
+    """Give a condition that all bills meet, for finding a user's bills of all months.
+
+    Bills are indexed by month and user: looked up month by month, they need no index by user alone, which
+    takes a tenth of the time of writing drafts.
+    """
+    return invoices.c.month.in_(sa.select(months.c.month))
+
+
 def read_months(connection: Connection) -> list[MonthRecord]:
     """Give all drafted months, oldest first."""
     rows = connection.execute(sa.select(months).order_by(months.c.month)).mappings()

@@ -103,7 +103,6 @@ invoices = sa.Table(
     sa.Column("finalized_at", UtcDateTime),
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
     sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
-    sa.Index("ledger_invoices_by_user", "user_id", "month"),
     # Partial: 100,000 new drafts, which have neither, are not entered into them.
     sa.Index(
         "ledger_invoices_by_stripe_id",

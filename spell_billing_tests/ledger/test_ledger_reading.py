@@ -1,16 +1,19 @@
 """Reading the ledger: in pages, while others write, and without a lock."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl
+from spell_billing.ledger.browsing import bills_of, has_bill
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
 from spell_billing.ledger.rows import Actor, Change
@@ -72,10 +75,8 @@ def test_an_open_reader_does_not_hold_up_the_writer(ledger: Ledger, drafted: Cal
     assert [bill.user_id for bill in ledger.bills(OCTOBER)] == ["user-0001", "user-0002"]
 
 
-def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_there_are(
-    ledger: Ledger, drafted: Callable[..., None]
-) -> None:
-    drafted(["user-0001"])
+def plans_of(ledger: Ledger, read: Callable[[sa.Connection], object]) -> list[str]:
+    """Give the database's plan for each reading of bills."""
     plans: list[str] = []
 
     def explain(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -89,10 +90,45 @@ def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_
             # So small a table would be read whole.
             connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
         sa.event.listen(connection, "before_cursor_execute", explain)
-        read_history(connection, OCTOBER.next(), [])
+        read(connection)
+    return plans
+
+
+def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_there_are(
+    ledger: Ledger, drafted: Callable[..., None]
+) -> None:
+    drafted(["user-0001"])
+    plans = plans_of(ledger, lambda connection: read_history(connection, OCTOBER.next(), []))
 
     assert len(plans) == 3
     assert all("ledger_invoices_left_something" in plan for plan in plans), plans
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda connection: bills_of(connection, "user-0001", limit=20),
+        lambda connection: bills_of(connection, "user-0001", before=("2026-10", 1), limit=20),
+        lambda connection: has_bill(connection, "user-0001"),
+        lambda connection: read_history(connection, OCTOBER.next(), [("user-0001", "2026-10")]),
+    ],
+    ids=["bills", "older_bills", "any_bill", "late_usage"],
+)
+def test_a_user_s_bills_of_all_months_are_found_by_the_index_of_months_and_users(
+    ledger: Ledger,
+    url: DatabaseUrl,
+    drafted: Callable[..., None],
+    read: Callable[[sa.Connection], object],
+) -> None:
+    drafted(f"user-{number:04}" for number in range(1_000))
+    *_, plan = plans_of(ledger, read)
+
+    by_user = (
+        r"ledger_invoices_1 \(month=\? AND user_id=\?"
+        if url.backend == "sqlite"
+        else r"ledger_invoices_one_per_bill.*\n.*Index Cond: .*user_id"
+    )
+    assert re.search(by_user, plan), plan
 
 
 def test_a_month_s_own_bills_and_void_ones_are_no_credit_of_earlier_months(ledger: Ledger) -> None:
