@@ -125,7 +125,7 @@ class MonthSession:
                 )
             self._connection.execute(invoices.delete().where(invoices.c.month == month))
             self._connection.execute(months.delete().where(months.c.month == month))
-            users = insert_drafts(self._connection, self.month, drafts, run_id=self.actor.run_id, now=now)
+            users = insert_drafts(self._connection, self.month, drafts, actor=self.actor, now=now)
             if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
                 # A rough idea is enough until autovacuum looks: 0.03 s, where a full look takes 0.3.
@@ -141,7 +141,6 @@ class MonthSession:
                     drafted_at=now,
                 )
             )
-            self._audit_all_of_month("drafted", now)
 
     def start_billing(self) -> None:
         """Pin the month's frozen usage and drafts: from here on requests go to Stripe."""
@@ -229,18 +228,6 @@ class MonthSession:
             )
             if result.rowcount:
                 self._connection.execute(audit.insert().values(**self._audit_base(now), action=action))
-
-    def _audit_all_of_month(self, action: str, now: datetime) -> None:
-        base = self._audit_base(now)
-        columns = [*base, "user_id", "generation", "action", "to_state"]
-        chosen = sa.select(
-            *(sa.literal(value, audit.c[name].type).label(name) for name, value in base.items()),
-            invoices.c.user_id,
-            invoices.c.generation,
-            sa.literal(action),
-            invoices.c.state,
-        ).where(invoices.c.month == str(self.month))
-        self._connection.execute(audit.insert().from_select(columns, chosen))
 
     def _audit_base(self, now: datetime) -> dict[str, Any]:
         return {

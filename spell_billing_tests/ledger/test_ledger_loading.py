@@ -1,0 +1,150 @@
+"""Drafts by the batch: bills and audit entries belong together, whatever happens on the way."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from threading import Barrier
+
+import pytest
+import sqlalchemy as sa
+
+from spell_billing.core.drafting import Draft
+from spell_billing.core.errors import LedgerLostError
+from spell_billing.core.month import Month
+from spell_billing.databases import DatabaseUrl, create_engine_for, parse_database_url
+from spell_billing.ledger import copying
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.session import MonthSession
+
+OCTOBER, NOVEMBER = Month(2026, 10), Month(2026, 11)
+USERS = [f"user-{number:04}" for number in range(500)]
+
+MakeDraft = Callable[..., Draft]
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 120 bills on, instead of 12,000."""
+    monkeypatch.setattr(copying, "BATCH_BLOCKS", 1)
+
+
+@pytest.fixture
+def ledger_of_postgres(postgres_url: str) -> Iterator[Ledger]:
+    with Ledger(parse_database_url(postgres_url, setting="DATABASE_URL")) as opened:
+        yield opened
+
+
+def write(session: MonthSession, drafts: Iterator[Draft]) -> None:
+    session.replace_drafts(drafts, usage_version="v1", calls=3, usage_cents=Decimal(1))
+
+
+def audited(ledger: Ledger, month: Month) -> Counter[tuple[str, str]]:
+    return Counter((row["user_id"], row["to_state"]) for row in ledger.audit_trail(month))
+
+
+def billed(ledger: Ledger, month: Month) -> Counter[tuple[str, str]]:
+    return Counter((bill.user_id, bill.state.value) for bill in ledger.bills(month))
+
+
+def test_each_bill_of_each_batch_is_audited_once_beside_another_month(
+    url: DatabaseUrl, make_draft: MakeDraft
+) -> None:
+    months = (OCTOBER, NOVEMBER)
+    begun = Barrier(len(months))
+
+    def drafts(month: Month) -> Iterator[Draft]:
+        for number, user in enumerate(USERS):
+            if number == 100 and url.backend == "postgresql":
+                # Both have written and neither is done: their ids alternate.
+                begun.wait(timeout=60)
+            yield make_draft(user, str(number % 2), month=month)
+
+    def draft(month: Month) -> None:
+        with Ledger(url) as ledger, ledger.session(month, Actor("biller"), wait_seconds=60) as session:
+            write(session, drafts(month))
+
+    with Ledger(url), ThreadPoolExecutor(len(months)) as pool:
+        list(pool.map(draft, months))
+
+    with Ledger(url) as ledger:
+        for month in months:
+            assert len(billed(ledger, month)) == len(USERS)
+            assert audited(ledger, month) == billed(ledger, month)
+
+
+def test_another_month_that_is_done_meanwhile_is_not_audited_with_this_one(
+    ledger_of_postgres: Ledger, make_draft: MakeDraft
+) -> None:
+    def drafts() -> Iterator[Draft]:
+        for number, user in enumerate(USERS):
+            if number % 100 == 10:
+                month = OCTOBER.plus(number)
+                with ledger_of_postgres.session(month, Actor("other"), wait_seconds=0) as other:
+                    write(other, iter([make_draft(f"other-{number}", month=month)]))
+            yield make_draft(user)
+
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        write(session, drafts())
+
+    assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
+
+
+@pytest.mark.parametrize("after", [0, 1, 63, 64, 250, len(USERS)])
+def test_drafts_that_break_off_between_batches_leave_nothing_and_a_session_that_works(
+    ledger: Ledger, make_draft: MakeDraft, after: int
+) -> None:
+    def broken() -> Iterator[Draft]:
+        yield from map(make_draft, USERS[:after])
+        raise OSError("the frozen usage cannot be read")
+
+    with ledger.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        with pytest.raises(OSError, match="frozen"):
+            write(session, broken())
+        assert (billed(ledger, OCTOBER), audited(ledger, OCTOBER)) == (Counter(), Counter())
+
+        write(session, map(make_draft, USERS))
+        assert audited(ledger, OCTOBER) == billed(ledger, OCTOBER)
+
+
+@pytest.mark.parametrize("refused", [0, 200, len(USERS) - 1])
+def test_an_audit_entry_that_is_refused_leaves_no_bill(
+    ledger_of_postgres: Ledger, make_draft: MakeDraft, refused: int
+) -> None:
+    with ledger_of_postgres.writing() as connection:
+        connection.exec_driver_sql(
+            f"ALTER TABLE ledger_audit ADD CONSTRAINT not_this_one CHECK (user_id <> '{USERS[refused]}')"
+        )
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        with pytest.raises(sa.exc.IntegrityError, match="not_this_one"):
+            write(session, map(make_draft, USERS))
+        assert billed(ledger_of_postgres, OCTOBER) == Counter()
+
+        write(session, map(make_draft, [user for user in USERS if user != USERS[refused]]))
+    assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
+
+
+@pytest.mark.parametrize("after", [0, 63, 64, 250, len(USERS)])
+def test_a_connection_lost_while_drafting_is_a_lost_month_and_leaves_nothing(
+    ledger_of_postgres: Ledger, postgres_url: str, make_draft: MakeDraft, after: int
+) -> None:
+    admin = create_engine_for(parse_database_url(postgres_url, setting="DATABASE_URL"))
+
+    def interrupted(pid: int) -> Iterator[Draft]:
+        yield from map(make_draft, USERS[:after])
+        with admin.begin() as connection:
+            assert connection.scalar(sa.text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
+        yield from map(make_draft, USERS[after:])
+
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        pid = session._connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
+        session._connection.commit()
+        with pytest.raises(LedgerLostError, match="connection that held 2026-10"):
+            write(session, interrupted(pid))
+    admin.dispose()
+
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=60) as successor:
+        write(successor, map(make_draft, USERS))
+    assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
+    assert len(billed(ledger_of_postgres, OCTOBER)) == len(USERS)
