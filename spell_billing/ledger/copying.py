@@ -4,7 +4,6 @@ Whoever makes rows and PostgreSQL each have a processor. COPY keeps both busy; a
 leave one idle, so it runs behind: https://www.postgresql.org/docs/current/libpq-async.html.
 """
 
-import select
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
@@ -12,8 +11,9 @@ from typing import Any, Self, cast
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.copy import Copy, LibpqWriter, Writer
+from psycopg.waiting import Wait
 from sqlalchemy.engine import Connection
 
 BATCH_BLOCKS = 150
@@ -21,8 +21,6 @@ BATCH_BLOCKS = 150
 
 _UNSENT_BYTES = 8 << 20
 """What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
-
-_LOOK_SECONDS = 1.0
 
 
 def copy_rows(
@@ -80,6 +78,7 @@ class _Behind:
     """A statement at a time that PostgreSQL works on while the caller goes on. A context manager."""
 
     def __init__(self, driver: psycopg.Connection[Any]) -> None:
+        self._driver = driver
         self._connection = driver.pgconn
         self._encoding = driver.info.encoding
         self._runs = False
@@ -101,8 +100,7 @@ class _Behind:
         Raises:
             psycopg.Error: what became of it.
         """
-        while self._is_running():
-            select.select([self._connection.socket], [], [], _LOOK_SECONDS)
+        self._driver.wait(self._end())
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +109,10 @@ class _Behind:
         # After an error there is one to tell already; the connection must be free for the rollback.
         with suppress(psycopg.Error):
             self.finish()
+
+    def _end(self) -> PQGen[None]:
+        while self._is_running():
+            yield Wait.R
 
     def _is_running(self) -> bool:
         if not self._runs:
