@@ -62,7 +62,8 @@ def insert_drafts(
         from spell_billing.ledger.copying import copy_rows  # noqa: PLC0415
 
         places = "$1::timestamptz", "$2::text", "$3::text", "$4::text"
-        then = _audit_entries(places, f"month = {places[-1]} AND id > $5::bigint")
+        # Not by the index of months, which would lead through all batches before.
+        then = _audit_entries(places, f"month || '' = {places[-1]} AND id > $5::bigint")
         return copy_rows(connection, invoices.name, columns, rows, then=then, values=audited)
     count = _executemany(connection, columns, rows)
     connection.exec_driver_sql(_audit_entries("????", "month = ?"), (*audited, str(month)))

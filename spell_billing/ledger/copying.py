@@ -4,6 +4,7 @@ Whoever makes rows and PostgreSQL each have a processor. COPY keeps both busy; a
 leave one idle, so it runs behind: https://www.postgresql.org/docs/current/libpq-async.html.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
@@ -13,6 +14,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.abc import Buffer, PQGen
 from psycopg.copy import Copy, LibpqWriter, Writer
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.waiting import Wait
 from sqlalchemy.engine import Connection
 
@@ -21,6 +23,10 @@ BATCH_BLOCKS = 150
 
 _UNSENT_BYTES = 8 << 20
 """What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
+
+_CANCEL_SECONDS = 5.0
+_UNUSABLE = frozenset({TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN})
+"""A statement without an end, as after a lost socket; and a lost connection."""
 
 
 def copy_rows(
@@ -50,44 +56,48 @@ def copy_rows(
     copy = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     count = 0
     try:
-        with driver.cursor() as cursor, _Behind(driver) as behind:
+        with driver.cursor() as cursor, _Behind(connection, driver) as behind:
             blocks = _blocks(driver, rows)
-            while ready := [*behind.meanwhile(blocks)] or [*islice(blocks, 1)]:
+            while ready := [*islice(behind.meanwhile(blocks), BATCH_BLOCKS)] or [*islice(blocks, 1)]:
                 behind.finish()
-                last_id = _last_id(cursor, table)
+                last_id = _used_up_id(cursor, table)
                 writer = LibpqWriter(cursor, flush_threshold=_UNSENT_BYTES)
                 with cursor.copy(copy, writer=writer) as stream:
                     for block in chain(ready, islice(blocks, BATCH_BLOCKS)):
                         stream.write(block)
                 count += cursor.rowcount
-                behind.start(then, [*values, last_id])
+                behind.start(then, [*values, last_id], rows=cursor.rowcount)
             behind.finish()
     except psycopg.Error as error:
         kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DBAPIError
-        raise kind(copy, None, error, connection_invalidated=driver.broken) from error
+        raise kind(copy, None, error, connection_invalidated=connection.invalidated) from error
     return count
 
 
-def _last_id(cursor: psycopg.Cursor[Any], table: str) -> str:
-    # Ids rise in the order of inserting, over all sessions.
-    ((last_id,),) = cursor.execute(f"SELECT coalesce(max(id), 0)::text FROM {table}").fetchall()
+def _used_up_id(cursor: psycopg.Cursor[Any], table: str) -> str:
+    # Ids rise within a session, whatever the table holds and however many ids a session takes at once.
+    ((last_id,),) = cursor.execute(
+        f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))::text"
+    ).fetchall()
     return str(last_id)
 
 
 class _Behind:
     """A statement at a time that PostgreSQL works on while the caller goes on. A context manager."""
 
-    def __init__(self, driver: psycopg.Connection[Any]) -> None:
+    def __init__(self, owner: Connection, driver: psycopg.Connection[Any]) -> None:
+        self._owner = owner
         self._driver = driver
         self._connection = driver.pgconn
         self._encoding = driver.info.encoding
         self._runs = False
+        self._rows = 0
 
-    def start(self, statement: str, values: Sequence[str]) -> None:
-        """Send a statement with its parameters as text."""
+    def start(self, statement: str, values: Sequence[str], *, rows: int) -> None:
+        """Send a statement with its parameters as text; it is to write so many rows."""
         encoded = [value.encode(self._encoding) for value in values]
+        self._runs, self._rows = True, rows
         self._connection.send_query_params(statement.encode(self._encoding), encoded)
-        self._runs = True
 
     def meanwhile(self, blocks: Iterator[Buffer]) -> Iterator[Buffer]:
         """Take blocks until the statement is done, or none is left."""
@@ -105,10 +115,19 @@ class _Behind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # After an error there is one to tell already; the connection must be free for the rollback.
-        with suppress(psycopg.Error):
-            self.finish()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whatever went wrong, the connection is left free for the rollback, or as lost.
+        try:
+            if kind is not None and self._is_active():
+                with suppress(psycopg.Error):
+                    self._driver.cancel_safe(timeout=_CANCEL_SECONDS)
+                    self._driver.wait(self._rest(time.monotonic() + _CANCEL_SECONDS))
+        finally:
+            if self._is_active():
+                self._owner.invalidate()
+
+    def _is_active(self) -> bool:
+        return self._connection.transaction_status in _UNUSABLE
 
     def _end(self) -> PQGen[None]:
         while self._is_running():
@@ -121,14 +140,26 @@ class _Behind:
         self._connection.consume_input()
         if self._connection.is_busy():
             return True
+        results = list(iter(self._connection.get_result, None))
         self._runs = False
-        while (result := self._connection.get_result()) is not None:
-            if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
-                failed = psycopg.errors.error_from_result(result, self._encoding)
-                while self._connection.get_result() is not None:
-                    pass
-                raise failed
+        for result in results:
+            if result.status != ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result, self._encoding)
+            if result.command_tuples != self._rows:
+                raise psycopg.InternalError(
+                    f"{result.command_tuples} rows were written for {self._rows} copied ones"
+                )
         return False
+
+    def _rest(self, deadline_seconds: float) -> PQGen[None]:
+        """Take what is left of a statement; the rest of a COPY cannot be taken."""
+        while time.monotonic() < deadline_seconds:
+            self._connection.flush()
+            self._connection.consume_input()
+            if self._connection.is_busy():
+                yield Wait.R
+            elif (result := self._connection.get_result()) is None or result.status == ExecStatus.COPY_IN:
+                return
 
 
 class _Collected(Writer):

@@ -46,6 +46,7 @@ class RowWriter:
         self._thread = threading.Thread(target=self._run, name="row-writer")
         self._error: BaseException | None = None
         self._cancelled = False
+        self._ended = False
         self._sha256 = ""
         self._calls = 0
         self._cost_cents = Decimal(0)
@@ -94,13 +95,18 @@ class RowWriter:
         except BaseException as error:  # noqa: BLE001 - carried to the thread that puts
             self._error = error
             # Readers blocked on a full queue must come back to see the error.
-            while self._queue.get() is not None:
-                pass
+            while not self._ended:
+                self._take()
+
+    def _take(self) -> pa.RecordBatch | None:
+        batch = self._queue.get()
+        self._ended = batch is None
+        return batch
 
     def _write_all(self) -> None:
         with _HashedFile(io.FileIO(self._path, "x")) as file:
             with pq.ParquetWriter(file, self._schema, **_encoding(self._schema)) as writer:
-                while (batch := self._queue.get()) is not None:
+                while (batch := self._take()) is not None:
                     self._write(writer, self._shape(batch))
             file.flush()
             os.fsync(file.fileno())

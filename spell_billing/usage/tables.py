@@ -67,5 +67,5 @@ def texts(values: Iterable[str | None]) -> pa.Array:
 
 
 def is_rising(column: pa.ChunkedArray) -> bool:
-    """Tell whether each text is greater than the one before it, so that none comes twice."""
-    return pc.all(pc.less(column[:-1], column[1:])).as_py() is not False
+    """Tell whether each text is greater than the one before it, so that none comes twice; none is null."""
+    return column.null_count == 0 and pc.all(pc.less(column[:-1], column[1:])).as_py() is not False

@@ -1,18 +1,22 @@
 """Drafts by the batch: bills and audit entries belong together, whatever happens on the way."""
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from threading import Barrier
+from typing import cast
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerLostError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, create_engine_for, parse_database_url
+from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.ledger import copying
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
@@ -91,6 +95,23 @@ def test_another_month_that_is_done_meanwhile_is_not_audited_with_this_one(
     assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
 
 
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_ids_below_those_of_other_bills_are_audited_too(
+    ledger_of_postgres: Ledger, make_draft: MakeDraft, at_once: int
+) -> None:
+    """As after a restore that left the sequence behind, or where sessions take many ids at once."""
+    with ledger_of_postgres.writing() as connection:
+        connection.exec_driver_sql(f"ALTER SEQUENCE ledger_invoices_id_seq CACHE {at_once}")
+    for month, first_id in ((NOVEMBER, 1_000_000), (OCTOBER, 1)):
+        with ledger_of_postgres.writing() as connection:
+            connection.exec_driver_sql(f"SELECT setval('ledger_invoices_id_seq', {first_id}, false)")
+        with Ledger(ledger_of_postgres._url) as anew:
+            with anew.session(month, Actor("biller"), wait_seconds=0) as session:
+                write(session, (make_draft(user, month=month) for user in USERS))
+            assert audited(anew, month) == billed(anew, month)
+            assert len(billed(anew, month)) == len(USERS)
+
+
 @pytest.mark.parametrize("after", [0, 1, 63, 64, 250, len(USERS)])
 def test_drafts_that_break_off_between_batches_leave_nothing_and_a_session_that_works(
     ledger: Ledger, make_draft: MakeDraft, after: int
@@ -125,26 +146,61 @@ def test_an_audit_entry_that_is_refused_leaves_no_bill(
     assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
 
 
-@pytest.mark.parametrize("after", [0, 63, 64, 250, len(USERS)])
-def test_a_connection_lost_while_drafting_is_a_lost_month_and_leaves_nothing(
-    ledger_of_postgres: Ledger, postgres_url: str, make_draft: MakeDraft, after: int
-) -> None:
-    admin = create_engine_for(parse_database_url(postgres_url, setting="DATABASE_URL"))
+def end_in_the_server(url: str, driver: "psycopg.Connection[object]") -> None:
+    with psycopg.connect(url) as admin:
+        ended = admin.execute("SELECT pg_terminate_backend(%s, 60000)", [driver.info.backend_pid])
+        assert ended.fetchone() == (True,)
 
-    def interrupted(pid: int) -> Iterator[Draft]:
+
+def cut_the_line(_: str, driver: "psycopg.Connection[object]") -> None:
+    with socket.socket(fileno=os.dup(driver.pgconn.socket)) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("lose", [end_in_the_server, cut_the_line])
+@pytest.mark.parametrize("after", [0, 63, 64, 125, 130, 250, len(USERS)])
+def test_a_connection_lost_while_drafting_is_a_lost_month_and_leaves_nothing(
+    ledger_of_postgres: Ledger,
+    postgres_url: str,
+    make_draft: MakeDraft,
+    lose: Callable[[str, "psycopg.Connection[object]"], None],
+    after: int,
+) -> None:
+    def interrupted(driver: "psycopg.Connection[object]") -> Iterator[Draft]:
         yield from map(make_draft, USERS[:after])
-        with admin.begin() as connection:
-            assert connection.scalar(sa.text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
+        lose(postgres_url, driver)
         yield from map(make_draft, USERS[after:])
 
     with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
-        pid = session._connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
+        driver = cast("psycopg.Connection[object]", session._connection.connection.driver_connection)
         session._connection.commit()
         with pytest.raises(LedgerLostError, match="connection that held 2026-10"):
-            write(session, interrupted(pid))
-    admin.dispose()
+            write(session, interrupted(driver))
 
     with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=60) as successor:
+        assert (billed(ledger_of_postgres, OCTOBER), audited(ledger_of_postgres, OCTOBER)) == (
+            Counter(),
+            Counter(),
+        )
         write(successor, map(make_draft, USERS))
     assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
     assert len(billed(ledger_of_postgres, OCTOBER)) == len(USERS)
+
+
+@pytest.mark.parametrize("after", [1, 64, 130, 160])
+def test_a_person_who_interrupts_drafting_does_not_wait_for_a_blocked_audit(
+    ledger_of_postgres: Ledger, postgres_url: str, make_draft: MakeDraft, after: int
+) -> None:
+    def interrupted() -> Iterator[Draft]:
+        yield from map(make_draft, USERS[:after])
+        raise KeyboardInterrupt
+
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        with psycopg.connect(postgres_url) as other:
+            other.execute("LOCK TABLE ledger_audit IN EXCLUSIVE MODE")
+            with pytest.raises(KeyboardInterrupt):
+                write(session, interrupted())
+        assert billed(ledger_of_postgres, OCTOBER) == Counter()
+
+        write(session, map(make_draft, USERS))
+    assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)

@@ -1,5 +1,6 @@
 """Freezing a month, on both databases: the exact rows, or a refusal in plain words."""
 
+import errno
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -7,13 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUnreachableError, parse_database_url
-from spell_billing.usage import postgres, sqlite
+from spell_billing.usage import postgres, row_writer, sqlite
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals, UsageSource
 from spell_billing.usage.source import open_usage_source
@@ -286,3 +288,22 @@ def test_the_source_is_never_written(database_url: str, make_source_tables: Any,
 
         writer.rollback()
     assert frozen.manifest.frozen == Totals(1, Decimal(5))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 100_000])
+def test_a_disk_that_is_full_at_the_end_is_an_error_and_not_a_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("spell_billing.usage.row_writer.os.fsync", full)
+    batch = pa.record_batch({"cost_cents": pa.array(range(rows), pa.int64())})
+    columns = [pa.nulls(rows, pa.int64()), batch["cost_cents"], pa.nulls(rows, pa.int64())]
+    table = pa.table(dict(zip(("id", "cost_cents", "created_at"), columns, strict=True)))
+
+    with (
+        pytest.raises(OSError, match="No space left"),
+        row_writer.RowWriter(tmp_path / "rows.parquet", table.schema, shape=lambda _: table) as writer,
+    ):
+        writer.put(batch)

@@ -10,4 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Drop the index."""
-    op.drop_index("ledger_invoices_by_user", "ledger_invoices")
+    op.drop_index("ledger_invoices_by_user", "ledger_invoices", if_exists=True)
