@@ -25,7 +25,7 @@ _UNSENT_BYTES = 8 << 20
 """What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
 
 _CANCEL_SECONDS = 5.0
-_UNUSABLE = frozenset({TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN})
+_STUCK = frozenset({TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN})
 """A statement without an end, as after a lost socket; and a lost connection."""
 
 
@@ -118,16 +118,16 @@ class _Behind:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # Whatever went wrong, the connection is left free for the rollback, or as lost.
         try:
-            if kind is not None and self._is_active():
+            if kind is not None and self._is_stuck():
                 with suppress(psycopg.Error):
                     self._driver.cancel_safe(timeout=_CANCEL_SECONDS)
                     self._driver.wait(self._rest(time.monotonic() + _CANCEL_SECONDS))
         finally:
-            if self._is_active():
+            if self._is_stuck():
                 self._owner.invalidate()
 
-    def _is_active(self) -> bool:
-        return self._connection.transaction_status in _UNUSABLE
+    def _is_stuck(self) -> bool:
+        return self._connection.transaction_status in _STUCK
 
     def _end(self) -> PQGen[None]:
         while self._is_running():

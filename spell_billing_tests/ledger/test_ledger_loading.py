@@ -146,6 +146,28 @@ def test_an_audit_entry_that_is_refused_leaves_no_bill(
     assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
 
 
+def test_an_audit_entry_that_is_swallowed_leaves_no_bill(
+    ledger_of_postgres: Ledger, make_draft: MakeDraft
+) -> None:
+    with ledger_of_postgres.writing() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF NEW.user_id = '{USERS[200]}' THEN RETURN NULL; END IF; RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER swallow BEFORE INSERT ON ledger_audit FOR EACH ROW EXECUTE FUNCTION swallow()"
+        )
+    with (
+        ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session,
+        pytest.raises(sa.exc.DBAPIError, match=r"\d+ rows were written for \d+ copied ones"),
+    ):
+        write(session, map(make_draft, USERS))
+    assert (billed(ledger_of_postgres, OCTOBER), audited(ledger_of_postgres, OCTOBER)) == (
+        Counter(),
+        Counter(),
+    )
+
+
 def end_in_the_server(url: str, driver: "psycopg.Connection[object]") -> None:
     with psycopg.connect(url) as admin:
         ended = admin.execute("SELECT pg_terminate_backend(%s, 60000)", [driver.info.backend_pid])

@@ -12,7 +12,10 @@ from pydantic import SecretStr
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.payments.world import World
+from spell_billing_tests.proof.platform_fixtures import double, shared_double
 from spell_billing_tests.proof.small_platform import SmallPlatform
+
+__all__ = ["double", "shared_double"]
 
 _NOW = datetime(2025, 4, 1, 6, tzinfo=UTC)
 
@@ -32,19 +35,6 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def clock() -> Iterator[time_machine.Traveller]:
     with time_machine.travel(_NOW, tick=True) as traveller:
         yield traveller
-
-
-@pytest.fixture(scope="session")
-def shared_double() -> Iterator[StripeDouble]:
-    with StripeDouble(collection="manual").running() as double:
-        yield double
-
-
-@pytest.fixture
-def double(shared_double: StripeDouble) -> StripeDouble:
-    shared_double.reset()
-    shared_double.disarm()
-    return shared_double
 
 
 @pytest.fixture
