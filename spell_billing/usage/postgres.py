@@ -1,10 +1,10 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 
 import adbc_driver_manager
@@ -14,12 +14,12 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, database_errors
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
+from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
 from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals, together
 from spell_billing.usage.late import CurrentUsage, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.postgres_rows import MonthRows, month_readers
-from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot
+from spell_billing.usage.postgres_rows import MonthRows
+from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot, open_snapshots
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.tables import (
@@ -37,6 +37,8 @@ from spell_billing.usage.tables import (
 )
 
 _FORBIDDEN = "42501"
+_READERS = 2
+"""Each reads its part of the month: one server process alone would be the bottleneck."""
 
 
 class PostgresUsage:
@@ -55,21 +57,14 @@ class PostgresUsage:
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
         path = directory / ROWS_FILE
-        with (
-            self._errors(),
-            open_snapshot(self._url) as snapshot,
-            month_readers(self._url, snapshot) as readers,
-        ):
+        with self._errors(), open_snapshots(self._url, _READERS) as readers:
+            snapshot, *_ = readers
             frozen_at = datetime.now(UTC)
             sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
             timeless = _timeless(snapshot, sql)
-            with ThreadPoolExecutor(1, thread_name_prefix="control") as beside:
-                counting = beside.submit(_control, snapshot, sql, month)
-                # Whole cents travel in one form only; else the control says which. It runs beside the readers
-                # where it has a connection of its own.
-                form = counting.result()[1] if sql.is_numeric or snapshot in readers else CostForm()
-                file, frozen = MonthRows(readers, sql, month, form).write(path, on_progress)
-                control, form = counting.result()
+            rows = MonthRows(readers, sql, month)
+            control, form = _control(rows)
+            file, frozen = rows.write(path, form, on_progress)
             require_equal_totals(month, frozen=frozen, control=control)
             suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
             bad = together(timeless, _bad_rows(snapshot, sql, suspects))
@@ -130,16 +125,21 @@ class PostgresUsage:
             ) from error
 
 
-def _control(snapshot: Snapshot, sql: UsageSql, month: Month) -> tuple[Totals, CostForm]:
-    (row,) = snapshot.table(sql.totals(month, every_row=True)).to_pylist()
-    all_clean = row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
-    if not all_clean:
-        (row,) = snapshot.table(sql.totals(month, every_row=False)).to_pylist()
-    scale = row["scale"]
-    as_text = sql.is_numeric and not fits_int64(scale, Decimal(row["largest"]))
-    return Totals(row["calls"], exact(row["cost_cents"])), CostForm(
-        scale, as_text=as_text, all_clean=all_clean
+def _control(rows: MonthRows) -> tuple[Totals, CostForm]:
+    found = rows.totals(every_row=True)
+    all_clean = all(
+        row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
+        for row in found
     )
+    if not all_clean:
+        found = rows.totals(every_row=False)
+    scale = max(row["scale"] for row in found)
+    largest = max(Decimal(row["largest"]) for row in found)
+    cost_cents = reduce(exact_add, (exact(row["cost_cents"]) for row in found))
+    form = CostForm(
+        scale, as_text=rows.sql.is_numeric and not fits_int64(scale, largest), all_clean=all_clean
+    )
+    return Totals(sum(row["calls"] for row in found), exact(str(cost_cents))), form
 
 
 def _timeless(snapshot: Snapshot, sql: UsageSql) -> BadRows:

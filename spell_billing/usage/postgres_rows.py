@@ -1,15 +1,16 @@
-"""Streams a month's rows from PostgreSQL into Parquet, by as many connections as can share the snapshot."""
+"""Counts a month's rows in PostgreSQL and streams them into Parquet, by connections that share a snapshot."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl
 from spell_billing.usage.amounts import (
     as_decimal,
     decimal_from_text,
@@ -17,74 +18,80 @@ from spell_billing.usage.amounts import (
     text_amount_type,
 )
 from spell_billing.usage.contract import FrozenFile, Totals
-from spell_billing.usage.postgres_snapshot import Snapshot, join_snapshot
-from spell_billing.usage.postgres_sql import CostForm, UsageSql
+from spell_billing.usage.postgres_snapshot import Snapshot
+from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
-
-# Each reads its part of the month: one server process alone would be the bottleneck.
-_READERS = 2
 
 
 @dataclass(frozen=True)
 class MonthRows:
-    """The billable rows of a month in a snapshot, and how their cost travels."""
+    """A month's rows in a snapshot. Each reader counts and reads its own stretch of time.
+
+    The same one counts and reads it: a server process that reads pages for the first time pays for that.
+    """
 
     readers: Sequence[Snapshot]
     sql: UsageSql
     month: Month
-    form: CostForm
 
-    def write(self, path: Path, on_progress: Callable[[int], None] | None) -> tuple[FrozenFile, Totals]:
-        """Write them to a Parquet file; give it with their number and sum, taken from what was written."""
-        queries = self.sql.rows(self.month, self.form, parts=len(self.readers))
-        schema = _written_schema(self.readers[0].table(f"{queries[0]} LIMIT 0").schema, self.form)
+    def totals(self, *, every_row: bool) -> list[dict[str, Any]]:
+        """Have PostgreSQL count and sum each stretch; see `UsageSql.totals`."""
+        shared = len(self.readers) > 1
+
+        def count(reader: Snapshot, stretch: Stretch) -> dict[str, Any]:
+            query = self.sql.totals(stretch, every_row=every_row)
+            # The readers are the workers: each one's own would take the processors from the others.
+            with reader.setting("max_parallel_workers_per_gather", "0") if shared else nullcontext():
+                (row,) = reader.table(query).to_pylist()
+            return dict(row)
+
+        return self._each(count, threads="control")
+
+    def write(
+        self, path: Path, form: CostForm, on_progress: Callable[[int], None] | None
+    ) -> tuple[FrozenFile, Totals]:
+        """Write the billable ones to a Parquet file; give it with their number and sum, as written."""
+        schema = self._written_schema(form)
 
         def shape(batch: pa.RecordBatch) -> pa.Table:
-            return _shape(batch, schema, self.form)
+            return _shape(batch, schema, form)
 
         with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
-            _read_all(self.readers, queries, writer)
+
+            def read(reader: Snapshot, stretch: Stretch) -> None:
+                try:
+                    with reader.stream(self.sql.rows(stretch, form)) as batches:
+                        for batch in batches:
+                            writer.put(batch)
+                except BaseException:
+                    writer.cancel()
+                    raise
+
+            try:
+                self._each(read, threads="row-reader")
+            except BaseException:
+                # Also when a person interrupts: the readers stop at their next batch.
+                writer.cancel()
+                raise
         return writer.file, writer.totals
 
+    def _each(self, act: Callable[[Snapshot, Stretch], Any], *, threads: str) -> list[Any]:
+        parts = stretches(self.month, len(self.readers))
+        with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:
+            return list(pool.map(act, self.readers, parts))
 
-@contextmanager
-def month_readers(url: DatabaseUrl, snapshot: Snapshot) -> Iterator[list[Snapshot]]:
-    """Open the connections that read: more than one on the same snapshot, or else the snapshot's own."""
-    with ExitStack() as stack:
-        name = snapshot.export()
-        joined = [stack.enter_context(join_snapshot(url, name)) for _ in range(_READERS)]
-        yield [reader for reader in joined if reader is not None] or [snapshot]
-
-
-def _read_all(readers: Sequence[Snapshot], queries: Sequence[str], writer: RowWriter) -> None:
-    def read(reader: Snapshot, query: str) -> None:
-        try:
-            with reader.stream(query) as batches:
-                for batch in batches:
-                    writer.put(batch)
-        except BaseException:
-            writer.cancel()
-            raise
-
-    with ThreadPoolExecutor(len(readers), thread_name_prefix="row-reader") as pool:
-        try:
-            list(pool.map(read, readers, queries))
-        except BaseException:
-            # Also when a person interrupts: the readers stop at their next batch.
-            writer.cancel()
-            raise
-
-
-def _written_schema(read: pa.Schema, form: CostForm) -> pa.Schema:
-    cost = text_amount_type(form.scale) if form.as_text else integer_amount_type(form.scale)
-    return pa.schema(
-        [
-            pa.field("id", _plain(read.field("id").type)),
-            pa.field("user_id", _plain(read.field("user_id").type)),
-            pa.field("cost_cents", cost),
-            pa.field("created_at", pa.timestamp("us", tz="UTC")),
-        ]
-    )
+    def _written_schema(self, form: CostForm) -> pa.Schema:
+        (whole,) = stretches(self.month, 1)
+        read = self.readers[0].table(f"{self.sql.rows(whole, form)} LIMIT 0").schema
+        cost = text_amount_type(form.scale) if form.as_text else integer_amount_type(form.scale)
+        return pa.schema(
+            [
+                pa.field("id", _plain(read.field("id").type), nullable=self.sql.may_lack_ids),
+                pa.field("user_id", _plain(read.field("user_id").type), nullable=False),
+                pa.field("cost_cents", cost, nullable=False),
+                pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+            ]
+        )
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -104,4 +111,14 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
 def _as_plain(column: pa.Array) -> pa.Array:
     if not isinstance(column, pa.ExtensionArray) or column.type == pa.uuid():
         return column
-    return pa.ExtensionArray.from_storage(pa.uuid(), column.storage.cast(pa.uuid().storage_type))
+    return pa.ExtensionArray.from_storage(pa.uuid(), _as_fixed(column.storage, pa.uuid().storage_type))
+
+
+def _as_fixed(column: pa.Array, kind: pa.FixedSizeBinaryType) -> pa.Array:
+    """Relabel bytes of one length, without copying ten million of them one by one."""
+    lengths = pc.min_max(pc.binary_length(column)).as_py()
+    if column.type != pa.binary() or column.null_count or set(lengths.values()) != {kind.byte_width}:
+        return column.cast(kind)
+    _, offsets, data = column.buffers()
+    (first,) = pa.Array.from_buffers(pa.int32(), 1, [None, offsets], offset=column.offset).to_pylist()
+    return pa.Array.from_buffers(kind, len(column), [None, data.slice(first)])

@@ -41,6 +41,13 @@ class Snapshot:
             statement.set_sql_query(command)
             statement.execute_update()
 
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """Change one of the server's settings for a while."""
+        self.execute(f"SET LOCAL {name} = {value}")
+        yield
+        self.execute(f"SET LOCAL {name} = DEFAULT")
+
     def export(self) -> str:
         """Give the name under which other connections can join while this transaction is open."""
         return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
@@ -49,36 +56,45 @@ class Snapshot:
 @contextmanager
 def open_snapshot(url: DatabaseUrl) -> Iterator[Snapshot]:
     """Open a connection whose every query sees the same moment. UTC, whatever server and role prefer."""
-    with _connected(url) as snapshot:
-        _begin(snapshot)
+    with open_snapshots(url, 1) as (snapshot,):
         yield snapshot
-        snapshot.execute("COMMIT")
 
 
 @contextmanager
-def join_snapshot(url: DatabaseUrl, name: str) -> Iterator[Snapshot | None]:
-    """Open another connection on an exported snapshot; give None where that cannot be had.
+def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
+    """Open up to so many connections whose every query sees the same moment; at least one.
 
-    It cannot when the connection reaches another server than the first (several hosts, a balancing proxy),
-    or when the server has no connection to spare.
+    A further one cannot be had when it reaches another server than the first (several hosts, a balancing
+    proxy), or when the server has no connection to spare.
     """
-    with ExitStack() as stack:
-        snapshot = None
-        with suppress(adbc_driver_manager.Error):
-            connected = stack.enter_context(_connected(url))
-            _begin(connected, name)
-            snapshot = connected
-        yield snapshot
-        if snapshot is not None:
+    with adbc_driver_postgresql.connect(url.libpq_uri) as database, ExitStack() as stack:
+        first = stack.enter_context(_connected(database))
+        _begin(first)
+        snapshots = [first]
+        while len(snapshots) < count:
+            joined = stack.enter_context(_joined(database, first.export()))
+            if joined is None:
+                break
+            snapshots.append(joined)
+        yield snapshots
+        for snapshot in snapshots:
             snapshot.execute("COMMIT")
 
 
 @contextmanager
-def _connected(url: DatabaseUrl) -> Iterator[Snapshot]:
-    with (
-        adbc_driver_postgresql.connect(url.libpq_uri) as database,
-        adbc_driver_manager.AdbcConnection(database) as connection,
-    ):
+def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Iterator[Snapshot | None]:
+    with ExitStack() as stack:
+        snapshot = None
+        with suppress(adbc_driver_manager.Error):
+            connected = stack.enter_context(_connected(database))
+            _begin(connected, exported)
+            snapshot = connected
+        yield snapshot
+
+
+@contextmanager
+def _connected(database: adbc_driver_manager.AdbcDatabase) -> Iterator[Snapshot]:
+    with adbc_driver_manager.AdbcConnection(database) as connection:
         yield Snapshot(connection)
 
 

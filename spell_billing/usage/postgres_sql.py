@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
@@ -13,12 +14,30 @@ _TIMES = ("timestamptz", "timestamp")
 
 COLUMNS_QUERY = """
 SELECT attribute.attname::text AS name, coalesce(base.typname, type.typname)::text AS type,
-       NOT (attribute.attnotnull OR type.typnotnull) AS nullable
+       NOT (attribute.attnotnull OR type.typnotnull) OR EXISTS (
+           SELECT FROM pg_constraint AS unproven
+           WHERE unproven.conrelid = attribute.attrelid AND unproven.contype = 'n'
+               AND NOT unproven.convalidated AND attribute.attnum = ANY (unproven.conkey)
+       ) AS nullable
 FROM pg_attribute AS attribute
 JOIN pg_type AS type ON type.oid = attribute.atttypid
 LEFT JOIN pg_type AS base ON type.typtype = 'd' AND base.oid = type.typbasetype
 WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0 AND NOT attribute.attisdropped
 """
+
+
+class Stretch(NamedTuple):
+    """A part of a month: from its first moment to the first one after it."""
+
+    start: datetime
+    end: datetime
+
+
+def stretches(month: Month, count: int) -> list[Stretch]:
+    """Cut a month into so many stretches of equal length."""
+    length = (month.end - month.start) / count
+    marks = [month.start + number * length for number in range(count)] + [month.end]
+    return [Stretch(*ends) for ends in pairwise(marks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +75,20 @@ class UsageSql:
         return self.columns["cost_cents"].type == "numeric"
 
     @property
+    def may_lack_ids(self) -> bool:
+        """Whether a row may have no id; a billable row has all else."""
+        return self.columns["id"].nullable
+
+    @property
     def may_have_bad_rows(self) -> bool:
         """Whether the types and constraints leave room for a row of a month that cannot be billed."""
         return self._good != "true"
 
-    def totals(self, month: Month, *, every_row: bool) -> str:
+    def totals(self, stretch: Stretch, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
         Args:
-            month: The month.
+            stretch: The part of the month.
             every_row: Take the bad rows in. Then `complete` counts rows without a null, and a cost that is no
                 number or too large shows in `largest`: so one knows whether there is any bad row, for less
                 than judging each of them costs.
@@ -76,20 +100,17 @@ class UsageSql:
             f"SELECT count(*) AS calls, least({complete}) AS complete, "
             f"coalesce(sum(cost_cents), 0)::text AS cost_cents, "
             f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}"
+            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}"
             f"{'' if every_row else f' AND {self._good}'}"
         )
 
-    def rows(self, month: Month, form: CostForm, *, parts: int) -> list[str]:
-        """Read the month's billable rows, by one query for each of `parts` equal stretches of time."""
+    def rows(self, stretch: Stretch, form: CostForm) -> str:
+        """Read the billable rows of a part of the month."""
         good = "" if form.all_clean else f" AND {self._good}"
-        length = (month.end - month.start) / parts
-        marks = [month.start + part * length for part in range(parts)] + [month.end]
-        return [
+        return (
             f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._between(start, end)}{good}"
-            for start, end in pairwise(marks)
-        ]
+            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
+        )
 
     def users(self, month: Month) -> str:
         """Count and sum the month's billable rows per user."""

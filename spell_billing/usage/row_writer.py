@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from spell_billing.usage.amounts import exact_add, exact_sum
 from spell_billing.usage.contract import FrozenFile, Totals
 
 _QUEUED_BATCHES = 3
+_SYNC_BYTES = 32 << 20
 
 
 class RowWriter:
@@ -104,12 +106,11 @@ class RowWriter:
         return batch
 
     def _write_all(self) -> None:
-        with _HashedFile(io.FileIO(self._path, "x")) as file:
+        with _KeptFile(io.FileIO(self._path, "x")) as file:
             with pq.ParquetWriter(file, self._schema, **_encoding(self._schema)) as writer:
                 while (batch := self._take()) is not None:
                     self._write(writer, self._shape(batch))
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
             self._sha256 = file.sha256.hexdigest()
 
     def _write(self, writer: pq.ParquetWriter, table: pa.Table) -> None:
@@ -123,16 +124,41 @@ class RowWriter:
             self._on_progress(self._calls)
 
 
-class _HashedFile(io.BufferedWriter):
-    """Hashes what is written: to read it again afterwards would keep one processor waiting for the other."""
+class _KeptFile(io.BufferedWriter):
+    """Hashes and syncs while more is written: afterwards the processors would wait for it, and the disk."""
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
         self.sha256 = hashlib.sha256()
+        self._unsynced_bytes = 0
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="row-sync")
+        self._syncing: Future[None] | None = None
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return super().write(data)
+        written = super().write(data)
+        self._unsynced_bytes += written
+        if self._unsynced_bytes >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self._wait()
+            self._unsynced_bytes = 0
+            self._syncing = self._disk.submit(os.fsync, self.fileno())
+        return written
+
+    def sync(self) -> None:
+        """Have all of it on disk."""
+        self.flush()
+        self._wait()
+        os.fsync(self.fileno())
+
+    def close(self) -> None:
+        self._disk.shutdown()
+        super().close()
+
+    def _wait(self) -> None:
+        # A failure is told once for each open file: to the sync that meets it, not to the next one.
+        if self._syncing is not None:
+            self._syncing.result()
+            self._syncing = None
 
 
 def finished_file(path: Path, rows: int) -> FrozenFile:

@@ -123,6 +123,51 @@ def test_a_numeric_cost_that_is_no_amount_is_a_bad_row(
     assert manifest.frozen == Totals(1, Decimal("1.5"))
 
 
+def test_an_amount_in_one_half_of_a_month_alone_decides_how_both_are_kept(
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage]
+) -> None:
+    tables = make_source_tables(postgres_url, cost_cents="numeric")
+    costs = [Decimal(999999999999999999), Decimal("0.5"), Decimal("NaN")]
+    tables.calls(zip(["user-1"] * 3, costs, [OCTOBER.start, MIDDLE, MIDDLE], strict=True))
+
+    frozen = freeze()
+
+    assert costs_of(frozen) == sorted(costs[:2])
+    assert frozen.manifest.control == Totals(2, Decimal("999999999999999999.5"))
+    assert frozen.manifest.bad_rows.count == 1
+
+
+def test_a_constraint_that_old_rows_need_not_meet_proves_nothing(
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage]
+) -> None:
+    tables = make_source_tables(postgres_url, not_null=False)
+    tables.calls([("user-1", 5, MIDDLE), (None, 7, MIDDLE)])
+    tables.execute("ALTER TABLE usage_counters ADD CONSTRAINT named NOT NULL user_id NOT VALID")
+
+    manifest = freeze().manifest
+
+    assert [row.problem for row in manifest.bad_rows.examples] == ["user_id is missing"]
+    assert manifest.frozen == Totals(1, Decimal(5))
+
+
+def test_a_row_without_an_id_is_billed(
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage]
+) -> None:
+    tables = make_source_tables(postgres_url, id="uuid", not_null=False)
+    name = "0b5c1f62-7a53-4a52-9d9e-0d5a4f5a2c11"
+    tables.execute(
+        "ALTER TABLE usage_counters DROP CONSTRAINT usage_counters_pkey",
+        "ALTER TABLE usage_counters ALTER COLUMN id DROP NOT NULL",
+        "INSERT INTO usage_counters (id, user_id, cost_cents, created_at) VALUES "
+        f"(NULL, 'user-1', 5, '{MIDDLE}'), ('{name}', 'user-1', 6, '{MIDDLE}')",
+    )
+
+    frozen = freeze()
+
+    table = pq.read_table(frozen.directory / frozen.manifest.files[0].name)
+    assert {str(row["id"]): row["cost_cents"] for row in table.to_pylist()} == {"None": 5, name: 6}
+
+
 @pytest.mark.parametrize("cost_type", ["smallint", "integer", "bigint", "numeric(12,4)", "positive_cents"])
 def test_every_exact_type_serves_domains_included(
     make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage], cost_type: str
@@ -222,6 +267,15 @@ def test_the_halves_of_a_month_meet_without_gap_or_overlap(
     make_source_tables(postgres_url).calls([("user-1", 1, moment) for moment in moments])
 
     assert freeze().manifest.frozen == Totals(2, Decimal(2))
+
+
+@pytest.mark.parametrize("bounds", [(0, None), (1, None), (2, 5), (3, 3)])
+def test_a_part_of_a_batch_keeps_its_users(bounds: tuple[int, int | None]) -> None:
+    users = pa.array([bytes([number]) * 16 for number in range(9)])
+
+    part = users[slice(*bounds)]
+
+    assert postgres_rows._as_fixed(part, pa.binary(16)).to_pylist() == part.to_pylist()
 
 
 def test_a_reader_that_fails_stops_the_freeze_and_the_reader_beside_it(
