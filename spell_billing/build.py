@@ -13,6 +13,7 @@ from spell_billing.checks.invoice_checks import every_user_invoiced, stripe_matc
 from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
+from spell_billing.no_values import NoValues
 from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.schedules import monthly_billing_schedule
 from spell_billing.sensors.billing_checks_failed import billing_checks_failed
@@ -65,5 +66,5 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             mail,
         ],
         loggers={"console": console},
-        resources={**resources, **(resource_overrides or {})},
+        resources={**resources, **(resource_overrides or {}), "io_manager": NoValues()},
     )

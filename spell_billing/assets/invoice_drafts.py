@@ -1,13 +1,13 @@
 """`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
 
 from collections.abc import Set as AbstractSet
-from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 
 from spell_billing.assets.common import COMMON, actor_of, failures, table, table_schema, usage_metadata
 from spell_billing.assets.user_usage import user_usage
+from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.usage_versions import version_to_draft
@@ -56,14 +56,11 @@ def invoice_drafts(
             frozen = version_to_draft(open_ledger, usage.store(), month)
             changed = draft_month(session, usage.source(), frozen)
             groups = open_ledger.group_totals(month)
-            _, _, usage_cents = open_ledger.drafted_usage(month)
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
-        return dg.MaterializeResult(
-            metadata={**totals_metadata(groups, usage_cents), "version": frozen.version}
-        )
+        return dg.MaterializeResult(metadata={**totals_metadata(groups), "version": frozen.version})
 
 
-def totals_metadata(groups: list[GroupTotals], usage_cents: Decimal) -> dict[str, Any]:
+def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
     """Give a month's totals as metadata: numbers to plot, and who has no invoice and why."""
     without = [group for group in groups if group.reason is not None]
     return {
@@ -71,7 +68,7 @@ def totals_metadata(groups: list[GroupTotals], usage_cents: Decimal) -> dict[str
         "dagster/column_schema": COLUMNS,
         "users": sum(group.users for group in groups),
         "calls": sum(group.calls for group in groups),
-        **usage_metadata(usage_cents),
+        **usage_metadata(exact_sum(*(group.usage_cents for group in groups))),
         "total_cents": cents_of(groups, set(State)),
         "skipped": users_of(groups, {State.SKIPPED}),
         "held": users_of(groups, {State.HELD}),

@@ -78,13 +78,12 @@ def stripe_invoices(
 
                 asyncio.run(run())
                 groups = open_ledger.group_totals(month)
-                _, _, usage_cents = open_ledger.drafted_usage(month)
                 if not users_of(groups, UNDONE):
                     session.finish_billing()
                 report.completed(outcome, open_ledger.bills(month, UNDONE))
         return dg.MaterializeResult(
             metadata={
-                **totals_metadata(groups, usage_cents),
+                **totals_metadata(groups),
                 **_invoice_metadata(groups),
                 **_run_metadata(outcome, time.monotonic() - started),
             }

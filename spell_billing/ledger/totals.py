@@ -1,7 +1,9 @@
 """Sums over a month's bills, for checks, status and reports."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -17,13 +19,17 @@ _SUMMED = ("total_cents", "carried_cents", "covered_cents", "late_cents", "credi
 
 @dataclass(frozen=True, slots=True)
 class GroupTotals:
-    """Users, calls and amounts of the bills that share state, reason and currency."""
+    """Users, calls and amounts of the bills that share state, reason and currency.
+
+    `calls` and `usage_cents` (exact) count what an adopted invoice left out: it is owed to a later invoice.
+    """
 
     state: State
     reason: Reason | None
     currency: str
     users: int
     calls: int
+    usage_cents: Decimal
     total_cents: int
     carried_cents: int
     covered_cents: int
@@ -47,21 +53,10 @@ def latest_generation(month: Month) -> sa.ColumnElement[bool]:
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     """Sum the month's latest bills by state, reason and currency."""
-    columns = (invoices.c.state, invoices.c.reason, invoices.c.currency)
-    rows = connection.execute(
-        sa.select(
-            *columns,
-            sa.func.count(),
-            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
-            *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
-        )
-        .where(latest_generation(month))
-        .group_by(*columns)
-        .order_by(*columns)
-    ).all()
+    by = (invoices.c.state, invoices.c.reason, invoices.c.currency)
     return [
-        GroupTotals(State(state), Reason(reason) if reason else None, currency, users, *map(int, sums))
-        for state, reason, currency, users, *sums in rows
+        GroupTotals(State(state), Reason(reason) if reason else None, currency, *usage, *map(int, sums))
+        for (state, reason, currency), usage, sums in _sums(connection, month, by, _SUMMED)
     ]
 
 
@@ -83,21 +78,38 @@ def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decim
 
     Usage that an adopted invoice left out counts: it is owed to a later invoice.
     """
+    ((_, usage, _),) = _sums(connection, month, by=(), summed=())
+    return usage
+
+
+def _sums(
+    connection: Connection, month: Month, by: Sequence[sa.Column[str]], summed: Sequence[str]
+) -> Iterator[tuple[Any, tuple[int, int, Decimal], Sequence[Any]]]:
+    """Give for each group its key; users, calls and exact usage; and the sums asked for."""
     exact = connection.dialect.name == "postgresql"
-    columns = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
-    query = sa.select(
-        sa.func.count(),
-        sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
-        *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in columns),
-        *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in columns),
+    usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
+    query = (
+        sa.select(
+            *by,
+            *(sa.func.sum(invoices.c[name]) for name in summed),
+            sa.func.count(),
+            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
+            *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
+            *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
+        )
+        .where(latest_generation(month))
+        .group_by(*by)
+        .order_by(*by)
     )
-    users, calls, *sums = connection.execute(query.where(latest_generation(month))).one()
-    amounts = [Decimal(each or 0) for each in sums[: len(columns)]]
-    for column, others in zip(columns, sums[len(columns) :], strict=True):
-        if others:
-            rest = sa.select(column).where(latest_generation(month), ~_is_whole(column))
+    rows: Sequence[Any] = connection.execute(query).all()
+    for row in rows:
+        key, (*sums, users, calls), cents, others = row[: len(by)], row[len(by) : -4], row[-4:-2], row[-2:]
+        amounts = [Decimal(each or 0) for each in cents]
+        is_of_group = [column.is_not_distinct_from(value) for column, value in zip(by, key, strict=True)]
+        for column in [column for column, count in zip(usage, others, strict=True) if count]:
+            rest = sa.select(column).where(latest_generation(month), ~_is_whole(column), *is_of_group)
             amounts += connection.execute(rest).scalars()
-    return users, int(calls or 0), exact_sum(*amounts)
+        yield key, (users, int(calls or 0), exact_sum(*amounts)), sums
 
 
 def _sum_of_whole_cents(column: sa.Column[Decimal]) -> sa.ColumnElement[int]:

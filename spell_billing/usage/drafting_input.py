@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
-from spell_billing.usage.aggregate import amount_type
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
-from spell_billing.usage.duck import open_duckdb, parquet_list
-from spell_billing.usage.tables import texts
+from spell_billing.usage.tables import places, texts
 
-_ACCOUNT_COLUMNS = ", ".join(f"account.{name}" for name in ACCOUNTS_SCHEMA.names if name != "user_id")
+_USAGE_COLUMNS = ["user_id", "calls", "cost_cents"]
 
 
 def iter_user_drafting_input(
@@ -38,16 +38,24 @@ def iter_user_drafting_input(
             f"{frozen.month}/{frozen.version} was not aggregated: {path} is missing.",
             remedy="Aggregate the version (the user_usage asset) first.",
         )
-    query = (
-        f"WITH usage AS (FROM {parquet_list([path])}), "
-        "everyone AS (SELECT user_id, calls, cost_cents FROM usage UNION ALL "
-        "SELECT DISTINCT user_id, 0, 0 FROM extra_users ANTI JOIN usage USING (user_id)) "
-        f"SELECT everyone.user_id, calls, cost_cents::{amount_type(frozen)}::VARCHAR AS cost_cents, "
-        f"account.user_id IS NOT NULL AS account_known, {_ACCOUNT_COLUMNS} "
-        "FROM everyone LEFT JOIN accounts AS account USING (user_id) ORDER BY everyone.user_id"
-    )
-    with open_duckdb(frozen.directory.parent) as duck:
-        duck.register("accounts", accounts)
-        duck.register("extra_users", pa.table([texts(extra_users)], names=["user_id"]))
-        batches: pa.RecordBatchReader = duck.sql(query).to_arrow_reader(batch_size)
-        yield from batches
+    with pq.ParquetFile(path) as file:
+        everyone = _with_extra(file.read(_USAGE_COLUMNS), extra_users)
+    place = places(everyone["user_id"], accounts["user_id"])
+    joined = {
+        "user_id": everyone["user_id"],
+        "calls": everyone["calls"],
+        "cost_cents": everyone["cost_cents"].cast(pa.string()),
+        "account_known": place.is_valid(),
+        **{name: accounts[name].take(place) for name in ACCOUNTS_SCHEMA.names if name != "user_id"},
+    }
+    yield from pa.table(joined).to_batches(max_chunksize=batch_size)
+
+
+def _with_extra(usage: pa.Table, users: Iterable[str]) -> pa.Table:
+    extra = texts(sorted(set(users)))
+    extra = extra.filter(pc.is_null(places(extra, usage["user_id"])))
+    if not len(extra):
+        return usage
+    nothing = texts(["0"] * len(extra))
+    columns = [extra, *(nothing.cast(usage.schema.field(name).type) for name in _USAGE_COLUMNS[1:])]
+    return pa.concat_tables([usage, pa.table(columns, schema=usage.schema)]).sort_by("user_id")

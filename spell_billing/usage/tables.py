@@ -66,6 +66,14 @@ def texts(values: Iterable[str | None]) -> pa.Array:
     return builder.finish()
 
 
+def places(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Give the place of each value among others, null where it is not there; null is nowhere."""
+    # To look up nothing would load pandas first.
+    if not len(among):
+        return pa.nulls(len(values), pa.int32())
+    return pc.index_in(values, value_set=among.combine_chunks(), skip_nulls=True)
+
+
 def is_rising(column: pa.ChunkedArray) -> bool:
     """Tell whether each text is greater than the one before it, so that none comes twice; none is null."""
     return column.null_count == 0 and pc.all(pc.less(column[:-1], column[1:])).as_py() is not False

@@ -56,6 +56,17 @@ def test_the_four_assets_follow_one_another() -> None:
     assert parents == [set(), {"raw_usage"}, {"user_usage"}, {"invoice_drafts"}]
 
 
+def test_an_asset_that_returns_a_value_fails_and_says_where_values_go() -> None:
+    @dg.asset
+    def careless() -> list[int]:
+        return [1]
+
+    defs = build_defs()
+
+    with pytest.raises(TypeError, match=r"careless returns a list: keep it in the ledger or in a file"):
+        dg.materialize([careless], resources={"io_manager": (defs.resources or {})["io_manager"]})
+
+
 @pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.key.to_user_string())
 def test_every_asset_says_whose_it_is_and_what_it_holds(asset: dg.AssetsDefinition) -> None:
     (spec,) = asset.specs
@@ -163,7 +174,8 @@ def test_build_defs_gives_fresh_definitions_with_the_resources_exchanged() -> No
     assert second.resources is not None
     assert first.resources["stripe"] is ours
     assert second.resources["stripe"] is not ours
-    assert set(first.resources) == set(second.resources) == {"ledger", "usage", "stripe", "alerts"}
+    usual = {"ledger", "usage", "stripe", "alerts", "io_manager"}
+    assert set(first.resources) == set(second.resources) == usual
 
 
 def test_build_defs_refuses_a_resource_that_no_asset_uses() -> None:

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import Reason, State
 from spell_billing.databases import DatabaseUrl, create_engine_for
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
@@ -68,6 +68,29 @@ def test_sums_of_usage_keep_every_digit(ledger: Ledger, session: MonthSession, m
     write(session, *drafts)
 
     assert ledger.drafted_usage(OCTOBER)[2] == Decimal("12345678901234567890.00000000000000000001")
+
+
+def test_the_usage_of_each_group_keeps_every_digit(
+    ledger: Ledger, session: MonthSession, make_draft: MakeDraft
+) -> None:
+    usages = {"0.1": None, "12345678901234567890": None, "0.25": Reason.NO_BILLING_ACCOUNT, "3": None}
+    drafts = [
+        structs.replace(
+            make_draft(f"user-{usage}"),
+            usage_cents=Decimal(usage),
+            state=State.FAILED if reason else State.PLANNED,
+            reason=reason,
+        )
+        for usage, reason in usages.items()
+    ]
+    write(session, *drafts)
+
+    groups = {group.reason: (group.users, group.usage_cents) for group in ledger.group_totals(OCTOBER)}
+
+    assert groups == {
+        Reason.NO_BILLING_ACCOUNT: (1, Decimal("0.25")),
+        None: (3, Decimal("12345678901234567893.1")),
+    }
 
 
 def test_equal_usage_is_stored_alike_so_that_the_database_can_compare_it(

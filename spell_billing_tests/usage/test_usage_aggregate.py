@@ -234,12 +234,14 @@ def test_drafting_before_aggregation_is_refused(version: Path) -> None:
         next(iter_user_drafting_input(frozen, accounts_of()))
 
 
-def test_a_stream_that_is_left_early_closes_its_database(version: Path) -> None:
-    frozen = frozen_with(version, [(f"user-{index:06d}", 1, NOON) for index in range(50_000)], pa.int64())
+def test_drafting_reads_batches_of_the_size_asked_for_in_order(version: Path) -> None:
+    frozen = frozen_with(version, [(f"user-{index:06d}", 1, NOON) for index in range(2_500)], pa.int64())
     aggregate(frozen)
-    stream = iter_user_drafting_input(frozen, accounts_of(), batch_size=1000)
 
-    assert next(stream).num_rows == 1000
-    stream.close()  # type: ignore[attr-defined]
+    batches = list(
+        iter_user_drafting_input(frozen, accounts_of(), batch_size=1000, extra_users=["a", "user-001000x"])
+    )
 
-    assert [path.name for path in version.parent.iterdir()] == ["v0001"]
+    assert max(batch.num_rows for batch in batches) == 1000
+    users = [user for batch in batches for user in batch["user_id"].to_pylist()]
+    assert users == sorted([f"user-{index:06d}" for index in range(2_500)] + ["a", "user-001000x"])
