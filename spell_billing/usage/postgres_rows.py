@@ -1,5 +1,7 @@
 """Counts a month's rows in PostgreSQL and streams them into Parquet, by connections that share a snapshot."""
 
+import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -38,7 +40,8 @@ class MonthRows:
         """Have PostgreSQL count and sum each stretch; see `UsageSql.totals`."""
         shared = len(self.readers) > 1
 
-        def count(reader: Snapshot, stretch: Stretch) -> dict[str, Any]:
+        def count(number: int, stretch: Stretch) -> dict[str, Any]:
+            reader = self.readers[number]
             query = self.sql.totals(stretch, every_row=every_row)
             # The readers are the workers: each one's own would take the processors from the others.
             with reader.setting("max_parallel_workers_per_gather", "0") if shared else nullcontext():
@@ -56,16 +59,20 @@ class MonthRows:
         def shape(batch: pa.RecordBatch) -> pa.Table:
             return _shape(batch, schema, form)
 
+        abreast = _Abreast(len(self.readers))
         with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
 
-            def read(reader: Snapshot, stretch: Stretch) -> None:
+            def read(number: int, stretch: Stretch) -> None:
                 try:
-                    with reader.stream(self.sql.rows(stretch, form)) as batches:
+                    with self.readers[number].stream(self.sql.rows(stretch, form)) as batches:
                         for batch in batches:
                             writer.put(batch)
+                            abreast.advance(number)
                 except BaseException:
                     writer.cancel()
                     raise
+                finally:
+                    abreast.leave(number)
 
             try:
                 self._each(read, threads="row-reader")
@@ -75,10 +82,11 @@ class MonthRows:
                 raise
         return writer.file, writer.totals
 
-    def _each(self, act: Callable[[Snapshot, Stretch], Any], *, threads: str) -> list[Any]:
+    def _each(self, act: Callable[[int, Stretch], Any], *, threads: str) -> list[Any]:
+        """Do something for each reader at once: its number, and its stretch."""
         parts = stretches(self.month, len(self.readers))
         with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:
-            return list(pool.map(act, self.readers, parts))
+            return list(pool.map(act, range(len(parts)), parts))
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
         (whole,) = stretches(self.month, 1)
@@ -92,6 +100,27 @@ class MonthRows:
                 pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
             ]
         )
+
+
+class _Abreast:
+    """Keeps readers abreast, so that none works alone at the end: the one ahead waits for the others."""
+
+    def __init__(self, readers: int) -> None:
+        self._moved = threading.Condition()
+        self._batches = [0.0] * readers
+
+    def advance(self, number: int) -> None:
+        """Count a batch of a reader, and wait while it is more than one batch ahead of another."""
+        with self._moved:
+            self._batches[number] += 1
+            self._moved.notify_all()
+            self._moved.wait_for(lambda: self._batches[number] - min(self._batches) <= 1)
+
+    def leave(self, number: int) -> None:
+        """Let nobody wait for a reader any more."""
+        with self._moved:
+            self._batches[number] = math.inf
+            self._moved.notify_all()
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

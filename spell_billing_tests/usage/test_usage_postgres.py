@@ -1,5 +1,6 @@
 """What only PostgreSQL can do wrong: numeric amounts, time zones, roles, several connections."""
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -293,3 +294,38 @@ def test_a_reader_that_fails_stops_the_freeze_and_the_reader_beside_it(
 
     with pytest.raises(ValueError, match="cannot be shaped"):
         freeze()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_reader_that_is_ahead_waits_until_the_other_follows_or_ends(*, ended: bool) -> None:
+    abreast = postgres_rows._Abreast(2)
+    abreast.advance(0)
+    passed = threading.Event()
+
+    def two_ahead() -> None:
+        abreast.advance(0)
+        passed.set()
+
+    thread = threading.Thread(target=two_ahead)
+    thread.start()
+    assert not passed.wait(0.05)
+    if ended:
+        abreast.leave(1)
+    else:
+        abreast.advance(1)
+    thread.join(timeout=60)
+    assert passed.is_set()
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_month_with_all_its_rows_in_one_half_is_frozen_whole(
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage], half: int
+) -> None:
+    tables = make_source_tables(postgres_url)
+    moment = (OCTOBER.start, MIDDLE)[half]
+    tables.execute(
+        "INSERT INTO usage_counters (user_id, cost_cents, created_at) "
+        f"SELECT 'user-' || number % 7, 1, '{moment}' FROM generate_series(1, 1000000) AS number"
+    )
+
+    assert freeze().manifest.frozen == Totals(1_000_000, Decimal(1_000_000))
