@@ -18,8 +18,8 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.waiting import Wait
 from sqlalchemy.engine import Connection
 
-BATCH_BLOCKS = 150
-"""Blocks of 32 KB of a batch: about 12,000 drafts."""
+BATCH_BLOCKS = 75
+"""Blocks of 32 KB of a batch: about 6,000 drafts."""
 
 _UNSENT_BYTES = 8 << 20
 """What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""

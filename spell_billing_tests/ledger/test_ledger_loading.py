@@ -30,7 +30,7 @@ MakeDraft = Callable[..., Draft]
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 120 bills on, instead of 12,000."""
+    """From 120 bills on, instead of 6,000."""
     monkeypatch.setattr(copying, "BATCH_BLOCKS", 1)
 
 
