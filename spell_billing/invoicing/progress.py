@@ -32,7 +32,10 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 
 class Progress:
-    """Counts a step's work and passes it on: to the watcher, or every few seconds to the log."""
+    """Counts a step's work and passes it on: to the watcher, or every few seconds to the log.
+
+    Made in the context that is watched; told from any thread.
+    """
 
     def __init__(
         self,
@@ -48,17 +51,19 @@ class Progress:
         self._clock = clock
         self._started = self._logged = clock()
         self._done = 0
+        # Threads that the work uses have a context of their own, in which nobody watches.
+        self._watcher = _watcher.get()
 
     def advance(self, by: int = 1) -> None:
         """Count finished work."""
         self.reached(self._done + by)
 
-    def reached(self, done: int) -> None:
-        """Say how much is done in all."""
+    def reached(self, done: int, total: int | None = None) -> None:
+        """Say how much is done in all, and how much there is, where that turned out meanwhile."""
         self._done = done
-        watcher = _watcher.get()
-        if watcher is not None:
-            watcher.show(self._step, done, self._total)
+        self._total = self._total if total is None else total
+        if self._watcher is not None:
+            self._watcher.show(self._step, done, self._total)
             return
         now = self._clock()
         if now - self._logged >= _LOG_EVERY_SECONDS:

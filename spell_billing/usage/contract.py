@@ -125,6 +125,10 @@ class FrozenUsage:
     manifest: Manifest
 
 
+OnProgress = Callable[[int, int], None]
+"""Takes how many rows are written so far, and how many there are in the month; from any thread."""
+
+
 class UsageSource(Protocol):
     """A source of usage rows and billing accounts. Reads only, and never waits for a person."""
 
@@ -134,7 +138,7 @@ class UsageSource(Protocol):
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet into the directory, from one consistent read.
 
@@ -143,7 +147,7 @@ class UsageSource(Protocol):
             directory: An empty directory.
             late_for: The pinned (billed) versions of earlier months, all of them from the oldest that may
                 still change: what they froze, late usage included, is compared with what the source has now.
-            on_progress: Called with the number of rows written so far.
+            on_progress: Called when the database has counted the rows, and then as they are written.
 
         Raises:
             UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
@@ -162,3 +166,11 @@ class UsageSource(Protocol):
             DatabaseUnreachableError: the database does not answer.
         """
         ...
+
+
+def counted(rows: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:
+    """Say that a month has so many rows, and give what takes how many of them are written."""
+    if on_progress is None:
+        return None
+    on_progress(0, rows)
+    return lambda written: on_progress(written, rows)

@@ -1,6 +1,6 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,16 @@ from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, database_errors
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
-from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals, together
+from spell_billing.usage.contract import (
+    BadRow,
+    BadRows,
+    FrozenUsage,
+    Manifest,
+    OnProgress,
+    Totals,
+    counted,
+    together,
+)
 from spell_billing.usage.late import CurrentUsage, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.postgres_rows import MonthRows
@@ -53,7 +62,7 @@ class PostgresUsage:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
         path = directory / ROWS_FILE
@@ -64,7 +73,7 @@ class PostgresUsage:
             timeless = _timeless(snapshot, sql)
             rows = MonthRows(readers, sql, month)
             control, form = _control(rows)
-            file, frozen = rows.write(path, form, on_progress)
+            file, frozen = rows.write(path, form, counted(control.calls, on_progress))
             require_equal_totals(month, frozen=frozen, control=control)
             suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
             bad = together(timeless, _bad_rows(snapshot, sql, suspects))

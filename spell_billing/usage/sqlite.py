@@ -1,7 +1,7 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +13,16 @@ import pyarrow as pa
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.contract import BadRow, BadRows, FrozenUsage, Manifest, Totals, together
+from spell_billing.usage.contract import (
+    BadRow,
+    BadRows,
+    FrozenUsage,
+    Manifest,
+    OnProgress,
+    Totals,
+    counted,
+    together,
+)
 from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.late import compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
@@ -50,7 +59,7 @@ class SqliteUsage:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
         with self._connect() as connection:
@@ -64,7 +73,10 @@ class SqliteUsage:
             months_rows = MonthFilter(duck, schema)
             with (
                 RowWriter(
-                    path, schema, shape=lambda batch: months_rows.keep(batch, month), on_progress=on_progress
+                    path,
+                    schema,
+                    shape=lambda batch: months_rows.keep(batch, month),
+                    on_progress=counted(control.calls, on_progress),
                 ) as writer,
                 snapshot.stream(sql.rows(month)) as batches,
             ):

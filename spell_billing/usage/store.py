@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage, UsageSource
+from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage, OnProgress, UsageSource
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.manifest import read_manifest, write_manifest
 
@@ -48,7 +48,7 @@ class UsageStore:
         month: Month,
         *,
         late_for: Sequence[FrozenUsage] = (),
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> FrozenUsage:
         """Freeze the month into a new version, which appears only when whole and synced to disk.
 
@@ -56,7 +56,7 @@ class UsageStore:
             source: Where the rows come from.
             month: The month to freeze.
             late_for: The pinned versions of earlier months; see `UsageSource.freeze`.
-            on_progress: Called with the number of rows written so far.
+            on_progress: See `UsageSource.freeze`.
 
         Raises:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.

@@ -213,15 +213,15 @@ def test_an_unreachable_source_is_named_without_its_password(url: str, store: Us
         assert "secret" not in str(caught.value)
 
 
-def test_progress_ends_with_the_number_of_rows(
+def test_progress_starts_when_the_rows_are_counted_and_ends_with_their_number(
     database_url: str, make_source_tables: Any, store: UsageStore
 ) -> None:
     make_source_tables(database_url).calls([("user-1", 1, OCTOBER.start)] * 50)
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
 
-    store.freeze(source_of(database_url), OCTOBER, on_progress=seen.append)
+    store.freeze(source_of(database_url), OCTOBER, on_progress=lambda *counts: seen.append(counts))
 
-    assert seen[-1] == 50
+    assert (seen[0], seen[-1]) == ((0, 50), (50, 50))
 
 
 def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(

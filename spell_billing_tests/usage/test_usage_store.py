@@ -26,6 +26,7 @@ from spell_billing.usage.contract import (
     LateMonth,
     LateUsage,
     Manifest,
+    OnProgress,
     Totals,
 )
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -47,7 +48,7 @@ class FixedSource:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Manifest:
         assert not late_for
         assert on_progress is None
