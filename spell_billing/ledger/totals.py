@@ -1,5 +1,6 @@
 """Sums over a month's bills, for checks, status and reports."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -102,14 +103,16 @@ def _sums(
         .order_by(*by)
     )
     rows: Sequence[Any] = connection.execute(query).all()
+    amounts: defaultdict[Any, list[Decimal]] = defaultdict(list)
+    for place, column in enumerate(usage, start=-len(usage)):
+        if any(row[place] for row in rows):
+            rest = sa.select(*by, column).where(latest_generation(month), ~_is_whole(column))
+            for *group, amount in connection.execute(rest):
+                amounts[tuple(group)].append(amount)
     for row in rows:
-        key, (*sums, users, calls), cents, others = row[: len(by)], row[len(by) : -4], row[-4:-2], row[-2:]
-        amounts = [Decimal(each or 0) for each in cents]
-        is_of_group = [column.is_not_distinct_from(value) for column, value in zip(by, key, strict=True)]
-        for column in [column for column, count in zip(usage, others, strict=True) if count]:
-            rest = sa.select(column).where(latest_generation(month), ~_is_whole(column), *is_of_group)
-            amounts += connection.execute(rest).scalars()
-        yield key, (users, int(calls or 0), exact_sum(*amounts)), sums
+        key, (*sums, users, calls), cents = tuple(row[: len(by)]), row[len(by) : -4], row[-4:-2]
+        usage_cents = exact_sum(*(Decimal(each or 0) for each in cents), *amounts[key])
+        yield key, (users, int(calls or 0), usage_cents), sums
 
 
 def _sum_of_whole_cents(column: sa.Column[Decimal]) -> sa.ColumnElement[int]:

@@ -1,5 +1,6 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, database_errors
+from spell_billing.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
 from spell_billing.usage.contract import (
@@ -46,6 +47,7 @@ from spell_billing.usage.tables import (
 )
 
 _FORBIDDEN = "42501"
+_SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 _READERS = 2
 """Each reads its part of the month: one server process alone would be the bottleneck."""
 
@@ -122,11 +124,15 @@ class PostgresUsage:
         try:
             with database_errors(self._url):
                 yield
-        except adbc_driver_manager.Error as error:
-            reason = str(error).partition("\n")[0]
+        except (adbc_driver_manager.Error, pa.ArrowException) as error:
+            said = _SAID.search(str(error))
+            reason = said["reason"].rstrip(".") if said else str(error).partition("\n")[0]
+            # What goes wrong in mid-stream comes by Arrow, without the state of the driver's errors.
+            if isinstance(error, pa.ArrowException) and "connection" in reason:
+                raise unreachable(self._url, reason) from error
             remedy = (
                 "Grant SELECT on the table to the user of the URL."
-                if error.sqlstate == _FORBIDDEN
+                if getattr(error, "sqlstate", None) == _FORBIDDEN
                 else "Run it again; if it stays, ask who runs the database."
             )
             raise UsageError(

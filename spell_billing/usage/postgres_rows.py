@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,25 +68,36 @@ class MonthRows:
                         for batch in batches:
                             writer.put(batch)
                             abreast.advance(number)
-                except BaseException:
-                    writer.cancel()
-                    raise
                 finally:
                     abreast.leave(number)
 
-            try:
-                self._each(read, threads="row-reader")
-            except BaseException:
-                # Also when a person interrupts: the readers stop at their next batch.
+            def stop() -> None:
                 writer.cancel()
-                raise
+                abreast.stop()
+
+            self._each(read, stop, threads="row-reader")
         return writer.file, writer.totals
 
-    def _each(self, act: Callable[[int, Stretch], Any], *, threads: str) -> list[Any]:
-        """Do something for each reader at once: its number, and its stretch."""
+    def _each(
+        self, act: Callable[[int, Stretch], Any], stop: Callable[[], None] = lambda: None, *, threads: str
+    ) -> list[Any]:
+        """Do something for each reader at once: its number, and its stretch.
+
+        What fails first is raised, and whoever is still at work is stopped; also when a person interrupts.
+        """
         parts = stretches(self.month, len(self.readers))
         with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:
-            return list(pool.map(act, range(len(parts)), parts))
+            try:
+                running = [pool.submit(act, number, part) for number, part in enumerate(parts)]
+                for ended in wait(running, return_when=FIRST_EXCEPTION).done:
+                    ended.result()
+                return [each.result() for each in running]
+            except BaseException:
+                # Here, because leaving the pool waits for its threads.
+                stop()
+                for reader in self.readers:
+                    reader.cancel()
+                raise
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
         (whole,) = stretches(self.month, 1)
@@ -114,13 +125,18 @@ class _Abreast:
         with self._moved:
             self._batches[number] += 1
             self._moved.notify_all()
-            self._moved.wait_for(lambda: self._batches[number] - min(self._batches) <= 1)
+            self._moved.wait_for(lambda: self._batches[number] <= min(self._batches) + 1)
 
     def leave(self, number: int) -> None:
         """Let nobody wait for a reader any more."""
         with self._moved:
             self._batches[number] = math.inf
             self._moved.notify_all()
+
+    def stop(self) -> None:
+        """Let nobody wait at all."""
+        for number in range(len(self._batches)):
+            self.leave(number)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

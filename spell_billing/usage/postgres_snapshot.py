@@ -10,6 +10,14 @@ import pyarrow as pa
 
 from spell_billing.databases import DatabaseUrl
 
+# Whatever server and role prefer; only what the server knows (transaction_timeout came with PostgreSQL 17).
+_SETTINGS = """
+SELECT set_config(name, value, true)
+FROM (VALUES ('timezone', 'UTC'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
+             ('idle_in_transaction_session_timeout', '0')) AS wanted (name, value)
+WHERE current_setting(name, true) IS NOT NULL
+"""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -48,6 +56,16 @@ class Snapshot:
         yield
         self.execute(f"SET LOCAL {name} = DEFAULT")
 
+    def cancel(self) -> None:
+        """End what another thread runs on this connection; without effect where nothing runs."""
+        with suppress(adbc_driver_manager.Error):
+            self.connection.cancel()
+
+    @property
+    def moment(self) -> str:
+        """What the transaction sees: equal texts, equal rows."""
+        return str(self.table("SELECT pg_current_snapshot()::text AS moment")["moment"][0].as_py())
+
     def export(self) -> str:
         """Give the name under which other connections can join while this transaction is open."""
         return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
@@ -73,7 +91,8 @@ def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
         snapshots = [first]
         while len(snapshots) < count:
             joined = stack.enter_context(_joined(database, first.export()))
-            if joined is None:
+            # Each proves its own rows against its own count: that all see the same is proven here.
+            if joined is None or joined.moment != first.moment:
                 break
             snapshots.append(joined)
         yield snapshots
@@ -102,5 +121,4 @@ def _begin(snapshot: Snapshot, exported: str | None = None) -> None:
     snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if exported is not None:
         snapshot.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
-    for setting in ("timezone = 'UTC'", "statement_timeout = 0", "idle_in_transaction_session_timeout = 0"):
-        snapshot.execute(f"SET LOCAL {setting}")
+    snapshot.table(_SETTINGS)

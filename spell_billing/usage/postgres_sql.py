@@ -12,14 +12,20 @@ from spell_billing.usage.tables import USAGE_TABLE, Columns, unsuitable_type
 _INTEGERS = ("int2", "int4", "int8")
 _TIMES = ("timestamptz", "timestamp")
 
+# NOT NULL proves something for the rows of a plain table, or of partitions that are plain tables. Not for a
+# domain's, which views and subqueries evade, nor a foreign table's, nor that of a parent with heirs.
 COLUMNS_QUERY = """
 SELECT attribute.attname::text AS name, coalesce(base.typname, type.typname)::text AS type,
-       NOT (attribute.attnotnull OR type.typnotnull) OR EXISTS (
+       NOT attribute.attnotnull OR relation.relkind NOT IN ('r', 'p') OR EXISTS (
            SELECT FROM pg_constraint AS unproven
-           WHERE unproven.conrelid = attribute.attrelid AND unproven.contype = 'n'
+           WHERE unproven.conrelid = relation.oid AND unproven.contype = 'n'
                AND NOT unproven.convalidated AND attribute.attnum = ANY (unproven.conkey)
+       ) OR EXISTS (
+           SELECT FROM pg_inherits AS child JOIN pg_class AS heir ON heir.oid = child.inhrelid
+           WHERE child.inhparent = relation.oid AND (relation.relkind = 'r' OR heir.relkind <> 'r')
        ) AS nullable
 FROM pg_attribute AS attribute
+JOIN pg_class AS relation ON relation.oid = attribute.attrelid
 JOIN pg_type AS type ON type.oid = attribute.atttypid
 LEFT JOIN pg_type AS base ON type.typtype = 'd' AND base.oid = type.typbasetype
 WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0 AND NOT attribute.attisdropped

@@ -234,12 +234,13 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     tables.calls([("user-0001", 10, september.start)])
     source = source_of(database_url)
     earlier = store.freeze(source, september)
-    tables.calls([("user-1", 1, OCTOBER.start)] * 200)
+    halves = OCTOBER.start, OCTOBER.end - timedelta(microseconds=1)
+    tables.calls([("user-1", 1, moment) for moment in halves] * 100)
     adapter, name = sqlite if tables.is_sqlite else postgres, "_timeless"
     original: Callable[..., Any] = getattr(adapter, name)
 
     def commit_then_look(*arguments: Any) -> Any:
-        tables.calls([("intruder", 1000, OCTOBER.start), ("intruder", 1000, september.start)])
+        tables.calls([("intruder", 1000, moment) for moment in (*halves, september.start)])
         monkeypatch.setattr(adapter, name, original)
         return original(*arguments)
 
@@ -249,7 +250,7 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
 
     assert during.manifest.frozen == during.manifest.control == Totals(200, Decimal(200))
     assert during.manifest.late is None
-    assert after.manifest.frozen == Totals(201, Decimal(1200))
+    assert after.manifest.frozen == Totals(202, Decimal(2200))
     assert after.manifest.late is not None
 
 

@@ -1,6 +1,5 @@
 """What only PostgreSQL can do wrong: numeric amounts, time zones, roles, several connections."""
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -20,6 +19,7 @@ from spell_billing.databases import parse_database_url
 from spell_billing.usage import postgres_rows
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals
+from spell_billing.usage.postgres_sql import COLUMNS_QUERY
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -138,17 +138,87 @@ def test_an_amount_in_one_half_of_a_month_alone_decides_how_both_are_kept(
     assert frozen.manifest.bad_rows.count == 1
 
 
-def test_a_constraint_that_old_rows_need_not_meet_proves_nothing(
-    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage]
+NAMELESS = "(1, 'user-1', 5, '2026-10-15 12:00+00'), (2, NULL, 7, '2026-10-15 12:00+00')"
+COLUMNS = "id bigint, user_id text, cost_cents bigint, created_at timestamptz"
+REQUIRED = "user_id text CONSTRAINT required NOT NULL"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [
+            f"CREATE TABLE usage_counters ({COLUMNS})",
+            f"INSERT INTO usage_counters VALUES {NAMELESS}",
+            "ALTER TABLE usage_counters ADD CONSTRAINT new_rows_only NOT NULL user_id NOT VALID",
+        ],
+        [
+            f"CREATE TABLE usage_counters ({COLUMNS.replace('user_id text', f'{REQUIRED} NO INHERIT')})",
+            "CREATE TABLE heir () INHERITS (usage_counters)",
+            f"INSERT INTO heir VALUES {NAMELESS}",
+        ],
+        [
+            "CREATE DOMAIN name AS text NOT NULL",
+            f"CREATE TABLE usage_counters ({COLUMNS.replace('user_id text', 'user_id name')})",
+            "INSERT INTO usage_counters VALUES (1, 'user-1', 5, '2026-10-15 12:00+00')",
+            # PostgreSQL documents that an empty subquery evades a domain.
+            "INSERT INTO usage_counters VALUES (2, (SELECT name 'x' WHERE false), 7, '2026-10-15 12:00+00')",
+        ],
+        [
+            "CREATE DOMAIN name AS text NOT NULL",
+            "CREATE TABLE names (id bigint, user_id name)",
+            "INSERT INTO names VALUES (1, 'user-1')",
+            f"CREATE TABLE calls ({COLUMNS.replace('user_id text, ', '')})",
+            (
+                f"INSERT INTO calls SELECT id, cost_cents, at::timestamptz FROM (VALUES {NAMELESS}) "
+                "AS row (id, user_id, cost_cents, at)"
+            ),
+            (
+                "CREATE VIEW usage_counters AS SELECT calls.id, user_id, cost_cents, created_at "
+                "FROM calls LEFT JOIN names USING (id)"
+            ),
+        ],
+    ],
+    ids=["not valid", "not inherited", "domain", "view"],
+)
+def test_a_not_null_that_some_rows_evade_proves_nothing(
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage], statements: list[str]
 ) -> None:
-    tables = make_source_tables(postgres_url, not_null=False)
-    tables.calls([("user-1", 5, MIDDLE), (None, 7, MIDDLE)])
-    tables.execute("ALTER TABLE usage_counters ADD CONSTRAINT named NOT NULL user_id NOT VALID")
+    tables = make_source_tables(postgres_url)
+    tables.execute("DROP TABLE usage_counters", *statements)
 
     manifest = freeze().manifest
 
-    assert [row.problem for row in manifest.bad_rows.examples] == ["user_id is missing"]
+    assert [(row.id, row.problem) for row in manifest.bad_rows.examples] == [("2", "user_id is missing")]
     assert manifest.frozen == Totals(1, Decimal(5))
+
+
+ELSEWHERE = ["CREATE FOREIGN DATA WRAPPER wrapper", "CREATE SERVER elsewhere FOREIGN DATA WRAPPER wrapper"]
+PARTED = "TABLE usage_counters ({columns}) PARTITION BY RANGE (created_at)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_proven"),
+    [
+        (["TABLE usage_counters ({columns})"], True),
+        ([PARTED, "TABLE later PARTITION OF usage_counters DEFAULT"], True),
+        ([PARTED, "FOREIGN TABLE later PARTITION OF usage_counters DEFAULT SERVER elsewhere"], False),
+        (["FOREIGN TABLE usage_counters ({columns}) SERVER elsewhere"], False),
+    ],
+)
+def test_a_not_null_of_a_table_or_of_its_partitions_spares_the_judging_of_rows(
+    make_source_tables: Any, postgres_url: str, statements: list[str], *, is_proven: bool
+) -> None:
+    columns = COLUMNS.replace("user_id text", REQUIRED)
+    make_source_tables(postgres_url).execute(
+        "DROP TABLE usage_counters",
+        *ELSEWHERE,
+        *(f"CREATE {statement.format(columns=columns)}" for statement in statements),
+    )
+    with psycopg.connect(postgres_url) as connection:
+        rows = connection.execute(COLUMNS_QUERY.format(table="usage_counters")).fetchall()
+
+    nullable = {name: nullable for name, _, nullable in rows}
+    assert nullable == {"id": True, "user_id": not is_proven, "cost_cents": True, "created_at": True}
 
 
 def test_a_row_without_an_id_is_billed(
@@ -277,44 +347,6 @@ def test_a_part_of_a_batch_keeps_its_users(bounds: tuple[int, int | None]) -> No
     part = users[slice(*bounds)]
 
     assert postgres_rows._as_fixed(part, pa.binary(16)).to_pylist() == part.to_pylist()
-
-
-def test_a_reader_that_fails_stops_the_freeze_and_the_reader_beside_it(
-    make_source_tables: Any,
-    postgres_url: str,
-    freeze: Callable[..., FrozenUsage],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    make_source_tables(postgres_url).calls([("user-1", 1, MIDDLE)])
-
-    def broken(*_arguments: Any) -> Any:
-        raise ValueError("a batch that cannot be shaped")
-
-    monkeypatch.setattr(postgres_rows, "_shape", broken)
-
-    with pytest.raises(ValueError, match="cannot be shaped"):
-        freeze()
-
-
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_reader_that_is_ahead_waits_until_the_other_follows_or_ends(*, ended: bool) -> None:
-    abreast = postgres_rows._Abreast(2)
-    abreast.advance(0)
-    passed = threading.Event()
-
-    def two_ahead() -> None:
-        abreast.advance(0)
-        passed.set()
-
-    thread = threading.Thread(target=two_ahead)
-    thread.start()
-    assert not passed.wait(0.05)
-    if ended:
-        abreast.leave(1)
-    else:
-        abreast.advance(1)
-    thread.join(timeout=60)
-    assert passed.is_set()
 
 
 @pytest.mark.parametrize("half", [0, 1])
