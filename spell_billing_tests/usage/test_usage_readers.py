@@ -184,6 +184,26 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
     assert "terminating connection" in str(error) or "closed the connection" in str(error)
 
 
+@pytest.mark.parametrize(
+    "timeout", ["statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"]
+)
+def test_a_time_limit_of_the_database_does_not_end_a_freeze(
+    freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch, timeout: str
+) -> None:
+    original = UsageSql.totals
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        ((name,),) = admin.execute("SELECT quote_ident(current_database())").fetchall()
+        admin.execute(f"ALTER DATABASE {name} SET {timeout} = '300ms'")
+
+    def slow_totals(sql: UsageSql, stretch: Stretch, *, every_row: bool) -> str:
+        query = original(sql, stretch, every_row=every_row)
+        return query.replace("WHERE", "WHERE (SELECT pg_sleep(0.4)) IS NOT NULL AND", 1)
+
+    monkeypatch.setattr(UsageSql, "totals", slow_totals)
+
+    assert freeze().manifest.frozen.calls == 1_000_000
+
+
 def test_a_connection_that_sees_another_moment_does_not_read(
     freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
