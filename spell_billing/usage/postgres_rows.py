@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from spell_billing.usage.contract import FrozenFile, Totals
 from spell_billing.usage.postgres_snapshot import Snapshot
 from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
+
+_CANCEL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,25 @@ class MonthRows:
         """
         parts = stretches(self.month, len(self.readers))
         with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:
+            running: list[Future[Any]] = []
             try:
-                running = [pool.submit(act, number, part) for number, part in enumerate(parts)]
+                for number, part in enumerate(parts):
+                    running.append(pool.submit(act, number, part))
                 for ended in wait(running, return_when=FIRST_EXCEPTION).done:
                     ended.result()
                 return [each.result() for each in running]
             except BaseException:
                 # Here, because leaving the pool waits for its threads.
                 stop()
-                for reader in self.readers:
-                    reader.cancel()
+                self._cancel(running)
                 raise
+
+    def _cancel(self, running: Sequence[Future[Any]]) -> None:
+        # Again and again: what comes before its statement is without effect.
+        while wait(running, timeout=0).not_done:
+            for reader in self.readers:
+                reader.cancel()
+            wait(running, timeout=_CANCEL_SECONDS)
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
         (whole,) = stretches(self.month, 1)

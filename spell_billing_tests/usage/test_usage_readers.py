@@ -16,7 +16,7 @@ from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage import postgres_rows, postgres_snapshot
 from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshots
-from spell_billing.usage.postgres_sql import Stretch, UsageSql
+from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql
 from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
@@ -161,24 +161,30 @@ def test_a_half_that_cannot_be_counted_ends_the_count_of_the_other(
 def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_again(
     freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    original = postgres_rows._shape
-    ended: list[int] = []
+    original = UsageSql.rows
 
-    def shape(*arguments: Any) -> Any:
-        if not ended:
-            with psycopg.connect(postgres_url, autocommit=True) as admin:
+    def stalled_rows(sql: UsageSql, stretch: Stretch, form: CostForm) -> str:
+        # Each half has such a row.
+        stall = f"(id % 200000 <> 0 OR pg_sleep({10 * SECONDS}) IS NOT NULL)"
+        return f"{original(sql, stretch, form)} AND {stall}"
+
+    def end_one() -> None:
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            reading: list[tuple[int]] = []
+            while len(reading) < 2:
                 reading = admin.execute(
                     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND query LIKE 'COPY%' AND state = 'active' ORDER BY backend_start"
+                    "AND query LIKE 'COPY%' AND wait_event = 'PgSleep' ORDER BY backend_start"
                 ).fetchall()
-                ended.append(reading[number][0])
-                admin.execute("SELECT pg_terminate_backend(%s, 60000)", ended)
-        return original(*arguments)
+            admin.execute("SELECT pg_terminate_backend(%s, 60000)", reading[number])
 
-    monkeypatch.setattr(postgres_rows, "_shape", shape)
+    monkeypatch.setattr(UsageSql, "rows", stalled_rows)
+    killer = threading.Thread(target=end_one, daemon=True)
+    killer.start()
 
     error = outcome_in_time(freeze)
 
+    killer.join(timeout=SECONDS)
     assert isinstance(error, DatabaseUnreachableError), repr(error)
     assert error.transient
     assert "terminating connection" in str(error) or "closed the connection" in str(error)
