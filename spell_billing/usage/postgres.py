@@ -47,6 +47,7 @@ from spell_billing.usage.tables import (
 )
 
 _FORBIDDEN = "42501"
+_LIBPQ = "[libpq]"
 _SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 _READERS = 2
 """Each reads its part of the month: one server process alone would be the bottleneck."""
@@ -124,11 +125,14 @@ class PostgresUsage:
         try:
             with database_errors(self._url):
                 yield
-        except (adbc_driver_manager.Error, pa.ArrowException) as error:
+        except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and _LIBPQ not in str(error):
+                # Of the disk that is written to.
+                raise
             said = _SAID.search(str(error))
             reason = said["reason"].rstrip(".") if said else str(error).partition("\n")[0]
             # What goes wrong in mid-stream comes by Arrow, without the state of the driver's errors.
-            if isinstance(error, pa.ArrowException) and "connection" in reason:
+            if not isinstance(error, adbc_driver_manager.Error) and "connection" in reason:
                 raise unreachable(self._url, reason) from error
             remedy = (
                 "Grant SELECT on the table to the user of the URL."

@@ -1,5 +1,6 @@
 """Several connections that read one month: what one of them meets, and what becomes of the others."""
 
+import errno
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -188,6 +189,29 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
     assert isinstance(error, DatabaseUnreachableError), repr(error)
     assert error.transient
     assert "terminating connection" in str(error) or "closed the connection" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (OSError("[libpq] PQgetCopyData() failed: server closed the connection"), DatabaseUnreachableError),
+        (
+            pa.ArrowInvalid("[libpq] FATAL:  terminating connection by command"),
+            DatabaseUnreachableError,
+        ),
+        (pa.ArrowInvalid("[libpq] ERROR:  canceling statement by command"), UsageError),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+    ],
+)
+def test_an_error_of_the_line_is_told_from_one_of_the_disk(
+    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type[Exception]
+) -> None:
+    def broken(*_arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(postgres_rows, "_shape", broken)
+
+    assert type(outcome_in_time(freeze)) is becomes
 
 
 @pytest.mark.parametrize(
