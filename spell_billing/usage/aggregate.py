@@ -109,7 +109,7 @@ def aggregate(
         unfinished = Path(workplace) / USER_USAGE_FILE
         duck.execute(
             "COPY (SELECT user_id::VARCHAR AS user_id, count(*) AS calls, "
-            f"sum(cost_cents)::{amount_type(frozen)} AS cost_cents FROM {_rows(frozen)} "
+            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {_rows(frozen)} "
             f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
         )
         with unfinished.open("rb") as file:
@@ -150,14 +150,14 @@ def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
         # Days are counted from the epoch: a DATE cast would follow the session's time zone.
         days = duck.execute(
             f"SELECT epoch_us(created_at) // {_DAY_MICROSECONDS} AS day, count(*), "
-            f"sum(cost_cents)::{amount_type(frozen)} FROM {_rows(frozen)} "
+            f"sum(cost_cents)::{_amount_type(frozen)} FROM {_rows(frozen)} "
             "WHERE user_id::VARCHAR = $user_id GROUP BY day ORDER BY day",
             {"user_id": user_id},
         ).fetchall()
     return [DayUsage(date.fromordinal(_EPOCH + day), calls, exact(str(cost))) for day, calls, cost in days]
 
 
-def amount_type(frozen: FrozenUsage) -> str:
+def _amount_type(frozen: FrozenUsage) -> str:
     """Give the SQL type of a sum of the version's amounts."""
     return f"DECIMAL(38, {frozen.manifest.cost_scale})"
 

@@ -62,7 +62,7 @@ class RowWriter:
         if self._error is not None:
             raise self._error
         if self._cancelled:
-            raise RuntimeError("the writer was cancelled because another reader failed")
+            raise RuntimeError("the writer was cancelled: another reader failed, or a person interrupted")
         self._queue.put(batch)
 
     def cancel(self) -> None:

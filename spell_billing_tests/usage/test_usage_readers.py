@@ -85,20 +85,6 @@ def test_a_reader_that_fails_stops_the_other_and_its_error_is_told(
     assert str(error) == "the second batch is broken"
 
 
-def test_what_cannot_be_written_stops_all_readers(
-    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_arguments: Any) -> Any:
-        raise ValueError("a batch that cannot be shaped")
-
-    monkeypatch.setattr(postgres_rows, "_shape", broken)
-
-    error = outcome_in_time(freeze)
-
-    assert isinstance(error, ValueError)
-    assert "cannot be shaped" in str(error)
-
-
 def test_a_reader_that_cannot_start_stops_the_one_that_did(
     freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,9 +187,10 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
         ),
         (pa.ArrowInvalid("[libpq] ERROR:  canceling statement by command"), UsageError),
         (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (ValueError("a batch that cannot be shaped"), ValueError),
     ],
 )
-def test_an_error_of_the_line_is_told_from_one_of_the_disk(
+def test_what_cannot_be_written_stops_all_readers_and_is_no_error_of_the_line(
     freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type[Exception]
 ) -> None:
     def broken(*_arguments: Any) -> Any:
