@@ -25,6 +25,7 @@ _UNSENT_BYTES = 8 << 20
 """What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
 
 _CANCEL_SECONDS = 5.0
+_CANCEL_AGAIN_SECONDS = 0.25
 _STUCK = frozenset({TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN})
 """A statement without an end, as after a lost socket; and a lost connection."""
 
@@ -120,8 +121,7 @@ class _Behind:
         try:
             if kind is not None and self._is_stuck():
                 with suppress(psycopg.Error):
-                    self._driver.cancel_safe(timeout=_CANCEL_SECONDS)
-                    self._driver.wait(self._rest(time.monotonic() + _CANCEL_SECONDS))
+                    self._cancel()
         finally:
             if self._is_stuck():
                 self._owner.invalidate()
@@ -151,15 +151,24 @@ class _Behind:
                 )
         return False
 
-    def _rest(self, deadline_seconds: float) -> PQGen[None]:
-        """Take what is left of a statement; the rest of a COPY cannot be taken."""
+    def _cancel(self) -> None:
+        # Again and again: what PostgreSQL hears before it has begun the statement is without effect.
+        deadline_seconds = time.monotonic() + _CANCEL_SECONDS
+        goes_on = True
+        while goes_on and time.monotonic() < deadline_seconds:
+            self._driver.cancel_safe(timeout=_CANCEL_SECONDS)
+            goes_on = self._driver.wait(self._rest(time.monotonic() + _CANCEL_AGAIN_SECONDS))
+
+    def _rest(self, deadline_seconds: float) -> PQGen[bool]:
+        """Take what is left, and tell whether the statement goes on. The rest of a COPY cannot be taken."""
         while time.monotonic() < deadline_seconds:
             self._connection.flush()
             self._connection.consume_input()
             if self._connection.is_busy():
                 yield Wait.R
             elif (result := self._connection.get_result()) is None or result.status == ExecStatus.COPY_IN:
-                return
+                return False
+        return True
 
 
 class _Collected(Writer):

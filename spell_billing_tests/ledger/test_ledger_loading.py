@@ -1,13 +1,14 @@
 """Drafts by the batch: bills and audit entries belong together, whatever happens on the way."""
 
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from threading import Barrier
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -223,6 +224,42 @@ def test_a_person_who_interrupts_drafting_does_not_wait_for_a_blocked_audit(
             with pytest.raises(KeyboardInterrupt):
                 write(session, interrupted())
         assert billed(ledger_of_postgres, OCTOBER) == Counter()
+
+        write(session, map(make_draft, USERS))
+    assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
+
+
+def test_an_interruption_ends_an_audit_that_postgresql_has_yet_to_begin(
+    ledger_of_postgres: Ledger, postgres_url: str, make_draft: MakeDraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: the request to cancel comes first, and has no effect."""
+    start, cancel_safe = copying._Behind.start, psycopg.Connection.cancel_safe
+    stopped: list[int] = []
+
+    def starting(behind: copying._Behind, *arguments: Any, **named: Any) -> None:
+        stopped.append(behind._driver.info.backend_pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+        start(behind, *arguments, **named)
+
+    def cancelling(driver: "psycopg.Connection[object]", **named: Any) -> None:
+        try:
+            cancel_safe(driver, **named)
+        finally:
+            os.kill(stopped[0], signal.SIGCONT)
+
+    def interrupted() -> Iterator[Draft]:
+        for user in USERS:
+            if stopped:
+                raise KeyboardInterrupt
+            yield make_draft(user)
+
+    with ledger_of_postgres.session(OCTOBER, Actor("biller"), wait_seconds=0) as session:
+        with psycopg.connect(postgres_url) as other, monkeypatch.context() as patched:
+            other.execute("LOCK TABLE ledger_audit IN EXCLUSIVE MODE")
+            patched.setattr(copying._Behind, "start", starting)
+            patched.setattr(psycopg.Connection, "cancel_safe", cancelling)
+            with pytest.raises(KeyboardInterrupt):
+                write(session, interrupted())
 
         write(session, map(make_draft, USERS))
     assert audited(ledger_of_postgres, OCTOBER) == billed(ledger_of_postgres, OCTOBER)
