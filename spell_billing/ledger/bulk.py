@@ -11,6 +11,7 @@ from msgspec.structs import astuple
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Draft
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor, Content, content_of
@@ -41,6 +42,7 @@ def insert_drafts(
 
     Raises:
         sqlalchemy.exc.IntegrityError: for a second draft of a user.
+        LedgerError: the database took a draft, but not its audit entry.
     """
     postgres = connection.dialect.name == "postgresql"
     moment = now.astimezone(UTC).strftime(_POSTGRES_TIME if postgres else _SQLITE_TIME)
@@ -64,10 +66,17 @@ def insert_drafts(
         places = "$1::timestamptz", "$2::text", "$3::text", "$4::text"
         # Not by the index of months, which would lead through all batches before.
         then = _audit_entries(places, f"month || '' = {places[-1]} AND id > $5::bigint")
-        return copy_rows(connection, invoices.name, columns, rows, then=then, values=audited)
-    count = _executemany(connection, columns, rows)
-    connection.exec_driver_sql(_audit_entries("????", "month = ?"), (*audited, str(month)))
-    return count
+        bills, entries = copy_rows(connection, invoices.name, columns, rows, then=then, values=audited)
+    else:
+        bills = _executemany(connection, columns, rows)
+        statement = _audit_entries("????", "month = ?")
+        entries = connection.exec_driver_sql(statement, (*audited, str(month))).rowcount
+    if entries != bills:
+        raise LedgerError(
+            f"The ledger took {bills:,} bills, but {entries:,} audit entries for them.",
+            remedy=f"Look for triggers and rules of {audit.name} that are not spell_billing's.",
+        )
+    return bills
 
 
 def _audit_entries(places: Sequence[str], condition: str) -> str:
