@@ -4,7 +4,6 @@ from decimal import Decimal
 
 import dagster as dg
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from spell_billing.assets.common import failures, usage_metadata
 from spell_billing.assets.raw_usage import raw_usage
@@ -15,8 +14,9 @@ from spell_billing.invoicing.usage_versions import version_to_draft
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.amounts import exact_sum
-from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.tables import is_rising
+from spell_billing.usage.user_usage import open_user_usage
 
 
 @dg.asset_check(asset=raw_usage, blocking=True)
@@ -60,7 +60,7 @@ def user_usage_equals_raw_usage(
     with failures():
         frozen = _frozen(context, usage, ledger)
         # Not pq.read_table, which loads pandas.
-        with pq.ParquetFile(frozen.directory / USER_USAGE_FILE) as file:
+        with open_user_usage(frozen) as file:
             table = file.read(["user_id", "calls", "cost_cents"])
         calls = pc.sum(table["calls"]).as_py() or 0
         cost_cents = sum((exact_sum(chunk) for chunk in table["cost_cents"].chunks), start=Decimal(0))

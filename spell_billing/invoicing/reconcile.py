@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
 
-import pyarrow.parquet as pq
-
 from spell_billing.core.drafting import load_lines
 from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
@@ -18,7 +16,8 @@ from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
-from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.user_usage import open_user_usage
 
 _DAY_SECONDS = 86_400
 
@@ -35,6 +34,8 @@ async def reconcile(
         gateway: To Stripe; only lists.
 
     Raises:
+        UsageError: when the version was not aggregated.
+        IntegrityError: when what was aggregated was altered.
         StripeProblem: when Stripe does not answer.
         StripeAccountError: when the account refuses.
     """
@@ -54,7 +55,7 @@ async def reconcile(
 def _compare_usage(result: Reconciliation, frozen: FrozenUsage, by_user: dict[str, list[Bill]]) -> None:
     """Frozen usage against the ledger's latest bills, user by user."""
     seen: set[str] = set()
-    with pq.ParquetFile(frozen.directory / USER_USAGE_FILE) as file:
+    with open_user_usage(frozen) as file:
         for batch in file.iter_batches(columns=["user_id", "calls", "cost_cents"]):
             for row in batch.to_pylist():
                 user_id, calls, cents = row["user_id"], row["calls"], Decimal(row["cost_cents"])

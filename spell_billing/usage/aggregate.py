@@ -1,6 +1,5 @@
 """Adds up frozen rows per user, out of core and exactly, and explains one user's month by day."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from spell_billing.usage.duck import (
     parquet_list,
     quoted,
 )
+from spell_billing.usage.user_usage import keep_user_usage
 
 LARGEST_USERS = 10
 _DAY_MICROSECONDS = 86_400_000_000
@@ -89,7 +89,7 @@ def aggregate(
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
     before_keeping: Callable[[], None] = lambda: None,
 ) -> UserTotals:
-    """Write `user_usage.parquet` (user_id, calls, cost_cents; ordered by user_id) into the version.
+    """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
 
     Args:
         frozen: The version.
@@ -101,7 +101,6 @@ def aggregate(
         UsageError: a sum exceeds 38 digits.
         IntegrityError: the users do not add up to the frozen rows.
     """
-    path = frozen.directory / USER_USAGE_FILE
     with (
         tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=frozen.directory.parent) as workplace,
         _opened(frozen, memory_limit_bytes) as duck,
@@ -112,8 +111,6 @@ def aggregate(
             f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {_rows(frozen)} "
             f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
         )
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
         users = parquet_list([unfinished])
         (count, calls, cost), *_ = duck.execute(
             f"SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(cost_cents), 0) FROM {users}"
@@ -125,7 +122,7 @@ def aggregate(
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals)
         before_keeping()
-        unfinished.rename(path)
+        path = keep_user_usage(unfinished, frozen.directory)
     return UserTotals(
         path,
         count,

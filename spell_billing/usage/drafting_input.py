@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from spell_billing.core.errors import UsageError
-from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, FrozenUsage
 from spell_billing.usage.tables import places, texts
+from spell_billing.usage.user_usage import open_user_usage
 
 _USAGE_COLUMNS = ["user_id", "calls", "cost_cents"]
 
@@ -31,14 +30,9 @@ def iter_user_drafting_input(
 
     Raises:
         UsageError: the version was not aggregated.
+        IntegrityError: what was aggregated was altered.
     """
-    path = frozen.directory / USER_USAGE_FILE
-    if not path.is_file():
-        raise UsageError(
-            f"{frozen.month}/{frozen.version} was not aggregated: {path} is missing.",
-            remedy="Aggregate the version (the user_usage asset) first.",
-        )
-    with pq.ParquetFile(path) as file:
+    with open_user_usage(frozen) as file:
         everyone = _with_extra(file.read(_USAGE_COLUMNS), extra_users)
     place = places(everyone["user_id"], accounts["user_id"])
     joined = {

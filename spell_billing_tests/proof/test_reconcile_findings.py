@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import IntegrityError, LedgerError, StripeAccountError
 from spell_billing.invoicing.findings import Kind
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 
@@ -221,16 +221,19 @@ def test_a_finding_names_both_sides(billed: SmallPlatform) -> None:
     }
 
 
-def test_tampered_frozen_sums_are_found(billed: SmallPlatform) -> None:
+def test_sums_that_are_not_what_was_aggregated_prove_nothing(billed: SmallPlatform) -> None:
     frozen = billed.store.latest(MARCH)
     assert frozen is not None
     path = frozen.directory / "user_usage.parquet"
+    before = billed.trail(MARCH)
     duckdb.execute(
         f"COPY (SELECT user_id, calls, CASE user_id WHEN 'user-0002' THEN cost_cents + 1 ELSE cost_cents END "
         f"AS cost_cents FROM read_parquet('{path}')) TO '{path}.new' (FORMAT parquet)"
     )
     Path(f"{path}.new").rename(path)
-    assert billed.findings(MARCH) == [(TWO, "usage_differs")]
+    with pytest.raises(IntegrityError, match=r"user_usage\.parquet is not what was aggregated"):
+        billed.reconcile(MARCH)
+    assert billed.trail(MARCH) == before
 
 
 def test_a_month_that_was_never_drafted_is_refused(billed: SmallPlatform) -> None:

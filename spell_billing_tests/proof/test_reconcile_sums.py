@@ -22,6 +22,7 @@ from spell_billing.invoicing.reconcile import reconcile
 from spell_billing.ledger.rows import Bill, new_bill_values
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.usage.contract import BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.user_usage import keep_user_usage
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 
 _NOW = datetime(2025, 4, 1, tzinfo=UTC)
@@ -68,7 +69,8 @@ def freeze(directory: Path, month: list[Draft]) -> FrozenUsage:
     rows: list[dict[str, Any]] = [
         {"user_id": each.user_id, "calls": each.calls, "cost_cents": each.usage_cents} for each in month
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), directory / "user_usage.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), directory / "unfinished")
+    keep_user_usage(directory / "unfinished", directory)
     nothing = Totals(0, Decimal(0))
     manifest = Manifest(1, MARCH, _NOW, "sqlite", 4, nothing, nothing, (), None, (), BadRows(0, ()))
     return FrozenUsage(MARCH, "v0001", directory, manifest)

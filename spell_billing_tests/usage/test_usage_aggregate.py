@@ -1,5 +1,6 @@
 """Aggregation, explanation and the drafting stream: exact sums, every user once, bounded memory."""
 
+import hashlib
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -26,6 +27,7 @@ from spell_billing.usage.drafting_input import iter_user_drafting_input
 from spell_billing.usage.row_writer import finished_file
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.tables import is_rising, texts
+from spell_billing.usage.user_usage import HASH_FILE
 
 OCTOBER = Month(2026, 10)
 NOON = datetime(2026, 10, 15, 12, tzinfo=UTC)
@@ -232,6 +234,40 @@ def test_drafting_before_aggregation_is_refused(version: Path) -> None:
 
     with pytest.raises(UsageError, match="was not aggregated"):
         next(iter_user_drafting_input(frozen, accounts_of()))
+
+
+@pytest.mark.parametrize(
+    ("lost", "refused", "text"),
+    [([], IntegrityError, "not what was aggregated"), ([HASH_FILE], UsageError, "was not aggregated")],
+)
+def test_users_exchanged_after_aggregation_are_not_billed(
+    version: Path, lost: list[str], refused: type[Exception], text: str
+) -> None:
+    """The sums are the same, and the frozen rows are what was frozen."""
+    frozen = frozen_with(version, [("user-1", 5, NOON), ("user-2", 7, NOON)], pa.int64())
+    path = aggregate(frozen).path
+    users = pq.read_table(path)
+    pq.write_table(users.set_column(0, "user_id", users["user_id"].take([1, 0])).sort_by("user_id"), path)
+    for name in lost:
+        (version / name).unlink()
+
+    with pytest.raises(refused, match=text):
+        next(iter_user_drafting_input(frozen, accounts_of()))
+
+    aggregate(frozen)
+    (batch,) = iter_user_drafting_input(frozen, accounts_of())
+    assert [(row["user_id"], row["cost_cents"]) for row in batch.to_pylist()] == [
+        ("user-1", "5"),
+        ("user-2", "7"),
+    ]
+
+
+def test_the_hash_of_the_users_is_one_that_sha256sum_reads(version: Path) -> None:
+    path = aggregate(frozen_with(version, [("user-1", 5, NOON)], pa.int64())).path
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (version / HASH_FILE).read_text() == f"{digest}  user_usage.parquet\n"
+    assert [each.name for each in version.parent.rglob("*.sha256")] == [HASH_FILE]
 
 
 def test_drafting_reads_batches_of_the_size_asked_for_in_order(version: Path) -> None:
