@@ -23,7 +23,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
         its plan_id and has a null plan_name.
 
     Raises:
-        UsageError: two accounts (or plans) with one id as text, or included_cents that is no whole number.
+        UsageError: two accounts (or plans) with one id as text, or included_cents that is negative
+            or no whole number.
     """
     accounts = accounts.filter(pc.is_valid(accounts["user_id"]))
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
@@ -71,9 +72,9 @@ def _whole_cents(text: str | None) -> str | None:
         cents = int(whole)
     except ValueError:
         cents = _INT64_LIMIT
-    if fraction.strip("0") or not -_INT64_LIMIT <= cents < _INT64_LIMIT:
+    if fraction.strip("0") or not 0 <= cents < _INT64_LIMIT:
         raise UsageError(
-            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents.",
+            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents from zero on.",
             remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
         )
     return str(cents)

@@ -77,7 +77,7 @@ def test_two_accounts_of_one_user_are_refused(database_url: str, make_source_tab
         source_of(database_url).accounts()
 
 
-@pytest.mark.parametrize("included", ["12.5", "-9223372036854775809", "many"])
+@pytest.mark.parametrize("included", ["12.5", "-9223372036854775809", "-500", "9223372036854775808", "many"])
 def test_included_cents_that_are_no_whole_number_are_refused(
     database_url: str, make_source_tables: Any, included: str
 ) -> None:
