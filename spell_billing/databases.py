@@ -14,12 +14,20 @@ from sqlalchemy.exc import DBAPIError
 from spell_billing.core.errors import SettingsError, SpellBillingError
 
 SQLITE_BUSY_TIMEOUT_SECONDS = 30
-CONNECT_TIMEOUT_SECONDS = 10
 
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2")
 _SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
 _EXAMPLES = "Write postgresql://user@host:5432/database, or sqlite:////absolute/path/to/file.db."
 _MASK = "***"
+# A server that does not answer is given up after 10 seconds, one that died in mid-stream after two minutes,
+# unless the URL says otherwise. https://www.postgresql.org/docs/current/libpq-connect.html
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+    "tcp_user_timeout": "120000",
+}
 # SQLSTATE classes of a server that cannot be reached or does not let us in: connection, authorization,
 # unknown database, too many connections, shutting down.
 _UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
@@ -87,16 +95,11 @@ def create_engine_for(url: DatabaseUrl) -> sa.Engine:
     block each other; the file must lie on a local disk), every commit synced. A transaction takes the write
     lock when it begins, because one that reads first and then writes fails at once when another wrote in
     between; `engine.execution_options(read_only=True)` begins without it.
-    PostgreSQL: connections are tested before use, connecting gives up after 10 seconds.
+    PostgreSQL: connections are tested before use.
     """
     if url.backend == "postgresql":
-        options: dict[str, Any] = (
-            {}
-            if "connect_timeout" in url.sqlalchemy_url.query
-            else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-        )
-        if "application_name" not in url.sqlalchemy_url.query:
-            options["application_name"] = "spell_billing"
+        named = "application_name" in url.sqlalchemy_url.query
+        options = {} if named else {"application_name": "spell_billing"}
         return sa.create_engine(url.sqlalchemy_url, pool_pre_ping=True, connect_args=options)
     engine = sa.create_engine(url.sqlalchemy_url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
@@ -172,7 +175,8 @@ def _postgres(rest: str, setting: str) -> DatabaseUrl:
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     try:
-        parameters = {name: str(value) for name, value in conninfo_to_dict(f"postgresql://{rest}").items()}
+        named = conninfo_to_dict(f"postgresql://{rest}").items()
+        parameters = {**_PATIENCE, **{name: str(value) for name, value in named}}
     except psycopg.Error:
         parameters = {}
     ports = parameters.get("port", "").split(",")

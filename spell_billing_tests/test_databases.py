@@ -66,8 +66,18 @@ def test_options_and_several_hosts_reach_both_drivers() -> None:
     engine = create_engine_for(url)
     _, given_to_psycopg = engine.dialect.create_connect_args(url.sqlalchemy_url)
 
-    assert psycopg.conninfo.conninfo_to_dict(url.libpq_uri) == expected
+    given_to_adbc = psycopg.conninfo.conninfo_to_dict(url.libpq_uri)
+    assert {name: given_to_adbc[name] for name in expected} == expected
     assert {name: given_to_psycopg[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("wanted", ["", "&connect_timeout=77&keepalives_idle=5"])
+def test_a_server_that_does_not_answer_is_given_up_unless_the_url_says_when(wanted: str) -> None:
+    url = parse(f"postgresql://u@h/spell?sslmode=require{wanted}")
+
+    for options in (psycopg.conninfo.conninfo_to_dict(url.libpq_uri), url.sqlalchemy_url.query):
+        found = options["connect_timeout"], options["keepalives_idle"], options["tcp_user_timeout"]
+        assert found == (("77", "5", "120000") if wanted else ("10", "60", "120000"))
 
 
 def test_sqlite_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
