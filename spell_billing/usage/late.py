@@ -5,8 +5,8 @@ once), and it names the users at once: so there is no cheaper proof before it. W
 would miss rows, because both are given before commit.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -58,8 +58,8 @@ def compare_late_usage(
         )
         try:
             for one in late_for:
-                with current(one.month) as reader:
-                    duck.register("source_now", reader)
+                with current(one.month) as reader, _own_errors(reader) as source:
+                    duck.register("source_now", source)
                     duck.execute(_difference_query(one, late_for, scale), {"month": str(one.month)})
                     duck.unregister("source_now")
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
@@ -68,6 +68,26 @@ def compare_late_usage(
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
         return _write(duck, late_for, directory)
+
+
+@contextmanager
+def _own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """Let an error of the stream come as itself: DuckDB tells of it in words of its own."""
+    failed: list[Exception] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        yield pa.RecordBatchReader.from_batches(reader.schema, batches())
+    except duckdb.Error as error:
+        if failed:
+            raise failed[0] from error
+        raise
 
 
 def _difference_query(one: FrozenUsage, late_for: Sequence[FrozenUsage], scale: int) -> str:

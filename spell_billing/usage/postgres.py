@@ -29,7 +29,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.late import CurrentUsage, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.postgres_rows import MonthRows
-from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshot, open_snapshots
+from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.tables import (
@@ -68,15 +68,16 @@ class PostgresUsage:
         on_progress: OnProgress | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
-        path = directory / ROWS_FILE
-        with self._errors(), open_snapshots(self._url, _READERS) as readers:
+
+        def freeze(readers: list[Snapshot]) -> Manifest:
             snapshot, *_ = readers
             frozen_at = datetime.now(UTC)
             sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
             timeless = _timeless(snapshot, sql)
             rows = MonthRows(readers, sql, month)
             control, form = _control(rows)
-            file, frozen = rows.write(path, form, counted(control.calls, on_progress))
+            progress = counted(control.calls, on_progress)
+            file, frozen = rows.write(directory / ROWS_FILE, form, progress)
             require_equal_totals(month, frozen=frozen, control=control)
             suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
             bad = together(timeless, _bad_rows(snapshot, sql, suspects))
@@ -86,23 +87,28 @@ class PostgresUsage:
                 lambda earlier: _current_users(snapshot, sql, earlier),
                 scale=MAX_SCALE if sql.is_numeric else 0,
             )
-        return Manifest(
-            format_version=FORMAT_VERSION,
-            month=month,
-            frozen_at=frozen_at,
-            backend=self._url.backend,
-            cost_scale=form.scale,
-            frozen=frozen,
-            control=control,
-            files=(file,),
-            late=late,
-            late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
-            bad_rows=bad,
-        )
+            return Manifest(
+                format_version=FORMAT_VERSION,
+                month=month,
+                frozen_at=frozen_at,
+                backend=self._url.backend,
+                cost_scale=form.scale,
+                frozen=frozen,
+                control=control,
+                files=(file,),
+                late=late,
+                late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
+                bad_rows=bad,
+            )
+
+        with self._errors():
+            return in_snapshots(self._url, _READERS, freeze)
 
     def accounts(self) -> pa.Table:
         """Read all billing accounts with their plans; see `UsageSource.accounts`."""
-        with self._errors(), open_snapshot(self._url) as snapshot:
+
+        def read(snapshots: list[Snapshot]) -> tuple[pa.Table, pa.Table]:
+            (snapshot,) = snapshots
             found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
             accounts = snapshot.table(
                 _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
@@ -110,8 +116,10 @@ class PostgresUsage:
             found = self._columns(snapshot, PLANS_TABLE, ())
             if found:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            plans = snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
-        return build_accounts(accounts, plans)
+            return accounts, snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
+
+        with self._errors():
+            return build_accounts(*in_snapshots(self._url, 1, read))
 
     def _columns(self, snapshot: Snapshot, table: str, required: tuple[str, ...]) -> Columns:
         rows = snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
@@ -135,7 +143,7 @@ class PostgresUsage:
             if not isinstance(error, adbc_driver_manager.Error) and "connection" in reason:
                 raise unreachable(self._url, reason) from error
             remedy = (
-                "Grant SELECT on the table to the user of the URL."
+                "Grant SELECT on the table to the user of the URL, and BYPASSRLS if it has row security."
                 if getattr(error, "sqlstate", None) == _FORBIDDEN
                 else "Run it again; if it stays, ask who runs the database."
             )

@@ -20,11 +20,9 @@ from spell_billing.usage.amounts import (
     text_amount_type,
 )
 from spell_billing.usage.contract import FrozenFile, Totals
-from spell_billing.usage.postgres_snapshot import Snapshot
+from spell_billing.usage.postgres_snapshot import Snapshot, cancel
 from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
-
-_CANCEL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,8 @@ class MonthRows:
             except BaseException:
                 # Here, because leaving the pool waits for its threads.
                 stop()
-                self._cancel(running)
+                cancel(self.readers, running)
                 raise
-
-    def _cancel(self, running: Sequence[Future[Any]]) -> None:
-        # Again and again: what comes before its statement is without effect.
-        while wait(running, timeout=0).not_done:
-            for reader in self.readers:
-                reader.cancel()
-            wait(running, timeout=_CANCEL_SECONDS)
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
         (whole,) = stretches(self.month, 1)

@@ -1,8 +1,11 @@
 """One consistent, read-only view of a PostgreSQL database, on one connection or on several."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import adbc_driver_manager
 import adbc_driver_postgresql
@@ -10,10 +13,16 @@ import pyarrow as pa
 
 from spell_billing.databases import DatabaseUrl
 
-# Whatever server and role prefer; only what the server knows (transaction_timeout came with PostgreSQL 17).
+T = TypeVar("T")
+
+_CANCEL_SECONDS = 0.2
+
+# Whatever server, role and URL prefer; only what the server knows (transaction_timeout came with PostgreSQL
+# 17). A policy must not hide rows from billing: without row security PostgreSQL refuses the query instead.
 _SETTINGS = """
 SELECT set_config(name, value, true)
-FROM (VALUES ('timezone', 'UTC'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
+FROM (VALUES ('timezone', 'UTC'), ('client_encoding', 'UTF8'), ('row_security', 'off'),
+             ('statement_timeout', '0'), ('transaction_timeout', '0'),
              ('idle_in_transaction_session_timeout', '0')) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL
 """
@@ -28,6 +37,7 @@ class Snapshot:
     """
 
     connection: adbc_driver_manager.AdbcConnection
+    _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def table(self, query: str) -> pa.Table:
         """Read a small result whole."""
@@ -58,8 +68,13 @@ class Snapshot:
 
     def cancel(self) -> None:
         """End what another thread runs on this connection; without effect where nothing runs."""
-        with suppress(adbc_driver_manager.Error):
+        with self._closing, suppress(adbc_driver_manager.Error):
             self.connection.cancel()
+
+    def close(self) -> None:
+        """End the connection, and with it the transaction."""
+        with self._closing:
+            self.connection.close()
 
     @property
     def moment(self) -> str:
@@ -71,16 +86,43 @@ class Snapshot:
         return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
 
 
-@contextmanager
-def open_snapshot(url: DatabaseUrl) -> Iterator[Snapshot]:
-    """Open a connection whose every query sees the same moment. UTC, whatever server and role prefer."""
-    with open_snapshots(url, 1) as (snapshot,):
-        yield snapshot
+def in_snapshots(url: DatabaseUrl, count: int, act: Callable[[list[Snapshot]], T]) -> T:
+    """Do something with `open_snapshots`, so that whoever interrupts need not wait for the database.
+
+    A thread that waits for the driver hears of no signal, so another one does.
+    """
+    opened: list[Snapshot] = []
+
+    def work() -> T:
+        with open_snapshots(url, count) as snapshots:
+            opened.extend(snapshots)
+            return act(snapshots)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="usage") as pool:
+        working = pool.submit(work)
+        try:
+            return working.result()
+        except BaseException:
+            cancel(opened, [working])
+            raise
+
+
+def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> None:
+    """End what others run on these connections, and wait until they have ended.
+
+    Again and again: what comes before its statement is without effect.
+    """
+    while wait(working, timeout=0).not_done:
+        for snapshot in snapshots:
+            snapshot.cancel()
+        wait(working, timeout=_CANCEL_SECONDS)
 
 
 @contextmanager
 def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
     """Open up to so many connections whose every query sees the same moment; at least one.
+
+    In UTC and UTF-8, without time limits and row security, whatever server and role prefer.
 
     A further one cannot be had when it reaches another server than the first (several hosts, a balancing
     proxy), or when the server has no connection to spare.
@@ -95,9 +137,9 @@ def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
             if joined is None or joined.moment != first.moment:
                 break
             snapshots.append(joined)
+        # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
+        # version of the driver ends the process (https://github.com/apache/arrow-adbc/issues/3878).
         yield snapshots
-        for snapshot in snapshots:
-            snapshot.execute("COMMIT")
 
 
 @contextmanager
@@ -113,8 +155,8 @@ def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Iterat
 
 @contextmanager
 def _connected(database: adbc_driver_manager.AdbcDatabase) -> Iterator[Snapshot]:
-    with adbc_driver_manager.AdbcConnection(database) as connection:
-        yield Snapshot(connection)
+    with closing(Snapshot(adbc_driver_manager.AdbcConnection(database))) as snapshot:
+        yield snapshot
 
 
 def _begin(snapshot: Snapshot, exported: str | None = None) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from spell_billing.usage.amounts import exact_add, exact_sum
 from spell_billing.usage.contract import FrozenFile, Totals
+from spell_billing.usage.tables import require_text
 
 _QUEUED_BATCHES = 3
 _SYNC_BYTES = 32 << 20
@@ -44,7 +45,8 @@ class RowWriter:
         self._schema = schema
         self._shape = shape
         self._on_progress = on_progress
-        self._queue: queue.Queue[pa.RecordBatch | None] = queue.Queue(_QUEUED_BATCHES)
+        self._queue: queue.SimpleQueue[pa.RecordBatch | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_QUEUED_BATCHES)
         self._thread = threading.Thread(target=self._run, name="row-writer")
         self._error: BaseException | None = None
         self._cancelled = False
@@ -63,6 +65,7 @@ class RowWriter:
             raise self._error
         if self._cancelled:
             raise RuntimeError("the writer was cancelled: another reader failed, or a person interrupted")
+        self._room.acquire()
         self._queue.put(batch)
 
     def cancel(self) -> None:
@@ -86,6 +89,7 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Needs no room: who is interrupted while waiting for it would leave the thread waiting for ever.
         self._queue.put(None)
         self._thread.join()
         if error is None and self._error is not None:
@@ -102,6 +106,7 @@ class RowWriter:
 
     def _take(self) -> pa.RecordBatch | None:
         batch = self._queue.get()
+        self._room.release()
         self._ended = batch is None
         return batch
 
@@ -116,6 +121,7 @@ class RowWriter:
     def _write(self, writer: pq.ParquetWriter, table: pa.Table) -> None:
         if table.num_rows == 0:
             return
+        require_text(table)
         writer.write_table(table)
         self._calls += table.num_rows
         for chunk in table.column("cost_cents").chunks:

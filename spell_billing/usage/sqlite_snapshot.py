@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 from spell_billing.core.errors import UsageError
 from spell_billing.databases import DatabaseUrl, unreachable
 
+_DYING_SECONDS = 5.0
 _READER_SCRIPT = Path(__file__).with_name("sqlite_reader.py")
 
 
@@ -66,7 +67,9 @@ def open_sqlite_snapshot(url: DatabaseUrl) -> Iterator[SqliteSnapshot]:
             yield SqliteSnapshot(process.stdin, pa.PythonFile(process.stdout, mode="r"))
         except (pa.ArrowInvalid, BrokenPipeError) as error:
             # The stream ends early when the reader fails: its own words say why.
-            if process.wait() == 0:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_DYING_SECONDS)
+            if not process.returncode:
                 raise
             raise _failure(url, complaints) from error
         finally:

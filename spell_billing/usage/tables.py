@@ -74,6 +74,30 @@ def places(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray |
     return pc.index_in(values, value_set=among.combine_chunks(), skip_nulls=True)
 
 
+def require_text(rows: pa.Table) -> None:
+    """Refuse user ids that are no text: some databases (SQLite, SQL_ASCII) keep any bytes as such.
+
+    Raises:
+        UsageError: naming the row.
+    """
+    users = rows.column("user_id")
+    if not pa.types.is_string(users.type):
+        return
+    try:
+        users.validate(full=True)
+    except pa.ArrowInvalid:
+        for row_id, user in zip(rows.column("id"), users.cast(pa.binary()), strict=True):
+            try:
+                user.as_buffer().to_pybytes().decode()
+            except UnicodeDecodeError as error:
+                raise UsageError(
+                    f"The user_id of the row with id {row_id} of {USAGE_TABLE} is no text: {error.reason} in "
+                    f"{error.object!r}.",
+                    remedy="Write it in UTF-8.",
+                ) from None
+        raise
+
+
 def is_rising(column: pa.ChunkedArray) -> bool:
     """Tell whether each text is greater than the one before it, so that none comes twice; none is null."""
     return column.null_count == 0 and pc.all(pc.less(column[:-1], column[1:])).as_py() is not False

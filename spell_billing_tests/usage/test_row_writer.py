@@ -1,6 +1,8 @@
 """The file of frozen rows: on disk to the last byte, or an error; never a wait without end."""
 
 import errno
+import signal
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,10 +55,44 @@ def test_the_last_sync_comes_after_the_last_byte(tmp_path: Path, monkeypatch: py
     assert sizes_bytes[-1] == path.stat().st_size
 
 
+def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_path: Path) -> None:
+    batch = pa.record_batch({"user_id": pa.nulls(1, pa.string())})
+    shaping, interrupted = threading.Event(), threading.Event()
+
+    def shape(batch: pa.RecordBatch) -> pa.Table:
+        shaping.set()
+        interrupted.wait(60)
+        return pa.Table.from_batches([batch]).slice(1)
+
+    writer = row_writer.RowWriter(tmp_path / "rows.parquet", batch.schema, shape=shape)
+
+    def leave() -> None:
+        with writer:
+            for _ in range(1 + row_writer._QUEUED_BATCHES):
+                writer.put(batch)
+                shaping.wait(60)
+            # Comes when the context is left.
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            leave()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        interrupted.set()
+    writer._thread.join(60)
+    assert not writer._thread.is_alive()
+
+
 def write_rows(path: Path, *, rows: int, batches: int) -> None:
     batch = pa.record_batch({"cost_cents": pa.array(range(rows), pa.int64())})
-    columns = [pa.nulls(rows, pa.int64()), batch["cost_cents"], pa.nulls(rows, pa.int64())]
-    table = pa.table(dict(zip(("id", "cost_cents", "created_at"), columns, strict=True)))
+    nothing = pa.nulls(rows, pa.int64())
+    columns = [nothing, nothing.cast(pa.string()), batch["cost_cents"], nothing]
+    table = pa.table(dict(zip(("id", "user_id", "cost_cents", "created_at"), columns, strict=True)))
     with row_writer.RowWriter(path, table.schema, shape=lambda _: table) as writer:
         for _ in range(batches):
             writer.put(batch)

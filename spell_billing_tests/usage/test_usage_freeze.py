@@ -1,5 +1,6 @@
 """Freezing a month, on both databases: the exact rows, or a refusal in plain words."""
 
+import errno
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -220,6 +221,20 @@ def test_progress_starts_when_the_rows_are_counted_and_ends_with_their_number(
     store.freeze(source_of(database_url), OCTOBER, on_progress=lambda *counts: seen.append(counts))
 
     assert (seen[0], seen[-1]) == ((0, 50), (50, 50))
+
+
+def test_progress_that_cannot_be_shown_any_more_ends_the_freeze(
+    database_url: str, make_source_tables: Any, store: UsageStore
+) -> None:
+    make_source_tables(database_url).calls([("user-1", 1, OCTOBER.start)] * 50)
+
+    def closed_terminal(done: int, _: int) -> None:
+        if done:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError, match="Broken pipe"):
+        store.freeze(source_of(database_url), OCTOBER, on_progress=closed_terminal)
+    assert store.versions(OCTOBER) == []
 
 
 def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
