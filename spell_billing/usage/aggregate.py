@@ -173,3 +173,8 @@ def _opened(frozen: FrozenUsage, memory_limit_bytes: int) -> Iterator[duckdb.Duc
                 f"{frozen.month}/{frozen.version}: a user's sum exceeds 38 digits: {error}.",
                 remedy="Find and correct the absurd amounts in the usage table, and freeze the month again.",
             ) from error
+        except duckdb.IOException as error:
+            raise UsageError(
+                f"{frozen.month}/{frozen.version} cannot be added up: {str(error).partition(chr(10))[0]}.",
+                remedy=f"Make room in {frozen.directory.parent}, and see that it can be written to.",
+            ) from error

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
@@ -78,7 +78,7 @@ def read_manifest(directory: Path) -> Manifest:
         return _manifest(document)
     except FileNotFoundError as error:
         raise UsageError(f"{path} is missing.", remedy=remedy) from error
-    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, MonthError) as error:
         raise UsageError(f"{path} is damaged: {error}.", remedy=remedy) from error
 
 

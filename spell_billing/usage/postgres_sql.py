@@ -119,10 +119,16 @@ class UsageSql:
         )
 
     def users(self, month: Month) -> str:
-        """Count and sum the month's billable rows per user."""
+        """Count and sum the month's billable rows per user: per text, as in frozen rows.
+
+        Other types (citext, numeric) and other collations take different texts for equal.
+        """
+        distinct = self.columns["user_id"].type in (*_INTEGERS, "uuid")
+        text = "user_id::text" if distinct else 'user_id::text COLLATE "C"'
         return (
-            f"SELECT user_id::text AS user_id, count(*) AS calls, sum(cost_cents)::text AS cost_cents "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} GROUP BY user_id"
+            f"SELECT {text} AS user_id, count(*) AS calls, sum(cost_cents)::text AS cost_cents "
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} "
+            f"GROUP BY {'user_id' if distinct else text}"
         )
 
     def user_days(self, month: Month, is_user: str) -> str:

@@ -1,5 +1,6 @@
 """Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
 
+import errno
 import hashlib
 import os
 import re
@@ -26,6 +27,7 @@ LOCK_TIMEOUT_SECONDS = 3600.0
 _VERSION = re.compile(r"v(\d{4,})")
 _UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # No query spills for a day; younger spill directories may belong to a running one.
 _SPILL_LEFTOVER_SECONDS = 86_400
 
@@ -60,11 +62,15 @@ class UsageStore:
 
         Raises:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.
-            IntegrityError: the rows written are not what the database counts and sums.
+            IntegrityError: the rows written are not what the database counts and sums, or an earlier month's
+                files are not what was frozen.
         """
         months = [one.month for one in late_for]
         if len(set(months)) < len(months) or any(earlier >= month for earlier in months):
             raise ValueError("late_for takes one version each of months before the frozen one")
+        for one in late_for:
+            # What was altered there would come as late usage of whoever it belongs to.
+            self.verify(one)
         with self._locked(month) as directory:
             self._remove_leftovers(directory)
             unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
@@ -77,8 +83,13 @@ class UsageStore:
                 version = f"v{self._last_number(month) + 1:04d}"
                 unfinished.rename(directory / version)
                 _sync_directory(directory)
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(unfinished, ignore_errors=True)
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise UsageError(
+                        f"{directory} has no room for the usage of {month}: {error.strerror}.",
+                        remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
+                    ) from error
                 raise
         return FrozenUsage(month, version, directory / version, manifest)
 

@@ -11,6 +11,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.databases import parse_database_url
 from spell_billing.usage.contract import FrozenUsage
@@ -135,6 +136,18 @@ def test_an_unreadable_time_that_comes_late_stops_the_month_that_finds_it(
     (bad,) = freezer(sqlite_url, NOVEMBER, [october]).manifest.bad_rows.examples
 
     assert bad.problem == "created_at is '2026-10-15 noon', not an ISO 8601 time"
+
+
+def test_frozen_rows_that_were_altered_are_nobody_s_late_usage(
+    database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage]
+) -> None:
+    make_source_tables(database_url).calls([("user-1", 100, MIDDLE), ("user-2", 70, MIDDLE)])
+    october = freezer(database_url, OCTOBER)
+    path = october.directory / october.manifest.files[0].name
+    path.write_bytes(path.read_bytes().replace(b"user-1", b"user-3"))
+
+    with pytest.raises(IntegrityError, match=r"rows\.parquet is not what was frozen"):
+        freezer(database_url, NOVEMBER, [october])
 
 
 def test_fractions_of_a_cent_are_late_to_the_last_digit(

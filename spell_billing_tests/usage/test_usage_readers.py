@@ -186,7 +186,8 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
             DatabaseUnreachableError,
         ),
         (pa.ArrowInvalid("[libpq] ERROR:  canceling statement by command"), UsageError),
-        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (OSError(errno.ENOSPC, "No space left on device"), UsageError),
+        (OSError(errno.EIO, "Input/output error"), OSError),
         (ValueError("a batch that cannot be shaped"), ValueError),
     ],
 )

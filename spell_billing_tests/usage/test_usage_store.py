@@ -101,11 +101,20 @@ def test_a_version_that_is_not_there_is_named(store: UsageStore) -> None:
             store.version(OCTOBER, name)
 
 
-def test_a_freeze_that_fails_leaves_nothing(store: UsageStore, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), r"usage/2026-10 has no room .* Make room there"),
+        (OSError(5, "Input/output error"), "Input/output"),
+    ],
+)
+def test_a_freeze_that_fails_leaves_nothing(
+    store: UsageStore, root: Path, error: Exception, told: str
+) -> None:
     def fail() -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises((UsageError, OSError), match=told):
         store.freeze(FixedSource(fail), OCTOBER)
 
     assert store.versions(OCTOBER) == []
