@@ -80,6 +80,24 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def database_in(postgres_url: str) -> Iterator[Callable[[str], str]]:
+    """Give a function that makes a database in an encoding, and gives its URL."""
+    name = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
+    made: list[str] = []
+
+    def make(encoding: str) -> str:
+        made.append(f"{name}_{encoding.lower()}")
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {made[-1]} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+        return postgres_url.replace(f"/{name}?", f"/{made[-1]}?")
+
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        for each in made:
+            admin.execute(f"DROP DATABASE {each} WITH (FORCE)")
+
+
+@pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """Give the URL of a fresh, empty SQLite file."""
     path = tmp_path / "database" / "test.db"

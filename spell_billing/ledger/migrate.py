@@ -19,7 +19,7 @@ def migrate(engine: Engine) -> bool:
         True when something was migrated.
 
     Raises:
-        LedgerError: when the database was migrated by a newer version of spell_billing.
+        LedgerError: when the database was migrated by a newer version of spell_billing, or is not in UTF-8.
     """
     # A look takes no write lock: in SQLite it would wait for whoever writes.
     with engine.execution_options(read_only=True).connect() as connection:
@@ -32,6 +32,13 @@ def migrate(engine: Engine) -> bool:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            encoding = connection.scalar(sa.text("SHOW server_encoding"))
+            if encoding != "UTF8":
+                raise LedgerError(
+                    f"The ledger's database is encoded in {encoding}, which lacks letters of names.",
+                    remedy="Create one for the ledger (DATABASE_URL) with ENCODING 'UTF8'; usage may stay "
+                    "where it is (USAGE_DATABASE_URL).",
+                )
         current = current_revision(connection)
         if current == HEAD:
             return False

@@ -127,6 +127,20 @@ def test_a_migration_that_breaks_off_leaves_nothing_behind(engine: sa.Engine) ->
     assert migrate(engine) is True
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_letter_is_refused_before_anything_is_made(
+    database_in: Callable[[str], str], encoding: str
+) -> None:
+    url = parse_database_url(database_in(encoding), setting="DATABASE_URL")
+
+    with pytest.raises(LedgerError, match=f"encoded in {encoding}") as raised:
+        Ledger(url)
+    assert "ENCODING 'UTF8'" in str(raised.value.remedy)
+    engine = create_engine_for(url)
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
 def test_a_missing_file_is_named_and_not_made(tmp_path: Any) -> None:
     path = tmp_path / "missing.db"
     url = parse_database_url(f"sqlite:///{path}", setting="DATABASE_URL")

@@ -1,7 +1,7 @@
 """What a server, a role, a file or a URL may have: it changes no bill, or is refused."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -27,24 +27,6 @@ NAME = "jos\u00e9"
 @pytest.fixture
 def store(tmp_path: Path) -> UsageStore:
     return UsageStore(tmp_path / "usage")
-
-
-@pytest.fixture
-def database_in(postgres_url: str) -> Iterator[Callable[[str], str]]:
-    """Give a function that makes a database in an encoding, and gives its URL."""
-    name = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
-    made: list[str] = []
-
-    def make(encoding: str) -> str:
-        made.append(f"{name}_{encoding.lower()}")
-        with psycopg.connect(postgres_url, autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {made[-1]} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
-        return postgres_url.replace(f"/{name}?", f"/{made[-1]}?")
-
-    yield make
-    with psycopg.connect(postgres_url, autocommit=True) as admin:
-        for each in made:
-            admin.execute(f"DROP DATABASE {each} WITH (FORCE)")
 
 
 def source_of(url: str) -> UsageSource:
