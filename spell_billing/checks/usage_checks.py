@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from spell_billing.assets.common import failures, usage_metadata
 from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.user_usage import user_usage
+from spell_billing.core.errors import IntegrityError
 from spell_billing.core.money import plain
 from spell_billing.invoicing.guards import bad_rows_text
 from spell_billing.invoicing.usage_versions import version_to_draft
@@ -59,9 +60,12 @@ def user_usage_equals_raw_usage(
     """The sums over users are the sums over rows, calls and cents, with each user once, in order."""
     with failures():
         frozen = _frozen(context, usage, ledger)
-        # Not pq.read_table, which loads pandas.
-        with open_user_usage(frozen) as file:
-            table = file.read(["user_id", "calls", "cost_cents"])
+        try:
+            # Not pq.read_table, which loads pandas.
+            with open_user_usage(frozen) as file:
+                table = file.read(["user_id", "calls", "cost_cents"])
+        except IntegrityError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
         calls = pc.sum(table["calls"]).as_py() or 0
         cost_cents = sum((exact_sum(chunk) for chunk in table["cost_cents"].chunks), start=Decimal(0))
         each_once = is_rising(table["user_id"])

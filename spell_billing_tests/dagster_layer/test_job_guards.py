@@ -10,6 +10,7 @@ import pytest
 from spell_billing.build import build_defs
 from spell_billing.resources import StripeResource
 from spell_billing.usage.aggregate import aggregate_verified
+from spell_billing.usage.user_usage import keep_user_usage
 
 ASSETS = ("raw_usage", "user_usage", "invoice_drafts", "stripe_invoices")
 NOON = "2025-03-15 12:00:00"
@@ -193,7 +194,8 @@ def test_users_that_are_not_the_rows_fail_the_check_and_stop_the_month(
         found = aggregate_verified(*arguments, **named)
         schema = pq.read_schema(found.path)
         rows = [dict(zip(schema.names, row, strict=True)) for row in wrong]
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), found.path)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), found.path.with_name("wrong"))
+        keep_user_usage(found.path.with_name("wrong"), found.path.parent)
         return found
 
     monkeypatch.setattr("spell_billing.assets.user_usage.aggregate_verified", aggregate_wrongly)
@@ -204,6 +206,31 @@ def test_users_that_are_not_the_rows_fail_the_check_and_stop_the_month(
     assert told in failed[0].description
     assert not result.success
     assert drafted.double.requests == []
+
+
+def test_users_that_were_altered_since_fail_the_check_and_are_not_drafted(
+    drafted: Any, monkeypatch: pytest.MonkeyPatch, reason: Any
+) -> None:
+    """The same calls and cents, of each other."""
+
+    def aggregate_then_alter(*arguments: Any, **named: Any) -> Any:
+        found = aggregate_verified(*arguments, **named)
+        users = pq.read_table(found.path)
+        exchanged = users["user_id"].to_pylist()[::-1]
+        pq.write_table(users.set_column(0, users.schema.field(0), [exchanged]), found.path)
+        return found
+
+    monkeypatch.setattr("spell_billing.assets.user_usage.aggregate_verified", aggregate_then_alter)
+    result = drafted.run("2025-03")
+
+    failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    assert [each.check_name for each in failed] == ["user_usage_equals_raw_usage"]
+    assert "user_usage.parquet is not what was aggregated" in failed[0].description
+    assert drafted.double.requests == []
+
+    assert "user_usage.parquet is not what was aggregated" in reason(
+        drafted.run("2025-03", ["invoice_drafts"])
+    )
 
 
 def test_invoices_alone_refuse_a_manifest_that_cannot_be_read(drafted: Any, reason: Any) -> None:
