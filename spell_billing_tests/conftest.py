@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 import uuid
@@ -240,6 +241,12 @@ def make_source_tables() -> Callable[..., SourceTables]:
         return source
 
     return make
+
+
+def pytest_configure() -> None:
+    """Hear of interruptions also where a shell started the tests in the background, which ignores them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Here, not beside the crash matrix: with xdist the printing process loads only this conftest.
