@@ -17,6 +17,8 @@ class State(StrEnum):
     UNCOLLECTIBLE = "uncollectible"
     FAILED = "failed"
     PARKED = "parked"
+    SETTLED = "settled"
+    """A person dealt with it: billed by hand, or written off."""
 
 
 INVOICED = frozenset({State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE})
@@ -56,6 +58,9 @@ class Reason(StrEnum):
     CHANGED_AT_STRIPE = "changed_at_stripe"
     VOIDED = "voided"
     WRITTEN_OFF = "written_off"
+    BILLED_BY_HAND = "billed_by_hand"
+    HELD_BY_PERSON = "held_by_person"
+    NOT_PLAUSIBLE = "not_plausible"
 
 
 def words(reason: Reason, message: str | None) -> str:
@@ -121,5 +126,13 @@ REMEDIES: dict[Reason, str] = {
         "The invoice at Stripe is not what the ledger billed. Compare them with `spell-billing reconcile`."
     ),
     Reason.VOIDED: "The invoice was voided with `spell-billing void`; bill the month again for a new one.",
-    Reason.WRITTEN_OFF: "The invoice was voided for good with `spell-billing void --for-good`.",
+    Reason.WRITTEN_OFF: (
+        "Written off with `spell-billing void --for-good` or `spell-billing settle`: nothing is charged."
+    ),
+    Reason.BILLED_BY_HAND: "Billed by hand, as recorded with `spell-billing settle`.",
+    Reason.HELD_BY_PERSON: "Held with `spell-billing hold`. Send it with `spell-billing release`.",
+    Reason.NOT_PLAUSIBLE: (
+        "The amount is far from what this user usually pays. Check the usage, then send it with "
+        "`spell-billing release`, or correct the rows and bill the month again."
+    ),
 }

@@ -301,3 +301,59 @@ runs = sa.Table(
 (nobody could be billed for now) or `refused` (nobody can be billed until a person acts). `requests`: JSON by
 endpoint: count, seconds and latency buckets.
 """
+
+reviews = sa.Table(
+    "ledger_reviews",
+    metadata,
+    sa.Column("month", sa.String(7), primary_key=True),
+    sa.Column("drafts_hash", sa.String(64), nullable=False),
+    sa.Column("findings", sa.Text, nullable=False),
+    sa.Column("reviewed_at", UtcDateTime, nullable=False),
+)
+"""What the review of a month's newest drafts found, as a JSON list; empty when nothing is to be approved.
+
+`drafts_hash` covers each user's currency, total and lines: an approval holds for these drafts alone.
+"""
+
+decisions = sa.Table(
+    "ledger_decisions",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("content_hash", sa.String(64)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("ledger_decisions_by_month", "month", "user_id"),
+)
+"""What people decided about a month (`user_id` null) or one user's bill in it; the newest counts.
+
+`kind`: `approved` (of a month; `content_hash` is the reviewed `drafts_hash`), `held` or `released` (of a
+user; `content_hash` of a release is the bill's `lines_hash`).
+"""
+
+moves = sa.Table(
+    "ledger_moves",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("from_user", sa.Text, nullable=False),
+    sa.Column("to_user", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+"""Usage that moved from one user to another (a new id, a merger): late usage of both is netted."""
+
+stripe_account = sa.Table(
+    "ledger_stripe_account",
+    metadata,
+    sa.Column("mode", sa.String(4), primary_key=True),
+    sa.Column("account_id", sa.Text),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+)
+"""The one Stripe account that this ledger bills. `mode` is `test` or `live`.
+
+`account_id` is null where the key may not read its account.
+"""
