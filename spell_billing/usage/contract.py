@@ -117,12 +117,22 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
-    """One version of a month in the store: `version` is its name (`v0001`), `directory` holds its files."""
+    """One version of a month in the store.
+
+    Attributes:
+        month: The frozen month.
+        version: Its name: `v0001`; a supplement's is `v0001/late_0001`.
+        directory: Holds its files.
+        manifest: Its evidence.
+        supplements: What the month had beyond the version, and beyond what later months recorded, when users
+            who wait for their bill were drafted again: their differences alone, oldest first.
+    """
 
     month: Month
     version: str
     directory: Path
     manifest: Manifest
+    supplements: "tuple[FrozenUsage, ...]" = ()
 
 
 OnProgress = Callable[[int, int], None]
