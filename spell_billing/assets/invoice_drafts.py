@@ -10,7 +10,7 @@ from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
-from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.invoicing.usage_versions import version_to_draft, with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
@@ -53,8 +53,15 @@ def invoice_drafts(
             open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
             open_ledger.exclusive(on_wait=context.log.info),
         ):
-            frozen = version_to_draft(open_ledger, usage.store(), month)
-            changed = draft_month(session, usage.source(), frozen)
+            store, source = usage.store(), usage.source()
+            frozen = version_to_draft(open_ledger, store, month)
+            frozen, missing = with_what_came_since(open_ledger, session, store, source, frozen)
+            for lost in missing:
+                context.log.warning(
+                    f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
+                    "Restore the usage store from its backup."
+                )
+            changed = draft_month(session, source, frozen)
             groups = open_ledger.group_totals(month)
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
         return dg.MaterializeResult(metadata={**totals_metadata(groups), "version": frozen.version})
