@@ -218,6 +218,12 @@ class MonthSession:
             keep_payments(self._connection, [payment])
             settle(self._connection, actor=self.actor, invoice_ids=[payment.stripe_invoice_id])
 
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the holder's connection in a transaction, for what other modules of the ledger write."""
+        with self._transaction():
+            yield self._connection
+
     def _stamp_month(self, column: str, action: str) -> None:
         now = self._now()
         with self._transaction():
