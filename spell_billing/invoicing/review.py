@@ -194,7 +194,10 @@ def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
     if bill.state is State.HELD and bill.reason in RELEASABLE:
         return True
     # Not drafted as one that could be sent yet: when it is, the hold is off.
-    return bill.state in {State.FAILED, State.HELD} and holds.is_held(bill.user_id, bill.lines_hash)
+    return (
+        bill.state in {State.FAILED, State.HELD}
+        and holds.held_because(bill.user_id, bill.lines_hash) is not None
+    )
 
 
 def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:

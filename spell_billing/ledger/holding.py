@@ -20,7 +20,7 @@ RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE})
 """Reasons of held bills that a person's word alone sends on."""
 
 _ROWS_AT_ONCE = 5_000
-_NEVER = -1
+_NEVER = (-1, "")
 
 
 class PeoplesHolds:
@@ -31,42 +31,42 @@ class PeoplesHolds:
     """
 
     def __init__(self, found: Iterable[Decision]) -> None:
-        self._everybody_at = _NEVER
-        self._held_at: dict[str, int] = {}
+        self._everybody = _NEVER
+        self._held: dict[str, tuple[int, str]] = {}
         self._released_at: dict[tuple[str, str | None], int] = {}
         for place, each in enumerate(found):
             if each.kind is DecisionKind.HELD:
                 if each.user_id is None:
-                    self._everybody_at = place
+                    self._everybody = place, each.reason
                 else:
-                    self._held_at[each.user_id] = place
+                    self._held[each.user_id] = place, each.reason
             elif each.kind is DecisionKind.RELEASED:
                 if each.user_id is None:
-                    self._everybody_at = _NEVER
+                    self._everybody = _NEVER
                 else:
                     self._released_at[each.user_id, each.content_hash] = place
 
     @property
     def everybody(self) -> bool:
         """Whether everybody's bill is held."""
-        return self._everybody_at != _NEVER
+        return self._everybody != _NEVER
 
     @property
     def users(self) -> frozenset[str]:
         """The users whom a person once held by name."""
-        return frozenset(self._held_at)
+        return frozenset(self._held)
 
-    def is_held(self, user_id: str, lines_hash: str) -> bool:
-        """Tell whether a person holds a bill of this content."""
-        held_at = self._newest_hold(user_id)
-        return held_at > self._released_at.get((user_id, lines_hash), _NEVER)
+    def held_because(self, user_id: str, lines_hash: str) -> str | None:
+        """Give the reason for which a person holds a bill of this content; None when nobody does."""
+        held_at, reason = self._newest(user_id)
+        return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
 
     def is_released(self, user_id: str, lines_hash: str) -> bool:
         """Tell whether a person released a bill of exactly this content, and did not hold it again."""
-        return self._released_at.get((user_id, lines_hash), _NEVER) > self._newest_hold(user_id)
+        return self._released_at.get((user_id, lines_hash), -1) > self._newest(user_id)[0]
 
-    def _newest_hold(self, user_id: str) -> int:
-        return max(self._everybody_at, self._held_at.get(user_id, _NEVER))
+    def _newest(self, user_id: str) -> tuple[int, str]:
+        return max(self._everybody, self._held.get(user_id, _NEVER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def drafts_hash(connection: Connection, month: Month) -> str:
     parts = sa.cast(bill.lines_hash, sa.Text) + "|" + bill.currency + "|" + sa.cast(bill.total_cents, sa.Text)
     query = sa.select(parts + "|" + bill.user_id).where(latest_generation(month)).order_by(bill.id)
     digest = hashlib.sha256()
-    rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query).scalars()
+    rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars()
     for batch in rows.partitions():
         digest.update("\n".join(batch).encode())
         digest.update(b"\n")
