@@ -20,7 +20,6 @@ from spell_billing.ledger.holding import (
     read_waiting,
     write_holds,
     write_releases,
-    write_user_decisions,
 )
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
@@ -31,6 +30,7 @@ from spell_billing.ledger.reviews import (
     read_decisions,
     read_review,
     write_decision,
+    write_decisions,
 )
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
@@ -110,14 +110,15 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
         if user_id is None:
             _require_drafted(connection, month)
             bills = read_waiting(connection, month, _holdable())
-            decision = Decision(str(month), None, DecisionKind.HELD, None, reason, actor.name, now)
-            write_decision(connection, decision, actor)
         else:
             bill = _bill_of(connection, month, user_id)
             _require_unsent(month, bill)
             bills = [bill] if _is_holdable(bill) else []
-            decided = [(user_id, DecisionKind.HELD, None)]
-            write_user_decisions(connection, month, decided, reason=reason, actor=actor.name, at=now)
+        decision = Decision(str(month), user_id, DecisionKind.HELD, None, reason, actor.name, now)
+        if user_id is not None and bills:
+            write_decisions(connection, [decision])
+        else:
+            write_decision(connection, decision, actor)
         holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
         write_holds(connection, month, holds, actor, now)
         return len(bills)
@@ -162,10 +163,12 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
             if not _is_releasable(bill, holds):
                 raise _not_releasable(month, bill)
             bills = [bill]
-        decided = [(bill.user_id, DecisionKind.RELEASED, bill.lines_hash) for bill in bills]
-        write_user_decisions(connection, month, decided, reason=reason, actor=actor.name, at=now)
-        held = [bill for bill in bills if bill.state is State.HELD]
-        write_releases(connection, month, held, actor, now)
+        sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
+        write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
+        write_releases(connection, month, sent_on, actor, reason=reason, now=now)
+        for bill in bills:
+            if not _waits_for_a_word(bill):
+                write_decision(connection, _released(month, bill, actor, reason, now), actor)
         return len(bills)
 
 
@@ -191,13 +194,17 @@ def _is_holdable(bill: WaitingBill) -> bool:
 
 
 def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
-    if bill.state is State.HELD and bill.reason in RELEASABLE:
+    if _waits_for_a_word(bill):
         return True
     # Not drafted as one that could be sent yet: when it is, the hold is off.
     return (
         bill.state in {State.FAILED, State.HELD}
         and holds.held_because(bill.user_id, bill.lines_hash) is not None
     )
+
+
+def _waits_for_a_word(bill: WaitingBill) -> bool:
+    return bill.state is State.HELD and bill.reason in RELEASABLE
 
 
 def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:
@@ -241,6 +248,10 @@ def _not_releasable(month: Month, bill: WaitingBill) -> LedgerError:
         f"The bill of user {bill.user_id} for {month} is not held: it is {bill.state}.",
         remedy=f"See what waits with `spell-billing status --month {month}`.",
     )
+
+
+def _released(month: Month, bill: WaitingBill, actor: Actor, reason: str, now: datetime) -> Decision:
+    return Decision(str(month), bill.user_id, DecisionKind.RELEASED, bill.lines_hash, reason, actor.name, now)
 
 
 def _require_reason(reason: str) -> None:

@@ -13,7 +13,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.reviews import Decision, DecisionKind
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, decisions, invoices
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.totals import latest_generation
 
 RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE})
@@ -124,26 +124,17 @@ def write_holds(
 
 
 def write_releases(
-    connection: Connection, month: Month, bills: Sequence[WaitingBill], actor: Actor, now: datetime
-) -> None:
-    """Let bills be sent, each with its audit entry, in the connection's transaction."""
-    changes = [(bill, State.PLANNED, None, None) for bill in bills]
-    _write(connection, changes, _shared(month, "released", actor, now))
-
-
-def write_user_decisions(
     connection: Connection,
     month: Month,
-    values: Iterable[tuple[str, DecisionKind, str | None]],
-    **shared: Any,
+    bills: Sequence[WaitingBill],
+    actor: Actor,
+    *,
+    reason: str,
+    now: datetime,
 ) -> None:
-    """Keep decisions about users (user, kind, content hash); the audit entry is the bill's own."""
-    rows = [
-        {"month": str(month), "user_id": user_id, "kind": kind.value, "content_hash": content, **shared}
-        for user_id, kind, content in values
-    ]
-    if rows:
-        connection.execute(decisions.insert(), rows)
+    """Let bills be sent, each with its audit entry, in the connection's transaction."""
+    changes = [(bill, State.PLANNED, None, reason) for bill in bills]
+    _write(connection, changes, _shared(month, "released", actor, now))
 
 
 def drafts_hash(connection: Connection, month: Month) -> str:
@@ -178,7 +169,7 @@ def _write(
                 "bill_id": bill.id,
                 "new_state": state.value,
                 "new_reason": reason.value if reason else None,
-                "new_message": message,
+                "new_message": message if state is State.HELD else None,
                 "run_id_now": shared["run_id"],
                 "now": shared["at"],
             }

@@ -156,9 +156,7 @@ def test_a_user_far_from_the_own_past_is_held_and_the_others_are_billed(
 
     assert "not_plausible" in bill(shop, APRIL, code=3, **rules).stdout
     assert finalized(shop) == 39
-    (of_user,) = [
-        each for each in shop.json("invoices", "--month", APRIL) if each["user_id"] == USERS[0]
-    ]
+    (of_user,) = [each for each in shop.json("invoices", "--month", APRIL) if each["user_id"] == USERS[0]]
     assert of_user["state"] == "held"
     assert "$600.00 is more than 10 times the usual $10.00" in str(of_user)
     bill(shop, APRIL, code=3, **rules)
