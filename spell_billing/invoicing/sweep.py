@@ -96,12 +96,18 @@ class _Sweep:
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
             self._twice.setdefault(bill, []).append(invoice)
-        elif bill.stripe_invoice_id == invoice["id"]:
+        elif bill.stripe_invoice_id == invoice["id"] and bill.state is not State.SETTLED:
             return await self._follow(invoice, bill)
         else:
-            both = f"{bill.stripe_invoice_id} and {invoice['id']}"
-            return await self._park(bill, Reason.TWO_INVOICES, both)
+            return await self._park_both(invoice, bill)
         return None
+
+    async def _park_both(self, invoice: Invoice, bill: Bill) -> Bill:
+        if bill.state is State.SETTLED:
+            both = f"settled as {bill.reason}, but {invoice['id']} stands"
+            return await self._park(bill, Reason.CHANGED_AT_STRIPE, both, stripe_invoice_id=invoice["id"])
+        both = f"{bill.stripe_invoice_id} and {invoice['id']}"
+        return await self._park(bill, Reason.TWO_INVOICES, both)
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Take up the draft that the ledger can use; delete any other of ours."""
@@ -206,7 +212,7 @@ class _Sweep:
         """Park a bill whose invoice a person voided, unless a later generation took its place."""
         bills = await self._bills_of_user(invoice)
         bill = _named(invoice, bills)
-        if bill is None or bill.state in {State.VOID, State.PARKED}:
+        if bill is None or bill.state in {State.VOID, State.PARKED, State.SETTLED}:
             return
         if bill.stripe_invoice_id not in {None, invoice["id"]}:
             if bill.state is not State.DRAFTED:

@@ -17,8 +17,10 @@ from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.bulk import insert_drafts
 from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
+from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import read_bills, read_month
+from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months, reviews
 from spell_billing.ledger.settling import settle
@@ -100,6 +102,16 @@ class MonthSession:
         """Read what other bills left for this month's drafts, of all users or of those that are named."""
         with self._transaction():
             return read_history(self._connection, self.month, late, only)
+
+    def review(self) -> Review | None:
+        """Return the review of the month's drafts, or None."""
+        with self._transaction():
+            return read_review(self._connection, self.month)
+
+    def is_undone(self) -> bool:
+        """Tell whether some user's latest bill keeps the month from being billed."""
+        with self._transaction():
+            return self.month in undone_months(self._connection, self.month)
 
     def drafted_usage(self) -> tuple[int, int, Decimal]:
         """Sum users, calls and exact usage of the month's latest bills."""

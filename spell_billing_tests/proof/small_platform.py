@@ -27,6 +27,7 @@ from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
 from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
@@ -140,6 +141,10 @@ class SmallPlatform:
                     return await void_bill(session, gateway, user, why, for_good=for_good)
 
             return asyncio.run(run())
+
+    def settle(self, month: Month, user: str, how: str = "written-off", why: str = "agreed by phone") -> Bill:
+        with self.ledger() as ledger, ledger.session(month, Actor("support")) as session:
+            return asyncio.run(settle_bill(session, self.gateway, user, SettledAs(how), why))
 
     def explain(self, month: Month, user: str) -> dict[str, Any]:
         with self.ledger() as ledger:
