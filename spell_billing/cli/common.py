@@ -80,8 +80,11 @@ def person() -> str:
 
 
 def console() -> Console:
-    """Give the console for tables: as wide as the terminal, or wide enough for a log."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    """Return the console for tables: as wide as the terminal, or wide enough for a log.
+
+    It prints texts as they are: a user id such as `team[/a]` is no markup.
+    """
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
 
 
 def write_json(data: object) -> None:

@@ -24,7 +24,7 @@ def command(month: Month, csv: Path | None, *, all_users: bool, as_json: bool) -
     from rich.table import Table  # noqa: PLC0415
 
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.preview import drafts_frame, preview_drafts  # noqa: PLC0415 - heavy: pandas
+    from spell_billing.preview import drafts_frame, preview_drafts, spreadsheet_frame  # noqa: PLC0415 - heavy: pandas
     from spell_billing.settings import Settings  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
@@ -35,7 +35,8 @@ def command(month: Month, csv: Path | None, *, all_users: bool, as_json: bool) -
             source = open_usage_source(settings.usage_database)
             frame = drafts_frame(preview_drafts(month, ledger, source, UsageStore(settings.usage_store)))
     if csv is not None:
-        frame.to_csv(csv, index=False)
+        # With a byte order mark, for Excel.
+        spreadsheet_frame(frame).to_csv(csv, index=False, encoding="utf-8-sig")
     if as_json:
         write_json(frame.to_dict("records"))
         return

@@ -16,7 +16,7 @@ from spell_billing.databases import DatabaseUrl, create_engine_for, database_err
 from spell_billing.ledger.alerts import AlertLog
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
 from spell_billing.ledger.lock import is_held, month_lock, process_name
-from spell_billing.ledger.migrate import migrate
+from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.payments import Payment, read_payment, read_payments
 from spell_billing.ledger.queries import read_bills, read_month, read_months
 from spell_billing.ledger.reported import ReportedBills
@@ -37,9 +37,14 @@ DEFAULT_WAIT_SECONDS = 6 * 3600.0
 
 
 class Ledger:
-    """A connection to the ledger's database, migrated on opening."""
+    """A connection to the ledger's database, migrated on opening.
 
-    def __init__(self, url: DatabaseUrl) -> None:
+    Args:
+        url: The database.
+        read_only: Write nothing on opening: a ledger that is not up to date is refused.
+    """
+
+    def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
         if url.sqlite_path is not None and not url.sqlite_path.exists():
             raise unreachable(url, "the file does not exist; `spell-billing init-db` makes it")
         self._url = url
@@ -47,7 +52,7 @@ class Ledger:
         self._reader = self._engine.execution_options(read_only=True)
         try:
             with database_errors(url):
-                migrate(self._engine)
+                (require_current if read_only else migrate)(self._engine)
         except BaseException:
             self.close()
             raise

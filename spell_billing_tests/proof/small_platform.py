@@ -178,7 +178,14 @@ class SmallPlatform:
         tables = ("ledger_invoices", "ledger_months")
         self.sql(*(f"DELETE FROM {table}" for table in tables))
 
-    def person(self, method: str, path: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    def person(
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
         """Do at Stripe what a person does in its dashboard."""
         connection = http.client.HTTPConnection(urlsplit(self.double.base_url).netloc, timeout=20)
         try:
@@ -186,6 +193,8 @@ class SmallPlatform:
                 "Authorization": "Bearer sk_test_person",
                 "Content-Type": "application/x-www-form-urlencoded",
             }
+            if idempotency_key is not None:
+                headers["Idempotency-Key"] = idempotency_key
             connection.request(method, path, urlencode(parameters or {}), headers)
             answer = connection.getresponse()
             body: dict[str, Any] = json.loads(answer.read())
