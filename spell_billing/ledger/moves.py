@@ -1,8 +1,8 @@
 """Usage that moved from one user to another, as people recorded it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -28,6 +28,7 @@ class Heirs:
         """Follow moves in the order in which they were recorded."""
         heirs: dict[str, str] = {}
         for from_user, to_user in recorded:
+            heirs.pop(from_user, None)
             if _last(heirs, to_user) == from_user:
                 del heirs[to_user]
             heirs[from_user] = to_user
@@ -59,11 +60,11 @@ def record_move(
     connection: Connection,
     from_user: str,
     to_user: str,
+    *,
     reason: str,
     actor: Actor,
-    *,
-    has_usage: Iterable[str] = (),
-    now: datetime | None = None,
+    has_usage: Callable[[str], bool],
+    now: datetime,
 ) -> bool:
     """Record that usage moved, in the connection's transaction.
 
@@ -73,8 +74,8 @@ def record_move(
         to_user: Whose it is.
         reason: In a person's words.
         actor: Who records it.
-        has_usage: Those of the two that have rows at the platform.
-        now: When, aware; by default the present.
+        has_usage: Tells whether a user without a bill has rows at the platform.
+        now: When, aware.
 
     Returns:
         False when it is recorded already: nothing is written.
@@ -86,30 +87,24 @@ def record_move(
         raise LedgerError(
             f"User {from_user} cannot move to itself.", remedy="Name two different users: --from and --to."
         )
-    known = set(has_usage)
     for user_id in (from_user, to_user):
-        if user_id not in known and not has_bill(connection, user_id):
+        if not has_bill(connection, user_id) and not has_usage(user_id):
             raise LedgerError(
                 f"User {user_id} has no bill and no usage.",
-                remedy="Check the id; it must be written as in usage_counters.",
+                remedy="Check the id: it must be written as in usage_counters.",
             )
-    heirs = read_heirs(connection).heirs
-    if heirs.get(from_user) == to_user:
+    if read_heirs(connection).heirs.get(from_user) == to_user:
         return False
-    at = now or datetime.now(UTC)
     connection.execute(
-        moves.insert().values(at=at, actor=actor.name, from_user=from_user, to_user=to_user, reason=reason)
+        moves.insert().values(at=now, actor=actor.name, from_user=from_user, to_user=to_user, reason=reason)
     )
-    for user_id in (from_user, to_user):
-        connection.execute(
-            audit.insert().values(
-                at=at,
-                actor=actor.name,
-                run_id=actor.run_id,
-                month=str(Month.containing(at)),
-                user_id=user_id,
-                action=MOVED_USER,
-                detail=f"{from_user} -> {to_user}: {reason}",
-            )
-        )
+    entry = {
+        "at": now,
+        "actor": actor.name,
+        "run_id": actor.run_id,
+        "month": str(Month.containing(now)),
+        "action": MOVED_USER,
+        "detail": f"{from_user} -> {to_user}: {reason}",
+    }
+    connection.execute(audit.insert(), [{**entry, "user_id": user_id} for user_id in (from_user, to_user)])
     return True

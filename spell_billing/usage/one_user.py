@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
@@ -28,6 +29,9 @@ TIMEOUT_SECONDS = 5.0
 
 ACCOUNT_TEXTS = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
 PLAN_TEXTS = PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS
+
+_LOOKED_BACK = 12
+"""Months; late usage is looked for as far back."""
 
 Texts = Sequence[tuple[str | None, ...]]
 """Rows as a database gives them with every column cast to text."""
@@ -69,6 +73,14 @@ class OneUser(Protocol):
     def account(self, user_id: str) -> Account | None:
         """Give the user's billing account and plan as drafting takes them; None without one."""
         ...
+
+
+def has_usage(users: OneUser, user_id: str, now: datetime) -> bool:
+    """Tell whether a user has an account, or calls in this month or one of the twelve before."""
+    if users.account(user_id) is not None:
+        return True
+    present = Month.containing(now)
+    return any(users.month(user_id, present.plus(-back)).calls for back in range(_LOOKED_BACK + 1))
 
 
 def open_one_user(url: DatabaseUrl) -> OneUser:
