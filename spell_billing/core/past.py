@@ -149,8 +149,10 @@ def _sum(parts: Iterable[Difference]) -> Difference:
 
 
 def _now_called(user: str, moved: Mapping[str, str]) -> str:
-    seen = {user}
-    while (after := moved.get(user)) is not None and after not in seen:
-        seen.add(after)
-        user = after
-    return user
+    seen = [user]
+    while (after := moved.get(seen[-1])) is not None:
+        if after in seen:
+            # Moved and moved back: all of them are one.
+            return min(seen[seen.index(after) :])
+        seen.append(after)
+    return seen[-1]
