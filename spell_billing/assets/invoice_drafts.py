@@ -11,7 +11,7 @@ from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.review_month import review_month
-from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.invoicing.usage_versions import version_to_draft, with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
@@ -55,11 +55,18 @@ def invoice_drafts(
             open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
             open_ledger.exclusive(on_wait=context.log.info),
         ):
-            frozen = version_to_draft(open_ledger, usage.store(), month)
-            settings, source = ReviewSettings.from_environment(), usage.source()
-            rules = settings.review_rules
+            store, source = usage.store(), usage.source()
+            frozen = version_to_draft(open_ledger, store, month)
+            frozen, missing = with_what_came_since(open_ledger, session, store, source, frozen)
+            for lost in missing:
+                context.log.warning(
+                    f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
+                    "Restore the usage store from its backup."
+                )
+            settings = ReviewSettings.from_environment()
             changed = draft_month(session, source, frozen, settings.hold_rules)
-            review = review_month(open_ledger, session, usage.store(), frozen, source.accounts, rules=rules)
+            rules = settings.review_rules
+            review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
             groups = open_ledger.group_totals(month)
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
         return dg.MaterializeResult(

@@ -3,35 +3,59 @@
 Preview and the real run call the same function, so a preview is what will be billed.
 """
 
-import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import (
-    MAX_AMOUNT_CENTS,
-    exact_sum,
-    format_money,
-    is_currency,
-    plain,
-    round_half_up,
+from spell_billing.core.lines import (
+    ADJUSTMENT,
+    CREDIT,
+    INCLUDED,
+    LATE_KINDS,
+    LATE_USAGE,
+    UNBILLED,
+    USAGE,
+    LateUsage,
+    Line,
+    add_late_lines,
+    dump_lines,
+    lines_hash,
+    load_lines,
+    shown_lines,
 )
+from spell_billing.core.money import MAX_AMOUNT_CENTS, format_money, is_currency, plain, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import covered_cents, rate_cents
+from spell_billing.core.pricing import covered_cents
+
+__all__ = [
+    "ADJUSTMENT",
+    "CREDIT",
+    "INCLUDED",
+    "LATE_KINDS",
+    "LATE_USAGE",
+    "MAX_LINES",
+    "UNBILLED",
+    "USAGE",
+    "Account",
+    "Credit",
+    "Draft",
+    "LateUsage",
+    "Line",
+    "describe",
+    "draft_invoice",
+    "dump_lines",
+    "lines_hash",
+    "load_lines",
+]
 
 _LARGEST = 2**63 - 1
 """What the ledger's integer columns hold."""
 
 MAX_LINES = 250
 """Stripe takes at most 250 lines in one `add_lines` request."""
-
-USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
-LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
-UNBILLED = "unbilled"
-"""A line without amount, in the ledger only: late usage that an adopted invoice holds more or less of."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -44,44 +68,11 @@ class Account(msgspec.Struct, frozen=True):
     included_cents: int = 0
 
 
-class LateUsage(msgspec.Struct, frozen=True):
-    """Usage of an earlier month that its invoice does not hold.
-
-    `kind` is LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what an adopted invoice
-    left out. `calls` and `usage_cents` are the difference (negative when rows vanished),
-    `billed_usage_cents` what the month's invoice and earlier late lines hold, `included_cents` the allowance
-    that month had.
-    """
-
-    usage_month: Month
-    calls: int
-    usage_cents: Decimal
-    billed_usage_cents: Decimal = Decimal(0)
-    included_cents: int = 0
-    currency: str | None = None
-    kind: str = LATE_USAGE
-
-
 class Credit(msgspec.Struct, frozen=True):
     """What refunds of earlier months left over, in whole minor units, above zero."""
 
     amount_cents: int
     currency: str
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
-
-    kind: str
-    description: str
-    amount_cents: int
-    usage_month: str
-    calls: int = 0
-    usage_cents: str = "0"
-
-
-_JSON = msgspec.json.Encoder()
-_LINES = msgspec.json.Decoder(tuple[Line, ...])
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -114,6 +105,7 @@ def draft_invoice(
     account: Account | None,
     late: Sequence[LateUsage] = (),
     credit: Credit | None = None,
+    other_credits: Sequence[Credit] = (),
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -123,8 +115,9 @@ def draft_invoice(
         calls: Rows of the user in the month, refunds included.
         usage_cents: Their exact cost in minor units; may be negative.
         account: The billing account, or None when there is none.
-        late: Usage of earlier months that was not billed with them.
+        late: Usage that was not billed with its month.
         credit: Left over from earlier months.
+        other_credits: Left over in other currencies; they hold the bill.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
@@ -133,28 +126,30 @@ def draft_invoice(
         UsageError: when an amount exceeds 64 bits.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
-    lines = _charges(month, calls, usage_cents, account, late=late, currency=currency)
-    due_cents = largest_cents = 0
+    lines = _charges(month, calls, usage_cents, account, currency)
+    allowance_cents = account.included_cents if account else 0
+    earlier = add_late_lines(lines, month, usage_cents, allowance_cents, late=late, currency=currency)
+    charge_cents = largest_cents = 0
     for line in lines:
-        due_cents += line.amount_cents
+        charge_cents += line.amount_cents
         largest_cents = max(largest_cents, abs(line.amount_cents))
-    if abs(due_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
+    if abs(charge_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
         )
     applied_cents = 0
     if credit and credit.currency == currency:
-        applied_cents = min(credit.amount_cents, max(0, due_cents))
+        applied_cents = min(credit.amount_cents, max(0, charge_cents))
     if applied_cents:
         text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
         lines.append(Line(CREDIT, text, -applied_cents, str(month)))
-    total_cents = due_cents - applied_cents
+    total_cents = charge_cents - applied_cents
     fits = max(total_cents, largest_cents, applied_cents) <= MAX_AMOUNT_CENTS
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
-        if _currency_changed(account, late, credit)
-        else _verdict(total_cents, account, fits=fits, lines=len(lines))
+        if account and _currencies(earlier, credit, other_credits) - {account.currency}
+        else _verdict(total_cents, account, fits=fits, lines=len(shown_lines(lines)))
     )
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
@@ -182,29 +177,8 @@ def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
     return f"Spell Platform API Usage - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
 
 
-def lines_hash(customer_id: str, currency: str, description: str, lines: Sequence[Line]) -> str:
-    """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
-    return hashlib.sha256(_JSON.encode((customer_id, currency, description, lines))).hexdigest()
-
-
-def dump_lines(lines: Sequence[Line]) -> str:
-    """Write lines as the ledger keeps them."""
-    return _JSON.encode(lines).decode()
-
-
-def load_lines(text: str) -> tuple[Line, ...]:
-    """Read lines as the ledger keeps them."""
-    return _LINES.decode(text)
-
-
 def _charges(
-    month: Month,
-    calls: int,
-    usage_cents: Decimal,
-    account: Account | None,
-    *,
-    late: Sequence[LateUsage],
-    currency: str,
+    month: Month, calls: int, usage_cents: Decimal, account: Account | None, currency: str
 ) -> list[Line]:
     lines: list[Line] = []
     if calls or usage_cents:
@@ -216,26 +190,11 @@ def _charges(
         name = account.plan_name or account.plan_id or "plan"
         text = f"Included in {name} (-{format_money(covered, currency)})"
         lines.append(Line(INCLUDED, text, -covered, str(month)))
-    if late:
-        lines.extend(_late_line(item, currency) for item in sorted(late, key=lambda each: each.usage_month))
     return lines
 
 
-def _late_line(late: LateUsage, currency: str) -> Line:
-    now_used_cents = exact_sum(late.billed_usage_cents, late.usage_cents)
-    before_cents = rate_cents(late.billed_usage_cents, late.included_cents)
-    amount_cents = rate_cents(now_used_cents, late.included_cents) - before_cents
-    title = "Late usage" if late.kind == LATE_USAGE else "Adjustment"
-    money = format_money(amount_cents, currency)
-    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {money})"
-    return Line(late.kind, text, amount_cents, str(late.usage_month), late.calls, plain(late.usage_cents))
-
-
-def _currency_changed(account: Account | None, late: Sequence[LateUsage], credit: Credit | None) -> bool:
-    if account is None or not (late or credit):
-        return False
-    earlier = {item.currency for item in late if item.currency} | ({credit.currency} if credit else set())
-    return bool(earlier - {account.currency})
+def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:
+    return late | {each.currency for each in others} | ({credit.currency} if credit else set())
 
 
 def _verdict(

@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
 from spell_billing.core.keys import CALLS, HASH
+from spell_billing.core.lines import MOVED
 from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, finalized_at
@@ -44,7 +45,9 @@ def adopted_content(
     billed = [_line(line, month) for line in lines]
     calls = int(invoice["metadata"].get(CALLS, "0"))
     usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in billed if line.kind == USAGE))
-    kept = [*billed, *_late_left_open(billed, frozen.parsed_lines if frozen else ())]
+    drafted = frozen.parsed_lines if frozen else ()
+    moved = (line for line in drafted if line.kind == MOVED)
+    kept = [*billed, *moved, *_late_left_open(billed, drafted)]
     unbilled_calls, unbilled_usage_cents = 0, Decimal(0)
     if frozen is not None:
         unbilled_calls = frozen.calls + frozen.unbilled_calls - calls

@@ -1,23 +1,23 @@
 """Drafts a whole month: frozen usage, accounts and history in, one draft per user out, a batch at a time."""
 
 import gc
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec.structs import asdict
 
-from spell_billing.core.drafting import ADJUSTMENT, LATE_USAGE, Account, Draft, LateUsage, draft_invoice
-from spell_billing.core.money import exact_sum
+from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
+from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules
 from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
-from spell_billing.ledger.history import Billed, BillOf, History
+from spell_billing.ledger.history import History
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, UsageSource
@@ -83,6 +83,8 @@ def drafts_of(
     source: UsageSource,
     frozen: FrozenUsage,
     history_of: Callable[[Collection[BillOf]], History],
+    *,
+    only: Collection[str] | None = None,
 ) -> Iterator[Draft]:
     """Draft every user's invoice of the month, ordered by user id.
 
@@ -90,14 +92,17 @@ def drafts_of(
         month: The month to draft.
         source: For the accounts.
         frozen: The month's frozen and aggregated usage.
-        history_of: Reads the ledger's history of other months.
+        history_of: Reads what the ledger has of all bills but those that are drafted.
+        only: Draft these users alone, and each of them; None for all that have something on their draft.
     """
-    changed = _late_rows(frozen)
-    history = history_of(changed.keys())
-    late = _late_by_user(changed, history)
-    others = late.keys() | history.credits.keys()
+    new = _late_rows(frozen)
+    if only is not None:
+        new = {bill: usage for bill, usage in new.items() if bill[0] in only}
+    history = history_of(new.keys())
+    late = late_usage(new, history.billed, heir_of=history.heirs.heir_of, only=only)
+    others = late.keys() | history.credits.keys() if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
-    return _drafts(month, batches, late, history)
+    return _drafts(month, batches, late, history, only)
 
 
 def _drafts(
@@ -105,22 +110,36 @@ def _drafts(
     batches: Iterable[pa.RecordBatch],
     late: Mapping[str, Sequence[LateUsage]],
     history: History,
+    only: Collection[str] | None,
 ) -> Iterator[Draft]:
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for user_id, calls, cost_cents, known, *account in zip(*columns, strict=True):
+        for user_id, calls, cost_cents, known, *columns_of_account in zip(*columns, strict=True):
+            if only is not None and user_id not in only:
+                continue
+            account = _account(*columns_of_account) if known else None
+            credit, others = _credit(history.credits.get(user_id, ()), account)
             draft = draft_invoice(
                 month,
                 user_id,
                 calls=calls,
                 usage_cents=Decimal(cost_cents),
-                account=_account(*account) if known else None,
+                account=account,
                 late=late.get(user_id, ()),
-                credit=history.credits.get(user_id),
+                credit=credit,
+                other_credits=others,
             )
-            if draft.calls or draft.usage_cents or draft.lines:
+            if draft.calls or draft.usage_cents or draft.lines or only is not None:
                 yield draft
+
+
+def _credit(found: Sequence[Credit], account: Account | None) -> tuple[Credit | None, Sequence[Credit]]:
+    """Give the credit that the user's next bill may use, and those in other currencies."""
+    if not found:
+        return None, ()
+    usable = next((each for each in found if account and each.currency == account.currency), found[0])
+    return usable, [each for each in found if each is not usable]
 
 
 def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules) -> bool:
@@ -130,10 +149,9 @@ def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, ru
     changes: list[Change] = []
     changed = False
     holding = holding_of_redrafts(session, rules)
-    for drafted in drafts_of(session.month, source, frozen, session.history):
-        bill = waiting.get(drafted.user_id)
-        if bill is None:
-            continue
+    history_of = partial(session.history, only=waiting.keys())
+    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys()):
+        bill = waiting[drafted.user_id]
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
             session.add_generation(bill, draft)
@@ -157,38 +175,19 @@ def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
     return Change(bill, after, "redrafted")
 
 
-def _late_rows(frozen: FrozenUsage) -> dict[BillOf, tuple[int, Decimal]]:
-    if frozen.manifest.late is None:
-        return {}
-    with pq.ParquetFile(frozen.directory / LATE_USAGE_FILE) as file:
-        rows = file.read().to_pylist()
-    return {(row["user_id"], row["usage_month"]): (row["calls"], Decimal(row["cost_cents"])) for row in rows}
-
-
-def _late_by_user(changed: dict[BillOf, tuple[int, Decimal]], history: History) -> dict[str, list[LateUsage]]:
-    late: defaultdict[str, list[LateUsage]] = defaultdict(list)
-    for (user_id, usage_month), billed in history.billed.items():
-        calls = billed.unbilled_calls - billed.adjusted_calls
-        usage_cents = billed.unbilled_usage_cents - billed.adjusted_cents
-        if calls or usage_cents:
-            late[user_id].append(_late(ADJUSTMENT, usage_month, calls, usage_cents, billed))
-            billed.usage_cents = exact_sum(billed.usage_cents, usage_cents)
-    for (user_id, usage_month), (calls, usage_cents) in changed.items():
-        billed = history.billed.get((user_id, usage_month), Billed())
-        late[user_id].append(_late(LATE_USAGE, usage_month, calls, usage_cents, billed))
-    return late
-
-
-def _late(kind: str, usage_month: str, calls: int, usage_cents: Decimal, billed: Billed) -> LateUsage:
-    return LateUsage(
-        usage_month=Month.parse(usage_month),
-        calls=calls,
-        usage_cents=usage_cents,
-        billed_usage_cents=billed.usage_cents,
-        included_cents=billed.included_cents,
-        currency=billed.currency,
-        kind=kind,
-    )
+def _late_rows(frozen: FrozenUsage) -> dict[BillOf, Usage]:
+    """Give the differences that were recorded with the month, or since for users who wait for their bill."""
+    found: dict[BillOf, Usage] = {}
+    for each in (frozen, *frozen.supplements):
+        if each.manifest.late is None:
+            continue
+        with pq.ParquetFile(each.directory / LATE_USAGE_FILE) as file:
+            rows = file.read().to_pylist()
+        for row in rows:
+            bill = row["user_id"], row["usage_month"]
+            usage = Usage(row["calls"], Decimal(row["cost_cents"]))
+            found[bill] = found[bill] + usage if bill in found else usage
+    return found
 
 
 def _account(

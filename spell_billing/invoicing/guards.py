@@ -47,15 +47,18 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
     manifest = store.version(month, record.usage_version).manifest
     late = {item.month for item in manifest.late.months} if manifest.late else set()
     for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
-        if not late or other == month or f"{other}/{version}" in manifest.late_checked:
+        if not late or other == month:
             continue
-        billed = store.version(other, version).manifest.late
-        both = late & ({item.month for item in billed.months} if billed else set())
-        if both:
-            raise UsageError(
-                f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
-                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
-            )
+        billed = store.version(other, version)
+        for each in (billed, *billed.supplements):
+            if f"{other}/{each.version}" in manifest.late_checked or each.manifest.late is None:
+                continue
+            both = late & {item.month for item in each.manifest.late.months}
+            if both:
+                raise UsageError(
+                    f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
+                    remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+                )
 
 
 def require_good_rows(frozen: FrozenUsage) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spell_billing.core.drafting import Line
 from spell_billing.core.keys import billing_key, idempotency_key, invoice_metadata
+from spell_billing.core.lines import shown_lines
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
@@ -33,7 +34,7 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Give the body that adds the frozen lines."""
-    return {"lines": [_line_parameters(line) for line in bill.parsed_lines]}
+    return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines)]}
 
 
 def finalize_parameters() -> dict[str, Any]:
@@ -73,7 +74,7 @@ def billing_key_of(bill: Bill) -> str:
 
 def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:
     """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal."""
-    expected = sorted((line.description, line.amount_cents) for line in bill.parsed_lines)
+    expected = sorted((line.description, line.amount_cents) for line in shown_lines(bill.parsed_lines))
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"

@@ -4,8 +4,11 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.ledger.session import MonthSession
+from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.store import UsageStore
+
+_LAST = Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
@@ -40,12 +43,53 @@ def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[l
     None when a later month is billed already: its version tells what was late for earlier months, and what
     came since is for the next month in the order of time. A difference is billed once.
     """
-    if ledger.pinned_versions(since=month.next(), before=Month.parse("9998-12")):
+    if ledger.pinned_versions(since=month.next(), before=_LAST):
         return [], []
+    return _versions(ledger, store, since=month.plus(-LATE_USAGE_MONTHS), before=month)
+
+
+def with_what_came_since(
+    ledger: Ledger, session: MonthSession, store: UsageStore, source: UsageSource, frozen: FrozenUsage
+) -> tuple[FrozenUsage, list[str]]:
+    """Record what users who wait for their bill have in the month now beyond what was recorded.
+
+    Their bill was never sent: it charges what the source says when it is drafted again. To be called where
+    nothing else is drafted, nor its billing started, before the drafts are brought up to date.
+
+    Args:
+        ledger: Names the versions that may have recorded some of it.
+        session: Holds the month's lock.
+        store: Keeps the record beside the version.
+        source: Where the rows come from.
+        frozen: The version to draft from; after the start of billing, the pinned one.
+
+    Returns:
+        The version to draft from, and the months whose version is lost. Where one is, nothing is compared:
+        what it recorded could be charged twice.
+
+    Raises:
+        UsageError: the source cannot be billed from.
+        IntegrityError: a frozen file was altered.
+    """
+    record = session.record()
+    if record is None or record.billing_started_at is None:
+        return frozen, []
+    waiting = {bill.user_id for bill in session.bills_to_redraft()}
+    if not waiting:
+        return frozen, []
+    recorded, missing = _versions(ledger, store, since=session.month, before=_LAST)
+    if missing:
+        return frozen, missing
+    return store.supplement(source, frozen, recorded, waiting), []
+
+
+def _versions(
+    ledger: Ledger, store: UsageStore, *, since: Month, before: Month
+) -> tuple[list[FrozenUsage], list[str]]:
     found, missing = [], []
-    for earlier, version in ledger.pinned_versions(since=month.plus(-LATE_USAGE_MONTHS), before=month):
+    for month, version in ledger.pinned_versions(since=since, before=before):
         try:
-            found.append(store.version(earlier, version))
+            found.append(store.version(month, version))
         except UsageError:
-            missing.append(str(earlier))
+            missing.append(str(month))
     return found, missing

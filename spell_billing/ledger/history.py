@@ -1,71 +1,64 @@
-"""What earlier months left for a month's drafts: credits, and what was billed for usage that came late."""
+"""What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.drafting import ADJUSTMENT, LATE_KINDS, UNBILLED, Credit, load_lines
-from spell_billing.core.money import exact_sum
+from spell_billing.core.drafting import Credit
+from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
+from spell_billing.core.lines import ADJUSTMENT, LATE_KINDS, LATE_USAGE, MOVED, UNBILLED, Line, load_lines
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
-from spell_billing.ledger.queries import of_drafted_months
-from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.credits import read_credits
+from spell_billing.ledger.moves import Heirs, read_heirs
+from spell_billing.ledger.queries import left_something, of_drafted_months
+from spell_billing.ledger.schema import invoices, months
+
+__all__ = ["BillOf", "Billed", "History", "pinned_versions", "read_history"]
 
 _USERS_A_QUERY = 500
-
-BillOf = tuple[str, str]
-"""A bill by user and month."""
-
-
-@dataclass(slots=True)
-class Billed:
-    """What was billed for one user's usage of a month: with the month itself, and by later lines.
-
-    `adjusted_calls` and `adjusted_cents` are the part of the later lines that made up for adopted invoices,
-    less the late usage that adopted invoices left open.
-    """
-
-    usage_cents: Decimal = Decimal(0)
-    included_cents: int = 0
-    currency: str | None = None
-    unbilled_calls: int = 0
-    unbilled_usage_cents: Decimal = Decimal(0)
-    adjusted_calls: int = 0
-    adjusted_cents: Decimal = Decimal(0)
+_RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
+"""Lines that together tell each difference that was recorded with the bill's month."""
 
 
 @dataclass(slots=True)
 class History:
-    """Credits by user, and what was billed for the bills that need a late line."""
+    """Credits by user, what bills hold of whatever may be left open, and who took over whose usage."""
 
-    credits: dict[str, Credit] = field(default_factory=dict)
+    credits: dict[str, list[Credit]] = field(default_factory=dict)
     billed: dict[BillOf, Billed] = field(default_factory=dict)
+    heirs: Heirs = field(default_factory=lambda: Heirs({}))
 
 
-def read_history(connection: Connection, month: Month, late: Collection[BillOf]) -> History:
-    """Read what the drafts of `month` must know of all other months.
+def read_history(
+    connection: Connection, month: Month, late: Collection[BillOf], only: Collection[str] | None = None
+) -> History:
+    """Read what the drafts of `month` must know of all other bills.
 
     Args:
         connection: To the ledger.
-        month: The month that is drafted; its own rows do not count.
-        late: Bills of earlier months whose usage has changed since.
+        month: The month that is drafted.
+        late: Bills whose usage has changed since.
+        only: The users that are drafted; the month's own bills of all others count. None for all users.
 
     Returns:
-        The credits, and what was billed for `late` and for every earlier bill that an adopted invoice left
-        short.
+        The credits, and what bills hold for `late` and for whatever earlier bills left open.
     """
-    short = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.month)
-        .where(_live(month), _left_something(connection))
-        .where(invoices.c.month < str(month), sa.or_(*_left_short()))
-    ).all()
-    wanted = {(str(user), str(of)) for user, of in short} | set(late) | _late_left_open(connection, month)
-    return History(_credits(connection, month), _billed(connection, month, wanted) if wanted else {})
+    heirs = read_heirs(connection)
+    wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
+    if heirs.heirs:
+        wanted = {(user, of) for each, of in wanted for user in heirs.together_with(each)}
+    return History(
+        read_credits(connection, month, heirs, only=only),
+        _billed(connection, month, wanted, only) if wanted else {},
+        heirs,
+    )
 
 
 def pinned_versions(connection: Connection, *, since: Month, before: Month) -> list[tuple[Month, str]]:
@@ -79,83 +72,118 @@ def pinned_versions(connection: Connection, *, since: Month, before: Month) -> l
     return [(Month.parse(month), version) for month, version in rows]
 
 
-def _live(month: Month) -> sa.ColumnElement[bool]:
-    return sa.and_(invoices.c.month != str(month), invoices.c.state != State.VOID.value)
-
-
-def _left_something(connection: Connection) -> sa.ColumnElement[bool]:
-    # Narrower conditions imply it; said as the index has it, the database reads these bills alone. SQLite
-    # takes an index for a range only, and all months are one.
-    return sa.and_(LEFT_SOMETHING[connection.dialect.name], invoices.c.month > "")
-
-
-def _left_short() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return invoices.c.unbilled_calls != 0, invoices.c.unbilled_usage_cents != Decimal(0)
-
-
-def _late_left_open(connection: Connection, month: Month) -> set[BillOf]:
+def _left_short(connection: Connection, month: Month) -> set[BillOf]:
+    """Give earlier bills that an adopted invoice left short."""
+    short = sa.or_(invoices.c.unbilled_calls != 0, invoices.c.unbilled_usage_cents != Decimal(0))
     rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.lines).where(
-            _live(month),
-            _left_something(connection),
+        sa.select(invoices.c.user_id, invoices.c.month)
+        .where(left_something(connection), short)
+        .where(invoices.c.month < str(month), invoices.c.state != State.VOID.value)
+    )
+    return {(user, of) for user, of in rows}
+
+
+def _left_open(connection: Connection, month: Month) -> set[BillOf]:
+    """Give what lines left for another bill, and what lines of a bill that was written off gave back."""
+    written_off = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.WRITTEN_OFF.value)
+    rows = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.lines, written_off).where(
+            left_something(connection),
             invoices.c.late_lines > 0,
-            invoices.c.lines.contains(f'"kind":"{UNBILLED}"'),
+            sa.or_(invoices.c.lines.contains(f'"kind":"{UNBILLED}"'), written_off),
         )
     ).all()
     return {
         (user, line.usage_month)
-        for user, lines in rows
+        for user, lines, is_written_off in rows
         for line in load_lines(lines)
-        if line.kind == UNBILLED and line.usage_month < str(month)
+        if line.kind == UNBILLED or (is_written_off and line.kind in LATE_KINDS)
+        if line.usage_month <= str(month)
     }
 
 
-def _credits(connection: Connection, month: Month) -> dict[str, Credit]:
-    carried = sa.case((invoices.c.month < str(month), invoices.c.carried_cents), else_=0)
-    left = sa.func.sum(carried - invoices.c.credit_applied_cents)
-    rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.currency, left)
-        .where(_live(month), _left_something(connection))
-        .where(sa.or_(invoices.c.carried_cents > 0, invoices.c.credit_applied_cents > 0))
-        .group_by(invoices.c.user_id, invoices.c.currency)
-        .having(left > 0)
-        .order_by(invoices.c.user_id, invoices.c.currency)
-    ).all()
-    return {user: Credit(int(amount), currency) for user, currency, amount in rows}
-
-
-def _billed(connection: Connection, month: Month, wanted: Collection[BillOf]) -> dict[BillOf, Billed]:
-    found: dict[BillOf, Billed] = defaultdict(Billed)
+def _billed(
+    connection: Connection, month: Month, wanted: Collection[BillOf], only: Collection[str] | None
+) -> dict[BillOf, Billed]:
+    found: defaultdict[BillOf, Billed] = defaultdict(Billed)
+    started = months.c.billing_started_at.is_not(None)
+    pinned = set(connection.scalars(sa.select(months.c.month).where(started)))
     users = iter(sorted({user for user, _ in wanted}))
     while chunk := list(islice(users, _USERS_A_QUERY)):
-        rows = connection.execute(
-            sa.select(
-                invoices.c.user_id,
-                invoices.c.month,
-                invoices.c.usage_cents,
-                invoices.c.included_cents,
-                invoices.c.currency,
-                invoices.c.unbilled_calls,
-                invoices.c.unbilled_usage_cents,
-                sa.case((invoices.c.late_lines > 0, invoices.c.lines), else_="[]").label("lines"),
-            ).where(_live(month), of_drafted_months(), invoices.c.user_id.in_(chunk))
-        ).all()
-        for row in rows:
-            own = found[row.user_id, row.month]
-            own.usage_cents = exact_sum(own.usage_cents, row.usage_cents)
-            own.included_cents = row.included_cents
-            own.currency = row.currency
-            own.unbilled_calls = row.unbilled_calls
-            own.unbilled_usage_cents = row.unbilled_usage_cents
-            for line in load_lines(row.lines):
-                about = found[row.user_id, line.usage_month]
-                usage_cents = Decimal(line.usage_cents)
-                if line.kind == UNBILLED:
-                    about.adjusted_calls -= line.calls
-                    about.adjusted_cents = exact_sum(about.adjusted_cents, usage_cents.copy_negate())
-                if line.kind in LATE_KINDS:
-                    about.usage_cents = exact_sum(about.usage_cents, usage_cents)
-                    if line.kind == ADJUSTMENT:
-                        about.adjusted_calls += line.calls
-                        about.adjusted_cents = exact_sum(about.adjusted_cents, usage_cents)
+        for row in _latest(connection, chunk):
+            if row.month != str(month) or (only is not None and row.user_id not in only):
+                _add(found, row, is_pinned=row.month in pinned)
     return {bill: found[bill] for bill in wanted if bill in found}
+
+
+def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
+    """Give the latest bills of the users in all months, in the order of the months."""
+    rows = connection.execute(
+        sa.select(
+            *(invoices.c[name] for name in _COLUMNS),
+            sa.case((invoices.c.late_lines > 0, invoices.c.lines), else_="[]").label("lines"),
+        )
+        .where(of_drafted_months(), invoices.c.user_id.in_(users))
+        .order_by(invoices.c.month, invoices.c.user_id, invoices.c.generation)
+    ).all()
+    return {(row.month, row.user_id): row for row in rows}.values()
+
+
+_COLUMNS = (
+    *("user_id", "month", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
+    *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
+    *("included_cents", "total_cents", "late_cents", "credit_applied_cents"),
+)
+
+
+def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
+    """Add a bill to what is billed of its own month, and of those that its lines are about."""
+    user_id, state = row.user_id, State(row.state)
+    value = worth(state, Reason(row.reason) if row.reason else None)
+    lines = load_lines(row.lines)
+    own = found[user_id, row.month]
+    usage = Usage(row.calls, row.usage_cents)
+    own.known += usage + Usage(row.unbilled_calls, row.unbilled_usage_cents)
+    own.is_open = value is Worth.OPEN
+    held = {row.month: usage}
+    amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents}
+    for line in _of_pinned(lines, is_pinned=is_pinned):
+        about = found[user_id, line.usage_month]
+        usage = Usage(line.calls, Decimal(line.usage_cents))
+        if line.kind in _RECORDED:
+            about.known += usage
+        if line.kind == MOVED:
+            about.moved += usage
+        if line.kind in LATE_KINDS:
+            held[line.usage_month] = held.get(line.usage_month, Usage()) + usage
+            amounts[line.usage_month] = amounts.get(line.usage_month, 0) + line.amount_cents
+    for of, usage in held.items():
+        about = found[user_id, of]
+        if about.currency is None:
+            # What came late for a month without a bill of its own goes on as it was first rated.
+            about.currency = row.currency
+            about.included_cents = (
+                row.included_cents if row.stripe_customer_id or row.plan_id else about.included_cents
+            )
+        _count(about, usage, amounts[of], value, state, is_own=of == row.month)
+
+
+def _of_pinned(lines: Iterable[Line], *, is_pinned: bool) -> Iterator[Line]:
+    """Give the lines that stand: differences are recorded anew with a month whose billing has not started."""
+    return (line for line in lines if is_pinned or line.kind == ADJUSTMENT)
+
+
+def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:
+    if value is Worth.OPEN:
+        about.waits = about.waits or not is_own
+        return
+    if value is Worth.WRITTEN_OFF and cents < 0 and state is State.VOID:
+        # Like a credit on it, what a voided invoice gave back is left for a later one.
+        return
+    about.billed += usage
+    if value is Worth.CHARGED:
+        about.charged_cents += cents
+    elif cents > 0:
+        about.forgiven_cents += cents
+    else:
+        about.withheld_cents -= cents

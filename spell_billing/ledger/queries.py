@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.rows import Bill, MonthRecord
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
 
 
 def read_month(connection: Connection, month: Month) -> MonthRecord | None:
@@ -35,6 +35,15 @@ def of_drafted_months() -> sa.ColumnElement[bool]:
     takes a tenth of the time of writing drafts.
     """
     return invoices.c.month.in_(sa.select(months.c.month))
+
+
+def left_something(connection: Connection) -> sa.ColumnElement[bool]:
+    """Give the condition for bills that other months' drafts must know of, as their index has it.
+
+    Narrower conditions imply it; said in full, the database reads these bills alone. SQLite takes an index
+    for a range only, and all months are one.
+    """
+    return sa.and_(LEFT_SOMETHING[connection.dialect.name], invoices.c.month > "")
 
 
 def read_months(connection: Connection) -> list[MonthRecord]:

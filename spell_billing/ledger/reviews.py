@@ -21,6 +21,7 @@ class DecisionKind(StrEnum):
     APPROVED = "approved"
     HELD = "held"
     RELEASED = "released"
+    CREDIT_SETTLED = "credit_settled"
 
 
 @dataclass(frozen=True, slots=True)

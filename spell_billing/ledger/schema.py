@@ -331,7 +331,8 @@ decisions = sa.Table(
 """What people decided about a month (`user_id` null) or one user's bill in it; the newest counts.
 
 `kind`: `approved` (of a month; `content_hash` is the reviewed `drafts_hash`), `held` or `released` (of a
-user; `content_hash` of a release is the bill's `lines_hash`).
+user; `content_hash` of a release is the bill's `lines_hash`), `credit_settled` (a person dealt with a user's
+credit; `content_hash` is its currency and amount, as `eur:100`).
 """
 
 moves = sa.Table(

@@ -96,10 +96,10 @@ class MonthSession:
         with self._transaction():
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
-    def history(self, late: Collection[BillOf]) -> History:
-        """Read what other months left for this month's drafts."""
+    def history(self, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
+        """Read what other bills left for this month's drafts, of all users or of those that are named."""
         with self._transaction():
-            return read_history(self._connection, self.month, late)
+            return read_history(self._connection, self.month, late, only)
 
     def drafted_usage(self) -> tuple[int, int, Decimal]:
         """Sum users, calls and exact usage of the month's latest bills."""

@@ -1,6 +1,6 @@
 """What billing knows of a usage source: three calls and what they give back. No database appears here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -117,12 +117,22 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
-    """One version of a month in the store: `version` is its name (`v0001`), `directory` holds its files."""
+    """One version of a month in the store.
+
+    Attributes:
+        month: The frozen month.
+        version: Its name: `v0001`; a supplement's is `v0001/since_0001`.
+        directory: Holds its files.
+        manifest: Its evidence.
+        supplements: What the month had beyond the version, and beyond what later months recorded, when users
+            who wait for their bill were drafted again: their differences alone, oldest first.
+    """
 
     month: Month
     version: str
     directory: Path
     manifest: Manifest
+    supplements: "tuple[FrozenUsage, ...]" = ()
 
 
 OnProgress = Callable[[int, int], None]
@@ -152,6 +162,31 @@ class UsageSource(Protocol):
         Raises:
             UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
             IntegrityError: the rows written are not what the database itself counts and sums.
+            DatabaseUnreachableError: the database does not answer.
+        """
+        ...
+
+    def supplement(
+        self,
+        frozen: FrozenUsage,
+        directory: Path,
+        *,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> LateUsage | None:
+        """Write what some users have in a frozen month now beyond what was frozen and recorded.
+
+        Args:
+            frozen: The month's pinned version.
+            directory: An empty directory.
+            recorded: All pinned versions that may have told of differences of the month, `frozen` too.
+            users: Whose usage is compared.
+
+        Returns:
+            None when nothing differs.
+
+        Raises:
+            UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
             DatabaseUnreachableError: the database does not answer.
         """
         ...

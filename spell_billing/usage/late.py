@@ -5,7 +5,7 @@ once), and it names the users at once: so there is no cheaper proof before it. W
 would miss rows, because both are given before commit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -24,23 +24,31 @@ CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
 """Opens a stream of what a month has now: user_id, calls, cost_cents, any number of rows per user."""
 
 
+def checked(late_for: Sequence[FrozenUsage]) -> tuple[str, ...]:
+    """Name the versions whose months were compared, and the supplements that counted as frozen."""
+    return tuple(f"{one.month}/{each.version}" for one in late_for for each in (one, *one.supplements))
+
+
 def compare_late_usage(
     late_for: Sequence[FrozenUsage],
     directory: Path,
     current: Callable[[Month], CurrentUsage],
     *,
     scale: int,
+    recorded: Sequence[FrozenUsage] | None = None,
+    users: Collection[str] | None = None,
 ) -> LateUsage | None:
     """Compare what the source has now with what the versions froze, and write the differences.
 
-    What a version itself recorded as late for an earlier month counts as frozen for that month: a difference
-    is reported once.
+    What was recorded as late for a month counts as frozen for that month: a difference is reported once.
 
     Args:
         late_for: The pinned versions of earlier months.
         directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents.
         current: Streams a month's usage from the snapshot.
         scale: Decimal places of a cent that the source may have.
+        recorded: The versions that may have recorded late usage; by default `late_for`.
+        users: Compare these users alone.
 
     Returns:
         None when nothing differs.
@@ -50,17 +58,21 @@ def compare_late_usage(
     """
     if not late_for:
         return None
-    scale = max(scale, *(one.manifest.cost_scale for one in late_for))
+    told = [each for one in recorded or late_for for each in (one, *one.supplements)]
+    scale = max(scale, *(one.manifest.cost_scale for one in (*late_for, *told)))
     with open_duckdb(directory) as duck:
         duck.execute(
             "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
             f"cost_cents DECIMAL(38, {scale}))"
         )
+        if users is not None:
+            duck.register("those", pa.table({"user_id": pa.array(sorted(users), pa.string())}))
         try:
             for one in late_for:
                 with current(one.month) as reader, _own_errors(reader) as source:
                     duck.register("source_now", source)
-                    duck.execute(_difference_query(one, late_for, scale), {"month": str(one.month)})
+                    query = _difference_query(one, told, scale, some_users=users is not None)
+                    duck.execute(query, {"month": str(one.month)})
                     duck.unregister("source_now")
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
@@ -90,26 +102,25 @@ def _own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
         raise
 
 
-def _difference_query(one: FrozenUsage, late_for: Sequence[FrozenUsage], scale: int) -> str:
+def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int, *, some_users: bool) -> str:
     money = f"DECIMAL(38, {scale})"
     rows = parquet_list([one.directory / file.name for file in one.manifest.files])
     sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
     frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
     recorded = [
-        other.directory / other.manifest.late.file.name
-        for other in late_for
-        if other.manifest.late is not None
+        other.directory / other.manifest.late.file.name for other in told if other.manifest.late is not None
     ]
     frozen.extend(
         f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
         for path in recorded
     )
+    which = " WHERE user_id IN (SELECT user_id FROM those)" if some_users else ""
     return (
         "INSERT INTO late SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
         f"sum(cost_cents)::{money} AS late_cost FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
         f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
-        ") GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
+        f"){which} GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
     )
 
 

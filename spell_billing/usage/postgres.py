@@ -1,7 +1,7 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,13 +20,14 @@ from spell_billing.usage.contract import (
     BadRow,
     BadRows,
     FrozenUsage,
+    LateUsage,
     Manifest,
     OnProgress,
     Totals,
     counted,
     together,
 )
-from spell_billing.usage.late import CurrentUsage, compare_late_usage
+from spell_billing.usage.late import CurrentUsage, checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
@@ -97,12 +98,37 @@ class PostgresUsage:
                 control=control,
                 files=(file,),
                 late=late,
-                late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
+                late_checked=checked(late_for),
                 bad_rows=bad,
             )
 
         with self._errors():
             return in_snapshots(self._url, _READERS, freeze)
+
+    def supplement(
+        self,
+        frozen: FrozenUsage,
+        directory: Path,
+        *,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> LateUsage | None:
+        """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
+
+        def compare(snapshots: list[Snapshot]) -> LateUsage | None:
+            (snapshot,) = snapshots
+            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
+            return compare_late_usage(
+                [frozen],
+                directory,
+                lambda month: _current_users(snapshot, sql, month),
+                scale=MAX_SCALE if sql.is_numeric else 0,
+                recorded=recorded,
+                users=users,
+            )
+
+        with self._errors():
+            return in_snapshots(self._url, 1, compare)
 
     def accounts(self) -> pa.Table:
         """Read all billing accounts with their plans; see `UsageSource.accounts`."""

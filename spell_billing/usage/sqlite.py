@@ -1,7 +1,7 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +17,7 @@ from spell_billing.usage.contract import (
     BadRow,
     BadRows,
     FrozenUsage,
+    LateUsage,
     Manifest,
     OnProgress,
     Totals,
@@ -24,7 +25,7 @@ from spell_billing.usage.contract import (
     together,
 )
 from spell_billing.usage.duck import open_duckdb
-from spell_billing.usage.late import compare_late_usage
+from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.row_writer import RowWriter
@@ -103,9 +104,31 @@ class SqliteUsage:
             control=control,
             files=(writer.file,),
             late=late,
-            late_checked=tuple(f"{one.month}/{one.version}" for one in late_for),
+            late_checked=checked(late_for),
             bad_rows=bad_rows,
         )
+
+    def supplement(
+        self,
+        frozen: FrozenUsage,
+        directory: Path,
+        *,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> LateUsage | None:
+        """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
+        with self._connect() as connection:
+            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
+            rows = MonthFilter(duck, _written_schema(sql))
+            return compare_late_usage(
+                [frozen],
+                directory,
+                lambda month: _current_rows(snapshot, sql, rows, month),
+                scale=0,
+                recorded=recorded,
+                users=users,
+            )
 
     def accounts(self) -> pa.Table:
         """Read all billing accounts with their plans; see `UsageSource.accounts`."""

@@ -7,17 +7,30 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage, OnProgress, UsageSource
+from spell_billing.usage.contract import (
+    MANIFEST_FILE,
+    BadRows,
+    FrozenFile,
+    FrozenUsage,
+    Manifest,
+    OnProgress,
+    Totals,
+    UsageSource,
+)
 from spell_billing.usage.duck import SPILL_PREFIX
+from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import read_manifest, write_manifest
 
 KEPT_VERSIONS = 3
@@ -25,6 +38,8 @@ KEPT_VERSIONS = 3
 
 LOCK_TIMEOUT_SECONDS = 3600.0
 _VERSION = re.compile(r"v(\d{4,})")
+_SUPPLEMENT_PREFIX = "since_"
+_NO_ROWS = Totals(0, Decimal(0))
 _UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,25 +88,57 @@ class UsageStore:
             self.verify(one)
         with self._locked(month) as directory:
             self._remove_leftovers(directory)
-            unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
-            unfinished.mkdir()
-            try:
+            with _unfinished(month, directory) as unfinished:
                 manifest = source.freeze(month, unfinished, late_for=late_for, on_progress=on_progress)
-                write_manifest(manifest, unfinished)
-                _sync_file(unfinished / MANIFEST_FILE)
-                _sync_directory(unfinished)
                 version = f"v{self._last_number(month) + 1:04d}"
-                unfinished.rename(directory / version)
-                _sync_directory(directory)
-            except BaseException as error:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                if isinstance(error, OSError) and error.errno in _FULL:
-                    raise UsageError(
-                        f"{directory} has no room for the usage of {month}: {error.strerror}.",
-                        remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
-                    ) from error
-                raise
+                _keep(manifest, unfinished, directory / version)
         return FrozenUsage(month, version, directory / version, manifest)
+
+    def supplement(
+        self,
+        source: UsageSource,
+        frozen: FrozenUsage,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> FrozenUsage:
+        """Record what users have in a pinned month now beyond what was frozen, beside the version.
+
+        Args:
+            source: Where the rows come from.
+            frozen: The month's pinned version.
+            recorded: All pinned versions that may have told of differences of the month, `frozen` too.
+            users: Whose usage is compared.
+
+        Returns:
+            The version with its new supplement, or as it was when nothing differs.
+
+        Raises:
+            UsageError: the source cannot be billed from.
+            IntegrityError: a file is not what was frozen.
+        """
+        for one in recorded:
+            self.verify(one)
+        with self._locked(frozen.month) as directory:
+            self._remove_leftovers(directory)
+            with _unfinished(frozen.month, directory) as unfinished:
+                frozen_at = datetime.now(UTC)
+                late = source.supplement(frozen, unfinished, recorded=recorded, users=users)
+                if late is None:
+                    shutil.rmtree(unfinished)
+                    return frozen
+                manifest = replace(
+                    frozen.manifest,
+                    frozen_at=frozen_at,
+                    frozen=_NO_ROWS,
+                    control=_NO_ROWS,
+                    files=(),
+                    late=late,
+                    late_checked=checked(recorded),
+                    bad_rows=BadRows(0, ()),
+                )
+                name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
+                _keep(manifest, unfinished, frozen.directory / name)
+        return self.version(frozen.month, frozen.version)
 
     def versions(self, month: Month) -> list[str]:
         """List the month's versions, oldest first."""
@@ -116,13 +163,12 @@ class UsageStore:
                 f"The frozen usage {month}/{version} is not in {self._root}.",
                 remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
             )
-        manifest = read_manifest(directory)
-        if manifest.month != month:
-            raise UsageError(
-                f"{directory} holds the usage of {manifest.month}, not of {month}.",
-                remedy="Restore the directory from a backup.",
-            )
-        return FrozenUsage(month, version, directory, manifest)
+        manifest = _manifest_of(month, directory)
+        supplements = tuple(
+            FrozenUsage(month, f"{version}/{path.name}", path, _manifest_of(month, path))
+            for path in sorted(directory.glob(f"{_SUPPLEMENT_PREFIX}*"))
+        )
+        return FrozenUsage(month, version, directory, manifest, supplements)
 
     def verify(self, frozen: FrozenUsage) -> None:
         """Check that every file of the version is, byte for byte, what was frozen.
@@ -130,9 +176,10 @@ class UsageStore:
         Raises:
             IntegrityError: naming the file that is missing or altered.
         """
-        late = frozen.manifest.late
-        for file in (*frozen.manifest.files, *([late.file] if late else [])):
-            _verify_file(frozen.directory / file.name, file)
+        for each in (frozen, *frozen.supplements):
+            late = each.manifest.late
+            for file in (*each.manifest.files, *([late.file] if late else [])):
+                _verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
         """Remove superseded versions, but never one to keep, nor the newest three; give their names."""
@@ -175,6 +222,42 @@ class UsageStore:
         for path in directory.glob(f"{SPILL_PREFIX}*"):
             if path.stat().st_mtime < oldest:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
+    """Give a directory to write to, out of sight, which goes when something goes wrong."""
+    unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
+    unfinished.mkdir()
+    try:
+        yield unfinished
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise UsageError(
+                f"{directory} has no room for the usage of {month}: {error.strerror}.",
+                remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
+            ) from error
+        raise
+
+
+def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
+    """Let a whole directory appear under its name, synced to disk."""
+    write_manifest(manifest, unfinished)
+    _sync_file(unfinished / MANIFEST_FILE)
+    _sync_directory(unfinished)
+    unfinished.rename(final)
+    _sync_directory(final.parent)
+
+
+def _manifest_of(month: Month, directory: Path) -> Manifest:
+    manifest = read_manifest(directory)
+    if manifest.month != month:
+        raise UsageError(
+            f"{directory} holds the usage of {manifest.month}, not of {month}.",
+            remedy="Restore the directory from a backup.",
+        )
+    return manifest
 
 
 def _verify_file(path: Path, expected: FrozenFile) -> None:

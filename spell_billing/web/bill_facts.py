@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.drafting import UNBILLED, USAGE, Line
+from spell_billing.core.drafting import USAGE, Line
+from spell_billing.core.lines import shown_lines
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.browsing import UserBill
@@ -20,7 +21,7 @@ def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
         internal: Whether reader is the platform itself: then also why there is no invoice and what to do.
     """
     bill, payment = item.bill, item.payment
-    lines = [line for line in bill.parsed_lines if line.kind != UNBILLED]
+    lines = shown_lines(bill.parsed_lines)
     facts = {
         "month": bill.month,
         "month_name": Month.parse(bill.month).label,

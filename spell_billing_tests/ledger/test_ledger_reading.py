@@ -150,8 +150,8 @@ def test_a_month_s_own_bills_and_void_ones_are_no_credit_of_earlier_months(ledge
     draft(OCTOBER, "60", Credit(100, "usd"))
 
     # Drafting October again finds the credit whole, as if October had taken nothing of it yet.
-    assert ledger.history(OCTOBER, []).credits == {"user-0001": Credit(100, "usd")}
-    assert ledger.history(november, []).credits == {"user-0001": Credit(40, "usd")}
+    assert ledger.history(OCTOBER, []).credits == {"user-0001": [Credit(100, "usd")]}
+    assert ledger.history(november, []).credits == {"user-0001": [Credit(40, "usd")]}
 
     with ledger.session(september, Actor("drafter"), wait_seconds=0) as session:
         (carried,) = session.page(None, after_id=0, limit=10)

@@ -27,7 +27,11 @@ from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
 from spell_billing.invoicing.report import BillingReport
-from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
+from spell_billing.invoicing.usage_versions import (
+    earlier_versions,
+    pinned_version,
+    with_what_came_since,
+)
 from spell_billing.invoicing.void import void_bill
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
@@ -86,6 +90,7 @@ class SmallPlatform:
                 frozen = self.store.freeze(source, month, late_for=earlier)
                 aggregate(frozen)
             with ledger.session(month, Actor("tester", run_id)) as session:
+                frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
                 return draft_month(session, source, frozen)
 
     def bill(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:

@@ -1,0 +1,187 @@
+"""Late usage: what is known of a month's usage by now, against what bills hold of it. Pure."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from decimal import Decimal
+from enum import Enum, auto
+
+import msgspec
+
+from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, LateUsage
+from spell_billing.core.money import exact_sum
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+
+BillOf = tuple[str, str]
+"""A bill by user and month."""
+
+
+class Worth(Enum):
+    """What the amounts of a bill are worth for usage that comes later."""
+
+    CHARGED = auto()
+    """They were charged, and may be given back."""
+    WRITTEN_OFF = auto()
+    """They were not charged and will not be."""
+    OPEN = auto()
+    """Nothing is decided: the bill may still be sent, and takes up by itself what came since."""
+
+
+def worth(state: State, reason: Reason | None) -> Worth:
+    """Give what a bill in a state is worth; of all generations, the latest counts."""
+    if state is State.UNCOLLECTIBLE:
+        return Worth.WRITTEN_OFF
+    if state in {State.VOID, State.SETTLED} and reason is Reason.WRITTEN_OFF:
+        return Worth.WRITTEN_OFF
+    if state in {State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.SKIPPED, State.SETTLED}:
+        return Worth.CHARGED
+    return Worth.OPEN
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Calls and their exact cost; either may be negative."""
+
+    calls: int = 0
+    cents: Decimal = Decimal(0)
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.calls + other.calls, exact_sum(self.cents, other.cents))
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(self.calls - other.calls, exact_sum(self.cents, other.cents.copy_negate()))
+
+    def __bool__(self) -> bool:
+        return bool(self.calls or self.cents)
+
+
+class Billed(msgspec.Struct):
+    """What the ledger has of one user's usage of a month, on all bills but the one that is drafted.
+
+    Attributes:
+        known: What was frozen with the month, and every difference that was recorded since.
+        billed: The part of it that bills hold.
+        moved: The part of it that other users' usage makes up for.
+        charged_cents: What bills charged for it, and still stands.
+        forgiven_cents: Charges for it that were written off.
+        withheld_cents: Credits for it, above zero, on bills that were written off.
+        included_cents: The allowance the month had; None where the user had no account then.
+        currency: Of the first bill that holds some of it.
+        is_open: The month's own bill is open.
+        waits: An open bill of another month holds some of it.
+    """
+
+    known: Usage = Usage()
+    billed: Usage = Usage()
+    moved: Usage = Usage()
+    charged_cents: int = 0
+    forgiven_cents: int = 0
+    withheld_cents: int = 0
+    included_cents: int | None = None
+    currency: str | None = None
+    is_open: bool = False
+    waits: bool = False
+
+    @property
+    def left(self) -> Usage:
+        """What is known, and on no bill."""
+        return self.known - self.moved - self.billed
+
+
+NOTHING = Usage()
+
+
+def late_usage(
+    new: Mapping[BillOf, Usage],
+    billed: Mapping[BillOf, Billed],
+    *,
+    heir_of: Callable[[str], str] = lambda user_id: user_id,
+    only: Collection[str] | None = None,
+) -> dict[str, list[LateUsage]]:
+    """Give what belongs on the drafts of a month because other bills do not hold it, by user.
+
+    Args:
+        new: Differences that were recorded with the month.
+        billed: What the ledger has of these, and of whatever else may be left open.
+        heir_of: Gives the user that a user's usage moved to in the end.
+        only: The users that are drafted; None for all.
+    """
+    late: defaultdict[str, list[LateUsage]] = defaultdict(list)
+    groups: defaultdict[BillOf, dict[str, Billed]] = defaultdict(dict)
+    for user_id, month in sorted(new.keys() | billed.keys()):
+        groups[heir_of(user_id), month][user_id] = billed.get((user_id, month)) or Billed()
+    for (_, month), members in groups.items():
+        waits = any(each.waits and not each.is_open for each in members.values())
+        fresh = {user: new.get((user, month), NOTHING) for user in members if only is None or user in only}
+        moves = {} if waits or len(members) == 1 else _moves(members, fresh)
+        for user, usage in fresh.items():
+            each = members[user]
+            if waits or each.is_open:
+                if usage:
+                    late[user].append(_item(UNBILLED, month, usage, each))
+            else:
+                late[user].extend(_items(month, usage, each, moves.get(user, Decimal(0))))
+    return late
+
+
+def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:
+    left = billed.left
+    fresh_moved, rest_cents = _part(fresh, moved_cents)
+    left_moved, _ = _part(left, rest_cents)
+    for kind, usage in (
+        (ADJUSTMENT, left - left_moved),
+        (LATE_USAGE, fresh - fresh_moved),
+        (MOVED, fresh_moved + left_moved),
+        # A moved line tells of new differences; what was known before must not be told twice.
+        (UNBILLED, NOTHING - left_moved),
+    ):
+        if usage:
+            yield _item(kind, month, usage, billed)
+
+
+def _part(usage: Usage, cents: Decimal) -> tuple[Usage, Decimal]:
+    """Take up to so many cents out of the usage, on the same side of zero; give the part, and the rest."""
+    if not cents or not usage.cents or (usage.cents > 0) != (cents > 0):
+        return NOTHING, cents
+    if cents.copy_abs() >= usage.cents.copy_abs():
+        return usage, exact_sum(cents, usage.cents.copy_negate())
+    return Usage(0, cents), Decimal(0)
+
+
+def _moves(members: Mapping[str, Billed], fresh: Mapping[str, Usage]) -> dict[str, Decimal]:
+    """Net what users lost against what others gained, where usage moved between them."""
+    moved_cents = exact_sum(*(each.moved.cents for each in members.values()))
+    gaps = {
+        user: (members[user].left + usage).cents for user, usage in fresh.items() if not members[user].is_open
+    }
+    gained = exact_sum(*(cents for cents in gaps.values() if cents > 0))
+    lost = exact_sum(*(cents.copy_negate() for cents in gaps.values() if cents < 0))
+    # What was moved already may have its counterpart here: a bill that was voided, and is drafted again.
+    if moved_cents <= 0:
+        into = min(gained, exact_sum(lost, moved_cents.copy_negate()))
+        out = max(Decimal(0), exact_sum(into, moved_cents))
+    else:
+        out = min(lost, exact_sum(gained, moved_cents))
+        into = max(Decimal(0), exact_sum(out, moved_cents.copy_negate()))
+    moves: dict[str, Decimal] = {}
+    for user, cents in gaps.items():
+        taken = min(cents.copy_abs(), into if cents > 0 else out)
+        if cents > 0:
+            moves[user], into = taken, exact_sum(into, taken.copy_negate())
+        else:
+            moves[user], out = taken.copy_negate(), exact_sum(out, taken.copy_negate())
+    return moves
+
+
+def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
+    return LateUsage(
+        usage_month=Month.parse(month),
+        calls=usage.calls,
+        usage_cents=usage.cents,
+        billed_usage_cents=billed.billed.cents,
+        included_cents=billed.included_cents,
+        currency=billed.currency,
+        kind=kind,
+        charged_cents=billed.charged_cents,
+        forgiven_cents=billed.forgiven_cents,
+        withheld_cents=billed.withheld_cents,
+    )

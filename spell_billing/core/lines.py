@@ -1,0 +1,151 @@
+"""An invoice's lines: their kinds, how the ledger keeps them, and those for usage that came too late."""
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from spell_billing.core.money import exact_sum, format_money, plain
+from spell_billing.core.month import Month
+from spell_billing.core.pricing import due_cents, rate_cents
+
+USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
+LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
+UNBILLED = "unbilled"
+"""A line without amount, in the ledger only: late usage that is known, and left for another bill."""
+MOVED = "moved"
+"""A line without amount, in the ledger only: late usage that another user's late usage makes up for."""
+LEDGER_ONLY = frozenset({UNBILLED, MOVED})
+"""Lines that no invoice shows."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
+
+    kind: str
+    description: str
+    amount_cents: int
+    usage_month: str
+    calls: int = 0
+    usage_cents: str = "0"
+
+
+class LateUsage(msgspec.Struct, frozen=True):
+    """Usage of an earlier month that its invoice does not hold, or of the month itself that came too late.
+
+    Attributes:
+        usage_month: The month of the usage.
+        calls: The difference; negative where rows vanished.
+        usage_cents: Its exact cost.
+        billed_usage_cents: What other bills hold of that month's usage.
+        included_cents: The allowance that month had; None where the account's of now counts.
+        currency: Of what was billed for that month; None when nothing was.
+        kind: LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what earlier bills left
+            out. UNBILLED and MOVED charge nothing, and no invoice shows them.
+        charged_cents: What other bills charged for that month, and still stands; None: as it is rated.
+        forgiven_cents: Charges for that month that were written off.
+        withheld_cents: Credits for that month, above zero, on bills that were written off.
+    """
+
+    usage_month: Month
+    calls: int
+    usage_cents: Decimal
+    billed_usage_cents: Decimal = Decimal(0)
+    included_cents: int | None = 0
+    currency: str | None = None
+    kind: str = LATE_USAGE
+    charged_cents: int | None = None
+    forgiven_cents: int = 0
+    withheld_cents: int = 0
+
+
+_JSON = msgspec.json.Encoder()
+_LINES = msgspec.json.Decoder(tuple[Line, ...])
+
+
+def lines_hash(customer_id: str, currency: str, description: str, lines: Sequence[Line]) -> str:
+    """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
+    return hashlib.sha256(_JSON.encode((customer_id, currency, description, lines))).hexdigest()
+
+
+def dump_lines(lines: Sequence[Line]) -> str:
+    """Write lines as the ledger keeps them."""
+    return _JSON.encode(lines).decode()
+
+
+def load_lines(text: str) -> tuple[Line, ...]:
+    """Read lines as the ledger keeps them."""
+    return _LINES.decode(text)
+
+
+def add_late_lines(
+    lines: list[Line],
+    month: Month,
+    usage_cents: Decimal,
+    allowance_cents: int,
+    *,
+    late: Sequence[LateUsage],
+    currency: str,
+) -> set[str]:
+    """Add the lines for late usage to those of the month itself.
+
+    Args:
+        lines: Usage of the month, and what the plan covers.
+        month: The month that is drafted.
+        usage_cents: Its usage.
+        allowance_cents: What the account's plan includes now.
+        late: Usage that was not billed with its month.
+        currency: Of the bill.
+
+    Returns:
+        The currencies of earlier bills that an amount on the new lines is due in.
+    """
+    if not late:
+        return set()
+    here_usage = {month: usage_cents}
+    here_cents = {month: sum(line.amount_cents for line in lines)}
+    currencies: set[str] = set()
+    for item in sorted(late, key=lambda each: each.usage_month):
+        of = item.usage_month
+        if item.kind in LEDGER_ONLY:
+            lines.append(_line_without_amount(item))
+            continue
+        included_cents = allowance_cents if item.included_cents is None else item.included_cents
+        billed_cents = exact_sum(item.billed_usage_cents, here_usage.get(of, Decimal(0)))
+        charged_cents = (
+            rate_cents(item.billed_usage_cents, included_cents)
+            if item.charged_cents is None
+            else item.charged_cents
+        )
+        amount_cents = due_cents(
+            rate_cents(exact_sum(billed_cents, item.usage_cents), included_cents),
+            charged_cents + here_cents.get(of, 0),
+            item.forgiven_cents,
+            item.withheld_cents,
+        )
+        here_usage[of] = exact_sum(here_usage.get(of, Decimal(0)), item.usage_cents)
+        here_cents[of] = here_cents.get(of, 0) + amount_cents
+        lines.append(_late_line(item, amount_cents, currency))
+        if amount_cents and item.currency:
+            currencies.add(item.currency)
+    return currencies
+
+
+def shown_lines(lines: Sequence[Line]) -> list[Line]:
+    """Give the lines that an invoice shows."""
+    return [line for line in lines if line.kind not in LEDGER_ONLY]
+
+
+def _late_line(late: LateUsage, amount_cents: int, currency: str) -> Line:
+    title = "Late usage" if late.kind == LATE_USAGE else "Adjustment"
+    money = format_money(amount_cents, currency)
+    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {money})"
+    return Line(late.kind, text, amount_cents, str(late.usage_month), late.calls, plain(late.usage_cents))
+
+
+def _line_without_amount(late: LateUsage) -> Line:
+    title = "Moved between users" if late.kind == MOVED else "Left for another bill"
+    usage_cents = plain(late.usage_cents)
+    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {usage_cents} cents)"
+    return Line(late.kind, text, 0, str(late.usage_month), late.calls, usage_cents)

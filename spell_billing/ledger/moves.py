@@ -1,0 +1,115 @@
+"""Usage that moved from one user to another, as people recorded it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.month import Month
+from spell_billing.ledger.browsing import has_bill
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import audit, moves
+
+MOVED_USER = "user_moved"
+"""The action in the audit trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heirs:
+    """Who took over whose usage. Of a user's moves the newest counts; a move back undoes the one before."""
+
+    heirs: dict[str, str]
+
+    @classmethod
+    def of(cls, recorded: Iterable[tuple[str, str]]) -> "Heirs":
+        """Follow moves in the order in which they were recorded."""
+        heirs: dict[str, str] = {}
+        for from_user, to_user in recorded:
+            if _last(heirs, to_user) == from_user:
+                del heirs[to_user]
+            heirs[from_user] = to_user
+        return cls(heirs)
+
+    def heir_of(self, user_id: str) -> str:
+        """Give the user that a user's usage moved to in the end; without a move, the user itself."""
+        return _last(self.heirs, user_id)
+
+    def together_with(self, user_id: str) -> list[str]:
+        """Give all users whose usage moved to the same one in the end, the user among them."""
+        heir = self.heir_of(user_id)
+        return sorted({heir, user_id, *(each for each in self.heirs if self.heir_of(each) == heir)})
+
+
+def _last(heirs: dict[str, str], user_id: str) -> str:
+    while user_id in heirs:
+        user_id = heirs[user_id]
+    return user_id
+
+
+def read_heirs(connection: Connection) -> Heirs:
+    """Read who took over whose usage."""
+    rows = connection.execute(sa.select(moves.c.from_user, moves.c.to_user).order_by(moves.c.id)).all()
+    return Heirs.of((from_user, to_user) for from_user, to_user in rows)
+
+
+def record_move(
+    connection: Connection,
+    from_user: str,
+    to_user: str,
+    reason: str,
+    actor: Actor,
+    *,
+    has_usage: Iterable[str] = (),
+    now: datetime | None = None,
+) -> bool:
+    """Record that usage moved, in the connection's transaction.
+
+    Args:
+        connection: To the ledger.
+        from_user: Whose usage it was.
+        to_user: Whose it is.
+        reason: In a person's words.
+        actor: Who records it.
+        has_usage: Those of the two that have rows at the platform.
+        now: When, aware; by default the present.
+
+    Returns:
+        False when it is recorded already: nothing is written.
+
+    Raises:
+        LedgerError: for one and the same user, or one that has neither a bill nor usage.
+    """
+    if from_user == to_user:
+        raise LedgerError(
+            f"User {from_user} cannot move to itself.", remedy="Name two different users: --from and --to."
+        )
+    known = set(has_usage)
+    for user_id in (from_user, to_user):
+        if user_id not in known and not has_bill(connection, user_id):
+            raise LedgerError(
+                f"User {user_id} has no bill and no usage.",
+                remedy="Check the id; it must be written as in usage_counters.",
+            )
+    heirs = read_heirs(connection).heirs
+    if heirs.get(from_user) == to_user:
+        return False
+    at = now or datetime.now(UTC)
+    connection.execute(
+        moves.insert().values(at=at, actor=actor.name, from_user=from_user, to_user=to_user, reason=reason)
+    )
+    for user_id in (from_user, to_user):
+        connection.execute(
+            audit.insert().values(
+                at=at,
+                actor=actor.name,
+                run_id=actor.run_id,
+                month=str(Month.containing(at)),
+                user_id=user_id,
+                action=MOVED_USER,
+                detail=f"{from_user} -> {to_user}: {reason}",
+            )
+        )
+    return True
