@@ -1,7 +1,7 @@
 """What became of billed months since they were billed: who lost, who gained, and who only moved."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -51,16 +51,16 @@ class PastChange:
     amounts: dict[str, PastAmounts] = field(default_factory=dict)
 
 
-def net_differences(rows: Iterable[Changed], moved: Mapping[str, str]) -> Differences:
+def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> Differences:
     """Sum what changed by month and user, with recorded moves made good.
 
     Args:
         rows: Any number per month and user.
-        moved: Recorded moves: the user whom another one's usage belongs to now.
+        heir_of: Gives the user that a user's usage moved to in the end.
     """
     sums: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for month, user, calls, cents in rows:
-        sums[month, _now_called(user, moved)].append(Difference(calls, cents))
+        sums[month, heir_of(user)].append(Difference(calls, cents))
     found = {}
     for key, parts in sums.items():
         whole = parts[0] if len(parts) == 1 else _sum(parts)
@@ -146,11 +146,3 @@ def _largest(change: PastChange) -> str:
 def _sum(parts: Iterable[Difference]) -> Difference:
     parts = list(parts)
     return Difference(sum(each.calls for each in parts), exact_sum(*(each.cents for each in parts)))
-
-
-def _now_called(user: str, moved: Mapping[str, str]) -> str:
-    seen = {user}
-    while (after := moved.get(user)) is not None and after not in seen:
-        seen.add(after)
-        user = after
-    return user

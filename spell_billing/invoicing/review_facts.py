@@ -28,10 +28,10 @@ from spell_billing.ledger.comparing import (
     calls_of,
     last_approved,
     other_currencies,
-    recorded_moves,
     users_without,
 )
 from spell_billing.ledger.history import pinned_versions
+from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import usage_by_currency
 from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage
@@ -60,13 +60,13 @@ def past_of(
     if late is None:
         return [], []
     months = {str(one.month) for one in late.months}
-    moved = recorded_moves(connection)
+    heir_of = read_heirs(connection).heir_of
     newest = list(_rows(frozen, months))
-    moves = _moves(connection, net_differences(newest, moved))
+    moves = _moves(connection, net_differences(newest, heir_of))
     earlier = [
         row for version in _earlier(connection, store, frozen, months) for row in _rows(version, months)
     ]
-    differences = without_moves(net_differences([*newest, *earlier], moved), moves)
+    differences = without_moves(net_differences([*newest, *earlier], heir_of), moves)
     billed = {month: _billed(connection, month) for month in sorted(months)}
     currencies = {
         (month, user): currency

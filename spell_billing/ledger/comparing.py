@@ -12,7 +12,7 @@ from spell_billing.core.plausible import Usual
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.ledger.schema import decisions, invoices, moves
+from spell_billing.ledger.schema import decisions, invoices
 
 _USERS_A_QUERY = 500
 _COMPARED_MONTHS = 3
@@ -115,9 +115,3 @@ def last_approved(connection: Connection, before: Month) -> str:
         decisions.c.kind == DecisionKind.APPROVED.value, decisions.c.month < str(before)
     )
     return connection.scalar(query) or ""
-
-
-def recorded_moves(connection: Connection) -> dict[str, str]:
-    """Give the recorded moves: whose usage belongs to whom now."""
-    query = sa.select(moves.c.from_user, moves.c.to_user).order_by(moves.c.id)
-    return {row.from_user: row.to_user for row in connection.execute(query)}
