@@ -154,7 +154,7 @@ class EventHandling:
         try:
             stripe_account = StripeResource()
             if stripe_account.has_key:
-                async with stripe_account.connect() as gateway:
+                async with stripe_account.connect(self._ledger) as gateway:
                     for _ in range(_BATCHES):
                         if not (await handle_waiting(self._ledger, gateway, _BATCH)).waiting:
                             return
