@@ -101,9 +101,8 @@ async def bill_month(
         report.swept(outcome.sweep)
         first = await pinning.pin()
         async with GroupCommit(session) as commits:
-            if first:
-                await _try_one(gateway, commits, pinning, report, outcome)
-            await _drive_all(session, gateway, commits, report, outcome)
+            tried = await _try_one(gateway, commits, pinning, report, outcome) if first else 0
+            await _drive_all(session, gateway, commits, report, outcome, after_id=tried)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
@@ -128,8 +127,12 @@ def _is_finished(session: MonthSession) -> bool:
 
 async def _try_one(
     gateway: Gateway, commits: GroupCommit, pinning: Pinning, report: BillingReport, outcome: Outcome
-) -> None:
-    """Drive one bill alone: where Stripe refuses the account, nothing else is under way, and nothing made."""
+) -> int:
+    """Drive the first bill alone: where Stripe refuses the account, nothing else is under way.
+
+    Returns:
+        The bill's id; 0 where there is none to drive.
+    """
     page = partial(pinning.session.page, TO_DRIVE, after_id=0, limit=1)
     for bill in await commits.in_turn(page):
         drive = Drive(gateway, commits, bill)
@@ -139,15 +142,23 @@ async def _try_one(
             if drive.bill.state is State.PLANNED and not gateway.unknown_writes and not error.transient:
                 await commits.in_turn(pinning.take_back)
             raise
+        return bill.id
+    return 0
 
 
 async def _drive_all(
-    session: MonthSession, gateway: Gateway, commits: GroupCommit, report: BillingReport, outcome: Outcome
+    session: MonthSession,
+    gateway: Gateway,
+    commits: GroupCommit,
+    report: BillingReport,
+    outcome: Outcome,
+    *,
+    after_id: int,
 ) -> None:
     queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=_PAGE_ROWS)
 
     async def feed() -> None:
-        last_id = 0
+        last_id = after_id
         while page := await commits.in_turn(
             partial(session.page, TO_DRIVE, after_id=last_id, limit=_PAGE_ROWS)
         ):

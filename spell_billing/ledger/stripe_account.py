@@ -89,6 +89,31 @@ def newest_finalized(connection: Connection) -> str | None:
     return found
 
 
+def require_rehearsal(connection: Connection) -> StripeAccount:
+    """Return the account that the ledger bills, which must be in test mode.
+
+    Raises:
+        LedgerError: when the ledger bills live mode, or nothing tells which mode it billed.
+    """
+    recorded = read_account(connection)
+    if recorded is None:
+        raise LedgerError(
+            "The ledger knows no Stripe account, so nothing proves that it was billed in test mode.",
+            remedy="Nothing was removed. A run with the key that it was billed with records the account.",
+        )
+    if recorded.mode != "test":
+        raise LedgerError(
+            f"The ledger bills {recorded}, and what was billed in live mode is never removed.",
+            remedy="Give a rehearsal a ledger of its own (DATABASE_URL).",
+        )
+    return recorded
+
+
+def count_bills(connection: Connection) -> int:
+    """Return how many bills the ledger has, of all months and generations."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(invoices)) or 0
+
+
 def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int:
     """Remove everything that billing in test mode made; the audit trail stays and says so.
 
@@ -98,22 +123,12 @@ def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int
         How many bills were removed.
 
     Raises:
-        LedgerError: when the ledger bills live mode, or nothing tells which mode it billed.
+        LedgerError: as `require_rehearsal`.
     """
-    recorded = read_account(connection)
-    if recorded is None:
-        raise LedgerError(
-            "The ledger knows no Stripe account, so nothing proves that it was billed in test mode.",
-            remedy="Nothing was removed. A run with the key it was billed with records the account.",
-        )
-    if recorded.mode != "test":
-        raise LedgerError(
-            f"The ledger bills {recorded}: what was billed there is never removed.",
-            remedy="Give a rehearsal a ledger of its own (DATABASE_URL).",
-        )
+    recorded = require_rehearsal(connection)
     count = sa.select(invoices.c.month, sa.func.count()).group_by(invoices.c.month)
     bills = dict(connection.execute(count).tuples().all())
-    drafted = connection.scalars(sa.select(months.c.month).order_by(months.c.month)).all()
+    drafted = connection.scalars(sa.select(months.c.month)).all()
     for table in _MADE_BY_BILLING:
         connection.execute(table.delete())
     connection.execute(
