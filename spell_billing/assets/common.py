@@ -43,8 +43,11 @@ def failures() -> Iterator[None]:
 
 
 def _failure(error: SpellBillingError) -> dg.Failure:
-    metadata = {"remedy": error.remedy, "transient": error.transient}
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
+    return dg.Failure(
+        description=str(error),
+        metadata={"remedy": error.remedy, "transient": error.transient},
+        allow_retries=False,
+    )
 
 
 def actor_of(run: dg.DagsterRun) -> Actor:

@@ -127,7 +127,7 @@ def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int
     """
     recorded = require_rehearsal(connection)
     count = sa.select(invoices.c.month, sa.func.count()).group_by(invoices.c.month)
-    bills = dict(connection.execute(count).tuples().all())
+    bills: dict[str, int] = dict(connection.execute(count).tuples().all())
     drafted = connection.scalars(sa.select(months.c.month)).all()
     for table in _MADE_BY_BILLING:
         connection.execute(table.delete())
