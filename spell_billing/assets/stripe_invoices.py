@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
 from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
-from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.bill_month import Pinning, bill_month
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
@@ -76,15 +77,18 @@ def stripe_invoices(
                     outcome.in_review = True
                     context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
                     return
-                with open_ledger.exclusive(on_wait=context.log.info):
-                    require_late_usage_once(open_ledger, usage.store(), month)
-                    session.start_billing()
+                require_once = partial(require_late_usage_once, open_ledger, usage.store(), month)
+                require_once()
+                exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
+                pinning = Pinning(session, exclusive=exclusive, require=require_once)
                 to_drive = users_of(open_ledger.group_totals(month), TO_DRIVE)
                 report = BillingReport(context.log, to_drive=to_drive)
 
                 async def run() -> None:
-                    async with stripe.connect() as gateway:
-                        await bill_month(session, gateway, report, verify=config.verify, outcome=outcome)
+                    async with stripe.connect(open_ledger) as gateway:
+                        await bill_month(
+                            session, gateway, report, verify=config.verify, outcome=outcome, pinning=pinning
+                        )
 
                 asyncio.run(run())
                 groups = open_ledger.group_totals(month)

@@ -81,17 +81,22 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
     with _loading():
         from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
             fail_dead_runs,
+            living_process,
             open_instance,
             prepare_dagster_home,
-            process_tags,
         )
 
         prepare_dagster_home(settings)
         from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
         from spell_billing.build import build_defs  # noqa: PLC0415
+        from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
 
-    with open_instance() as instance:
-        for run_id in fail_dead_runs(instance):
+    with (
+        open_instance() as instance,
+        Ledger(settings.database) as ledger,
+        living_process(ledger) as process_tags,
+    ):
+        for run_id in fail_dead_runs(instance, ledger):
             click.echo(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
         return job.execute_in_process(
@@ -101,7 +106,7 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
             },
             partition_key=month.partition_key,
             instance=instance,
-            tags={ACTOR_TAG: person(), **process_tags()},
+            tags={ACTOR_TAG: person(), **process_tags},
             raise_on_error=False,
         )
 

@@ -64,8 +64,9 @@ def clear_errors() -> Iterator[None]:
     except SpellBillingError as error:
         fail(str(error))
     except DBAPIError as error:
-        first_line = str(error.orig).strip().partition("\n")[0]
-        fail(f"The database refused a statement: {first_line}. Nothing of it was written; try again.")
+        from spell_billing.databases import refused_statement  # noqa: PLC0415 - only where it is needed
+
+        fail(str(refused_statement(error)))
 
 
 def fail(message: str) -> None:

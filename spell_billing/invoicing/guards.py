@@ -7,7 +7,7 @@ from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.contract import FrozenUsage, Manifest
 from spell_billing.usage.store import UsageStore
 
 _FAR = 24
@@ -45,6 +45,7 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
     if record is None or record.billing_started_at is not None:
         return
     manifest = store.version(month, record.usage_version).manifest
+    _require_late_since(ledger, month, manifest)
     late = {item.month for item in manifest.late.months} if manifest.late else set()
     for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
         if not late or other == month:
@@ -59,6 +60,19 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
                     f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
                     remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
                 )
+
+
+def _require_late_since(ledger: Ledger, month: Month, manifest: Manifest) -> None:
+    """Refuse late usage of a month that is no longer pinned to the version it was counted from."""
+    if manifest.late is None:
+        return
+    pinned = dict(ledger.pinned_versions(since=month.plus(-_FAR), before=month))
+    for item in manifest.late.months:
+        if pinned.get(item.month) != item.version:
+            raise UsageError(
+                f"{item.month} was opened again since {month} was frozen with late usage of it.",
+                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+            )
 
 
 def require_good_rows(frozen: FrozenUsage) -> None:

@@ -5,7 +5,7 @@ only to delete drafts of ours that no bill in the ledger can use.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,8 +25,13 @@ from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
-async def sweep(session: MonthSession, gateway: Gateway) -> SweepResult:
+async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Awaitable[object]]) -> SweepResult:
     """Bring the month's ledger up to what Stripe has.
+
+    Args:
+        session: Holds the month's lock.
+        gateway: To Stripe.
+        pin: Called before anything is written, where Stripe has invoices of the month.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
@@ -37,6 +42,7 @@ async def sweep(session: MonthSession, gateway: Gateway) -> SweepResult:
         work.result.listed += len(page)
         ours = [invoice for invoice in page if invoice["metadata"].get(MONTH) == str(session.month)]
         if ours:
+            await pin()
             await work.take(ours)
     await work.finish()
     return work.result
