@@ -4,8 +4,10 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.contract import FrozenUsage, Past
 from spell_billing.usage.store import UsageStore
+
+_OLDEST = Month.parse("0001-01")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
@@ -34,6 +36,45 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
     return frozen
 
 
+def drafted_version(ledger: Ledger, month: Month) -> str | None:
+    """Give the name of the version that the month's drafts name, billed or not."""
+    record = ledger.month(month)
+    return record.usage_version if record is not None else None
+
+
+def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
+    """Give the version of the newest month billed before; None where there is none, or it is lost."""
+    pinned = ledger.pinned_versions(since=_OLDEST, before=month)
+    return _found(store, *pinned[-1]) if pinned else None
+
+
+def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
+    """Say which months are not compared: from the first billed one to a year before the oldest compared.
+
+    A month's billed rows are the frozen ones, and those that later months recorded as late.
+    """
+    pinned = ledger.pinned_versions(since=_OLDEST, before=month)
+    first = min([month, *(earlier for earlier, _ in pinned)])
+    since, until = month.plus(-2 * LATE_USAGE_MONTHS), month.plus(-LATE_USAGE_MONTHS)
+    versions = [_found(store, *each) for each in pinned if each[0] >= since]
+    billed = {
+        one.month: one.manifest.frozen.calls for one in versions if one is not None and one.month < until
+    }
+    for one in versions:
+        late = one.manifest.late.months if one is not None and one.manifest.late is not None else ()
+        for item in late:
+            if item.month in billed:
+                billed[item.month] += item.totals.calls
+    return Past(first, tuple(billed.items()))
+
+
+def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
+    try:
+        return store.version(month, version)
+    except UsageError:
+        return None
+
+
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
     """Give earlier billed months' frozen versions, for late usage, and the months whose version is lost.
 
@@ -44,8 +85,9 @@ def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[l
         return [], []
     found, missing = [], []
     for earlier, version in ledger.pinned_versions(since=month.plus(-LATE_USAGE_MONTHS), before=month):
-        try:
-            found.append(store.version(earlier, version))
-        except UsageError:
+        frozen = _found(store, earlier, version)
+        if frozen is None:
             missing.append(str(earlier))
+        else:
+            found.append(frozen)
     return found, missing

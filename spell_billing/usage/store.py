@@ -16,7 +16,15 @@ from filelock import FileLock, Timeout
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage, OnProgress, UsageSource
+from spell_billing.usage.contract import (
+    MANIFEST_FILE,
+    FrozenFile,
+    FrozenUsage,
+    OnProgress,
+    OnWait,
+    Past,
+    UsageSource,
+)
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.manifest import read_manifest, write_manifest
 
@@ -50,7 +58,9 @@ class UsageStore:
         month: Month,
         *,
         late_for: Sequence[FrozenUsage] = (),
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
     ) -> FrozenUsage:
         """Freeze the month into a new version, which appears only when whole and synced to disk.
 
@@ -58,7 +68,9 @@ class UsageStore:
             source: Where the rows come from.
             month: The month to freeze.
             late_for: The pinned versions of earlier months; see `UsageSource.freeze`.
+            past: See `UsageSource.freeze`.
             on_progress: See `UsageSource.freeze`.
+            on_wait: See `UsageSource.freeze`.
 
         Raises:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.
@@ -76,7 +88,14 @@ class UsageStore:
             unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
             unfinished.mkdir()
             try:
-                manifest = source.freeze(month, unfinished, late_for=late_for, on_progress=on_progress)
+                manifest = source.freeze(
+                    month,
+                    unfinished,
+                    late_for=late_for,
+                    past=past,
+                    on_progress=on_progress,
+                    on_wait=on_wait,
+                )
                 write_manifest(manifest, unfinished)
                 _sync_file(unfinished / MANIFEST_FILE)
                 _sync_directory(unfinished)
