@@ -97,6 +97,7 @@ class PostgresUsage:
                 lambda earlier: _current_users(snapshot, sql, earlier),
                 scale=MAX_SCALE if sql.is_numeric else 0,
             )
+            unique.require_changed(late)
             earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
             return Manifest(
                 format_version=FORMAT_VERSION,
@@ -113,7 +114,7 @@ class PostgresUsage:
                 earlier_bad_rows=_bad_rows(snapshot, sql.bad_rows(earlier, name_months=True))
                 if earlier
                 else NO_BAD_ROWS,
-                without_id=unique.require(month, directory / ROWS_FILE, late),
+                without_id=unique.require(month, directory / ROWS_FILE),
                 outside=_outside(snapshot, sql, frozen_at, past),
             )
 

@@ -53,9 +53,10 @@ class Snapshot:
         with adbc_driver_manager.AdbcStatement(self.connection) as statement:
             statement.set_sql_query(query)
             handle, _ = statement.execute_query()
-            # The driver's own reader: Arrow's forgets the state of an error in mid-stream.
+            # The driver's own reader: Arrow's forgets the state of an error in mid-stream. It is one in name
+            # only, and ends the process of a library that takes it for one.
             with closing(AdbcRecordBatchReader._import_from_c(handle.address)) as reader:  # noqa: SLF001
-                yield reader
+                yield pa.RecordBatchReader.from_batches(reader.schema, iter(reader))
 
     def execute(self, command: str) -> None:
         """Run a command that gives no rows."""

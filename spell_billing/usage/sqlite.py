@@ -112,7 +112,8 @@ class SqliteUsage:
             bad_rows = together(months_rows.bad_rows, timeless)
             if bad_rows.count:
                 control = _control(snapshot, sql.totals(month))
-            without_id = unique.require(month, path, late)
+            without_id = unique.require(month, path)
+            unique.require_changed(late)
             outside = _outside(snapshot, sql, frozen_at, past)
         if bad_rows.count == 0:
             require_equal_totals(month, frozen=writer.totals, control=control)

@@ -5,9 +5,9 @@ up the values of the month, out of core; and those of earlier months in which so
 were billed, because a row that stands twice there would be charged as late usage.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import LateUsage, SourceRules
-from spell_billing.usage.duck import open_duckdb, parquet_list
+from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 Values = AbstractContextManager[pa.RecordBatchReader]
@@ -42,38 +42,53 @@ class Uniqueness:
     columns: tuple[str, ...]
     values: Callable[[str, Month], Values]
 
-    def require(self, month: Month, rows: Path, late: LateUsage | None) -> int:
-        """Refuse a month, or what changed in earlier ones, where a value stands more than once.
+    def require(self, month: Month, rows: Path) -> int:
+        """Refuse a month where a value stands more than once.
 
         Args:
             month: The month that is frozen.
             rows: Its frozen rows.
-            late: What changed in earlier months.
 
         Returns:
-            How many of the month's rows have no id, so that nothing can tell whether they stand twice.
+            How many of its rows have no id, so that nothing can tell whether they stand twice.
 
         Raises:
             UsageError: naming up to 20 values.
         """
-        if not self.columns:
-            return 0
         without_id = 0
-        with open_duckdb(self.directory, memory_limit_bytes=_MEMORY_BYTES) as duck:
-            duck.execute("SET preserve_insertion_order = false")
+        if not self.columns:
+            return without_id
+        with self._opened() as duck:
             for column in self.columns:
                 if column == "id":
                     _require(duck, parquet_list([rows]), month, column, value="id")
                     without_id = _without_id(duck, rows)
                 else:
                     self._require_streamed(duck, month, column)
-                for one in late.months if late else ():
-                    self._require_streamed(duck, one.month, column)
         return without_id
 
+    def require_changed(self, late: LateUsage | None) -> None:
+        """Refuse changes of earlier months where a value stands more than once, which is not late usage.
+
+        Raises:
+            UsageError: naming up to 20 values.
+        """
+        if late is None or not self.columns:
+            return
+        with self._opened() as duck:
+            for one in late.months:
+                for column in self.columns:
+                    self._require_streamed(duck, one.month, column)
+
+    @contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with open_duckdb(self.directory, memory_limit_bytes=_MEMORY_BYTES) as duck:
+            duck.execute("SET preserve_insertion_order = false")
+            yield duck
+
     def _require_streamed(self, duck: duckdb.DuckDBPyConnection, month: Month, column: str) -> None:
-        with self.values(column, month) as reader:
-            duck.register("streamed", reader)
+        with self.values(column, month) as reader, own_errors(reader) as streamed:
+            duck.register("streamed", streamed)
             _require(duck, "streamed", month, column, value="value")
             duck.unregister("streamed")
 
