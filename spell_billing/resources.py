@@ -24,7 +24,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.notification_settings import NotificationSettings
 from spell_billing.settings import Settings, check_api_base, check_api_key
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
-from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -58,10 +58,12 @@ class UsageResource(dg.ConfigurableResource[None]):
 
     def source(self) -> UsageSource:
         """Give the source that serves the database."""
+        settings = Settings.from_environment()
+        rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
         if self.database_url is None:
-            return open_usage_source(Settings.from_environment().usage_database)
+            return open_usage_source(settings.usage_database, rules)
         url = parse_database_url(self.database_url, setting="UsageResource.database_url")
-        return open_usage_source(url)
+        return open_usage_source(url, rules)
 
     def store(self) -> UsageStore:
         """Give the store of frozen usage."""

@@ -39,7 +39,8 @@ def command(month: Month, *, verify: bool) -> None:
 
     with clear_errors():
         settings = Settings.from_environment()
-        require_billable(month, first=settings.first_month, now=datetime.now(UTC))
+        now, grace = datetime.now(UTC), settings.billing_grace
+        require_billable(month, first=settings.first_month, now=now, grace=grace)
         _ = settings.stripe_api_key, settings.stripe_api_base
         _run(settings, month, verify=verify)
 

@@ -1,6 +1,7 @@
 """`spell-billing settle`: close what a person dealt with."""
 
 import asyncio
+from functools import partial
 
 import click
 
@@ -71,6 +72,6 @@ def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> No
         Ledger(Settings.from_environment().database) as ledger,
         ledger.session(month, Actor(person()), on_wait=click.echo) as session,
     ):
-        connect = StripeResource().connect
+        connect = partial(StripeResource().connect, ledger)
         asyncio.run(settle_bill(session, connect, user_id, SettledAs(settled_as), reason))
     click.echo(f"The bill of user {user_id} for {month} is settled: {settled_as.replace('-', ' ')}.")

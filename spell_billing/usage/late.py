@@ -5,8 +5,8 @@ once), and it names the users at once: so there is no cheaper proof before it. W
 would miss rows, because both are given before commit.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, LateMonth, LateUsage, Totals
-from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
+from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list, quoted
 from spell_billing.usage.row_writer import finished_file
 
 CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
@@ -69,7 +69,7 @@ def compare_late_usage(
             duck.register("those", pa.table({"user_id": pa.array(sorted(users), pa.string())}))
         try:
             for one in late_for:
-                with current(one.month) as reader, _own_errors(reader) as source:
+                with current(one.month) as reader, own_errors(reader) as source:
                     duck.register("source_now", source)
                     query = _difference_query(one, told, scale, some_users=users is not None)
                     duck.execute(query, {"month": str(one.month)})
@@ -80,26 +80,6 @@ def compare_late_usage(
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
         return _write(duck, late_for, directory)
-
-
-@contextmanager
-def _own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Let an error of the stream come as itself: DuckDB tells of it in words of its own."""
-    failed: list[Exception] = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from reader
-        except Exception as error:
-            failed.append(error)
-            raise
-
-    try:
-        yield pa.RecordBatchReader.from_batches(reader.schema, batches())
-    except duckdb.Error as error:
-        if failed:
-            raise failed[0] from error
-        raise
 
 
 def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int, *, some_users: bool) -> str:
