@@ -67,11 +67,13 @@ def test_a_month_in_review_is_not_requested_until_it_is_approved(world: World) -
     in_review(world)
 
     def requested() -> set[str | None]:
-        definition = world.defs().resolve_schedule_def("monthly_billing_schedule")
+        defs = world.defs()
+        definition = defs.resolve_schedule_def("monthly_billing_schedule")
         context = dg.build_schedule_context(
             instance=world.instance,
             scheduled_execution_time=datetime(2025, 4, 1, tzinfo=UTC),
-            resources={"ledger": world.defs().resources["ledger"]},  # type: ignore[index]
+            repository_def=defs.get_repository_def(),
+            resources={"ledger": (defs.resources or {})["ledger"]},
         )
         found = definition.evaluate_tick(context)
         return {request.partition_key for request in found.run_requests or ()}
