@@ -79,25 +79,26 @@ def test_a_standby_that_lags_is_waited_for_and_then_named_with_the_time_it_is_co
     assert store.freeze(source_of(standby), LAST).manifest.frozen.calls == 2
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_standby_of_a_primary_that_is_idle_is_complete_when_it_has_all_of_it(
-    servers: tuple[Server, Server], tmp_path: Path, *, told: bool
+def test_a_standby_of_an_idle_primary_is_complete_when_the_primary_says_so_to_those_who_may_know(
+    servers: tuple[Server, Server], tmp_path: Path
 ) -> None:
     primary, standby = servers
-    role = f"reader_{told}".lower()
-    primary.execute(f"CREATE ROLE {role} LOGIN {'IN ROLE pg_read_all_stats' if told else ''}")
-    primary.execute(f"GRANT SELECT ON usage_counters TO {role}")
+    store = UsageStore(tmp_path / "usage")
+    for role, granted in (("told", "IN ROLE pg_read_all_stats"), ("untold", "")):
+        primary.execute(f"CREATE ROLE {role} LOGIN {granted}")
+        primary.execute(f"GRANT SELECT ON usage_counters TO {role}")
+    # Restarted after a checkpoint, it has replayed no transaction.
+    primary.execute("CHECKPOINT")
     catch_up(primary, standby)
-    # Restarted, it has replayed no transaction.
+    standby.execute("CHECKPOINT")
     standby.stop()
     standby.start()
-    while not standby.execute("SELECT status = 'streaming' FROM pg_stat_wal_receiver"):
-        pass
-
-    manifest = UsageStore(tmp_path / "usage").freeze(source_of(standby, user=role), LAST).manifest
-
     assert standby.execute("SELECT pg_last_xact_replay_timestamp()") is None
-    assert manifest.month == LAST
+
+    assert store.freeze(source_of(standby, timedelta(seconds=60), "told"), LAST).manifest.month == LAST
+    with pytest.raises(SourceBehindError, match="up to an unknown time") as refused:
+        store.freeze(source_of(standby, user="untold"), LAST)
+    assert "grant pg_read_all_stats" in refused.value.remedy
 
 
 @pytest.mark.parametrize(
