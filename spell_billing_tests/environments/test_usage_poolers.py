@@ -53,9 +53,11 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     original = postgres_snapshot.in_snapshots
 
     def counting(url: Any, count: int, act: Callable[[list[Any]], Any], **options: Any) -> Any:
-        return original(
-            url, count, lambda snapshots: (counts.append(len(snapshots)), act(snapshots))[1], **options
-        )
+        def counted(snapshots: list[Any]) -> Any:
+            counts.append(len(snapshots))
+            return act(snapshots)
+
+        return original(url, count, counted, **options)
 
     monkeypatch.setattr("spell_billing.usage.postgres.in_snapshots", counting)
     return counts
