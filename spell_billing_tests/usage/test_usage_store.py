@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -70,7 +70,14 @@ class FixedSource:
             bad_rows=BadRows(0, ()),
         )
 
-    def supplement(self, *_: object, **__: object) -> None:
+    def supplement(
+        self,
+        frozen: FrozenUsage,
+        directory: Path,
+        *,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> LateUsage | None:
         raise AssertionError("nobody is drafted again")
 
     def accounts(self) -> pa.Table:

@@ -46,6 +46,20 @@ def freeze(store: UsageStore) -> Callable[..., FrozenUsage]:
     return act
 
 
+@pytest.fixture
+def proven(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the columns that a freeze proves itself."""
+    columns: list[str] = []
+    original = unique._require
+
+    def require(duck: Any, rows: str, month: Month, column: str, *, value: str) -> None:
+        columns.append(column)
+        original(duck, rows, month, column, value=value)
+
+    monkeypatch.setattr(unique, "_require", require)
+    return columns
+
+
 def tables_in(make_source_tables: Any, url: str, *statements: str) -> Any:
     """Make a `usage_counters` of one's own beside the platform's other tables."""
     tables = make_source_tables(url)
@@ -93,13 +107,8 @@ def test_a_view_that_fans_out_or_archives_twice_is_refused(
 
 
 def test_what_postgresql_guarantees_is_not_read_again_and_all_else_is(
-    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage], monkeypatch: Any
+    make_source_tables: Any, postgres_url: str, freeze: Callable[..., FrozenUsage], proven: list[str]
 ) -> None:
-    proven: list[str] = []
-    original = unique._require
-    monkeypatch.setattr(
-        unique, "_require", lambda *given, **named: (proven.append(given[3]), original(*given, **named))
-    )
     plain = f"CREATE TABLE usage_counters (id bigint {{}}, {SHAPE})"
 
     def proves(*statements: str) -> bool:
@@ -137,13 +146,8 @@ def test_what_postgresql_guarantees_is_not_read_again_and_all_else_is(
 
 
 def test_what_sqlite_guarantees_is_not_read_again_and_all_else_is(
-    make_source_tables: Any, sqlite_url: str, freeze: Callable[..., FrozenUsage], monkeypatch: Any
+    make_source_tables: Any, sqlite_url: str, freeze: Callable[..., FrozenUsage], proven: list[str]
 ) -> None:
-    proven: list[str] = []
-    original = unique._require
-    monkeypatch.setattr(
-        unique, "_require", lambda *given, **named: (proven.append(given[3]), original(*given, **named))
-    )
     shape = SHAPE.replace("timestamptz", "text")
     tables = make_source_tables(sqlite_url)
 
