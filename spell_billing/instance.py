@@ -17,6 +17,7 @@ from spell_billing.billing_runs import month_of
 from spell_billing.core.errors import SettingsError, SpellBillingError
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.lock import ONCE
 from spell_billing.settings import Settings
 
 HOST_TAG = "spell_billing/host"
@@ -78,7 +79,7 @@ def living_process(ledger: Ledger) -> Iterator[dict[str, str]]:
 
     The lock is released when the process dies, so that every host that shares the ledger can tell.
     """
-    name = f"run-{uuid4().hex}"
+    name = f"{ONCE}{uuid4().hex}"
     with ledger.exclusive(name, wait_seconds=0):
         yield {**process_tags(), LOCK_TAG: name}
 

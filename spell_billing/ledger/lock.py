@@ -16,6 +16,9 @@ from spell_billing.core.errors import MonthLockedError
 from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.pooling import is_pooled, pooler_refused, session_of
 
+ONCE = "run-"
+"""Begins the names of locks that are taken once and never again."""
+
 _POLL_SECONDS = 0.2
 _NEVER_IDLE_TOO_LONG = sa.text(
     "SELECT set_config(name, '0', false) FROM pg_settings "
@@ -54,8 +57,11 @@ def month_lock(
     told = False
     while not lock.try_acquire():
         if time.monotonic() >= deadline:
+            billing = month[:1].isdigit()
             raise MonthLockedError(
-                f"{month} is being billed by {lock.holder()}.",
+                f"{month} is being billed by {lock.holder()}."
+                if billing
+                else f"Another process is busy with {month}: {lock.holder()}.",
                 remedy="Wait until that run has ended; it then takes up what is left.",
             )
         if not told:
@@ -135,7 +141,9 @@ class _PostgresLock:
 
 class _SqliteLock:
     def __init__(self, base: Path, month: str) -> None:
-        self._lock = FileLock(base.with_name(f"{base.name}.{month}.lock"))
+        self._file = base.with_name(f"{base.name}.{month}.lock")
+        self._once = month.startswith(ONCE)
+        self._lock = FileLock(self._file)
         self._holder = base.with_name(f"{base.name}.{month}.holder")
 
     def try_acquire(self) -> bool:
@@ -168,4 +176,7 @@ class _SqliteLock:
 
     def release(self) -> None:
         self._holder.unlink(missing_ok=True)
+        if self._once:
+            # Before it is let go, so that nobody can lock a file that is then removed.
+            self._file.unlink(missing_ok=True)
         self._lock.release()
