@@ -62,6 +62,7 @@ def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
     texts = {
         name: frame[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
         for name in ("user", "customer", "currency")
+        if name in frame
     }
     return frame.assign(**texts)
 

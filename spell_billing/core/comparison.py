@@ -11,7 +11,7 @@ from spell_billing.core.lines import LEDGER_ONLY
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What one user is charged in a run: a draft of now, or a bill of the ledger. Minor units of `currency`."""
+    """What one user is charged in a run, in minor units: a draft of now, or a bill of the ledger."""
 
     user_id: str
     currency: str
