@@ -34,8 +34,8 @@ _UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
 _UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database", "readonly database")
 # SQLSTATE classes that pass without anybody's help: connection, rolled back (deadlock, conflict with
 # recovery), out of resources, object in use or locked, canceled or shut down, trouble of the server's system,
-# ended for being idle in a transaction. https://www.postgresql.org/docs/current/errcodes-appendix.html
-_TRANSIENT_STATES = ("08", "40", "53", "55006", "55P03", "57", "58", "25P03")
+# limits of a transaction's time, snapshot too old. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TRANSIENT_STATES = ("08", "40", "53", "55006", "55P03", "57", "58", "25P03", "25P04", "72")
 _TRANSIENT_SQLITE = ("database is locked", "database table is locked", "database is busy", "disk I/O error")
 
 

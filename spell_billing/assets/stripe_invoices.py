@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
 from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
@@ -36,6 +37,8 @@ class StripeInvoicesConfig(dg.Config):
 
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
+    first: int | None = Field(default=None, gt=0)
+    """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
 
 
 @dg.asset(
@@ -87,7 +90,13 @@ def stripe_invoices(
                 async def run() -> None:
                     async with stripe.connect(open_ledger) as gateway:
                         await bill_month(
-                            session, gateway, report, verify=config.verify, outcome=outcome, pinning=pinning
+                            session,
+                            gateway,
+                            report,
+                            verify=config.verify,
+                            first=config.first,
+                            outcome=outcome,
+                            pinning=pinning,
                         )
 
                 asyncio.run(run())

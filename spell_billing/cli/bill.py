@@ -18,7 +18,7 @@ from spell_billing.cli.common import (
     person,
 )
 from spell_billing.core.month import Month, require_billable
-from spell_billing.core.outcomes import INVOICED
+from spell_billing.core.outcomes import INVOICED, TO_DRIVE
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 @click.command("bill")
 @month_option(required=True)
 @click.option("--verify", is_flag=True, help="Ask Stripe what stands even when every user is done.")
-def command(month: Month, *, verify: bool) -> None:
+@click.option(
+    "--first",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Send N invoices and stop, to look at them at Stripe; the next `bill` sends the rest.",
+)
+def command(month: Month, first: int | None, *, verify: bool) -> None:
     """Bill a closed month: freeze its usage, draft every invoice, send them to Stripe, each exactly once.
 
     Safe to repeat: what is done is not done again, and what failed is taken up. A month that is far from what
@@ -42,10 +48,10 @@ def command(month: Month, *, verify: bool) -> None:
         now, grace = datetime.now(UTC), settings.billing_grace
         require_billable(month, first=settings.first_month, now=now, grace=grace)
         _ = settings.stripe_api_key, settings.stripe_api_base
-        _run(settings, month, verify=verify)
+        _run(settings, month, verify=verify, first=first)
 
 
-def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
+def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None) -> None:
     from spell_billing.cli.progress_bar import shown_progress  # noqa: PLC0415 - heavy: all of Dagster below
     from spell_billing.cli.review import write_review_of  # noqa: PLC0415
     from spell_billing.cli.summary import write_summary  # noqa: PLC0415
@@ -56,7 +62,7 @@ def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
         before = month_status(ledger, month, datetime.now(UTC))
     terminal = sys.stderr.isatty()
     with shown_progress(shown=terminal):
-        result = _execute(settings, month, verify=verify, quiet=terminal)
+        result = _execute(settings, month, verify=verify, first=first, quiet=terminal)
     if not result.success:
         fail(_why_it_failed(result))
     with Ledger(settings.database) as ledger:
@@ -67,6 +73,10 @@ def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
     _say_what_is_new(
         before.count(INVOICED), after.count(INVOICED), began=before.state in {"partial", "billed"}
     )
+    waiting = after.count(TO_DRIVE)
+    if first is not None and waiting:
+        bills = "bill waits" if waiting == 1 else "bills wait"
+        click.echo(f"{waiting:,} {bills}. To send the rest: spell-billing bill --month {month}")
     click.echo(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":
         sys.exit(EXIT_USERS_LEFT)
@@ -78,7 +88,9 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
         click.echo(f"{new}: the {before:,} invoices of earlier runs stand, nobody was billed twice.")
 
 
-def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
+def _execute(
+    settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
+) -> "dg.ExecuteInProcessResult":
     with _loading():
         from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
             fail_dead_runs,
@@ -102,7 +114,7 @@ def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -
         job = build_defs().resolve_job_def("monthly_billing")
         return job.execute_in_process(
             run_config={
-                "ops": {"stripe_invoices": {"config": {"verify": verify}}},
+                "ops": {"stripe_invoices": {"config": {"verify": verify, "first": first}}},
                 "loggers": {"console": {"config": {"log_level": "WARNING" if quiet else "INFO"}}},
             },
             partition_key=month.partition_key,

@@ -69,6 +69,7 @@ async def bill_month(
     report: BillingReport,
     *,
     verify: bool = False,
+    first: int | None = None,
     outcome: Outcome | None = None,
     pinning: Pinning | None = None,
 ) -> Outcome:
@@ -85,6 +86,7 @@ async def bill_month(
         gateway: To Stripe.
         report: Told of every user.
         verify: Sweep even when the month is finished.
+        first: Send no more than so many bills, by their ids; None for all.
         outcome: Filled on the way, for a caller who wants it of a run that raises, too.
         pinning: Pins the month.
 
@@ -99,10 +101,11 @@ async def bill_month(
     try:
         outcome.sweep = await _what_stands(session, gateway, pinning)
         report.swept(outcome.sweep)
-        first = await pinning.pin()
+        pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
-            tried = await _try_one(gateway, commits, pinning, report, outcome) if first else 0
-            await _drive_all(session, gateway, commits, report, outcome, after_id=tried)
+            tried = await _try_one(gateway, commits, pinning, report, outcome) if pinned_now else 0
+            most = None if first is None else first - (tried > 0)
+            await _drive_all(session, gateway, commits, report, outcome, after_id=tried, most=most)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
@@ -154,17 +157,21 @@ async def _drive_all(
     outcome: Outcome,
     *,
     after_id: int,
+    most: int | None,
 ) -> None:
     queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=_PAGE_ROWS)
 
     async def feed() -> None:
-        last_id = after_id
-        while page := await commits.in_turn(
-            partial(session.page, TO_DRIVE, after_id=last_id, limit=_PAGE_ROWS)
-        ):
+        last_id, left = after_id, most
+        while left != 0:
+            limit = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            page = await commits.in_turn(partial(session.page, TO_DRIVE, after_id=last_id, limit=limit))
+            if not page:
+                break
             for bill in page:
                 await queue.put(bill)
             last_id = page[-1].id
+            left = None if left is None else left - len(page)
         for _ in range(_CONCURRENT_BILLS):
             await queue.put(None)
 

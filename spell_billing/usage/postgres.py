@@ -86,14 +86,18 @@ class PostgresUsage:
             file, frozen = rows.write(directory / ROWS_FILE, form, progress)
             require_equal_totals(month, frozen=frozen, control=control)
             bad = NO_BAD_ROWS if form.all_clean else _bad_rows(snapshot, sql.bad_rows([month]))
+            earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
+            earlier_bad = (
+                _bad_rows(snapshot, sql.bad_rows(earlier, name_months=True)) if earlier else NO_BAD_ROWS
+            )
             late = compare_late_usage(
                 late_for,
                 directory,
                 lambda earlier: _current_users(snapshot, sql, earlier),
                 scale=MAX_SCALE if sql.is_numeric else 0,
+                bad_now=lambda of: snapshot.table(sql.bad_ids(of))["id"] if earlier_bad.count else None,
             )
             unique.require_changed(late)
-            earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
             return Manifest(
                 format_version=FORMAT_VERSION,
                 month=month,
@@ -106,9 +110,7 @@ class PostgresUsage:
                 late=late,
                 late_checked=checked(late_for),
                 bad_rows=together(timeless, bad),
-                earlier_bad_rows=_bad_rows(snapshot, sql.bad_rows(earlier, name_months=True))
-                if earlier
-                else NO_BAD_ROWS,
+                earlier_bad_rows=earlier_bad,
                 without_id=unique.require(month, directory / ROWS_FILE),
                 outside=_outside(snapshot, sql, frozen_at, past),
             )

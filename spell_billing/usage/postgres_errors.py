@@ -8,21 +8,12 @@ import adbc_driver_manager
 import pyarrow as pa
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
-from spell_billing.databases import DatabaseUrl, database_errors, unreachable
+from spell_billing.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
 
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
 _LIBPQ = "[libpq]"
 _SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: the connection; serialization, a deadlock, a
-# conflict with recovery; out of memory, disk or connections; cancelled, timed out, shut down; locked or in
-# use; limits of a transaction's time; snapshot too old; an error of the disk.
-_TRANSIENT = ("08", "40", "53", "57", "55006", "55P03", "25P03", "25P04", "72", "58000", "58030")
-
-
-def is_transient_sqlstate(state: str) -> bool:
-    """Tell whether the same statement may succeed later although no person did anything."""
-    return state.startswith(_TRANSIENT)
 
 
 @contextmanager

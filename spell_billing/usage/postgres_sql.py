@@ -172,6 +172,13 @@ class UsageSql:
         named = f" || ' in ' || {self._month}" if name_months else ""
         return f"{self._select_bad(named)} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20"
 
+    def bad_ids(self, month: Month) -> str:
+        """Read the ids, as text, of the month's rows that cannot be billed."""
+        return (
+            f"SELECT id::text AS id FROM {USAGE_TABLE} "
+            f"WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE AND id IS NOT NULL"
+        )
+
     def values(self, column: str, month: Month) -> str:
         """Read a column of the month's billable rows as text."""
         return (

@@ -108,6 +108,7 @@ class SqliteUsage:
                 directory,
                 lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
                 scale=0,
+                bad_now=months_rows.earlier_bad_ids,
             )
             bad_rows = together(months_rows.bad_rows, timeless)
             if bad_rows.count:

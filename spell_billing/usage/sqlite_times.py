@@ -5,6 +5,8 @@ TIMESTAMP overlooks a zone offset, and takes hour 24; so the shape is checked fi
 here. Fractions are cut, never rounded: a row must not cross a boundary.
 """
 
+from collections import defaultdict
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,6 +48,7 @@ class MonthFilter:
         self._duck = duck
         self._schema = schema
         self._bad, self._earlier = _Collected(), _Collected()
+        self._earlier_ids: defaultdict[Month, list[pa.ChunkedArray]] = defaultdict(list)
 
     @property
     def bad_rows(self) -> BadRows:
@@ -57,6 +60,11 @@ class MonthFilter:
         """Those of months that were asked for as earlier ones; an unreadable time is of no month."""
         return self._earlier.rows
 
+    def earlier_bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        """Return the ids, as text, of the bad rows so far of an earlier month."""
+        found = self._earlier_ids.get(month)
+        return pa.chunked_array([chunk for each in found for chunk in each.chunks]) if found else None
+
     def keep(self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False) -> pa.Table:
         """Give the batch's rows of the month, in the schema given at construction."""
         self._duck.register("batch", pa.Table.from_batches([batch]))
@@ -66,7 +74,10 @@ class MonthFilter:
         if pc.any(table["bad"]).as_py():
             bad = table.filter(table["bad"])
             timed = pc.and_(bad["moment"].is_valid(), pa.scalar(earlier))
-            self._earlier.add(bad.filter(timed), f" in {month}")
+            of_month = bad.filter(timed)
+            self._earlier.add(of_month, f" in {month}")
+            if of_month.num_rows:
+                self._earlier_ids[month].append(of_month["id"].cast(pa.string()))
             self._bad.add(bad.filter(pc.invert(timed)))
         kept = table.set_column(3, "created_at", table["moment"]).select(self._schema.names)
         return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(self._schema)

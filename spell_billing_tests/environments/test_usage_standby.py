@@ -9,9 +9,8 @@ import pytest
 
 from spell_billing.core.errors import SourceBehindError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
+from spell_billing.databases import is_transient_sqlstate, parse_database_url
 from spell_billing.usage.contract import SourceRules, UsageSource
-from spell_billing.usage.postgres_errors import is_transient_sqlstate
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing_tests.environments.servers import Server, own_server, standby_of

@@ -24,7 +24,9 @@ def rows(platform: SmallPlatform, month: Month, against: Against) -> dict[str, d
         source = open_usage_source(platform._url)
         drafts = preview_drafts(month, ledger, source, platform.store)
         frame = differences_frame(compare_drafts(month, drafts, ledger, against))
-    return {row["user"]: row for row in frame.to_dict("records")}
+    return {
+        str(row["user"]): {str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")
+    }
 
 
 def test_new_gone_up_and_down_are_told_with_the_lines_that_did_it(light_platform: SmallPlatform) -> None:

@@ -134,6 +134,22 @@ def test_a_bad_row_of_a_billed_month_is_named_with_its_month_and_stops_nobody(
     assert freezer(database_url, NOVEMBER).manifest.earlier_bad_rows.count == 0
 
 
+@pytest.mark.parametrize("lost", ["user_id", "cost_cents"])
+def test_a_frozen_row_that_cannot_be_billed_any_more_counts_as_it_was_frozen(
+    database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage], lost: str
+) -> None:
+    tables = make_source_tables(database_url, not_null=False)
+    tables.calls([("user-1", 5, MIDDLE), ("user-2", 7, MIDDLE), ("user-2", 11, MIDDLE)], first_id=1)
+    october = freezer(database_url, OCTOBER)
+    tables.execute(f"UPDATE usage_counters SET {lost} = NULL WHERE id IN (2, 3)")
+    tables.calls([("user-1", 2, MIDDLE), (None, 9, MIDDLE)], first_id=10)
+
+    november = freezer(database_url, NOVEMBER, [october])
+
+    assert late_rows(november) == [("2026-10", "user-1", 1, Decimal(2))]
+    assert november.manifest.earlier_bad_rows.count == 3
+
+
 def test_an_unreadable_time_that_comes_late_stops_the_month_that_finds_it(
     sqlite_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage]
 ) -> None:
