@@ -8,7 +8,7 @@ from spell_billing.assets.invoice_drafts import invoice_drafts
 from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.assets.user_usage import user_usage
-from spell_billing.checks.draft_checks import drafts_equal_user_usage
+from spell_billing.checks.draft_checks import drafts_equal_user_usage, month_is_plausible
 from spell_billing.checks.invoice_checks import every_user_invoiced, stripe_matches_ledger
 from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
 from spell_billing.jobs import monthly_billing
@@ -19,6 +19,7 @@ from spell_billing.schedules import monthly_billing_schedule
 from spell_billing.sensors.billing_checks_failed import billing_checks_failed
 from spell_billing.sensors.billing_run_failed import billing_run_failed
 from spell_billing.sensors.mail import mail
+from spell_billing.sensors.month_in_review import month_in_review
 from spell_billing.sensors.month_unbilled import month_unbilled
 from spell_billing.sensors.payments import payments
 from spell_billing.sensors.retry_leftovers import retry_leftovers
@@ -51,6 +52,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             frozen_equals_source,
             user_usage_equals_raw_usage,
             drafts_equal_user_usage,
+            month_is_plausible,
             every_user_invoiced,
             stripe_matches_ledger,
         ],
@@ -60,6 +62,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             billing_run_failed,
             billing_checks_failed,
             users_not_invoiced,
+            month_in_review,
             month_unbilled,
             retry_leftovers,
             payments,

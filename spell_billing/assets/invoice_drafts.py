@@ -10,10 +10,12 @@ from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
+from spell_billing.invoicing.review_month import review_month
 from spell_billing.invoicing.usage_versions import version_to_draft, with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
+from spell_billing.review_settings import ReviewSettings
 
 COLUMNS = table_schema(
     ("month", "string", "The billing period, as 2026-10"),
@@ -39,7 +41,7 @@ COLUMNS = table_schema(
     metadata={"dagster/column_schema": COLUMNS},
     description=(
         "One draft per user in the ledger: lines, total, or the reason why there is none. Drafts are written "
-        "anew until billing starts; after that only users without an invoice are drafted again."
+        "anew until billing starts, and reviewed; after that only users without an invoice are drafted again."
     ),
 )
 def invoice_drafts(
@@ -61,10 +63,19 @@ def invoice_drafts(
                     f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
                     "Restore the usage store from its backup."
                 )
-            changed = draft_month(session, source, frozen)
+            settings = ReviewSettings.from_environment()
+            changed = draft_month(session, source, frozen, settings.hold_rules)
+            rules = settings.review_rules
+            review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
             groups = open_ledger.group_totals(month)
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
-        return dg.MaterializeResult(metadata={**totals_metadata(groups), "version": frozen.version})
+        return dg.MaterializeResult(
+            metadata={
+                **totals_metadata(groups),
+                "version": frozen.version,
+                "review_findings": len(review.findings) if review else 0,
+            }
+        )
 
 
 def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.invoicing.run_record import recorded
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
@@ -40,11 +42,14 @@ class StripeInvoicesConfig(dg.Config):
     deps=[invoice_drafts],
     kinds={"stripe", "sql"},
     tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},
-    code_version="1",
+    code_version="2",
+    # A month in review is not materialized, and neither are the checks of its invoices.
+    output_required=False,
     metadata={"dagster/column_schema": COLUMNS},
     description=(
         "One finalized invoice per user, exactly once, however often it is materialized. A month already "
-        "billed sends nothing. Users who cannot be billed are named and do not stop the others."
+        "billed sends nothing, and neither does one in review. Users who cannot be billed are named and do "
+        "not stop the others."
     ),
 )
 def stripe_invoices(
@@ -53,8 +58,8 @@ def stripe_invoices(
     usage: UsageResource,
     ledger: LedgerResource,
     stripe: StripeResource,
-) -> dg.MaterializeResult[None]:
-    """Drive the month's drafts to finalized invoices."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Drive the month's drafts to finalized invoices; a month in review is left as it is."""
     with failures():
         month = billable_month(context)
         with (
@@ -66,6 +71,11 @@ def stripe_invoices(
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
                 # A blocking check guards only its own run; a person may launch this asset alone.
                 require_drafts_equal_usage(session, usage.store())
+                review = keeps_back(session)
+                if review is not None:
+                    outcome.in_review = True
+                    context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
+                    return
                 with open_ledger.exclusive(on_wait=context.log.info):
                     require_late_usage_once(open_ledger, usage.store(), month)
                     session.start_billing()
@@ -81,7 +91,7 @@ def stripe_invoices(
                 if not users_of(groups, UNDONE):
                     session.finish_billing()
                 report.completed(outcome, open_ledger.bills(month, UNDONE))
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 **totals_metadata(groups),
                 **_invoice_metadata(groups),

@@ -1,11 +1,13 @@
-"""Blocking check of `invoice_drafts`: drafts, skips, holds and failures together are the month's usage."""
+"""Checks of `invoice_drafts`: they are the month's usage (blocking), and nobody has to review them first."""
 
 import dagster as dg
 
 from spell_billing.assets.common import failures, usage_metadata
 from spell_billing.assets.invoice_drafts import invoice_drafts
 from spell_billing.core.money import plain
+from spell_billing.invoicing.review_month import approve_command, in_words
 from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.ledger.reviews import read_review
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 
@@ -28,4 +30,28 @@ def drafts_equal_user_usage(
                 f"frozen: {control.calls:,} calls, {plain(control.cost_cents)} cents."
             ),
             metadata={"users": users, "calls": calls, **usage_metadata(usage_cents)},
+        )
+
+
+@dg.asset_check(asset=invoice_drafts)
+def month_is_plausible(context: dg.AssetCheckExecutionContext, ledger: LedgerResource) -> dg.AssetCheckResult:
+    """The month and the past it builds on are as expected, or a person approved these drafts.
+
+    Where not, the run goes on and `stripe_invoices` sends nothing; the sensor `month_in_review` tells people.
+    """
+    with failures():
+        month = billable_month(context)
+        with ledger.open() as open_ledger, open_ledger.reading() as connection:
+            review = read_review(connection, month)
+        if review is None or not review.findings:
+            return dg.AssetCheckResult(passed=True, description="Nothing is to be reviewed.")
+        metadata: dict[str, int | str] = {"findings": len(review.findings), "drafts_hash": review.drafts_hash}
+        if review.approval is not None:
+            text = f"Approved by {review.approval.actor} ({review.approval.reason}): {in_words(review)}"
+            return dg.AssetCheckResult(passed=True, description=text, metadata=metadata)
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{in_words(review)} Nothing is sent until: {approve_command(month)}",
+            metadata=metadata,
         )

@@ -59,7 +59,7 @@ def main() -> None:
     """Monthly usage billing: API calls in, finalized Stripe invoices out, each exactly once.
 
     Settings come from the environment; docs/settings.md lists them. Exit codes: 0 done, 1 could not run,
-    2 wrong usage, 3 done but users are left without an invoice.
+    2 wrong usage, 3 done but users are left without an invoice, or the month waits for its approval.
     """
 
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def command(month: Month, *, verify: bool) -> None:
     """Bill a closed month: freeze its usage, draft every invoice, send them to Stripe, each exactly once.
 
-    Safe to repeat: what is done is not done again, and what failed is taken up.
+    Safe to repeat: what is done is not done again, and what failed is taken up. A month that is far from what
+    was billed before is sent only when a person has approved it: see `approve`.
     """
     from spell_billing.settings import Settings  # noqa: PLC0415
 
@@ -45,6 +46,7 @@ def command(month: Month, *, verify: bool) -> None:
 
 def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
     from spell_billing.cli.progress_bar import shown_progress  # noqa: PLC0415 - heavy: all of Dagster below
+    from spell_billing.cli.review import write_review_of  # noqa: PLC0415
     from spell_billing.cli.summary import write_summary  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.status import month_status  # noqa: PLC0415
@@ -58,7 +60,9 @@ def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
         fail(_why_it_failed(result))
     with Ledger(settings.database) as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
-    write_summary(console(), after)
+        write_summary(console(), after)
+        if write_review_of(ledger, month):
+            sys.exit(EXIT_USERS_LEFT)
     _say_what_is_new(
         before.count(INVOICED), after.count(INVOICED), began=before.state in {"partial", "billed"}
     )
@@ -116,7 +120,7 @@ def _loading() -> Iterator[None]:
 def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:
     """Give the first thing a person must mend: a failed check, or a failed step."""
     for check in result.get_asset_check_evaluations():
-        if not check.passed and check.description:
+        if check.blocking and not check.passed and check.description:
             return f"{check.check_name}: {check.description} Nothing was sent to Stripe."
     for event in result.get_failed_step_keys():
         failure = result.failure_data_for_node(event)

@@ -38,6 +38,21 @@ def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[.
     return click.option("--month", type=MonthType(), required=required, help="The month, as 2026-10.")
 
 
+def whom_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the options `--user` and `--all`, of which `require_one` wants one, and a reason."""
+    reason = click.option(
+        "--reason", default="no reason given", help="Why, in words, for the audit trail.", show_default=True
+    )
+    everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
+    return click.option("--user", "user_id", help="The platform's user.")(everybody(reason(command)))
+
+
+def require_one(user_id: str | None, *, everybody: bool) -> None:
+    """Refuse neither and both of `--user` and `--all` as wrong usage."""
+    if (user_id is not None) == everybody:
+        raise click.UsageError("Give either --user or --all.")
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 
 

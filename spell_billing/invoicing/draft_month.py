@@ -15,6 +15,8 @@ from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.core.plausible import USUAL_RULES, HoldRules
+from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.history import History
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.session import MonthSession
@@ -31,7 +33,9 @@ _COLUMNS = (
 )
 
 
-def draft_month(session: MonthSession, source: UsageSource, frozen: FrozenUsage) -> bool:
+def draft_month(
+    session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules = USUAL_RULES
+) -> bool:
     """Bring the month's drafts up to date in the ledger. Nothing goes to Stripe.
 
     Before billing has started, all drafts are written anew. Afterwards usage is frozen, and only bills
@@ -42,13 +46,14 @@ def draft_month(session: MonthSession, source: UsageSource, frozen: FrozenUsage)
         session: Holds the month's lock.
         source: For the accounts.
         frozen: The version to draft from; after the start of billing, the pinned one.
+        rules: From where on a user's bill is held.
 
     Returns:
         True when drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
-        return _redraft(session, source, frozen)
+        return _redraft(session, source, frozen, rules)
     totals = frozen.manifest.frozen
     with _without_collection():
         session.replace_drafts(
@@ -57,6 +62,7 @@ def draft_month(session: MonthSession, source: UsageSource, frozen: FrozenUsage)
             calls=totals.calls,
             usage_cents=totals.cost_cents,
         )
+        hold_drafts(session, rules)
     return True
 
 
@@ -136,20 +142,22 @@ def _credit(found: Sequence[Credit], account: Account | None) -> tuple[Credit | 
     return usable, [each for each in found if each is not usable]
 
 
-def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage) -> bool:
+def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules) -> bool:
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
         return False
     changes: list[Change] = []
     changed = False
+    holding = holding_of_redrafts(session, rules)
     history_of = partial(session.history, only=waiting.keys())
-    for draft in drafts_of(session.month, source, frozen, history_of, only=waiting.keys()):
-        bill = waiting[draft.user_id]
+    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys()):
+        bill = waiting[drafted.user_id]
+        draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
             session.add_generation(bill, draft)
             changed = True
             continue
-        change = _change(bill, draft)
+        change = _change(bill, draft, message)
         if change is not None:
             changes.append(change)
         if len(changes) >= _CHANGES_AT_ONCE:
@@ -159,9 +167,9 @@ def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage) ->
     return changed or bool(changes)
 
 
-def _change(bill: Bill, draft: Draft) -> Change | None:
+def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
     """Give the change from a bill to its new draft; None where nothing is new."""
-    after = replace(bill, message=None, **asdict(content_of(draft)))
+    after = replace(bill, message=message, **asdict(content_of(draft)))
     if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
         return None
     return Change(bill, after, "redrafted")

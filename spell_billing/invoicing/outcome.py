@@ -24,6 +24,7 @@ class Outcome:
 
     Attributes:
         sent_nothing: The month was on record as billed.
+        in_review: Nothing was sent: a person must approve the drafts first.
         invoiced: Users who got their invoice.
         unfinished: Users whose outcome is unknown until the next run, and why.
         sweep: What stood at Stripe before.
@@ -32,6 +33,7 @@ class Outcome:
     """
 
     sent_nothing: bool = False
+    in_review: bool = False
     invoiced: int = 0
     unfinished: dict[str, str] = field(default_factory=dict)
     sweep: SweepResult = field(default_factory=SweepResult)

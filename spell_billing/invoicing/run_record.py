@@ -54,6 +54,8 @@ def recorded(ledger: Ledger, month: Month, run_id: str, log: Log) -> Iterator[Ou
 
 
 def _result_of_success(ledger: Ledger, month: Month, outcome: Outcome) -> RunResult:
+    if outcome.in_review:
+        return RunResult.IN_REVIEW
     if outcome.unfinished:
         return RunResult.UNFINISHED
     left = any(group.state in UNDONE for group in ledger.group_totals(month))

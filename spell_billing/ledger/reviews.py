@@ -118,17 +118,7 @@ def read_decisions(connection: Connection, month: Month) -> list[Decision]:
 
 def write_decision(connection: Connection, decision: Decision, actor: Actor) -> None:
     """Append a decision with its audit entry, in the connection's transaction."""
-    connection.execute(
-        decisions.insert().values(
-            at=decision.at,
-            actor=decision.actor,
-            month=decision.month,
-            user_id=decision.user_id,
-            kind=decision.kind.value,
-            content_hash=decision.content_hash,
-            reason=decision.reason,
-        )
-    )
+    write_decisions(connection, [decision])
     connection.execute(
         audit.insert().values(
             at=decision.at,
@@ -139,4 +129,25 @@ def write_decision(connection: Connection, decision: Decision, actor: Actor) -> 
             action=decision.kind.value,
             detail=decision.reason,
         )
+    )
+
+
+def write_decisions(connection: Connection, decided: Sequence[Decision]) -> None:
+    """Append decisions about bills whose changes have audit entries of their own."""
+    if not decided:
+        return
+    connection.execute(
+        decisions.insert(),
+        [
+            {
+                "at": each.at,
+                "actor": each.actor,
+                "month": each.month,
+                "user_id": each.user_id,
+                "kind": each.kind.value,
+                "content_hash": each.content_hash,
+                "reason": each.reason,
+            }
+            for each in decided
+        ],
     )

@@ -21,6 +21,8 @@ class RunResult(StrEnum):
     """Every user of the month is invoiced or rightly skipped."""
     USERS_LEFT = "users_left"
     """All that could be billed is; the others wait for a person."""
+    IN_REVIEW = "in_review"
+    """Nothing was sent: the month waits for a person to approve its drafts."""
     UNFINISHED = "unfinished"
     """Some users are to be tried again: the next run takes them up by itself."""
     STOPPED = "stopped"

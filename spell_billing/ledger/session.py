@@ -20,7 +20,7 @@ from spell_billing.ledger.history import BillOf, History, read_history
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import read_bills, read_month
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
-from spell_billing.ledger.schema import audit, invoices, months
+from spell_billing.ledger.schema import audit, invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage, latest_generation
 
@@ -125,6 +125,8 @@ class MonthSession:
                 )
             self._connection.execute(invoices.delete().where(invoices.c.month == month))
             self._connection.execute(months.delete().where(months.c.month == month))
+            # Until these drafts are reviewed themselves, nothing of them is sent.
+            self._connection.execute(reviews.delete().where(reviews.c.month == month))
             users = insert_drafts(self._connection, self.month, drafts, actor=self.actor, now=now)
             if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
@@ -217,6 +219,12 @@ class MonthSession:
         with self._transaction():
             keep_payments(self._connection, [payment])
             settle(self._connection, actor=self.actor, invoice_ids=[payment.stripe_invoice_id])
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the holder's connection in a transaction, for what other modules of the ledger write."""
+        with self._transaction():
+            yield self._connection
 
     def _stamp_month(self, column: str, action: str) -> None:
         now = self._now()

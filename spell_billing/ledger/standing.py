@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.queries import read_month
+from spell_billing.ledger.reviews import read_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.totals import latest_generation
@@ -28,6 +29,7 @@ class Standing:
         waiting: Users who wait for a person: failed, held, parked.
         voided: Users whose invoice was voided, to be billed again when somebody says so.
         last_voided_at: When the newest of these was voided, or last changed.
+        in_review: Whether the drafts wait for a person to approve them; nothing is sent until then.
         times_billed: How often the month was finished; it is open again when a voided bill is billed again.
     """
 
@@ -38,6 +40,7 @@ class Standing:
     voided: int
     last_voided_at: datetime | None
     times_billed: int
+    in_review: bool = False
 
     @property
     def started(self) -> bool:
@@ -49,8 +52,10 @@ class Standing:
         """Whether a run would do something without a person's help.
 
         So it is when the month was never drafted, or only drafted; when users are left to send; and when
-        everything is done but the run died before it said so.
+        everything is done but the run died before it said so. A month in review waits for its approval.
         """
+        if self.in_review:
+            return False
         if self.record is None or not self.started or self.to_drive:
             return True
         return self.record.billed_at is None and not self.waiting and not self.voided
@@ -71,14 +76,17 @@ def read_standing(connection: Connection, month: Month) -> Standing:
             audit.c.month == str(month), audit.c.user_id.is_(None), audit.c.action == "month_billed"
         )
     )
+    record, review = read_month(connection, month), read_review(connection, month)
+    drafted = record is not None and record.billing_started_at is None
     return Standing(
         month=month,
-        record=read_month(connection, month),
+        record=record,
         to_drive=sum(users.get(state, 0) for state in TO_DRIVE),
         waiting=sum(users.get(state, 0) for state in _FOR_A_PERSON),
         voided=users.get(State.VOID, 0),
         last_voided_at=next((changed for state, _, changed in rows if state == State.VOID), None),
         times_billed=times_billed or 0,
+        in_review=drafted and review is not None and review.needs_approval,
     )
 
 

@@ -83,6 +83,13 @@ def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decim
     return usage
 
 
+def usage_by_currency(connection: Connection, month: Month) -> list[tuple[str, int, Decimal]]:
+    """Give currency, users and exact usage of the month's latest bills; the most usage comes first."""
+    sums = _sums(connection, month, by=(invoices.c.currency,), summed=())
+    found = [(currency, users, usage_cents) for (currency,), (users, _, usage_cents), _ in sums]
+    return sorted(found, key=lambda each: (-each[2], each[0]))
+
+
 def _sums(
     connection: Connection, month: Month, by: Sequence[sa.Column[str]], summed: Sequence[str]
 ) -> Iterator[tuple[Any, tuple[int, int, Decimal], Sequence[Any]]]:

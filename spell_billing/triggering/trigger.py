@@ -148,7 +148,7 @@ async def _ending(server: Server, month: Month, run: FollowedRun | None) -> Endi
         server.say(line)
     if status.get("state") == "billed":
         return Ending.DONE
-    return Ending.USERS_LEFT if status.get("state") == "partial" else Ending.DID_NOT_RUN
+    return Ending.USERS_LEFT if status.get("state") in {"partial", "in_review"} else Ending.DID_NOT_RUN
 
 
 def outcome_lines(month: Month, status: Mapping[str, Any]) -> list[str]:
@@ -162,6 +162,9 @@ def outcome_lines(month: Month, status: Mapping[str, Any]) -> list[str]:
         f"{left:,} left without an invoice, {status.get('skipped', 0):,} skipped"
     )
     lines = [total]
+    if status.get("state") == "in_review":
+        words = f"What was found: spell-billing status --month {month}. If it is right: spell-billing approve"
+        lines.append(f'{month}  Nothing was sent. {words} --month {month} --reason "..."')
     for each in status.get("reasons", []):
         if each["state"] in _STATES_LEFT:
             users = ", ".join(each["first_users"])

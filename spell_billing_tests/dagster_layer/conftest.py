@@ -13,8 +13,9 @@ from spell_billing import partitions
 from spell_billing.build import build_defs
 from spell_billing.core.month import Month
 from spell_billing.databases import parse_database_url
+from spell_billing.invoicing.review import approve
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.stripe_double import Invoice, StripeDouble
 
@@ -97,6 +98,17 @@ class Platform:
         result = self.run(month)
         assert result.success, why(result)
         return result
+
+    def bill_approved(self, month: str) -> dg.ExecuteInProcessResult:
+        """Run the whole job on a month that goes in review; it is approved, and the job run again."""
+        self.bill(month)
+        self.approve(month)
+        return self.bill(month)
+
+    def approve(self, month: str) -> None:
+        """Approve the month as it was reviewed."""
+        with self.ledger() as ledger:
+            approve(ledger, Month.parse(month), Actor("finance"), "as expected")
 
     def ledger(self) -> Ledger:
         return Ledger(parse_database_url(self.url, setting="DATABASE_URL"))

@@ -85,7 +85,7 @@ def test_late_usage_is_named_on_the_next_invoice_once_and_the_billed_month_stays
     platform.calls("2025-04", ("user-0001", 1000), ("user-0002", 500))
 
     again = platform.bill("2025-03")
-    april = platform.bill("2025-04")
+    april = platform.bill_approved("2025-04")
     platform.calls("2025-05", ("user-0001", 1), ("user-0003", 2))
     platform.bill("2025-05")
 
@@ -122,7 +122,7 @@ def test_late_usage_takes_what_was_left_of_its_own_month_s_allowance(
     platform.calls("2025-03", ("user-0001", late))
     platform.calls("2025-04", ("user-0001", 800))
 
-    platform.bill("2025-04")
+    platform.bill_approved("2025-04")
 
     assert platform.bills("2025-03")["user-0001"].total_cents == billed
     amounts = dict(lines_of(platform, "2025-04", "user-0001"))
@@ -141,7 +141,7 @@ def test_rows_that_vanish_after_billing_come_off_the_next_invoice(platform: Any)
     platform.source.execute("DELETE FROM usage_counters WHERE cost_cents = 40")
     platform.calls("2025-04", ("user-0001", 300))
 
-    platform.bill("2025-04")
+    platform.bill_approved("2025-04")
 
     assert lines_of(platform, "2025-04", "user-0001")[1] == (
         "Late usage - March 2025 (-1 calls, -$0.40)",
@@ -227,6 +227,7 @@ def test_two_months_frozen_side_by_side_never_bill_the_same_late_usage(platform:
     platform.calls("2025-05", ("user-0001", 20))
     for month in ("2025-04", "2025-05"):
         assert platform.run(month, ["raw_usage", "user_usage", "invoice_drafts"]).success
+        platform.approve(month)
 
     assert platform.run("2025-04", ["stripe_invoices"]).success
     refused = platform.run("2025-05", ["stripe_invoices"])

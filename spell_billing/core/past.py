@@ -1,0 +1,148 @@
+"""What became of billed months since they were billed: who lost, who gained, and who only moved."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from spell_billing.core.money import exact_sum
+
+Changed = tuple[str, str, int, Decimal]
+"""A billed month, a user, and how many calls and cents the user has there now beyond what was frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Calls and exact cents; below zero where usage went."""
+
+    calls: int
+    cents: Decimal
+
+
+Differences = dict[tuple[str, str], Difference]
+"""By billed month and user; none is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A user who lost in billed months exactly what another gained, and these months."""
+
+    from_user: str
+    to_user: str
+    months: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class PastAmounts:
+    """What was billed in a currency, and what usage was lost and gained since, in exact minor units."""
+
+    billed_cents: Decimal
+    lost_cents: Decimal = Decimal(0)
+    gained_cents: Decimal = Decimal(0)
+
+
+@dataclass(slots=True)
+class PastChange:
+    """A billed month, its users, those of them who lost rows, and the amounts by currency."""
+
+    month: str
+    users: int
+    users_lost: int = 0
+    amounts: dict[str, PastAmounts] = field(default_factory=dict)
+
+
+def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> Differences:
+    """Sum what changed by month and user, with recorded moves made good.
+
+    Args:
+        rows: Any number per month and user.
+        heir_of: Gives the user that a user's usage moved to in the end.
+    """
+    sums: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    for month, user, calls, cents in rows:
+        sums[month, heir_of(user)].append(Difference(calls, cents))
+    found = {}
+    for key, parts in sums.items():
+        whole = parts[0] if len(parts) == 1 else _sum(parts)
+        if whole.calls or whole.cents:
+            found[key] = whole
+    return found
+
+
+def possible_moves(differences: Differences) -> dict[tuple[str, str], list[str]]:
+    """Give, by month and user who lost usage, the users who gained exactly as much in that month."""
+    gained: defaultdict[tuple[str, int, Decimal], list[str]] = defaultdict(list)
+    for (month, user), each in differences.items():
+        if each.calls > 0:
+            gained[month, each.calls, each.cents].append(user)
+    if not gained:
+        return {}
+    return {
+        (month, user): sorted(gained[key])
+        for (month, user), each in differences.items()
+        if each.calls < 0 and (key := (month, -each.calls, -each.cents)) in gained
+    }
+
+
+def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Move]:
+    """Pair users who lost usage with those who gained it, each once a month; by the one who lost.
+
+    Where several could be meant, a pair that other months show as well comes first.
+    """
+    shown: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for (_, loser), winners in candidates.items():
+        for winner in winners:
+            shown[loser, winner] += 1
+    taken: set[tuple[str, str]] = set()
+    months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for (month, loser), winners in sorted(candidates.items()):
+        free = [winner for winner in winners if (month, winner) not in taken]
+        if free:
+            winner = min(free, key=lambda name: (-shown[loser, name], name))
+            taken.add((month, winner))
+            months[loser, winner].append(month)
+    return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
+
+
+def without_moves(differences: Differences, moves: Iterable[Move]) -> Differences:
+    """Leave out what moves explain."""
+    explained = {
+        (month, user) for move in moves for month in move.months for user in (move.from_user, move.to_user)
+    }
+    return {key: each for key, each in differences.items() if key not in explained}
+
+
+def sum_changes(
+    differences: Differences,
+    billed: Mapping[str, PastChange],
+    currency_of: Mapping[tuple[str, str], str],
+) -> list[PastChange]:
+    """Sum losses and gains by month and currency, oldest month first.
+
+    Args:
+        differences: By month and user.
+        billed: What was billed, by month; changes of other months are left out.
+        currency_of: The currency of a user's bill in a month, where it is not the month's largest.
+    """
+    for (month, user), each in differences.items():
+        change = billed.get(month)
+        if change is None:
+            continue
+        if each.calls < 0:
+            change.users_lost += 1
+        currency = currency_of.get((month, user)) or _largest(change)
+        amounts = change.amounts.setdefault(currency, PastAmounts(Decimal(0)))
+        if each.cents < 0:
+            amounts.lost_cents = exact_sum(amounts.lost_cents, each.cents.copy_negate())
+        else:
+            amounts.gained_cents = exact_sum(amounts.gained_cents, each.cents)
+    return [billed[month] for month in sorted(billed)]
+
+
+def _largest(change: PastChange) -> str:
+    return next(iter(change.amounts), "usd")
+
+
+def _sum(parts: Iterable[Difference]) -> Difference:
+    parts = list(parts)
+    return Difference(sum(each.calls for each in parts), exact_sum(*(each.cents for each in parts)))

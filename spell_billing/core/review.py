@@ -1,0 +1,272 @@
+"""The review of a month before its first invoice: what is so unlike the past that a person must look.
+
+Pure rules over sums; who gathers them is `invoicing/review_facts.py`. What they find holds the whole month.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from spell_billing.core.money import format_money, round_half_up
+from spell_billing.core.past import Move, PastChange
+
+NAMED = 3
+"""So many users, or pairs of them, a finding names."""
+
+ALIKE_PERCENT = 5
+"""So many of a month's users have an id that differs from an account's in case or hyphens alone: a mistake of
+the platform's. Fewer may be people who chose names that are alike."""
+
+
+class Code(StrEnum):
+    """What a finding is about, for programs."""
+
+    PAST_CHANGED = "past_changed"
+    USERS_MOVED = "users_moved"
+    MONTH_EMPTY = "month_empty"
+    MONTH_NOT_PLAUSIBLE = "month_not_plausible"
+    NO_ACCOUNTS = "no_accounts"
+    IDS_DIFFER = "ids_differ"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a person must look at: a sentence with the numbers, and the numbers for programs."""
+
+    code: Code
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the finding as the ledger keeps it."""
+        return {"code": self.code.value, "text": self.text, "data": dict(self.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRules:
+    """From where on a month is reviewed by a person."""
+
+    past_percent: int = 5
+    down_percent: int = 50
+    up_percent: int = 200
+    floor_cents: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class MonthTotals:
+    """A month in numbers: users with a bill, calls, and what is charged by currency, in minor units."""
+
+    month: str
+    users: int
+    calls: int
+    cents: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Whether those who owe something can be billed.
+
+    Attributes:
+        users: Users who owe something.
+        cents: What they owe.
+        without: Those of them without an account, or with one that has no Stripe customer.
+        cents_without: What these owe.
+        alike: Users without an account whose id is an account's but for case and hyphens.
+        examples: Some of these, each with the account's id.
+    """
+
+    users: int
+    cents: int
+    without: int
+    cents_without: int
+    alike: int = 0
+    examples: Sequence[tuple[str, str]] = ()
+
+
+def past_findings(changes: Sequence[PastChange], rules: ReviewRules) -> list[Finding]:
+    """Find billed months whose usage is not what was billed any more, far beyond what comes late.
+
+    Losses and gains count apart: as much lost as gained is two changes, not none.
+    """
+    found = []
+    for change in changes:
+        percent = rules.past_percent
+        parts = []
+        if change.users_lost * 100 > percent * change.users:
+            parts.append(
+                f"{change.users_lost:,} of {change.users:,} users have lost rows"
+                f"{_share(change.users_lost, change.users)}"
+            )
+        for currency, amounts in sorted(change.amounts.items()):
+            billed = _money(amounts.billed_cents, currency)
+            for word, cents in (("gone", amounts.lost_cents), ("added", amounts.gained_cents)):
+                if cents * 100 > percent * amounts.billed_cents:
+                    share = _share(cents, amounts.billed_cents)
+                    parts.append(f"{_money(cents, currency)} of {billed} was {word}{share}")
+        if parts:
+            text = (
+                f"{change.month} is not what was billed any more: {'; '.join(parts)}. "
+                "See whether rows were deleted, or the usage database is another one."
+            )
+            found.append(Finding(Code.PAST_CHANGED, text, _past_data(change)))
+    return found
+
+
+def move_findings(moves: Sequence[Move]) -> list[Finding]:
+    """Find users who lost in billed months exactly what another gained."""
+    if not moves:
+        return []
+    commands = "; ".join(
+        f"`spell-billing move-user --from {shlex.quote(move.from_user)} --to {shlex.quote(move.to_user)} "
+        "--reason ...`"
+        for move in moves[:NAMED]
+    )
+    more = f" and {len(moves) - NAMED:,} more" if len(moves) > NAMED else ""
+    text = (
+        f"{_users(len(moves))} lost in billed months exactly what another gained: as it stands, the one is "
+        f"credited and the other charged. Where usage moved, record it with {commands}{more}, then bill the "
+        "month again."
+    )
+    pairs = [
+        {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in moves[:NAMED]
+    ]
+    return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
+
+
+def month_findings(
+    current: MonthTotals, previous: Sequence[MonthTotals], rules: ReviewRules
+) -> list[Finding]:
+    """Find whether a month is far from the mean of those before it. Without any, nothing is far.
+
+    Args:
+        current: The drafted month.
+        previous: Up to three billed months before it, the newest first.
+        rules: How far is far.
+    """
+    if not previous:
+        return []
+    data = {"current": _totals_data(current), "previous": [_totals_data(each) for each in previous]}
+    if not current.calls and previous[0].calls:
+        text = (
+            f"{current.month} has no row of usage; {previous[0].month} had {previous[0].calls:,}. "
+            "See whether the usage database is the right one, and complete."
+        )
+        return [Finding(Code.MONTH_EMPTY, text, data)]
+    number = len(previous)
+    currencies = sorted({*current.cents, *(name for each in previous for name in each.cents)})
+    sums = {name: sum(each.cents.get(name, 0) for each in previous) for name in currencies}
+    matters = {
+        name
+        for name in currencies
+        if abs(current.cents.get(name, 0) * number - sums[name]) > rules.floor_cents * number
+    }
+    if not matters:
+        return []
+    parts = [
+        f"{name} {value:,} where {_mean(total, number):,} are usual"
+        for name, value, total in (
+            ("users", current.users, sum(each.users for each in previous)),
+            ("calls", current.calls, sum(each.calls for each in previous)),
+        )
+        if _is_far(value, total, number, rules)
+    ]
+    parts += [
+        f"{_money(current.cents.get(name, 0), name)} where {_money(_mean(sums[name], number), name)} is usual"
+        for name in sorted(matters)
+        if _is_far(current.cents.get(name, 0), sums[name], number, rules)
+    ]
+    if not parts:
+        return []
+    of = "the billed month before" if number == 1 else f"the mean of the {number} billed months before"
+    text = f"{current.month} is far from {of}: {'; '.join(parts)}."
+    return [Finding(Code.MONTH_NOT_PLAUSIBLE, text, data)]
+
+
+def account_findings(coverage: Coverage) -> list[Finding]:
+    """Find whether nobody, or not even half of the usage, can be billed for want of accounts.
+
+    One user without an account is a failure of that user, be it the largest: the others are billed.
+    """
+    found = []
+    data = {
+        "users": coverage.users,
+        "without": coverage.without,
+        "cents": coverage.cents,
+        "cents_without": coverage.cents_without,
+        "alike": coverage.alike,
+        "examples": [list(pair) for pair in coverage.examples],
+    }
+    if coverage.alike and coverage.alike * 100 >= ALIKE_PERCENT * coverage.users:
+        named = ", ".join(f"{user} and {account}" for user, account in coverage.examples[:NAMED])
+        text = (
+            f"{_users(coverage.alike)} of {coverage.users:,} would have an account if case and hyphens did "
+            f"not count: {named}. Write the ids alike in usage_counters and billing_accounts."
+        )
+        found.append(Finding(Code.IDS_DIFFER, text, data))
+    nobody = coverage.without == coverage.users
+    most = 2 * coverage.cents_without > coverage.cents
+    explained = bool(found) and 2 * coverage.alike >= coverage.without
+    if coverage.without > 1 and (nobody or most) and not explained:
+        who = (
+            f"None of {coverage.users:,} users has"
+            if nobody
+            else f"{coverage.without:,} of {coverage.users:,} users, who owe more than half, do not have"
+        )
+        text = (
+            f"{who} a billing account with a Stripe customer. "
+            "See whether billing_accounts is complete and its user ids are those of usage_counters."
+        )
+        found.append(Finding(Code.NO_ACCOUNTS, text, data))
+    return found
+
+
+def _is_far(value: int, total: int, number: int, rules: ReviewRules) -> bool:
+    """Tell whether a value is far from the mean of `number` values that sum to `total`."""
+    if total <= 0:
+        return False
+    scaled = value * number * 100
+    return scaled < total * (100 - rules.down_percent) or scaled > total * (100 + rules.up_percent)
+
+
+def _mean(total: int, number: int) -> int:
+    return round_half_up(Decimal(total) / number)
+
+
+def _share(part: Decimal | int, whole: Decimal | int) -> str:
+    return f" ({round_half_up(Decimal(part) * 100 / Decimal(whole)):,} %)" if whole > 0 else ""
+
+
+def _money(cents: Decimal | int, currency: str) -> str:
+    return format_money(round_half_up(Decimal(cents)), currency, grouping=True)
+
+
+def _users(number: int) -> str:
+    return "1 user" if number == 1 else f"{number:,} users"
+
+
+def _totals_data(totals: MonthTotals) -> dict[str, Any]:
+    return {
+        "month": totals.month,
+        "users": totals.users,
+        "calls": totals.calls,
+        "cents": dict(totals.cents),
+    }
+
+
+def _past_data(change: PastChange) -> dict[str, Any]:
+    return {
+        "month": change.month,
+        "users": change.users,
+        "users_lost": change.users_lost,
+        "amounts": {
+            currency: {
+                "billed_cents": round_half_up(amounts.billed_cents),
+                "lost_cents": round_half_up(amounts.lost_cents),
+                "gained_cents": round_half_up(amounts.gained_cents),
+            }
+            for currency, amounts in sorted(change.amounts.items())
+        },
+    }

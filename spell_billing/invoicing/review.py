@@ -1,0 +1,263 @@
+"""What people decide before a month is sent: approve what its review found, hold and release bills."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
+from spell_billing.ledger.holding import (
+    RELEASABLE,
+    Hold,
+    PeoplesHolds,
+    WaitingBill,
+    drafts_hash,
+    read_waiting,
+    write_holds,
+    write_releases,
+)
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.queries import read_month
+from spell_billing.ledger.reviews import (
+    Decision,
+    DecisionKind,
+    Review,
+    read_decisions,
+    read_review,
+    write_decision,
+    write_decisions,
+)
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import invoices
+
+_WAIT_SECONDS = 10.0
+"""A person waits no longer for a run that is at the month."""
+
+
+def approve(
+    ledger: Ledger, month: Month, actor: Actor, reason: str, expected_hash: str | None = None
+) -> Review:
+    """Approve what the review of a month's drafts found: these drafts are sent, no others.
+
+    Args:
+        ledger: The ledger.
+        month: The month in review.
+        actor: Who approves.
+        reason: Why, in words, for the audit trail.
+        expected_hash: The `drafts_hash` of the review that the person looked at; by default the newest.
+
+    Returns:
+        The review with its approval. To approve the same drafts again changes nothing.
+
+    Raises:
+        LedgerError: when the month is not in review, or its drafts are others than the person saw.
+        MonthLockedError: when a run is at the month.
+    """
+    _require_reason(reason)
+    with _writing(ledger, month, actor) as connection:
+        record, review = read_month(connection, month), read_review(connection, month)
+        if record is None or review is None:
+            raise LedgerError(
+                f"{month} has no drafts that were reviewed.",
+                remedy=f"Draft and review it with `spell-billing bill --month {month}`.",
+            )
+        if record.billing_started_at is not None or not review.findings:
+            raise LedgerError(
+                f"{month} is not in review: there is nothing to approve.",
+                remedy=f"See where it stands with `spell-billing status --month {month}`.",
+            )
+        if expected_hash not in {None, review.drafts_hash} or review.drafts_hash != drafts_hash(
+            connection, month
+        ):
+            raise LedgerError(
+                f"The drafts of {month} are not those that were reviewed any more.",
+                remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",
+            )
+        if review.approval is not None:
+            return review
+        decision = Decision(
+            str(month), None, DecisionKind.APPROVED, review.drafts_hash, reason, actor.name, _now()
+        )
+        write_decision(connection, decision, actor)
+        return replace(review, approval=decision)
+
+
+def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
+    """Hold one user's bill, or everybody's, until it is released. What was sent stays sent.
+
+    Args:
+        ledger: The ledger.
+        month: A drafted month.
+        actor: Who holds.
+        reason: Why, in words, for the audit trail.
+        user_id: The platform's user; None for everybody.
+
+    Returns:
+        How many bills are held by it now.
+
+    Raises:
+        LedgerError: when there is no such bill, or it was sent.
+        MonthLockedError: when a run is at the month.
+    """
+    _require_reason(reason)
+    with _writing(ledger, month, actor) as connection:
+        now = _now()
+        if user_id is None:
+            _require_drafted(connection, month)
+            bills = read_waiting(connection, month, _holdable())
+        else:
+            bill = _bill_of(connection, month, user_id)
+            _require_unsent(month, bill)
+            bills = [bill] if _is_holdable(bill) else []
+        decision = Decision(str(month), user_id, DecisionKind.HELD, None, reason, actor.name, now)
+        if user_id is not None and bills:
+            write_decisions(connection, [decision])
+        else:
+            write_decision(connection, decision, actor)
+        holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
+        write_holds(connection, month, holds, actor, now)
+        return len(bills)
+
+
+def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
+    """Release one user's held bill, or all of the month's, to be sent as they are now.
+
+    A release is bound to what the bill says: drafted again with other content, it is held again.
+
+    Args:
+        ledger: The ledger.
+        month: A drafted month.
+        actor: Who releases.
+        reason: Why, in words, for the audit trail.
+        user_id: The platform's user; None for all bills that are held.
+
+    Returns:
+        How many bills were released. The next `bill` of the month sends them.
+
+    Raises:
+        LedgerError: when nothing is held, or not by a hold that a person can release.
+        MonthLockedError: when a run is at the month.
+    """
+    _require_reason(reason)
+    with _writing(ledger, month, actor) as connection:
+        now = _now()
+        holds = PeoplesHolds(read_decisions(connection, month))
+        if user_id is None:
+            _require_drafted(connection, month)
+            bills = [bill for bill in read_waiting(connection, month) if _is_releasable(bill, holds)]
+            if not bills and not holds.everybody:
+                raise LedgerError(
+                    f"No bill of {month} is held for a person to release.",
+                    remedy=f"See what waits with `spell-billing status --month {month}`.",
+                )
+            if holds.everybody:
+                decision = Decision(str(month), None, DecisionKind.RELEASED, None, reason, actor.name, now)
+                write_decision(connection, decision, actor)
+        else:
+            bill = _bill_of(connection, month, user_id)
+            if not _is_releasable(bill, holds):
+                raise _not_releasable(month, bill)
+            bills = [bill]
+        sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
+        write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
+        write_releases(connection, month, sent_on, actor, reason=reason, now=now)
+        for bill in bills:
+            if not _waits_for_a_word(bill):
+                write_decision(connection, _released(month, bill, actor, reason, now), actor)
+        return len(bills)
+
+
+@contextmanager
+def _writing(ledger: Ledger, month: Month, actor: Actor) -> Iterator[Connection]:
+    with (
+        ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session,
+        session.writing() as connection,
+    ):
+        yield connection
+
+
+def _holdable() -> sa.ColumnElement[bool]:
+    not_plausible = sa.and_(
+        invoices.c.state == State.HELD.value, invoices.c.reason == Reason.NOT_PLAUSIBLE.value
+    )
+    return sa.or_(invoices.c.state == State.PLANNED.value, not_plausible)
+
+
+def _is_holdable(bill: WaitingBill) -> bool:
+    """Tell whether the bill would be sent, now or when it is released. A failed one is held once it could."""
+    return bill.state is State.PLANNED or (bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE)
+
+
+def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
+    if _waits_for_a_word(bill):
+        return True
+    # Not drafted as one that could be sent yet: when it is, the hold is off.
+    return (
+        bill.state in {State.FAILED, State.HELD}
+        and holds.held_because(bill.user_id, bill.lines_hash) is not None
+    )
+
+
+def _waits_for_a_word(bill: WaitingBill) -> bool:
+    return bill.state is State.HELD and bill.reason in RELEASABLE
+
+
+def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:
+    _require_drafted(connection, month)
+    bills = read_waiting(connection, month, invoices.c.user_id == user_id)
+    if not bills:
+        raise LedgerError(
+            f"User {user_id} has no bill for {month}.",
+            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
+        )
+    return bills[-1]
+
+
+def _require_drafted(connection: Connection, month: Month) -> None:
+    if read_month(connection, month) is None:
+        raise LedgerError(
+            f"{month} has no drafts.",
+            remedy="Hold and release bills once they are drafted: materialize invoice_drafts of the month.",
+        )
+
+
+def _require_unsent(month: Month, bill: WaitingBill) -> None:
+    if bill.state in {State.PLANNED, State.FAILED, State.HELD}:
+        return
+    if bill.state in INVOICED or bill.state is State.PARKED:
+        remedy = f"Take it back with `spell-billing void --month {month} --user {bill.user_id}`."
+    elif bill.state is State.DRAFTED:
+        remedy = f"A run began to send it: finish with `spell-billing bill --month {month}`, then void it."
+    else:
+        remedy = "Nothing of it will be sent; there is nothing to hold."
+    raise LedgerError(f"The bill of user {bill.user_id} for {month} is {bill.state}.", remedy=remedy)
+
+
+def _not_releasable(month: Month, bill: WaitingBill) -> LedgerError:
+    if bill.state is State.HELD and bill.reason is not None:
+        return LedgerError(
+            f"The bill of user {bill.user_id} for {month} is held for {bill.reason}.",
+            remedy=REMEDIES[bill.reason],
+        )
+    return LedgerError(
+        f"The bill of user {bill.user_id} for {month} is not held: it is {bill.state}.",
+        remedy=f"See what waits with `spell-billing status --month {month}`.",
+    )
+
+
+def _released(month: Month, bill: WaitingBill, actor: Actor, reason: str, now: datetime) -> Decision:
+    return Decision(str(month), bill.user_id, DecisionKind.RELEASED, bill.lines_hash, reason, actor.name, now)
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise LedgerError("No reason was given.", remedy="Say why, in words, for the audit trail.")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

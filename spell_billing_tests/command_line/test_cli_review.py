@@ -1,0 +1,244 @@
+"""A month that contradicts the ledger's past, through the commands: held, approved, sent as approved."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MARCH, APRIL = "2025-03", "2025-04"
+USERS = [f"user-{number:02}" for number in range(20)]
+
+
+def month_of(shop: Any, month: str, users: Sequence[str] = USERS, cents: int = 1_000) -> None:
+    shop.calls(month, *((user, cents) for user in users))
+
+
+@pytest.fixture
+def open_shop(make_shop: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Give a shop that billed March for twenty users, 10.00 each."""
+
+    def make(kind: str) -> Any:
+        shop = make_shop(kind)
+        shop.run("init-db")
+        shop.accounts(*USERS)
+        month_of(shop, MARCH)
+        assert shop.run("bill", "--month", MARCH).returncode == 0
+        return shop
+
+    return make
+
+
+def finalized(shop: Any) -> int:
+    return sum(1 for invoice in shop.double.invoices() if invoice.status != "draft")
+
+
+def bill(shop: Any, month: str, *, code: int, **changes: str | None) -> Any:
+    done = shop.run("bill", "--month", month, **changes)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_deleted_rows_of_a_billed_month_are_held_and_go_out_when_a_person_approves_exactly_that(
+    open_shop: Callable[[str], Any], kind: str
+) -> None:
+    shop = open_shop(kind)
+    month_of(shop, APRIL)
+    shop.execute("DELETE FROM usage_counters WHERE created_at < '2025-04-01'")
+    requests = len(shop.double.requests)
+
+    held = bill(shop, APRIL, code=3)
+
+    assert len(shop.double.requests) == requests
+    assert "2025-03 is not what was billed any more: 20 of 20 users have lost rows (100 %)" in held.stdout
+    assert "$200.00 of $200.00 was gone (100 %)" in held.stdout
+    assert f"spell-billing approve --month {APRIL} --reason" in held.stdout
+    assert held.stderr.count("Error") == 0
+    assert bill(shop, APRIL, code=3).stdout.count("is in review") == 1
+    assert len(shop.double.requests) == requests
+
+    # Rows that come after the approval are other drafts: it does not hold for them.
+    assert shop.run("approve", "--month", APRIL, "--reason", "we know").returncode == 0
+    shop.calls(APRIL, (USERS[0], 5_000))
+    bill(shop, APRIL, code=3)
+    assert len(shop.double.requests) == requests
+
+    approved = shop.run("approve", "--month", APRIL, "--reason", "retention, agreed with finance")
+    assert approved.returncode == 0, approved.stderr
+    assert "users have lost rows" in approved.stdout
+    bill(shop, APRIL, code=0)
+    assert finalized(shop) == 21  # April nets to zero but for the one with more usage
+    assert "is not in review" in shop.run("approve", "--month", APRIL, "--reason", "again").stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_empty_copy_of_the_usage_database_is_held(
+    open_shop: Callable[[str], Any], make_shop: Callable[[str], Any], kind: str
+) -> None:
+    shop, copy = open_shop(kind), make_shop(kind)
+    month_of(shop, APRIL)
+    requests = len(shop.double.requests)
+
+    held = bill(shop, APRIL, code=3, USAGE_DATABASE_URL=copy.url)
+
+    assert "2025-04 has no row of usage; 2025-03 had 20" in held.stdout
+    assert "2025-03 is not what was billed any more" in held.stdout
+    assert len(shop.double.requests) == requests
+    bill(shop, APRIL, code=0)  # with the right one
+    assert finalized(shop) == 40
+
+
+def test_a_month_without_a_row_after_one_with_rows_is_held(open_shop: Callable[[str], Any]) -> None:
+    shop = open_shop("sqlite")
+
+    assert "2025-04 has no row of usage" in bill(shop, APRIL, code=3).stdout
+    assert shop.run("approve", "--month", APRIL, "--reason", "we were closed").returncode == 0
+    bill(shop, APRIL, code=0)
+    bill(shop, "2025-05", code=0)  # after one without rows
+
+
+def test_a_month_far_from_its_predecessors_is_held_and_a_small_one_is_not(
+    open_shop: Callable[[str], Any],
+) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL, cents=4_000)
+
+    held = bill(shop, APRIL, code=3)
+    assert "2025-04 is far from the billed month before: $800.00 where $200.00 is usual" in held.stdout
+
+    bill(shop, APRIL, code=0, REVIEW_MONTH_PERCENT="50,400")
+    month_of(shop, "2025-05", USERS[:10], cents=4_000)  # -20 % of the mean of 800 and 200
+    bill(shop, "2025-05", code=0)
+    month_of(shop, "2025-06", USERS[:1], cents=28_000)
+    few = bill(shop, "2025-06", code=3)
+    assert "users 1 where 17 are usual" in few.stdout
+    bill(shop, "2025-06", code=0, REVIEW_FLOOR_CENTS="20000")
+
+
+def test_users_who_moved_are_a_finding_with_the_command(open_shop: Callable[[str], Any]) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL)
+    shop.accounts("it's new")
+    shop.execute(f"UPDATE usage_counters SET user_id = 'it''s new' WHERE user_id = '{USERS[3]}'")
+
+    held = bill(shop, APRIL, code=3)
+
+    assert "spell-billing move-user --from user-03 --to 'it'\"'\"'s new' --reason" in held.stdout
+    assert "is not what was billed" not in held.stdout
+
+
+def test_nobody_with_an_account_is_one_finding(make_shop: Callable[[str], Any]) -> None:
+    shop = make_shop("sqlite")
+    shop.run("init-db")
+    shop.accounts(*(user.upper() for user in USERS[:10]))
+    month_of(shop, MARCH)
+
+    held = bill(shop, MARCH, code=3)
+
+    assert "10 users of 20 would have an account if case and hyphens did not count: user-00 and USER-00" in (
+        held.stdout
+    )
+    assert shop.double.requests == []
+    shop.execute("UPDATE billing_accounts SET user_id = 'x' || user_id")
+    assert "None of 20 users has a billing account with a Stripe customer" in bill(shop, MARCH, code=3).stdout
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_user_far_from_the_own_past_is_held_and_the_others_are_billed(
+    open_shop: Callable[[str], Any], kind: str
+) -> None:
+    shop = open_shop(kind)
+    month_of(shop, APRIL, USERS[1:])
+    shop.calls(APRIL, (USERS[0], 60_000))
+    rules = {"REVIEW_MONTH_PERCENT": "50,1000"}
+
+    assert "not_plausible" in bill(shop, APRIL, code=3, **rules).stdout
+    assert finalized(shop) == 39
+    (of_user,) = [each for each in shop.json("invoices", "--month", APRIL) if each["user_id"] == USERS[0]]
+    assert of_user["state"] == "held"
+    assert "$600.00 is more than 10 times the usual $10.00" in str(of_user)
+    bill(shop, APRIL, code=3, **rules)
+    assert finalized(shop) == 39
+
+    # Held by the rule or by a person: one word sends it.
+    assert shop.run("hold", "--month", APRIL, "--user", USERS[0], "--reason", "asked").returncode == 0
+    bill(shop, APRIL, code=3, **rules)
+    released = shop.run("release", "--month", APRIL, "--user", USERS[0])
+    assert released.returncode == 0, released.stderr
+    bill(shop, APRIL, code=0, **rules)
+    assert finalized(shop) == 40
+    refused = shop.run("hold", "--month", APRIL, "--user", USERS[0])
+    assert refused.returncode == 1
+    assert "spell-billing void" in refused.stderr
+    refused = shop.run("release", "--month", APRIL, "--user", USERS[0])
+    assert refused.returncode == 1
+    assert "is not held: it is finalized" in refused.stderr
+
+
+def test_everybody_is_held_until_all_are_released(open_shop: Callable[[str], Any]) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL, cents=4_000)
+    bill(shop, APRIL, code=3)  # in review, so drafted and not sent
+    assert "20 bills" in shop.run("hold", "--month", APRIL, "--all", "--reason", "prices").stdout
+    assert shop.run("approve", "--month", APRIL, "--reason", "grown").returncode == 0
+
+    assert "held_by_person" in bill(shop, APRIL, code=3).stdout
+    assert finalized(shop) == 20
+    assert "20 bills" in shop.run("release", "--month", APRIL, "--all").stdout
+    bill(shop, APRIL, code=0)
+    assert finalized(shop) == 40
+    assert "No bill of 2025-04 is held" in shop.run("release", "--month", APRIL, "--all").stderr
+
+
+def test_who_decided_what_is_in_the_audit_trail(open_shop: Callable[[str], Any]) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL, cents=4_000)
+    bill(shop, APRIL, code=3)
+    shop.run("hold", "--month", APRIL, "--user", USERS[1], "--reason", "disputed")
+    shop.run("approve", "--month", APRIL, "--reason", "grown")
+    shop.run("release", "--month", APRIL, "--user", USERS[1], "--reason", "settled by phone")
+
+    with sqlite3.connect(Path(shop.home) / "shop.db") as connection:
+        rows = connection.execute(
+            "SELECT action, user_id, from_state, to_state, detail, actor FROM ledger_audit "
+            "WHERE action IN ('held', 'approved', 'released') ORDER BY id"
+        ).fetchall()
+
+    assert [row[:5] for row in rows] == [
+        ("held", USERS[1], "planned", "held", "disputed"),
+        ("approved", None, None, None, "grown"),
+        ("released", USERS[1], "held", "planned", "settled by phone"),
+    ]
+    assert all("@" in row[5] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("approve", "--reason", "x"), "2025-05 has no drafts that were reviewed"),
+        (("hold", "--all"), "2025-05 has no drafts"),
+        (("release", "--user", "a"), "2025-05 has no drafts"),
+    ],
+)
+def test_a_month_without_drafts_is_refused_in_one_sentence(
+    open_shop: Callable[[str], Any], arguments: Sequence[str], words: str
+) -> None:
+    name, *rest = arguments
+    refused = open_shop("sqlite").run(name, "--month", "2025-05", *rest)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Error: {words}")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--user", "a", "--all")])
+@pytest.mark.parametrize("command", ["hold", "release"])
+def test_whom_a_hold_is_about_must_be_said(
+    make_shop: Callable[[str], Any], command: str, arguments: Sequence[str]
+) -> None:
+    refused = make_shop("sqlite").run(command, "--month", APRIL, *arguments)
+
+    assert refused.returncode == 2
+    assert "Give either --user or --all." in refused.stderr
