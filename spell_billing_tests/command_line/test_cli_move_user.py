@@ -1,0 +1,58 @@
+"""`move-user`: a person records that usage moved, and nobody is charged twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+OLD, NEW = "user-0001", "user-0002"
+MOVE = ("move-user", "--from", OLD, "--to", NEW, "--reason", "ticket 4711")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any:
+    """Bill March 2025 of a shop whose user then gets a new id in all rows."""
+    shop = make_shop(request.param)
+    shop.accounts(OLD, NEW)
+    shop.calls("2025-03", (OLD, 1000))
+    assert shop.run("init-db").returncode == 0
+    assert shop.run("bill", "--month", "2025-03").returncode == 0
+    shop.execute(f"UPDATE usage_counters SET user_id = '{NEW}'")
+    return shop
+
+
+def test_a_move_is_told_once_and_the_next_month_charges_nothing_for_it(shop: Any) -> None:
+    first, again = shop.run(*MOVE), shop.run(*MOVE)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert first.stdout == (
+        f"Usage of user {OLD} moved to {NEW}: late usage of both is netted from now on.\n"
+    )
+    assert again.stdout == f"It is recorded already that usage of user {OLD} moved to {NEW}.\n"
+    shop.calls("2025-04", (NEW, 20))
+
+    billed = shop.run("bill", "--month", "2025-04")
+
+    assert billed.returncode == 0, billed.stderr
+    assert [each.total_cents for each in shop.double.invoices()] == [1000, 20]
+    assert shop.run("reconcile", "--month", "2025-04").returncode == 0
+    told = shop.run("explain", "--month", "2025-04", "--user", OLD).stdout
+    assert "Moved between users - March 2025 (-1 calls, -1000 cents)" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--from", OLD, "--to", OLD, "--reason", "x"), 1, f"Error: User {OLD} cannot move to itself."),
+        (("--from", "ghost", "--to", OLD, "--reason", "x"), 1, "Error: User ghost has no bill and no usage."),
+        (("--from", OLD, "--to", "ghost", "--reason", "x"), 1, "Error: User ghost has no bill and no usage."),
+        (("--from", OLD, "--to", NEW, "--reason", " "), 2, "say why"),
+        (("--from", OLD, "--reason", "x"), 2, "--to"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(
+    shop: Any, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    refused = shop.run("move-user", *arguments)
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert said in refused.stderr
+    assert code != 1 or len(refused.stderr.splitlines()) == 1
