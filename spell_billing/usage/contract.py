@@ -85,6 +85,14 @@ class LateUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasedUser:
+    """A user whose id was replaced in the files after they were frozen, and when; the id is not kept."""
+
+    pseudonym: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The evidence of one frozen month.
 
@@ -100,6 +108,7 @@ class Manifest:
         late: What earlier months had beyond their frozen versions; None when nothing was late.
         late_checked: The earlier months that were compared, as `2026-09/v0001`.
         bad_rows: Rows that are not in the files and must be mended before the month can be billed.
+        erased: Users who were erased from the files since; the hashes are those of the files as they are now.
     """
 
     format_version: int
@@ -113,6 +122,7 @@ class Manifest:
     late: LateUsage | None
     late_checked: tuple[str, ...]
     bad_rows: BadRows
+    erased: tuple[ErasedUser, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

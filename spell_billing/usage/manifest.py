@@ -13,6 +13,7 @@ from spell_billing.usage.contract import (
     MANIFEST_FILE,
     BadRow,
     BadRows,
+    ErasedUser,
     FrozenFile,
     LateMonth,
     LateUsage,
@@ -55,6 +56,10 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
             "examples": [{"id": row.id, "problem": row.problem} for row in manifest.bad_rows.examples],
         },
     }
+    if manifest.erased:
+        document["erased"] = [
+            {"pseudonym": each.pseudonym, "at": each.at.isoformat()} for each in manifest.erased
+        ]
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
@@ -107,6 +112,10 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         ),
         late_checked=tuple(document["late_checked"]),
         bad_rows=BadRows(bad["count"], tuple(BadRow(**row) for row in bad["examples"])),
+        erased=tuple(
+            ErasedUser(each["pseudonym"], datetime.fromisoformat(each["at"]))
+            for each in document.get("erased", ())
+        ),
     )
 
 
