@@ -70,6 +70,10 @@ class Years:
         plans = [{"plan_id": f"p{user}", "name": user, "included_cents": n} for user, n in self.plans.items()]
         platform.source.plans(plans)
 
+    def ago(self, months: int) -> Month:
+        """Give the month so many months before the present one, at the earliest the first."""
+        return max(MARCH, self.now.plus(-months))
+
     def account(self, user: str) -> None:
         if user not in self.currency:
             self.currency[user] = "usd"

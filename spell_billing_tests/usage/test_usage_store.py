@@ -70,6 +70,9 @@ class FixedSource:
             bad_rows=BadRows(0, ()),
         )
 
+    def supplement(self, *_: object, **__: object) -> None:
+        raise AssertionError("nobody is drafted again")
+
     def accounts(self) -> pa.Table:
         return ACCOUNTS_SCHEMA.empty_table()
 
