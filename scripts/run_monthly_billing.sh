@@ -199,5 +199,9 @@ partial)
     echo "Users are left without an invoice; spell-billing invoices --month $month names them." >&2
     exit 3
     ;;
+in_review)
+    echo "Nothing was sent: $month waits for its approval; spell-billing status --month $month says why." >&2
+    exit 3
+    ;;
 *) fail "The run succeeded, but the ledger does not show $month as billed. See spell-billing status." ;;
 esac

@@ -102,10 +102,10 @@ def past_findings(changes: Sequence[PastChange], rules: ReviewRules) -> list[Fin
             )
         for currency, amounts in sorted(change.amounts.items()):
             billed = _money(amounts.billed_cents, currency)
-            for word, cents in (("gone", amounts.lost_cents), ("added", amounts.gained_cents)):
-                if cents * 100 > percent * amounts.billed_cents:
+            for words, cents in (("is gone", amounts.lost_cents), ("was added", amounts.gained_cents)):
+                if cents * 100 > percent * abs(amounts.billed_cents):
                     share = _share(cents, amounts.billed_cents)
-                    parts.append(f"{_money(cents, currency)} of {billed} was {word}{share}")
+                    parts.append(f"{_money(cents, currency)} of {billed} {words}{share}")
         if parts:
             text = (
                 f"{change.month} is not what was billed any more: {'; '.join(parts)}. "
@@ -236,7 +236,7 @@ def _mean(total: int, number: int) -> int:
 
 
 def _share(part: Decimal | int, whole: Decimal | int) -> str:
-    return f" ({round_half_up(Decimal(part) * 100 / Decimal(whole)):,} %)" if whole > 0 else ""
+    return f" ({round_half_up(Decimal(part) * 100 / Decimal(whole)):,}%)" if whole > 0 else ""
 
 
 def _money(cents: Decimal | int, currency: str) -> str:

@@ -67,16 +67,15 @@ def hold_drafts(session: MonthSession, rules: HoldRules) -> int:
         people = PeoplesHolds(read_decisions(connection, month))
         planned = sa.and_(invoices.c.month == str(month), invoices.c.state == State.PLANNED.value)
         large = invoices.c.total_cents > rules.never_below
-        usual = usual_amounts(
-            connection,
-            billed_before(connection, month),
-            sa.select(invoices.c.user_id).where(planned, large),
-        )
-        holding = Holding(people, usual, rules)
         named = sa.true() if people.everybody else invoices.c.user_id.in_(people.users)
+        bills = read_waiting(connection, month, planned, sa.or_(large, named))
+        if not bills:
+            return 0
+        users = sa.select(invoices.c.user_id).where(planned, large)
+        holding = Holding(people, usual_amounts(connection, billed_before(connection, month), users), rules)
         holds = [
             Hold(bill, *held)
-            for bill in read_waiting(connection, month, planned, sa.or_(large, named))
+            for bill in bills
             if (held := holding.why(bill.user_id, bill.currency, bill.total_cents, bill.lines_hash))
         ]
         write_holds(connection, month, holds, session.actor, datetime.now(UTC))

@@ -52,8 +52,8 @@ def test_deleted_rows_of_a_billed_month_are_held_and_go_out_when_a_person_approv
     held = bill(shop, APRIL, code=3)
 
     assert len(shop.double.requests) == requests
-    assert "2025-03 is not what was billed any more: 20 of 20 users have lost rows (100 %)" in held.stdout
-    assert "$200.00 of $200.00 was gone (100 %)" in held.stdout
+    assert "2025-03 is not what was billed any more: 20 of 20 users have lost rows (100%)" in held.stdout
+    assert "$200.00 of $200.00 is gone (100%)" in held.stdout
     assert f"spell-billing approve --month {APRIL} --reason" in held.stdout
     assert held.stderr.count("Error") == 0
     assert bill(shop, APRIL, code=3).stdout.count("is in review") == 1

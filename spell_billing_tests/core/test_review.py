@@ -105,6 +105,8 @@ def changed(users: int = 100, lost: int = 0, **amounts: tuple[int, int, int]) ->
         (changed(usd=(10_000, 0, 501)), True),
         (changed(usd=(10_000, 0, 0), eur=(100, 6, 0)), True),
         (changed(usd=(0, 0, 1)), True),
+        (changed(usd=(-10_000, 500, 0)), False),
+        (changed(usd=(-10_000, 501, 0)), True),
     ],
 )
 def test_the_past_may_change_by_so_much_each_way(change: PastChange, held: bool) -> None:  # noqa: FBT001
@@ -125,7 +127,7 @@ def test_as_much_lost_as_gained_is_two_changes_not_none() -> None:
     }
     (change,) = sum_changes(differences, {"2026-09": changed(usd=(1_000, 0, 0))}, {})
     (found,) = past_findings([change], RULES)
-    assert "$7.00 of $10.00 was gone (70 %); $7.00 of $10.00 was added (70 %)" in found.text
+    assert "$7.00 of $10.00 is gone (70%); $7.00 of $10.00 was added (70%)" in found.text
 
 
 ROWS: list[Changed] = [

@@ -28,7 +28,7 @@ def test_one_alert_per_month_and_reason_with_counts_amounts_and_the_first_names(
     world.accounts("user-0000")
     world.calls("2025-03", *[(f"user-{number:04}", 100) for number in range(8)])
     world.source.accounts([{"user_id": "user-0007", "stripe_customer_id": None}])
-    world.bill("2025-03")
+    world.bill_approved("2025-03")
 
     for _ in range(3):
         world.tick(SENSOR)
@@ -56,7 +56,7 @@ def test_a_run_that_leaves_the_same_users_tells_nobody_again_and_a_mended_one_is
     world: World,
 ) -> None:
     world.calls("2025-03", ("user-0001", 100), ("user-0002", 100))
-    world.bill("2025-03")
+    world.bill_approved("2025-03")
     world.tick(SENSOR)
     world.bill("2025-03")
     world.tick(SENSOR)

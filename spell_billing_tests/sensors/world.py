@@ -10,7 +10,9 @@ import dagster as dg
 from spell_billing.build import build_defs
 from spell_billing.core.month import Month
 from spell_billing.databases import parse_database_url
+from spell_billing.invoicing.review import approve
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Actor
 from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
@@ -80,6 +82,13 @@ class World:
         result = self.run(month, tags=tags)
         assert result.success
         return result
+
+    def bill_approved(self, month: str) -> dg.ExecuteInProcessResult:
+        """Bill a month that goes in review; it is approved, and billed again."""
+        self.bill(month)
+        with self.ledger() as ledger:
+            approve(ledger, Month.parse(month), Actor("finance"), "as expected")
+        return self.bill(month)
 
     def tick(self, sensor: str, **resources: object) -> Any:
         """Let a sensor tick as the daemon does it: the cursor is kept only when the tick succeeds.

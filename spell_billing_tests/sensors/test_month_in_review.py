@@ -1,0 +1,94 @@
+"""`month_in_review`: people are told once of drafts that wait for approval, and nothing tries them again."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from spell_billing.core.month import Month
+from spell_billing.invoicing.review import approve
+from spell_billing.ledger.reviews import read_review
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.runs import RunResult
+from spell_billing_tests.sensors.world import World
+
+SENSOR = "month_in_review"
+MARCH = Month(2025, 3)
+OTHERS = ("billing_checks_failed", "billing_run_failed", "users_not_invoiced", "month_unbilled")
+
+
+def in_review(world: World) -> dg.ExecuteInProcessResult:
+    """Bill February, lose its rows, and have March drafted."""
+    world.accounts("user-0001", "user-0002")
+    world.calls("2025-02", ("user-0001", 700), ("user-0002", 300))
+    world.bill("2025-02")
+    world.source.execute("DELETE FROM usage_counters")
+    world.calls("2025-03", ("user-0001", 700), ("user-0002", 300))
+    return world.bill("2025-03")
+
+
+def test_one_alert_with_the_numbers_for_the_same_drafts_however_often_they_are_made(world: World) -> None:
+    for sensor in (SENSOR, *OTHERS):
+        world.tick(sensor)
+    result = in_review(world)
+    world.tick(SENSOR)
+    world.bill("2025-03")
+    for sensor in (SENSOR, *OTHERS):
+        world.tick(sensor)
+
+    (text,) = world.web.texts
+    title, *lines = text.splitlines()
+    assert title == "2025-03 is in review: nothing was sent"
+    assert "2 of 2 users have lost rows (100%); $10.00 of $10.00 is gone (100%)" in lines[0]
+    assert 'spell-billing approve --month 2025-03 --reason "..."' in text
+    # Nothing of it counts as done: the run succeeded, and the invoices were not materialized.
+    assert result.success
+    made = {event.asset_key for event in result.get_asset_materialization_events()}
+    assert made == {dg.AssetKey(name) for name in ("raw_usage", "user_usage", "invoice_drafts")}
+    (check,) = (
+        each for each in result.get_asset_check_evaluations() if each.check_name == "month_is_plausible"
+    )
+    assert (check.passed, check.blocking) == (False, False)
+    with world.ledger() as ledger:
+        assert [run.result for run in ledger.runs(MARCH)] == [RunResult.IN_REVIEW] * 2
+        assert ledger.month(MARCH).billing_started_at is None  # type: ignore[union-attr]
+
+
+def test_other_drafts_are_another_review_and_another_alert(world: World) -> None:
+    in_review(world)
+    world.tick(SENSOR)
+    world.calls("2025-03", ("user-0001", 1))
+    world.bill("2025-03")
+    world.tick(SENSOR)
+
+    assert len(world.web.texts) == 2
+
+
+def test_a_month_in_review_is_not_requested_until_it_is_approved(world: World) -> None:
+    in_review(world)
+
+    def requested() -> set[str | None]:
+        defs = world.defs()
+        definition = defs.resolve_schedule_def("monthly_billing_schedule")
+        context = dg.build_schedule_context(
+            instance=world.instance,
+            scheduled_execution_time=datetime(2025, 4, 1, tzinfo=UTC),
+            repository_def=defs.get_repository_def(),
+            resources={"ledger": (defs.resources or {})["ledger"]},
+        )
+        found = definition.evaluate_tick(context)
+        return {request.partition_key for request in found.run_requests or ()}
+
+    assert requested() == set()
+    assert not world.tick("retry_leftovers").run_requests
+    with world.ledger() as ledger:
+        with ledger.reading() as connection:
+            review = read_review(connection, MARCH)
+        assert review is not None
+        approve(ledger, MARCH, Actor("finance"), "known", review.drafts_hash)
+    assert requested() == {"2025-03-01"}
+
+    world.bill("2025-03")
+
+    assert requested() == set()
+    with world.ledger() as ledger:
+        assert ledger.month(MARCH).billed_at is not None  # type: ignore[union-attr]
