@@ -20,7 +20,7 @@ from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.history import History
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, UsageSource
+from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.drafting_input import iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
@@ -181,7 +181,7 @@ def _late_rows(frozen: FrozenUsage) -> dict[BillOf, Usage]:
     for each in (frozen, *frozen.supplements):
         if each.manifest.late is None:
             continue
-        with pq.ParquetFile(each.directory / LATE_USAGE_FILE) as file:
+        with pq.ParquetFile(each.directory / each.manifest.late.file.name) as file:
             rows = file.read().to_pylist()
         for row in rows:
             bill = row["user_id"], row["usage_month"]

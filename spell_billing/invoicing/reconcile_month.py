@@ -5,6 +5,7 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.reconcile import reconcile
+from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.stripe_api.problems import StripeProblem
@@ -20,10 +21,12 @@ async def reconcile_month(
     """Compare the month's three sides; the outcome goes into the audit trail.
 
     Raises:
-        LedgerError: when the month was never drafted.
+        LedgerError: when the month was never drafted, or the erasure of a user was not completed.
         UsageError: when its frozen usage is not in the store.
         StripeAccountError: when Stripe does not answer, or refuses the account.
     """
+    with ledger.reading() as connection:
+        require_no_unfinished_erasure(connection)
     record = ledger.month(month)
     if record is None:
         raise LedgerError(

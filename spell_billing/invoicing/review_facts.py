@@ -34,7 +34,7 @@ from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import usage_by_currency
-from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
@@ -115,7 +115,7 @@ def _earlier(
 def _rows(version: FrozenUsage, months: set[str]) -> Iterator[Changed]:
     if version.manifest.late is None:
         return
-    with pq.ParquetFile(version.directory / LATE_USAGE_FILE) as file:
+    with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
         columns = file.read(["usage_month", "user_id", "calls", "cost_cents"])
     texts = columns["cost_cents"].cast(pa.string())
     names = (columns[name].to_pylist() for name in ("usage_month", "user_id", "calls"))

@@ -14,6 +14,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 from spell_billing.ledger.alerts import AlertLog
+from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
 from spell_billing.ledger.lock import is_held, month_lock, process_name
 from spell_billing.ledger.migrate import migrate, require_current
@@ -108,8 +109,11 @@ class Ledger:
 
         Raises:
             MonthLockedError: when another process still holds the month after `wait_seconds`.
+            LedgerError: when the erasure of a user was begun and not completed.
         """
         with self._holding(str(month), wait_seconds, on_wait) as (connection, require_lock):
+            with self.reading() as reader:
+                require_no_unfinished_erasure(reader)
             yield MonthSession(connection, month, actor, require_lock=require_lock)
 
     @contextmanager

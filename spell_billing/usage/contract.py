@@ -148,6 +148,14 @@ class SourceRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasedUser:
+    """A user whose id was replaced in the files after they were frozen, and when; the id is not kept."""
+
+    pseudonym: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The evidence of one frozen month.
 
@@ -166,6 +174,7 @@ class Manifest:
         earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop nobody.
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.
+        erased: Users who were erased from the files since; the hashes are those of the files as they are now.
     """
 
     format_version: int
@@ -182,6 +191,7 @@ class Manifest:
     earlier_bad_rows: BadRows = NO_BAD_ROWS
     without_id: int = 0
     outside: Outside = Outside()
+    erased: tuple[ErasedUser, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from spell_billing.core.erasure import PSEUDONYM_PATTERN
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
@@ -104,7 +105,9 @@ def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int,
         "INSERT INTO late SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
         f"sum(cost_cents)::{money} AS late_cost FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
-        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
+        # Rows of a user who was erased are gone for good: that is no loss which is given back.
+        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)}) "
+        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}')"
         f"){which} GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
     )
 

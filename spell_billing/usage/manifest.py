@@ -14,6 +14,7 @@ from spell_billing.usage.contract import (
     NO_BAD_ROWS,
     BadRow,
     BadRows,
+    ErasedUser,
     FrozenFile,
     LateMonth,
     LateUsage,
@@ -65,6 +66,10 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
             ],
         },
     }
+    if manifest.erased:
+        document["erased"] = [
+            {"pseudonym": each.pseudonym, "at": each.at.isoformat()} for each in manifest.erased
+        ]
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
@@ -120,6 +125,10 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         earlier_bad_rows=_read_bad_rows(document.get("earlier_bad_rows", _bad_rows(NO_BAD_ROWS))),
         without_id=document.get("without_id", 0),
         outside=_read_outside(document.get("outside", {})),
+        erased=tuple(
+            ErasedUser(each["pseudonym"], datetime.fromisoformat(each["at"]))
+            for each in document.get("erased", ())
+        ),
     )
 
 

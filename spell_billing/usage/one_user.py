@@ -75,12 +75,21 @@ class OneUser(Protocol):
         ...
 
 
-def has_usage(users: OneUser, user_id: str, now: datetime) -> bool:
-    """Tell whether a user has an account, or calls in this month or one of the twelve before."""
+def is_at_platform(users: OneUser, user_id: str, *, since: Month, now: datetime) -> bool:
+    """Tell whether a user has an account, or calls in a month from `since` on."""
     if users.account(user_id) is not None:
         return True
-    present = Month.containing(now)
-    return any(users.month(user_id, present.plus(-back)).calls for back in range(_LOOKED_BACK + 1))
+    month, present = since, Month.containing(now)
+    while month <= present:
+        if users.month(user_id, month).calls:
+            return True
+        month = month.next()
+    return False
+
+
+def has_usage(users: OneUser, user_id: str, now: datetime) -> bool:
+    """Tell whether a user has an account, or calls in this month or one of the twelve before."""
+    return is_at_platform(users, user_id, since=Month.containing(now).plus(-_LOOKED_BACK), now=now)
 
 
 def open_one_user(url: DatabaseUrl) -> OneUser:

@@ -1,15 +1,13 @@
 """Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
 
 import errno
-import hashlib
-import os
 import re
 import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,12 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
     BadRows,
-    FrozenFile,
     FrozenUsage,
     Manifest,
     OnProgress,
@@ -31,6 +28,7 @@ from spell_billing.usage.contract import (
     Totals,
     UsageSource,
 )
+from spell_billing.usage.disk import sync_directory, sync_file, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -40,6 +38,7 @@ KEPT_VERSIONS = 3
 
 LOCK_TIMEOUT_SECONDS = 3600.0
 _VERSION = re.compile(r"v(\d{4,})")
+_MONTH = re.compile(r"\d{4}-\d\d")
 _SUPPLEMENT_PREFIX = "since_"
 _NO_ROWS = Totals(0, Decimal(0))
 _UNFINISHED_PREFIX = ".unfinished-"
@@ -192,7 +191,7 @@ class UsageStore:
         for each in (frozen, *frozen.supplements):
             late = each.manifest.late
             for file in (*each.manifest.files, *([late.file] if late else [])):
-                _verify_file(each.directory / file.name, file)
+                verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
         """Remove superseded versions, but never one to keep, nor the newest three; give their names."""
@@ -207,11 +206,24 @@ class UsageStore:
                 shutil.rmtree(doomed)
         return pruned
 
+    def months(self) -> list[Month]:
+        """List the months that were frozen, oldest first."""
+        names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
+        return sorted(Month.parse(name) for name in names if _MONTH.fullmatch(name))
+
+    @contextmanager
+    def locked(self, months: Collection[Month]) -> Iterator[None]:
+        """Let nobody freeze, prune or otherwise change these months' files."""
+        with ExitStack() as locks:
+            for month in sorted(months):
+                self._remove_leftovers(locks.enter_context(self._locked(month)))
+            yield
+
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
         directory = self._root / str(month)
         directory.mkdir(parents=True, exist_ok=True)
-        _sync_directory(self._root)
+        sync_directory(self._root)
         try:
             # The operating system releases it when its holder dies.
             with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
@@ -257,10 +269,10 @@ def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
 def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
     """Let a whole directory appear under its name, synced to disk."""
     write_manifest(manifest, unfinished)
-    _sync_file(unfinished / MANIFEST_FILE)
-    _sync_directory(unfinished)
+    sync_file(unfinished / MANIFEST_FILE)
+    sync_directory(unfinished)
     unfinished.rename(final)
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:
@@ -273,29 +285,5 @@ def _manifest_of(month: Month, directory: Path) -> Manifest:
     return manifest
 
 
-def _verify_file(path: Path, expected: FrozenFile) -> None:
-    remedy = "Restore the file from a backup; do not freeze the month anew if it was billed."
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise IntegrityError(f"The frozen file {path} is missing.", remedy=remedy) from error
-    if found != expected.sha256:
-        raise IntegrityError(f"The frozen file {path} is not what was frozen.", remedy=remedy)
-
-
 def _number(version: str) -> int:
     return int(version.removeprefix("v"))
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

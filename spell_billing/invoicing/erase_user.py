@@ -1,0 +1,202 @@
+"""Erases a user: a pseudonym takes the place of the id at Stripe, in the frozen usage and in the ledger.
+
+The pseudonym is written down first. Each step can be repeated, and the ledger, which alone knows that an
+erasure is under way, changes last, in one transaction.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from spell_billing.core.erasure import Erasure, is_pseudonym, new_pseudonym
+from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.keys import GENERATION, KEY, LONGEST_METADATA, MONTH, USER, billing_key
+from spell_billing.core.month import Month
+from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import created_since_close, retrieve
+from spell_billing.ledger.browsing import has_bill
+from spell_billing.ledger.erasing import (
+    begin_erasure,
+    erase_in_ledger,
+    require_audit_can_be_rewritten,
+    unfinished_erasure,
+)
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.open_matters import open_matters
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import invoices, months
+from spell_billing.stripe_api.client import Invoice
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+from spell_billing.usage.erasing import erase_in_store, names_user
+from spell_billing.usage.store import UsageStore
+
+_UPDATE = "POST /v1/invoices/{invoice}"
+_WAIT_SECONDS = 10.0
+"""A person waits no longer for a run that is at one of the user's months."""
+
+
+@dataclass(frozen=True, slots=True)
+class _BillAtStripe:
+    month: str
+    customer_id: str | None
+    invoice_id: str | None
+
+
+@contextmanager
+def erasing(
+    ledger: Ledger, store: UsageStore, user_id: str, *, at_platform: Callable[[Month], bool], now: datetime
+) -> Iterator["Erasing"]:
+    """Begin to erase a user, or go on with what was interrupted, while nobody else bills the user's months.
+
+    Args:
+        ledger: The ledger.
+        store: The frozen usage.
+        user_id: The platform's user.
+        at_platform: Tells whether the platform still has an account of the user, or calls from a month on.
+        now: The present, aware.
+
+    Raises:
+        LedgerError: when the user is unknown, or something is open.
+        MonthLockedError: when a run is at one of the user's months.
+    """
+    with ledger.reading() as connection:
+        bills = _bills(connection, user_id)
+        require_audit_can_be_rewritten(connection)
+    with ExitStack() as locks:
+        for what in (*sorted({bill.month for bill in bills}), "drafting", "payments", "mail"):
+            locks.enter_context(ledger.exclusive(what, wait_seconds=_WAIT_SECONDS))
+        with ledger.writing() as connection:
+            erasure = unfinished_erasure(connection, user_id)
+            if erasure is None:
+                _require_known(connection, store, user_id)
+                _require_closed(user_id, open_matters(connection, user_id))
+                first = _first_compared(connection, now)
+                if at_platform(first):
+                    raise LedgerError(
+                        f"The platform still has an account of user {user_id}, or calls since {first}.",
+                        remedy="Delete the user's rows in billing_accounts and usage_counters first: they "
+                        "would be billed again as those of a user whom nobody knows.",
+                    )
+                erasure = Erasure(user_id, new_pseudonym())
+                begin_erasure(connection, erasure)
+        yield Erasing(ledger, store, erasure, bills)
+
+
+class Erasing:
+    """The steps of an erasure, in their order. Each may be repeated."""
+
+    def __init__(
+        self, ledger: Ledger, store: UsageStore, erasure: Erasure, bills: Sequence[_BillAtStripe]
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._bills = bills
+        self.erasure = erasure
+        self.invoices = 0
+        self.versions = 0
+
+    @property
+    def is_at_stripe(self) -> bool:
+        """Whether Stripe may know of the user."""
+        return any(bill.customer_id or bill.invoice_id for bill in self._bills)
+
+    async def at_stripe(self, gateway: Gateway) -> None:
+        """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone.
+
+        Raises:
+            StripeAccountError: when Stripe does not answer or refuses.
+        """
+        try:
+            async for invoice in self._invoices(gateway):
+                metadata = invoice["metadata"]
+                key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
+                renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
+                await gateway.send(_UPDATE, "post", f"/v1/invoices/{invoice['id']}", renamed)
+                self.invoices += 1
+        except StripeProblem as problem:
+            raise StripeAccountError(
+                f"Stripe did not take the pseudonym of user {self.erasure.user_id}: {problem.message}",
+                remedy="Run the command again; it goes on where it stopped.",
+            ) from None
+
+    def in_frozen_usage(self, now: datetime) -> None:
+        """Replace the id in the frozen files.
+
+        Raises:
+            IntegrityError: a file is not what was frozen.
+            UsageError: a version is damaged, or a month is being frozen.
+        """
+        self.versions = erase_in_store(self._store, self.erasure, until=Month.containing(now).previous())
+
+    def in_ledger(self, actor: Actor, now: datetime) -> None:
+        """Replace the id in the ledger, and be done."""
+        bills = len(self._bills)
+        detail = f"{bills} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
+        with self._ledger.writing() as connection:
+            erase_in_ledger(connection, self.erasure, actor=actor, detail=detail, now=now)
+
+    async def _invoices(self, gateway: Gateway) -> AsyncIterator[Invoice]:
+        """Give the invoices that carry the user's name: the ledger's, and what else the customers have."""
+        seen: set[str] = set()
+        for customer_id in sorted({bill.customer_id for bill in self._bills if bill.customer_id}):
+            first = min(Month.parse(bill.month) for bill in self._bills if bill.customer_id == customer_id)
+            listed = gateway.invoices(customer=customer_id, created=created_since_close(first))
+            try:
+                found = [invoice async for page in listed for invoice in page]
+            except StripeProblem as problem:
+                if problem.kind not in {Kind.MISSING, Kind.PERMANENT}:
+                    raise
+                # A customer whom Stripe does not know, as with a bill that failed for it.
+                continue
+            seen.update(invoice["id"] for invoice in found)
+            for invoice in filter(self._is_named, found):
+                yield invoice
+        for invoice_id in sorted({bill.invoice_id for bill in self._bills if bill.invoice_id} - seen):
+            single = await retrieve(gateway, invoice_id)
+            if single is not None and self._is_named(single):
+                yield single
+
+    def _is_named(self, invoice: Invoice) -> bool:
+        metadata = invoice["metadata"] or {}
+        user_id, month, generation = (metadata.get(name, "") for name in (USER, MONTH, GENERATION))
+        if user_id != self.erasure.user_id[:LONGEST_METADATA] or not generation.isdecimal():
+            return False
+        return bool(metadata.get(KEY) == billing_key(month, self.erasure.user_id, int(generation)))
+
+
+def _bills(connection: sa.Connection, user_id: str) -> list[_BillAtStripe]:
+    columns = (invoices.c.month, invoices.c.stripe_customer_id, invoices.c.stripe_invoice_id)
+    rows = connection.execute(sa.select(*columns).where(invoices.c.user_id == user_id)).all()
+    return [_BillAtStripe(*row) for row in rows]
+
+
+def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -> None:
+    if is_pseudonym(user_id):
+        raise LedgerError(f"User {user_id} is erased already.", remedy="Nothing is left to do.")
+    if not has_bill(connection, user_id) and not names_user(store, user_id):
+        raise LedgerError(
+            f"User {user_id} has no bill and no frozen usage.",
+            remedy="Check the id: it must be written as in usage_counters. Of a user who was erased nothing "
+            "is left to do.",
+        )
+
+
+def _require_closed(user_id: str, matters: Sequence[str]) -> None:
+    if matters:
+        raise LedgerError(
+            f"User {user_id} cannot be erased yet: {'; '.join(matters)}.",
+            remedy="Close this first: bill the month, wait for the payment, or use `spell-billing settle` or "
+            "`void --for-good`.",
+        )
+
+
+def _first_compared(connection: sa.Connection, now: datetime) -> Month:
+    """Give the first month whose rows some later bill may still look at."""
+    pinned = sa.select(sa.func.max(months.c.month)).where(months.c.billing_started_at.is_not(None))
+    last = connection.scalar(pinned)
+    in_a_year = Month.containing(now).plus(-LATE_USAGE_MONTHS)
+    return min(in_a_year, Month.parse(last).plus(1 - LATE_USAGE_MONTHS)) if last else in_a_year
