@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.core.errors import MonthLockedError
@@ -35,8 +33,7 @@ def mail(
     letters = Letters(settings.templates, settings.sender)
 
     def addresses(user_ids: Collection[str]) -> Mapping[str, str | None]:
-        accounts = usage.source().accounts()
-        wanted = accounts.filter(pc.is_in(accounts["user_id"], pa.array(list(user_ids), pa.string())))
+        wanted = usage.source().accounts(user_ids)
         return dict(zip(wanted["user_id"].to_pylist(), wanted["email"].to_pylist(), strict=True))
 
     with ledger.open() as open_ledger:

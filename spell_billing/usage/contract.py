@@ -279,8 +279,8 @@ class UsageSource(Protocol):
         """
         ...
 
-    def accounts(self) -> pa.Table:
-        """Read all billing accounts with their plans, in `ACCOUNTS_SCHEMA`.
+    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
+        """Read billing accounts with their plans, in `ACCOUNTS_SCHEMA`: of some users, or all of them.
 
         Blank customer ids are null, currencies are lower case (default `usd`).
 

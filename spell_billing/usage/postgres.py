@@ -34,7 +34,7 @@ from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.postgres_errors import reading
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
-from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql
+from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql, is_one_of
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import (
@@ -150,15 +150,14 @@ class PostgresUsage:
         with reading(self._url):
             return in_snapshots(self._url, 1, compare)
 
-    def accounts(self) -> pa.Table:
-        """Read all billing accounts with their plans; see `UsageSource.accounts`."""
+    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
+        """Read billing accounts with their plans; see `UsageSource.accounts`."""
 
         def read(snapshots: list[Snapshot]) -> tuple[pa.Table, pa.Table]:
             (snapshot,) = snapshots
             found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
-            accounts = snapshot.table(
-                _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
-            )
+            query = _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
+            accounts = snapshot.table(query if users is None else f"{query} WHERE {is_one_of(users)}")
             found = self._columns(snapshot, PLANS_TABLE, ())
             if found:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)

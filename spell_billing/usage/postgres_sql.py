@@ -1,5 +1,8 @@
 """The SQL that reads usage from PostgreSQL: which rows can be billed, and their values without loss."""
 
+import json
+import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -47,6 +50,14 @@ WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0
         SELECT FROM pg_inherits AS child WHERE child.inhparent = relation.oid
     ))
 """
+
+
+def is_one_of(users: Collection[str]) -> str:
+    """Give the condition that a row's user is one of some, whatever their ids hold."""
+    ids = json.dumps(sorted(users))
+    # Between dollar quotes nothing has a meaning but the tag, which no id can foresee.
+    tag = f"$ids_{secrets.token_hex(8)}$"
+    return f"user_id::text IN (SELECT json_array_elements_text({tag}{ids}{tag}::json))"
 
 
 class Stretch(NamedTuple):

@@ -1,5 +1,6 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -166,12 +167,13 @@ class SqliteUsage:
             unique.require_changed(late)
             return late
 
-    def accounts(self) -> pa.Table:
-        """Read all billing accounts with their plans; see `UsageSource.accounts`."""
+    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
+        """Read billing accounts with their plans; see `UsageSource.accounts`."""
         with self._connect() as connection:
             connection.execute("BEGIN")
             found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
-            accounts = _texts(connection, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
+            names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
+            accounts = _texts(connection, ACCOUNTS_TABLE, found, names, users)
             found = self._columns(connection, PLANS_TABLE, ())
             if found:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
@@ -285,8 +287,16 @@ def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
     )
 
 
-def _texts(connection: sqlite3.Connection, table: str, found: Columns, names: tuple[str, ...]) -> pa.Table:
+def _texts(
+    connection: sqlite3.Connection,
+    table: str,
+    found: Columns,
+    names: tuple[str, ...],
+    users: Collection[str] | None = None,
+) -> pa.Table:
     columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
-    rows = connection.execute(f"SELECT {columns} FROM {table}").fetchall() if found else []
+    which = "" if users is None else " WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(?))"
+    given = () if users is None else (json.dumps(sorted(users)),)
+    rows = connection.execute(f"SELECT {columns} FROM {table}{which}", given).fetchall() if found else []
     values = zip(*rows, strict=True) if rows else [()] * len(names)
     return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})

@@ -100,3 +100,16 @@ def test_included_cents_of_a_numeric_column_are_read_whole(
     tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_id": "pro"}])
 
     assert source_of(database_url).accounts()["included_cents"].to_pylist() == [5000]
+
+
+def test_accounts_of_some_users_are_read_alone_whatever_their_ids_hold(
+    database_url: str, make_source_tables: Any
+) -> None:
+    odd = ["it's", 'say "x"', "back\\slash", "$1$", "ünï", "a,b", "{}"]
+    source = make_source_tables(database_url)
+    source.accounts([{"user_id": user, "stripe_customer_id": "cus"} for user in [*odd, "other"]])
+    usage = open_usage_source(parse_database_url(database_url, setting="DATABASE_URL"))
+
+    assert sorted(usage.accounts([*odd, "nobody"])["user_id"].to_pylist()) == sorted(odd)
+    assert usage.accounts([]).num_rows == 0
+    assert usage.accounts().num_rows == len(odd) + 1

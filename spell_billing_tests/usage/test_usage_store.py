@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -77,7 +77,7 @@ class FixedSource:
     def supplement(self, *_: object, **__: object) -> LateUsage | None:
         raise AssertionError("nobody is drafted again")
 
-    def accounts(self) -> pa.Table:
+    def accounts(self, users: Collection[str] | None = None) -> pa.Table:  # noqa: ARG002
         return ACCOUNTS_SCHEMA.empty_table()
 
 
