@@ -1,8 +1,10 @@
 """An erased user has a pseudonym at Stripe, in the ledger and in the frozen files; every amount stays."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -24,15 +26,19 @@ from spell_billing.ledger.moves import record_move
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import metadata
 from spell_billing.usage import erasing as store_erasing
-from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, NOW, SmallPlatform
+from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, NOW, SmallPlatform
 
 ANN, BOB = "ann-0001", "bob-0002"
 
 
-def erase(platform: SmallPlatform, user: str = ANN, *, at_platform: bool = False) -> str:
+def erase(
+    platform: SmallPlatform, user: str = ANN, *, at_platform: bool = False, known_as: str | None = None
+) -> str:
     with (
         platform.ledger() as ledger,
-        erasing(ledger, platform.store, user, at_platform=lambda _: at_platform, now=NOW) as work,
+        erasing(
+            ledger, platform.store, user, at_platform=lambda _: at_platform, now=NOW, known_as=known_as
+        ) as work,
     ):
 
         async def at_stripe() -> None:
@@ -169,6 +175,102 @@ def test_a_lost_ledger_finds_the_invoices_under_the_pseudonym_alone(light_platfo
     assert light_platform.bill_of(MARCH, pseudonym).total_cents == 1234
 
 
+@pytest.mark.parametrize("files", ["kept", "restored"])
+def test_a_ledger_from_before_the_invoice_and_the_erasure_charges_nobody_again(
+    light_platform: SmallPlatform, files: str, tmp_path: Path
+) -> None:
+    """The backup knows the user by the old id, with a bill that it never saw sent."""
+    light_platform.accounts(ANN, BOB)
+    light_platform.calls(MARCH, (ANN, 1000), (BOB, 500))
+    light_platform.draft(MARCH)
+    database = Path(light_platform.url.removeprefix("sqlite:///"))
+    light_platform.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = shutil.copy(database, tmp_path / "backup.db")
+    frozen = shutil.copytree(light_platform.store_path, tmp_path / "frozen")
+    light_platform.bill(MARCH)
+    pay(light_platform, MARCH)
+    leave(light_platform)
+    pseudonym = erase(light_platform)
+    for each in database.parent.glob(f"{database.name}-*"):
+        each.unlink()
+    shutil.copy(backup, database)
+    if files == "restored":
+        shutil.rmtree(light_platform.store_path)
+        shutil.copytree(frozen, light_platform.store_path)
+    leave(light_platform)
+
+    with pytest.raises(LedgerError, match="is not the pseudonym of a user"):
+        erase(light_platform, known_as="ann")
+    assert erase(light_platform, known_as=pseudonym) == pseudonym
+    with light_platform.ledger() as ledger, ledger.session(MARCH, Actor("x")) as session:
+        session.start_billing()
+    light_platform.bill(MARCH)
+
+    assert sorted(invoice.total_cents for invoice in light_platform.standing()) == [500, 1000]
+    assert light_platform.bill_of(MARCH, pseudonym).state is State.PAID
+    assert ANN not in everything_stored(light_platform)
+    light_platform.must_agree(MARCH)
+
+
+@pytest.mark.parametrize("kind", ["uuid", "text"])
+def test_ids_of_any_type_and_fractions_of_cents_stay_exact(
+    make_source_tables: Any, double: Any, postgres_url: str, tmp_path: Path, kind: str
+) -> None:
+    user, other = "6f9619ff-8b86-d011-b42d-00c04fc964ff", "7f9619ff-8b86-d011-b42d-00c04fc964ff"
+    tables = make_source_tables(postgres_url, cost_cents="numeric", user_id=kind)
+    platform = SmallPlatform(postgres_url, tables, double, tmp_path / "usage")
+    platform.accounts(user, other)
+    platform.calls(MARCH, (user, Decimal("100.25")), (user, Decimal("0.5")), (other, Decimal("70.125")))
+    platform.bill(MARCH)
+    pay(platform, MARCH)
+    platform.calls(APRIL, (other, Decimal(100)))
+    leave(platform, user)
+    pseudonym = erase(platform, user)
+
+    platform.bill(APRIL)
+    assert platform.generations(APRIL, pseudonym) == []
+    assert platform.bill_of(MARCH, pseudonym).usage_cents == Decimal("100.75")
+    assert platform.explain(MARCH, pseudonym)["user_id"] == pseudonym
+    for month in (MARCH, APRIL):
+        platform.must_agree(month)
+
+
+def test_of_two_users_who_became_one_either_can_be_erased_once_the_move_is_billed(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ANN, BOB)
+    light_platform.calls(MARCH, (ANN, 1000), (BOB, 500))
+    light_platform.bill(MARCH)
+    light_platform.sql(f"UPDATE usage_counters SET user_id = '{BOB}' WHERE user_id = '{ANN}'")
+    moved(light_platform, NOW - timedelta(days=1))
+    light_platform.bill(APRIL)
+    pay(light_platform, MARCH, APRIL)
+    leave(light_platform)
+    erase(light_platform)
+    light_platform.bill(MAY)
+    leave(light_platform, BOB)
+    pay(light_platform)
+    erase(light_platform, BOB)
+    light_platform.bill(JUNE)
+
+    assert sorted(invoice.total_cents for invoice in light_platform.standing()) == [500, 1000]
+    for month in (MARCH, APRIL, MAY, JUNE):
+        light_platform.must_agree(month)
+
+
+def test_two_users_are_erased_one_after_the_other(light_platform: SmallPlatform) -> None:
+    two_months(light_platform)
+    for user in (ANN, BOB):
+        leave(light_platform, user)
+        erase(light_platform, user)
+    frozen = light_platform.store.latest(APRIL)
+    assert frozen is not None
+    assert len(frozen.manifest.erased) == 2
+    light_platform.bill(MAY)
+    for month in (MARCH, APRIL, MAY):
+        light_platform.must_agree(month)
+
+
 def test_another_user_whose_id_holds_the_erased_one_keeps_it(light_platform: SmallPlatform) -> None:
     others = (f"{ANN}-b", f"x{ANN}", f"{ANN}.org")
     light_platform.accounts(ANN, *others)
@@ -209,11 +311,11 @@ def voided(platform: SmallPlatform) -> None:
     platform.void(APRIL, ANN)
 
 
-def moved(platform: SmallPlatform) -> None:
+def moved(platform: SmallPlatform, at: datetime = datetime(2100, 1, 1, tzinfo=UTC)) -> None:
     with platform.ledger() as ledger, ledger.writing() as connection:
         record_move(
             connection, ANN, BOB, reason="merged", actor=Actor("x"), has_usage=lambda _: True,
-            now=datetime.now(UTC),
+            now=at,
         )  # fmt: skip
 
 
