@@ -15,7 +15,7 @@ _WAIT_SECONDS = 10.0
 @click.option(
     "--as",
     "known_as",
-    help="The pseudonym the user got before: after restoring an older ledger from a backup.",
+    help="The pseudonym the user got before, when an older ledger was restored.",
 )
 def command(user_id: str, known_as: str | None) -> None:
     """Replace the id of user USER_ID by a random pseudonym in ledger, mail, frozen files and at Stripe.

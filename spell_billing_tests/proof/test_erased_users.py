@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -202,6 +203,7 @@ def test_a_ledger_from_before_the_invoice_and_the_erasure_charges_nobody_again(
     with pytest.raises(LedgerError, match="is not the pseudonym of a user"):
         erase(light_platform, known_as="ann")
     assert erase(light_platform, known_as=pseudonym) == pseudonym
+    # As a backup would have it that was made while the first invoices were sent.
     with light_platform.ledger() as ledger, ledger.session(MARCH, Actor("x")) as session:
         session.start_billing()
     light_platform.bill(MARCH)
