@@ -3,8 +3,9 @@
 WORKERS ?= 3
 ARGS ?=
 PYTHON ?=
-# For an empty environment, as of a service.
+# For an empty environment, as of a service. The tests' PostgreSQL needs useradd, which is in sbin.
 PATH ?= /usr/local/bin:/usr/bin:/bin
+PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHON PATH
 
 BIN := .venv/bin

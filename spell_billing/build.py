@@ -10,7 +10,12 @@ from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.checks.draft_checks import drafts_equal_user_usage, month_is_plausible
 from spell_billing.checks.invoice_checks import every_user_invoiced, stripe_matches_ledger
-from spell_billing.checks.usage_checks import frozen_equals_source, no_bad_rows, user_usage_equals_raw_usage
+from spell_billing.checks.usage_checks import (
+    frozen_equals_source,
+    no_bad_rows,
+    source_in_order,
+    user_usage_equals_raw_usage,
+)
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
 from spell_billing.no_values import NoValues
@@ -49,6 +54,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         assets=[raw_usage, user_usage, invoice_drafts, stripe_invoices],
         asset_checks=[
             no_bad_rows,
+            source_in_order,
             frozen_equals_source,
             user_usage_equals_raw_usage,
             drafts_equal_user_usage,

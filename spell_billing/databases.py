@@ -32,12 +32,25 @@ _PATIENCE = {
 # unknown database, too many connections, shutting down.
 _UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
 _UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database", "readonly database")
+# SQLSTATE classes that pass without anybody's help: connection, rolled back (deadlock, conflict with
+# recovery), out of resources, object in use or locked, canceled or shut down, trouble of the server's system,
+# limits of a transaction's time, snapshot too old. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TRANSIENT_STATES = ("08", "40", "53", "55006", "55P03", "57", "58", "25P03", "25P04", "72")
+_TRANSIENT_SQLITE = ("database is locked", "database table is locked", "database is busy", "disk I/O error")
 
 
 class DatabaseUnreachableError(SpellBillingError):
     """The database does not answer, does not let us in, or its file is missing."""
 
     transient = True
+
+
+class DatabaseStatementError(SpellBillingError):
+    """The database refused a statement; nothing of its transaction was written."""
+
+    def __init__(self, message: str, *, remedy: str, transient: bool) -> None:
+        super().__init__(message, remedy=remedy)
+        self.transient = transient
 
 
 @dataclass(frozen=True)
@@ -88,18 +101,18 @@ def parse_database_url(text: str, *, setting: str) -> DatabaseUrl:
     )
 
 
-def create_engine_for(url: DatabaseUrl) -> sa.Engine:
+def create_engine_for(url: DatabaseUrl, *, application_name: str | None = None) -> sa.Engine:
     """Open a SQLAlchemy engine; the first connection may raise what `database_errors` translates.
 
     SQLite: foreign keys on, waits 30 seconds for a lock, write-ahead log (readers and one writer do not
     block each other; the file must lie on a local disk), every commit synced. A transaction takes the write
     lock when it begins, because one that reads first and then writes fails at once when another wrote in
     between; `engine.execution_options(read_only=True)` begins without it.
-    PostgreSQL: connections are tested before use.
+    PostgreSQL: connections are tested before use, and named `application_name`, by default as the URL says.
     """
     if url.backend == "postgresql":
-        named = "application_name" in url.sqlalchemy_url.query
-        options = {} if named else {"application_name": "spell_billing"}
+        given = application_name or url.sqlalchemy_url.query.get("application_name")
+        options = {"application_name": given or "spell_billing"}
         return sa.create_engine(url.sqlalchemy_url, pool_pre_ping=True, connect_args=options)
     engine = sa.create_engine(url.sqlalchemy_url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
@@ -124,6 +137,28 @@ def database_errors(url: DatabaseUrl) -> Iterator[None]:
         if reason is None:
             raise
         raise unreachable(url, reason) from error
+
+
+def is_transient_sqlstate(state: str | None) -> bool:
+    """Tell whether a statement that failed with this SQLSTATE may succeed later without a person's help."""
+    return str(state or "").startswith(_TRANSIENT_STATES)
+
+
+def refused_statement(error: DBAPIError) -> DatabaseStatementError:
+    """Return the error for a statement that the database refused, transient where a later try may succeed."""
+    first_line = str(error.orig).strip().partition("\n")[0].rstrip(".")
+    transient = (
+        error.connection_invalidated
+        or is_transient_sqlstate(getattr(error.orig, "sqlstate", None))
+        or any(sign in first_line for sign in _TRANSIENT_SQLITE)
+    )
+    return DatabaseStatementError(
+        f"The database refused a statement: {first_line}.",
+        remedy="Nothing of it was written; try again."
+        if transient
+        else "Nothing of it was written. Check the database's log, its permissions and its disk.",
+        transient=transient,
+    )
 
 
 def unreachable(url: DatabaseUrl, reason: str) -> DatabaseUnreachableError:

@@ -3,19 +3,26 @@
 import os
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
+from spell_billing.billing_runs import month_of
 from spell_billing.core.errors import SettingsError, SpellBillingError
 from spell_billing.jobs import monthly_billing
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.lock import ONCE
 from spell_billing.settings import Settings
 
 HOST_TAG = "spell_billing/host"
 PROCESS_TAG = "spell_billing/process"
+LOCK_TAG = "spell_billing/lock"
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
@@ -66,8 +73,19 @@ def process_tags() -> dict[str, str]:
     return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}:{process.create_time():.2f}"}
 
 
-def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed whose `bill` process on this host has died; they would hold their month's slot.
+@contextmanager
+def living_process(ledger: Ledger) -> Iterator[dict[str, str]]:
+    """Hold a lock of the ledger's while this process runs a job, and give the tags that name both.
+
+    The lock is released when the process dies, so that every host that shares the ledger can tell.
+    """
+    name = f"{ONCE}{uuid4().hex}"
+    with ledger.exclusive(name, wait_seconds=0):
+        yield {**process_tags(), LOCK_TAG: name}
+
+
+def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
+    """Mark runs as failed whose `bill` process has died, here or elsewhere: they hold their month's slot.
 
     Returns:
         The ids of the runs that were marked.
@@ -75,16 +93,23 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     waiting = instance.get_runs(
         RunsFilter(
             job_name=monthly_billing.name,
-            tags={HOST_TAG: socket.gethostname()},
             statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED],
         )
     )
-    dead = [run for run in waiting if not _lives(run.tags.get(PROCESS_TAG, ""))]
+    dead = [run for run in waiting if HOST_TAG in run.tags and _has_died(run, ledger)]
     for run in dead:
         instance.report_run_failed(
             run, "The process that ran it has died; the next run takes up what is left."
         )
     return [run.run_id for run in dead]
+
+
+def _has_died(run: dg.DagsterRun, ledger: Ledger) -> bool:
+    if run.tags[HOST_TAG] == socket.gethostname():
+        return not _lives(run.tags.get(PROCESS_TAG, ""))
+    # Only its lock tells of a process elsewhere; a run of an earlier version has none.
+    lock, month = run.tags.get(LOCK_TAG), month_of(run)
+    return lock is not None and month is not None and not ledger.is_held(lock) and not ledger.is_held(month)
 
 
 def _lives(name: str) -> bool:

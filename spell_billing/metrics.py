@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.latencies import BOUNDS_SECONDS, Latencies
+from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.figures import Figures, read_figures
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import GivenUp
@@ -33,7 +35,25 @@ TIMEOUT_SECONDS = 9.0
 
 _LOG = logging.getLogger(__name__)
 
-OpenLedger = Callable[[], Ledger]
+OpenLedger = Callable[[], AbstractContextManager[Ledger]]
+
+
+class KeptLedger:
+    """Opens the ledger at the first scrape that finds it, and keeps its connections for the next ones."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self._url = url
+        self._ledger: Ledger | None = None
+
+    def __call__(self) -> AbstractContextManager[Ledger]:
+        """Return the ledger for one scrape.
+
+        Raises:
+            SpellBillingError: when it cannot be opened.
+        """
+        if self._ledger is None:
+            self._ledger = Ledger(self._url)
+        return nullcontext(self._ledger)
 
 
 class LedgerCollector(Collector):
@@ -71,7 +91,7 @@ def metrics_app(open_ledger: OpenLedger, *, timeout_seconds: float = TIMEOUT_SEC
     A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
 
     Args:
-        open_ledger: Opens the ledger; called for each scrape, so that nothing is held between two.
+        open_ledger: Gives the ledger; asked at each scrape.
         timeout_seconds: The longest that a scrape waits for the ledger.
     """
     return _App(open_ledger, timeout_seconds)

@@ -27,5 +27,6 @@ def billable_month(context: dg.AssetExecutionContext | dg.AssetCheckExecutionCon
     if key is None:
         raise MonthError("The run has no month.", remedy="Launch one partition, as 2026-10-01.")
     month = Month.from_partition_key(key)
-    require_billable(month, first=Settings.from_environment().first_month, now=datetime.now(UTC))
+    settings = Settings.from_environment()
+    require_billable(month, first=settings.first_month, now=datetime.now(UTC), grace=settings.billing_grace)
     return month

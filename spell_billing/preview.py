@@ -9,6 +9,7 @@ import pandas as pd
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
+from spell_billing.core.spreadsheets import safe_cell
 from spell_billing.invoicing.draft_month import drafts_of
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
@@ -54,6 +55,16 @@ def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
     columns = ["user", "state", "reason", "customer", "currency", "calls", "usage_cents", "total_cents"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["total_cents", "user"], ascending=[False, True], ignore_index=True)
+
+
+def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of drafts in which no text is a formula to a spreadsheet."""
+    texts = {
+        name: frame[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
+        for name in ("user", "customer", "currency")
+        if name in frame
+    }
+    return frame.assign(**texts)
 
 
 @contextmanager

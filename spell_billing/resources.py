@@ -4,6 +4,7 @@ A resource without configuration takes its settings from the environment when it
 setting is an error of the run that needs it, and no secret ever stands in a run's configuration.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,14 @@ from pydantic import Field, SecretStr
 from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.memory import MEMORY
 from spell_billing.databases import DatabaseUrl, parse_database_url
+from spell_billing.invoicing.account import AccountGuard
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.notification_settings import NotificationSettings
 from spell_billing.settings import Settings, check_api_base, check_api_key
-from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi
-from spell_billing.usage.contract import UsageSource
+from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
+from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -56,10 +58,12 @@ class UsageResource(dg.ConfigurableResource[None]):
 
     def source(self) -> UsageSource:
         """Give the source that serves the database."""
+        settings = Settings.from_environment()
+        rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
         if self.database_url is None:
-            return open_usage_source(Settings.from_environment().usage_database)
+            return open_usage_source(settings.usage_database, rules)
         url = parse_database_url(self.database_url, setting="UsageResource.database_url")
-        return open_usage_source(url)
+        return open_usage_source(url, rules)
 
     def store(self) -> UsageStore:
         """Give the store of frozen usage."""
@@ -97,20 +101,24 @@ class StripeResource(dg.ConfigurableResource[None]):
         return self.api_key is not None or Settings.from_environment().has_stripe_api_key
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Gateway]:
-        """Open the account's gateway for one run.
+    async def connect(self, ledger: Ledger) -> AsyncIterator[Gateway]:
+        """Open the account's gateway for one run on a ledger, which bills one account only.
 
         Raises:
             SettingsError: when no key is set, or the address would send it in the clear.
+            StripeAccountError: when the key is of another mode than the one the ledger bills.
         """
-        async with StripeApi(self._key(), self._address(), timeout_seconds=self.timeout_seconds) as api:
+        key = self._key()
+        guard = AccountGuard(ledger, mode_of_key(key))
+        await asyncio.to_thread(guard.require_mode)
+        async with StripeApi(key, self._address(), timeout_seconds=self.timeout_seconds) as api:
             patience = Patience(
                 tries=self.tries,
                 first_pause_seconds=self.first_pause_seconds,
                 longest_pause_seconds=self.longest_pause_seconds,
                 down_seconds=self.down_seconds,
             )
-            yield Gateway(api, Pace(self.limits()), patience)
+            yield Gateway(api, Pace(self.limits()), patience, guard=guard)
 
     def limits(self) -> Limits:
         """Give the pace: as configured, or what Stripe allows the kind of key."""
@@ -118,7 +126,7 @@ class StripeResource(dg.ConfigurableResource[None]):
         if urlsplit(self._address()).scheme == "http":
             usual = LOOPBACK
         else:
-            usual = LIVE if "_live_" in self._key().get_secret_value() else SANDBOX
+            usual = LIVE if mode_of_key(self._key()) == "live" else SANDBOX
         return Limits(
             self.requests_per_second or settings.stripe_requests_per_second or usual.account_per_second,
             self.requests_per_second_per_endpoint

@@ -1,6 +1,6 @@
 """When months are billed. See https://docs.dagster.io/guides/automate/schedules."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -34,6 +34,17 @@ def checked_cron(text: str) -> str:
     return text
 
 
+def ticks(cron: str, grace: timedelta) -> str | list[str]:
+    """Give the cron schedules of all ticks: the one set, and the end of a month's grace, if there is any.
+
+    A tick of the first that comes within the grace finds nothing to bill; the second makes up for it.
+    """
+    if not grace:
+        return cron
+    after = datetime(2024, 1, 1, tzinfo=UTC) + grace
+    return [cron, f"{after.minute} {after.hour} {after.day} * *"]
+
+
 def tick_that_bills(month: Month, cron: str) -> datetime:
     """Give the first tick of a checked cron schedule at which the month is closed."""
     window = _windows(cron, month.end).get_next_partition_window(month.end, respect_bounds=False)
@@ -50,7 +61,9 @@ def _windows(cron: str, start: datetime) -> dg.TimeWindowPartitionsDefinition:
 
 @dg.schedule(
     job=monthly_billing,
-    cron_schedule=checked_cron(Settings.from_environment().billing_cron),
+    cron_schedule=ticks(
+        checked_cron(Settings.from_environment().billing_cron), Settings.from_environment().billing_grace
+    ),
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
@@ -67,11 +80,12 @@ def monthly_billing_schedule(
     failed comes again with the next tick, and the ticks that a daemon catches up on do not double.
     """
     tick = context.scheduled_execution_time.astimezone(UTC)
-    first = Settings.from_environment().first_month
+    settings = Settings.from_environment()
+    first = settings.first_month
     under_way = months_under_way(context.instance)
     try:
         with ledger.open() as open_ledger:
-            closed = closed_months(open_ledger.months(), first=first, now=tick)
+            closed = _due(closed_months(open_ledger.months(), first=first, now=tick), settings, tick)
             due = [
                 month for month in closed if month not in under_way and open_ledger.standing(month).needs_run
             ]
@@ -79,7 +93,7 @@ def monthly_billing_schedule(
         # A tick that failed would not come again before the next month. The run's own failure is told to
         # people, and the run is tried again; where the month is billed, it sends nothing.
         context.log.warning(str(error))
-        closed = closed_months([], first=first, now=tick)
+        closed = _due(closed_months([], first=first, now=tick), settings, tick)
         due = [month for month in closed if month not in under_way]
     if not closed:
         return dg.SkipReason(f"No month from the first billed one, {first}, on is closed yet.")
@@ -88,4 +102,14 @@ def monthly_billing_schedule(
     return [
         dg.RunRequest(run_key=f"{month} {tick.isoformat()}", partition_key=month.partition_key)
         for month in due[:MONTHS_PER_TICK]
+    ]
+
+
+def _due(closed: list[Month], settings: Settings, tick: datetime) -> list[Month]:
+    """Take the months whose grace is over, and whose own tick has come: a grace ends before a later one."""
+    return [
+        month
+        for month in closed
+        if month.is_closed(tick - settings.billing_grace)
+        and tick_that_bills(month, settings.billing_cron) <= tick
     ]

@@ -1,5 +1,6 @@
 """Settings: read from the environment only, each with its default, none of them secret in print."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -17,7 +18,10 @@ from spell_billing.environment import EnvironmentSettings
 DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
 _LONGEST_DEADLINE_HOURS = 28 * 24
 _LATEST_DUNNING_DAY = 60
+_LONGEST_WAIT_MINUTES = 6 * 60
+_LONGEST_GRACE_MINUTES = 7 * 24 * 60
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +66,27 @@ class Settings(EnvironmentSettings):
     def billing_cron(self) -> str:
         """`BILLING_CRON`: when months are billed, in UTC; the schedule checks it. Default: 0 0 1 * *."""
         return self._text("BILLING_CRON") or "0 0 1 * *"
+
+    @cached_property
+    def billing_grace(self) -> timedelta:
+        """`BILLING_GRACE_MINUTES`: after its end a month may still get rows for so long. Default: 0."""
+        return self._minutes("BILLING_GRACE_MINUTES", default=0, longest=_LONGEST_GRACE_MINUTES)
+
+    @cached_property
+    def source_wait(self) -> timedelta:
+        """`SOURCE_WAIT_MINUTES`: for so long a run waits for a standby to have the month. Default: 30."""
+        return self._minutes("SOURCE_WAIT_MINUTES", default=30, longest=_LONGEST_WAIT_MINUTES)
+
+    @cached_property
+    def usage_dedupe_column(self) -> str | None:
+        """`USAGE_DEDUPE_COLUMN`: a column of usage_counters that has no value twice. Default: none."""
+        text = self._text("USAGE_DEDUPE_COLUMN")
+        if text is not None and not _COLUMN.fullmatch(text):
+            raise SettingsError(
+                f"USAGE_DEDUPE_COLUMN={text!r} is not the name of a column.",
+                remedy="Write the name of a column of usage_counters, as request_id, or leave it unset.",
+            )
+        return text
 
     @cached_property
     def billing_deadline(self) -> timedelta:
@@ -125,6 +150,15 @@ class Settings(EnvironmentSettings):
     def dagster_home(self) -> Path:
         """`DAGSTER_HOME`: the Dagster instance. Default: `dagster` in the home, made on first use."""
         return self._path("DAGSTER_HOME") or self.home / "dagster"
+
+    def _minutes(self, name: str, *, default: int, longest: int) -> timedelta:
+        text = self._text(name) or str(default)
+        if not text.isascii() or not text.isdigit() or len(text) > len(str(longest)) or int(text) > longest:
+            raise SettingsError(
+                f"{name}={text!r} is not a number of minutes.",
+                remedy=f"Write a whole number from 0 to {longest}, as {default or 90}.",
+            )
+        return timedelta(minutes=int(text))
 
     def _rate(self, name: str) -> float | None:
         text = self._text(name)

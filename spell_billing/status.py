@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.month_state import MonthState
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
 
@@ -21,8 +22,6 @@ rounding of each user's fraction of a cent."""
 
 PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""
-
-MonthState = Literal["open", "unbilled", "partial", "billed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,7 @@ class MonthStatus:
             "parked": self.count(frozenset({State.PARKED})),
             "pending": self.count(TO_DRIVE),
             "void": self.count(frozenset({State.VOID})),
+            "settled": self.count(frozenset({State.SETTLED})),
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
             **{name: self.total(name) for name in TOTALS},
@@ -114,9 +114,7 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
         for group in groups
         if group.state in UNDONE and group.reason is not None
     }
-    waiting = any(group.state in UNDONE or group.reason is Reason.VOIDED for group in groups)
-    state = state_of_month(month, record, waiting=waiting, now=now)
-    return MonthStatus(month, state, record, groups, examples)
+    return MonthStatus(month, ledger.standing(month).state(now), record, groups, examples)
 
 
 def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,17 +130,3 @@ def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
 def whole(amount: Decimal) -> int | Decimal:
     """Give an integer where the amount is one: most usage has whole cents."""
     return int(amount) if amount == amount.to_integral_value() else amount.normalize()
-
-
-def state_of_month(month: Month, record: MonthRecord | None, *, waiting: bool, now: datetime) -> MonthState:
-    """Tell where a month stands at the aware datetime `now`.
-
-    Args:
-        month: The month.
-        record: The ledger's record of it.
-        waiting: Whether a user has a bill and no invoice, or an invoice that was voided to be billed again.
-        now: The present.
-    """
-    if record is None or record.billing_started_at is None:
-        return "unbilled" if month.is_closed(now) else "open"
-    return "billed" if record.billed_at is not None and not waiting else "partial"

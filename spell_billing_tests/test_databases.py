@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spell_billing.assets.common import failures
 from spell_billing.core.errors import SettingsError
 from spell_billing.databases import (
     DatabaseUnreachableError,
     create_engine_for,
     database_errors,
+    is_transient_sqlstate,
     parse_database_url,
+    refused_statement,
 )
 
 
@@ -208,3 +212,50 @@ def test_an_error_of_a_statement_passes_unchanged(postgres_url: str, sqlite_url:
     for text, act, expected in cases:
         with pytest.raises(expected), database_errors(parse(text)):
             act(text)
+
+
+@pytest.mark.parametrize(
+    ("state", "transient"),
+    [
+        *(
+            (state, True)
+            for state in ("08006", "40001", "40P01", "53100", "53200", "53300", "55006", "55P03")
+        ),
+        *((state, True) for state in ("57014", "57P01", "57P02", "57P03", "57P05", "58030", "25P03")),
+        *((state, False) for state in ("22003", "23505", "42501", "42601", "42P01", "P0001", "", None)),
+    ],
+)
+def test_an_sqlstate_is_transient_where_nobody_has_to_act(state: str | None, *, transient: bool) -> None:
+    assert is_transient_sqlstate(state) is transient
+
+
+@pytest.mark.parametrize(
+    ("statement", "transient"),
+    [
+        ("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(20)", True),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", True),
+        ("SELECT no_such_column", False),
+    ],
+)
+def test_a_refused_statement_says_whether_to_try_again(
+    postgres_url: str, statement: str, *, transient: bool
+) -> None:
+    engine = create_engine_for(parse(postgres_url))
+    with pytest.raises(sa.exc.DBAPIError) as caught, engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+    refused = refused_statement(caught.value)
+    assert refused.transient is transient
+    assert ("try again" in refused.remedy) is transient
+    with pytest.raises(dg.Failure) as failure, failures():
+        raise caught.value
+    assert failure.value.metadata["transient"].value is transient
+
+
+def test_a_locked_sqlite_file_is_to_be_tried_again() -> None:
+    locked = sa.exc.OperationalError("", None, sqlite3.OperationalError("database is locked"))
+    missing = sa.exc.OperationalError("", None, sqlite3.OperationalError("no such table: ledger_months"))
+
+    assert refused_statement(locked).transient
+    assert not refused_statement(missing).transient

@@ -6,10 +6,12 @@ from decimal import Decimal
 from typing import Any, TypedDict
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.money import plain, round_half_up
 from spell_billing.core.month import Month
+from spell_billing.databases import refused_statement
 from spell_billing.ledger.rows import Actor
 from spell_billing.partitions import MONTHLY
 
@@ -31,15 +33,21 @@ COMMON: Common = {"partitions_def": MONTHLY, "group_name": GROUP, "owners": ["te
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn an error that a person must mend into a failure that says so; Dagster does not retry it."""
+    """Turn an error into a failure that says what to do, and whether it passes; Dagster does not retry it."""
     try:
         yield
     except SpellBillingError as error:
-        raise dg.Failure(
-            description=str(error),
-            metadata={"remedy": error.remedy, "transient": error.transient},
-            allow_retries=False,
-        ) from error
+        raise _failure(error) from error
+    except DBAPIError as error:
+        raise _failure(refused_statement(error)) from error
+
+
+def _failure(error: SpellBillingError) -> dg.Failure:
+    return dg.Failure(
+        description=str(error),
+        metadata={"remedy": error.remedy, "transient": error.transient},
+        allow_retries=False,
+    )
 
 
 def actor_of(run: dg.DagsterRun) -> Actor:

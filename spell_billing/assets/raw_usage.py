@@ -5,8 +5,15 @@ import dagster as dg
 from spell_billing.assets.common import COMMON, failures, period, table, table_schema, usage_metadata
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
+from spell_billing.invoicing.guards import source_warnings
 from spell_billing.invoicing.progress import Progress
-from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
+from spell_billing.invoicing.usage_versions import (
+    drafted_version,
+    earlier_versions,
+    past_of,
+    pinned_version,
+    version_before,
+)
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.contract import FrozenUsage
@@ -41,11 +48,20 @@ def raw_usage(
         store = usage.store()
         with ledger.open() as open_ledger:
             pinned = pinned_version(open_ledger, store, month)
+            drafted = drafted_version(open_ledger, month)
             earlier, missing = earlier_versions(open_ledger, store, month)
+            before, past = version_before(open_ledger, store, month), past_of(open_ledger, store, month)
         if pinned is None:
             rows = Progress("rows frozen", None, context.log.info)
-            frozen = store.freeze(usage.source(), month, late_for=earlier, on_progress=rows.reached)
-            store.prune(month, keep=set())
+            frozen = store.freeze(
+                usage.source(),
+                month,
+                late_for=earlier,
+                past=past,
+                on_progress=rows.reached,
+                on_wait=context.log.warning,
+            )
+            store.prune(month, keep={drafted} if drafted is not None else set())
         else:
             store.verify(pinned)
             frozen = pinned
@@ -55,10 +71,15 @@ def raw_usage(
                 f"Late usage of {of} is not looked for: its frozen version is gone. "
                 "Restore the usage store from its backup."
             )
-        return _result(month, frozen, missing)
+        warnings = source_warnings(frozen, before)
+        for warning in warnings:
+            context.log.warning(warning)
+        return _result(month, frozen, missing, warnings)
 
 
-def _result(month: Month, frozen: FrozenUsage, missing: list[str]) -> dg.MaterializeResult[None]:
+def _result(
+    month: Month, frozen: FrozenUsage, missing: list[str], warnings: list[str]
+) -> dg.MaterializeResult[None]:
     manifest = frozen.manifest
     late = manifest.late.months if manifest.late else ()
     return dg.MaterializeResult(
@@ -68,6 +89,10 @@ def _result(month: Month, frozen: FrozenUsage, missing: list[str]) -> dg.Materia
             "calls": manifest.frozen.calls,
             **usage_metadata(manifest.frozen.cost_cents),
             "bad_rows": manifest.bad_rows.count,
+            "earlier_bad_rows": manifest.earlier_bad_rows.count,
+            "future_rows": manifest.outside.future,
+            "rows_before_first_month": manifest.outside.before_first,
+            "warnings": " ".join(warnings) or "none",
             "version": frozen.version,
             "frozen_at": manifest.frozen_at.isoformat(),
             "month": str(month),

@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
 from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
-from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.bill_month import Pinning, bill_month
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
@@ -35,6 +37,8 @@ class StripeInvoicesConfig(dg.Config):
 
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
+    first: int | None = Field(default=None, gt=0)
+    """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
 
 
 @dg.asset(
@@ -76,15 +80,24 @@ def stripe_invoices(
                     outcome.in_review = True
                     context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
                     return
-                with open_ledger.exclusive(on_wait=context.log.info):
-                    require_late_usage_once(open_ledger, usage.store(), month)
-                    session.start_billing()
+                require_once = partial(require_late_usage_once, open_ledger, usage.store(), month)
+                require_once()
+                exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
+                pinning = Pinning(session, exclusive=exclusive, require=require_once)
                 to_drive = users_of(open_ledger.group_totals(month), TO_DRIVE)
                 report = BillingReport(context.log, to_drive=to_drive)
 
                 async def run() -> None:
-                    async with stripe.connect() as gateway:
-                        await bill_month(session, gateway, report, verify=config.verify, outcome=outcome)
+                    async with stripe.connect(open_ledger) as gateway:
+                        await bill_month(
+                            session,
+                            gateway,
+                            report,
+                            verify=config.verify,
+                            first=config.first,
+                            outcome=outcome,
+                            pinning=pinning,
+                        )
 
                 asyncio.run(run())
                 groups = open_ledger.group_totals(month)

@@ -56,7 +56,7 @@ def stripe_matches_ledger(
                 return dg.AssetCheckResult(passed=True, description="Unchanged since they last agreed.")
 
             async def ask() -> Reconciliation:
-                async with stripe.connect() as gateway:
+                async with stripe.connect(open_ledger) as gateway:
                     return await reconcile_month(
                         open_ledger, usage.store(), gateway, month, actor_of(context.run)
                     )

@@ -1,4 +1,4 @@
-"""Blocking checks of `raw_usage` and `user_usage`: every row can be billed, and no cent was lost."""
+"""Checks of `raw_usage` and `user_usage`: every row can be billed, no cent was lost, nothing looks odd."""
 
 from decimal import Decimal
 
@@ -10,8 +10,8 @@ from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.money import plain
-from spell_billing.invoicing.guards import bad_rows_text
-from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.invoicing.guards import bad_rows_text, source_warnings
+from spell_billing.invoicing.usage_versions import version_before, version_to_draft
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.amounts import exact_sum
@@ -32,6 +32,26 @@ def no_bad_rows(
             passed=not text,
             description=text or "Every row can be billed.",
             metadata={"bad_rows": frozen.manifest.bad_rows.count},
+        )
+
+
+@dg.asset_check(asset=raw_usage)
+def source_in_order(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.AssetCheckResult:
+    """Nothing in the source asks for a look: rows with a future time, bad ones in billed months."""
+    with failures():
+        month = billable_month(context)
+        store = usage.store()
+        with ledger.open() as open_ledger:
+            frozen = version_to_draft(open_ledger, store, month)
+            before = version_before(open_ledger, store, month)
+        warnings = source_warnings(frozen, before)
+        return dg.AssetCheckResult(
+            passed=not warnings,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=" ".join(warnings) or "Nothing looks odd.",
+            metadata={"warnings": len(warnings)},
         )
 
 

@@ -18,7 +18,7 @@ from spell_billing.cli.common import (
     person,
 )
 from spell_billing.core.month import Month, require_billable
-from spell_billing.core.outcomes import INVOICED
+from spell_billing.core.outcomes import INVOICED, TO_DRIVE
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 @click.command("bill")
 @month_option(required=True)
 @click.option("--verify", is_flag=True, help="Ask Stripe what stands even when every user is done.")
-def command(month: Month, *, verify: bool) -> None:
+@click.option(
+    "--first",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Send N invoices and stop, to look at them at Stripe; the next `bill` sends the rest.",
+)
+def command(month: Month, first: int | None, *, verify: bool) -> None:
     """Bill a closed month: freeze its usage, draft every invoice, send them to Stripe, each exactly once.
 
     Safe to repeat: what is done is not done again, and what failed is taken up. A month that is far from what
@@ -39,12 +45,13 @@ def command(month: Month, *, verify: bool) -> None:
 
     with clear_errors():
         settings = Settings.from_environment()
-        require_billable(month, first=settings.first_month, now=datetime.now(UTC))
+        now, grace = datetime.now(UTC), settings.billing_grace
+        require_billable(month, first=settings.first_month, now=now, grace=grace)
         _ = settings.stripe_api_key, settings.stripe_api_base
-        _run(settings, month, verify=verify)
+        _run(settings, month, verify=verify, first=first)
 
 
-def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
+def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None) -> None:
     from spell_billing.cli.progress_bar import shown_progress  # noqa: PLC0415 - heavy: all of Dagster below
     from spell_billing.cli.review import write_review_of  # noqa: PLC0415
     from spell_billing.cli.summary import write_summary  # noqa: PLC0415
@@ -55,7 +62,7 @@ def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
         before = month_status(ledger, month, datetime.now(UTC))
     terminal = sys.stderr.isatty()
     with shown_progress(shown=terminal):
-        result = _execute(settings, month, verify=verify, quiet=terminal)
+        result = _execute(settings, month, verify=verify, first=first, quiet=terminal)
     if not result.success:
         fail(_why_it_failed(result))
     with Ledger(settings.database) as ledger:
@@ -66,6 +73,10 @@ def _run(settings: "Settings", month: Month, *, verify: bool) -> None:
     _say_what_is_new(
         before.count(INVOICED), after.count(INVOICED), began=before.state in {"partial", "billed"}
     )
+    waiting = after.count(TO_DRIVE)
+    if first is not None and waiting:
+        bills = "bill waits" if waiting == 1 else "bills wait"
+        click.echo(f"{waiting:,} {bills}. To send the rest: spell-billing bill --month {month}")
     click.echo(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":
         sys.exit(EXIT_USERS_LEFT)
@@ -77,31 +88,38 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
         click.echo(f"{new}: the {before:,} invoices of earlier runs stand, nobody was billed twice.")
 
 
-def _execute(settings: "Settings", month: Month, *, verify: bool, quiet: bool) -> "dg.ExecuteInProcessResult":
+def _execute(
+    settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
+) -> "dg.ExecuteInProcessResult":
     with _loading():
         from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
             fail_dead_runs,
+            living_process,
             open_instance,
             prepare_dagster_home,
-            process_tags,
         )
 
         prepare_dagster_home(settings)
         from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
         from spell_billing.build import build_defs  # noqa: PLC0415
+        from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
 
-    with open_instance() as instance:
-        for run_id in fail_dead_runs(instance):
+    with (
+        open_instance() as instance,
+        Ledger(settings.database) as ledger,
+        living_process(ledger) as process_tags,
+    ):
+        for run_id in fail_dead_runs(instance, ledger):
             click.echo(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
         return job.execute_in_process(
             run_config={
-                "ops": {"stripe_invoices": {"config": {"verify": verify}}},
+                "ops": {"stripe_invoices": {"config": {"verify": verify, "first": first}}},
                 "loggers": {"console": {"config": {"log_level": "WARNING" if quiet else "INFO"}}},
             },
             partition_key=month.partition_key,
             instance=instance,
-            tags={ACTOR_TAG: person(), **process_tags()},
+            tags={ACTOR_TAG: person(), **process_tags},
             raise_on_error=False,
         )
 

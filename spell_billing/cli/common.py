@@ -64,8 +64,9 @@ def clear_errors() -> Iterator[None]:
     except SpellBillingError as error:
         fail(str(error))
     except DBAPIError as error:
-        first_line = str(error.orig).strip().partition("\n")[0]
-        fail(f"The database refused a statement: {first_line}. Nothing of it was written; try again.")
+        from spell_billing.databases import refused_statement  # noqa: PLC0415 - only where it is needed
+
+        fail(str(refused_statement(error)))
 
 
 def fail(message: str) -> None:
@@ -80,8 +81,11 @@ def person() -> str:
 
 
 def console() -> Console:
-    """Give the console for tables: as wide as the terminal, or wide enough for a log."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    """Return the console for tables: as wide as the terminal, or wide enough for a log.
+
+    It prints texts as they are: a user id such as `team[/a]` is no markup.
+    """
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
 
 
 def write_json(data: object) -> None:

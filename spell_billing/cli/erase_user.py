@@ -35,8 +35,8 @@ def command(user_id: str, known_as: str | None) -> None:
 
     stripe = StripeResource()
 
-    async def at_stripe(work: Erasing) -> None:
-        async with stripe.connect() as gateway:
+    async def at_stripe(ledger: Ledger, work: Erasing) -> None:
+        async with stripe.connect(ledger) as gateway:
             await work.at_stripe(gateway)
 
     with clear_errors():
@@ -56,7 +56,7 @@ def command(user_id: str, known_as: str | None) -> None:
             ) as work,
         ):
             if work.is_at_stripe:
-                asyncio.run(at_stripe(work))
+                asyncio.run(at_stripe(ledger, work))
             work.in_frozen_usage(now)
             work.in_ledger(Actor(person()), now)
     click.echo(

@@ -10,6 +10,7 @@ def command() -> None:
     """Make the ledger's tables, or bring them up to date. Safe to repeat."""
     from spell_billing.databases import create_engine_for, database_errors  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.migrate import migrate  # noqa: PLC0415
+    from spell_billing.ledger.pooling import require_sessions  # noqa: PLC0415
     from spell_billing.settings import Settings  # noqa: PLC0415
 
     with clear_errors():
@@ -19,6 +20,7 @@ def command() -> None:
                 url.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
             engine = create_engine_for(url)
             try:
+                require_sessions(url, engine)
                 changed = migrate(engine)
             finally:
                 engine.dispose()

@@ -14,7 +14,7 @@ from spell_billing.cli.common import clear_errors, fail
 def command(host: str, port: int, *, once: bool) -> None:
     """Serve the ledger's numbers to Prometheus at /metrics, until it is stopped."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.metrics import metrics_app, metrics_text  # noqa: PLC0415
+    from spell_billing.metrics import KeptLedger, metrics_app, metrics_text  # noqa: PLC0415
     from spell_billing.settings import Settings  # noqa: PLC0415
 
     with clear_errors():
@@ -26,7 +26,7 @@ def command(host: str, port: int, *, once: bool) -> None:
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.routing import Route  # noqa: PLC0415
 
-    app = Starlette(routes=[Route("/metrics", metrics_app(lambda: Ledger(url)))])
+    app = Starlette(routes=[Route("/metrics", metrics_app(KeptLedger(url)))])
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -40,7 +40,7 @@ def command(month: Month, *, as_json: bool) -> None:
         with Ledger(settings.database) as ledger:
 
             async def ask() -> Reconciliation:
-                async with stripe.connect() as gateway:
+                async with stripe.connect(ledger) as gateway:
                     store = UsageStore(settings.usage_store)
                     return await reconcile_month(ledger, store, gateway, month, Actor(person()))
 

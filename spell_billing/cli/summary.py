@@ -10,6 +10,7 @@ from spell_billing.status import MonthStatus
 _WORDS = {
     "open": "open: the month is not over yet",
     "unbilled": "closed, not billed yet",
+    "in_review": "in review: nothing is sent until it is approved",
     "partial": "billed in part: see below",
     "billed": "billed: every user is invoiced or rightly skipped",
 }
@@ -24,6 +25,7 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Parked, a person must look", frozenset({State.PARKED})),
     ("Not sent yet", TO_DRIVE),
     ("Void", frozenset({State.VOID})),
+    ("Settled by hand", frozenset({State.SETTLED})),
 )
 _BETWEEN = (
     ("included in plans", "-", "covered_cents"),

@@ -36,7 +36,7 @@ def command(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
         ):
 
             async def run() -> Bill:
-                async with stripe.connect() as gateway:
+                async with stripe.connect(ledger) as gateway:
                     return await void_bill(session, gateway, user_id, reason, for_good=for_good)
 
             bill = asyncio.run(run())

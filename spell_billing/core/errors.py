@@ -27,8 +27,26 @@ class MonthError(SpellBillingError):
     """The month is malformed, not closed yet, or precedes the first billed month."""
 
 
+class MonthTooEarlyError(MonthError):
+    """The month is over, and late writers still have time to add to it."""
+
+    transient = True
+
+
 class UsageError(SpellBillingError):
     """The usage source cannot be read, or its rows cannot be billed."""
+
+
+class UsageInterruptedError(UsageError):
+    """The usage source ended what was read from it, for a reason that passes."""
+
+    transient = True
+
+
+class SourceBehindError(UsageError):
+    """The usage source is a standby that does not have the whole month yet."""
+
+    transient = True
 
 
 class LedgerError(SpellBillingError):

@@ -4,11 +4,12 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from spell_billing.core.errors import MonthError
+from spell_billing.core.errors import MonthError, MonthTooEarlyError
 
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 _UNUSABLE_YEARS = frozenset({"0000", "9999"})
 """A datetime knows no year 0, and none after 9999 to end the last month with."""
+_NONE = timedelta(0)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -124,13 +125,14 @@ _NAMES = (
 )
 
 
-def require_billable(month: Month, *, first: Month, now: datetime) -> None:
+def require_billable(month: Month, *, first: Month, now: datetime, grace: timedelta = _NONE) -> None:
     """Refuse a month that is not closed or precedes the first billed month.
 
     Args:
         month: The month somebody asks for.
         first: The first month that is ever billed (`SPELL_BILLING_FIRST_MONTH`).
         now: The present, an aware datetime.
+        grace: For how long after its end the platform still writes rows of it (`BILLING_GRACE_MINUTES`).
 
     Raises:
         MonthError: naming the month and when, or from when on, it can be billed.
@@ -144,6 +146,12 @@ def require_billable(month: Month, *, first: Month, now: datetime) -> None:
         raise MonthError(
             f"{month} is not closed: it ends on {month.last_day} at 24:00 UTC.",
             remedy="Only closed months are billed; try again after that.",
+        )
+    if not month.is_closed(now - grace):
+        raise MonthTooEarlyError(
+            f"{month} is not billed before {month.end + grace:%Y-%m-%d %H:%M} UTC, because rows of it may "
+            "still be written until then (BILLING_GRACE_MINUTES).",
+            remedy="Try again after that, or set BILLING_GRACE_MINUTES lower.",
         )
 
 

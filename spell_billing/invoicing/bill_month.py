@@ -1,6 +1,8 @@
-"""Bills one month: sweep, then drive every bill that is left, and say what became of each."""
+"""Bills one month: sweep, pin, then drive every bill that is left, and say what became of each."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
@@ -21,15 +23,60 @@ _CONCURRENT_BILLS = 64
 _PAGE_ROWS = 500
 
 
+class Pinning:
+    """Pins a month to what was frozen and drafted, and takes that back where nothing came of it."""
+
+    def __init__(
+        self,
+        session: MonthSession,
+        *,
+        exclusive: Callable[[], AbstractContextManager[None]] = nullcontext,
+        require: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take how the month is pinned.
+
+        Args:
+            session: Holds the month's lock.
+            exclusive: Keeps others from drafting or pinning their months meanwhile.
+            require: Refuses drafts that another month has overtaken.
+        """
+        self.session = session
+        self._exclusive = exclusive
+        self._require = require
+        self._pinned = False
+
+    async def pin(self) -> bool:
+        """Pin the month; False when it was pinned before, by this run or an earlier one."""
+        if self._pinned:
+            return False
+        self._pinned = True
+        return await asyncio.to_thread(self._pin)
+
+    def _pin(self) -> bool:
+        with self._exclusive():
+            self._require()
+            return self.session.start_billing()
+
+    def take_back(self) -> None:
+        """Undo the pin: Stripe refused to make the first invoice."""
+        with self._exclusive():
+            self.session.take_back_start()
+
+
 async def bill_month(
     session: MonthSession,
     gateway: Gateway,
     report: BillingReport,
     *,
     verify: bool = False,
+    first: int | None = None,
     outcome: Outcome | None = None,
+    pinning: Pinning | None = None,
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
+
+    The month is pinned right before its first invoice is made: a run that Stripe does not let come so far
+    leaves it as it was, and the next one freezes it anew.
 
     A month that is not recorded as billed is swept even when no bill is left to drive: the run before may
     have died before it had deleted a draft that no bill uses.
@@ -39,30 +86,34 @@ async def bill_month(
         gateway: To Stripe.
         report: Told of every user.
         verify: Sweep even when the month is finished.
+        first: Send no more than so many bills, by their ids; None for all.
         outcome: Filled on the way, for a caller who wants it of a run that raises, too.
+        pinning: Pins the month.
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
         LedgerError: the ledger was lost on the way.
     """
-    outcome = outcome or Outcome()
-    await asyncio.to_thread(session.start_billing)
+    outcome, pinning = outcome or Outcome(), pinning or Pinning(session)
     if not verify and await asyncio.to_thread(_is_finished, session):
         outcome.sent_nothing = True
         return outcome
     try:
-        outcome.sweep = await _what_stands(session, gateway)
+        outcome.sweep = await _what_stands(session, gateway, pinning)
         report.swept(outcome.sweep)
+        pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
-            await _drive_all(session, gateway, commits, report, outcome)
+            tried = await _try_one(gateway, commits, pinning, report, outcome) if pinned_now else 0
+            most = None if first is None else first - (tried > 0)
+            await _drive_all(session, gateway, commits, report, outcome, after_id=tried, most=most)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
 
 
-async def _what_stands(session: MonthSession, gateway: Gateway) -> SweepResult:
+async def _what_stands(session: MonthSession, gateway: Gateway, pinning: Pinning) -> SweepResult:
     try:
-        return await sweep(session, gateway)
+        return await sweep(session, gateway, pinning.pin)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(
@@ -77,19 +128,50 @@ def _is_finished(session: MonthSession) -> bool:
     return billed and not session.page(TO_DRIVE, after_id=0, limit=1)
 
 
+async def _try_one(
+    gateway: Gateway, commits: GroupCommit, pinning: Pinning, report: BillingReport, outcome: Outcome
+) -> int:
+    """Drive the first bill alone: where Stripe refuses the account, nothing else is under way.
+
+    Returns:
+        The bill's id; 0 where there is none to drive.
+    """
+    page = partial(pinning.session.page, TO_DRIVE, after_id=0, limit=1)
+    for bill in await commits.in_turn(page):
+        drive = Drive(gateway, commits, bill)
+        try:
+            await _drive_one(drive, report, outcome)
+        except StripeAccountError as error:
+            if drive.bill.state is State.PLANNED and not gateway.unknown_writes and not error.transient:
+                await commits.in_turn(pinning.take_back)
+            raise
+        return bill.id
+    return 0
+
+
 async def _drive_all(
-    session: MonthSession, gateway: Gateway, commits: GroupCommit, report: BillingReport, outcome: Outcome
+    session: MonthSession,
+    gateway: Gateway,
+    commits: GroupCommit,
+    report: BillingReport,
+    outcome: Outcome,
+    *,
+    after_id: int,
+    most: int | None,
 ) -> None:
     queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=_PAGE_ROWS)
 
     async def feed() -> None:
-        last_id = 0
-        while page := await commits.in_turn(
-            partial(session.page, TO_DRIVE, after_id=last_id, limit=_PAGE_ROWS)
-        ):
+        last_id, left = after_id, most
+        while left != 0:
+            limit = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            page = await commits.in_turn(partial(session.page, TO_DRIVE, after_id=last_id, limit=limit))
+            if not page:
+                break
             for bill in page:
                 await queue.put(bill)
             last_id = page[-1].id
+            left = None if left is None else left - len(page)
         for _ in range(_CONCURRENT_BILLS):
             await queue.put(None)
 

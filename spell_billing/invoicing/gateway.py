@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.latencies import Latencies
@@ -34,12 +34,21 @@ class Patience:
     down_seconds: float = 180.0
 
 
+class Send(Protocol):
+    """Sends one request, as `Gateway.send` does, before the gateway is open to others."""
+
+    def __call__(self, endpoint: str, method: str, path: str, *, optional: bool = False) -> Awaitable[Answer]:
+        """Send it; `optional`: the key may lack the permission, which is then a problem like any other."""
+        ...
+
+
 class Gateway:
     """Sends requests until they succeed, fail for good, or patience ends.
 
     Attributes:
         requests: How many requests were sent to each endpoint and how long Stripe took, whatever it answered.
         limited: Requests that Stripe answered with 429.
+        unknown_writes: Writes that were sent and not answered, whatever a later try of them brought.
     """
 
     def __init__(
@@ -48,6 +57,7 @@ class Gateway:
         pace: Pace,
         patience: Patience,
         *,
+        guard: Callable[[Send], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
@@ -55,12 +65,15 @@ class Gateway:
         self._api = api
         self._pace = pace
         self._patience = patience
+        self._guard = guard
+        self._guarding = asyncio.Lock()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._silent_since: float | None = None
         self.requests: defaultdict[str, Latencies] = defaultdict(Latencies)
         self.limited = 0
+        self.unknown_writes = 0
 
     async def send(
         self,
@@ -73,6 +86,8 @@ class Gateway:
     ) -> Answer:
         """Send a request; on an unknown outcome send the same bytes with the same key again.
 
+        Before the first one the guard looks which account answers.
+
         Args:
             endpoint: The name of the endpoint for pacing and counts, as `POST /v1/invoices`.
             method: `get`, `post` or `delete`.
@@ -84,12 +99,32 @@ class Gateway:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
             StripeAccountError: when nobody can be billed; StripeSilentError: for now.
         """
+        if self._guard is not None:
+            async with self._guarding:
+                if self._guard is not None:
+                    await self._guard(self._send)
+                    self._guard = None
+        return await self._send(endpoint, method, path, parameters, key=key)
+
+    async def _send(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        optional: bool = False,
+    ) -> Answer:
         unknown = limited = 0
         while True:
             await self._pace.wait(endpoint)
             try:
                 answer = await self._timed(endpoint, method, path, parameters, key)
             except StripeProblem as problem:
+                if problem.forbidden and optional:
+                    raise
+                self.unknown_writes += method != "get" and problem.kind is Kind.TRANSIENT
                 self._watch(problem)
                 if problem.kind is Kind.LIMITED:
                     limited += 1

@@ -7,7 +7,7 @@ from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage, Manifest
 from spell_billing.usage.store import UsageStore
 
 _FAR = 24
@@ -45,6 +45,7 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
     if record is None or record.billing_started_at is not None:
         return
     manifest = store.version(month, record.usage_version).manifest
+    _require_late_since(ledger, month, manifest)
     late = {item.month for item in manifest.late.months} if manifest.late else set()
     for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
         if not late or other == month:
@@ -61,6 +62,19 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
                 )
 
 
+def _require_late_since(ledger: Ledger, month: Month, manifest: Manifest) -> None:
+    """Refuse late usage of a month that is no longer pinned to the version it was counted from."""
+    if manifest.late is None:
+        return
+    pinned = dict(ledger.pinned_versions(since=month.plus(-_FAR), before=month))
+    for item in manifest.late.months:
+        if pinned.get(item.month) != item.version:
+            raise UsageError(
+                f"{item.month} was opened again since {month} was frozen with late usage of it.",
+                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+            )
+
+
 def require_good_rows(frozen: FrozenUsage) -> None:
     """Refuse a month with rows that cannot be billed.
 
@@ -75,12 +89,57 @@ def require_good_rows(frozen: FrozenUsage) -> None:
 def bad_rows_text(frozen: FrozenUsage) -> str:
     """Name the rows that cannot be billed; empty where all can."""
     bad = frozen.manifest.bad_rows
-    if not bad.count:
-        return ""
+    return f"{_rows(bad.count)} of usage_counters cannot be billed: {_named(bad)}." if bad.count else ""
+
+
+def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str]:
+    """Name what a person should know of the source although the month can be billed, a sentence each.
+
+    Args:
+        frozen: The version.
+        before: The version of the month billed before it, which may have told some of it already.
+    """
+    manifest, found = frozen.manifest, []
+    if (bad := manifest.earlier_bad_rows).count:
+        found.append(
+            f"{_rows(bad.count)} of billed months cannot be billed any more, and stop nobody: {_named(bad)}."
+        )
+    if manifest.without_id:
+        found.append(
+            f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing tells whether they stand "
+            "twice."
+        )
+    outside = manifest.outside
+    if outside.future:
+        found.append(
+            f"{_counted(outside.future)} of usage_counters have a time after the freeze, "
+            f"{manifest.frozen_at:%Y-%m-%d %H:%M} UTC: a sign that created_at holds local time, not UTC."
+        )
+    told = before.manifest.outside.before_first if before else 0
+    if outside.before_first > told:
+        found.append(
+            f"{_counted(outside.before_first)} of usage_counters are from before the first billed month, and "
+            "never billed."
+        )
+    found.extend(
+        f"{_rows(one.found)} of {one.month} in usage_counters, but {one.billed:,} were billed: the month is "
+        "too old to be compared, and the difference is not billed."
+        for one in outside.changed
+    )
+    return found
+
+
+def _named(bad: BadRows) -> str:
     named = "; ".join(f"id {row.id}: {row.problem}" for row in bad.examples)
-    more = f"; and {bad.count - len(bad.examples):,} more" if bad.count > len(bad.examples) else ""
-    rows = "row" if bad.count == 1 else "rows"
-    return f"{bad.count:,} {rows} of usage_counters cannot be billed: {named}{more}."
+    return named + (f"; and {bad.count - len(bad.examples):,} more" if bad.count > len(bad.examples) else "")
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} or more rows" if count == MOST_COUNTED else _rows(count)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def require_equal(month: Month, what: str, found: tuple[int, Decimal], expected: tuple[int, Decimal]) -> None:

@@ -179,11 +179,11 @@ def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -
             _add(result, Kind.MISSING_AT_STRIPE, bill, f"{bill.state} invoice of {bill.total_cents}", "none")
         return
     if invoice["status"] == "void":
-        if bill.state is not State.VOID:
+        if bill.state not in {State.VOID, State.SETTLED}:
             _add(result, Kind.VOID_AT_STRIPE, bill, str(bill.state), "void")
         return
-    if bill.state is State.VOID:
-        _add(result, Kind.STANDS_AT_STRIPE, bill, "void", invoice["status"])
+    if bill.state in {State.VOID, State.SETTLED}:
+        _add(result, Kind.STANDS_AT_STRIPE, bill, str(bill.state), invoice["status"])
     if bill.state not in INVOICED:
         return
     for kind, expected, at_stripe in (

@@ -5,7 +5,7 @@ only to delete drafts of ours that no bill in the ledger can use.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,8 +25,13 @@ from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
-async def sweep(session: MonthSession, gateway: Gateway) -> SweepResult:
+async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Awaitable[object]]) -> SweepResult:
     """Bring the month's ledger up to what Stripe has.
+
+    Args:
+        session: Holds the month's lock.
+        gateway: To Stripe.
+        pin: Called before anything is written, where Stripe has invoices of the month.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
@@ -37,6 +42,7 @@ async def sweep(session: MonthSession, gateway: Gateway) -> SweepResult:
         work.result.listed += len(page)
         ours = [invoice for invoice in page if invoice["metadata"].get(MONTH) == str(session.month)]
         if ours:
+            await pin()
             await work.take(ours)
     await work.finish()
     return work.result
@@ -96,12 +102,18 @@ class _Sweep:
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
             self._twice.setdefault(bill, []).append(invoice)
-        elif bill.stripe_invoice_id == invoice["id"]:
+        elif bill.stripe_invoice_id == invoice["id"] and bill.state is not State.SETTLED:
             return await self._follow(invoice, bill)
         else:
-            both = f"{bill.stripe_invoice_id} and {invoice['id']}"
-            return await self._park(bill, Reason.TWO_INVOICES, both)
+            return await self._park_both(invoice, bill)
         return None
+
+    async def _park_both(self, invoice: Invoice, bill: Bill) -> Bill:
+        if bill.state is State.SETTLED:
+            both = f"settled as {bill.reason}, but {invoice['id']} stands"
+            return await self._park(bill, Reason.CHANGED_AT_STRIPE, both, stripe_invoice_id=invoice["id"])
+        both = f"{bill.stripe_invoice_id} and {invoice['id']}"
+        return await self._park(bill, Reason.TWO_INVOICES, both)
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Take up the draft that the ledger can use; delete any other of ours."""
@@ -206,7 +218,7 @@ class _Sweep:
         """Park a bill whose invoice a person voided, unless a later generation took its place."""
         bills = await self._bills_of_user(invoice)
         bill = _named(invoice, bills)
-        if bill is None or bill.state in {State.VOID, State.PARKED}:
+        if bill is None or bill.state in {State.VOID, State.PARKED, State.SETTLED}:
             return
         if bill.stripe_invoice_id not in {None, invoice["id"]}:
             if bill.state is not State.DRAFTED:

@@ -5,10 +5,10 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import FrozenUsage, UsageSource
+from spell_billing.usage.contract import FrozenUsage, Past, UsageSource
 from spell_billing.usage.store import UsageStore
 
-_LAST = Month.parse("9998-12")
+_OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
@@ -35,6 +35,45 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
             f"The usage of {month} is not frozen yet.", remedy="Materialize raw_usage of the month first."
         )
     return frozen
+
+
+def drafted_version(ledger: Ledger, month: Month) -> str | None:
+    """Give the name of the version that the month's drafts name, billed or not."""
+    record = ledger.month(month)
+    return record.usage_version if record is not None else None
+
+
+def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
+    """Give the version of the newest month billed before; None where there is none, or it is lost."""
+    pinned = ledger.pinned_versions(since=_OLDEST, before=month)
+    return _found(store, *pinned[-1]) if pinned else None
+
+
+def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
+    """Say which months are not compared: from the first billed one to a year before the oldest compared.
+
+    A month's billed rows are the frozen ones, and those that later months recorded as late.
+    """
+    pinned = ledger.pinned_versions(since=_OLDEST, before=month)
+    first = min([month, *(earlier for earlier, _ in pinned)])
+    since, until = month.plus(-2 * LATE_USAGE_MONTHS), month.plus(-LATE_USAGE_MONTHS)
+    versions = [_found(store, *each) for each in pinned if each[0] >= since]
+    billed = {
+        one.month: one.manifest.frozen.calls for one in versions if one is not None and one.month < until
+    }
+    for one in versions:
+        late = one.manifest.late.months if one is not None and one.manifest.late is not None else ()
+        for item in late:
+            if item.month in billed:
+                billed[item.month] += item.totals.calls
+    return Past(first, tuple(billed.items()))
+
+
+def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
+    try:
+        return store.version(month, version)
+    except UsageError:
+        return None
 
 
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
@@ -88,8 +127,9 @@ def _versions(
 ) -> tuple[list[FrozenUsage], list[str]]:
     found, missing = [], []
     for month, version in ledger.pinned_versions(since=since, before=before):
-        try:
-            found.append(store.version(month, version))
-        except UsageError:
+        frozen = _found(store, month, version)
+        if frozen is None:
             missing.append(str(month))
+        else:
+            found.append(frozen)
     return found, missing

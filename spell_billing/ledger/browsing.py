@@ -22,7 +22,7 @@ LISTED_BILL = (
     *("stripe_customer_id", "stripe_invoice_id", "finalized_at"),
 )
 
-_WITH_REASON = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED, State.VOID)
+_WITH_REASON = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED, State.VOID, State.SETTLED)
 """Only bills in these states have a reason; to name them lets the index by state serve."""
 
 

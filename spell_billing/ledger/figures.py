@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
+from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.outbox import GivenUp
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.schema import alerts, events, invoices, outbox, runs
@@ -77,7 +78,12 @@ def read_figures(
     now = now or datetime.now(UTC)
     results, requests, limited = _runs(connection)
     records = read_months(connection)
-    billed = {Month.parse(record.month): record.billed_at for record in records if record.billed_at}
+    undone = undone_months(connection)
+    billed = {
+        Month.parse(record.month): record.billed_at
+        for record in records
+        if record.billed_at and Month.parse(record.month) not in undone
+    }
     return Figures(
         bills=_bills(connection, Month.containing(now).plus(1 - latest_months)),
         last_billed=max(billed.items(), default=None),

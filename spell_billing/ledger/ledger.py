@@ -17,8 +17,9 @@ from spell_billing.ledger.alerts import AlertLog
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
 from spell_billing.ledger.lock import is_held, month_lock, process_name
-from spell_billing.ledger.migrate import migrate
+from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.payments import Payment, read_payment, read_payments
+from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
 from spell_billing.ledger.reported import ReportedBills
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
@@ -35,12 +36,19 @@ LISTED = (
     *("usage_cents", "total_cents", "currency", "description", "generation", "carried_cents", "finalized_at"),
 )
 DEFAULT_WAIT_SECONDS = 6 * 3600.0
+_LONGEST_NAME = 63
+"""PostgreSQL cuts off longer names of connections."""
 
 
 class Ledger:
-    """A connection to the ledger's database, migrated on opening."""
+    """A connection to the ledger's database, migrated on opening.
 
-    def __init__(self, url: DatabaseUrl) -> None:
+    Args:
+        url: The database.
+        read_only: Write nothing on opening: a ledger that is not up to date is refused.
+    """
+
+    def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
         if url.sqlite_path is not None and not url.sqlite_path.exists():
             raise unreachable(url, "the file does not exist; `spell-billing init-db` makes it")
         self._url = url
@@ -48,7 +56,8 @@ class Ledger:
         self._reader = self._engine.execution_options(read_only=True)
         try:
             with database_errors(url):
-                migrate(self._engine)
+                require_sessions(url, self._engine)
+                (require_current if read_only else migrate)(self._engine)
         except BaseException:
             self.close()
             raise
@@ -102,20 +111,10 @@ class Ledger:
             MonthLockedError: when another process still holds the month after `wait_seconds`.
             LedgerError: when the erasure of a user was begun and not completed.
         """
-        with self._engine.connect() as connection:
-            if connection.dialect.name == "postgresql":
-                name = f"spell_billing {month}: {process_name()}"[:63]
-                connection.execute(
-                    sa.text("SELECT set_config('application_name', :name, false)"), {"name": name}
-                )
-                connection.commit()
-            with month_lock(self._url, connection, str(month), wait_seconds=wait_seconds, on_wait=on_wait):
-                with self.reading() as reader:
-                    require_no_unfinished_erasure(reader)
-                yield MonthSession(connection, month, actor)
-            if connection.dialect.name == "postgresql" and not connection.invalidated:
-                connection.execute(sa.text("RESET application_name"))
-                connection.commit()
+        with self._holding(str(month), wait_seconds, on_wait) as (connection, require_lock):
+            with self.reading() as reader:
+                require_no_unfinished_erasure(reader)
+            yield MonthSession(connection, month, actor, require_lock=require_lock)
 
     @contextmanager
     def exclusive(
@@ -132,10 +131,7 @@ class Ledger:
         Raises:
             MonthLockedError: when another process is still at it after `wait_seconds`.
         """
-        with (
-            self._engine.connect() as connection,
-            month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait),
-        ):
+        with self._holding(what, wait_seconds, on_wait):
             yield
 
     def month(self, month: Month) -> MonthRecord | None:
@@ -148,10 +144,10 @@ class Ledger:
         with self.reading() as connection:
             return read_standing(connection, month)
 
-    def is_held(self, month: Month) -> bool:
-        """Tell whether a process holds the month's lock right now; never waits for it."""
+    def is_held(self, what: Month | str) -> bool:
+        """Tell whether a process holds the lock of a month or a thing right now; never waits for it."""
         with self._reader.connect() as connection:
-            return is_held(self._url, connection, str(month))
+            return is_held(self._url, connection, str(what))
 
     def history(self, month: Month, late: Collection[BillOf]) -> History:
         """Read what other months left for a month's drafts."""
@@ -264,6 +260,24 @@ class Ledger:
             # SQLAlchemy's names are a kind of text of its own, which not every JSON writer takes.
             rows = connection.execute(query).mappings()
             return [{str(name): value for name, value in row.items()} for row in rows]
+
+    @contextmanager
+    def _holding(
+        self, what: str, wait_seconds: float, on_wait: Callable[[str], None]
+    ) -> Iterator[tuple[Connection, Callable[[], None]]]:
+        """Hold a lock with a connection of its own, which PostgreSQL knows by the holder's name."""
+        name = f"spell_billing {what}: {process_name()}"[:_LONGEST_NAME]
+        engine = create_engine_for(self._url, application_name=name)
+        try:
+            with (
+                engine.connect() as connection,
+                month_lock(
+                    self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait
+                ) as require_lock,
+            ):
+                yield connection, require_lock
+        finally:
+            engine.dispose()
 
     def _page(self, month: Month, states: Iterable[State] | None, after_id: int) -> list[Bill]:
         with self._reader.connect() as connection:

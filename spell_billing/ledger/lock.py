@@ -14,8 +14,16 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.databases import DatabaseUrl
+from spell_billing.ledger.pooling import is_pooled, pooler_refused, session_of
+
+ONCE = "run-"
+"""Begins the names of locks that are taken once and never again."""
 
 _POLL_SECONDS = 0.2
+_NEVER_IDLE_TOO_LONG = sa.text(
+    "SELECT set_config(name, '0', false) FROM pg_settings "
+    "WHERE name = 'idle_session_timeout' AND setting <> '0'"
+)
 
 
 @contextmanager
@@ -26,8 +34,8 @@ def month_lock(
     *,
     wait_seconds: float,
     on_wait: Callable[[str], None],
-) -> Iterator[None]:
-    """Hold the month for this process.
+) -> Iterator[Callable[[], None]]:
+    """Hold the month for this process; gives what proves, in a transaction, that the lock is still held.
 
     PostgreSQL: a session advisory lock of `connection`. All ledger writes of the holder go through that same
     connection, so a holder that lost its lock cannot write either. SQLite: a lock file beside the database.
@@ -41,15 +49,19 @@ def month_lock(
 
     Raises:
         MonthLockedError: naming the holder, when the wait was in vain.
+        SettingsError: by the proof, when a pooler serves the transaction by another session than the lock's.
     """
     path = url.sqlite_path
-    lock = _PostgresLock(connection, month) if path is None else _SqliteLock(path, month)
+    lock = _PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)
     deadline = time.monotonic() + wait_seconds
     told = False
     while not lock.try_acquire():
         if time.monotonic() >= deadline:
+            billing = month[:1].isdigit()
             raise MonthLockedError(
-                f"{month} is being billed by {lock.holder()}.",
+                f"{month} is being billed by {lock.holder()}."
+                if billing
+                else f"Another process is busy with {month}: {lock.holder()}.",
                 remedy="Wait until that run has ended; it then takes up what is left.",
             )
         if not told:
@@ -57,7 +69,7 @@ def month_lock(
             told = True
         time.sleep(_POLL_SECONDS)
     try:
-        yield
+        yield lock.require
     finally:
         lock.release()
 
@@ -65,7 +77,7 @@ def month_lock(
 def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
     """Tell whether a process holds the month, without taking the lock from anyone."""
     path = url.sqlite_path
-    return (_PostgresLock(connection, month) if path is None else _SqliteLock(path, month)).is_held()
+    return (_PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)).is_held()
 
 
 def process_name() -> str:
@@ -74,15 +86,26 @@ def process_name() -> str:
 
 
 class _PostgresLock:
-    def __init__(self, connection: Connection, month: str) -> None:
+    def __init__(self, url: DatabaseUrl, connection: Connection, month: str) -> None:
+        self._url = url
         self._connection = connection
         digest = hashlib.sha256(f"spell_billing:{month}".encode()).digest()
         self._key = int.from_bytes(digest[:8], signed=True)
+        self._session: int | None = None
+        """The server's session that holds the lock, where a pooler could serve us by another."""
 
     def try_acquire(self) -> bool:
+        # The server would end a holder that waits long for Stripe. The connection is closed with the lock.
+        self._connection.execute(_NEVER_IDLE_TOO_LONG)
         acquired = self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+        session = session_of(self._connection)
+        self._session = session if is_pooled(self._connection, session) else None
         self._connection.commit()
         return bool(acquired)
+
+    def require(self) -> None:
+        if self._session is not None and session_of(self._connection) != self._session:
+            raise pooler_refused(self._url)
 
     def holder(self) -> str:
         return self._holder() or "another process"
@@ -118,7 +141,9 @@ class _PostgresLock:
 
 class _SqliteLock:
     def __init__(self, base: Path, month: str) -> None:
-        self._lock = FileLock(base.with_name(f"{base.name}.{month}.lock"))
+        self._file = base.with_name(f"{base.name}.{month}.lock")
+        self._once = month.startswith(ONCE)
+        self._lock = FileLock(self._file)
         self._holder = base.with_name(f"{base.name}.{month}.holder")
 
     def try_acquire(self) -> bool:
@@ -128,6 +153,9 @@ class _SqliteLock:
             return False
         self._holder.write_text(process_name(), encoding="utf-8")
         return True
+
+    def require(self) -> None:
+        """The file is locked until this process lets go of it."""
 
     def holder(self) -> str:
         try:
@@ -148,4 +176,7 @@ class _SqliteLock:
 
     def release(self) -> None:
         self._holder.unlink(missing_ok=True)
+        if self._once:
+            # Before it is let go, so that nobody can lock a file that is then removed.
+            self._file.unlink(missing_ok=True)
         self._lock.release()

@@ -43,15 +43,39 @@ def migrate(engine: Engine) -> bool:
         if current == HEAD:
             return False
         if current is not None and current > HEAD:
-            raise LedgerError(
-                f"The ledger is at revision {current}, this program knows up to {HEAD}.",
-                remedy="Run the version of spell_billing that migrated it, or a newer one.",
-            )
+            raise _newer(current)
         config = Config()
         config.set_main_option("script_location", "spell_billing.ledger:migrations")
         config.attributes["connection"] = connection
         command.upgrade(config, HEAD)
     return True
+
+
+def require_current(engine: Engine) -> None:
+    """Refuse a database that is not at the newest revision; nothing is written.
+
+    Raises:
+        LedgerError: naming the revision and who brings it up to date.
+    """
+    with engine.execution_options(read_only=True).connect() as connection:
+        if _is_at_head(connection):
+            return
+        connection.rollback()
+        current = current_revision(connection)
+    if current is not None and current > HEAD:
+        raise _newer(current)
+    found = f"is at revision {current}, and this program needs {HEAD}" if current else "has no tables yet"
+    raise LedgerError(
+        f"The ledger {found}; what only reads does not change it.",
+        remedy="Run `spell-billing init-db` with a user who may write to it, then start again.",
+    )
+
+
+def _newer(current: str) -> LedgerError:
+    return LedgerError(
+        f"The ledger is at revision {current}, this program knows up to {HEAD}.",
+        remedy="Run the version of spell_billing that migrated it, or a newer one.",
+    )
 
 
 def _is_at_head(connection: Connection) -> bool:

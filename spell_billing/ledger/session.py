@@ -17,8 +17,10 @@ from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.bulk import insert_drafts
 from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
+from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import read_bills, read_month
+from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months, reviews
 from spell_billing.ledger.settling import settle
@@ -37,9 +39,11 @@ class MonthSession:
         month: Month,
         actor: Actor,
         *,
+        require_lock: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._connection = connection
+        self._require_lock = require_lock
         self._now = now
         self.month = month
         self.actor = actor
@@ -101,6 +105,16 @@ class MonthSession:
         with self._transaction():
             return read_history(self._connection, self.month, late, only)
 
+    def review(self) -> Review | None:
+        """Return the review of the month's drafts, or None."""
+        with self._transaction():
+            return read_review(self._connection, self.month)
+
+    def is_undone(self) -> bool:
+        """Tell whether some user's latest bill keeps the month from being billed."""
+        with self._transaction():
+            return self.month in undone_months(self._connection, self.month)
+
     def drafted_usage(self) -> tuple[int, int, Decimal]:
         """Sum users, calls and exact usage of the month's latest bills."""
         with self._transaction():
@@ -144,9 +158,39 @@ class MonthSession:
                 )
             )
 
-    def start_billing(self) -> None:
-        """Pin the month's frozen usage and drafts: from here on requests go to Stripe."""
-        self._stamp_month("billing_started_at", "billing_started")
+    def start_billing(self) -> bool:
+        """Pin the month's frozen usage and drafts: from here on invoices are made at Stripe.
+
+        Returns:
+            False when the month was pinned before.
+        """
+        return self._stamp_month("billing_started_at", "billing_started")
+
+    def take_back_start(self) -> bool:
+        """Undo `start_billing` where Stripe has refused the first invoice: the next run freezes anew.
+
+        Returns:
+            False when another month was drafted or pinned since, and counts with this one as it is.
+        """
+        month, now = str(self.month), self._now()
+        with self._transaction():
+            record = read_month(self._connection, self.month)
+            if record is None or record.billing_started_at is None:
+                return True
+            since = record.billing_started_at
+            others = sa.select(months.c.month).where(
+                months.c.month != month,
+                sa.or_(months.c.drafted_at >= since, months.c.billing_started_at >= since),
+            )
+            if self._connection.scalar(others.limit(1)) is not None:
+                return False
+            self._connection.execute(
+                months.update().where(months.c.month == month).values(billing_started_at=None)
+            )
+            self._connection.execute(
+                audit.insert().values(**self._audit_base(now), action="billing_start_taken_back")
+            )
+        return True
 
     def finish_billing(self) -> None:
         """Record that every user of the month is invoiced or rightly skipped."""
@@ -226,7 +270,7 @@ class MonthSession:
         with self._transaction():
             yield self._connection
 
-    def _stamp_month(self, column: str, action: str) -> None:
+    def _stamp_month(self, column: str, action: str) -> bool:
         now = self._now()
         with self._transaction():
             result = self._connection.execute(
@@ -236,6 +280,7 @@ class MonthSession:
             )
             if result.rowcount:
                 self._connection.execute(audit.insert().values(**self._audit_base(now), action=action))
+        return bool(result.rowcount)
 
     def _audit_base(self, now: datetime) -> dict[str, Any]:
         return {
@@ -252,6 +297,7 @@ class MonthSession:
             raise self._lost()
         try:
             with self._connection.begin():
+                self._require_lock()
                 yield
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:

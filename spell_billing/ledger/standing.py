@@ -9,8 +9,9 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
+from spell_billing.ledger.month_state import MonthState, is_in_review, state_of_month
 from spell_billing.ledger.queries import read_month
-from spell_billing.ledger.reviews import read_review
+from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.totals import latest_generation
@@ -29,7 +30,7 @@ class Standing:
         waiting: Users who wait for a person: failed, held, parked.
         voided: Users whose invoice was voided, to be billed again when somebody says so.
         last_voided_at: When the newest of these was voided, or last changed.
-        in_review: Whether the drafts wait for a person to approve them; nothing is sent until then.
+        review: Of the drafts, where they were reviewed.
         times_billed: How often the month was finished; it is open again when a voided bill is billed again.
     """
 
@@ -40,7 +41,17 @@ class Standing:
     voided: int
     last_voided_at: datetime | None
     times_billed: int
-    in_review: bool = False
+    review: Review | None = None
+
+    @property
+    def in_review(self) -> bool:
+        """Whether the drafts wait for a person to approve them; nothing is sent until then."""
+        return is_in_review(self.record, self.review)
+
+    def state(self, now: datetime) -> MonthState:
+        """Return where the month stands at the aware datetime `now`."""
+        undone = bool(self.to_drive or self.waiting or self.voided)
+        return state_of_month(self.month, self.record, self.review, undone=undone, now=now)
 
     @property
     def started(self) -> bool:
@@ -76,17 +87,15 @@ def read_standing(connection: Connection, month: Month) -> Standing:
             audit.c.month == str(month), audit.c.user_id.is_(None), audit.c.action == "month_billed"
         )
     )
-    record, review = read_month(connection, month), read_review(connection, month)
-    drafted = record is not None and record.billing_started_at is None
     return Standing(
         month=month,
-        record=record,
+        record=read_month(connection, month),
         to_drive=sum(users.get(state, 0) for state in TO_DRIVE),
         waiting=sum(users.get(state, 0) for state in _FOR_A_PERSON),
         voided=users.get(State.VOID, 0),
         last_voided_at=next((changed for state, _, changed in rows if state == State.VOID), None),
         times_billed=times_billed or 0,
-        in_review=drafted and review is not None and review.needs_approval,
+        review=read_review(connection, month),
     )
 
 

@@ -28,6 +28,9 @@ switched on, or comes back after long."""
 _KEY_LIVES = timedelta(hours=23)
 """Stripe keeps an idempotency key for 24 hours; a request that is repeated later could charge again."""
 
+_MOST_TROUBLES = 3
+"""After so many steps without an answer the rest waits for the next tick."""
+
 _OTHERS = frozenset({"paid", "void", "uncollectible"})
 """Statuses of an invoice that is not to be collected."""
 
@@ -53,21 +56,29 @@ async def dun(
         budget: The tick's time.
 
     Raises:
-        StripeProblem: when Stripe does not answer; the step is taken up again with the next tick.
+        StripeProblem: when Stripe did not answer for a step; it is taken up again with the next tick.
         StripeAccountError: when the account refuses.
     """
     result, now = Dunned(), datetime.now(UTC)
     with ledger.reading() as connection:
         unanswered = unanswered_steps(connection, limit)
         due = due_steps(connection, days, now=now, at_most_late=AT_MOST_LATE, limit=limit - len(unanswered))
-    for step in unanswered:
-        if budget.in_time:
-            too_late = now - step.asked_at > _KEY_LIVES
-            invoice_id = step.stripe_invoice_id
-            await _take(ledger, gateway, invoice_id, step.step, result, begun=True, too_late=too_late)
-    for invoice_id, number in due:
-        if budget.in_time:
-            await _take(ledger, gateway, invoice_id, number, result)
+    begun = {(step.stripe_invoice_id, step.step): step for step in unanswered}
+    troubles: list[StripeProblem] = []
+    for invoice_id, number in [*begun, *due]:
+        if not budget.in_time or len(troubles) >= _MOST_TROUBLES:
+            break
+        step = begun.get((invoice_id, number))
+        too_late = step is not None and now - step.asked_at > _KEY_LIVES
+        try:
+            await _take(
+                ledger, gateway, invoice_id, number, result, begun=step is not None, too_late=too_late
+            )
+        except StripeProblem as problem:
+            # One invoice must not stop those behind it; Stripe being down shows in the next ones as well.
+            troubles.append(problem)
+    if troubles:
+        raise troubles[0]
     return result
 
 
@@ -110,7 +121,7 @@ async def _ask(ledger: Ledger, gateway: Gateway, invoice_id: str, step: int) -> 
             PAY, "post", f"/v1/invoices/{invoice_id}/pay", key=f"spell:dunning:{invoice_id}:d{step}"
         )
     except StripeProblem as problem:
-        if problem.kind in {Kind.TRANSIENT, Kind.LIMITED, Kind.KEY_CONFLICT}:
+        if problem.kind in {Kind.TRANSIENT, Kind.LIMITED}:
             raise
         settled = _without_asking(await _look(ledger, gateway, invoice_id))
         if settled is not None:
@@ -118,7 +129,7 @@ async def _ask(ledger: Ledger, gateway: Gateway, invoice_id: str, step: int) -> 
         if problem.decline_code:
             return f"declined: {problem.decline_code}"
         # A stored failure of Stripe's own: whether the card was charged is for its events to tell.
-        return "unknown" if problem.kind is Kind.STUCK else f"refused: {problem.message}"
+        return "unknown" if problem.kind in {Kind.STUCK, Kind.KEY_CONFLICT} else f"refused: {problem.message}"
     invoice = await _look(ledger, gateway, invoice_id) if answer.replayed else answer.object
     if invoice is None:
         return "missing"

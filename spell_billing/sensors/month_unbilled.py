@@ -13,7 +13,7 @@ from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.resources import AlertResource, LedgerResource
-from spell_billing.schedules import monthly_billing_schedule, tick_that_bills
+from spell_billing.schedules import tick_that_bills
 from spell_billing.sensors.sending import send_all
 from spell_billing.settings import Settings
 
@@ -41,7 +41,7 @@ def _overdue(ledger: Ledger, instance: dg.DagsterInstance, now: datetime) -> Ite
     under_way = months_under_way(instance)
     for month in closed_months(ledger.months(), first=settings.first_month, now=now):
         standing = ledger.standing(month)
-        due = tick_that_bills(month, str(monthly_billing_schedule.cron_schedule))
+        due = max(tick_that_bills(month, settings.billing_cron), month.end + settings.billing_grace)
         if not standing.needs_run:
             if not standing.voided or standing.last_voided_at is None:
                 # Who waits for a person is `users_not_invoiced`'s business.

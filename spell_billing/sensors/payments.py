@@ -1,6 +1,7 @@
 """`payments`: the ledger follows what Stripe collects, and people hear of failed payments."""
 
 from datetime import timedelta
+from functools import partial
 
 import dagster as dg
 
@@ -39,7 +40,8 @@ def payments(
         try:
             with open_ledger.exclusive("payments", wait_seconds=0):
                 channels = alerts.open(open_ledger, context.log)
-                done = follow_payments(open_ledger, stripe.connect, channels, dunning_days=dunning_days)
+                connect = partial(stripe.connect, open_ledger)
+                done = follow_payments(open_ledger, connect, channels, dunning_days=dunning_days)
         except MonthLockedError:
             return dg.SkipReason("The tick before is still at work.")
     if wrong is not None:

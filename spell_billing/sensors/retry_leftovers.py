@@ -37,10 +37,10 @@ def retry_leftovers(
     """Request the runs that are due; the alerts of months given up follow when none is due."""
     now = datetime.now(UTC)
     instance = context.instance
-    # A `bill` that was killed would hold its month for as long as a run may last.
-    fail_dead_runs(instance)
     requests, given_up = [], []
     with ledger.open() as open_ledger:
+        # A `bill` that was killed would hold its month for as long as a run may last.
+        fail_dead_runs(instance, open_ledger)
         under_way = months_under_way(instance)
         for month in closed_months(
             open_ledger.months(), first=Settings.from_environment().first_month, now=now

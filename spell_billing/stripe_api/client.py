@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 import stripe
@@ -35,6 +35,11 @@ class Answer:
     object: Invoice
     request_id: str
     replayed: bool
+
+
+def mode_of_key(key: SecretStr) -> Literal["test", "live"]:
+    """Return the mode of the account's data that a key reads and writes."""
+    return "live" if "_live_" in key.get_secret_value() else "test"
 
 
 class StripeApi:

@@ -41,6 +41,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         limited_by: Stripe's `Stripe-Rate-Limited-Reason`, or `lock_timeout`, where `kind` is limited.
         fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
         decline_code: Why a card was declined, as the bank or else Stripe calls it; empty for another problem.
+        forbidden: The key is good, but lacks the permission for this request.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         self.limited_by = limited_by
         self.decline_code = decline_code
         self.fresh = False
+        self.forbidden = False
 
 
 _LONGEST_MESSAGE = 300
@@ -83,7 +85,7 @@ _REASONS = {
     "customer_tax_location_invalid": Reason.TAX_LOCATION,
     "invoice_no_customer_line_items": Reason.LINES_DIFFER,
 }
-_HTTP_CLIENT_ERROR, _HTTP_SERVER_ERROR = 400, 500
+_HTTP_CLIENT_ERROR, _HTTP_FORBIDDEN, _HTTP_SERVER_ERROR = 400, 403, 500
 _KINDS = {
     401: Kind.ACCOUNT,
     403: Kind.ACCOUNT,
@@ -101,7 +103,7 @@ def sort_error(error: Exception) -> StripeProblem | None:
         return None
     headers = {str(name).lower(): str(value) for name, value in (error.headers or {}).items()}
     code = _code(error)
-    return StripeProblem(
+    problem = StripeProblem(
         _kind(error, code, headers),
         _short(error.user_message or str(error)),
         reason=_reason(error, code),
@@ -109,6 +111,8 @@ def sort_error(error: Exception) -> StripeProblem | None:
         limited_by=code if code == "lock_timeout" else headers.get("stripe-rate-limited-reason", ""),
         decline_code=_decline_code(error, code),
     )
+    problem.forbidden = error.http_status == _HTTP_FORBIDDEN
+    return problem
 
 
 def _kind(error: stripe.StripeError, code: str, headers: Mapping[str, str]) -> Kind:

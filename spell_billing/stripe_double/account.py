@@ -18,6 +18,8 @@ from spell_billing.stripe_double.objects import (
     Violation,
 )
 
+ACCOUNT_ID = "acct_1StripeDouble"
+
 BILLING_KEY = "spell_billing_key"
 """The metadata key whose value may stand on one finalized invoice only."""
 
@@ -36,8 +38,14 @@ class Account:
     """One Stripe account in memory."""
 
     def __init__(
-        self, clock: Clock, *, collect_at_once: bool = True, auto_create_customers: bool = False
+        self,
+        clock: Clock,
+        *,
+        account_id: str = ACCOUNT_ID,
+        collect_at_once: bool = True,
+        auto_create_customers: bool = False,
     ) -> None:
+        self.id = account_id
         self.clock = clock
         self.collect_at_once = collect_at_once
         self.auto_create_customers = auto_create_customers

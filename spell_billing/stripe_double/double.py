@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.types import Receive, Scope, Send
 
 from spell_billing.stripe_double import payment
-from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.account import ACCOUNT_ID, Account
 from spell_billing.stripe_double.clock import Clock, utc_now
 from spell_billing.stripe_double.control import Control
 from spell_billing.stripe_double.engine import Engine
@@ -34,7 +34,9 @@ class StripeDouble:
         limits: Rate limits; none by default.
         collection: `immediate` charges at finalization, `manual` when `advance` is called.
         auto_create_customers: Make an unknown `cus_...` up on first use.
-        api_keys: The accepted keys; by default any that starts with `sk_test_` or `rk_test_`.
+        api_keys: The accepted keys; by default any that starts with `sk_test_` or `rk_test_`. Restricted keys
+            (`rk_`) may not read the account.
+        account_id: Stripe's id of the account.
         now: The clock, giving aware datetimes.
         state_file: Where the objects are kept between runs.
     """
@@ -49,6 +51,7 @@ class StripeDouble:
         collection: Literal["immediate", "manual"] = "immediate",
         auto_create_customers: bool = False,
         api_keys: frozenset[str] | None = None,
+        account_id: str = ACCOUNT_ID,
         now: Callable[[], datetime] = utc_now,
         state_file: Path | None = None,
     ) -> None:
@@ -58,6 +61,7 @@ class StripeDouble:
         self._collect_at_once = collection == "immediate"
         self._auto_create_customers = auto_create_customers
         self._api_keys = api_keys
+        self._account_id = account_id
         self._now = now
         self._state_file = state_file
         self._base_url: str | None = None
@@ -71,6 +75,7 @@ class StripeDouble:
     def _new_engine(self) -> Engine:
         account = Account(
             Clock(self._now),
+            account_id=self._account_id,
             collect_at_once=self._collect_at_once,
             auto_create_customers=self._auto_create_customers,
         )

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from spell_billing.stripe_double.account import Account, Request
 from spell_billing.stripe_double.calls import Call
 from spell_billing.stripe_double.delivery import drop, read_body, send_half, send_whole, wait_until_gone
-from spell_billing.stripe_double.errors import ApiError, internal_error, lock_timeout
+from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,
     UNANSWERED,
@@ -55,6 +55,8 @@ class Engine:
         self.replays = 0
         self.lock = threading.RLock()
         self.stopping = asyncio.Event()
+        self.forbidden = {"account.retrieve"}
+        """What restricted keys lack the permission for."""
         self._limiter = limiter
         self._latency_seconds = latency_seconds
         self._api_keys = api_keys
@@ -72,6 +74,7 @@ class Engine:
             operation, object_id = find_operation(record.method, record.path)
             record.operation = operation.name
             self.by_operation[operation.name] += 1
+            self._permit(operation, headers)
             fault = self.faults.pick(operation) or _NO_FAULT
             record.fault = None if fault.kind is FaultKind.NONE else fault.kind.value
             encoded = body if operation.method == "POST" else scope["query_string"]
@@ -106,6 +109,11 @@ class Engine:
         )
         self.requests.append(record)
         return record
+
+    def _permit(self, operation: Operation, headers: dict[bytes, bytes]) -> None:
+        restricted = headers[b"authorization"].decode("latin-1").partition(" ")[2].startswith("rk_")
+        if restricted and operation.name in self.forbidden:
+            raise forbidden(self.account.id)
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> None:
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

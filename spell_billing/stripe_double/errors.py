@@ -44,6 +44,15 @@ class ApiError(Exception):
         return {"error": {**self._error, "request_log_url": link}}
 
 
+def forbidden(account_id: str) -> ApiError:
+    """403: the key is good, and lacks the permission for this endpoint."""
+    return ApiError(
+        403,
+        f"The provided key 'rk_***' does not have the required permissions for this endpoint on account "
+        f"'{account_id}'.",
+    )
+
+
 def missing(kind: str, object_id: str, *, param: str | None = None) -> ApiError:
     """Say that an object does not exist: 404 for one in the path, 400 for one named by `param`."""
     return ApiError(

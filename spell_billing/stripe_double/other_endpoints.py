@@ -13,9 +13,9 @@ from spell_billing.stripe_double.payment import with_draft_totals
 from spell_billing.stripe_double.render import account_json
 
 
-def retrieve_account(_account: Account, _call: Call) -> dict[str, Any]:
+def retrieve_account(account: Account, _call: Call) -> dict[str, Any]:
     """`GET /v1/account`."""
-    return account_json()
+    return account_json(account.id)
 
 
 def create_customer(account: Account, call: Call) -> Customer:

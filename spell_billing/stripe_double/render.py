@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
+from spell_billing.stripe_double.account import ACCOUNT_ID
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.objects import (
     Charge,
@@ -19,7 +20,6 @@ from spell_billing.stripe_double.objects import (
 from spell_billing.stripe_double.render_invoice import invoice_json, pricing_json
 
 API_VERSION = "2026-10-28.endive"
-ACCOUNT_ID = "acct_1StripeDouble"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -35,10 +35,10 @@ def to_json(value: object) -> Any:
     return value if render is None else render(value)
 
 
-def account_json() -> dict[str, Any]:
+def account_json(account_id: str) -> dict[str, Any]:
     """Give the account that the double's keys belong to."""
     return {
-        "id": ACCOUNT_ID,
+        "id": account_id,
         "object": "account",
         "business_profile": {"name": "Stripe double", "url": None},
         "business_type": "company",

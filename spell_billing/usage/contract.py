@@ -1,8 +1,8 @@
 """What billing knows of a usage source: three calls and what they give back. No database appears here."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,9 @@ class BadRows:
 
     count: int
     examples: tuple[BadRow, ...]
+
+
+NO_BAD_ROWS = BadRows(0, ())
 
 
 def together(first: BadRows, second: BadRows) -> BadRows:
@@ -85,6 +88,66 @@ class LateUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class UncomparedMonth:
+    """A month billed too long ago to be compared: how many rows were billed, and how many there are now."""
+
+    month: Month
+    billed: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Rows that belong to no month that is frozen or compared: nobody is charged for them.
+
+    Attributes:
+        future: Rows with a time after the freeze.
+        before_first: Rows from before the first month that was ever billed. At most `MOST_COUNTED`.
+        changed: The months billed too long ago to be compared whose number of rows is another now.
+    """
+
+    future: int = 0
+    before_first: int = 0
+    changed: tuple[UncomparedMonth, ...] = ()
+
+
+MOST_COUNTED = 10_000
+"""Rows outside are counted up to here: to count the history of a platform would take longer than a freeze."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the ledger knows of months that a freeze does not compare.
+
+    Attributes:
+        first: The first month that was ever billed, or the one that is frozen.
+        billed: The months billed too long ago to be compared, and the number of their billed rows.
+    """
+
+    first: Month
+    billed: tuple[tuple[Month, int], ...] = ()
+
+
+def outside_of(past: Past, calls: Mapping[str, int], *, future: int, before_first: int) -> Outside:
+    """Name the months whose number of rows (by month; none: no row) is not the one that was billed."""
+    changed = [UncomparedMonth(month, billed, calls.get(str(month), 0)) for month, billed in past.billed]
+    return Outside(future, before_first, tuple(one for one in changed if one.billed != one.found))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRules:
+    """How a source is read.
+
+    Attributes:
+        wait: For so long a freeze waits for a standby to have the month.
+        dedupe_column: A column of `usage_counters` that has no value twice, beside `id`.
+    """
+
+    wait: timedelta = timedelta(0)
+    dedupe_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ErasedUser:
     """A user whose id was replaced in the files after they were frozen, and when; the id is not kept."""
 
@@ -108,6 +171,9 @@ class Manifest:
         late: What earlier months had beyond their frozen versions; None when nothing was late.
         late_checked: The earlier months that were compared, as `2026-09/v0001`.
         bad_rows: Rows that are not in the files and must be mended before the month can be billed.
+        earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop nobody.
+        without_id: Rows that have no id, where the database does not tell them apart.
+        outside: Rows that no month of this freeze takes.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
     """
 
@@ -122,6 +188,9 @@ class Manifest:
     late: LateUsage | None
     late_checked: tuple[str, ...]
     bad_rows: BadRows
+    earlier_bad_rows: BadRows = NO_BAD_ROWS
+    without_id: int = 0
+    outside: Outside = Outside()
     erased: tuple[ErasedUser, ...] = ()
 
 
@@ -148,6 +217,9 @@ class FrozenUsage:
 OnProgress = Callable[[int, int], None]
 """Takes how many rows are written so far, and how many there are in the month; from any thread."""
 
+OnWait = Callable[[str], None]
+"""Takes the words of why a freeze waits, when it begins to."""
+
 
 class UsageSource(Protocol):
     """A source of usage rows and billing accounts. Reads only, and never waits for a person."""
@@ -158,7 +230,9 @@ class UsageSource(Protocol):
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet into the directory, from one consistent read.
 
@@ -167,10 +241,14 @@ class UsageSource(Protocol):
             directory: An empty directory.
             late_for: The pinned (billed) versions of earlier months, all of them from the oldest that may
                 still change: what they froze, late usage included, is compared with what the source has now.
+            past: The months that are not compared; without it nothing is looked for there.
             on_progress: Called when the database has counted the rows, and then as they are written.
+            on_wait: Called once when the source must be waited for.
 
         Raises:
-            UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
+            UsageError: the tables are not what billing needs, a row stands twice, or a value is beyond exact
+                arithmetic.
+            SourceBehindError: a standby does not have the whole month, after the wait of the source's rules.
             IntegrityError: the rows written are not what the database itself counts and sums.
             DatabaseUnreachableError: the database does not answer.
         """

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 MEMORY_LIMIT_BYTES = 1 << 30
 SPILL_PREFIX = ".duckdb-"
@@ -38,6 +39,26 @@ def open_duckdb(
             yield connection
         finally:
             connection.close()
+
+
+@contextmanager
+def own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """Let an error of the stream come as itself: DuckDB tells of it in words of its own."""
+    failed: list[Exception] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        yield pa.RecordBatchReader.from_batches(reader.schema, batches())
+    except duckdb.Error as error:
+        if failed:
+            raise failed[0] from error
+        raise
 
 
 def quoted(path: Path) -> str:

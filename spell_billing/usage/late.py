@@ -5,8 +5,8 @@ once), and it names the users at once: so there is no cheaper proof before it. W
 would miss rows, because both are given before commit.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, LateMonth, LateUsage, Totals
-from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
+from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list, quoted
 from spell_billing.usage.row_writer import finished_file
 
 CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
@@ -36,18 +36,21 @@ def compare_late_usage(
     current: Callable[[Month], CurrentUsage],
     *,
     scale: int,
+    bad_now: Callable[[Month], pa.ChunkedArray | None] = lambda _: None,
     recorded: Sequence[FrozenUsage] | None = None,
     users: Collection[str] | None = None,
 ) -> LateUsage | None:
     """Compare what the source has now with what the versions froze, and write the differences.
 
-    What was recorded as late for a month counts as frozen for that month: a difference is reported once.
+    What was recorded as late for a month counts as frozen for that month: a difference is reported once. A
+    row that was frozen and cannot be billed any more (its user was erased, say) counts as it was frozen.
 
     Args:
         late_for: The pinned versions of earlier months.
         directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents.
         current: Streams a month's usage from the snapshot.
         scale: Decimal places of a cent that the source may have.
+        bad_now: Gives the ids, as text, of a month's rows that cannot be billed; called after `current`.
         recorded: The versions that may have recorded late usage; by default `late_for`.
         users: Compare these users alone.
 
@@ -70,37 +73,19 @@ def compare_late_usage(
             duck.register("those", pa.table({"user_id": pa.array(sorted(users), pa.string())}))
         try:
             for one in late_for:
-                with current(one.month) as reader, _own_errors(reader) as source:
+                with current(one.month) as reader, own_errors(reader) as source:
                     duck.register("source_now", source)
                     query = _difference_query(one, told, scale, some_users=users is not None)
                     duck.execute(query, {"month": str(one.month)})
                     duck.unregister("source_now")
+                _take_as_frozen(duck, one, bad_now(one.month), some_users=users is not None)
+            _add_up(duck, scale)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
                 f"A user's usage in an earlier month exceeds 38 digits: {error}.",
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
         return _write(duck, late_for, directory)
-
-
-@contextmanager
-def _own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Let an error of the stream come as itself: DuckDB tells of it in words of its own."""
-    failed: list[Exception] = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from reader
-        except Exception as error:
-            failed.append(error)
-            raise
-
-    try:
-        yield pa.RecordBatchReader.from_batches(reader.schema, batches())
-    except duckdb.Error as error:
-        if failed:
-            raise failed[0] from error
-        raise
 
 
 def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int, *, some_users: bool) -> str:
@@ -124,6 +109,30 @@ def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int,
         f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)}) "
         f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}')"
         f"){which} GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
+    )
+
+
+def _take_as_frozen(
+    duck: duckdb.DuckDBPyConnection, one: FrozenUsage, ids: pa.ChunkedArray | None, *, some_users: bool
+) -> None:
+    if ids is None or not len(ids):
+        return
+    duck.register("bad_now", pa.table({"id": ids}))
+    which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""
+    duck.execute(
+        "INSERT INTO late SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
+        f"{parquet_list([one.directory / file.name for file in one.manifest.files])} "
+        f"WHERE id::VARCHAR IN (SELECT id FROM bad_now){which} GROUP BY ALL",
+        {"month": str(one.month)},
+    )
+    duck.unregister("bad_now")
+
+
+def _add_up(duck: duckdb.DuckDBPyConnection, scale: int) -> None:
+    duck.execute(
+        "CREATE OR REPLACE TABLE late AS SELECT usage_month, user_id, sum(calls)::BIGINT AS calls, "
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM late GROUP BY ALL "
+        "HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0"
     )
 
 

@@ -11,6 +11,7 @@ from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
+    NO_BAD_ROWS,
     BadRow,
     BadRows,
     ErasedUser,
@@ -18,7 +19,9 @@ from spell_billing.usage.contract import (
     LateMonth,
     LateUsage,
     Manifest,
+    Outside,
     Totals,
+    UncomparedMonth,
 )
 
 FORMAT_VERSION = 1
@@ -51,9 +54,16 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
             ],
         },
         "late_checked": list(manifest.late_checked),
-        "bad_rows": {
-            "count": manifest.bad_rows.count,
-            "examples": [{"id": row.id, "problem": row.problem} for row in manifest.bad_rows.examples],
+        "bad_rows": _bad_rows(manifest.bad_rows),
+        "earlier_bad_rows": _bad_rows(manifest.earlier_bad_rows),
+        "without_id": manifest.without_id,
+        "outside": {
+            "future": manifest.outside.future,
+            "before_first": manifest.outside.before_first,
+            "changed": [
+                {"month": str(one.month), "billed": one.billed, "found": one.found}
+                for one in manifest.outside.changed
+            ],
         },
     }
     if manifest.erased:
@@ -89,7 +99,6 @@ def read_manifest(directory: Path) -> Manifest:
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
     late = document["late"]
-    bad = document["bad_rows"]
     return Manifest(
         format_version=document["format_version"],
         month=Month.parse(document["month"]),
@@ -111,12 +120,33 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             ),
         ),
         late_checked=tuple(document["late_checked"]),
-        bad_rows=BadRows(bad["count"], tuple(BadRow(**row) for row in bad["examples"])),
+        bad_rows=_read_bad_rows(document["bad_rows"]),
+        # Manifests of earlier versions of this program do not have these.
+        earlier_bad_rows=_read_bad_rows(document.get("earlier_bad_rows", _bad_rows(NO_BAD_ROWS))),
+        without_id=document.get("without_id", 0),
+        outside=_read_outside(document.get("outside", {})),
         erased=tuple(
             ErasedUser(each["pseudonym"], datetime.fromisoformat(each["at"]))
             for each in document.get("erased", ())
         ),
     )
+
+
+def _bad_rows(bad: BadRows) -> dict[str, Any]:
+    examples = [{"id": row.id, "problem": row.problem} for row in bad.examples]
+    return {"count": bad.count, "examples": examples}
+
+
+def _read_bad_rows(document: Mapping[str, Any]) -> BadRows:
+    return BadRows(document["count"], tuple(BadRow(**row) for row in document["examples"]))
+
+
+def _read_outside(document: Mapping[str, Any]) -> Outside:
+    changed = tuple(
+        UncomparedMonth(Month.parse(one["month"]), one["billed"], one["found"])
+        for one in document.get("changed", ())
+    )
+    return Outside(document.get("future", 0), document.get("before_first", 0), changed)
 
 
 def _totals(totals: Totals) -> dict[str, Any]:

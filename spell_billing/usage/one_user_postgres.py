@@ -83,12 +83,13 @@ class PostgresOneUser:
         try:
             with (
                 database_errors(self._url),
-                psycopg.connect(self._url.libpq_uri, autocommit=True) as connection,
+                # A pooler gives its session to others: neither settings nor prepared statements may stay.
+                psycopg.connect(self._url.libpq_uri, prepare_threshold=None) as connection,
             ):
                 connection.read_only = True
-                connection.execute("SET timezone = 'UTC'")
-                connection.execute("SET row_security = off")
-                connection.execute(f"SET statement_timeout = {int(TIMEOUT_SECONDS * 1000)}".encode())
+                connection.execute("SET LOCAL timezone = 'UTC'")
+                connection.execute("SET LOCAL row_security = off")
+                connection.execute(f"SET LOCAL statement_timeout = {int(TIMEOUT_SECONDS * 1000)}".encode())
                 yield connection
         except QueryCanceled as error:
             raise took_too_long(self._url) from error

@@ -1,38 +1,42 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
-import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
 
-import adbc_driver_manager
 import pyarrow as pa
 
-from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, database_errors, unreachable
+from spell_billing.databases import DatabaseUrl
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
 from spell_billing.usage.contract import (
+    NO_BAD_ROWS,
     BadRow,
     BadRows,
     FrozenUsage,
     LateUsage,
     Manifest,
     OnProgress,
+    OnWait,
+    Outside,
+    Past,
+    SourceRules,
     Totals,
     counted,
+    outside_of,
     together,
 )
 from spell_billing.usage.late import CurrentUsage, checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.postgres_errors import reading
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
-from spell_billing.usage.postgres_sql import COLUMNS_QUERY, CostForm, UsageSql
+from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
+from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONAL_COLUMNS,
@@ -46,10 +50,8 @@ from spell_billing.usage.tables import (
     Columns,
     require_columns,
 )
+from spell_billing.usage.unique import Uniqueness, columns_to_prove
 
-_FORBIDDEN = "42501"
-_LIBPQ = "[libpq]"
-_SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 _READERS = 2
 """Each reads its part of the month: one server process alone would be the bottleneck."""
 
@@ -57,8 +59,9 @@ _READERS = 2
 class PostgresUsage:
     """Reads usage and accounts from PostgreSQL 14 or later; implements `UsageSource`."""
 
-    def __init__(self, url: DatabaseUrl) -> None:
+    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         self._url = url
+        self._rules = rules
 
     def freeze(
         self,
@@ -66,28 +69,35 @@ class PostgresUsage:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
 
         def freeze(readers: list[Snapshot]) -> Manifest:
             snapshot, *_ = readers
             frozen_at = datetime.now(UTC)
-            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
+            sql, unique = self._queries(snapshot, directory)
             timeless = _timeless(snapshot, sql)
             rows = MonthRows(readers, sql, month)
             control, form = _control(rows)
             progress = counted(control.calls, on_progress)
             file, frozen = rows.write(directory / ROWS_FILE, form, progress)
             require_equal_totals(month, frozen=frozen, control=control)
-            suspects = [one.month for one in late_for] + ([] if form.all_clean else [month])
-            bad = together(timeless, _bad_rows(snapshot, sql, suspects))
+            bad = NO_BAD_ROWS if form.all_clean else _bad_rows(snapshot, sql.bad_rows([month]))
+            earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
+            earlier_bad = (
+                _bad_rows(snapshot, sql.bad_rows(earlier, name_months=True)) if earlier else NO_BAD_ROWS
+            )
             late = compare_late_usage(
                 late_for,
                 directory,
                 lambda earlier: _current_users(snapshot, sql, earlier),
                 scale=MAX_SCALE if sql.is_numeric else 0,
+                bad_now=lambda of: snapshot.table(sql.bad_ids(of))["id"] if earlier_bad.count else None,
             )
+            unique.require_changed(late)
             return Manifest(
                 format_version=FORMAT_VERSION,
                 month=month,
@@ -99,11 +109,19 @@ class PostgresUsage:
                 files=(file,),
                 late=late,
                 late_checked=checked(late_for),
-                bad_rows=bad,
+                bad_rows=together(timeless, bad),
+                earlier_bad_rows=earlier_bad,
+                without_id=unique.require(month, directory / ROWS_FILE),
+                outside=_outside(snapshot, sql, frozen_at, past),
             )
 
-        with self._errors():
-            return in_snapshots(self._url, _READERS, freeze)
+        def when_whole() -> Manifest:
+            with reading(self._url):
+                return in_snapshots(
+                    self._url, _READERS, freeze, before=lambda first: require_whole_month(first, month)
+                )
+
+        return wait_for_whole_month(when_whole, self._rules.wait, on_wait)
 
     def supplement(
         self,
@@ -117,8 +135,8 @@ class PostgresUsage:
 
         def compare(snapshots: list[Snapshot]) -> LateUsage | None:
             (snapshot,) = snapshots
-            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
-            return compare_late_usage(
+            sql, unique = self._queries(snapshot, directory)
+            late = compare_late_usage(
                 [frozen],
                 directory,
                 lambda month: _current_users(snapshot, sql, month),
@@ -126,8 +144,10 @@ class PostgresUsage:
                 recorded=recorded,
                 users=users,
             )
+            unique.require_changed(late)
+            return late
 
-        with self._errors():
+        with reading(self._url):
             return in_snapshots(self._url, 1, compare)
 
     def accounts(self) -> pa.Table:
@@ -144,8 +164,21 @@ class PostgresUsage:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
             return accounts, snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
 
-        with self._errors():
+        with reading(self._url):
             return build_accounts(*in_snapshots(self._url, 1, read))
+
+    @property
+    def _usage_columns(self) -> tuple[str, ...]:
+        return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
+
+    def _queries(self, snapshot: Snapshot, directory: Path) -> tuple[UsageSql, Uniqueness]:
+        """Return the queries that fit the table, and the proof that no row counts twice."""
+        columns = self._columns(snapshot, USAGE_TABLE, self._usage_columns)
+        sql = UsageSql(columns)
+        to_prove = columns_to_prove(columns, _guaranteed(snapshot), self._rules)
+        return sql, Uniqueness(
+            directory, to_prove, lambda column, of: snapshot.stream(sql.values(column, of))
+        )
 
     def _columns(self, snapshot: Snapshot, table: str, required: tuple[str, ...]) -> Columns:
         rows = snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
@@ -153,29 +186,6 @@ class PostgresUsage:
         if required:
             require_columns(self._url, table, found, required)
         return found
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            with database_errors(self._url):
-                yield
-        except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and _LIBPQ not in str(error):
-                # Of the disk that is written to.
-                raise
-            said = _SAID.search(str(error))
-            reason = said["reason"].rstrip(".") if said else str(error).partition("\n")[0]
-            # What goes wrong in mid-stream comes by Arrow, without the state of the driver's errors.
-            if not isinstance(error, adbc_driver_manager.Error) and "connection" in reason:
-                raise unreachable(self._url, reason) from error
-            remedy = (
-                "Grant SELECT on the table to the user of the URL, and BYPASSRLS if it has row security."
-                if getattr(error, "sqlstate", None) == _FORBIDDEN
-                else "Run it again; if it stays, ask who runs the database."
-            )
-            raise UsageError(
-                f"Reading {self._url.redacted} ({self._url.setting}) failed: {reason}.", remedy=remedy
-            ) from error
 
 
 def _control(rows: MonthRows) -> tuple[Totals, CostForm]:
@@ -195,18 +205,29 @@ def _control(rows: MonthRows) -> tuple[Totals, CostForm]:
     return Totals(sum(row["calls"] for row in found), exact(str(cost_cents))), form
 
 
+def _guaranteed(snapshot: Snapshot) -> set[str]:
+    return {row["name"] for row in snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()}
+
+
+def _outside(snapshot: Snapshot, sql: UsageSql, now: datetime, past: Past | None) -> Outside:
+    if past is None:
+        return Outside()
+    (found,) = snapshot.table(sql.outside(now=now, first=past.first.start)).to_pylist()
+    months = [month for month, _ in past.billed]
+    calls = (
+        {row["month"]: row["calls"] for row in snapshot.table(sql.calls(months)).to_pylist()}
+        if months
+        else {}
+    )
+    return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
+
+
 def _timeless(snapshot: Snapshot, sql: UsageSql) -> BadRows:
-    return _named(snapshot.table(sql.timeless))
+    return _bad_rows(snapshot, sql.timeless)
 
 
-def _bad_rows(snapshot: Snapshot, sql: UsageSql, months: list[Month]) -> BadRows:
-    if not months or not sql.may_have_bad_rows:
-        return BadRows(0, ())
-    return _named(snapshot.table(sql.bad_rows(months)))
-
-
-def _named(found: pa.Table) -> BadRows:
-    rows = found.to_pylist()
+def _bad_rows(snapshot: Snapshot, query: str) -> BadRows:
+    rows = snapshot.table(query).to_pylist()
     examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
     return BadRows(rows[0]["total"] if rows else 0, examples)
 

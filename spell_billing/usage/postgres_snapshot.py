@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import adbc_driver_manager
 import adbc_driver_postgresql
 import pyarrow as pa
+from adbc_driver_manager._reader import AdbcRecordBatchReader
 
 from spell_billing.databases import DatabaseUrl
 
 T = TypeVar("T")
 
 _CANCEL_SECONDS = 0.2
+_JOIN_SECONDS = 5.0
+"""A further connection that takes longer waits behind a pooler, for this one to end."""
 
 # Whatever server, role and URL prefer; only what the server knows (transaction_timeout came with PostgreSQL
 # 17). A policy must not hide rows from billing: without row security PostgreSQL refuses the query instead.
@@ -50,8 +53,10 @@ class Snapshot:
         with adbc_driver_manager.AdbcStatement(self.connection) as statement:
             statement.set_sql_query(query)
             handle, _ = statement.execute_query()
-            with pa.RecordBatchReader.from_stream(handle) as reader:
-                yield reader
+            # The driver's own reader: Arrow's forgets the state of an error in mid-stream. It is one in name
+            # only, and ends the process of a library that takes it for one.
+            with closing(AdbcRecordBatchReader._import_from_c(handle.address)) as reader:  # noqa: SLF001
+                yield pa.RecordBatchReader.from_batches(reader.schema, iter(reader))
 
     def execute(self, command: str) -> None:
         """Run a command that gives no rows."""
@@ -86,15 +91,21 @@ class Snapshot:
         return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
 
 
-def in_snapshots(url: DatabaseUrl, count: int, act: Callable[[list[Snapshot]], T]) -> T:
-    """Do something with `open_snapshots`, so that whoever interrupts need not wait for the database.
+def in_snapshots(
+    url: DatabaseUrl,
+    count: int,
+    act: Callable[[list[Snapshot]], T],
+    *,
+    before: Callable[[Snapshot], None] = lambda _: None,
+) -> T:
+    """Do something with `open_snapshots`, so that a person who interrupts need not wait for the database.
 
-    A thread that waits for the driver hears of no signal, so another one does.
+    The driver's calls give no signal through to their thread, so they run in another one.
     """
     opened: list[Snapshot] = []
 
     def work() -> T:
-        with open_snapshots(url, count) as snapshots:
+        with open_snapshots(url, count, before=before) as snapshots:
             opened.extend(snapshots)
             return act(snapshots)
 
@@ -119,22 +130,44 @@ def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> Non
 
 
 @contextmanager
-def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
+def open_snapshots(
+    url: DatabaseUrl, count: int, *, before: Callable[[Snapshot], None] = lambda _: None
+) -> Iterator[list[Snapshot]]:
     """Open up to so many connections whose every query sees the same moment; at least one.
 
-    In UTC and UTF-8, without time limits and row security, whatever server and role prefer.
+    In UTC and UTF-8, without time limits and row security, whatever server and role prefer. All of it within
+    transactions: behind a pooler the next one may be anybody's.
 
     A further one cannot be had when it reaches another server than the first (several hosts, a balancing
-    proxy), or when the server has no connection to spare.
+    proxy), when the server or a pooler has no connection to spare, or does not let snapshots be exported.
+
+    Args:
+        url: The database.
+        count: How many.
+        before: Called with the first connection before its transaction begins.
     """
     with adbc_driver_postgresql.connect(url.libpq_uri) as database, ExitStack() as stack:
-        first = stack.enter_context(_connected(database))
+        # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
+        pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="usage-join"))
+        first = _connected(database)
+        stack.callback(first.close)
+        before(first)
         _begin(first)
         snapshots = [first]
         while len(snapshots) < count:
-            joined = stack.enter_context(_joined(database, first.export()))
+            exported = _exported(first)
+            if exported is None:
+                break
+            joining = pool.submit(_joined, database, exported)
+            if wait([joining], timeout=_JOIN_SECONDS).not_done:
+                joining.add_done_callback(_close_late)
+                break
+            joined = joining.result()
+            if joined is None:
+                break
+            stack.callback(joined.close)
             # Each proves its own rows against its own count: that all see the same is proven here.
-            if joined is None or joined.moment != first.moment:
+            if joined.moment != first.moment:
                 break
             snapshots.append(joined)
         # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
@@ -142,25 +175,47 @@ def open_snapshots(url: DatabaseUrl, count: int) -> Iterator[list[Snapshot]]:
         yield snapshots
 
 
-@contextmanager
-def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Iterator[Snapshot | None]:
-    with ExitStack() as stack:
-        snapshot = None
-        with suppress(adbc_driver_manager.Error):
-            connected = stack.enter_context(_connected(database))
-            _begin(connected, exported)
-            snapshot = connected
-        yield snapshot
+def _exported(first: Snapshot) -> str | None:
+    """Export the snapshot; where that is not allowed begin anew: a failed transaction reads nothing more."""
+    try:
+        return first.export()
+    except adbc_driver_manager.Error:
+        first.connection.rollback()
+        _set(first)
+        return None
 
 
-@contextmanager
-def _connected(database: adbc_driver_manager.AdbcDatabase) -> Iterator[Snapshot]:
-    with closing(Snapshot(adbc_driver_manager.AdbcConnection(database))) as snapshot:
-        yield snapshot
+def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Snapshot | None:
+    with suppress(adbc_driver_manager.Error):
+        snapshot = _connected(database)
+        try:
+            _begin(snapshot, exported)
+        except BaseException:
+            snapshot.close()
+            raise
+        return snapshot
+    return None
+
+
+def _close_late(joining: Future[Snapshot | None]) -> None:
+    snapshot = joining.result()
+    if snapshot is not None:
+        snapshot.close()
+
+
+def _connected(database: adbc_driver_manager.AdbcDatabase) -> Snapshot:
+    return Snapshot(adbc_driver_manager.AdbcConnection(database))
 
 
 def _begin(snapshot: Snapshot, exported: str | None = None) -> None:
-    snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    # Not as a statement: where a pooler hangs up instead of beginning, this version of the driver would end
+    # the process.
+    snapshot.connection.set_autocommit(False)
+    _set(snapshot, exported)
+
+
+def _set(snapshot: Snapshot, exported: str | None = None) -> None:
+    snapshot.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if exported is not None:
         snapshot.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
     snapshot.table(_SETTINGS)

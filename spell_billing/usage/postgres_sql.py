@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
-from spell_billing.usage.tables import USAGE_TABLE, Columns, unsuitable_type
+from spell_billing.usage.contract import MOST_COUNTED
+from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns, unsuitable_type
 
 _INTEGERS = ("int2", "int4", "int8")
 _TIMES = ("timestamptz", "timestamp")
@@ -29,6 +30,22 @@ JOIN pg_class AS relation ON relation.oid = attribute.attrelid
 JOIN pg_type AS type ON type.oid = attribute.atttypid
 LEFT JOIN pg_type AS base ON type.typtype = 'd' AND base.oid = type.typbasetype
 WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0 AND NOT attribute.attisdropped
+"""
+
+# A unique index proves something for the rows of a plain table; one of a partitioned table does so across the
+# partitions, because PostgreSQL takes none there that lacks the partition key. Not one of several columns, of
+# some rows, of an expression, or one that was never finished; and not for the heirs of a table.
+UNIQUE_QUERY = """
+SELECT attribute.attname::text AS name
+FROM pg_attribute AS attribute
+JOIN pg_class AS relation ON relation.oid = attribute.attrelid
+JOIN pg_index AS index ON index.indrelid = relation.oid AND index.indkey[0] = attribute.attnum
+WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0
+    AND index.indisunique AND index.indisvalid AND index.indnkeyatts = 1
+    AND index.indpred IS NULL AND index.indexprs IS NULL
+    AND (relation.relkind = 'p' OR relation.relkind = 'r' AND NOT EXISTS (
+        SELECT FROM pg_inherits AS child WHERE child.inhparent = relation.oid
+    ))
 """
 
 
@@ -138,17 +155,59 @@ class UsageSql:
             month: The month.
             is_user: The condition that chooses the user's rows.
         """
-        in_utc = " AT TIME ZONE 'UTC'" if self.columns["created_at"].type == "timestamptz" else ""
         return (
-            f"SELECT (created_at{in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
+            f"SELECT ({self._in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
             f"FROM {USAGE_TABLE} WHERE {is_user} AND {self._in_month(month)} AND {self._good} "
             "GROUP BY day ORDER BY day"
         )
 
-    def bad_rows(self, months: list[Month]) -> str:
-        """Find rows of the months that cannot be billed: up to 20 of (id, problem, total)."""
+    def bad_rows(self, months: list[Month], *, name_months: bool = False) -> str:
+        """Find rows of the months that cannot be billed: up to 20 of (id, problem, total).
+
+        Args:
+            months: The months.
+            name_months: Name the month in the problem.
+        """
         within = " OR ".join(f"({self._in_month(month)})" for month in months)
-        return f"{self._select_bad} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20"
+        named = f" || ' in ' || {self._month}" if name_months else ""
+        return f"{self._select_bad(named)} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20"
+
+    def bad_ids(self, month: Month) -> str:
+        """Read the ids, as text, of the month's rows that cannot be billed."""
+        return (
+            f"SELECT id::text AS id FROM {USAGE_TABLE} "
+            f"WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE AND id IS NOT NULL"
+        )
+
+    def values(self, column: str, month: Month) -> str:
+        """Read a column of the month's billable rows as text."""
+        return (
+            f'SELECT "{column}"::text AS value FROM {USAGE_TABLE} '
+            f"WHERE {self._in_month(month)} AND {self._good}"
+        )
+
+    def outside(self, *, now: datetime, first: datetime) -> str:
+        """Count rows after now, and rows before the first month, each up to a limit: future, before_first.
+
+        Args:
+            now: The moment of the freeze.
+            first: When the first month began that was ever billed.
+        """
+        future = f"created_at > {self._moment(now)} AND created_at < 'infinity'"
+        before = f"created_at < {self._moment(first)} AND created_at > '-infinity'"
+        counts = (
+            f"(SELECT count(*) FROM (SELECT FROM {USAGE_TABLE} WHERE {within} LIMIT {MOST_COUNTED}) AS few)"
+            for within in (future, before)
+        )
+        return "SELECT {} AS future, {} AS before_first".format(*counts)
+
+    def calls(self, months: list[Month]) -> str:
+        """Count the billable rows of each of these months: month, calls."""
+        within = " OR ".join(f"({self._in_month(month)})" for month in months)
+        return (
+            f"SELECT {self._month} AS month, count(*) AS calls FROM {USAGE_TABLE} "
+            f"WHERE ({within}) AND {self._good} GROUP BY 1"
+        )
 
     @property
     def timeless(self) -> str:
@@ -159,10 +218,9 @@ class UsageSql:
         condition = "created_at IN ('infinity', '-infinity')"
         if self.columns["created_at"].nullable:
             condition += " OR created_at IS NULL"
-        return f"{self._select_bad} {condition} LIMIT 20"
+        return f"{self._select_bad()} {condition} LIMIT 20"
 
-    @property
-    def _select_bad(self) -> str:
+    def _select_bad(self, named: str = "") -> str:
         problem = (
             "CASE WHEN created_at IS NULL THEN 'created_at is missing' "
             "WHEN created_at IN ('infinity', '-infinity') THEN 'created_at is infinite' "
@@ -174,7 +232,8 @@ class UsageSql:
             f"ELSE 'cost_cents has more than {MAX_SCALE} decimal places' END"
         )
         return (
-            f"SELECT coalesce(id::text, 'no id') AS id, {problem} AS problem, count(*) OVER () AS total "
+            f"SELECT coalesce(id::text, '{NO_ID}') AS id, {problem}{named} AS problem, "
+            "count(*) OVER () AS total "
             f"FROM {USAGE_TABLE} WHERE"
         )
 
@@ -217,8 +276,21 @@ class UsageSql:
         return self._between(month.start, month.end)
 
     def _between(self, start: datetime, end: datetime) -> str:
+        return f"created_at >= {self._moment(start)} AND created_at < {self._moment(end)}"
+
+    def _moment(self, moment: datetime) -> str:
         # Typed literals with an offset (or none, for naive columns): no session time zone takes part.
         kind = self.columns["created_at"].type
-        if kind == "timestamp":
-            start, end = start.replace(tzinfo=None), end.replace(tzinfo=None)
-        return f"created_at >= {kind} '{start}' AND created_at < {kind} '{end}'"
+        return f"{kind} '{moment.replace(tzinfo=None) if kind == 'timestamp' else moment}'"
+
+    @property
+    def _in_utc(self) -> str:
+        return (
+            "created_at AT TIME ZONE 'UTC'"
+            if self.columns["created_at"].type == "timestamptz"
+            else "created_at"
+        )
+
+    @property
+    def _month(self) -> str:
+        return f"to_char({self._in_utc}, 'YYYY-MM')"

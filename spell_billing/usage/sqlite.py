@@ -3,11 +3,13 @@
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
+import duckdb
 import pyarrow as pa
 
 from spell_billing.core.month import Month
@@ -20,8 +22,13 @@ from spell_billing.usage.contract import (
     LateUsage,
     Manifest,
     OnProgress,
+    OnWait,
+    Outside,
+    Past,
+    SourceRules,
     Totals,
     counted,
+    outside_of,
     together,
 )
 from spell_billing.usage.duck import open_duckdb
@@ -30,7 +37,7 @@ from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
-from spell_billing.usage.sqlite_sql import TIME_INDEXES, SqliteUsageSql
+from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -46,13 +53,17 @@ from spell_billing.usage.tables import (
     require_columns,
     texts,
 )
+from spell_billing.usage.unique import Uniqueness, columns_to_prove
 
 
 class SqliteUsage:
     """Reads usage and accounts from a SQLite file; implements `UsageSource`."""
 
-    def __init__(self, url: DatabaseUrl) -> None:
+    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         self._url = url
+        # The names of columns have no case here.
+        column = rules.dedupe_column
+        self._rules = replace(rules, dedupe_column=column.lower() if column else None)
 
     def freeze(
         self,
@@ -60,11 +71,15 @@ class SqliteUsage:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,  # noqa: ARG002 - a file is never behind
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
         with self._connect() as connection:
-            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
+            guaranteed = _guaranteed(connection)
+        sql = SqliteUsageSql(columns)
         schema = _written_schema(sql)
         path = directory / ROWS_FILE
         with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
@@ -72,6 +87,11 @@ class SqliteUsage:
             control = _control(snapshot, sql.totals(month, every_row=True))
             timeless = _timeless(snapshot, sql, month)
             months_rows = MonthFilter(duck, schema)
+            unique = Uniqueness(
+                directory,
+                columns_to_prove(columns, guaranteed, self._rules),
+                lambda column, of: _values(snapshot, sql, duck, column, of),
+            )
             with (
                 RowWriter(
                     path,
@@ -88,10 +108,14 @@ class SqliteUsage:
                 directory,
                 lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
                 scale=0,
+                bad_now=months_rows.earlier_bad_ids,
             )
             bad_rows = together(months_rows.bad_rows, timeless)
             if bad_rows.count:
                 control = _control(snapshot, sql.totals(month))
+            without_id = unique.require(month, path)
+            unique.require_changed(late)
+            outside = _outside(snapshot, sql, frozen_at, past)
         if bad_rows.count == 0:
             require_equal_totals(month, frozen=writer.totals, control=control)
         return Manifest(
@@ -106,6 +130,9 @@ class SqliteUsage:
             late=late,
             late_checked=checked(late_for),
             bad_rows=bad_rows,
+            earlier_bad_rows=months_rows.earlier_bad_rows,
+            without_id=without_id,
+            outside=outside,
         )
 
     def supplement(
@@ -118,10 +145,17 @@ class SqliteUsage:
     ) -> LateUsage | None:
         """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
         with self._connect() as connection:
-            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
+            guaranteed = _guaranteed(connection)
+        sql = SqliteUsageSql(columns)
         with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
             rows = MonthFilter(duck, _written_schema(sql))
-            return compare_late_usage(
+            unique = Uniqueness(
+                directory,
+                columns_to_prove(columns, guaranteed, self._rules),
+                lambda column, of: _values(snapshot, sql, duck, column, of),
+            )
+            late = compare_late_usage(
                 [frozen],
                 directory,
                 lambda month: _current_rows(snapshot, sql, rows, month),
@@ -129,6 +163,8 @@ class SqliteUsage:
                 recorded=recorded,
                 users=users,
             )
+            unique.require_changed(late)
+            return late
 
     def accounts(self) -> pa.Table:
         """Read all billing accounts with their plans; see `UsageSource.accounts`."""
@@ -141,6 +177,10 @@ class SqliteUsage:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
             plans = _texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
         return build_accounts(accounts, plans)
+
+    @property
+    def _usage_columns(self) -> tuple[str, ...]:
+        return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -158,14 +198,33 @@ class SqliteUsage:
             yield connection
 
     def _columns(self, connection: sqlite3.Connection, table: str, required: tuple[str, ...]) -> Columns:
+        described = connection.execute(f"PRAGMA table_info({table})").fetchall()
+        keys = sum(1 for *_, key in described if key)
         found = {
             # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
-            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == 1))
-            for _, name, kind, _, _, key in connection.execute(f"PRAGMA table_info({table})")
+            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
+            for _, name, kind, _, _, key in described
         }
         if required:
             require_columns(self._url, table, found, required)
         return found
+
+
+def _guaranteed(connection: sqlite3.Connection) -> set[str]:
+    rowid = [
+        name for _, name, kind, _, _, key in connection.execute(f"PRAGMA table_info({USAGE_TABLE})") if key
+    ]
+    found = {name for (name,) in connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
+    # The key of a single column is unique, be it the rowid, which has no index, or not.
+    return found | ({rowid[0].lower()} if len(rowid) == 1 else set())
+
+
+def _outside(snapshot: SqliteSnapshot, sql: SqliteUsageSql, now: datetime, past: Past | None) -> Outside:
+    if past is None:
+        return Outside()
+    (found,) = snapshot.rows(sql.outside(now=now, first=past.first.start))
+    calls = {str(month): _control(snapshot, sql.totals(month)).calls for month, _ in past.billed}
+    return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
 
 
 def _control(snapshot: SqliteSnapshot, query: str) -> Totals:
@@ -190,13 +249,29 @@ def _current_rows(
 
     def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            table = rows.keep(batch, month)
+            table = rows.keep(batch, month, earlier=True)
             ones = table["user_id"].is_valid().cast(pa.int64())
             columns = [table["user_id"], ones, table["cost_cents"]]
             yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
 
     with snapshot.stream(sql.rows(month)) as batches:
         yield pa.RecordBatchReader.from_batches(schema, kept(batches))
+
+
+@contextmanager
+def _values(
+    snapshot: SqliteSnapshot, sql: SqliteUsageSql, duck: duckdb.DuckDBPyConnection, column: str, month: Month
+) -> Iterator[pa.RecordBatchReader]:
+    kept = _written_schema(sql).set(0, pa.field("id", pa.string()))
+    rows = MonthFilter(duck, kept)
+    schema = pa.schema([("value", pa.string())])
+
+    def values(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
+
+    with snapshot.stream(sql.rows(month, identity=column)) as batches:
+        yield pa.RecordBatchReader.from_batches(schema, values(batches))
 
 
 def _written_schema(sql: SqliteUsageSql) -> pa.Schema:

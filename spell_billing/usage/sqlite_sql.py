@@ -6,10 +6,11 @@ to the month is decided exactly: here for what SQLite counts, in `sqlite_times` 
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from spell_billing.core.month import Month
-from spell_billing.usage.tables import USAGE_TABLE, Columns
+from spell_billing.usage.contract import MOST_COUNTED
+from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
 _DIGIT = "[0-9]"
@@ -68,12 +69,19 @@ class SqliteUsageSql:
         )
         return f"SELECT sum(calls) AS calls, sum(high) AS high, sum(low) AS low FROM ({stretches})"
 
-    def rows(self, month: Month) -> str:
+    def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
         No value is ever null, because the driver takes a column's type from what it meets first.
+
+        Args:
+            month: The month.
+            identity: A column to read as text instead of the id.
         """
-        identity = "id" if self.has_integer_ids else "coalesce(CAST(id AS TEXT), 'no id')"
+        if identity is None:
+            identity = "id" if self.has_integer_ids else f"coalesce(CAST(id AS TEXT), '{NO_ID}')"
+        else:
+            identity = f"coalesce(CAST(\"{identity}\" AS TEXT), '{NO_ID}')"
         return (
             f"SELECT {identity} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
             "CASE typeof(cost_cents) WHEN 'integer' THEN cost_cents ELSE 0 END AS cost_cents, created_at, "
@@ -87,11 +95,28 @@ class SqliteUsageSql:
         Reads the whole table (or the index on `created_at`), about 0.1 s for a million rows.
         """
         return (
-            f"SELECT coalesce(CAST(id AS TEXT), 'no id') AS id, {_TIME_PROBLEM} AS problem, "
+            f"SELECT coalesce(CAST(id AS TEXT), '{NO_ID}') AS id, {_TIME_PROBLEM} AS problem, "
             f"count(*) OVER () AS total FROM {USAGE_TABLE} "
             f"WHERE (typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}') "
             f"AND ({_nearby(month)}) IS NOT TRUE LIMIT 20"
         )
+
+    def outside(self, *, now: datetime, first: datetime) -> str:
+        """Count rows after now, and rows before the first month, each up to a limit: future, before_first.
+
+        SQLite's own functions read the times: for a number to be told that is exact enough.
+
+        Args:
+            now: The moment of the freeze.
+            first: When the first month began that was ever billed.
+        """
+        future = f"created_at >= '{now.date() - _DAY}' AND created_at < x'' AND {_is_from(now)}"
+        before = f"created_at > '' AND created_at < '{first.date() + _DAY}' AND NOT {_is_from(first)}"
+        counts = (
+            f"(SELECT count(*) FROM (SELECT 1 FROM {USAGE_TABLE} WHERE {within} LIMIT {MOST_COUNTED}))"
+            for within in (future, before)
+        )
+        return "SELECT {} AS future, {} AS before_first".format(*counts)
 
     @property
     def may_be_timeless(self) -> str:
@@ -117,6 +142,18 @@ TIME_INDEXES = (
     "WHERE list.partial = 0 AND part.seqno = 0 AND lower(part.name) = 'created_at' AND part.coll = 'BINARY'"
 )
 """Counts the indexes that order `created_at`."""
+
+UNIQUE_COLUMNS = (
+    "SELECT lower(part.name) AS name FROM pragma_index_list('{table}') AS list "
+    "JOIN pragma_index_xinfo(list.name) AS part "
+    'WHERE list."unique" = 1 AND list.partial = 0 AND part.key = 1 '
+    "GROUP BY list.name HAVING count(*) = 1 AND max(part.cid) >= 0"
+)
+"""Names the columns that a unique index of all rows has for itself."""
+
+
+def _is_from(moment: datetime) -> str:
+    return f"julianday(created_at) >= julianday('{moment.replace(tzinfo=None)}')"
 
 
 def _first_text(condition: str) -> str:

@@ -5,6 +5,8 @@ TIMESTAMP overlooks a zone offset, and takes hour 24; so the shape is checked fi
 here. Fractions are cut, never rounded: a row must not cross a boundary.
 """
 
+from collections import defaultdict
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,28 +47,56 @@ class MonthFilter:
     def __init__(self, duck: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
         self._duck = duck
         self._schema = schema
-        self._bad_count = 0
-        self._examples: list[BadRow] = []
+        self._bad, self._earlier = _Collected(), _Collected()
+        self._earlier_ids: defaultdict[Month, list[pa.ChunkedArray]] = defaultdict(list)
 
     @property
     def bad_rows(self) -> BadRows:
         """The rows so far that cannot be billed: of the months asked for, or with an unreadable time."""
-        return BadRows(self._bad_count, tuple(self._examples))
+        return self._bad.rows
 
-    def keep(self, batch: pa.RecordBatch, month: Month) -> pa.Table:
+    @property
+    def earlier_bad_rows(self) -> BadRows:
+        """Those of months that were asked for as earlier ones; an unreadable time is of no month."""
+        return self._earlier.rows
+
+    def earlier_bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        """Return the ids, as text, of the bad rows so far of an earlier month."""
+        found = self._earlier_ids.get(month)
+        return pa.chunked_array([chunk for each in found for chunk in each.chunks]) if found else None
+
+    def keep(self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False) -> pa.Table:
         """Give the batch's rows of the month, in the schema given at construction."""
         self._duck.register("batch", pa.Table.from_batches([batch]))
         bounds = {"start": month.start.replace(tzinfo=None), "end": month.end.replace(tzinfo=None)}
         table: pa.Table = self._duck.sql(_QUERY, params=bounds).to_arrow_table()
         self._duck.unregister("batch")
         if pc.any(table["bad"]).as_py():
-            self._collect(table.filter(table["bad"]))
+            bad = table.filter(table["bad"])
+            timed = pc.and_(bad["moment"].is_valid(), pa.scalar(earlier))
+            of_month = bad.filter(timed)
+            self._earlier.add(of_month, f" in {month}")
+            if of_month.num_rows:
+                self._earlier_ids[month].append(of_month["id"].cast(pa.string()))
+            self._bad.add(bad.filter(pc.invert(timed)))
         kept = table.set_column(3, "created_at", table["moment"]).select(self._schema.names)
         return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(self._schema)
 
-    def _collect(self, bad: pa.Table) -> None:
-        self._bad_count += bad.num_rows
+
+class _Collected:
+    """How many bad rows there are, and the first of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._examples: list[BadRow] = []
+
+    @property
+    def rows(self) -> BadRows:
+        return BadRows(self._count, tuple(self._examples))
+
+    def add(self, bad: pa.Table, where: str = "") -> None:
+        self._count += bad.num_rows
         room = _MAX_EXAMPLES - len(self._examples)
         for row in bad.slice(0, room).to_pylist():
             unreadable = f"created_at is {row['created_at'][:40]!r}, not an ISO 8601 time"
-            self._examples.append(BadRow(str(row["id"]), row["problem"] or unreadable))
+            self._examples.append(BadRow(str(row["id"]), (row["problem"] or unreadable) + where))

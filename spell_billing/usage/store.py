@@ -23,6 +23,8 @@ from spell_billing.usage.contract import (
     FrozenUsage,
     Manifest,
     OnProgress,
+    OnWait,
+    Past,
     Totals,
     UsageSource,
 )
@@ -64,7 +66,9 @@ class UsageStore:
         month: Month,
         *,
         late_for: Sequence[FrozenUsage] = (),
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
     ) -> FrozenUsage:
         """Freeze the month into a new version, which appears only when whole and synced to disk.
 
@@ -72,7 +76,9 @@ class UsageStore:
             source: Where the rows come from.
             month: The month to freeze.
             late_for: The pinned versions of earlier months; see `UsageSource.freeze`.
+            past: See `UsageSource.freeze`.
             on_progress: See `UsageSource.freeze`.
+            on_wait: See `UsageSource.freeze`.
 
         Raises:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.
@@ -88,7 +94,14 @@ class UsageStore:
         with self._locked(month) as directory:
             self._remove_leftovers(directory)
             with _unfinished(month, directory) as unfinished:
-                manifest = source.freeze(month, unfinished, late_for=late_for, on_progress=on_progress)
+                manifest = source.freeze(
+                    month,
+                    unfinished,
+                    late_for=late_for,
+                    past=past,
+                    on_progress=on_progress,
+                    on_wait=on_wait,
+                )
                 version = f"v{self._last_number(month) + 1:04d}"
                 _keep(manifest, unfinished, directory / version)
         return FrozenUsage(month, version, directory / version, manifest)

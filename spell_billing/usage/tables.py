@@ -19,6 +19,9 @@ ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "plan_id")
 PLAN_COLUMNS = ("plan_id",)
 PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
 
+NO_ID = "no id"
+"""What stands for the id of a row that has none, where it must be told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

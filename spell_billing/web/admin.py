@@ -61,7 +61,8 @@ class _Admin:
         try:
             order = await _order(request)
             month = Month.parse(order.month) if order.month is not None else Month.containing(now).previous()
-            require_billable(month, first=self._context.settings.first_month, now=now)
+            settings = self._context.settings
+            require_billable(month, first=settings.first_month, now=now, grace=settings.billing_grace)
         except ValidationError as error:
             return _wrong_order(error)
         except MonthError as error:

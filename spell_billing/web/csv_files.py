@@ -10,25 +10,17 @@ from starlette.responses import StreamingResponse
 
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
+from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.web.month_figures import MonthFigures
 
 PAGE_ROWS = 2_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _BILL_COLUMNS = ("month", *LISTED_BILL)
 _MONTH_COLUMNS = (
     *("month", "state", "currency", "users", "invoices", "invoiced_cents", "paid", "paid_cents"),
     *("failed_cents", "missing_cents"),
 )
-
-
-def safe(text: str) -> str:
-    """Keep a spreadsheet from taking a text for a formula: it shows what begins with ' as it stands.
-
-    See https://owasp.org/www-community/attacks/CSV_Injection.
-    """
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def bills_csv(ledger: Ledger, month: Month) -> StreamingResponse:
@@ -38,7 +30,7 @@ def bills_csv(ledger: Ledger, month: Month) -> StreamingResponse:
     """
 
     async def rows() -> AsyncIterator[str]:
-        yield _lines([_BILL_COLUMNS])
+        yield BYTE_ORDER_MARK + _lines([_BILL_COLUMNS])
         after: BillKey | None = None
         while True:
             page = await run_in_threadpool(_page, ledger, month, after)
@@ -62,7 +54,7 @@ def months_csv(
     """
 
     async def rows() -> AsyncIterator[str]:
-        yield _lines([_MONTH_COLUMNS])
+        yield BYTE_ORDER_MARK + _lines([_MONTH_COLUMNS])
         for start in range(0, len(months), at_once):
             found = await run_in_threadpool(figures, months[start : start + at_once])
             yield _lines(row for each in found for row in _month_rows(each))
@@ -86,7 +78,7 @@ def _bill_row(month: Month, bill: Mapping[str, Any]) -> list[str | int]:
     numbers = {"usage_cents", "total_cents", "calls", "generation"}
     return [
         str(month),
-        *(values[name] if name in numbers else safe(values[name] or "") for name in LISTED_BILL),
+        *(values[name] if name in numbers else safe_cell(values[name] or "") for name in LISTED_BILL),
     ]
 
 
@@ -96,7 +88,7 @@ def _month_rows(figures: MonthFigures) -> Iterable[list[str | int]]:
         yield [
             str(figures.month),
             figures.state,
-            safe(money.currency),
+            safe_cell(money.currency),
             figures.users,
             *amounts,
             money.failed_cents,

@@ -8,12 +8,13 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State
 from spell_billing.ledger.browsing import MonthSum, month_reasons, month_sums
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.month_state import MonthState, is_undone, state_of_month
 from spell_billing.ledger.queries import read_month, read_months
+from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.runs import RunRecord, runs_of_month
-from spell_billing.status import MonthState, state_of_month
 
-_FEW_STATES = (State.FAILED, State.HELD, State.PARKED, State.VOID)
+_FEW_STATES = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
 """Few users are in these; to ask for their reasons is cheap where there are many months."""
 
 
@@ -113,11 +114,13 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
         drafted = [month for month, record in records.items() if record is not None]
         sums = month_sums(connection, drafted) if drafted else []
         reasons = month_reasons(connection, drafted, _FEW_STATES) if drafted else []
+        reviews = {month: read_review(connection, month) for month in drafted}
         runs = {month: runs_of_month(connection, month, 1) for month in wanted}
     return [
         _figures(
             month,
             records[month],
+            reviews.get(month),
             [each for each in sums if each.month == str(month)],
             [each for each in reasons if each.month == str(month)],
             last_run=next(iter(runs[month]), None),
@@ -130,6 +133,7 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
 def _figures(
     month: Month,
     record: MonthRecord | None,
+    review: Review | None,
     sums: Sequence[MonthSum],
     reasons: Sequence[MonthSum],
     *,
@@ -139,11 +143,10 @@ def _figures(
     by_state: dict[State, int] = {}
     for each in sums:
         by_state[each.state] = by_state.get(each.state, 0) + each.bills
-    to_bill_again = any(each.reason is Reason.VOIDED for each in reasons)
-    waiting = to_bill_again or any(by_state.get(state) for state in UNDONE)
+    undone = any(is_undone(each.state, each.reason) for each in (*sums, *reasons))
     return MonthFigures(
         month=month,
-        state=state_of_month(month, record, waiting=waiting, now=now),
+        state=state_of_month(month, record, review, undone=undone, now=now),
         record=record,
         users=sum(by_state.values()),
         money=[_money(currency, sums) for currency in sorted({each.currency for each in sums})],

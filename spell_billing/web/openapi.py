@@ -68,7 +68,7 @@ _LINKS = {
 }
 _COUNTS = (
     *("users", "calls", "total_cents", "invoiced", "failed", "held", "skipped", "parked", "pending", "void"),
-    *("invoiced_cents", "uninvoiced_cents"),
+    *("settled", "invoiced_cents", "uninvoiced_cents"),
     *("covered_cents", "late_cents", "credit_applied_cents", "carried_cents"),
     *("paid", "paid_cents", "payment_failed", "payment_failed_cents", "uncollectible", "uncollectible_cents"),
 )
@@ -121,7 +121,7 @@ _SCHEMAS: dict[str, Any] = {
         ],
         "properties": {
             "month": _MONTH,
-            "state": {"enum": ["open", "unbilled", "partial", "billed"]},
+            "state": {"enum": ["open", "unbilled", "in_review", "partial", "billed"]},
             **{name: {"type": "integer"} for name in _COUNTS},
             "usage_cents": {"type": "number", "description": "The exact cost of the frozen usage."},
             "currencies": {"type": "array", "items": {"type": "string"}},

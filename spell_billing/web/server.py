@@ -84,7 +84,10 @@ def serve(
     for name in _ONLY_OURS:
         os.environ.pop(name, None)
     prepare_dagster_home(settings)
-    with Ledger(settings.database) as ledger, open_workspace(read_only=read_only) as workspace:
+    with (
+        Ledger(settings.database, read_only=read_only) as ledger,
+        open_workspace(read_only=read_only) as workspace,
+    ):
         dagster_app = create_app_from_workspace_process_context(
             workspace, live_data_poll_rate=POLL_MILLISECONDS
         )

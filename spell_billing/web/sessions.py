@@ -16,6 +16,7 @@ LIFETIME = timedelta(hours=12)
 PURPOSE = "session"
 _COOKIE = "spell_billing_session"
 _ID_BYTES = 9
+_KEY_BYTES = 32
 _LONGEST_COOKIE = 500
 
 
@@ -30,12 +31,15 @@ class Session:
 class Sessions:
     """Begins, reads and ends sessions.
 
-    What was signed out before its time is remembered by this process. A new `ADMIN_SECRET` ends all sessions.
+    What was signed out before its time is remembered by this process, and no session outlives the process:
+    a restart would otherwise bring those back. A new `ADMIN_SECRET` ends all sessions, too.
     """
 
     def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
         self._serializer = URLSafeSerializer(
-            key, salt=PURPOSE, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+            key + secrets.token_bytes(_KEY_BYTES),
+            salt=PURPOSE,
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
         )
         self._clock = clock
         self._ended: dict[str, datetime] = {}

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.stripe_account import read_account
 from spell_billing.payments.handler import handle_batch, handle_waiting, receive
 from spell_billing.resources import StripeResource
 from spell_billing.stripe_api.problems import StripeProblem
@@ -68,7 +69,7 @@ class _Webhook:
             )
         facts_of(request.scope).who = "stripe"
         event = _event(payload)
-        if event is None:
+        if event is None or await run_in_threadpool(_is_of_other_mode, self._context.ledger, event):
             return json_answer({"received": True, "new": False, "ignored": True})
         # Where the ledger does not answer this raises, Stripe hears 503 and sends the event again.
         new = await run_in_threadpool(receive, self._context.ledger, [event], _WAY)
@@ -102,6 +103,14 @@ def _is_signed_with(payload: bytes, header: str, secret: SecretStr) -> bool:
     except (stripe.SignatureVerificationError, UnicodeDecodeError):
         return False
     return True
+
+
+def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
+    """Tell whether an event comes from the test mode of a live ledger's account, or the reverse."""
+    with ledger.reading() as connection:
+        account = read_account(connection)
+    live = event.get("livemode")
+    return account is not None and isinstance(live, bool) and live != (account.mode == "live")
 
 
 def _event(payload: bytes) -> Mapping[str, Any] | None:
@@ -154,7 +163,7 @@ class EventHandling:
         try:
             stripe_account = StripeResource()
             if stripe_account.has_key:
-                async with stripe_account.connect() as gateway:
+                async with stripe_account.connect(self._ledger) as gateway:
                     for _ in range(_BATCHES):
                         if not (await handle_waiting(self._ledger, gateway, _BATCH)).waiting:
                             return

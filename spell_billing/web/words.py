@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.browsing import UserBill
-from spell_billing.status import MonthState
+from spell_billing.ledger.month_state import MonthState
 
 _BEING_PREPARED = "Being prepared"
 _LOOKED_INTO = "Not sent yet: we are looking into it"
@@ -23,6 +23,7 @@ _FOR_USERS: Mapping[State, str] = {
     State.HELD: _LOOKED_INTO,
     State.FAILED: _LOOKED_INTO,
     State.PARKED: _LOOKED_INTO,
+    State.SETTLED: "Settled with you directly",
 }
 """What failed on our side is ours to mend: a user is told that somebody does, not what it is."""
 
@@ -38,11 +39,13 @@ _FOR_FINANCE: Mapping[State, str] = {
     State.HELD: "Held",
     State.FAILED: "Failed, no invoice",
     State.PARKED: "Parked, somebody must look",
+    State.SETTLED: "Settled by hand",
 }
 
 _MONTHS: Mapping[MonthState, str] = {
     "open": "Not over yet",
     "unbilled": "Not billed yet",
+    "in_review": "In review, waiting for approval",
     "partial": "Billed in part",
     "billed": "Billed",
 }

@@ -28,7 +28,8 @@ def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any
 
 
 def erase(shop: Any, user: str = LEAVER) -> "subprocess.CompletedProcess[str]":
-    return shop.run("erase-user", user)
+    done: subprocess.CompletedProcess[str] = shop.run("erase-user", user)
+    return done
 
 
 def test_a_user_whose_invoice_is_unpaid_or_whom_the_platform_has_is_refused_until_that_is_over(

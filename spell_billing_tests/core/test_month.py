@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.errors import MonthError
+from spell_billing.core.errors import MonthError, MonthTooEarlyError
 from spell_billing.core.month import Month, require_billable
 
 MONTHS = st.builds(Month, st.integers(1, 9998), st.integers(1, 12))
@@ -109,3 +109,12 @@ def test_a_month_before_the_first_or_not_yet_closed_is_refused_by_name() -> None
         require_billable(OCTOBER, first=first, now=now)
     with pytest.raises(MonthError, match="2027-01 is not closed"):
         require_billable(Month(2027, 1), first=first, now=now)
+
+
+def test_a_month_within_its_grace_is_refused_until_late_writers_are_done() -> None:
+    end, grace = datetime(2026, 11, 1, tzinfo=UTC), timedelta(minutes=90)
+
+    with pytest.raises(MonthTooEarlyError, match=r"not billed before 2026-11-01 01:30 UTC") as refused:
+        require_billable(OCTOBER, first=OCTOBER, now=end + timedelta(minutes=89), grace=grace)
+    assert refused.value.transient
+    require_billable(OCTOBER, first=OCTOBER, now=end + grace, grace=grace)

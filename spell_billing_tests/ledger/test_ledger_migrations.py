@@ -149,3 +149,20 @@ def test_a_missing_file_is_named_and_not_made(tmp_path: Any) -> None:
         Ledger(url)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_reads_migrates_nothing_and_says_who_does(url: DatabaseUrl, engine: sa.Engine) -> None:
+    with pytest.raises(LedgerError, match=r"has no tables yet.*spell-billing init-db"):
+        Ledger(url, read_only=True)
+    with engine.connect() as connection:
+        assert sa.inspect(connection).get_table_names() == []
+    migrate(engine)
+    with Ledger(url, read_only=True) as ledger:
+        assert ledger.months() == []
+    for revision, said in (("0004", "at revision 0004, and this program needs"), ("9999", "knows up to")):
+        with engine.begin() as connection:
+            connection.execute(sa.text("UPDATE ledger_version SET version_num = :to"), {"to": revision})
+        with pytest.raises(LedgerError, match=said):
+            Ledger(url, read_only=True)
+        with engine.connect() as connection:
+            assert current_revision(connection) == revision

@@ -118,3 +118,18 @@ def test_neither_settings_nor_server_show_a_password() -> None:
 
     assert "Vertraulich" not in f"{both!r} {both.server!r} {both.server}"
     assert str(MailServer("mail.example.com", 587, "start")) == "mail.example.com:587"
+
+
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [
+        ("ada@straße.de", "xn--strae-oqa.de"),
+        ("ada@bücher.example", "xn--bcher-kva.example"),
+        ("ada@BÜCHER.example", "xn--bcher-kva.example"),
+        ("ada@faß.example", "xn--fa-hia.example"),
+        ("ada@βόλος.com", "xn--nxasmm1c.com"),
+        ("ada@Example.COM", "Example.COM"),
+    ],
+)
+def test_a_domain_goes_to_where_its_owner_registered_it(address: str, domain: str) -> None:
+    assert checked_address(address) == f"ada@{domain}"

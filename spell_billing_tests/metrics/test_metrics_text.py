@@ -50,6 +50,7 @@ def test_runs_requests_and_latencies_are_sums_over_all_runs(full: Callable[[], L
 
     assert samples(text, "spell_billing_runs_total") == {
         ("done",): 3,
+        ("in_review",): 0,
         ("refused",): 0,
         ("stopped",): 1,
         ("unfinished",): 0,

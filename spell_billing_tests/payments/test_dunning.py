@@ -149,3 +149,30 @@ def test_a_malformed_setting_is_refused(text: str) -> None:
 def test_the_setting_is_read() -> None:
     assert Settings({}).dunning_days == ()
     assert Settings({"DUNNING_DAYS": " 3, 5,7 "}).dunning_days == (3, 5, 7)
+
+
+def test_an_invoice_whose_key_somebody_else_used_does_not_stop_those_behind_it(world: World) -> None:
+    failed(world, ONE, TWO)
+    world.clock.shift(timedelta(days=3, hours=1))
+    first = min(ONE, TWO, key=world.invoice_id)
+    key = f"spell:dunning:{world.invoice_id(first)}:d3"
+    world.platform.person("POST", "/v1/customers", {"description": "another request"}, idempotency_key=key)
+    world.tick(3)
+    world.tick(3)
+    outcomes = {user: [outcome for _, outcome in steps(world, user)] for user in (ONE, TWO)}
+    assert outcomes.pop(first) == ["unknown"]
+    assert list(outcomes.values()) == [["declined: generic_decline"]]
+
+
+def test_an_invoice_that_stripe_never_answers_for_does_not_stop_those_behind_it(world: World) -> None:
+    failed(world, ONE, TWO)
+    world.platform.tries = 1
+    world.clock.shift(timedelta(days=3, hours=1))
+    world.double.arm("lost_before", operation=_PAY, nth=1)
+    with pytest.raises(SpellBillingError):
+        world.tick(3)
+    world.double.disarm()
+    assert sorted(outcome for user in (ONE, TWO) for _, outcome in steps(world, user)) == [
+        "asked",
+        "declined: generic_decline",
+    ]

@@ -27,6 +27,7 @@ from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
 from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
@@ -141,6 +142,10 @@ class SmallPlatform:
 
             return asyncio.run(run())
 
+    def settle(self, month: Month, user: str, how: str = "written-off", why: str = "agreed by phone") -> Bill:
+        with self.ledger() as ledger, ledger.session(month, Actor("support")) as session:
+            return asyncio.run(settle_bill(session, self.gateway, user, SettledAs(how), why))
+
     def explain(self, month: Month, user: str) -> dict[str, Any]:
         with self.ledger() as ledger:
             return explain(ledger, self.store, month, user)
@@ -173,7 +178,14 @@ class SmallPlatform:
         tables = ("ledger_invoices", "ledger_months")
         self.sql(*(f"DELETE FROM {table}" for table in tables))
 
-    def person(self, method: str, path: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    def person(
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
         """Do at Stripe what a person does in its dashboard."""
         connection = http.client.HTTPConnection(urlsplit(self.double.base_url).netloc, timeout=20)
         try:
@@ -181,6 +193,8 @@ class SmallPlatform:
                 "Authorization": "Bearer sk_test_person",
                 "Content-Type": "application/x-www-form-urlencoded",
             }
+            if idempotency_key is not None:
+                headers["Idempotency-Key"] = idempotency_key
             connection.request(method, path, urlencode(parameters or {}), headers)
             answer = connection.getresponse()
             body: dict[str, Any] = json.loads(answer.read())

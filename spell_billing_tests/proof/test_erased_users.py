@@ -89,7 +89,7 @@ def everything_stored(platform: SmallPlatform) -> str:
         ]
     files = [path for path in platform.store_path.rglob("*") if path.is_file()]
     frozen = [
-        str(duckdb.sql(f"SELECT * FROM '{path}'").fetchall())
+        str(duckdb.execute(f"SELECT * FROM '{path}'").fetchall())
         if path.suffix == ".parquet"
         else path.read_text()
         for path in files

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spell_billing.core.month import Month
 from spell_billing.databases import parse_database_url
+from spell_billing.instance import living_process
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 
@@ -49,3 +50,13 @@ def test_a_holder_that_was_killed_holds_nothing_any_more(database_url: str) -> N
             """PostgreSQL notices in a moment."""
         with ledger.session(MARCH, Actor("test"), wait_seconds=0):
             pass
+
+
+def test_the_lock_of_a_run_tells_that_it_lives_and_leaves_nothing_behind(database_url: str) -> None:
+    url = parse_database_url(database_url, setting="DATABASE_URL")
+    with Ledger(url) as ledger, Ledger(url) as other:
+        with living_process(ledger) as tags:
+            assert other.is_held(tags["spell_billing/lock"])
+        assert not other.is_held(tags["spell_billing/lock"])
+    if url.sqlite_path is not None:
+        assert not list(Path(url.sqlite_path).parent.glob("*run-*"))

@@ -1,6 +1,6 @@
 """The schedule asks for every closed month in which a run has something to do, and for no other."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,7 @@ import pytest
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 from spell_billing.resources import LedgerResource
-from spell_billing.schedules import checked_cron, tick_that_bills
+from spell_billing.schedules import checked_cron, tick_that_bills, ticks
 from spell_billing_tests.sensors.world import World
 
 NAME = "monthly_billing_schedule"
@@ -141,3 +141,30 @@ def test_the_first_tick_at_which_a_month_is_closed_bills_it(cron: str, moment: s
     expected = datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
     assert tick_that_bills(Month(2025, 3), checked_cron(cron)) == expected
+
+
+def test_a_month_is_asked_for_when_its_grace_is_over_and_not_by_the_tick_before(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLING_GRACE_MINUTES", "90")
+
+    assert months(small_world, "2025-04-01T00:00") == []
+    assert months(small_world, "2025-04-01T01:30") == ["2025-03"]
+
+
+def test_a_grace_that_ends_before_the_tick_that_was_chosen_brings_nothing_forward(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLING_GRACE_MINUTES", "90")
+    monkeypatch.setenv("BILLING_CRON", "0 9 3 * *")
+
+    assert months(small_world, "2025-04-01T01:30") == []
+    assert months(small_world, "2025-04-03T09:00") == ["2025-03"]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [(0, "0 0 1 * *"), (90, ["0 0 1 * *", "30 1 1 * *"]), (10_080, ["0 0 1 * *", "0 0 8 * *"])],
+)
+def test_the_end_of_the_grace_is_a_tick(minutes: int, expected: str | list[str]) -> None:
+    assert ticks("0 0 1 * *", timedelta(minutes=minutes)) == expected

@@ -8,7 +8,7 @@ import time_machine
 
 from spell_billing.core.errors import AlertError
 from spell_billing.core.month import Month
-from spell_billing.instance import process_tags
+from spell_billing.instance import living_process, process_tags
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.runs import RunRecord, RunResult
 from spell_billing.resources import LedgerResource
@@ -190,6 +190,39 @@ def test_a_bill_command_that_was_killed_is_found_dead_and_tried_again(
     clock.shift(timedelta(minutes=16))
 
     assert requested(small_world) == [("2025-03-01", "1")]
+
+
+def test_a_bill_command_on_another_host_is_found_dead_once_its_lock_is_free(
+    world: World, clock: time_machine.Traveller
+) -> None:
+    world.calls("2025-03", ("user-0001", 100))
+    with world.ledger() as ledger, living_process(ledger) as tags:
+        run = start(world, **{**tags, "spell_billing/host": "the-pod-before"})
+        assert requested(world) == []
+        assert status(world, run) is dg.DagsterRunStatus.STARTED
+
+    with world.ledger() as ledger, ledger.session(MARCH, Actor("someone"), wait_seconds=0):
+        assert requested(world) == []
+        assert status(world, run) is dg.DagsterRunStatus.STARTED
+
+    assert requested(world) == []
+    assert status(world, run) is dg.DagsterRunStatus.FAILURE
+    clock.shift(timedelta(minutes=16))
+
+    assert requested(world) == [("2025-03-01", "1")]
+
+
+def test_a_run_on_another_host_of_which_no_lock_tells_is_left_alone(small_world: World) -> None:
+    run = start(small_world, **{**process_tags(), "spell_billing/host": "the-pod-before"})
+
+    assert requested(small_world) == []
+    assert status(small_world, run) is dg.DagsterRunStatus.STARTED
+
+
+def status(world: World, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = world.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
 def test_a_run_that_dagster_itself_runs_again_is_not_tried_twice(

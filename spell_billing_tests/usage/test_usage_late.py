@@ -115,15 +115,39 @@ def test_what_a_pinned_version_recorded_as_late_is_not_late_again(
     assert late_rows(december) == [("2026-10", "user-1", 1, Decimal(2))]
 
 
-def test_a_bad_row_that_comes_late_stops_the_month_that_finds_it(
+def test_a_bad_row_of_a_billed_month_is_named_with_its_month_and_stops_nobody(
     database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage]
 ) -> None:
     tables = make_source_tables(database_url, not_null=False)
     october = freezer(database_url, OCTOBER)
-    tables.calls([(None, 5, MIDDLE)])
+    tables.calls([(None, 5, MIDDLE), ("user-1", None, MIDDLE)], first_id=7)
+    tables.calls([("user-1", 3, NOVEMBER.start)])
 
-    assert freezer(database_url, NOVEMBER, [october]).manifest.bad_rows.count == 1
-    assert freezer(database_url, NOVEMBER).manifest.bad_rows.count == 0
+    november = freezer(database_url, NOVEMBER, [october]).manifest
+
+    assert november.bad_rows.count == 0
+    assert november.frozen.cost_cents == 3
+    assert [(row.id, row.problem) for row in november.earlier_bad_rows.examples] == [
+        ("7", "user_id is missing in 2026-10"),
+        ("8", "cost_cents is missing in 2026-10"),
+    ]
+    assert freezer(database_url, NOVEMBER).manifest.earlier_bad_rows.count == 0
+
+
+@pytest.mark.parametrize("lost", ["user_id", "cost_cents"])
+def test_a_frozen_row_that_cannot_be_billed_any_more_counts_as_it_was_frozen(
+    database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage], lost: str
+) -> None:
+    tables = make_source_tables(database_url, not_null=False)
+    tables.calls([("user-1", 5, MIDDLE), ("user-2", 7, MIDDLE), ("user-2", 11, MIDDLE)], first_id=1)
+    october = freezer(database_url, OCTOBER)
+    tables.execute(f"UPDATE usage_counters SET {lost} = NULL WHERE id IN (2, 3)")
+    tables.calls([("user-1", 2, MIDDLE), (None, 9, MIDDLE)], first_id=10)
+
+    november = freezer(database_url, NOVEMBER, [october])
+
+    assert late_rows(november) == [("2026-10", "user-1", 1, Decimal(2))]
+    assert november.manifest.earlier_bad_rows.count == 3
 
 
 def test_an_unreadable_time_that_comes_late_stops_the_month_that_finds_it(

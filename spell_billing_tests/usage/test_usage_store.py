@@ -27,6 +27,8 @@ from spell_billing.usage.contract import (
     LateUsage,
     Manifest,
     OnProgress,
+    OnWait,
+    Past,
     Totals,
 )
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -48,10 +50,12 @@ class FixedSource:
         directory: Path,
         *,
         late_for: Sequence[FrozenUsage],
+        past: Past | None = None,
         on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
     ) -> Manifest:
         assert not late_for
-        assert on_progress is None
+        assert (past, on_progress, on_wait) == (None, None, None)
         path = directory / "rows.parquet"
         pq.write_table(pa.table({"id": [1], "user_id": ["user-1"], "cost_cents": [5]}), path)
         self._midway()
@@ -70,7 +74,7 @@ class FixedSource:
             bad_rows=BadRows(0, ()),
         )
 
-    def supplement(self, *_: object, **__: object) -> None:
+    def supplement(self, *_: object, **__: object) -> LateUsage | None:
         raise AssertionError("nobody is drafted again")
 
     def accounts(self) -> pa.Table:

@@ -1,12 +1,14 @@
 """Signing in and out: the cookie, wrong secrets, forms that other sites send."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from spell_billing.web.login import local_path
+from spell_billing.web.sessions import Sessions
 from spell_billing_tests.web.house import NOW, SECRET, Answer, House, house
 
 SAME = "same-origin"
@@ -206,3 +208,13 @@ def test_pages_are_in_english_for_every_screen_and_load_nothing(shared_house: Ho
         assert "prefers-color-scheme: dark" in text
         assert "<script" not in text
         assert "http" not in text
+
+
+def test_a_session_that_was_signed_out_does_not_live_again_after_a_restart() -> None:
+    key, now = b"k" * 32, datetime(2026, 11, 1, tzinfo=UTC)
+    before = Sessions(key, lambda: now)
+    session, cookie = before.begin()
+    assert before.read(cookie) == session
+    before.end(session)
+    assert before.read(cookie) is None
+    assert Sessions(key, lambda: now).read(cookie) is None

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import stripe
 
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.schema import events
+from spell_billing.ledger.stripe_account import StripeAccount, record_account
 from spell_billing.stripe_double.render import to_json
 from spell_billing_tests.proof.small_platform import KEY, MARCH, SmallPlatform
 from spell_billing_tests.web.house import WEBHOOK_SECRET, Answer, House, house
@@ -100,6 +102,17 @@ def test_one_event_sent_many_times_at_once_is_new_once(platform_house: House) ->
     assert {answer.status for answer in answers} == {200}
     assert sum(answer.json["new"] for answer in answers) == 1
     assert len(inbox(platform_house)) == 1
+
+
+def test_events_of_the_mode_that_the_ledger_does_not_bill_are_left_out(platform_house: House) -> None:
+    assert send(platform_house, {**event(1), "livemode": True}).json["new"]
+    with platform_house.ledger.writing() as connection:
+        record_account(connection, StripeAccount("test", None), datetime.now(UTC))
+
+    other = send(platform_house, {**event(2), "livemode": True})
+    assert (other.status, other.json) == (200, {"received": True, "new": False, "ignored": True})
+    assert send(platform_house, {**event(3), "livemode": False}).json["new"]
+    assert [event_id for event_id, _, _ in inbox(platform_house)] == ["evt_1", "evt_3"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The one Stripe account that a ledger bills, and how what a rehearsal made in test mode is removed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.month import Month
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import (
+    alerts,
+    audit,
+    cursors,
+    decisions,
+    dunning,
+    events,
+    invoices,
+    months,
+    outbox,
+    payments,
+    reported_bills,
+    reviews,
+    runs,
+    stripe_account,
+)
+
+Mode = Literal["test", "live"]
+
+_MADE_BY_BILLING = (
+    *(reported_bills, outbox, dunning, payments, events, cursors, alerts, runs, decisions, reviews),
+    *(invoices, months, stripe_account),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StripeAccount:
+    """An account at Stripe, in one mode; `account_id` is None where the key may not read its account."""
+
+    mode: Mode
+    account_id: str | None
+
+    def is_other_than(self, other: "StripeAccount") -> bool:
+        """Tell whether the two are known to differ."""
+        known = self.account_id is not None and other.account_id is not None
+        return self.mode != other.mode or (known and self.account_id != other.account_id)
+
+    def __str__(self) -> str:
+        return f"{self.account_id or 'an account'} in {self.mode} mode"
+
+
+def read_account(connection: Connection) -> StripeAccount | None:
+    """Return the account that the ledger bills, or None before the first request."""
+    row = connection.execute(sa.select(stripe_account.c.mode, stripe_account.c.account_id)).first()
+    return None if row is None else StripeAccount(row.mode, row.account_id)
+
+
+def record_account(connection: Connection, account: StripeAccount, now: datetime) -> StripeAccount:
+    """Keep the account unless one is recorded; fill in an id that was unknown.
+
+    Returns:
+        What is recorded now: another account, where another process was faster.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"LOCK TABLE {stripe_account.name} IN SHARE ROW EXCLUSIVE MODE"))
+    recorded = read_account(connection)
+    if recorded is None:
+        connection.execute(
+            stripe_account.insert().values(mode=account.mode, account_id=account.account_id, recorded_at=now)
+        )
+        return account
+    if recorded.account_id is None and recorded.mode == account.mode and account.account_id is not None:
+        connection.execute(stripe_account.update().values(account_id=account.account_id))
+        return account
+    return recorded
+
+
+def newest_finalized(connection: Connection) -> str | None:
+    """Return the id of the newest invoice that the ledger knows to be finalized, or None."""
+    query = (
+        sa.select(invoices.c.stripe_invoice_id)
+        .where(invoices.c.finalized_at.is_not(None), invoices.c.stripe_invoice_id.is_not(None))
+        .order_by(invoices.c.finalized_at.desc(), invoices.c.id.desc())
+        .limit(1)
+    )
+    found: str | None = connection.scalar(query)
+    return found
+
+
+def require_rehearsal(connection: Connection) -> StripeAccount:
+    """Return the account that the ledger bills, which must be in test mode.
+
+    Raises:
+        LedgerError: when the ledger bills live mode, or nothing tells which mode it billed.
+    """
+    recorded = read_account(connection)
+    if recorded is None:
+        raise LedgerError(
+            "The ledger knows no Stripe account, so nothing proves that it was billed in test mode.",
+            remedy="Nothing was removed. A run with the key that it was billed with records the account.",
+        )
+    if recorded.mode != "test":
+        raise LedgerError(
+            f"The ledger bills {recorded}, and what was billed in live mode is never removed.",
+            remedy="Give a rehearsal a ledger of its own (DATABASE_URL).",
+        )
+    return recorded
+
+
+def count_bills(connection: Connection) -> int:
+    """Return how many bills the ledger has, of all months and generations."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(invoices)) or 0
+
+
+def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int:
+    """Remove everything that billing in test mode made; the audit trail stays and says so.
+
+    The caller holds every month. Frozen usage stays in its store.
+
+    Returns:
+        How many bills were removed.
+
+    Raises:
+        LedgerError: as `require_rehearsal`.
+    """
+    recorded = require_rehearsal(connection)
+    count = sa.select(invoices.c.month, sa.func.count()).group_by(invoices.c.month)
+    bills: dict[str, int] = dict(connection.execute(count).tuples().all())
+    drafted = connection.scalars(sa.select(months.c.month)).all()
+    for table in _MADE_BY_BILLING:
+        connection.execute(table.delete())
+    connection.execute(
+        audit.insert(),
+        [
+            {
+                "at": now,
+                "actor": actor.name,
+                "run_id": actor.run_id,
+                "month": month,
+                "action": "rehearsal_forgotten",
+                "detail": f"{bills.get(month, 0)} bills of {recorded} removed",
+            }
+            for month in sorted({*drafted, *bills}) or [str(Month.containing(now))]
+        ],
+    )
+    return sum(bills.values())

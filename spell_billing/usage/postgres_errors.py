@@ -1,0 +1,66 @@
+"""What goes wrong while PostgreSQL is read, in words: what is unreachable, what passes, and what is left."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import adbc_driver_manager
+import pyarrow as pa
+
+from spell_billing.core.errors import UsageError, UsageInterruptedError
+from spell_billing.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
+
+_POOLER = ("pooling mode", "unsupported startup parameter")
+_FORBIDDEN = "42501"
+_LIBPQ = "[libpq]"
+_SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
+
+
+@contextmanager
+def reading(url: DatabaseUrl) -> Iterator[None]:
+    """Turn the errors of the driver, and of its streams, into ours.
+
+    Raises:
+        DatabaseUnreachableError: the server does not answer, or the connection was lost.
+        UsageInterruptedError: what was read was ended, for a reason that passes.
+        UsageError: anything else that the server says.
+    """
+    try:
+        with database_errors(url), _refused_by_pooler(url):
+            yield
+    except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and _LIBPQ not in str(error):
+            # Of the disk that is written to.
+            raise
+        said = _SAID.search(str(error))
+        reason = said["reason"].rstrip(".") if said else str(error).partition("\n")[0]
+        state = str(getattr(error, "sqlstate", None) or "").strip("\0")
+        # What the driver itself says of a lost connection comes without a state.
+        if not state and "connection" in reason:
+            raise unreachable(url, reason) from error
+        what = f"Reading {url.redacted} ({url.setting}) failed: {reason}."
+        if is_transient_sqlstate(state):
+            raise UsageInterruptedError(
+                what, remedy="Run it again; if it stays, ask who runs the database."
+            ) from error
+        remedy = (
+            "Grant SELECT on the table to the user of the URL, and BYPASSRLS if it has row security."
+            if state == _FORBIDDEN
+            else "Run it again; if it stays, ask who runs the database."
+        )
+        raise UsageError(what, remedy=remedy) from error
+
+
+@contextmanager
+def _refused_by_pooler(url: DatabaseUrl) -> Iterator[None]:
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        said = _SAID.search(str(error))
+        if said is None or not any(sign in said["reason"] for sign in _POOLER):
+            raise
+        raise UsageError(
+            f"The pooler before {url.redacted} ({url.setting}) refuses: {said['reason'].rstrip('.')}.",
+            remedy="Reach the server itself, or a pooler in session or transaction mode, without options of "
+            "the session in the URL.",
+        ) from error

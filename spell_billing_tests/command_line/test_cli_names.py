@@ -1,0 +1,43 @@
+"""Ids that look like markup, emoji or formulas are printed as they are, and kept out of spreadsheets."""
+
+import csv
+from collections.abc import Callable
+
+import pytest
+
+from spell_billing_tests.command_line.conftest import Shop
+
+NAMES = ["team[/a]", "org[prod]", "[bold]x", ":smile:", "=HYPERLINK(1)", "[link=http://x]y[/link]"]
+
+
+@pytest.fixture(scope="module")
+def shop(make_shop: Callable[[str], Shop]) -> Shop:
+    shop = make_shop("sqlite")
+    shop.accounts("ada")
+    shop.calls("2025-03", ("ada", 100_000), *((name, 10) for name in NAMES))
+    return shop
+
+
+def test_every_command_prints_them_as_they_are(shop: Shop) -> None:
+    preview = shop.run("preview", "--month", "2025-03")
+    billed = shop.run("bill", "--month", "2025-03")
+    assert (preview.returncode, billed.returncode) == (0, 3)
+    assert all(name in preview.stdout for name in NAMES)
+    for command in ("status", "invoices", "reconcile"):
+        assert "Traceback" not in shop.run(command, "--month", "2025-03").stderr
+    shown = shop.run("invoices", "--month", "2025-03").stdout
+    assert all(name in shown for name in NAMES)
+    named = shop.json("status", "--month", "2025-03")["reasons"][0]["first_users"]
+    for output in (billed.stdout, shop.run("status", "--month", "2025-03").stdout):
+        assert all(name in output.replace("\n", "") for name in named[:2])
+    for name in NAMES:
+        assert shop.run("explain", "--month", "2025-03", "--user", name).returncode == 0
+
+
+def test_a_preview_file_holds_no_formula_and_opens_in_excel(shop: Shop) -> None:
+    assert shop.run("preview", "--month", "2025-03", "--csv", str(shop.home / "out.csv")).returncode == 0
+    content = (shop.home / "out.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf")
+    users = [row["user"] for row in csv.DictReader(content.decode("utf-8-sig").splitlines())]
+    assert "'=HYPERLINK(1)" in users
+    assert "team[/a]" in users
