@@ -12,7 +12,12 @@ _WAIT_SECONDS = 10.0
 
 @click.command("erase-user")
 @click.argument("user_id")
-def command(user_id: str) -> None:
+@click.option(
+    "--as",
+    "known_as",
+    help="The pseudonym the user got before, when an older ledger was restored.",
+)
+def command(user_id: str, known_as: str | None) -> None:
     """Replace the id of user USER_ID by a random pseudonym in ledger, mail, frozen files and at Stripe.
 
     Every amount stays. Refused while something of the user is open, or the platform still has the user. If it
@@ -47,6 +52,7 @@ def command(user_id: str) -> None:
                 user_id,
                 at_platform=lambda since: is_at_platform(users, user_id, since=since, now=now),
                 now=now,
+                known_as=known_as,
             ) as work,
         ):
             if work.is_at_stripe:

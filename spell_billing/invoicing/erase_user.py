@@ -48,7 +48,13 @@ class _BillAtStripe:
 
 @contextmanager
 def erasing(
-    ledger: Ledger, store: UsageStore, user_id: str, *, at_platform: Callable[[Month], bool], now: datetime
+    ledger: Ledger,
+    store: UsageStore,
+    user_id: str,
+    *,
+    at_platform: Callable[[Month], bool],
+    now: datetime,
+    known_as: str | None = None,
 ) -> Iterator["Erasing"]:
     """Begin to erase a user, or go on with what was interrupted, while nobody else bills the user's months.
 
@@ -58,9 +64,10 @@ def erasing(
         user_id: The platform's user.
         at_platform: Tells whether the platform still has an account of the user, or calls from a month on.
         now: The present, aware.
+        known_as: The pseudonym the user got before, where the ledger is a backup from before that erasure.
 
     Raises:
-        LedgerError: when the user is unknown, or something is open.
+        LedgerError: when the user is unknown, something is open, or the pseudonym is another user's.
         MonthLockedError: when a run is at one of the user's months.
     """
     with ledger.reading() as connection:
@@ -73,6 +80,12 @@ def erasing(
             erasure = unfinished_erasure(connection, user_id)
             if erasure is None:
                 _require_known(connection, store, user_id)
+            if erasure is None and known_as is not None:
+                # Whatever is open in the backup was closed before: under the pseudonym a sweep finds it.
+                _require_free(connection, known_as)
+                erasure = Erasure(user_id, known_as)
+                begin_erasure(connection, erasure)
+            if erasure is None:
                 _require_closed(user_id, open_matters(connection, user_id))
                 first = _first_compared(connection, now)
                 if at_platform(first):
@@ -182,6 +195,14 @@ def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -
             f"User {user_id} has no bill and no frozen usage.",
             remedy="Check the id: it must be written as in usage_counters. Of a user who was erased nothing "
             "is left to do.",
+        )
+
+
+def _require_free(connection: sa.Connection, pseudonym: str) -> None:
+    if not is_pseudonym(pseudonym) or has_bill(connection, pseudonym):
+        raise LedgerError(
+            f"{pseudonym} is not the pseudonym of a user whom this ledger has under the old id.",
+            remedy="Name the one that stands in the metadata of the user's invoices at Stripe, or none.",
         )
 
 

@@ -105,9 +105,7 @@ def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int,
         "INSERT INTO late SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
         f"sum(cost_cents)::{money} AS late_cost FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
-        # Rows of a user who was erased are gone for good: that is no loss which is given back.
-        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)}) "
-        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}')"
+        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
         f"){which} GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
     )
 
@@ -129,9 +127,11 @@ def _take_as_frozen(
 
 
 def _add_up(duck: duckdb.DuckDBPyConnection, scale: int) -> None:
+    # Of a user who was erased, rows that are gone are no loss, and rows without a user no late usage.
     duck.execute(
         "CREATE OR REPLACE TABLE late AS SELECT usage_month, user_id, sum(calls)::BIGINT AS calls, "
-        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM late GROUP BY ALL "
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM late "
+        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}') GROUP BY ALL "
         "HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0"
     )
 

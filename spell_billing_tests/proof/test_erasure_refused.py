@@ -1,0 +1,130 @@
+"""Who cannot be erased yet, and what stands still meanwhile."""
+
+from typing import Any
+
+import duckdb
+import pytest
+
+from spell_billing.core.erasure import Erasure
+from spell_billing.core.errors import IntegrityError, LedgerError
+from spell_billing.ledger.erasing import begin_erasure
+from spell_billing_tests.proof.leavers import (
+    ANN,
+    BOB,
+    erase,
+    everything_stored,
+    leave,
+    moved,
+    pay,
+    two_months,
+)
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
+
+
+def open_bill(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, 1000))
+    platform.bill(APRIL)
+
+
+def failed_bill(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, 1000))
+    leave_account = f"DELETE FROM billing_accounts WHERE user_id = '{ANN}'"
+    platform.sql(leave_account)
+    platform.bill(APRIL)
+
+
+def drafted_bill(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, 1000))
+    platform.draft(APRIL)
+
+
+def credit(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, -10))
+    platform.bill(APRIL)
+
+
+def voided(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, 1000))
+    platform.bill(APRIL)
+    platform.void(APRIL, ANN)
+
+
+def waiting_mail(platform: SmallPlatform) -> None:
+    platform.sql(
+        "INSERT INTO ledger_outbox (key, template, month, user_id, content, created_at, tries, next_try_at) "
+        f"VALUES ('finalized:x', 'finalized', '2025-03', '{ANN}', '{{}}', '2025-04-01 00:00:00', 0, "
+        "'2025-04-01 00:00:00')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("leave_open", "named"),
+    [
+        (open_bill, r"invoice in_\w+ for 2025-04 is not paid"),
+        (failed_bill, "the bill for 2025-04 is failed"),
+        (drafted_bill, "2025-04 is drafted and not billed yet"),
+        (credit, r"a credit of \$0.10 is not used"),
+        (voided, "the bill for 2025-04 was voided to be billed again"),
+        (moved, f"usage moved from {ANN} to {BOB}, and no month was billed since"),
+        (waiting_mail, "a mail about 2025-03 waits to be sent"),
+    ],
+)
+def test_nobody_is_erased_while_something_is_open(
+    light_platform: SmallPlatform, leave_open: Any, named: str
+) -> None:
+    light_platform.accounts(ANN, BOB)
+    light_platform.calls(MARCH, (ANN, 100), (BOB, 100))
+    light_platform.bill(MARCH)
+    pay(light_platform, MARCH)
+    leave_open(light_platform)
+    leave(light_platform)
+    before = everything_stored(light_platform)
+
+    with pytest.raises(LedgerError, match=f"User {ANN} cannot be erased yet: {named}") as refusal:
+        erase(light_platform)
+
+    assert "settle" in refusal.value.remedy
+    assert everything_stored(light_platform) == before
+
+
+def test_nobody_is_erased_whom_the_platform_still_has_or_nobody_knows(light_platform: SmallPlatform) -> None:
+    two_months(light_platform)
+    with pytest.raises(LedgerError, match="The platform still has an account"):
+        erase(light_platform, at_platform=True)
+    with pytest.raises(LedgerError, match="has no bill and no frozen usage"):
+        erase(light_platform, "ann-0002")
+    leave(light_platform)
+    pseudonym = erase(light_platform)
+    with pytest.raises(LedgerError, match="is erased already"):
+        erase(light_platform, pseudonym)
+
+
+def test_an_altered_file_gets_no_new_hash(light_platform: SmallPlatform) -> None:
+    two_months(light_platform)
+    leave(light_platform)
+    frozen = light_platform.store.latest(MARCH)
+    assert frozen is not None
+    path = frozen.directory / frozen.manifest.files[0].name
+    altered = path.with_name("altered.tmp")
+    duckdb.sql(
+        f"COPY (SELECT * REPLACE (cost_cents + 1 AS cost_cents) FROM '{path}') "
+        f"TO '{altered}' (FORMAT parquet)"
+    )
+    altered.rename(path)
+    with pytest.raises(IntegrityError, match="is not what was frozen"):
+        erase(light_platform)
+
+
+def test_nothing_is_billed_while_an_erasure_is_unfinished(light_platform: SmallPlatform) -> None:
+    two_months(light_platform)
+    leave(light_platform)
+    with light_platform.ledger() as ledger, ledger.writing() as connection:
+        begin_erasure(connection, Erasure(ANN, "erased-0123456789ab"))
+
+    for act in (light_platform.bill, light_platform.reconcile):
+        with pytest.raises(LedgerError, match=f"The erasure of user {ANN} was not completed"):
+            act(APRIL)
+
+    assert erase(light_platform) == "erased-0123456789ab"
+    light_platform.bill(APRIL, verify=True)
+    light_platform.must_agree(APRIL)
