@@ -19,6 +19,7 @@ from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.invoicing.run_record import recorded
+from spell_billing.invoicing.sound_bills import require_sound_bills
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
@@ -75,6 +76,7 @@ def stripe_invoices(
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
                 # A blocking check guards only its own run; a person may launch this asset alone.
                 require_drafts_equal_usage(session, usage.store())
+                require_sound_bills(session)
                 review = keeps_back(session)
                 if review is not None:
                     outcome.in_review = True

@@ -28,6 +28,7 @@ from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
 from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.settle import SettledAs, settle_bill
+from spell_billing.invoicing.sound_bills import require_sound_bills
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
@@ -99,6 +100,7 @@ class SmallPlatform:
         self.draft(month, run_id=run_id)
         with self.ledger() as ledger, ledger.session(month, Actor("tester", run_id)) as session:
             require_drafts_equal_usage(session, self.store)
+            require_sound_bills(session)
             report = BillingReport(_LOG, to_drive=0)
 
             async def run() -> Outcome:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from spell_billing.core.drafting import Line, dump_lines, load_lines
+from spell_billing.core.errors import IntegrityError
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, PLAN = "user-0001", "user-0002", "user-0003"
@@ -109,3 +110,33 @@ def test_a_month_sent_without_its_approval_is_named(past: SmallPlatform) -> None
         "VALUES ('2025-04', 'abc', '[{\"text\": \"x\"}]', '2025-05-01 00:00:00')",
     )
     assert told(past) == {("every user", "not_approved"): ("an approval of the drafts abc", "none")}
+
+
+@pytest.mark.parametrize(
+    ("user", "sets", "said"),
+    [
+        (ONE, "credit_applied_cents = credit_applied_cents + 300", r"\$5.00 of credits granted, \$8.00 used"),
+        (PLAN, "covered_cents = 200", "covers 200 cents in 2025-04, and includes 100"),
+        (TWO, "total_cents = total_cents - 1", "is not what was drafted"),
+        (TWO, "lines = replace(lines, '800', '700'), total_cents = 740", "is not what was drafted"),
+    ],
+)
+def test_drafts_that_were_altered_are_not_sent(
+    light_platform: SmallPlatform, user: str, sets: str, said: str
+) -> None:
+    light_platform.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 100}])
+    light_platform.accounts(ONE, TWO)
+    light_platform.accounts(PLAN, plan_id="pro")
+    light_platform.calls(MARCH, (ONE, -500), (TWO, 300), (PLAN, 70))
+    light_platform.bill(MARCH)
+    light_platform.calls(MARCH, (TWO, 40))
+    light_platform.calls(APRIL, (ONE, 900), (TWO, 800), (PLAN, 250))
+    light_platform.draft(APRIL)
+    light_platform.sql(
+        "CREATE TRIGGER altered AFTER INSERT ON ledger_invoices WHEN new.month = '2025-04' AND "
+        f"new.user_id = '{user}' BEGIN UPDATE ledger_invoices SET {sets} WHERE id = new.id; END"
+    )
+    before = len(light_platform.double.writes)
+    with pytest.raises(IntegrityError, match=said):
+        light_platform.bill(APRIL)
+    assert len(light_platform.double.writes) == before
