@@ -13,7 +13,6 @@ import pytest
 
 LEAVER = "leaver@example.org"
 _ROOT = Path(__file__).parents[2]
-_Done = "subprocess.CompletedProcess[str]"
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Story:
         for table in ("usage_counters", "billing_accounts"):
             self.shop.execute(f"DELETE FROM {table} WHERE user_id = :user", [{"user": user}])
 
-    def kill_at_every_step(self, user: str) -> _Done:
+    def kill_at_every_step(self, user: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "spell_billing_tests.command_line.killed_erasures", user],
             cwd=_ROOT,
