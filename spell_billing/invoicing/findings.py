@@ -18,6 +18,7 @@ class Kind(StrEnum):
     MISSING_AT_STRIPE = "missing_at_stripe"
     UNKNOWN_TO_LEDGER = "unknown_to_ledger"
     AMOUNT_DIFFERS = "amount_differs"
+    LINES_DIFFER = "lines_differ"
     CURRENCY_DIFFERS = "currency_differs"
     CUSTOMER_DIFFERS = "customer_differs"
     TWO_FOR_ONE_USER = "two_for_one_user"
@@ -25,6 +26,11 @@ class Kind(StrEnum):
     VOID_AT_STRIPE = "void_at_stripe"
     STANDS_AT_STRIPE = "stands_at_stripe"
     NOT_INVOICED = "not_invoiced"
+    ALLOWANCE_DIFFERS = "allowance_differs"
+    LATE_USAGE_DIFFERS = "late_usage_differs"
+    CREDIT_NOT_GRANTED = "credit_not_granted"
+    CONTENT_ALTERED = "content_altered"
+    NOT_APPROVED = "not_approved"
 
 
 _REMEDIES = {
@@ -40,14 +46,41 @@ _REMEDIES = {
     ),
     Kind.UNKNOWN_TO_LEDGER: "Take it into the ledger: bill the month again with --verify.",
     Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
+    Kind.LINES_DIFFER: (
+        "Stripe shows other lines than the ledger. Compare them with `explain`; void it and bill again."
+    ),
     Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; mend it, then bill the month again.",
+    Kind.ALLOWANCE_DIFFERS: (
+        "The plan covers another part of the usage than the bill says. Restore the ledger; void the invoice "
+        "and bill again where it was sent."
+    ),
+    Kind.LATE_USAGE_DIFFERS: (
+        "Late lines are not what was recorded, or not its rating. Restore the ledger or the usage store; "
+        "void the invoice and bill again where it was sent."
+    ),
+    Kind.CREDIT_NOT_GRANTED: (
+        "Bills used more credit than earlier ones granted. Restore the ledger; void the invoice that used it "
+        "twice and bill again."
+    ),
+    Kind.CONTENT_ALTERED: (
+        "The bill was changed after it was drafted, and not by spell_billing. Restore the ledger from its "
+        "backup."
+    ),
+    Kind.NOT_APPROVED: (
+        "The month was in review, and was sent without an approval of these drafts. See "
+        "`spell-billing preview --against`, and void what is wrong."
+    ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }
+
+
+_ECHOES = frozenset({Kind.LINES_DIFFER, Kind.CONTENT_ALTERED})
+"""They follow from most other alterations of a bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +123,13 @@ class Reconciliation:
     stripe_invoices: int = 0
     stripe_cents: int = 0
     findings: list[Finding] = field(default_factory=list)
+
+    def keep_the_telling_ones(self) -> None:
+        """Drop findings that only repeat, in other words, what another one of the same user says."""
+        told = {finding.user_id for finding in self.findings if finding.kind not in _ECHOES}
+        self.findings = [
+            finding for finding in self.findings if finding.kind not in _ECHOES or finding.user_id not in told
+        ]
 
     @property
     def differences(self) -> list[Finding]:

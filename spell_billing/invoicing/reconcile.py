@@ -5,8 +5,10 @@ so that a mistake there shows here.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import zip_longest
+from typing import Any
 
 from spell_billing.core.drafting import load_lines
 from spell_billing.core.money import exact_sum, plain
@@ -20,6 +22,7 @@ from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.user_usage import open_user_usage
 
 _DAY_SECONDS = 86_400
+_COMPARED = ("id", "status", "total", "currency", "customer", "metadata", "lines")
 
 
 async def reconcile(
@@ -124,7 +127,7 @@ def _check_sums(result: Reconciliation, by_user: dict[str, list[Bill]]) -> None:
 async def _list_ours(month: Month, gateway: Gateway) -> list[Invoice]:
     since = int(month.end.timestamp()) - _DAY_SECONDS
     return [
-        {name: invoice[name] for name in ("id", "status", "total", "currency", "customer", "metadata")}
+        {name: invoice[name] for name in _COMPARED}
         async for page in gateway.invoices(created={"gte": since})
         for invoice in page
         if invoice["metadata"].get("spell_month") == str(month)
@@ -193,6 +196,20 @@ def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -
     ):
         if expected != at_stripe:
             _add(result, kind, bill, str(expected), str(at_stripe))
+    _compare_lines(result, bill, invoice["lines"])
+
+
+def _compare_lines(result: Reconciliation, bill: Bill, at_stripe: Mapping[str, Any]) -> None:
+    """Each line of a bill against Stripe's: the list shows the first ten, which is all but for long bills."""
+    if at_stripe["has_more"]:
+        return
+    hidden = {"unbilled", "moved"}
+    expected = sorted((x.amount_cents, x.description) for x in load_lines(bill.lines) if x.kind not in hidden)
+    found = sorted((int(line["amount"]), str(line["description"] or "")) for line in at_stripe["data"])
+    for ours, theirs in zip_longest(expected, found, fillvalue=(0, "no line")):
+        if ours != theirs:
+            _add(result, Kind.LINES_DIFFER, bill, f"{ours[1]}: {ours[0]}", f"{theirs[1]}: {theirs[0]}")
+            return
 
 
 def _add(result: Reconciliation, kind: Kind, bill: Bill, expected: str, found: str) -> None:

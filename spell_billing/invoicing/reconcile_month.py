@@ -1,13 +1,18 @@
 """Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.month import Month
-from spell_billing.invoicing.findings import Reconciliation
+from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.reconcile import reconcile
+from spell_billing.invoicing.rederive import rederive
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.reviews import Review, read_review
+from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
@@ -35,12 +40,20 @@ async def reconcile_month(
         )
     frozen = store.version(month, record.usage_version)
     try:
-        result = await reconcile(month, frozen, ledger.bills(month), gateway)
+        bills = list(ledger.bills(month))
+        result = await reconcile(month, frozen, bills, gateway)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe cannot be asked what stands for {month}: {problem.message}.",
             remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then try again.",
         ) from None
+    by_user: defaultdict[str, list[Bill]] = defaultdict(list)
+    for bill in sorted(bills, key=lambda bill: bill.generation):
+        by_user[bill.user_id].append(bill)
+    with ledger.reading() as connection:
+        result.findings.extend(rederive(connection, month, frozen, by_user))
+        result.findings.extend(_not_approved(record, read_review(connection, month)))
+    result.keep_the_telling_ones()
     ledger.record_action(
         month,
         actor,
@@ -49,3 +62,10 @@ async def reconcile_month(
         f"Stripe {result.stripe_cents} cents",
     )
     return result
+
+
+def _not_approved(record: MonthRecord, review: Review | None) -> Iterator[Finding]:
+    """Give a finding where a month in review was sent and nobody approved these drafts."""
+    if record.billing_started_at is not None and review is not None and review.needs_approval:
+        expected = f"an approval of the drafts {review.drafts_hash[:12]}"
+        yield Finding(Kind.NOT_APPROVED, "every user", None, expected, "none")

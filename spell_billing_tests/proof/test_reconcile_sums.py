@@ -21,6 +21,7 @@ from spell_billing.invoicing.findings import Kind, Reconciliation
 from spell_billing.invoicing.reconcile import reconcile
 from spell_billing.ledger.rows import Bill, new_bill_values
 from spell_billing.stripe_double import Invoice, StripeDouble
+from spell_billing.stripe_double.objects import Line
 from spell_billing.usage.contract import BadRows, FrozenUsage, Manifest, Totals
 from spell_billing.usage.user_usage import keep_user_usage
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
@@ -91,8 +92,25 @@ def send(double: StripeDouble, bills: list[Bill]) -> None:
                     status="open",
                     metadata=invoice_metadata(bill.month, bill.user_id, 1, bill.lines_hash, bill.calls),
                     total_cents=bill.total_cents,
+                    lines=tuple(_line(bill, place) for place in range(len(bill.parsed_lines))),
                 )
             )
+
+
+def _line(bill: Bill, place: int) -> Line:
+    line = bill.parsed_lines[place]
+    return Line(
+        id=f"il_{bill.id}_{place}",
+        item=f"ii_{bill.id}_{place}",
+        amount_cents=line.amount_cents,
+        currency=bill.currency,
+        description=line.description,
+        metadata={},
+        period_start=MARCH.first_second,
+        period_end=MARCH.last_second,
+        quantity=1,
+        unit_amount_decimal=str(line.amount_cents),
+    )
 
 
 def compare(account: SmallPlatform, frozen: FrozenUsage, bills: list[Bill]) -> Reconciliation:
