@@ -26,7 +26,7 @@ from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import left_something, of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, decisions, invoices
-from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import FrozenUsage
 
 _ONE = Decimal(1)
 _USERS_A_QUERY = 500
@@ -90,7 +90,7 @@ def _late_evidence(frozen: FrozenUsage, latest: Iterable[Bill]) -> Iterator[Find
     recorded: defaultdict[tuple[str, str], tuple[int, Decimal]] = defaultdict(lambda: (0, Decimal(0)))
     for version in (frozen, *frozen.supplements):
         if version.manifest.late is not None:
-            with pq.ParquetFile(version.directory / LATE_USAGE_FILE) as file:
+            with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
                 for row in file.read().to_pylist():
                     calls, cents = recorded[row["user_id"], row["usage_month"]]
                     recorded[row["user_id"], row["usage_month"]] = (

@@ -12,7 +12,6 @@ import pyarrow as pa
 from spell_billing.core.month import Month
 
 USER_USAGE_FILE = "user_usage.parquet"
-LATE_USAGE_FILE = "late_usage.parquet"
 MANIFEST_FILE = "manifest.json"
 
 ACCOUNTS_SCHEMA = pa.schema(

@@ -17,9 +17,12 @@ from spell_billing.core.erasure import PSEUDONYM_PATTERN
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import LATE_USAGE_FILE, FrozenUsage, LateMonth, LateUsage, Totals
+from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list, quoted
 from spell_billing.usage.row_writer import finished_file
+
+LATE_USAGE_FILE = "late_usage.parquet"
+"""As it is written. To be read under the name in the manifest: with a user erased, it has another."""
 
 CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
 """Opens a stream of what a month has now: user_id, calls, cost_cents, any number of rows per user."""
