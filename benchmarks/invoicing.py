@@ -52,7 +52,7 @@ def ours(url: str, stripe: str, *, live: bool) -> Callable[[], dict[str, Any]]:
     async def bill() -> Outcome:
         with ledger.session(MONTH, Actor("benchmark")) as session:
             report = Report(logging.getLogger("benchmark"), to_drive=users)
-            async with resource.connect() as gateway:
+            async with resource.connect(ledger) as gateway:
                 return await bill_month(session, gateway, report)
 
     def act() -> dict[str, Any]:
