@@ -9,6 +9,7 @@ import time_machine
 from spell_billing.core.errors import AlertError
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
+from spell_billing.stripe_double import FaultKind
 from spell_billing_tests.sensors.world import World
 
 SENSOR = "month_unbilled"
@@ -107,7 +108,16 @@ def test_drafts_only_and_users_to_be_tried_again_are_told_as_such(
     assert not small_world.run("2025-03").success
     small_world.tick(SENSOR)
 
-    assert "To be tried again: 1 user." in small_world.web.texts[1]
+    # Stripe was never reached: the month is not pinned.
+    assert "It was drafted, and nothing was sent to Stripe." in small_world.web.texts[1]
+
+    small_world.source.execute("DELETE FROM ledger_alerts")
+    small_world.stripe_is_back()
+    small_world.double.arm(FaultKind.ERROR_500_UNSTORED, operation="invoices.create", times=2)
+    small_world.run("2025-03")
+    small_world.tick(SENSOR)
+
+    assert "To be tried again: 1 user." in small_world.web.texts[2]
 
 
 def test_the_alert_that_did_not_go_out_is_sent_by_the_next_tick(
