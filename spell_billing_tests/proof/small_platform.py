@@ -231,7 +231,8 @@ class SmallPlatform:
             },
         )
         invoice_id = str(created["id"])
-        line = {"lines[0][amount]": cents, "lines[0][description]": "by hand"}
+        words = like.lines[0].description if like else "by hand"
+        line = {"lines[0][amount]": cents, "lines[0][description]": words}
         self.person("POST", f"/v1/invoices/{invoice_id}/add_lines", line)
         if finalize:
             self.person("POST", f"/v1/invoices/{invoice_id}/finalize", {"auto_advance": "false"})
