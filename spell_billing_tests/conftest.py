@@ -31,6 +31,18 @@ for _name in (
 NO_BROWSER = "no Chromium is installed here"
 """Why browser tests are skipped, as the summary finds it again."""
 
+NO_POOLER = "no PgBouncer is installed here"
+"""Why tests behind a pooler are skipped, as the summary finds it again."""
+
+_UNSEEN = (
+    (
+        NO_BROWSER,
+        "in a browser",
+        "apt-get install chromium (Debian), or any package that brings chromium or google-chrome",
+    ),
+    (NO_POOLER, "behind a pooler", "apt-get install pgbouncer (Debian)"),
+)
+
 settings.register_profile(
     "spell_billing",
     deadline=None,
@@ -251,7 +263,7 @@ def pytest_configure() -> None:
 
 # Here, not beside the crash matrix: with xdist the printing process loads only this conftest.
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many crash points were survived, and what was skipped for want of a browser."""
+    """Say how many crash points were survived, and what was skipped for want of a program."""
     points = sum(
         int(str(value))
         for reports in terminalreporter.stats.values()
@@ -262,14 +274,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     if points:
         terminalreporter.write_line(f"{points} crash points survived, each user billed exactly once")
-    unseen = [
-        report
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report, pytest.TestReport) and NO_BROWSER in str(report.longrepr)
-    ]
-    if unseen:
-        terminalreporter.write_line(
-            f"{len(unseen)} browser tests were skipped: {NO_BROWSER}. To have them, install one: "
-            "apt-get install chromium (Debian), or any package that brings chromium or google-chrome.",
-            yellow=True,
-        )
+    for reason, what, remedy in _UNSEEN:
+        unseen = [
+            report
+            for report in terminalreporter.stats.get("skipped", [])
+            if isinstance(report, pytest.TestReport) and reason in str(report.longrepr)
+        ]
+        if unseen:
+            terminalreporter.write_line(
+                f"{len(unseen)} tests {what} were skipped: {reason}. To run them: {remedy}.", yellow=True
+            )

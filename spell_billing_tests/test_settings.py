@@ -1,6 +1,7 @@
 """Settings: each default, each refusal with its remedy, and no secret in any text."""
 
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,24 @@ def test_printing_the_settings_shows_none_of_them() -> None:
 
     assert SECRET not in "".join(f"{value} {value!r}" for value in values)
     assert "example.com" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "default"),
+    [("BILLING_GRACE_MINUTES", "billing_grace", 0), ("SOURCE_WAIT_MINUTES", "source_wait", 30)],
+)
+def test_minutes_are_whole_and_bounded(name: str, attribute: str, default: int) -> None:
+    assert getattr(Settings({}), attribute) == timedelta(minutes=default)
+    assert getattr(Settings({name: " 45 "}), attribute) == timedelta(minutes=45)
+    assert getattr(Settings({name: "0"}), attribute) == timedelta(0)
+    for wrong in ("-1", "1.5", "half an hour", "\u0661\u0665", "9" * 400, "100000"):
+        with pytest.raises(SettingsError, match=rf"{name}=.* is not a number of minutes.*whole number"):
+            getattr(Settings({name: wrong}), attribute)
+
+
+def test_the_column_to_prove_unique_is_a_plain_name() -> None:
+    assert Settings({}).usage_dedupe_column is None
+    assert Settings({"USAGE_DEDUPE_COLUMN": " request_id "}).usage_dedupe_column == "request_id"
+    for wrong in ("request id", "id; DROP TABLE x", '"id"', "1st", "lower(id)"):
+        with pytest.raises(SettingsError, match=r"is not the name of a column.*as request_id"):
+            _ = Settings({"USAGE_DEDUPE_COLUMN": wrong}).usage_dedupe_column

@@ -16,8 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-NO_POOLER = "no PgBouncer is installed here"
-"""Why tests behind a pooler are skipped, as the summary finds it again."""
+from spell_billing_tests.conftest import NO_POOLER
 
 NO_STANDBY = "no pg_basebackup is installed here"
 """Why tests with a standby are skipped."""

@@ -1,4 +1,4 @@
-"""TLS before the usage database: a certificate that is not proven is refused, with the reason."""
+"""TLS before either database: a certificate that is not proven is refused, with the reason."""
 
 import os
 import subprocess
@@ -12,6 +12,8 @@ import pytest
 
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Actor
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
@@ -29,10 +31,15 @@ class Secured:
     authority: Path
 
     def source(self, host: str, root: object) -> UsageSource:
-        url = (
+        return open_usage_source(parse_database_url(self._url(host, root), setting="USAGE_DATABASE_URL"))
+
+    def ledger(self, host: str, root: object) -> Ledger:
+        return Ledger(parse_database_url(self._url(host, root), setting="DATABASE_URL"))
+
+    def _url(self, host: str, root: object) -> str:
+        return (
             f"postgresql://postgres@{host}:{self.port}/{self.database}?sslmode=verify-full&sslrootcert={root}"
         )
-        return open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
 
 
 @pytest.fixture
@@ -44,6 +51,7 @@ def secured(make_source_tables: Any, postgres_url: str) -> Iterator[Secured]:
         _sign(folder)
         with pooler(
             postgres_url,
+            mode="session",
             listen_addr="127.0.0.1",
             listen_port=str(port),
             client_tls_sslmode="require",
@@ -52,6 +60,13 @@ def secured(make_source_tables: Any, postgres_url: str) -> Iterator[Secured]:
         ):
             database = str(psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"])
             yield Secured(port, database, folder / "ca.pem")
+
+
+def must_lock(opened: Ledger) -> None:
+    """Take a month of the ledger, which writes and needs a session of its own."""
+    with opened as ledger, ledger.session(OCTOBER, Actor("test"), wait_seconds=0) as session:
+        assert session.record() is None
+        assert ledger.is_held(OCTOBER)
 
 
 def _sign(folder: Path) -> None:
@@ -82,6 +97,7 @@ def test_a_server_that_the_authority_signed_for_is_read(secured: Secured, tmp_pa
         .manifest
     )
     assert manifest.frozen.calls == 1
+    must_lock(secured.ledger("localhost", secured.authority))
 
 
 @pytest.mark.parametrize(
@@ -94,10 +110,11 @@ def test_a_server_that_the_authority_signed_for_is_read(secured: Secured, tmp_pa
 def test_another_host_or_an_unknown_authority_is_refused_in_one_sentence(
     secured: Secured, tmp_path: Path, host: str, words: str, *, known: bool
 ) -> None:
+    root = secured.authority if known else "system"
     with pytest.raises(DatabaseUnreachableError, match=words):
-        UsageStore(tmp_path / "usage").freeze(
-            secured.source(host, secured.authority if known else "system"), OCTOBER
-        )
+        UsageStore(tmp_path / "usage").freeze(secured.source(host, root), OCTOBER)
+    with pytest.raises(DatabaseUnreachableError, match=words):
+        secured.ledger(host, root)
 
 
 def test_the_system_s_authorities_are_those_that_openssl_is_told_of(
@@ -106,3 +123,4 @@ def test_the_system_s_authorities_are_those_that_openssl_is_told_of(
     monkeypatch.setenv("SSL_CERT_FILE", str(secured.authority))
     source = secured.source("localhost", "system")
     assert UsageStore(tmp_path / "usage").freeze(source, OCTOBER).manifest.frozen.calls == 1
+    must_lock(secured.ledger("localhost", "system"))
