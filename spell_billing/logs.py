@@ -7,9 +7,15 @@ from typing import TextIO
 import dagster as dg
 
 
+_CONSEQUENCES = ("Dependencies for step ", "Skipping step ")
+"""What Dagster logs about each step after the one that failed or had nothing to do."""
+
+
 class _OurLines(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         meta = getattr(record, "dagster_meta", {})
+        if str(meta.get("orig_message") or record.getMessage()).startswith(_CONSEQUENCES):
+            return False
         return record.levelno >= logging.ERROR or not meta.get("dagster_event")
 
 

@@ -81,7 +81,9 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.CURRENCY_CHANGED: (
         "A credit or late usage of an earlier month is in another currency than the account now has. "
-        "Settle it at Stripe or restore the currency, then bill the month again."
+        "Restore the currency, or give the amount back by hand and record that with "
+        "`spell-billing settle --credit`; "
+        "then bill the month again."
     ),
     Reason.AMOUNT_TOO_LARGE: (
         "The total exceeds Stripe's largest amount (99,999,999 minor units). Check the usage; "
