@@ -12,6 +12,9 @@ BIN := .venv/bin
 RUNTIME := .venv/runtime-installed
 TOOLS := .venv/tools-installed
 
+# Dagster's own tool, with an instance of its own: dagster.yaml is that of production.
+DG := touch .venv/dagster.yaml && DAGSTER_HOME=$(CURDIR)/.venv $(BIN)/dg
+
 .PHONY: help demo dev test lint format lock bench clean
 
 help:
@@ -42,6 +45,7 @@ lint: $(TOOLS)
 	@$(BIN)/python -m mypy --no-error-summary examples
 	@$(BIN)/python -m mypy --no-error-summary benchmarks
 	@$(BIN)/lint-imports --no-logo
+	@$(DG) check defs >/dev/null
 
 format: $(TOOLS)
 	@$(BIN)/python -m ruff check --fix-only --quiet .

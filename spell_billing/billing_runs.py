@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.execution.backfill import PartitionBackfill
 
 from spell_billing.assets.invoice_drafts import invoice_drafts
 from spell_billing.assets.raw_usage import raw_usage
@@ -11,6 +10,7 @@ from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.errors import MonthError
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import PartitionBackfill
 from spell_billing.jobs import monthly_billing
 
 PARTITION_TAG = "dagster/partition"

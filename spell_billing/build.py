@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import dagster as dg
 
 from spell_billing.assets.invoice_drafts import invoice_drafts
+from spell_billing.assets.platform_tables import billing_accounts, billing_plans, usage_counters
 from spell_billing.assets.raw_usage import raw_usage
+from spell_billing.assets.stripe_account import stripe_account
 from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.checks.draft_checks import drafts_equal_user_usage, month_is_plausible
@@ -16,6 +18,7 @@ from spell_billing.checks.usage_checks import (
     source_in_order,
     user_usage_equals_raw_usage,
 )
+from spell_billing.dagster_unstable import with_source_code_references
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
 from spell_billing.no_values import NoValues
@@ -51,7 +54,18 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     if unknown:
         raise ValueError(f"no such resource: {', '.join(sorted(unknown))}; there are {', '.join(resources)}")
     return dg.Definitions(
-        assets=[raw_usage, user_usage, invoice_drafts, stripe_invoices],
+        assets=with_source_code_references(
+            [
+                usage_counters,
+                billing_accounts,
+                billing_plans,
+                raw_usage,
+                user_usage,
+                invoice_drafts,
+                stripe_invoices,
+                stripe_account,
+            ]
+        ),
         asset_checks=[
             no_bad_rows,
             source_in_order,

@@ -6,9 +6,9 @@ dagster-postgres hands the URL to SQLAlchemy as it is, and speaks psycopg2's dia
 
 from typing import Any, Self
 
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
+from spell_billing.dagster_unstable import ConfigurableClassData
 from spell_billing.databases import parse_database_url
 
 

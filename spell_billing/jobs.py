@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from spell_billing.dagster_unstable import OWNERS
+
 MAX_RUNTIME_SECONDS = 12 * 3600
 """Far above the longest month (1 M users at 25 invoices a second take 11 hours 7 minutes)."""
 
@@ -9,10 +11,11 @@ monthly_billing = dg.define_asset_job(
     "monthly_billing",
     selection=dg.AssetSelection.groups("monthly_billing"),
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
     description="Freezes a closed month's usage, drafts every user's invoice, and sends them to Stripe once.",
     tags={
         "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
-        # A failed step says what a person must mend; only a worker that died is run again by itself.
+        # A failed step says what a person must fix; only a worker that died is run again by itself.
         "dagster/retry_on_asset_or_op_failure": "false",
     },
 )

@@ -6,7 +6,6 @@ from typing import TextIO
 
 import dagster as dg
 
-
 _CONSEQUENCES = ("Dependencies for step ", "Skipping step ")
 """What Dagster logs about each step after the one that failed or had nothing to do."""
 

@@ -16,13 +16,15 @@ from pydantic import Field, SecretStr
 
 from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.memory import MEMORY
+from spell_billing.core.keys import MONTH
+from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.invoicing.account import AccountGuard
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.notification_settings import NotificationSettings
-from spell_billing.settings import Settings, check_api_base, check_api_key
+from spell_billing.settings import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
@@ -119,6 +121,14 @@ class StripeResource(dg.ConfigurableResource[None]):
                 down_seconds=self.down_seconds,
             )
             yield Gateway(api, Pace(self.limits()), patience, guard=guard)
+
+    def invoices_link(self, month: Month) -> dict[str, dg.UrlMetadataValue]:
+        """Give the link to a month's invoices in Stripe's dashboard; none for a stand-in for Stripe."""
+        if self._address() != DEFAULT_STRIPE_API_BASE:
+            return {}
+        mode = "test/" if mode_of_key(self._key()) == "test" else ""
+        address = f"https://dashboard.stripe.com/{mode}search?query=metadata%3A{MONTH}%3D{month}"
+        return {"stripe": dg.MetadataValue.url(address)}
 
     def limits(self) -> Limits:
         """Give the pace: as configured, or what Stripe allows the kind of key."""

@@ -7,6 +7,7 @@ import dagster as dg
 from spell_billing.billing_runs import months_under_way
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.standing import closed_months
@@ -65,6 +66,7 @@ def _windows(cron: str, start: datetime) -> dg.TimeWindowPartitionsDefinition:
         checked_cron(Settings.from_environment().billing_cron), Settings.from_environment().billing_grace
     ),
     execution_timezone="UTC",
+    owners=OWNERS,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
         "On the 1st at 00:00 UTC (BILLING_CRON): bill every closed month that the ledger does not show as "

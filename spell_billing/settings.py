@@ -147,6 +147,34 @@ class Settings(EnvironmentSettings):
         return tuple(numbers)
 
     @cached_property
+    def public_url(self) -> str | None:
+        """`SPELL_BILLING_PUBLIC_URL`: where people reach the server, no slash at its end. Default: none.
+
+        https, or plain http to this machine; links in answers begin with it.
+        """
+        text = self._text("SPELL_BILLING_PUBLIC_URL")
+        if text is None:
+            return None
+        try:
+            parts = urlsplit(text)
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise _no_public_url() from None
+        if not usable or parts.username or parts.password or parts.query or parts.fragment:
+            raise _no_public_url()
+        if parts.path.strip("/"):
+            raise SettingsError(
+                "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
+                remedy="Write it as https://billing.example.com.",
+            )
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            raise SettingsError(
+                "SPELL_BILLING_PUBLIC_URL would send secrets unencrypted.",
+                remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
+            )
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @cached_property
     def dagster_home(self) -> Path:
         """`DAGSTER_HOME`: the Dagster instance. Default: `dagster` in the home, made on first use."""
         return self._path("DAGSTER_HOME") or self.home / "dagster"
@@ -222,3 +250,10 @@ def check_api_base(text: str) -> str:
             remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
         )
     return parts.geturl().rstrip("/")
+
+
+def _no_public_url() -> SettingsError:
+    return SettingsError(
+        "SPELL_BILLING_PUBLIC_URL is not an address of web pages.",
+        remedy="Write it as https://billing.example.com, with no login in it, or leave it unset.",
+    )

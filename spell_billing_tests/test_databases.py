@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.assets.common import failures
+from spell_billing.assets.opened import failures
 from spell_billing.core.errors import SettingsError
 from spell_billing.databases import (
     DatabaseUnreachableError,

@@ -1,19 +1,16 @@
 """What the four assets share: their Dagster attributes, who acts, and how an error becomes a failure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TypedDict
 
 import dagster as dg
-from sqlalchemy.exc import DBAPIError
 
-from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.money import plain, round_half_up
 from spell_billing.core.month import Month
-from spell_billing.databases import refused_statement
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.rows import Actor
 from spell_billing.partitions import MONTHLY
+from spell_billing.settings import Settings
 
 ACTOR_TAG = "spell_billing/actor"
 GROUP = "monthly_billing"
@@ -28,26 +25,7 @@ class Common(TypedDict):
     owners: list[str]
 
 
-COMMON: Common = {"partitions_def": MONTHLY, "group_name": GROUP, "owners": ["team:billing"]}
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Turn an error into a failure that says what to do, and whether it passes; Dagster does not retry it."""
-    try:
-        yield
-    except SpellBillingError as error:
-        raise _failure(error) from error
-    except DBAPIError as error:
-        raise _failure(refused_statement(error)) from error
-
-
-def _failure(error: SpellBillingError) -> dg.Failure:
-    return dg.Failure(
-        description=str(error),
-        metadata={"remedy": error.remedy, "transient": error.transient},
-        allow_retries=False,
-    )
+COMMON: Common = {"partitions_def": MONTHLY, "group_name": GROUP, "owners": OWNERS}
 
 
 def actor_of(run: dg.DagsterRun) -> Actor:
@@ -71,6 +49,12 @@ def usage_metadata(amount: Decimal) -> dict[str, int | str]:
     whole = round_half_up(amount)
     exact = {} if whole == amount else {"usage_cents_exact": plain(amount)}
     return {"usage_cents": whole, **exact}
+
+
+def overview_link(month: Month) -> dict[str, dg.UrlMetadataValue]:
+    """Give the link to the month's page of the overview; none where SPELL_BILLING_PUBLIC_URL is not set."""
+    address = Settings.from_environment().public_url
+    return {} if address is None else {"overview": dg.MetadataValue.url(f"{address}/billing/{month}")}
 
 
 def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:

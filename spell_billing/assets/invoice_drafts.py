@@ -5,15 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, actor_of, failures, table, table_schema, usage_metadata
+from spell_billing.assets.common import COMMON, actor_of, overview_link, table, table_schema, usage_metadata
+from spell_billing.assets.opened import opened_month
+from spell_billing.assets.platform_tables import billing_accounts, billing_plans
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.review_month import review_month
-from spell_billing.invoicing.usage_versions import version_to_draft, with_what_came_since
+from spell_billing.invoicing.usage_versions import with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.review_settings import ReviewSettings
 
@@ -31,14 +32,16 @@ COLUMNS = table_schema(
     ("lines", "json", "The frozen invoice lines"),
 )
 
+LEDGER_TABLE = "ledger_invoices"
+
 
 @dg.asset(
     **COMMON,
-    deps=[user_usage],
+    deps=[user_usage, billing_accounts, billing_plans],
     kinds={"sql", "python"},
     tags={"spell_billing/step": "draft"},
     code_version="1",
-    metadata={"dagster/column_schema": COLUMNS},
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": LEDGER_TABLE},
     description=(
         "One draft per user in the ledger: lines, total, or the reason why there is none. Drafts are written "
         "anew until billing starts, and reviewed; after that only users without an invoice are drafted again."
@@ -48,16 +51,14 @@ def invoice_drafts(
     context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.MaterializeResult[None]:
     """Draft the month into the ledger."""
-    with failures():
-        month = billable_month(context)
+    with opened_month(context, ledger, usage) as opened:
+        open_ledger, store, month = opened.ledger, opened.store, opened.month
         with (
-            ledger.open() as open_ledger,
             open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
             open_ledger.exclusive(on_wait=context.log.info),
         ):
-            store, source = usage.store(), usage.source()
-            frozen = version_to_draft(open_ledger, store, month)
-            frozen, missing = with_what_came_since(open_ledger, session, store, source, frozen)
+            source = usage.source()
+            frozen, missing = with_what_came_since(open_ledger, session, store, source, opened.frozen)
             for lost in missing:
                 context.log.warning(
                     f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
@@ -73,6 +74,7 @@ def invoice_drafts(
             metadata={
                 **totals_metadata(groups),
                 "version": frozen.version,
+                **overview_link(month),
                 "review_findings": len(review.findings) if review else 0,
             }
         )

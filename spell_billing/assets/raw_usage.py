@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, failures, period, table, table_schema, usage_metadata
+from spell_billing.assets.common import COMMON, overview_link, period, table, table_schema, usage_metadata
+from spell_billing.assets.opened import opened_month
+from spell_billing.assets.platform_tables import usage_counters
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.guards import source_warnings
@@ -14,7 +16,6 @@ from spell_billing.invoicing.usage_versions import (
     pinned_version,
     version_before,
 )
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.contract import FrozenUsage
 
@@ -28,6 +29,7 @@ COLUMNS = table_schema(
 
 @dg.asset(
     **COMMON,
+    deps=[usage_counters],
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
     code_version="1",
@@ -41,16 +43,14 @@ def raw_usage(
     context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.MaterializeResult[None]:
     """Freeze the month, or keep what was frozen when it was billed."""
-    with failures():
-        month = billable_month(context)
+    with opened_month(context, ledger, usage) as opened:
+        month, store = opened.month, opened.store
         context.log.info("Starting monthly billing process")
         context.log.info(f"Processing billing for period: {period(month)}")
-        store = usage.store()
-        with ledger.open() as open_ledger:
-            pinned = pinned_version(open_ledger, store, month)
-            drafted = drafted_version(open_ledger, month)
-            earlier, missing = earlier_versions(open_ledger, store, month)
-            before, past = version_before(open_ledger, store, month), past_of(open_ledger, store, month)
+        pinned = pinned_version(opened.ledger, store, month)
+        drafted = drafted_version(opened.ledger, month)
+        earlier, missing = earlier_versions(opened.ledger, store, month)
+        before, past = version_before(opened.ledger, store, month), past_of(opened.ledger, store, month)
         if pinned is None:
             rows = Progress("rows frozen", None, context.log.info)
             frozen = store.freeze(
@@ -96,6 +96,8 @@ def _result(
             "version": frozen.version,
             "frozen_at": manifest.frozen_at.isoformat(),
             "month": str(month),
+            "dagster/uri": frozen.directory.absolute().as_uri(),
+            **overview_link(month),
             "late_usage": table(
                 [
                     {

@@ -9,10 +9,18 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from spell_billing.assets.common import COMMON, actor_of, failures, table_schema
-from spell_billing.assets.invoice_drafts import cents_of, invoice_drafts, totals_metadata, users_of
+from spell_billing.assets.common import COMMON, actor_of, overview_link, table_schema
+from spell_billing.assets.invoice_drafts import (
+    LEDGER_TABLE,
+    cents_of,
+    invoice_drafts,
+    totals_metadata,
+    users_of,
+)
+from spell_billing.assets.opened import opened_month
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
+from spell_billing.freshness import invoiced_by_deadline
 from spell_billing.invoicing.bill_month import Pinning, bill_month
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
 from spell_billing.invoicing.outcome import Outcome
@@ -21,8 +29,8 @@ from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.invoicing.run_record import recorded
 from spell_billing.invoicing.sound_bills import require_sound_bills
 from spell_billing.ledger.totals import GroupTotals
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.settings import Settings
 
 COLUMNS = table_schema(
     ("stripe_invoice_id", "string", "The invoice at Stripe"),
@@ -50,7 +58,8 @@ class StripeInvoicesConfig(dg.Config):
     code_version="2",
     # A month in review is not materialized, and neither are the checks of its invoices.
     output_required=False,
-    metadata={"dagster/column_schema": COLUMNS},
+    freshness_policy=invoiced_by_deadline(Settings.from_environment()),
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": LEDGER_TABLE},
     description=(
         "One finalized invoice per user, exactly once, however often it is materialized. A month already "
         "billed sends nothing, and neither does one in review. Users who cannot be billed are named and do "
@@ -65,24 +74,21 @@ def stripe_invoices(
     stripe: StripeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drive the month's drafts to finalized invoices; a month in review is left as it is."""
-    with failures():
-        month = billable_month(context)
-        with (
-            ledger.open() as open_ledger,
-            recorded(open_ledger, month, context.run.run_id, context.log) as outcome,
-        ):
+    with opened_month(context, ledger, usage) as opened:
+        month, open_ledger, store = opened.month, opened.ledger, opened.store
+        with recorded(open_ledger, month, context.run.run_id, context.log) as outcome:
             stripe.check()
             started = time.monotonic()
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
                 # A blocking check guards only its own run; a person may launch this asset alone.
-                require_drafts_equal_usage(session, usage.store())
+                require_drafts_equal_usage(session, store)
                 require_sound_bills(session)
                 review = keeps_back(session)
                 if review is not None:
                     outcome.in_review = True
                     context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
                     return
-                require_once = partial(require_late_usage_once, open_ledger, usage.store(), month)
+                require_once = partial(require_late_usage_once, open_ledger, store, month)
                 require_once()
                 exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
                 pinning = Pinning(session, exclusive=exclusive, require=require_once)
@@ -109,6 +115,8 @@ def stripe_invoices(
         yield dg.MaterializeResult(
             metadata={
                 **totals_metadata(groups),
+                **overview_link(month),
+                **stripe.invoices_link(month),
                 **_invoice_metadata(groups),
                 **_run_metadata(outcome, time.monotonic() - started),
             }

@@ -2,10 +2,16 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import COMMON, LARGEST_USERS, failures, table, table_schema, usage_metadata
+from spell_billing.assets.common import (
+    COMMON,
+    LARGEST_USERS,
+    overview_link,
+    table,
+    table_schema,
+    usage_metadata,
+)
+from spell_billing.assets.opened import opened_month
 from spell_billing.assets.raw_usage import raw_usage
-from spell_billing.invoicing.usage_versions import version_to_draft
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.aggregate import aggregate_verified
 
@@ -29,11 +35,9 @@ def user_usage(
     context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.MaterializeResult[None]:
     """Aggregate the frozen rows."""
-    with failures():
-        month = billable_month(context)
-        with ledger.open() as open_ledger:
-            frozen = version_to_draft(open_ledger, usage.store(), month)
-        totals = aggregate_verified(frozen, usage.store().verify, largest=LARGEST_USERS)
+    with opened_month(context, ledger, usage) as opened:
+        frozen = opened.frozen
+        totals = aggregate_verified(frozen, opened.store.verify, largest=LARGEST_USERS)
         context.log.info(f"Found {totals.users} users with usage")
         return dg.MaterializeResult(
             metadata={
@@ -43,6 +47,8 @@ def user_usage(
                 "calls": totals.totals.calls,
                 **usage_metadata(totals.totals.cost_cents),
                 "version": frozen.version,
+                "dagster/uri": frozen.directory.absolute().as_uri(),
+                **overview_link(opened.month),
                 "largest_users": table(
                     [
                         {"user_id": user.user_id, "calls": user.calls, "cost_cents": str(user.cost_cents)}

@@ -2,13 +2,12 @@
 
 import dagster as dg
 
-from spell_billing.assets.common import failures, usage_metadata
+from spell_billing.assets.common import usage_metadata
 from spell_billing.assets.invoice_drafts import invoice_drafts
+from spell_billing.assets.opened import opened_month
 from spell_billing.core.money import plain
 from spell_billing.invoicing.review_month import approve_command, in_words
-from spell_billing.invoicing.usage_versions import version_to_draft
 from spell_billing.ledger.reviews import read_review
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, UsageResource
 
 
@@ -17,12 +16,9 @@ def drafts_equal_user_usage(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """The ledger's bills of the month hold every call and every cent that was frozen."""
-    with failures():
-        month = billable_month(context)
-        with ledger.open() as open_ledger:
-            frozen = version_to_draft(open_ledger, usage.store(), month)
-            users, calls, usage_cents = open_ledger.drafted_usage(month)
-        control = frozen.manifest.control
+    with opened_month(context, ledger, usage) as opened:
+        users, calls, usage_cents = opened.ledger.drafted_usage(opened.month)
+        control = opened.frozen.manifest.control
         return dg.AssetCheckResult(
             passed=(calls, usage_cents) == (control.calls, control.cost_cents),
             description=(
@@ -34,15 +30,16 @@ def drafts_equal_user_usage(
 
 
 @dg.asset_check(asset=invoice_drafts)
-def month_is_plausible(context: dg.AssetCheckExecutionContext, ledger: LedgerResource) -> dg.AssetCheckResult:
+def month_is_plausible(
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.AssetCheckResult:
     """The month and the past it builds on are as expected, or a person approved these drafts.
 
     Where not, the run goes on and `stripe_invoices` sends nothing; the sensor `month_in_review` tells people.
     """
-    with failures():
-        month = billable_month(context)
-        with ledger.open() as open_ledger, open_ledger.reading() as connection:
-            review = read_review(connection, month)
+    with opened_month(context, ledger, usage) as opened:
+        with opened.ledger.reading() as connection:
+            review = read_review(connection, opened.month)
         if review is None or not review.findings:
             return dg.AssetCheckResult(passed=True, description="Nothing is to be reviewed.")
         metadata: dict[str, int | str] = {"findings": len(review.findings), "drafts_hash": review.drafts_hash}
@@ -52,6 +49,6 @@ def month_is_plausible(context: dg.AssetCheckExecutionContext, ledger: LedgerRes
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{in_words(review)} Nothing is sent until: {approve_command(month)}",
+            description=f"{in_words(review)} Nothing is sent until: {approve_command(opened.month)}",
             metadata=metadata,
         )

@@ -4,13 +4,13 @@ import asyncio
 
 import dagster as dg
 
-from spell_billing.assets.common import actor_of, failures
+from spell_billing.assets.common import actor_of
+from spell_billing.assets.opened import opened_month
 from spell_billing.assets.stripe_invoices import stripe_invoices
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.reconcile_month import RECONCILED, reconcile_month
-from spell_billing.partitions import billable_month
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
 
 _NAMED = 20
@@ -18,21 +18,21 @@ _NAMED = 20
 
 @dg.asset_check(asset=stripe_invoices)
 def every_user_invoiced(
-    context: dg.AssetCheckExecutionContext, ledger: LedgerResource
+    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """Nobody with a bill is without an invoice."""
-    with failures():
-        month = billable_month(context)
-        with ledger.open() as open_ledger:
-            groups = [group for group in open_ledger.group_totals(month) if group.state in UNDONE]
-            named = [
-                f"{group.users:,} {group.state} ({group.reason or 'not sent yet'}): "
-                + ", ".join(open_ledger.first_users(month, group, _NAMED))
-                for group in groups
-            ]
+    with opened_month(context, ledger, usage) as opened:
+        month, open_ledger = opened.month, opened.ledger
+        groups = [group for group in open_ledger.group_totals(month) if group.state in UNDONE]
+        named = [
+            f"{group.users:,} {group.state} ({group.reason or 'not sent yet'}): "
+            + ", ".join(open_ledger.first_users(month, group, _NAMED))
+            for group in groups
+        ]
         users = sum(group.users for group in groups)
         return dg.AssetCheckResult(
             passed=not users,
+            severity=dg.AssetCheckSeverity.WARN,
             description="; ".join(named) or "Every user with a bill is invoiced.",
             metadata={"users": users, "total_cents": sum(group.total_cents for group in groups)},
         )
@@ -49,23 +49,21 @@ def stripe_matches_ledger(
 
     When nothing has changed in the ledger since they last agreed, Stripe is not asked again.
     """
-    with failures():
-        month = billable_month(context)
-        with ledger.open() as open_ledger:
-            if open_ledger.last_action(month) == RECONCILED:
-                return dg.AssetCheckResult(passed=True, description="Unchanged since they last agreed.")
+    with opened_month(context, ledger, usage) as opened:
+        if opened.ledger.last_action(opened.month) == RECONCILED:
+            return dg.AssetCheckResult(passed=True, description="Unchanged since they last agreed.")
 
-            async def ask() -> Reconciliation:
-                async with stripe.connect(open_ledger) as gateway:
-                    return await reconcile_month(
-                        open_ledger, usage.store(), gateway, month, actor_of(context.run)
-                    )
+        async def ask() -> Reconciliation:
+            async with stripe.connect(opened.ledger) as gateway:
+                return await reconcile_month(
+                    opened.ledger, opened.store, gateway, opened.month, actor_of(context.run)
+                )
 
-            try:
-                result = asyncio.run(ask())
-            except SpellBillingError as problem:
-                # The invoices stand; only the proof is missing. The run itself must not fail for it.
-                return dg.AssetCheckResult(passed=False, description=f"Not compared: {problem}")
+        try:
+            result = asyncio.run(ask())
+        except SpellBillingError as problem:
+            # The invoices stand; only the proof is missing. The run itself must not fail for it.
+            return dg.AssetCheckResult(passed=False, description=f"Not compared: {problem}")
         differences = result.differences
         return dg.AssetCheckResult(
             passed=not differences,

@@ -5,17 +5,16 @@ from decimal import Decimal
 import dagster as dg
 import pyarrow.compute as pc
 
-from spell_billing.assets.common import failures, usage_metadata
+from spell_billing.assets.common import usage_metadata
+from spell_billing.assets.opened import opened_month
 from spell_billing.assets.raw_usage import raw_usage
 from spell_billing.assets.user_usage import user_usage
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.money import plain
 from spell_billing.invoicing.guards import bad_rows_text, source_warnings
-from spell_billing.invoicing.usage_versions import version_before, version_to_draft
-from spell_billing.partitions import billable_month
+from spell_billing.invoicing.usage_versions import version_before
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.usage.amounts import exact_sum
-from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.tables import is_rising
 from spell_billing.usage.user_usage import open_user_usage
 
@@ -25,8 +24,8 @@ def no_bad_rows(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """Every row of the month has a user, an exact cost and a readable time."""
-    with failures():
-        frozen = _frozen(context, usage, ledger)
+    with opened_month(context, ledger, usage) as opened:
+        frozen = opened.frozen
         text = bad_rows_text(frozen)
         return dg.AssetCheckResult(
             passed=not text,
@@ -40,13 +39,9 @@ def source_in_order(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """Nothing in the source asks for a look: rows with a future time, bad ones in billed months."""
-    with failures():
-        month = billable_month(context)
-        store = usage.store()
-        with ledger.open() as open_ledger:
-            frozen = version_to_draft(open_ledger, store, month)
-            before = version_before(open_ledger, store, month)
-        warnings = source_warnings(frozen, before)
+    with opened_month(context, ledger, usage) as opened:
+        before = version_before(opened.ledger, opened.store, opened.month)
+        warnings = source_warnings(opened.frozen, before)
         return dg.AssetCheckResult(
             passed=not warnings,
             severity=dg.AssetCheckSeverity.WARN,
@@ -60,8 +55,8 @@ def frozen_equals_source(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """The frozen rows are what the database itself counted and summed in the same snapshot."""
-    with failures():
-        manifest = _frozen(context, usage, ledger).manifest
+    with opened_month(context, ledger, usage) as opened:
+        manifest = opened.frozen.manifest
         frozen, control = manifest.frozen, manifest.control
         return dg.AssetCheckResult(
             passed=frozen == control,
@@ -78,8 +73,8 @@ def user_usage_equals_raw_usage(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
     """The sums over users are the sums over rows, calls and cents, with each user once, in order."""
-    with failures():
-        frozen = _frozen(context, usage, ledger)
+    with opened_month(context, ledger, usage) as opened:
+        frozen = opened.frozen
         try:
             # Not pq.read_table, which loads pandas.
             with open_user_usage(frozen) as file:
@@ -100,11 +95,3 @@ def user_usage_equals_raw_usage(
             ),
             metadata={"users": table.num_rows, "calls": calls, **usage_metadata(cost_cents)},
         )
-
-
-def _frozen(
-    context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
-) -> FrozenUsage:
-    month = billable_month(context)
-    with ledger.open() as open_ledger:
-        return version_to_draft(open_ledger, usage.store(), month)

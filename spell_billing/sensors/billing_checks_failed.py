@@ -10,6 +10,7 @@ from spell_billing.alerts.text import bill_command, body
 from spell_billing.billing_runs import month_of, short
 from spell_billing.checks.draft_checks import month_is_plausible
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, Kind, first_tick
 from spell_billing.sensors.sending import send_all
@@ -29,6 +30,7 @@ _ENDED: tuple[Kind, ...] = (
 @dg.sensor(
     name=KIND,
     minimum_interval_seconds=60,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells people of asset checks that did not pass, when their run has ended.",
 )

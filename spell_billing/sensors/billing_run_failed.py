@@ -12,6 +12,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.text import bill_command, body
 from spell_billing.assets.common import actor_of
 from spell_billing.billing_runs import is_billing_backfill, month_of, problem_of, short
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, first_tick
@@ -33,6 +34,7 @@ _RETRY_DELAY = timedelta(minutes=10)
 @dg.sensor(
     name=KIND,
     minimum_interval_seconds=60,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells people of billing runs that failed or were canceled, unless they are run again.",
 )

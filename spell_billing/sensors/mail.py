@@ -7,6 +7,7 @@ import dagster as dg
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.core.errors import MonthLockedError
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.mail.delivery import Delivered, Delivery
 from spell_billing.mail.letters import Letters
@@ -20,6 +21,7 @@ _ALARM_AFTER = timedelta(hours=1)
 @dg.sensor(
     name="mail",
     minimum_interval_seconds=30,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sends users mail about finalized invoices and failed payments. Off unless MAIL_URL is set.",
 )

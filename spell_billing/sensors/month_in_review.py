@@ -8,6 +8,7 @@ from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import amounts, bill_command, body, users
 from spell_billing.billing_runs import months_under_way
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.invoicing.review_month import approve_command
 from spell_billing.ledger.comparing import charged
 from spell_billing.ledger.ledger import Ledger
@@ -21,6 +22,7 @@ KIND = "month_in_review"
 @dg.sensor(
     name=KIND,
     minimum_interval_seconds=60,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells people of a month in review: what was found, and how it is approved.",
 )

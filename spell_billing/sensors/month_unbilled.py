@@ -10,6 +10,7 @@ from spell_billing.alerts.text import bill_command, body, users
 from spell_billing.billing_runs import last_runs, months_under_way, problem_of
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.resources import AlertResource, LedgerResource
@@ -23,6 +24,7 @@ KIND = "month_unbilled"
 @dg.sensor(
     name=KIND,
     minimum_interval_seconds=300,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells people of a month not billed BILLING_DEADLINE_HOURS after it should have been.",
 )

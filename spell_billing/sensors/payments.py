@@ -6,6 +6,7 @@ from functools import partial
 import dagster as dg
 
 from spell_billing.core.errors import MonthLockedError, SettingsError
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.unpaid import anything_to_follow
 from spell_billing.payments.follow import follow_payments
 from spell_billing.resources import AlertResource, LedgerResource, StripeResource
@@ -17,6 +18,7 @@ INTERVAL = timedelta(seconds=60)
 @dg.sensor(
     name="payments",
     minimum_interval_seconds=int(INTERVAL.total_seconds()),
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Reads Stripe's events, brings bills up to what became of their invoices, and tells people of failed "

@@ -8,6 +8,7 @@ from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import bill_command, body, users
 from spell_billing.billing_runs import months_under_way, problem_of
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.instance import fail_dead_runs
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.standing import Standing, closed_months
@@ -25,6 +26,7 @@ MONTHS_PER_TICK = 12
     name=NAME,
     job=monthly_billing,
     minimum_interval_seconds=60,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Tries a month again whose run died or ended early for a passing reason: after 15 minutes, 1, 4 and "

@@ -8,6 +8,7 @@ from spell_billing.alerts.text import amounts, bill_command, body, first_names, 
 from spell_billing.billing_runs import months_under_way
 from spell_billing.core.errors import AlertError
 from spell_billing.core.outcomes import REMEDIES, State
+from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reported import Unreported
 from spell_billing.resources import AlertResource, LedgerResource
@@ -20,6 +21,7 @@ NAMED_USERS = 5
 @dg.sensor(
     name=KIND,
     minimum_interval_seconds=60,
+    owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells people of users who failed, are held or parked: one alert per month and reason.",
 )

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
-from dagster_graphql.schema import create_schema
 
 from spell_billing.assets.common import ACTOR_TAG, actor_of
 from spell_billing.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
+from spell_billing.dagster_unstable import WorkspaceProcessContext, WorkspaceRequestContext, create_schema
 from spell_billing.jobs import monthly_billing
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {

@@ -11,12 +11,16 @@ from types import FrameType
 from typing import NoReturn
 
 import uvicorn
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget, WorkspaceLoadTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__ as webserver_version
 from starlette.types import ASGIApp
 
+from spell_billing.dagster_unstable import (
+    ModuleTarget,
+    WorkspaceFileTarget,
+    WorkspaceLoadTarget,
+    WorkspaceProcessContext,
+)
 from spell_billing.instance import open_instance, prepare_dagster_home
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.settings import Settings

@@ -3,19 +3,17 @@
 import ipaddress
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.environment import EnvironmentSettings
+from spell_billing.settings import Settings
 
 SHORTEST_SECRET = 16
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, repr=False)
-class WebSettings(EnvironmentSettings):
+class WebSettings(Settings):
     """The settings of `serve` and the doors behind it."""
 
     @cached_property
@@ -56,34 +54,6 @@ class WebSettings(EnvironmentSettings):
         return tuple(SecretStr(text) for text in texts)
 
     @cached_property
-    def public_url(self) -> str | None:
-        """`SPELL_BILLING_PUBLIC_URL`: where people reach the server, no slash at its end. Default: none.
-
-        https, or plain http to this machine; links in answers begin with it.
-        """
-        text = self._text("SPELL_BILLING_PUBLIC_URL")
-        if text is None:
-            return None
-        try:
-            parts = urlsplit(text)
-            usable = bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            raise _no_public_url() from None
-        if not usable or parts.username or parts.password or parts.query or parts.fragment:
-            raise _no_public_url()
-        if parts.path.strip("/"):
-            raise SettingsError(
-                "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
-                remedy="Write it as https://billing.example.com.",
-            )
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise SettingsError(
-                "SPELL_BILLING_PUBLIC_URL would send secrets unencrypted.",
-                remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
-            )
-        return f"{parts.scheme}://{parts.netloc}"
-
-    @cached_property
     def trusted_proxies(self) -> tuple[str, ...]:
         """`FORWARDED_ALLOW_IPS`: proxies whose X-Forwarded-For and -Proto are believed. Default: none.
 
@@ -103,10 +73,3 @@ class WebSettings(EnvironmentSettings):
                     remedy="Write the proxy's address, as 10.0.0.7 or 10.0.0.0/8; everyone is not taken.",
                 )
         return tuple(texts)
-
-
-def _no_public_url() -> SettingsError:
-    return SettingsError(
-        "SPELL_BILLING_PUBLIC_URL is not an address of web pages.",
-        remedy="Write it as https://billing.example.com, with no login in it, or leave it unset.",
-    )

@@ -43,17 +43,36 @@ def test_the_definitions_load_in_a_fresh_interpreter_without_a_warning() -> None
     assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, "", "")
 
 
-def test_the_four_assets_follow_one_another() -> None:
+def test_the_lineage_leads_from_the_platform_s_tables_over_four_assets_to_stripe() -> None:
     graph = definitions.defs.resolve_asset_graph()
 
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
-        "raw_usage",
-        "user_usage",
-        "invoice_drafts",
-        "stripe_invoices",
+    parents = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
     }
-    parents = [{key.to_user_string() for key in graph.get(asset.key).parent_keys} for asset in ASSETS]
-    assert parents == [set(), {"raw_usage"}, {"user_usage"}, {"invoice_drafts"}]
+    assert parents == {
+        "usage_counters": set(),
+        "billing_accounts": set(),
+        "billing_plans": set(),
+        "raw_usage": {"usage_counters"},
+        "user_usage": {"raw_usage"},
+        "invoice_drafts": {"user_usage", "billing_accounts", "billing_plans"},
+        "stripe_invoices": {"invoice_drafts"},
+        "stripe/invoices": {"stripe_invoices"},
+    }
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
+        asset.key.to_user_string() for asset in ASSETS
+    }
+
+
+def test_every_asset_leads_to_the_lines_that_define_it() -> None:
+    for key, spec in ((spec.key, spec) for spec in definitions.defs.resolve_all_asset_specs()):
+        if key.path[0] not in {"usage_counters", "billing_accounts", "billing_plans", "stripe"}:
+            assert (
+                spec.metadata["dagster/code_references"]
+                .code_references[0]
+                .file_path.endswith(f"assets/{key.path[0]}.py")
+            )
 
 
 def test_an_asset_that_returns_a_value_fails_and_says_where_values_go() -> None:

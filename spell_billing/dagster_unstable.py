@@ -1,0 +1,40 @@
+"""All that we use of Dagster and it does not promise to keep: private names, and features in beta.
+
+What an upgrade of Dagster may break is here and nowhere else; `test_dagster_unstable.py` says which of it.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget, WorkspaceLoadTarget
+from dagster._serdes import ConfigurableClassData
+from dagster_graphql.schema import create_schema
+
+__all__ = [
+    "OWNERS",
+    "ConfigurableClassData",
+    "ModuleTarget",
+    "PartitionBackfill",
+    "WorkspaceFileTarget",
+    "WorkspaceLoadTarget",
+    "WorkspaceProcessContext",
+    "WorkspaceRequestContext",
+    "create_schema",
+    "with_source_code_references",
+]
+
+warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+
+OWNERS = ["team:billing"]
+"""Of assets; and of jobs, schedules and sensors, where it is in beta."""
+
+
+def with_source_code_references(assets: Sequence[dg.AssetsDefinition | dg.AssetSpec]) -> Sequence[Any]:
+    """Give the assets with links to the lines that define them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.with_source_code_references(assets)
