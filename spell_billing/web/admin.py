@@ -17,6 +17,7 @@ from spell_billing.ledger.rows import Actor
 from spell_billing.status import month_status
 from spell_billing.web.answers import json_answer, json_error
 from spell_billing.web.context import WebContext
+from spell_billing.web.decisions import decision_routes, in_a_sentence, review_as_json
 from spell_billing.web.facts import facts_of
 from spell_billing.web.launching import DagsterRuns, LaunchError, Run
 
@@ -29,6 +30,7 @@ DEFAULT_MONTHS = 12
 MOST_MONTHS = 120
 _RUNS_OF_ONE = 10
 _RUNS_OF_EACH = 1
+_WHAT_TO_SEND = 'Send {"month": "2026-10"}, with "verify": true or not, or nothing for the last closed month.'
 
 
 class Order(BaseModel):
@@ -47,6 +49,7 @@ def admin_routes(context: WebContext, runs: DagsterRuns) -> list[Route]:
         Route(PROCESS_PATH, admin.process, methods=["POST"]),
         Route(MONTHS_PATH, admin.list_months, methods=["GET"]),
         Route(MONTHS_PATH + "/{month}", admin.show_month, methods=["GET"]),
+        *decision_routes(context),
     ]
 
 
@@ -64,7 +67,7 @@ class _Admin:
             settings = self._context.settings
             require_billable(month, first=settings.first_month, now=now, grace=settings.billing_grace)
         except ValidationError as error:
-            return _wrong_order(error)
+            return json_error(422, "wrong_body", in_a_sentence(error), _WHAT_TO_SEND)
         except MonthError as error:
             return json_error(422, "wrong_month", error.message, error.remedy)
         facts = facts_of(request.scope)
@@ -134,23 +137,13 @@ class _Admin:
     def _month(self, month: Month, most_runs: int, base_url: str) -> dict[str, Any]:
         now: datetime = self._context.clock()
         runs = [run.as_json(base_url) for run in self._runs.latest(month, most_runs)]
-        return {**month_status(self._context.ledger, month, now).as_json(), "runs": runs}
+        ledger = self._context.ledger
+        return {**month_status(ledger, month, now).as_json(), **review_as_json(ledger, month), "runs": runs}
 
 
 async def _order(request: Request) -> Order:
     body = await request.body()
     return Order.model_validate_json(body) if body.strip() else Order()
-
-
-def _wrong_order(error: ValidationError) -> Response:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return json_error(
-        422,
-        "wrong_body",
-        f"The body is not what is expected{f' at {place}' if place else ''}: {first['msg']}.",
-        'Send {"month": "2026-10"}, with "verify": true or not, or nothing for the last closed month.',
-    )
 
 
 def _under_way(month: Month, run: Run | None, base_url: str) -> Response:

@@ -54,7 +54,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     stranger += [*history, *user_page_routes(context)]
     admitted = [
         *history,
-        *overview_routes(context),
+        *overview_routes(context, read_only=read_only),
         *admin_routes(context, runs),
         *openapi_routes(context),
         Route("/metrics", metrics_app(lambda: nullcontext(context.ledger))),

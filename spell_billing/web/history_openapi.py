@@ -4,6 +4,7 @@ from typing import Any
 
 from spell_billing.core.outcomes import State
 from spell_billing.web.history_api import MOST_HOURS, MOST_INVOICES, USUAL_HOURS, USUAL_INVOICES
+from spell_billing.web.openapi_parts import ERROR, answer
 
 HISTORY_SCHEMES: dict[str, Any] = {
     "userLink": {
@@ -12,15 +13,6 @@ HISTORY_SCHEMES: dict[str, Any] = {
         "description": "The token of a user's link, which opens that user's data; `?token=` does as well.",
     }
 }
-
-
-def _error(text: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
-
-
-def _found(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
 def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -141,13 +133,15 @@ _USER = {
 }
 _SECURITY: list[dict[str, list[str]]] = [{"adminSecret": []}, {"userLink": []}]
 _REFUSALS = {
-    "400": _error("The address is malformed."),
-    "401": _error("The secret or the link's token is missing, wrong or over."),
-    "403": _error("The link is for another user, or the request comes from another site."),
-    "404": _error("Nothing is known of the user."),
-    "422": _error("A parameter is wrong, or the month is in the future."),
-    "429": _error("Too many wrong secrets came from this address: see Retry-After."),
-    "503": _error("The ledger or the platform's database does not answer, or there is too much to do."),
+    "400": answer("The address is malformed.", ERROR),
+    "401": answer("The secret or the link's token is missing, wrong or over.", ERROR),
+    "403": answer("The link is for another user, or the request comes from another site.", ERROR),
+    "404": answer("Nothing is known of the user.", ERROR),
+    "422": answer("A parameter is wrong, or the month is in the future.", ERROR),
+    "429": answer("Too many wrong secrets came from this address: see Retry-After.", ERROR),
+    "503": answer(
+        "The ledger or the platform's database does not answer, or there is too much to do.", ERROR
+    ),
 }
 HISTORY_PATHS: dict[str, Any] = {
     "/v1/users/{user_id}/invoices": {
@@ -175,7 +169,7 @@ HISTORY_PATHS: dict[str, Any] = {
                 },
             ],
             "responses": {
-                "200": _found(
+                "200": answer(
                     "A page of invoices; `next` is null on the last.",
                     _object(
                         {
@@ -203,7 +197,7 @@ HISTORY_PATHS: dict[str, Any] = {
                     "schema": _MONTH,
                 },
             ],
-            "responses": {"200": _found("The usage.", _USAGE), **_REFUSALS},
+            "responses": {"200": answer("The usage.", _USAGE), **_REFUSALS},
         }
     },
     "/v1/users/{user_id}/link": {
@@ -231,8 +225,8 @@ HISTORY_PATHS: dict[str, Any] = {
                 },
             },
             "responses": {
-                "200": _found("The link.", _object({"url": _TEXT, "expires_at": _TIME})),
-                "413": _error("The body is too large."),
+                "200": answer("The link.", _object({"url": _TEXT, "expires_at": _TIME})),
+                "413": answer("The body is too large.", ERROR),
                 **_REFUSALS,
             },
         }

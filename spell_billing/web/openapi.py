@@ -10,7 +10,9 @@ from starlette.routing import Route
 from spell_billing.web.admin import DEFAULT_MONTHS, MONTHS_PATH, MOST_MONTHS, PROCESS_PATH
 from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
+from spell_billing.web.decisions_openapi import DECISION_SCHEMAS, decision_paths
 from spell_billing.web.history_openapi import HISTORY_PATHS, HISTORY_SCHEMES
+from spell_billing.web.openapi_parts import ERROR, MONTH, REFUSALS, answer, named
 from spell_billing.web.webhook import PATH as WEBHOOK_PATH
 
 PATH = "/openapi.json"
@@ -36,31 +38,14 @@ def description(base_url: str) -> dict[str, Any]:
         },
         "servers": [{"url": base_url or "/"}],
         "security": [{"adminSecret": []}],
-        "paths": {**_ADMIN_PATHS, **HISTORY_PATHS, **_OTHER_PATHS},
-        "components": {"securitySchemes": {**_SCHEMES, **HISTORY_SCHEMES}, "schemas": _SCHEMAS},
+        "paths": {**_ADMIN_PATHS, **decision_paths(), **HISTORY_PATHS, **_OTHER_PATHS},
+        "components": {
+            "securitySchemes": {**_SCHEMES, **HISTORY_SCHEMES},
+            "schemas": {**_SCHEMAS, **DECISION_SCHEMAS},
+        },
     }
 
 
-def answer(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Describe one JSON answer."""
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
-
-
-def named(schema: str) -> dict[str, str]:
-    """Refer to a schema of `components`."""
-    return {"$ref": f"#/components/schemas/{schema}"}
-
-
-ERROR = named("Error")
-REFUSALS: dict[str, Any] = {
-    "401": answer("The secret is missing or wrong.", ERROR),
-    "403": answer("The request comes from another site, or the server only reads.", ERROR),
-    "429": answer("Too many wrong secrets came from this address: see Retry-After.", ERROR),
-    "503": answer("The ledger or Dagster does not answer, or there is too much to do.", ERROR),
-}
-"""Answers that every endpoint behind the secret may give."""
-
-_MONTH = {"type": "string", "pattern": "^(?!0000|9999)[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-10"]}
 _LINKS = {
     "type": "object",
     "required": ["status"],
@@ -102,7 +87,7 @@ _SCHEMAS: dict[str, Any] = {
         "required": ["status", "month", "run_id", "links"],
         "properties": {
             "status": {"enum": ["started", "already_billed", "already_running"]},
-            "month": _MONTH,
+            "month": MONTH,
             "run_id": {"type": ["string", "null"]},
             "links": _LINKS,
         },
@@ -117,16 +102,20 @@ _SCHEMAS: dict[str, Any] = {
             "currencies",
             "reasons",
             "usage_version",
+            "review",
+            "decisions",
             "runs",
         ],
         "properties": {
-            "month": _MONTH,
+            "month": MONTH,
             "state": {"enum": ["open", "unbilled", "in_review", "partial", "billed"]},
             **{name: {"type": "integer"} for name in _COUNTS},
             "usage_cents": {"type": "number", "description": "The exact cost of the frozen usage."},
             "currencies": {"type": "array", "items": {"type": "string"}},
             "reasons": {"type": "array", "items": named("Reason")},
             "usage_version": {"type": ["string", "null"]},
+            "review": {"oneOf": [named("Review"), {"type": "null"}]},
+            "decisions": {"type": "array", "items": named("Decision"), "description": "The newest first."},
             "runs": {"type": "array", "items": named("Run"), "description": "The newest first."},
         },
     },
@@ -159,7 +148,7 @@ _ADMIN_PATHS: dict[str, Any] = {
                             "additionalProperties": False,
                             "properties": {
                                 "month": {
-                                    "oneOf": [_MONTH, {"type": "null"}],
+                                    "oneOf": [MONTH, {"type": "null"}],
                                     "description": "Default: the last closed month.",
                                 },
                                 "verify": {
@@ -215,7 +204,7 @@ _ADMIN_PATHS: dict[str, Any] = {
         "get": {
             "operationId": "showMonth",
             "summary": "Say where a month stands, with its latest runs.",
-            "parameters": [{"name": "month", "in": "path", "required": True, "schema": _MONTH}],
+            "parameters": [{"name": "month", "in": "path", "required": True, "schema": MONTH}],
             "responses": {
                 "200": answer("The month.", named("Month")),
                 "404": answer("There is no such path.", ERROR),

@@ -16,11 +16,14 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.explain import explain
 from spell_billing.ledger.browsing import BillKey, Search, search_bills
+from spell_billing.ledger.holding import RELEASABLE
 from spell_billing.ledger.runs import RunRecord
 from spell_billing.web import cursors
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.csv_files import bills_csv, months_csv
+from spell_billing.web.decision_forms import DONE, HEADERS, form_routes
+from spell_billing.web.decisions import review_as_json
 from spell_billing.web.errors import error_page
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import page
@@ -31,10 +34,11 @@ RUNS_SHOWN = 10
 _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "Invoice id at Stripe"}
 
 
-def overview_routes(context: WebContext) -> list[Route]:
+def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     """Give the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
-    overview = _Overview(context)
+    overview = _Overview(context, read_only=read_only)
     return [
+        *([] if read_only else form_routes(context)),
         Route("/billing", overview.months, methods=["GET"]),
         Route("/billing.csv", overview.months_file, methods=["GET"]),
         Route("/billing/{month}.csv", overview.month_file, methods=["GET"]),
@@ -49,12 +53,14 @@ class _MonthPage:
     runs: Sequence[RunRecord]
     bills: Sequence[dict[str, Any]]
     following: BillKey | None
+    review: dict[str, Any]
 
 
 class _Overview:
-    def __init__(self, context: WebContext) -> None:
+    def __init__(self, context: WebContext, *, read_only: bool) -> None:
         self._context = context
         self._ledger = context.ledger
+        self._read_only = read_only
 
     async def months(self, request: Request) -> Response:
         try:
@@ -114,6 +120,10 @@ class _Overview:
             is_first=after is None,
             first_page=f"?{urlencode(kept)}",
             next_page=f"?{urlencode(kept | following)}" if following else None,
+            **found.review,
+            may_decide=not self._read_only,
+            done=DONE.get(query.get("done", "")),
+            headers=HEADERS,
         )
 
     async def user(self, request: Request) -> Response:
@@ -133,7 +143,16 @@ class _Overview:
                 "the backup. `spell-billing invoices` shows what was billed without it.",
             )
         status_code = 200 if story["bills"] or story["usage"]["calls"] else 404
-        return page("story.html", status_code, month=month, user_id=user_id, story=story)
+        return page(
+            "story.html",
+            status_code,
+            month=month,
+            user_id=user_id,
+            story=story,
+            choices=_choices(story) if not self._read_only else (),
+            done=DONE.get(request.query_params.get("done", "")),
+            headers=HEADERS,
+        )
 
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
         return figures_of(self._ledger, months, self._context.clock())
@@ -144,7 +163,22 @@ class _Overview:
             found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
         following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
-        return _MonthPage(figures, self._ledger.runs(month, RUNS_SHOWN), bills, following)
+        review = review_as_json(self._ledger, month)
+        return _MonthPage(figures, self._ledger.runs(month, RUNS_SHOWN), bills, following, review)
+
+
+def _choices(story: dict[str, Any]) -> list[str]:
+    """Name what may be decided about a user's latest bill; whether it is possible the ledger says."""
+    if not story["bills"]:
+        return []
+    state, reason = State(story["bills"][-1]["state"]), story["bills"][-1]["reason"]
+    releasable = state is State.HELD and reason in RELEASABLE
+    choices = {
+        "hold": state in {State.PLANNED, State.FAILED} or (state is State.HELD and not releasable),
+        "release": releasable,
+        "settle": state in {State.FAILED, State.HELD, State.PARKED},
+    }
+    return [name for name, possible in choices.items() if possible]
 
 
 def _search(asked: dict[str, str]) -> Search:

@@ -230,3 +230,28 @@ def look(page: Page, path: str) -> None:
     assert page.evaluate(LOW_CONTRAST) == [], path
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
+
+
+def test_a_month_in_review_is_approved_by_keyboard_and_then_sent(
+    served: Served, open_page: OPEN_PAGE, sign_in: SIGN_IN
+) -> None:
+    served.usage("2025-04", {"user-0001": 15_000})
+    kept = served.trigger("--month", "2025-04", "--wait")
+    assert kept.end() == 3, kept.output
+    assert served.invoices("2025-04") == []
+    page = open_page(java_script_enabled=False)
+    page.goto("/billing/2025-04")
+    sign_in(page)
+    expect(page.get_by_text("In review, waiting for approval")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="is far from")).to_contain_text("$150.00")
+
+    page.get_by_label("Why it is right").focus()
+    page.keyboard.type("a large new contract")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("status")).to_have_text("Approved. The next billing run sends the month.")
+    expect(page.get_by_text("a large new contract").first).to_be_visible()
+    expect(page.get_by_role("button", name="Approve these drafts")).to_have_count(0)
+    sent = served.trigger("--month", "2025-04", "--wait")
+    assert sent.end() == 0, sent.output
+    assert [invoice.total_cents for invoice in served.invoices("2025-04")] == [15_000]

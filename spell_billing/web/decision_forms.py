@@ -1,0 +1,76 @@
+"""The overview's forms: approve, hold, release and settle, as plain HTML forms without scripts."""
+
+from http import HTTPStatus
+from urllib.parse import parse_qs, quote
+
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from spell_billing.core.errors import LedgerError, MonthError, StripeAccountError
+from spell_billing.core.month import Month
+from spell_billing.ledger.rows import Actor
+from spell_billing.web.context import WebContext
+from spell_billing.web.decisions import BODIES, Decisions, in_a_sentence, refusal_of
+from spell_billing.web.errors import error_page
+from spell_billing.web.facts import facts_of
+
+DONE = {
+    "approve": "Approved. The next billing run sends the month.",
+    "hold": "Held. Nothing of it is sent until it is released.",
+    "release": "Released. The next billing run sends it.",
+    "settle": "Settled. Nobody waits for an invoice of it.",
+}
+"""What the page says after each decision."""
+
+HEADERS = {"Referrer-Policy": "same-origin"}
+"""Of pages with these forms: with `no-referrer` older browsers do not say where a form comes from."""
+
+_MOST_FIELDS = 6
+
+
+def form_routes(context: WebContext) -> list[Route]:
+    """Give the routes that the forms are sent to; the gate stands before them."""
+    decisions = Decisions(context)
+
+    async def take(request: Request) -> Response:
+        return await _take(decisions, request)
+
+    return [Route("/billing/{month}/decide", take, methods=["POST"])]
+
+
+async def _take(decisions: Decisions, request: Request) -> Response:
+    try:
+        month = Month.parse(request.path_params["month"])
+        fields = await _fields(request)
+        name = fields.pop("decision", "")
+        if name not in BODIES:
+            return error_page(422, "The form is not one of this server's pages", "Open the page again.")
+        body = BODIES[name].model_validate(fields)
+    except MonthError as error:
+        return error_page(422, error.message.rstrip("."), error.remedy)
+    except ValidationError as error:
+        return error_page(422, in_a_sentence(error).rstrip("."), "Go back, and give a reason in words.")
+    facts = facts_of(request.scope)
+    facts.action = f"asked to {name} {month}"
+    try:
+        await run_in_threadpool(decisions.decide, month, body, name, Actor(facts.actor))
+    except (LedgerError, StripeAccountError) as error:
+        status, _ = refusal_of(error)
+        return error_page(status, error.message.rstrip("."), f"{error.remedy} Nothing was changed.")
+    facts.action = f"{name} {month}"
+    user_id = fields.get("user_id")
+    page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
+    # A page that is loaded again must not send the form again.
+    return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    body = (await request.body()).decode("utf-8", errors="replace")
+    try:
+        fields = parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in fields.items()}
