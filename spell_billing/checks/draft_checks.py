@@ -7,6 +7,7 @@ from spell_billing.assets.invoice_drafts import invoice_drafts
 from spell_billing.assets.opened import opened_month
 from spell_billing.core.money import plain
 from spell_billing.invoicing.review_month import approve_command, in_words
+from spell_billing.invoicing.sound_bills import what_is_unsound
 from spell_billing.ledger.reviews import read_review
 from spell_billing.resources import LedgerResource, UsageResource
 
@@ -15,13 +16,16 @@ from spell_billing.resources import LedgerResource, UsageResource
 def drafts_equal_user_usage(
     context: dg.AssetCheckExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.AssetCheckResult:
-    """The ledger's bills of the month hold every call and every cent that was frozen."""
+    """The ledger's bills hold every call and cent that was frozen, and give away no more than they may."""
     with opened_month(context, ledger, usage) as opened:
         users, calls, usage_cents = opened.ledger.drafted_usage(opened.month)
+        with opened.ledger.reading() as connection:
+            unsound = what_is_unsound(connection, opened.month)
         control = opened.frozen.manifest.control
         return dg.AssetCheckResult(
-            passed=(calls, usage_cents) == (control.calls, control.cost_cents),
-            description=(
+            passed=(calls, usage_cents) == (control.calls, control.cost_cents) and unsound is None,
+            description=unsound
+            or (
                 f"{users:,} bills hold {calls:,} calls, {plain(usage_cents)} cents; "
                 f"frozen: {control.calls:,} calls, {plain(control.cost_cents)} cents."
             ),

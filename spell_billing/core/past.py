@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import combinations
 
 from spell_billing.core.money import exact_sum
 
@@ -18,6 +19,9 @@ class Difference:
     calls: int
     cents: Decimal
 
+
+_MOST_LOSERS = 20
+_MOST_MERGED = 4
 
 Differences = dict[tuple[str, str], Difference]
 """By billed month and user; none is nothing."""
@@ -101,6 +105,38 @@ def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Mo
             winner = min(free, key=lambda name: (-shown[loser, name], name))
             taken.add((month, winner))
             months[loser, winner].append(month)
+    return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
+
+
+def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> list[Move]:
+    """Find users who gained in a month exactly what two to four others lost together: users who became one.
+
+    Looked for where few users lost usage: many who did are a change of the past, whatever adds up among them.
+
+    Args:
+        differences: What other moves do not explain.
+        lost_all: Tells whether a user lost all that a month billed.
+    """
+    losers: defaultdict[str, list[str]] = defaultdict(list)
+    for (month, user), each in differences.items():
+        if each.calls < 0 and lost_all(month, user):
+            losers[month].append(user)
+    months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for (month, winner), gain in sorted(differences.items()):
+        if gain.calls <= 0 or not 1 < len(losers[month]) <= _MOST_LOSERS:
+            continue
+        several = (
+            group
+            for number in range(2, _MOST_MERGED + 1)
+            for group in combinations(sorted(losers[month]), number)
+        )
+        for group in several:
+            lost = _sum([differences[month, user] for user in group])
+            if (-lost.calls, -lost.cents) == (gain.calls, gain.cents):
+                for user in group:
+                    months[user, winner].append(month)
+                    losers[month].remove(user)
+                break
     return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
 
 

@@ -17,15 +17,14 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.drafting import Line, load_lines
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.invoicing.credit_findings import credit_findings
 from spell_billing.invoicing.findings import Finding, Kind
-from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.queries import left_something, of_drafted_months
+from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import audit, decisions, invoices
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.usage.contract import FrozenUsage
 
 _ONE = Decimal(1)
@@ -51,13 +50,27 @@ def rederive(
     latest = [generations[-1] for generations in by_user.values()]
     for bill in latest:
         known = (bill.user_id, bill.generation) in adopted
-        yield from _own_bill(bill, load_lines(bill.lines), adopted=known)
+        yield from _own_bill(bill, _read_lines(bill.lines), adopted=known)
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, {bill.user_id: bill for bill in latest})
 
 
-def _own_bill(bill: Bill, lines: Sequence[Line], *, adopted: bool) -> Iterator[Finding]:
+class _Line(msgspec.Struct, frozen=True):
+    """A line as the ledger keeps it: the order of the fields is that of the fingerprint."""
+
+    kind: str
+    description: str
+    amount_cents: int
+    usage_month: str
+    calls: int = 0
+    usage_cents: str = "0"
+
+
+_read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
+
+
+def _own_bill(bill: Bill, lines: Sequence[_Line], *, adopted: bool) -> Iterator[Finding]:
     """Check a bill against itself: what its plan covers, its columns, and its fingerprint."""
     covered = -sum(line.amount_cents for line in lines if line.kind == "included")
     most = min(bill.included_cents, max(0, _rounded(bill.usage_cents)))
@@ -100,7 +113,7 @@ def _late_evidence(frozen: FrozenUsage, latest: Iterable[Bill]) -> Iterator[Find
     bills = {bill.user_id: bill for bill in latest}
     told: defaultdict[tuple[str, str], tuple[int, Decimal]] = defaultdict(lambda: (0, Decimal(0)))
     for bill in bills.values():
-        for line in load_lines(bill.lines) if bill.late_lines else ():
+        for line in _read_lines(bill.lines) if bill.late_lines else ():
             if line.kind in _EVIDENCE:
                 calls, cents = told[bill.user_id, line.usage_month]
                 told[bill.user_id, line.usage_month] = (
@@ -109,13 +122,14 @@ def _late_evidence(frozen: FrozenUsage, latest: Iterable[Bill]) -> Iterator[Find
                 )
     for user_id, usage_month in sorted(recorded.keys() | told.keys()):
         expected, found = recorded[user_id, usage_month], told[user_id, usage_month]
-        owner = bills.get(user_id)
-        if expected != found and owner is not None:
-            yield _finding(
+        if expected != found:
+            owner = bills.get(user_id)
+            yield Finding(
                 Kind.LATE_USAGE_DIFFERS,
-                owner,
+                user_id,
+                owner.stripe_invoice_id if owner else None,
                 f"{expected[0]} late calls of {usage_month}, {plain(expected[1])} cents",
-                f"{found[0]} calls, {plain(found[1])} cents",
+                f"{found[0]} calls, {plain(found[1])} cents" if owner else "no bill",
             )
 
 
@@ -137,7 +151,7 @@ def _late_amounts(connection: Connection, month: Month, latest: Iterable[Bill]) 
     concerned = {
         bill.user_id: bill
         for bill in latest
-        if any(line.kind in _LATE for line in (load_lines(bill.lines) if bill.late_lines else ()))
+        if any(line.kind in _LATE for line in (_read_lines(bill.lines) if bill.late_lines else ()))
     }
     users = iter(sorted(concerned))
     while chunk := list(islice(users, _USERS_A_QUERY)):
@@ -162,7 +176,7 @@ def _late_amounts(connection: Connection, month: Month, latest: Iterable[Bill]) 
 
 def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     own: dict[str, tuple[Decimal, int]] = {}
-    for line in load_lines(row.lines):
+    for line in _read_lines(row.lines):
         if line.kind in {"credit", "unbilled", "moved"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
@@ -191,47 +205,6 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
             about.withheld_cents -= cents
 
 
-def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
-    """Give the credits that bills used without having been granted them, over all months.
-
-    Args:
-        connection: To the ledger, for reading.
-        bills: The latest bills of a month by user; only credits that these touch are told.
-    """
-    heirs = read_heirs(connection)
-    rows = connection.execute(
-        sa.select(
-            invoices.c.user_id,
-            invoices.c.currency,
-            sa.func.sum(invoices.c.carried_cents),
-            sa.func.sum(invoices.c.credit_applied_cents),
-        )
-        .where(left_something(connection), invoices.c.state != State.VOID.value)
-        .where(sa.or_(invoices.c.carried_cents > 0, invoices.c.credit_applied_cents > 0))
-        .group_by(invoices.c.user_id, invoices.c.currency)
-    ).all()
-    granted: defaultdict[tuple[str, str], int] = defaultdict(int)
-    used: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for user_id, currency, carried, applied in rows:
-        granted[heirs.heir_of(user_id), currency] += int(carried)
-        used[heirs.heir_of(user_id), currency] += int(applied)
-    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
-        decisions.c.kind == "credit_settled"
-    )
-    for user_id, content in connection.execute(settled):
-        currency, _, cents = content.partition(":")
-        used[heirs.heir_of(user_id), currency] += int(cents)
-    for user_id, bill in bills.items():
-        key = (heirs.heir_of(user_id), bill.currency)
-        if (bill.credit_applied_cents or bill.carried_cents) and used[key] > granted[key]:
-            yield _finding(
-                Kind.CREDIT_NOT_GRANTED,
-                bill,
-                f"{_money(bill, granted[key])} of credits granted",
-                f"{_money(bill, used[key])} used",
-            )
-
-
 def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]:
     rows = connection.execute(
         sa.select(invoices)
@@ -251,7 +224,7 @@ def _adopted(connection: Connection, month: Month) -> set[tuple[str, int]]:
     return {(user_id, generation) for user_id, generation in rows}
 
 
-def _fingerprint(bill: Bill, lines: Sequence[Line]) -> str:
+def _fingerprint(bill: Bill, lines: Sequence[_Line]) -> str:
     content = (bill.stripe_customer_id or "", bill.currency, bill.description, tuple(lines))
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 

@@ -16,6 +16,7 @@ from spell_billing.core.past import (
     Move,
     PastAmounts,
     PastChange,
+    merges,
     net_differences,
     pair_moves,
     possible_moves,
@@ -126,18 +127,19 @@ def _rows(version: FrozenUsage, months: set[str]) -> Iterator[Changed]:
 
 def _moves(connection: Connection, differences: Differences) -> list[Move]:
     """Pair those who lost all that a month billed them for with those who gained exactly that."""
-    candidates = possible_moves(differences)
     losers: dict[str, set[str]] = {}
-    for month, user in candidates:
-        losers.setdefault(month, set()).add(user)
-    billed = {month: calls_of(connection, month, users) for month, users in losers.items()}
-    return pair_moves(
-        {
-            (month, user): winners
-            for (month, user), winners in candidates.items()
-            if -differences[month, user].calls >= billed[month].get(user, 0)
-        }
-    )
+    for (month, user), each in differences.items():
+        if each.calls < 0:
+            losers.setdefault(month, set()).add(user)
+    gained = {month for (month, _), each in differences.items() if each.calls > 0}
+    billed = {month: calls_of(connection, month, users) for month, users in losers.items() if month in gained}
+
+    def lost_all(month: str, user: str) -> bool:
+        return month in billed and -differences[month, user].calls >= billed[month].get(user, 0)
+
+    candidates = possible_moves(differences)
+    pairs = pair_moves({key: winners for key, winners in candidates.items() if lost_all(*key)})
+    return [*pairs, *merges(without_moves(differences, pairs), lost_all)]
 
 
 def _billed(connection: Connection, month: str) -> PastChange:

@@ -11,6 +11,7 @@ from spell_billing.core.past import (
     Difference,
     PastAmounts,
     PastChange,
+    merges,
     net_differences,
     pair_moves,
     possible_moves,
@@ -150,6 +151,22 @@ def test_a_move_pairs_who_lost_with_who_gained_the_same_in_the_most_months() -> 
     assert set(without_moves(differences, moves)) == {("2026-09", "c")}
     (found,) = move_findings(moves)
     assert "spell-billing move-user --from a --to b --reason" in found.text
+
+
+def test_users_who_became_one_are_moves_each() -> None:
+    differences = net_differences(
+        [
+            ("2026-09", "a", -3, Decimal(30)),
+            ("2026-09", "b", -1, Decimal("-2.5")),
+            ("2026-09", "c", -2, Decimal(-7)),
+            ("2026-09", "one", 3, Decimal("9.5")),
+            ("2026-09", "gone", -9, Decimal(-90)),
+        ],
+        lambda user: user,
+    )
+    found = merges(differences, lambda _, user: user != "gone")
+    assert [(each.from_user, each.to_user) for each in found] == [("b", "one"), ("c", "one")]
+    assert merges(differences, lambda _, user: user == "b") == []
 
 
 def test_a_recorded_move_is_no_change_at_all() -> None:

@@ -72,6 +72,38 @@ def test_a_credit_applied_again_in_another_month_is_named_to_the_cent(past: Smal
     assert told(past)[ONE, "credit_not_granted"] == ("$5.00 of credits granted", "$8.00 used")
 
 
+def test_a_credit_used_before_it_was_granted_is_named_to_the_cent(past: SmallPlatform) -> None:
+    past.sql(
+        "UPDATE ledger_invoices SET carried_cents = 0 WHERE month = '2025-03' AND user_id = 'user-0001'",
+        "UPDATE ledger_invoices SET carried_cents = 500 WHERE month = '2025-04' AND user_id = 'user-0001'",
+    )
+    assert told(past)[ONE, "credit_not_granted"] == (
+        "$0.00 of credits granted before 2025-04",
+        "$5.00 used",
+    )
+
+
+def test_a_doubled_credit_line_is_named_although_its_column_is_empty(past: SmallPlatform) -> None:
+    alter(past, ONE, twice("credit"))
+    past.sql("UPDATE ledger_invoices SET credit_applied_cents = 0 WHERE month = '2025-04'")
+    found = {(each.expected, each.found) for each in past.reconcile(APRIL).findings if each.user_id == ONE}
+    assert ("credit_applied_cents 0", "lines 1000") in found
+
+
+def test_a_deleted_bill_of_a_user_with_late_usage_alone_is_named(light_platform: SmallPlatform) -> None:
+    light_platform.accounts(ONE, TWO)
+    light_platform.calls(MARCH, (ONE, 500), (TWO, 300))
+    light_platform.bill(MARCH)
+    light_platform.calls(MARCH, (TWO, 40))
+    light_platform.calls(APRIL, (ONE, 900))
+    light_platform.bill(APRIL)
+    light_platform.sql(f"DELETE FROM ledger_invoices WHERE month = '2025-04' AND user_id = '{TWO}'")
+    assert told(light_platform)[TWO, "late_usage_differs"] == (
+        "1 late calls of 2025-03, 40 cents",
+        "no bill",
+    )
+
+
 def test_an_allowance_applied_twice_or_not_at_all_is_named_to_the_cent(past: SmallPlatform) -> None:
     alter(past, PLAN, twice("included"))
     assert told(past)[PLAN, "allowance_differs"] == ("$1.00 covered by the plan", "$2.00")
@@ -118,6 +150,8 @@ def test_a_month_sent_without_its_approval_is_named(past: SmallPlatform) -> None
         (ONE, "credit_applied_cents = credit_applied_cents + 300", r"\$5.00 of credits granted, \$8.00 used"),
         (PLAN, "covered_cents = 200", "covers 200 cents in 2025-04, and includes 100"),
         (TWO, "total_cents = total_cents - 1", "is not what was drafted"),
+        (PLAN, "included_cents = 900, covered_cents = 900", "covers 900 cents in 2025-04 of usage of 250"),
+        (ONE, "credit_applied_cents = 0", "is not what was drafted"),
         (TWO, "lines = replace(lines, '800', '700'), total_cents = 740", "is not what was drafted"),
     ],
 )
