@@ -21,9 +21,9 @@ def live_mode(*users: str) -> Iterator[StripeDouble]:
         yield double
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any:
-    shop = make_shop(request.param)
+@pytest.fixture
+def shop(make_shop: Callable[[str], Any]) -> Any:
+    shop = make_shop("sqlite")
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 5000), ("bob", 700))
     assert shop.run("init-db").returncode == 0

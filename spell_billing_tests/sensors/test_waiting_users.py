@@ -52,6 +52,7 @@ def test_one_alert_per_month_and_reason_with_counts_amounts_and_the_first_names(
     ]
 
 
+@pytest.mark.both_databases
 def test_a_run_that_leaves_the_same_users_tells_nobody_again_and_a_mended_one_is_forgotten(
     world: World,
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_month_whose_run_is_under_way_is_left_alone(small_world: World) -> Non
     assert len(small_world.web.requests) == 1
 
 
+@pytest.mark.both_databases
 def test_what_did_not_go_out_is_told_by_the_next_tick_and_not_twice_elsewhere(world: World) -> None:
     world.calls("2025-03", ("user-0001", 100))
     world.bill("2025-03")
@@ -150,6 +152,7 @@ def test_drafts_that_nobody_started_to_bill_are_not_told(small_world: World) -> 
     assert small_world.web.requests == []
 
 
+@pytest.mark.both_databases
 def test_a_hundred_thousand_users_are_told_in_one_alert_within_seconds(world: World) -> None:
     """The bound is generous: on two cores the first tick took 0.5 s, the next 0.2 s."""
     users = 100_000
