@@ -311,6 +311,24 @@ def make_source_tables() -> Callable[..., SourceTables]:
     return make
 
 
+_LONGEST = (
+    *("exactly_once", "test_trigger_months.py", "test_trigger_troubles.py", "test_billing_script.py"),
+    *("test_live_instance.py", "test_serve.py", "browser", "command_line", "sensors", "dagster_layer"),
+    *("payments", "proof"),
+)
+"""Files and folders that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that no worker is left with it at the end."""
+
+    def place(item: pytest.Item) -> int:
+        names = (item.path.name, item.path.parent.name)
+        return min((_LONGEST.index(name) for name in names if name in _LONGEST), default=len(_LONGEST))
+
+    items.sort(key=place)
+
+
 def pytest_configure() -> None:
     """Hear of interruptions also where a shell started the tests in the background, which ignores them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

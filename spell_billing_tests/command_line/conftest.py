@@ -97,7 +97,7 @@ class Shop:
     def run(self, *arguments: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
         """Run a command with changed settings (None: unset); nothing secret may appear, nor a traceback.
 
-        It is a process of its own, forked from one that has imported everything, unless imports read a setting.
+        It is a fork of a process that has imported everything, or a new Python where imports read a setting.
         """
         environment = self._changed(changes)
         if _READ_AT_IMPORT & environment.keys():

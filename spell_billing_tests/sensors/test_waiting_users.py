@@ -92,6 +92,7 @@ def test_a_user_who_fails_for_another_reason_is_told_and_so_is_a_new_one_of_the_
     assert world.web.titles[2:] == ["2025-03: 1 user without an invoice, $1.00 (no_billing_account)"]
 
 
+@pytest.mark.both_databases
 def test_a_month_that_a_process_holds_is_left_alone_until_it_lets_go(world: World) -> None:
     world.calls("2025-03", ("user-0001", 100))
     world.bill("2025-03")

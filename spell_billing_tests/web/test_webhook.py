@@ -95,6 +95,7 @@ def until_handled(at: House) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.both_databases
 def test_one_event_sent_many_times_at_once_is_new_once(platform_house: House) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: send(platform_house, event()), range(16)))
