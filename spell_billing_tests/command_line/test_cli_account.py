@@ -21,15 +21,16 @@ def live_mode(*users: str) -> Iterator[StripeDouble]:
         yield double
 
 
-@pytest.fixture
-def shop(make_shop: Callable[[str], Any]) -> Any:
-    shop = make_shop("sqlite")
+@pytest.fixture(params=["sqlite"])
+def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any:
+    shop = make_shop(request.param)
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 5000), ("bob", 700))
     assert shop.run("init-db").returncode == 0
     return shop
 
 
+@pytest.mark.parametrize("shop", ["sqlite", "postgresql"], indirect=True)
 def test_a_rehearsed_ledger_refuses_a_live_key_until_the_rehearsal_is_forgotten(shop: Any) -> None:
     assert shop.run("bill", *MONTH).returncode == 0
     with live_mode("ada", "bob") as double:
