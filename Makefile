@@ -1,6 +1,6 @@
 # Everything a newcomer, a developer and CI run. Each target sets up what it needs in .venv by itself.
 
-WORKERS ?= 3
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 PYTHON ?=
 # For an empty environment, as of a service. The tests' PostgreSQL needs useradd, which is in sbin.
@@ -34,9 +34,9 @@ demo: $(RUNTIME)
 dev: $(RUNTIME)
 	@$(BIN)/python -m spell_billing.demo --dev $(ARGS)
 
-# loadfile: tests of one file share the databases that the file starts.
+# loadfile: tests of one file share what the file starts. The tests' conftest.py puts the longest files first.
 test: $(TOOLS)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(TOOLS)
 	@$(BIN)/python -m ruff check --quiet .

@@ -18,6 +18,9 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from spell_billing.databases import parse_database_url
+from spell_billing.ledger.ledger import Ledger
+
 # A newcomer's environment: output is buffered, and no setting of the developer's leaks in.
 for _name in (
     "PYTHONUNBUFFERED",
@@ -27,6 +30,23 @@ for _name in (
     "DAGSTER_HOME",
 ):
     os.environ.pop(_name, None)
+
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where the machine has one
+_ENOUGH_BYTES = 2 << 30
+
+
+def _in_memory() -> str | None:
+    """Return a folder in memory, or None where there is none that is large and can hold programs."""
+    if not os.access(_IN_MEMORY, os.W_OK):
+        return None
+    about = os.statvfs(_IN_MEMORY)
+    fits = about.f_bavail * about.f_frsize >= _ENOUGH_BYTES and not about.f_flag & os.ST_NOEXEC
+    return str(_IN_MEMORY) if fits else None
+
+
+# Databases wait for the disk at every commit; no test is about a disk that forgets. TMPDIR has the last word.
+if "TMPDIR" not in os.environ and (_folder := _in_memory()):
+    os.environ["TMPDIR"] = tempfile.tempdir = _folder
 
 NO_BROWSER = "no Chromium is installed here"
 """Why browser tests are skipped, as the summary finds it again."""
@@ -81,12 +101,40 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """Give the URL of a fresh, empty PostgreSQL database."""
-    name = f"test_{uuid.uuid4().hex}"
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    """Say whether a fresh database has the ledger's tables; folders that only want a ledger say True."""
+    return False
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """Return the name of a database with the ledger's tables: copying it is cheaper than migrating."""
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        connection.execute("CREATE DATABASE migrated STRATEGY file_copy")
+    url = postgres_server.replace("/postgres?", "/migrated?")
+    with Ledger(parse_database_url(url, setting="DATABASE_URL")):
+        return "migrated"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a SQLite file with the ledger's tables."""
+    path = tmp_path_factory.mktemp("migrated") / "ledger.db"
+    path.touch()
+    with Ledger(parse_database_url(f"sqlite:///{path}", setting="DATABASE_URL")):
+        return path
+
+
+@pytest.fixture
+def postgres_url(
+    postgres_server: str, request: pytest.FixtureRequest, *, starts_migrated: bool
+) -> Iterator[str]:
+    """Give the URL of a fresh PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    template = request.getfixturevalue("migrated_postgres") if starts_migrated else "template1"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield postgres_server.replace("/postgres?", f"/{name}?")
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -111,17 +159,37 @@ def database_in(postgres_url: str) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """Give the URL of a fresh, empty SQLite file."""
+def sqlite_url(tmp_path: Path, request: pytest.FixtureRequest, *, starts_migrated: bool) -> str:
+    """Give the URL of a fresh SQLite file."""
     path = tmp_path / "database" / "test.db"
     path.parent.mkdir()
-    path.touch()
+    if starts_migrated:
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+    else:
+        path.touch()
     return f"sqlite:///{path}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+_SQL_DIFFERS = {"spell_billing_tests", "ledger", "usage", "exactly_once", "environments"}
+"""The folders whose tests all run on both databases."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on both databases where SQL differs, and where it asks for both; else on SQLite.
+
+    Together the tests that ask for both send PostgreSQL every statement that their folder has.
+    """
+    if "database_url" in metafunc.fixturenames:
+        both = (
+            metafunc.definition.path.parent.name in _SQL_DIFFERS
+            or metafunc.definition.get_closest_marker("both_databases") is not None
+        )
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Run the test on both databases; give the URL of a fresh, empty one."""
+    """Give the URL of a fresh database: `pytest_generate_tests` says of which kind."""
     name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(name)
     return url
@@ -253,6 +321,24 @@ def make_source_tables() -> Callable[..., SourceTables]:
         return source
 
     return make
+
+
+_LONGEST = (
+    *("exactly_once", "test_trigger_months.py", "test_trigger_troubles.py", "test_billing_script.py"),
+    *("test_live_instance.py", "test_serve.py", "browser", "command_line", "sensors", "dagster_layer"),
+    *("payments", "proof"),
+)
+"""Files and folders that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that no worker is left with it at the end."""
+
+    def place(item: pytest.Item) -> int:
+        names = (item.path.name, item.path.parent.name)
+        return min((_LONGEST.index(name) for name in names if name in _LONGEST), default=len(_LONGEST))
+
+    items.sort(key=place)
 
 
 def pytest_configure() -> None:

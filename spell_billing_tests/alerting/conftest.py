@@ -13,6 +13,11 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let nothing of the caller's environment into a test."""

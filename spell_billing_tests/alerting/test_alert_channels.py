@@ -116,6 +116,7 @@ def test_a_failing_channel_keeps_the_others_going_is_named_on_them_once_and_gets
     assert len(web.requests) == 2
 
 
+@pytest.mark.both_databases
 def test_a_second_outage_is_reported_again(
     alerts_on: AlertsOn, web: WebReceiver, other_web: WebReceiver
 ) -> None:

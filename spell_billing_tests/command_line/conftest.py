@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,46 @@ SECRETS = {
 PASSWORD = "Vertraulich54"
 """Of the database; the test server trusts everybody, so that any password is right."""
 CONFIDENTIAL = "Vertraulich"
+_LONGEST_SECONDS = 120
+_READ_AT_IMPORT = {"SPELL_BILLING_FIRST_MONTH", "BILLING_CRON", "BILLING_GRACE_MINUTES"}
+_ROOT = Path(__file__).parents[2]
+
+
+class Forks:
+    """Runs commands as forks of a process that has everything imported."""
+
+    def __init__(self, server: "subprocess.Popen[str]", outputs: Path) -> None:
+        self._server, self._outputs = server, outputs
+
+    @classmethod
+    @contextmanager
+    def serving(cls, outputs: Path) -> Iterator["Forks"]:
+        command = [sys.executable, "-m", "spell_billing_tests.command_line.fork_server"]
+        with subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            yield cls(server, outputs)
+            assert server.stdin is not None
+            server.stdin.close()
+            server.wait(_LONGEST_SECONDS)
+
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> "subprocess.CompletedProcess[str]":
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        stdout, stderr = self._outputs / "stdout", self._outputs / "stderr"
+        question = {
+            "arguments": arguments,
+            "environment": dict(environment),
+            "folder": str(folder),
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
+        self._server.stdin.write(f"{json.dumps(question)}\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        return subprocess.CompletedProcess(list(arguments), code, stdout.read_text(), stderr.read_text())
 
 
 @dataclass
@@ -34,6 +75,7 @@ class Shop:
     home: Path
     url: str
     double: StripeDouble
+    forks: "Forks"
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,17 +95,33 @@ class Shop:
         return [sys.executable, "-m", "spell_billing", *arguments]
 
     def run(self, *arguments: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
-        """Run a command with changed settings (None: unset); nothing secret may appear, nor a traceback."""
-        environment = {**self.environment, **changes}
+        """Run a command with changed settings (None: unset); nothing secret may appear, nor a traceback.
+
+        It is a fork of a process that has imported everything, or a new Python where imports read a setting.
+        """
+        environment = self._changed(changes)
+        if _READ_AT_IMPORT & environment.keys():
+            return self.run_from_nothing(*arguments, **changes)
+        return self._told_well(self.forks.run(arguments, environment, self.home))
+
+    def run_from_nothing(self, *arguments: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
+        """Run a command as a shell does, in a new Python."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.home,
-            env={name: value for name, value in environment.items() if value is not None},
+            env=self._changed(changes),
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=_LONGEST_SECONDS,
         )
+        return self._told_well(done)
+
+    def _changed(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        environment = {**self.environment, **changes}
+        return {name: value for name, value in environment.items() if value is not None}
+
+    def _told_well(self, done: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
         assert CONFIDENTIAL not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -113,9 +171,15 @@ def confidential() -> str:
     return CONFIDENTIAL
 
 
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks.serving(tmp_path_factory.mktemp("outputs")) as serving:
+        yield serving
+
+
 @pytest.fixture(scope="module")
 def make_shop(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, forks: Forks
 ) -> Iterator[Callable[[str], Shop]]:
     """Give `make_shop("sqlite" or "postgresql")`: a shop of its own, with empty tables."""
     started, databases = [], []
@@ -132,7 +196,7 @@ def make_shop(
             place = sa.make_url(server).set(database=name, password=PASSWORD)
             url = place.render_as_string(hide_password=False)
         running = StripeDouble().running()
-        shop = Shop(home, url, running.__enter__())
+        shop = Shop(home, url, running.__enter__(), forks)
         started.append(running)
         shop.open()
         return shop

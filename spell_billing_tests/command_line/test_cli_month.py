@@ -38,30 +38,34 @@ class Told:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def told(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Told:
-    """Bill March 2025 of a shop; the tests read what was said. A process costs seconds, so each runs once."""
+    """Bill March 2025 of a shop; the tests read what was said.
+
+    On SQLite each command is a new Python, as in a shell.
+    """
     shop = make_shop(request.param)
+    run = shop.run_from_nothing if request.param == "sqlite" else shop.run
     shop.accounts("user-0001", "user-0002", "user-0004")
     calls = [("user-0001", 617), ("user-0001", 617), ("user-0002", 250), ("user-0003", 5), ("user-0004", 0)]
     shop.calls("2025-03", *calls)
     told = Told(shop)
     month = ("--month", "2025-03")
-    told.said["init-db"] = shop.run("init-db")
-    told.said["init-db again"] = shop.run("init-db")
-    told.said["status before"] = shop.run("status", *month, "--json")
-    told.said["preview"] = shop.run("preview", *month)
-    told.said["preview json"] = shop.run("preview", *month, "--json")
-    told.said["status previewed"] = shop.run("status", *month, "--json")
+    told.said["init-db"] = run("init-db")
+    told.said["init-db again"] = run("init-db")
+    told.said["status before"] = run("status", *month, "--json")
+    told.said["preview"] = run("preview", *month)
+    told.said["preview json"] = run("preview", *month, "--json")
+    told.said["status previewed"] = run("status", *month, "--json")
     told.requests_before_billing = len(shop.double.requests)
-    told.said["bill"] = shop.run("bill", *month)
-    told.said["status partial"] = shop.run("status", *month, "--json")
-    told.said["invoices"] = shop.run("invoices", *month, "--json")
-    told.said["bill again"] = shop.run("bill", *month)
+    told.said["bill"] = run("bill", *month)
+    told.said["status partial"] = run("status", *month, "--json")
+    told.said["invoices"] = run("invoices", *month, "--json")
+    told.said["bill again"] = run("bill", *month)
     shop.accounts("user-0003")
-    told.said["bill mended"] = shop.run("bill", *month)
-    told.said["status billed"] = shop.run("status", *month, "--json")
-    told.said["status text"] = shop.run("status", *month)
-    told.said["invoices text"] = shop.run("invoices", *month)
-    told.said["status of all"] = shop.run("status", "--json")
+    told.said["bill mended"] = run("bill", *month)
+    told.said["status billed"] = run("status", *month, "--json")
+    told.said["status text"] = run("status", *month)
+    told.said["invoices text"] = run("invoices", *month)
+    told.said["status of all"] = run("status", "--json")
     return told
 
 

@@ -7,9 +7,9 @@ import pytest
 from spell_billing_tests.command_line.conftest import Shop
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Shop]) -> Shop:
-    shop = make_shop(request.param)
+@pytest.fixture(scope="module")
+def shop(make_shop: Callable[[str], Shop]) -> Shop:
+    shop = make_shop("sqlite")
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 1000), ("bob", -500), ("eve", 300))
     assert shop.run("bill", "--month", "2025-03").returncode == 3

@@ -13,6 +13,7 @@ LARGE_CENTS = 100_000_000
 """One more than Stripe takes."""
 
 
+@pytest.mark.both_databases
 def test_every_asset_reports_exact_whole_numbers(platform: Any, metadata_of: Any) -> None:
     platform.accounts("user-0001", "user-0002")
     platform.calls("2025-03", *[("user-0001", 125)] * 2, ("user-0002", 1000), ("user-0003", 5))
@@ -66,6 +67,7 @@ def test_all_blocking_checks_ran_and_passed(platform: Any) -> None:
     }
 
 
+@pytest.mark.both_databases
 def test_users_who_cannot_be_billed_are_named_with_the_reason_and_do_not_stop_the_others(
     platform: Any, metadata_of: Any
 ) -> None:

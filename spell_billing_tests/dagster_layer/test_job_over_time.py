@@ -105,6 +105,7 @@ def test_late_usage_is_named_on_the_next_invoice_once_and_the_billed_month_stays
     assert sum(each.total_cents for each in platform.invoices()) == 300 + 1500 + 132 + 3
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("used", "late", "billed", "charged"),
     [

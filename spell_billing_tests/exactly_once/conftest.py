@@ -16,6 +16,11 @@ _SURVIVED = "crash_points_survived"
 
 
 @pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
+@pytest.fixture(scope="session")
 def children() -> Iterator[Children]:
     with Children.serving() as serving:
         yield serving

@@ -1,6 +1,7 @@
 """What must hold after whatever happened and one more run, checked without the code that bills."""
 
 from collections.abc import Collection
+from dataclasses import asdict
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,13 @@ _STATUSES = {
     State.PAYMENT_FAILED: {"open"},
     State.UNCOLLECTIBLE: {"uncollectible"},
 }
+_DIFFERS = {
+    *("id", "run_id", "created_at", "updated_at", "finalized_at"),
+    *("stripe_invoice_id", "stripe_request_id"),
+}
+Standing = str
+"""What stands of a month, to tell whether it is the same as another time."""
+
 _STANDING = {"open", "paid", "uncollectible"}
 
 
@@ -100,3 +108,27 @@ def _check_trail(bill: Bill, trail: list[dict[str, Any]]) -> None:
     named = {entry["stripe_invoice_id"] for entry in trail}
     assert bill.state not in INVOICED or bill.stripe_invoice_id in named
     assert all(entry["actor"] for entry in trail)
+
+
+def what_stands(double: StripeDouble, ledger: Ledger) -> Standing:
+    """Return all that a run goes by, in the ledger and at Stripe, without the ids and times that differ."""
+    record = ledger.month(OCTOBER)
+    assert record is not None
+    invoices = {invoice.id: invoice for invoice in double.invoices()}
+    bills = [
+        (
+            {name: value for name, value in asdict(bill).items() if name not in _DIFFERS},
+            bill.finalized_at is not None,
+            _content(invoices.pop(bill.stripe_invoice_id or "", None)),
+        )
+        for bill in ledger.bills(OCTOBER)
+    ]
+    others = sorted(map(repr, map(_content, invoices.values())))
+    return repr((record.billing_started_at is None, record.billed_at is None, bills, others))
+
+
+def _content(invoice: Invoice | None) -> object:
+    return invoice and (
+        *(invoice.customer, invoice.status, invoice.total_cents, invoice.description),
+        *(sorted(invoice.metadata.items()), [line.amount_cents for line in invoice.lines]),
+    )

@@ -96,6 +96,7 @@ def test_usage_is_skewed_and_some_of_it_is_refunded(engine: Engine, summary: Dem
     assert any(cents < 0 for _, cents, _ in found)
 
 
+@pytest.mark.both_databases
 def test_stripe_is_to_have_every_customer_but_the_unknown_one(engine: Engine, summary: DemoSummary) -> None:
     customers = stripe_customers(engine)
 
@@ -134,6 +135,7 @@ def test_tables_with_rows_are_refused_and_left_as_they_are(engine: Engine, summa
     assert len(usage(engine)) == summary.rows
 
 
+@pytest.mark.both_databases
 def test_now_may_be_given_in_any_zone_and_at_the_first_instant_of_a_month(engine: Engine) -> None:
     now = datetime(2026, 11, 1, 2, 0, tzinfo=timezone(timedelta(hours=2)))
 

@@ -37,6 +37,11 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 PASSWORD = "Vertraulich71"
 
 
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (

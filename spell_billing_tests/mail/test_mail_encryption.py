@@ -23,6 +23,7 @@ def test_mail_and_password_travel_encrypted(
     assert receiver.encrypted == [True]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("tls", ["start", "at_once"])
 def test_a_server_whose_certificate_is_not_trusted_gets_neither_mail_nor_password(
     switched_on: Any, receiver: Any, tls: str

@@ -166,6 +166,7 @@ def test_a_recipient_refused_for_good_is_given_up_alone(
     assert row["error"] == "refused: 550 5.1.1 <(address)> is unknown here"
 
 
+@pytest.mark.both_databases
 def test_a_mail_that_the_server_refuses_for_good_is_given_up_alone(
     switched_on: Any, mail_server: MailServer, receiver: Any
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_mail_that_the_server_refuses_for_good_is_given_up_alone(
     assert (done.sent, done.given_up) == (2, {GivenUp.REFUSED: ["user-0002"]})
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "answer", ["450 4.2.0 come back later", "554 5.7.1 Relay access denied", "550 relay not permitted"]
 )
@@ -263,6 +265,7 @@ def test_a_round_uses_one_connection_and_none_when_nothing_is_due(
     assert receiver.sessions == 1
 
 
+@pytest.mark.both_databases
 def test_two_processes_never_send_at_once(switched_on: Any, mail_server: MailServer, receiver: Any) -> None:
     switched_on.invoice(*USERS)
     asked, go_on = Event(), Event()

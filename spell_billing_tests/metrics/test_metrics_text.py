@@ -19,6 +19,7 @@ COUNTERS = {
 }
 
 
+@pytest.mark.both_databases
 def test_bills_and_amounts_are_counted_by_month_state_and_currency(full: Callable[[], Ledger]) -> None:
     text = metrics_text(full)
 
@@ -45,6 +46,7 @@ def test_the_last_billed_month_and_the_unbilled_ones_are_shown(full: Callable[[]
     assert samples(text, "spell_billing_unbilled_months") == {(): MONTHS - 1}
 
 
+@pytest.mark.both_databases
 def test_runs_requests_and_latencies_are_sums_over_all_runs(full: Callable[[], Ledger]) -> None:
     text = metrics_text(full)
 

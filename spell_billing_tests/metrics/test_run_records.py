@@ -29,6 +29,7 @@ def give_account(plant: Any, user: str) -> None:
     plant.double.add_customer(f"cus_{user}")
 
 
+@pytest.mark.both_databases
 def test_a_month_with_users_left_and_then_without(plant: Any) -> None:
     before = datetime.now(UTC)
     first = plant.bill()

@@ -20,6 +20,11 @@ __all__ = ["double", "shared_double"]
 _NOW = datetime(2025, 4, 1, 6, tzinfo=UTC)
 
 
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let nothing of the caller's environment into a test."""

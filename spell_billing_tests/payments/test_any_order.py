@@ -47,6 +47,7 @@ def what_is_known(ledger: Ledger) -> tuple[Any, Any]:
     return bills, ledger.payments_of_month(MARCH)
 
 
+@pytest.mark.both_databases
 def test_any_order_any_split_any_repetition_ends_in_the_same_ledger(after_weeks: World) -> None:
     history = after_weeks.events()
     assert len(history) > 25
@@ -100,6 +101,7 @@ def test_an_event_is_handled_once_whichever_ways_it_comes_in(world: World) -> No
     assert world.followed(ONE) == [("webhook", "finalized", "paid")]
 
 
+@pytest.mark.both_databases
 def test_two_handlers_at_once_share_the_inbox(world: World) -> None:
     users = [f"user-{number:04}" for number in range(1, 41)]
     world.bill(*users)
@@ -120,6 +122,7 @@ def test_two_handlers_at_once_share_the_inbox(world: World) -> None:
     assert all(len(world.followed(user)) == 1 for user in users)
 
 
+@pytest.mark.both_databases
 def test_what_is_kept_of_two_snapshots_does_not_depend_on_their_order(after_weeks: World) -> None:
     after_weeks.hear(after_weeks.events("invoice.payment_failed"))
     with after_weeks.ledger() as ledger:

@@ -177,6 +177,7 @@ def test_a_second_tick_at_the_same_time_does_nothing(world: World) -> None:
         world.tick()
 
 
+@pytest.mark.both_databases
 def test_a_run_and_ticks_at_the_same_time_lose_nothing(world: World) -> None:
     users = [f"user-{number:04}" for number in range(1, 41)]
     world.platform.accounts(*users)

@@ -125,6 +125,7 @@ def test_killed_in_between_it_asks_stripe_once(small_world: World, dies_at: int,
     assert len(list(small_world.double.state.charges)) == 2
 
 
+@pytest.mark.both_databases
 def test_a_step_whose_key_has_expired_is_not_asked_again(world: World) -> None:
     failed(world, ONE)
     world.platform.tries = 1

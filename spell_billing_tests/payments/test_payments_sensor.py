@@ -58,6 +58,7 @@ def test_without_a_key_it_says_so_and_asks_nothing(world: World, instance: dg.Da
     assert len(world.double.requests) == asked
 
 
+@pytest.mark.both_databases
 def test_without_an_invoice_it_says_so_and_asks_nothing(world: World, instance: dg.DagsterInstance) -> None:
     nothing = "No bill has an invoice at Stripe: there is nothing to follow."
     assert evaluate(world, instance) == nothing

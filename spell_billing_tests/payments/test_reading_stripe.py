@@ -102,6 +102,7 @@ def test_pages_are_read_to_the_end_over_many_ticks_and_none_is_skipped(
     assert place(world).read_until > until
 
 
+@pytest.mark.both_databases
 def test_a_page_whose_place_is_gone_begins_the_reading_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_after_days_of_downtime_the_events_of_those_days_are_read(world: World) 
     assert world.requests("invoices.list") == asked
 
 
+@pytest.mark.both_databases
 def test_after_more_than_stripe_keeps_the_invoices_themselves_are_read(world: World) -> None:
     users = [f"user-{number:04}" for number in range(1, 21)]
     cards = dict.fromkeys(users[10:], "declined")
@@ -154,6 +156,7 @@ def test_after_more_than_stripe_keeps_the_invoices_themselves_are_read(world: Wo
     assert place(world).read_until > (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 
 
+@pytest.mark.both_databases
 def test_many_invoices_are_listed_and_few_are_retrieved(world: World) -> None:
     users = [f"user-{number:04}" for number in range(1, 41)]
     world.bill(*users)
@@ -174,6 +177,7 @@ def test_many_invoices_are_listed_and_few_are_retrieved(world: World) -> None:
     assert {world.state(user) for user in users} == {"paid"}
 
 
+@pytest.mark.both_databases
 def test_a_reading_of_many_invoices_goes_on_where_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +241,7 @@ def test_stripe_s_failure_keeps_what_was_read(world: World, monkeypatch: pytest.
     assert {world.state(user) for user in users} == {"paid"}
 
 
+@pytest.mark.both_databases
 def test_nothing_of_a_card_is_kept(world: World) -> None:
     world.bill(ONE, FOUR, cards={ONE: "declined"})
     world.advance()

@@ -107,6 +107,7 @@ def test_a_user_without_account_is_told_so(light_platform: SmallPlatform) -> Non
     assert steps(story) == [("drafted", None, "failed")]
 
 
+@pytest.mark.both_databases
 def test_a_skipped_user_s_story_says_that_nothing_is_due(billed: SmallPlatform) -> None:
     story = billed.explain(MARCH, FREE)
     assert story["answer"] == "No invoice of $0.00: skipped, no_charge. Nothing is due for the month."
@@ -134,6 +135,7 @@ def test_a_month_that_was_not_drafted_has_no_bills(light_billed: SmallPlatform) 
     assert story["usage"] == {"version": None, "calls": 0, "usage_cents": 0, "days": []}
 
 
+@pytest.mark.both_databases
 def test_a_voided_and_rebilled_user_s_story_has_both_generations(billed: SmallPlatform) -> None:
     billed.void(MARCH, ONE, "billed to the wrong project")
     void_request = billed.double.writes[-1].request_id

@@ -156,6 +156,7 @@ def test_an_adjustment_is_made_once_whatever_the_order_of_billing(
         light_platform.must_agree(month)
 
 
+@pytest.mark.both_databases
 def test_a_disaster_that_takes_ledger_and_store_loses_and_doubles_no_late_usage(
     platform: SmallPlatform,
 ) -> None:

@@ -154,6 +154,7 @@ def test_usage_that_the_plan_covered_is_nothing_to_give_back(light_platform: Sma
     assert late_lines(light_platform, APRIL, MAY) == [("late_usage", 0), ("late_usage", 50)]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("between", [False, True], ids=["at_once", "a_month_between"])
 @pytest.mark.parametrize("rows", ["fewer", "more"])
 def test_a_bill_that_failed_charges_once_what_the_source_says_when_it_is_drafted_again(

@@ -43,6 +43,7 @@ def answers(ledger: Ledger) -> set[str]:
     }
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(("state", "reason"), CASES, ids=[f"{state}-{reason}" for state, reason in CASES])
 def test_everyone_gives_the_same_answer_for_a_bill_in_each_state(
     billed: SmallPlatform, state: State, reason: Reason | None

@@ -77,6 +77,7 @@ def test_without_the_record_the_new_id_is_charged_and_the_old_one_credited(
     assert light_platform.bill_of(APRIL, OLD).carried_cents == 1000
 
 
+@pytest.mark.both_databases
 def test_a_merger_with_a_user_who_has_bills_and_a_plan_is_a_move(platform: SmallPlatform) -> None:
     platform.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 500}])
     platform.accounts(OLD, NEW, plan_id="pro")

@@ -192,6 +192,7 @@ def test_every_kind_of_finding_is_made_by_a_test() -> None:
     assert [kind for kind in Kind if f'"{kind.value}"' not in text] == []
 
 
+@pytest.mark.both_databases
 def test_two_generations_that_both_stand_are_two_for_one_user(billed: SmallPlatform) -> None:
     first = billed.bill_of(MARCH, ONE)
     billed.void(MARCH, ONE)
@@ -222,6 +223,7 @@ def test_a_finding_names_both_sides(billed: SmallPlatform) -> None:
     }
 
 
+@pytest.mark.both_databases
 def test_sums_that_are_not_what_was_aggregated_prove_nothing(billed: SmallPlatform) -> None:
     frozen = billed.store.latest(MARCH)
     assert frozen is not None

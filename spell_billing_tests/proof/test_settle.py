@@ -52,6 +52,7 @@ def test_settling_twice_changes_nothing_and_another_way_corrects_the_first(
     assert [entry["action"] for entry in light_platform.trail(MARCH, LOST)].count("settled") == 2
 
 
+@pytest.mark.both_databases
 def test_a_bill_voided_to_be_billed_again_can_be_settled(billed: SmallPlatform) -> None:
     billed.void(MARCH, ONE)
     assert billed.status(MARCH) == "partial"

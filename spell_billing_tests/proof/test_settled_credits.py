@@ -17,6 +17,7 @@ def settle(platform: SmallPlatform, currency: str) -> int:
     return credit.amount_cents
 
 
+@pytest.mark.both_databases
 def test_credits_in_two_currencies_are_both_kept_and_a_settled_one_holds_no_bill(
     platform: SmallPlatform,
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_key_of_the_other_mode_is_refused_without_a_request(
     assert len(platform.double.requests) == before
 
 
+@pytest.mark.both_databases
 def test_a_restricted_key_that_may_not_read_its_account_tells_the_mode(
     platform: SmallPlatform, ledger: Ledger
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_ledger_of_an_earlier_version_takes_only_the_account_that_has_its_invo
     assert recorded(ledger) == StripeAccount("test", "acct_1StripeDouble")
 
 
+@pytest.mark.both_databases
 def test_a_key_that_may_not_create_invoices_leaves_the_month_to_be_frozen_anew(
     platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

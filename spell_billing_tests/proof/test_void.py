@@ -270,6 +270,7 @@ def test_a_credit_of_what_was_voided_for_good_is_left_for_later(light_platform: 
     assert light_platform.lines(APRIL.next(), ONE) == [("usage", 1000), ("credit", -300)]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("expired", "again"), [(False, False), (True, True)], ids=["keys_kept", "keys_expired_and_late_rows"]
 )

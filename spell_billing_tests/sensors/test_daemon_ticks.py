@@ -27,6 +27,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
+from spell_billing_tests.sensors.world import on_its_own
 
 # Dagster reads a property of its own that it calls deprecated, when code is loaded into its own process.
 pytestmark = pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
@@ -95,6 +96,7 @@ def runs(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("source")
+@on_its_own
 def test_a_daemon_down_for_months_bills_each_missed_month_once_oldest_first(
     double: StripeDouble, clock: time_machine.Traveller
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_daemon_down_for_months_bills_each_missed_month_once_oldest_first(
 
 
 @pytest.mark.usefixtures("source")
+@on_its_own
 def test_runs_that_still_wait_in_the_queue_are_not_requested_again(
     clock: time_machine.Traveller, sqlite_url: str
 ) -> None:
@@ -146,6 +149,7 @@ def test_runs_that_still_wait_in_the_queue_are_not_requested_again(
 
 
 @pytest.mark.usefixtures("source")
+@on_its_own
 def test_a_month_whose_run_failed_is_requested_again_by_the_next_tick(
     double: StripeDouble, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +171,7 @@ def test_a_month_whose_run_failed_is_requested_again_by_the_next_tick(
 
 
 @pytest.mark.usefixtures("source")
+@on_its_own
 def test_every_sensor_ticks_in_the_daemon_and_what_failed_is_told_once(
     clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,7 @@
 """`month_in_review`: people are told once of drafts that wait for approval, and nothing tries them again."""
 
-from datetime import UTC, datetime
-
 import dagster as dg
+import pytest
 
 from spell_billing.core.month import Month
 from spell_billing.invoicing.review import approve
@@ -14,6 +13,11 @@ from spell_billing_tests.sensors.world import World
 SENSOR = "month_in_review"
 MARCH = Month(2025, 3)
 OTHERS = ("billing_checks_failed", "billing_run_failed", "users_not_invoiced", "month_unbilled")
+
+
+@pytest.fixture
+def instance(instance_on_disk: dg.DagsterInstance) -> dg.DagsterInstance:
+    return instance_on_disk
 
 
 def in_review(world: World) -> dg.ExecuteInProcessResult:
@@ -67,15 +71,7 @@ def test_a_month_in_review_is_not_requested_until_it_is_approved(world: World) -
     in_review(world)
 
     def requested() -> set[str | None]:
-        defs = world.defs()
-        definition = defs.resolve_schedule_def("monthly_billing_schedule")
-        context = dg.build_schedule_context(
-            instance=world.instance,
-            scheduled_execution_time=datetime(2025, 4, 1, tzinfo=UTC),
-            repository_def=defs.get_repository_def(),
-            resources={"ledger": (defs.resources or {})["ledger"]},
-        )
-        found = definition.evaluate_tick(context)
+        found = world.schedule_tick()
         return {request.partition_key for request in found.run_requests or ()}
 
     assert requested() == set()

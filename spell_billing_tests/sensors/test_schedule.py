@@ -1,7 +1,6 @@
 """The schedule asks for every closed month in which a run has something to do, and for no other."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -16,19 +15,13 @@ NAME = "monthly_billing_schedule"
 DRAFTING = ["raw_usage", "user_usage", "invoice_drafts"]
 
 
-def tick(world: World, text: str = "2025-04-01", **resources: object) -> Any:
-    defs = world.defs(**resources)
-    context = dg.build_schedule_context(
-        instance=world.instance,
-        scheduled_execution_time=datetime.fromisoformat(text).replace(tzinfo=UTC),
-        resources={"ledger": (defs.resources or {})["ledger"]},
-        repository_def=defs.get_repository_def(),
-    )
-    return defs.resolve_schedule_def(NAME).evaluate_tick(context)
+@pytest.fixture
+def instance(instance_on_disk: dg.DagsterInstance) -> dg.DagsterInstance:
+    return instance_on_disk
 
 
 def months(world: World, text: str = "2025-04-01", **resources: object) -> list[str]:
-    requests = tick(world, text, **resources).run_requests or []
+    requests = world.schedule_tick(text, **resources).run_requests or []
     return [request.tags["dagster/partition"].removesuffix("-01") for request in requests]
 
 
@@ -56,7 +49,7 @@ def test_a_month_that_is_billed_or_waits_for_a_person_is_not_asked_for(world: Wo
     world.bill("2025-02")
     world.bill("2025-03")
 
-    asked = tick(world)
+    asked = world.schedule_tick()
 
     assert not asked.run_requests
     assert asked.skip_message == "Every closed month is billed, being billed, or waits for a person."
@@ -94,9 +87,8 @@ def test_a_month_under_way_is_not_asked_for_and_an_ended_run_leaves_it_to_the_le
 
 
 def test_each_tick_has_run_keys_of_its_own(small_world: World) -> None:
-    keys = [
-        tick(small_world, text).run_requests[0].run_key for text in ("2025-04-01", "2025-04-01", "2025-04-02")
-    ]
+    texts = ("2025-04-01", "2025-04-01", "2025-04-02")
+    keys = [small_world.schedule_tick(text).run_requests[0].run_key for text in texts]
 
     assert keys[0] == keys[1] != keys[2]
     assert keys[0] == "2025-03 2025-04-01T00:00:00+00:00"
@@ -110,7 +102,7 @@ def test_months_before_the_first_billed_one_are_never_asked_for(
     assert months(small_world) == ["2025-03"]
 
     monkeypatch.setenv("SPELL_BILLING_FIRST_MONTH", "2025-04")
-    asked = tick(small_world)
+    asked = small_world.schedule_tick()
     assert not asked.run_requests
     assert asked.skip_message == "No month from the first billed one, 2025-04, on is closed yet."
 

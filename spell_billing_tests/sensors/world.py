@@ -1,9 +1,13 @@
 """A platform that is billed through Dagster's job on a real instance, and the sensors that watch it."""
 
 import socket
+from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 
@@ -18,6 +22,22 @@ from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
 
 KEY = "sk_test_sensors"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def on_its_own(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a function in a context of its own.
+
+    What Dagster's daemon and ticks open sets its state there, and is undone whenever it is collected: in the
+    middle of another test, which would find a closed instance.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return copy_context().run(function, *args, **kwargs)
+
+    return run
 
 
 @dataclass
@@ -104,11 +124,22 @@ class World:
             sensor_name=sensor,
             resources={name: (defs.resources or {})[name] for name in definition.required_resource_keys},
         )
-        found = definition.evaluate_tick(context)
+        found = on_its_own(definition.evaluate_tick)(context)
         self.cursors[sensor] = found.cursor
         if (found.skip_message or "").startswith("First tick"):
             return self.tick(sensor, **resources)
         return found
+
+    def schedule_tick(self, text: str = "2025-04-01", **resources: object) -> Any:
+        """Let the schedule tick as the daemon does it at a time; it takes an instance on disk."""
+        defs = self.defs(**resources)
+        context = dg.build_schedule_context(
+            instance=self.instance,
+            scheduled_execution_time=datetime.fromisoformat(text).replace(tzinfo=UTC),
+            resources={"ledger": (defs.resources or {})["ledger"]},
+            repository_def=defs.get_repository_def(),
+        )
+        return on_its_own(defs.resolve_schedule_def("monthly_billing_schedule").evaluate_tick)(context)
 
     def ledger(self) -> Ledger:
         return Ledger(parse_database_url(self.url, setting="DATABASE_URL"))

@@ -41,10 +41,11 @@ def test_the_account_has_its_rate_over_all_endpoints(call_at: Call) -> None:
 
 def test_tokens_come_back_with_time(call_at: Call) -> None:
     with StripeDouble(limits=RateLimits(endpoint_per_second=20)).running() as double:
-        served, started = 0, time.monotonic()
-        while served < 60:
-            served += call_at(double, "GET", "/v1/invoices")[0] == 200
-        assert time.monotonic() - started >= 10 / 50
+        refused = 0
+        for allowed in (False, True):
+            while (call_at(double, "GET", "/v1/invoices")[0] == 200) != allowed:
+                refused += allowed
+        assert double.summary()["rate_limited"] == refused + 1
 
 
 def test_the_live_limits_are_the_documented_ones() -> None:

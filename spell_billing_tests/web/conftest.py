@@ -17,6 +17,11 @@ _SETTINGS = (
 )
 
 
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let nothing of the caller's environment into a test."""

@@ -92,7 +92,7 @@ class Lines(logging.Handler):
                 lines = (json.loads(text) for text in reversed(self.texts))
                 return next((line for line in lines if wanted.items() <= line.items()), None)
 
-            line = self._arrived.wait_for(found, timeout=10)
+            line = self._arrived.wait_for(found, timeout=60)
         assert line is not None, f"no line with {wanted} among {self.texts}"
         return line
 

@@ -25,6 +25,7 @@ def runs_of(at: House) -> list[dg.DagsterRun]:
     return list(at.instance.get_runs())
 
 
+@pytest.mark.both_databases
 def test_the_last_closed_month_is_started_through_dagsters_queue(platform_house: House) -> None:
     answer = process(platform_house)
     (run,) = runs_of(platform_house)
@@ -77,6 +78,7 @@ def test_a_month_whose_run_waits_or_runs_is_not_started_again(platform_house: Ho
     assert after.status == 202
 
 
+@pytest.mark.both_databases
 def test_many_requests_at_once_at_two_servers_start_one_run(platform: SmallPlatform, tmp_path: Path) -> None:
     with house(platform.url, tmp_path / "both") as one, house(platform.url, tmp_path / "both") as two:
         with ThreadPoolExecutor(12) as threads:

@@ -189,7 +189,7 @@ def test_a_handler_that_takes_too_long_is_answered_for_and_keeps_its_turn() -> N
         given_up = get(address, "/wait")
         still_at_work = get(address, "/quick")
         gates.open.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while get(address, "/quick").status != 200:
             assert time.monotonic() < deadline
 
@@ -214,10 +214,12 @@ def test_slow_senders_keep_nobody_out(shared_house: House) -> None:
     try:
         for connection in slow:
             connection.sendall(began)
-        started = time.monotonic()
         assert shared_house.ask("GET", "/health").status == 200
         assert shared_house.ask("GET", "/login").status == 200
-        assert time.monotonic() - started < 2
+        for connection in slow:
+            connection.settimeout(0)
+            with pytest.raises(BlockingIOError):  # neither answered nor cut off: nobody waited for its end
+                connection.recv(1)
     finally:
         for connection in slow:
             connection.close()

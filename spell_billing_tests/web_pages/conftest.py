@@ -39,6 +39,11 @@ def _open_doors(platform: SmallPlatform, **environment: str) -> Iterator[House]:
             yield House(address, context, clock, nothing, nothing, Lines(), app)
 
 
+@pytest.fixture(scope="session")
+def starts_migrated() -> bool:
+    return True
+
+
 @pytest.fixture
 def open_doors() -> OpenDoors:
     """Give a function that serves a platform; its clock says 3 April 2025, 9:30 UTC."""

@@ -26,6 +26,7 @@ def rows_of(house: House, path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"), newline="")))
 
 
+@pytest.mark.both_databases
 def test_a_month_s_users_are_each_in_the_file_once(
     platform: SmallPlatform, open_doors: OpenDoors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import shutil
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,7 @@ def test_a_closed_month_that_is_not_billed_is_told_as_it_is_now(
     assert (usage["source"], usage["calls"], usage["projection"]) == ("live", 1, None)
 
 
+@pytest.mark.both_databases
 def test_a_known_user_without_calls_has_a_month_of_nothing(doors: House) -> None:
     for month in ("2025-04", "2025-03", "2024-01"):
         usage = doors.admit("GET", api("user-0003", f"usage?month={month}"))

@@ -42,6 +42,7 @@ def must_see_what_the_freeze_sees(url: str, folder: Path, *users: str) -> None:
         assert users_of(url).month(user, MARCH).days == tuple(rows_of_user(frozen, user)), user
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("created_at", ["timestamptz", "timestamp"])
 def test_a_month_is_what_the_freeze_sees_to_the_microsecond(
     database_url: str, make_source_tables: Callable[..., Any], tmp_path: Path, created_at: str
@@ -124,6 +125,7 @@ def test_only_the_very_id_is_the_user(
     assert [each for each in others if users.account(each)] == []
 
 
+@pytest.mark.both_databases
 def test_an_account_comes_with_its_plan(database_url: str, make_source_tables: Callable[..., Any]) -> None:
     tables = make_source_tables(database_url)
     tables.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 5000}])
@@ -140,6 +142,7 @@ def test_an_account_comes_with_its_plan(database_url: str, make_source_tables: C
     assert users.account("user-3") is None
 
 
+@pytest.mark.both_databases
 def test_plans_and_optional_columns_may_be_missing(
     database_url: str, make_source_tables: Callable[..., Any]
 ) -> None:

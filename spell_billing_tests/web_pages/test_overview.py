@@ -160,6 +160,7 @@ def test_a_reason_leads_to_exactly_its_users(light_mixed: SmallPlatform, open_do
     assert found(page) == ["user-0006", "user-0007"]
 
 
+@pytest.mark.both_databases
 def test_a_month_s_users_are_searched(mixed: SmallPlatform, open_doors: OpenDoors) -> None:
     with open_doors(mixed) as house:
         invoice_id = house.ledger.bills_of_user(MARCH, TWO)[0].stripe_invoice_id

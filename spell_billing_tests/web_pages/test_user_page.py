@@ -27,6 +27,7 @@ def page_of(house: House, user_id: str, query: str = "") -> Page:
     return page
 
 
+@pytest.mark.both_databases
 def test_the_page_shows_invoices_with_words_and_links(doors: House, platform: SmallPlatform) -> None:
     hear(doors, ONE, status="paid", attempts=1)
     platform.source.calls([(ONE, 100, moment(1))])

@@ -1,0 +1,64 @@
+"""A process with the command line imported and no threads: each command is a fork of it, and starts at once.
+
+It reads JSON lines with a command's `arguments`, `environment` and `folder`, and the files that take its
+`stdout` and `stderr`; it answers with the command's exit code. Importing takes a new process a second or two.
+"""
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+from typing import Any
+
+import spell_billing.cli
+
+_IMPORTED_LATE = (
+    *("alembic.command", "alembic.config", "duckdb", "orjson", "psycopg", "pyarrow.parquet", "rich.table"),
+    *("rich.traceback", "sqlalchemy.dialects.mysql", "stripe.v2", "stripe._stripe_client"),
+    *("dagster._core.executor.in_process", "dagster._core.execution.execute_in_process"),
+    *("dagster._core.execution.plan.active", "dagster._core.instance.factory", "dagster._daemon.controller"),
+    *("dagster._core.instance.runs.run_domain", "dagster._core.storage.local_compute_log_manager"),
+    *("dagster._core.storage.sqlite_storage", "watchdog.observers"),
+)
+"""What commands import when they come to it."""
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Make this process the command's own: its folder, its environment, its output."""
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for number, path in ((1, request["stdout"]), (2, request["stderr"])):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.argv = ["spell_billing", *request["arguments"]]
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for module in pkgutil.iter_modules(spell_billing.cli.__path__, "spell_billing.cli."):
+        importlib.import_module(module.name)
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
+    # Output below goes to the command's files: what answers is another descriptor.
+    questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    gc.freeze()
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
+    for line in iter(questions.readline, ""):
+        pid = os.fork()
+        if not pid:
+            _become(json.loads(line))
+            spell_billing.cli.run()
+        _, status = os.waitpid(pid, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
