@@ -3,6 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
@@ -10,14 +13,18 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.reconcile import reconcile
 from spell_billing.invoicing.rederive import rederive
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
+from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.schema import audit
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
 RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
+_CHANGED_SINCE = ("redrafted", "drafted_again", "adopted")
+"""Actions after which bills are others than were reviewed."""
 
 
 async def reconcile_month(
@@ -52,7 +59,7 @@ async def reconcile_month(
         by_user[bill.user_id].append(bill)
     with ledger.reading() as connection:
         result.findings.extend(rederive(connection, month, frozen, by_user))
-        result.findings.extend(_not_approved(record, read_review(connection, month)))
+        result.findings.extend(_not_approved(connection, record, read_review(connection, month)))
     result.keep_the_telling_ones()
     ledger.record_action(
         month,
@@ -64,8 +71,23 @@ async def reconcile_month(
     return result
 
 
-def _not_approved(record: MonthRecord, review: Review | None) -> Iterator[Finding]:
-    """Give a finding where a month in review was sent and nobody approved these drafts."""
-    if record.billing_started_at is not None and review is not None and review.needs_approval:
+def _not_approved(connection: Connection, record: MonthRecord, review: Review | None) -> Iterator[Finding]:
+    """Give a finding where a month was sent that nobody approved, or with other drafts than were reviewed."""
+    if record.billing_started_at is None or review is None:
+        return
+    if review.needs_approval:
         expected = f"an approval of the drafts {review.drafts_hash[:12]}"
         yield Finding(Kind.NOT_APPROVED, "every user", None, expected, "none")
+        return
+    month = Month.parse(record.month)
+    if not _was_drafted_again(connection, month):
+        now = drafts_hash(connection, month)
+        if now != review.drafts_hash:
+            reviewed = f"the drafts {review.drafts_hash[:12]}, as reviewed"
+            yield Finding(Kind.NOT_APPROVED, "every user", None, reviewed, now[:12])
+
+
+def _was_drafted_again(connection: Connection, month: Month) -> bool:
+    """Tell whether a bill of the month was rightly drafted or taken from Stripe after the review."""
+    changed = sa.select(audit.c.id).where(audit.c.month == str(month), audit.c.action.in_(_CHANGED_SINCE))
+    return connection.execute(changed.limit(1)).first() is not None

@@ -6,6 +6,9 @@ import pytest
 
 from spell_billing.core.drafting import Line, dump_lines, load_lines
 from spell_billing.core.errors import IntegrityError
+from spell_billing.core.month import Month
+from spell_billing.ledger.holding import drafts_hash
+from spell_billing.ledger.reviews import write_review
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, PLAN = "user-0001", "user-0002", "user-0003"
@@ -142,6 +145,18 @@ def test_a_month_sent_without_its_approval_is_named(past: SmallPlatform) -> None
         "VALUES ('2025-04', 'abc', '[{\"text\": \"x\"}]', '2025-05-01 00:00:00')",
     )
     assert told(past) == {("every user", "not_approved"): ("an approval of the drafts abc", "none")}
+
+
+def test_what_was_sent_is_what_was_reviewed(past: SmallPlatform) -> None:
+    with past.ledger() as ledger, ledger.writing() as connection:
+        reviewed = drafts_hash(connection, Month(2025, 4))
+        write_review(connection, APRIL, drafts_hash=reviewed, findings=[], now=APRIL.end)
+    past.must_agree(APRIL)
+    past.sql(
+        "UPDATE ledger_invoices SET lines_hash = 'f' || substr(lines_hash, 2) "
+        f"WHERE month = '2025-04' AND user_id = '{TWO}'"
+    )
+    assert told(past)["every user", "not_approved"][0] == f"the drafts {reviewed[:12]}, as reviewed"
 
 
 @pytest.mark.parametrize(
