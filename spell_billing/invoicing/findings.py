@@ -72,7 +72,7 @@ _REMEDIES = {
         "backup."
     ),
     Kind.NOT_APPROVED: (
-        "The month was sent without an approval of these drafts, or its bills were changed after their review. "
+        "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
