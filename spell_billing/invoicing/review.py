@@ -71,9 +71,12 @@ def approve(
                 f"{month} is not in review: there is nothing to approve.",
                 remedy=f"See where it stands with `spell-billing status --month {month}`.",
             )
-        if expected_hash not in {None, review.drafts_hash} or review.drafts_hash != drafts_hash(
-            connection, month
-        ):
+        if expected_hash not in {None, review.drafts_hash}:
+            raise LedgerError(
+                f"The drafts of {month} are not those that you looked at: they were reviewed again since.",
+                remedy="Look at the month again, then approve it as it is now.",
+            )
+        if review.drafts_hash != drafts_hash(connection, month):
             raise LedgerError(
                 f"The drafts of {month} are not those that were reviewed any more.",
                 remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",

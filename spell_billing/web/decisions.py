@@ -34,6 +34,8 @@ from spell_billing.web.facts import facts_of
 PATH = "/admin/billing/months/{month}/"
 DECISIONS_SHOWN = 50
 _WAIT_SECONDS = 10.0
+_STRIPE_SECONDS = 8.0
+"""A request is answered within 30 seconds, whatever Stripe does."""
 
 _Reason = Annotated[
     str,
@@ -165,7 +167,11 @@ class Decisions:
         def connect() -> AbstractAsyncContextManager[Gateway]:
             settings = self._context.settings
             return StripeResource(
-                api_key=settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base
+                api_key=settings.stripe_api_key.get_secret_value(),
+                api_base=settings.stripe_api_base,
+                timeout_seconds=_STRIPE_SECONDS,
+                down_seconds=_STRIPE_SECONDS,
+                tries=2,
             ).connect(ledger)
 
         return connect

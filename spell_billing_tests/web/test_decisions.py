@@ -91,7 +91,10 @@ def test_drafts_that_changed_since_they_were_seen_are_not_approved(
     review(drafted)
     stale = ask(in_review, "approve", drafts_hash=seen, reason="fine")
 
-    for answer, words in ((unreviewed, "has no drafts that were reviewed"), (stale, "are not those")):
+    for answer, words in (
+        (unreviewed, "has no drafts that were reviewed"),
+        (stale, "are not those that you looked at"),
+    ):
         assert answer.status == 409
         assert answer.json["error"]["code"] == "not_possible_now"
         assert words in answer.json["error"]["message"]
@@ -209,7 +212,7 @@ def test_a_form_with_a_stale_hash_or_no_reason_is_a_page_that_says_so(in_review:
     cookie = in_review.sign_in()
     stale = form(in_review, cookie, decision="approve", drafts_hash="0" * 64, reason="x")
     assert stale.status == 409
-    assert "are not those that were reviewed any more" in stale.text
+    assert "are not those that you looked at" in stale.text
     empty = form(in_review, cookie, decision="hold", all="true", reason="  ")
     assert empty.status == 422
     other = form(in_review, cookie, decision="forget", reason="x")
