@@ -5,8 +5,6 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from typing import NamedTuple
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
@@ -60,20 +58,6 @@ def is_one_of(users: Collection[str]) -> str:
     return f"user_id::text IN (SELECT json_array_elements_text({tag}{ids}{tag}::json))"
 
 
-class Stretch(NamedTuple):
-    """A part of a month: from its first moment to the first one after it."""
-
-    start: datetime
-    end: datetime
-
-
-def stretches(month: Month, count: int) -> list[Stretch]:
-    """Cut a month into so many stretches of equal length."""
-    length = (month.end - month.start) / count
-    marks = [month.start + number * length for number in range(count)] + [month.end]
-    return [Stretch(*ends) for ends in pairwise(marks)]
-
-
 @dataclass(frozen=True, slots=True)
 class CostForm:
     """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text.
@@ -118,11 +102,11 @@ class UsageSql:
         """Whether the types and constraints leave room for a row of a month that cannot be billed."""
         return self._good != "true"
 
-    def totals(self, stretch: Stretch, *, every_row: bool) -> str:
+    def totals(self, month: Month, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
         Args:
-            stretch: The part of the month.
+            month: The month.
             every_row: Take the bad rows in. Then `complete` counts rows without a null, and a cost that is no
                 number or too large shows in `largest`: so one knows whether there is any bad row, for less
                 than judging each of them costs.
@@ -134,16 +118,16 @@ class UsageSql:
             f"SELECT count(*) AS calls, least({complete}) AS complete, "
             f"coalesce(sum(cost_cents), 0)::text AS cost_cents, "
             f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
-            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}"
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}"
             f"{'' if every_row else f' AND {self._good}'}"
         )
 
-    def rows(self, stretch: Stretch, form: CostForm) -> str:
-        """Read the billable rows of a part of the month."""
+    def rows(self, month: Month, form: CostForm) -> str:
+        """Read the month's billable rows."""
         good = "" if form.all_clean else f" AND {self._good}"
         return (
             f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}{good}"
         )
 
     def users(self, month: Month) -> str:
@@ -284,10 +268,7 @@ class UsageSql:
         return "cost_cents::bigint" if form.scale == 0 else f"(cost_cents * {10**form.scale})::bigint"
 
     def _in_month(self, month: Month) -> str:
-        return self._between(month.start, month.end)
-
-    def _between(self, start: datetime, end: datetime) -> str:
-        return f"created_at >= {self._moment(start)} AND created_at < {self._moment(end)}"
+        return f"created_at >= {self._moment(month.start)} AND created_at < {self._moment(month.end)}"
 
     def _moment(self, moment: datetime) -> str:
         # Typed literals with an offset (or none, for naive columns): no session time zone takes part.

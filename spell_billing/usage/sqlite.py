@@ -36,7 +36,7 @@ from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import RowWriter
+from spell_billing.usage.row_writer import write_rows
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
 from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
@@ -93,17 +93,14 @@ class SqliteUsage:
                 columns_to_prove(columns, guaranteed, self._rules),
                 lambda column, of: _values(snapshot, sql, duck, column, of),
             )
-            with (
-                RowWriter(
+            with snapshot.stream(sql.rows(month)) as batches:
+                file, frozen = write_rows(
                     path,
                     schema,
+                    batches,
                     shape=lambda batch: months_rows.keep(batch, month),
                     on_progress=counted(control.calls, on_progress),
-                ) as writer,
-                snapshot.stream(sql.rows(month)) as batches,
-            ):
-                for batch in batches:
-                    writer.put(batch)
+                )
             late = compare_late_usage(
                 late_for,
                 directory,
@@ -118,16 +115,16 @@ class SqliteUsage:
             unique.require_changed(late)
             outside = _outside(snapshot, sql, frozen_at, past)
         if bad_rows.count == 0:
-            require_equal_totals(month, frozen=writer.totals, control=control)
+            require_equal_totals(month, frozen=frozen, control=control)
         return Manifest(
             format_version=FORMAT_VERSION,
             month=month,
             frozen_at=frozen_at,
             backend=self._url.backend,
             cost_scale=0,
-            frozen=writer.totals,
+            frozen=frozen,
             control=control,
-            files=(writer.file,),
+            files=(file,),
             late=late,
             late_checked=checked(late_for),
             bad_rows=bad_rows,
