@@ -72,7 +72,7 @@ class SqliteUsageSql:
     def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is ever null, because the driver takes a column's type from what it meets first.
+        No value is ever null, and a column holds text alone or integers alone.
 
         Args:
             month: The month.
