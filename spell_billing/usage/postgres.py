@@ -1,10 +1,12 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import adbc_driver_manager
 import pyarrow as pa
 
 from spell_billing.core.month import Month
@@ -15,6 +17,7 @@ from spell_billing.usage.contract import (
     NO_BAD_ROWS,
     BadRow,
     BadRows,
+    DayUsage,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -24,7 +27,6 @@ from spell_billing.usage.contract import (
     Past,
     SourceRules,
     Totals,
-    counted,
     outside_of,
     together,
 )
@@ -35,6 +37,7 @@ from spell_billing.usage.postgres_rows import write_month
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshot
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql, is_one_of
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
+from spell_billing.usage.row_writer import counted
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -50,6 +53,8 @@ from spell_billing.usage.tables import (
     require_columns,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
+
+_NO_VALUE_STATES = "22"
 
 
 class PostgresUsage:
@@ -157,8 +162,32 @@ class PostgresUsage:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
             return accounts, snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
 
-        with reading(self._url):
-            return build_accounts(*in_snapshot(self._url, read))
+        longest = self._rules.longest_query
+        with reading(self._url, longest):
+            return build_accounts(*in_snapshot(self._url, read, longest_query=longest))
+
+    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:
+        """Add up one user's calls of a month; see `UsageSource.user_days`."""
+
+        def read(snapshot: Snapshot) -> list[dict[str, Any]]:
+            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
+            # No text of PostgreSQL's has a zero byte.
+            if "\0" in user_id:
+                return []
+            try:
+                return snapshot.rows(sql.user_days(month, user_id))
+            except adbc_driver_manager.Error as error:
+                # A text that cannot even be a value of the column's type, as `abc` for a uuid, is nobody's.
+                if str(error.sqlstate or "").startswith(_NO_VALUE_STATES):
+                    return []
+                raise
+
+        longest = self._rules.longest_query
+        with reading(self._url, longest):
+            rows = in_snapshot(self._url, read, longest_query=longest)
+        return tuple(
+            DayUsage(date.fromisoformat(row["day"]), row["calls"], exact(row["cost_cents"])) for row in rows
+        )
 
     @property
     def _usage_columns(self) -> tuple[str, ...]:

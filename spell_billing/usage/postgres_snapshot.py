@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import adbc_driver_manager
@@ -22,7 +23,7 @@ _CANCEL_SECONDS = 0.2
 _SETTINGS = """
 SELECT set_config(name, value, true)
 FROM (VALUES ('timezone', 'UTC'), ('client_encoding', 'UTF8'), ('row_security', 'off'),
-             ('statement_timeout', '0'), ('transaction_timeout', '0'),
+             ('statement_timeout', '{longest_ms}'), ('transaction_timeout', '0'),
              ('idle_in_transaction_session_timeout', '0')) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL
 """
@@ -65,11 +66,12 @@ def in_snapshot(
     act: Callable[[Snapshot], T],
     *,
     before: Callable[[Snapshot], None] = lambda _: None,
+    longest_query: timedelta | None = None,
 ) -> T:
     """Do something in a snapshot: every query sees the same moment.
 
-    In UTC and UTF-8, without time limits and row security, whatever server and role prefer. All of it within
-    a transaction: behind a pooler the next one may be anybody's.
+    In UTC and UTF-8, without other time limits and row security, whatever server and role prefer. All of it
+    within a transaction: behind a pooler the next one may be anybody's.
 
     The driver's calls give no signal through to their thread, so they run in another one: a person who
     interrupts need not wait for the database.
@@ -78,6 +80,7 @@ def in_snapshot(
         url: The database.
         act: What to do.
         before: Called with the connection before its transaction begins.
+        longest_query: The server ends a query that takes longer.
     """
     opened: list[adbc_driver_manager.AdbcConnection] = []
 
@@ -85,7 +88,7 @@ def in_snapshot(
         opened.append(adbc_driver_manager.AdbcConnection(database))
         snapshot = Snapshot(*opened)
         before(snapshot)
-        _begin(snapshot)
+        _begin(snapshot, longest_query or timedelta(0))
         return act(snapshot)
 
     with (
@@ -110,11 +113,11 @@ def in_snapshot(
                 connection.close()
 
 
-def _begin(snapshot: Snapshot) -> None:
+def _begin(snapshot: Snapshot, longest_query: timedelta) -> None:
     # Not as a statement: where a pooler hangs up instead of beginning, this version of the driver would end
     # the process.
     snapshot.connection.set_autocommit(False)
     with adbc_driver_manager.AdbcStatement(snapshot.connection) as statement:
         statement.set_sql_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         statement.execute_update()
-    snapshot.table(_SETTINGS)
+    snapshot.table(_SETTINGS.format(longest_ms=int(longest_query.total_seconds() * 1000)))

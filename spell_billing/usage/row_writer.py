@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.usage.amounts import exact_add, exact_sum
-from spell_billing.usage.contract import FrozenFile, Totals
+from spell_billing.usage.contract import FrozenFile, OnProgress, Totals
 from spell_billing.usage.disk import sync_file
 from spell_billing.usage.tables import require_text
 
@@ -74,6 +74,14 @@ def write_rows(
         file.flush()
         os.fsync(file.fileno())
     return FrozenFile(path.name, file.sha256.hexdigest(), calls), Totals(calls, cost_cents)
+
+
+def counted(rows: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:
+    """Say that a month has so many rows; return what takes how many of them are written."""
+    if on_progress is None:
+        return None
+    on_progress(0, rows)
+    return lambda written: on_progress(written, rows)
 
 
 class _HashedFile(io.BufferedWriter):

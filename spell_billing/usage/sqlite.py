@@ -1,6 +1,7 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
 import json
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,11 @@ import pyarrow as pa
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl
 from spell_billing.usage.accounts import build_accounts
+from spell_billing.usage.aggregate import day_usages
 from spell_billing.usage.contract import (
     BadRow,
     BadRows,
+    DayUsage,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -26,17 +29,16 @@ from spell_billing.usage.contract import (
     Past,
     SourceRules,
     Totals,
-    counted,
     outside_of,
     together,
 )
-from spell_billing.usage.duck import open_duckdb
+from spell_billing.usage.duck import open_duckdb, own_errors
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import write_rows
+from spell_billing.usage.row_writer import counted, write_rows
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
-from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
+from spell_billing.usage.sqlite_sql import IS_USER, TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql, user_values
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -53,6 +55,8 @@ from spell_billing.usage.tables import (
     texts,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
+
+_PAGE_MEMORY_BYTES = 1 << 28
 
 
 class SqliteUsage:
@@ -147,7 +151,7 @@ class SqliteUsage:
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
         """Read billing accounts with their plans; see `UsageSource.accounts`."""
-        with open_sqlite_snapshot(self._url) as snapshot:
+        with open_sqlite_snapshot(self._url, self._rules.longest_query) as snapshot:
             found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
             names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
             accounts = _texts(snapshot, ACCOUNTS_TABLE, found, names, users)
@@ -156,6 +160,23 @@ class SqliteUsage:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
             plans = _texts(snapshot, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
         return build_accounts(accounts, plans)
+
+    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:
+        """Add up one user's calls of a month; see `UsageSource.user_days`."""
+        directory = Path(tempfile.gettempdir())
+        with (
+            open_sqlite_snapshot(self._url, self._rules.longest_query) as snapshot,
+            open_duckdb(directory, memory_limit_bytes=_PAGE_MEMORY_BYTES) as duck,
+            open_duckdb(directory, memory_limit_bytes=_PAGE_MEMORY_BYTES) as adding,
+        ):
+            sql = SqliteUsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
+            schema = _written_schema(sql)
+            rows = MonthFilter(duck, schema)
+            batches = snapshot.stream(f"{sql.rows(month)} AND {IS_USER}", user_values(user_id))
+            kept = (part for batch in batches for part in rows.keep(batch, month).to_batches())
+            with own_errors(pa.RecordBatchReader.from_batches(schema, kept)) as reader:
+                adding.register("kept", reader)
+                return tuple(day_usages(adding, "FROM kept"))
 
     @property
     def _usage_columns(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +60,15 @@ def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageEr
     return UsageError(
         f"The column {table}.{column} has the type {found}, which cannot be billed exactly.",
         remedy=f"Change it to {wanted}, or put a view of that name in front that converts it.",
+    )
+
+
+def took_too_long(url: DatabaseUrl, longest: timedelta) -> UsageError:
+    """Return the error for a query that was ended."""
+    return UsageError(
+        f"Reading one user from {url.redacted} ({url.setting}) took longer than "
+        f"{longest.total_seconds():.0f} seconds.",
+        remedy=f"Give {USAGE_TABLE} an index on (user_id, created_at).",
     )
 
 

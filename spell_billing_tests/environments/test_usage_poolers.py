@@ -11,7 +11,7 @@ from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.databases import parse_database_url
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.one_user_postgres import PostgresOneUser
+from spell_billing.usage.one_user import open_one_user
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing_tests.environments.servers import pooler
@@ -52,7 +52,7 @@ def test_usage_is_read_through_a_pooler_and_leaves_no_setting_in_its_sessions(
 
         manifest = store.freeze(source_of(url), OCTOBER).manifest
         accounts = source_of(url).accounts()
-        one_user = PostgresOneUser(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+        one_user = open_one_user(parse_database_url(url, setting="USAGE_DATABASE_URL"))
         used, account = one_user.month("user-1", OCTOBER), one_user.account("user-1")
 
         # Each of the pool's sessions was in use, and is the next one's.
