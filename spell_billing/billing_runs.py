@@ -44,7 +44,7 @@ class Problem:
 
 
 def is_billing(run: dg.DagsterRun, location: str | None = None) -> bool:
-    """Tell whether a run is of the billing job, or of its assets launched alone.
+    """Return whether a run is of the billing job, or of its assets launched alone.
 
     Args:
         run: Any run of the instance.
@@ -60,14 +60,14 @@ def is_billing(run: dg.DagsterRun, location: str | None = None) -> bool:
 
 
 def is_billing_backfill(backfill: PartitionBackfill) -> bool:
-    """Tell whether a backfill is of the billing job, or of its assets."""
+    """Return whether a backfill is of the billing job, or of its assets."""
     if backfill.partition_set_name is not None:
         return backfill.partition_set_name == f"{monthly_billing.name}_partition_set"
     return bool(_ASSETS.intersection(backfill.asset_selection or ()))
 
 
 def month_of(run: dg.DagsterRun) -> Month | None:
-    """Give the month that a run is of; None when it has none."""
+    """Return the month that a run is of; None when it has none."""
     try:
         return Month.from_partition_key(run.tags.get(PARTITION_TAG, ""))
     except MonthError:
@@ -75,14 +75,14 @@ def month_of(run: dg.DagsterRun) -> Month | None:
 
 
 def months_under_way(instance: dg.DagsterInstance) -> frozenset[Month]:
-    """Give the months that a run bills, or waits to bill."""
+    """Return the months that a run bills, or waits to bill."""
     runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
     found = (month_of(run) for run in runs if is_billing(run))
     return frozenset(month for month in found if month is not None)
 
 
 def last_runs(instance: dg.DagsterInstance, month: Month, limit: int) -> list[dg.RunRecord]:
-    """Give the billing job's latest runs of a month, the newest first, with the times they ended."""
+    """Return the billing job's latest runs of a month, the newest first, with the times they ended."""
     wanted = dg.RunsFilter(job_name=monthly_billing.name, tags={PARTITION_TAG: month.partition_key})
     return list(instance.get_run_records(wanted, limit=limit))
 

@@ -35,7 +35,7 @@ from spell_billing.sensors.users_not_invoiced import users_not_invoiced
 
 
 def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
-    """Give fresh definitions.
+    """Return fresh definitions.
 
     Args:
         resource_overrides: Resources to use instead of the usual ones, by key: `ledger`, `usage`, `stripe`,

@@ -34,7 +34,7 @@ OWNERS = ["team:billing"]
 
 
 def with_source_code_references(assets: Sequence[dg.AssetsDefinition | dg.AssetSpec]) -> Sequence[Any]:
-    """Give the assets with links to the lines that define them."""
+    """Return the assets with links to the lines that define them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.with_source_code_references(assets)

@@ -140,7 +140,7 @@ def database_errors(url: DatabaseUrl) -> Iterator[None]:
 
 
 def is_transient_sqlstate(state: str | None) -> bool:
-    """Tell whether a statement that failed with this SQLSTATE may succeed later without a person's help."""
+    """Return whether a statement that failed with this SQLSTATE may succeed later without a person's help."""
     return str(state or "").startswith(_TRANSIENT_STATES)
 
 
@@ -162,7 +162,7 @@ def refused_statement(error: DBAPIError) -> DatabaseStatementError:
 
 
 def unreachable(url: DatabaseUrl, reason: str) -> DatabaseUnreachableError:
-    """Give the error for a database that cannot be used, with the password masked in `reason`."""
+    """Return the error for a database that cannot be used, with the password masked in `reason`."""
     password = url.sqlalchemy_url.password
     first_line = reason.strip().partition("\n")[0]
     if password:

@@ -48,7 +48,7 @@ def main(port: int, *, dev: bool) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Give the demo's settings: nothing of the caller's databases or keys may be touched."""
+    """Return the demo's settings: nothing of the caller's databases or keys may be touched."""
     ours = {"PATH", "HOME", "LANG", "TERM", "VIRTUAL_ENV", "TMPDIR", "COLUMNS"}
     kept = {name: value for name, value in os.environ.items() if name in ours}
     return {

@@ -268,7 +268,7 @@ def _accounts(people: list[_User]) -> Iterator[dict[str, Any]]:
 def _usage(
     rng: random.Random, user: _User, *, start: datetime, until: datetime, share: float
 ) -> Iterator[dict[str, Any]]:
-    """Give one user's rows from `start` to before `until`; `share` scales a full month's calls."""
+    """Return one user's rows from `start` to before `until`; `share` scales a full month's calls."""
     if user.role is _Role.ORDINARY and rng.random() < _QUIET_SHARE:
         return
     calls = math.floor(user.calls_per_month * share * rng.uniform(0.7, 1.3) + rng.random())
@@ -288,7 +288,7 @@ def _usage(
 def _large_refund(
     people: list[_User], rows: list[dict[str, Any]], *, at: datetime
 ) -> Iterator[dict[str, Any]]:
-    """Give back more than the month's usage to the user whose month is to end below zero."""
+    """Return more than the month's usage to the user whose month is to end below zero."""
     for user in people:
         if user.role is _Role.NEGATIVE_MONTH:
             used = sum(row["cost_cents"] for row in rows if row["user_id"] == user.user_id)

@@ -64,7 +64,7 @@ def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> 
 
 
 def _payments(ledger: Ledger, invoice_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Give what is known of the invoices' payments, by invoice id."""
+    """Return what is known of the invoices' payments, by invoice id."""
     with ledger.reading() as connection:
         steps = steps_of(connection, invoice_ids)
         known = [read_payment(connection, invoice_id) for invoice_id in invoice_ids]

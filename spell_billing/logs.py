@@ -37,7 +37,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
     description="Our own lines on standard error.",
 )
 def console(context: dg.InitLoggerContext) -> logging.Logger:
-    """Give the logger of a run's standard error."""
+    """Return the logger of a run's standard error."""
     # Of its own: a named logger would outlive the run, with every handler it was ever given.
     logger = logging.Logger("spell_billing", level=context.logger_config["log_level"])  # noqa: LOG001
     handler = _StandardError(sys.stderr)

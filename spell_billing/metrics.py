@@ -63,7 +63,7 @@ class LedgerCollector(Collector):
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        """Give every metric, each with the same labels whether or not anything has happened yet."""
+        """Return every metric, each with the same labels whether or not anything has happened yet."""
         figures = self._figures
         yield GaugeMetricFamily(
             "spell_billing_up", "1 when the ledger could be read, else 0.", value=int(figures is not None)
@@ -86,7 +86,7 @@ def metrics_text(open_ledger: OpenLedger) -> bytes:
 
 
 def metrics_app(open_ledger: OpenLedger, *, timeout_seconds: float = TIMEOUT_SECONDS) -> ASGIApp:
-    """Give the ASGI app that serves the metrics; a server has it as the endpoint of its route `/metrics`.
+    """Return the ASGI app that serves the metrics; a server has it as the endpoint of its route `/metrics`.
 
     A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
 

@@ -15,7 +15,7 @@ MONTHLY = dg.MonthlyPartitionsDefinition(
 
 
 def billable_month(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Month:
-    """Give the month of the run's partition, for an asset or a check of one.
+    """Return the month of the run's partition, for an asset or a check of one.
 
     Dagster launches a partition that does not exist, so every asset asks here first. The key comes from the
     run: partitions of checks themselves are a preview feature of Dagster 1.13.

@@ -38,7 +38,7 @@ def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: Usa
 
 
 def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
-    """Give drafts as a table for people: one row per user, the largest total first, minor units."""
+    """Return drafts as a table for people: one row per user, the largest total first, minor units."""
     rows = [
         {
             "user": draft.user_id,

@@ -59,7 +59,7 @@ class UsageResource(dg.ConfigurableResource[None]):
     store_path: str | None = Field(default=None, description="Default: SPELL_BILLING_USAGE_STORE.")
 
     def source(self) -> UsageSource:
-        """Give the source that serves the database."""
+        """Return the source that serves the database."""
         settings = Settings.from_environment()
         rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
         if self.database_url is None:
@@ -68,7 +68,7 @@ class UsageResource(dg.ConfigurableResource[None]):
         return open_usage_source(url, rules)
 
     def store(self) -> UsageStore:
-        """Give the store of frozen usage."""
+        """Return the store of frozen usage."""
         if self.store_path is None:
             return UsageStore(Settings.from_environment().usage_store)
         return UsageStore(Path(self.store_path))
@@ -123,7 +123,7 @@ class StripeResource(dg.ConfigurableResource[None]):
             yield Gateway(api, Pace(self.limits()), patience, guard=guard)
 
     def invoices_link(self, month: Month) -> dict[str, dg.UrlMetadataValue]:
-        """Give the link to a month's invoices in Stripe's dashboard; none for a stand-in for Stripe."""
+        """Return the link to a month's invoices in Stripe's dashboard; none for a stand-in for Stripe."""
         if self._address() != DEFAULT_STRIPE_API_BASE:
             return {}
         mode = "test/" if mode_of_key(self._key()) == "test" else ""
@@ -131,7 +131,7 @@ class StripeResource(dg.ConfigurableResource[None]):
         return {"stripe": dg.MetadataValue.url(address)}
 
     def limits(self) -> Limits:
-        """Give the pace: as configured, or what Stripe allows the kind of key."""
+        """Return the pace: as configured, or what Stripe allows the kind of key."""
         settings = Settings.from_environment()
         if urlsplit(self._address()).scheme == "http":
             usual = LOOPBACK
@@ -168,7 +168,7 @@ class AlertResource(dg.ConfigurableResource[None]):
     )
 
     def open(self, ledger: Ledger | None, log: logging.Logger) -> Alerts:
-        """Give the channels for one tick or run.
+        """Return the channels for one tick or run.
 
         Args:
             ledger: Keeps what went out. None where it does not answer: then this process remembers.

@@ -36,7 +36,7 @@ def checked_cron(text: str) -> str:
 
 
 def ticks(cron: str, grace: timedelta) -> str | list[str]:
-    """Give the cron schedules of all ticks: the one set, and the end of a month's grace, if there is any.
+    """Return the cron schedules of all ticks: the one set, and the end of a month's grace, if there is any.
 
     A tick of the first that comes within the grace finds nothing to bill; the second makes up for it.
     """
@@ -47,7 +47,7 @@ def ticks(cron: str, grace: timedelta) -> str | list[str]:
 
 
 def tick_that_bills(month: Month, cron: str) -> datetime:
-    """Give the first tick of a checked cron schedule at which the month is closed."""
+    """Return the first tick of a checked cron schedule at which the month is closed."""
     window = _windows(cron, month.end).get_next_partition_window(month.end, respect_bounds=False)
     if window is None:
         raise SettingsError(f"BILLING_CRON={cron!r} has no tick after {month}.", remedy="Use 0 0 1 * *.")

@@ -35,7 +35,7 @@ class MonthStatus:
     examples: Mapping[tuple[State, Reason | None, str], Sequence[str]]
 
     def named(self, group: GroupTotals) -> Sequence[str]:
-        """Give the first users of a group who have no invoice and should have one."""
+        """Return the first users of a group who have no invoice and should have one."""
         return self.examples.get((group.state, group.reason, group.currency), ())
 
     @property
@@ -63,7 +63,7 @@ class MonthStatus:
         return sum(int(getattr(group, name)) for group in self.groups)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the status for programs."""
+        """Return the status for programs."""
         return {
             "month": str(self.month),
             "state": self.state,
@@ -118,7 +118,7 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
 
 
 def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
-    """Give one user's bill, the columns of `LISTED`, for programs."""
+    """Return one user's bill, the columns of `LISTED`, for programs."""
     reason = bill["reason"]
     return {
         **bill,
@@ -128,5 +128,5 @@ def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole(amount: Decimal) -> int | Decimal:
-    """Give an integer where the amount is one: most usage has whole cents."""
+    """Return an integer where the amount is one: most usage has whole cents."""
     return int(amount) if amount == amount.to_integral_value() else amount.normalize()

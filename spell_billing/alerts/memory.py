@@ -12,7 +12,7 @@ class AlertMemory:
         self._last: dict[str, datetime] = {}
 
     def channels_of(self, key: str) -> frozenset[str]:
-        """Give the channels that an alert went out on."""
+        """Return the channels that an alert went out on."""
         return frozenset(self._channels.get(key, ()))
 
     def last_sent(self, channel: str) -> datetime | None:

@@ -41,7 +41,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def url_secrets(url: str) -> frozenset[str]:
-    """Give the pieces of an alert channel's URL that may be secret: all but the scheme and short words.
+    """Return the pieces of an alert channel's URL that may be secret: all but the scheme and short words.
 
     Services put their tokens anywhere: into the login, the host, the path or the query.
     """

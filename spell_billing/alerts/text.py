@@ -14,7 +14,7 @@ def body(*lines: str | None, run_id: str | None = None) -> str:
 
 
 def bill_command(month: Month) -> str:
-    """Give the command that bills a month."""
+    """Return the command that bills a month."""
     return f"spell-billing bill --month {month}"
 
 

@@ -52,20 +52,20 @@ def usage_metadata(amount: Decimal) -> dict[str, int | str]:
 
 
 def overview_link(month: Month) -> dict[str, dg.UrlMetadataValue]:
-    """Give the link to the month's page of the overview; none where SPELL_BILLING_PUBLIC_URL is not set."""
+    """Return the link to the month's page of the overview; none where SPELL_BILLING_PUBLIC_URL is not set."""
     address = Settings.from_environment().public_url
     return {} if address is None else {"overview": dg.MetadataValue.url(f"{address}/billing/{month}")}
 
 
 def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
-    """Give a column schema from names, types and descriptions."""
+    """Return a column schema from names, types and descriptions."""
     return dg.TableSchema(
         columns=[dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
     )
 
 
 def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue | str:
-    """Give rows as a table that the UI shows; the text `none` where there are no rows."""
+    """Return rows as a table that the UI shows; the text `none` where there are no rows."""
     return dg.MetadataValue.table([dg.TableRecord(row) for row in records]) if records else "none"
 
 

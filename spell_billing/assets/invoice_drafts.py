@@ -81,7 +81,7 @@ def invoice_drafts(
 
 
 def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
-    """Give a month's totals as metadata: numbers to plot, and who has no invoice and why."""
+    """Return a month's totals as metadata: numbers to plot, and who has no invoice and why."""
     without = [group for group in groups if group.reason is not None]
     return {
         "dagster/row_count": sum(group.users for group in groups),

@@ -34,12 +34,12 @@ class MonthType(click.ParamType[Month]):
 
 
 def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give the `--month` option."""
+    """Return the `--month` option."""
     return click.option("--month", type=MonthType(), required=required, help="The month, as 2026-10.")
 
 
 def whom_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the options `--user` and `--all`, of which `require_one` wants one, and a reason."""
+    """Return the options `--user` and `--all`, of which `require_one` wants one, and a reason."""
     reason = click.option(
         "--reason", default="no reason given", help="Why, in words, for the audit trail.", show_default=True
     )

@@ -21,7 +21,7 @@ def new_pseudonym() -> str:
 
 
 def is_pseudonym(user_id: str) -> bool:
-    """Tell whether an id is an erased user's."""
+    """Return whether an id is an erased user's."""
     return re.fullmatch(PSEUDONYM_PATTERN, user_id) is not None
 
 

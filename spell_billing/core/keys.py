@@ -27,7 +27,7 @@ def billing_key(month: str, user_id: str, generation: int) -> str:
 
 
 def idempotency_key(month: str, user_id: str, generation: int, step: str, attempt: int) -> str:
-    """Give the Idempotency-Key of one request.
+    """Return the Idempotency-Key of one request.
 
     Args:
         month: `2026-10`.
@@ -43,7 +43,7 @@ def idempotency_key(month: str, user_id: str, generation: int, step: str, attemp
 def invoice_metadata(
     month: str, user_id: str, generation: int, lines_hash: str, calls: int
 ) -> dict[str, str]:
-    """Give the metadata that lets anyone find and check a bill at Stripe, with or without a ledger."""
+    """Return the metadata that lets anyone find and check a bill at Stripe, with or without a ledger."""
     return {
         KEY: billing_key(month, user_id, generation),
         MONTH: month,

@@ -28,7 +28,7 @@ class Worth(Enum):
 
 
 def worth(state: State, reason: Reason | None) -> Worth:
-    """Give what a bill in a state is worth; of all generations, the latest counts."""
+    """Return what a bill in a state is worth; of all generations, the latest counts."""
     if state is State.UNCOLLECTIBLE:
         return Worth.WRITTEN_OFF
     if state in {State.VOID, State.SETTLED} and reason is Reason.WRITTEN_OFF:
@@ -97,7 +97,7 @@ def late_usage(
     heir_of: Callable[[str], str] = lambda user_id: user_id,
     only: Collection[str] | None = None,
 ) -> dict[str, list[LateUsage]]:
-    """Give what belongs on the drafts of a month because other bills do not hold it, by user.
+    """Return what belongs on the drafts of a month because other bills do not hold it, by user.
 
     Args:
         new: Differences that were recorded with the month.

@@ -58,7 +58,7 @@ class Latencies:
         return lower if self.count else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Give the numbers for storage."""
+        """Return the numbers for storage."""
         return {"count": self.count, "seconds": round(self.seconds, 6), "buckets": self.buckets}
 
     @classmethod
@@ -68,7 +68,7 @@ class Latencies:
 
 
 def together(all_of_them: Iterable[Latencies]) -> Latencies:
-    """Give many as one."""
+    """Return many as one."""
     total = Latencies()
     for each in all_of_them:
         total.add(each)

@@ -133,7 +133,7 @@ def add_late_lines(
 
 
 def shown_lines(lines: Sequence[Line]) -> list[Line]:
-    """Give the lines that an invoice shows."""
+    """Return the lines that an invoice shows."""
     return [line for line in lines if line.kind not in LEDGER_ONLY]
 
 

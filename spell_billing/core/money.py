@@ -47,7 +47,7 @@ def exact_sum(*amounts: Decimal) -> Decimal:
 
 
 def is_currency(text: str) -> bool:
-    """Tell whether the text has the form of a currency as Stripe takes it: three lower-case letters."""
+    """Return whether the text has the form of a currency as Stripe takes it: three lower-case letters."""
     return len(text) == 3 and text.isascii() and text.isalpha() and text.islower()  # noqa: PLR2004 - ISO 4217
 
 
@@ -68,7 +68,7 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
 
 @lru_cache(maxsize=1_000)
 def _style(currency: str) -> tuple[str, str, int, int]:
-    """Give what stands before an amount and after it, its decimal places, and minor units of the whole."""
+    """Return what stands before an amount and after it, its decimal places, and minor units of the whole."""
     places = _DECIMAL_PLACES.get(currency, 2)
     symbol = _SYMBOLS.get(currency, "")
     return symbol, "" if symbol else f" {currency.upper()}", places, 10**places

@@ -54,7 +54,7 @@ class Month:
 
     @classmethod
     def containing(cls, moment: datetime) -> "Month":
-        """Give the month of an aware datetime, in UTC."""
+        """Return the month of an aware datetime, in UTC."""
         utc = _aware(moment)
         return cls(utc.year, utc.month)
 
@@ -89,20 +89,20 @@ class Month:
         return int(self.end.timestamp()) - 1
 
     def next(self) -> "Month":
-        """Give the following month."""
+        """Return the following month."""
         return self.plus(1)
 
     def previous(self) -> "Month":
-        """Give the preceding month."""
+        """Return the preceding month."""
         return self.plus(-1)
 
     def plus(self, months: int) -> "Month":
-        """Give the month that many months later (negative: earlier)."""
+        """Return the month that many months later (negative: earlier)."""
         year, month = divmod(self.year * 12 + self.month - 1 + months, 12)
         return Month(year, month + 1)
 
     def is_closed(self, now: datetime) -> bool:
-        """Tell whether the month is over at the aware datetime `now`."""
+        """Return whether the month is over at the aware datetime `now`."""
         return _aware(now) >= self.end
 
     def __str__(self) -> str:

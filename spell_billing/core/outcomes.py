@@ -64,7 +64,7 @@ class Reason(StrEnum):
 
 
 def words(reason: Reason, message: str | None) -> str:
-    """Give a reason in words, with what Stripe or the run said about it."""
+    """Return a reason in words, with what Stripe or the run said about it."""
     return f"{REMEDIES[reason]} ({message})" if message else REMEDIES[reason]
 
 

@@ -6,7 +6,7 @@ from spell_billing.core.money import round_half_up
 
 
 def rate_cents(usage_cents: Decimal, included_cents: int) -> int:
-    """Give what is due for one month's usage: the rounded usage less what the plan includes.
+    """Return what is due for one month's usage: the rounded usage less what the plan includes.
 
     A negative usage (refunds outweigh calls) is due in full as a credit: the allowance covers charges only.
 
@@ -21,12 +21,12 @@ def rate_cents(usage_cents: Decimal, included_cents: int) -> int:
 
 
 def covered_cents(usage_cents: Decimal, included_cents: int) -> int:
-    """Give how much of the usage the plan's allowance covers, in whole minor units, never negative."""
+    """Return how much of the usage the plan's allowance covers, in whole minor units, never negative."""
     return min(included_cents, max(0, round_half_up(usage_cents)))
 
 
 def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, withheld_cents: int = 0) -> int:
-    """Give what is still to be charged for a month's usage, or given back where negative.
+    """Return what is still to be charged for a month's usage, or given back where negative.
 
     Nobody pays more for a month than its rating, and gets back only what was charged. What was written off
     counts as rated: it is neither charged again nor given back.

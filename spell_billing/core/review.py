@@ -41,7 +41,7 @@ class Finding:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the finding as the ledger keeps it."""
+        """Return the finding as the ledger keeps it."""
         return {"code": self.code.value, "text": self.text, "data": dict(self.data)}
 
 
@@ -224,7 +224,7 @@ def account_findings(coverage: Coverage) -> list[Finding]:
 
 
 def _is_far(value: int, total: int, number: int, rules: ReviewRules) -> bool:
-    """Tell whether a value is far from the mean of `number` values that sum to `total`."""
+    """Return whether a value is far from the mean of `number` values that sum to `total`."""
     if total <= 0:
         return False
     scaled = value * number * 100

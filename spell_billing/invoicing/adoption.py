@@ -18,7 +18,7 @@ from spell_billing.stripe_api.client import Invoice
 
 
 def standing(invoice: Invoice) -> dict[str, Any]:
-    """Give the columns that say that the invoice stands at Stripe."""
+    """Return the columns that say that the invoice stands at Stripe."""
     return {
         "state": STATE_OF_STATUS[invoice["status"]],
         "reason": None,
@@ -31,7 +31,7 @@ def standing(invoice: Invoice) -> dict[str, Any]:
 def adopted_content(
     invoice: Invoice, lines: Sequence[Invoice], month: Month, frozen: Bill | None
 ) -> dict[str, Any]:
-    """Give the columns of a bill as the invoice fills them.
+    """Return the columns of a bill as the invoice fills them.
 
     Args:
         invoice: The finalized invoice.

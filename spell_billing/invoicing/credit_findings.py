@@ -16,7 +16,7 @@ from spell_billing.ledger.schema import decisions, invoices
 
 
 def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
-    """Give the credits that bills used without having been granted them, over all months and in their order.
+    """Return credits that bills used without having been granted them, over all months and in their order.
 
     Args:
         connection: To the ledger, for reading.

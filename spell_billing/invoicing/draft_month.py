@@ -135,7 +135,7 @@ def _drafts(
 
 
 def _credit(found: Sequence[Credit], account: Account | None) -> tuple[Credit | None, Sequence[Credit]]:
-    """Give the credit that the user's next bill may use, and those in other currencies."""
+    """Return the credit that the user's next bill may use, and those in other currencies."""
     if not found:
         return None, ()
     usable = next((each for each in found if account and each.currency == account.currency), found[0])
@@ -168,7 +168,7 @@ def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, ru
 
 
 def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
-    """Give the change from a bill to its new draft; None where nothing is new."""
+    """Return the change from a bill to its new draft; None where nothing is new."""
     after = replace(bill, message=message, **asdict(content_of(draft)))
     if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
         return None
@@ -176,7 +176,7 @@ def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
 
 
 def _late_rows(frozen: FrozenUsage) -> dict[BillOf, Usage]:
-    """Give the differences that were recorded with the month, or since for users who wait for their bill."""
+    """Return differences that were recorded with the month, or since for users who wait for their bill."""
     found: dict[BillOf, Usage] = {}
     for each in (frozen, *frozen.supplements):
         if each.manifest.late is None:

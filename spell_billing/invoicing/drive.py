@@ -121,7 +121,7 @@ class Drive:
             await self._store_attempt(number, f"the key is used up: {why}")
 
     async def _stands(self) -> Invoice | None:
-        """Give the invoice that the ledger's row names; park the bill when it is gone."""
+        """Return the invoice that the ledger's row names; park the bill when it is gone."""
         current = self._current if self._current is not None else await self._retrieve()
         # Another ledger at this account may have built it anew.
         if current is None and await self._adopt_existing():
@@ -189,7 +189,7 @@ class Drive:
                 return await self._or_its_successor(await self._as_it_is(answer))
 
     async def _or_its_successor(self, current: Invoice | None) -> Invoice | None:
-        """Give what stands in the place of a draft that is gone; a new draft is left to the next run."""
+        """Return what stands in the place of a draft that is gone; a new draft is left to the next run."""
         if current is None:
             current = await self._stands()
             if current is not None and current["status"] == "draft":
@@ -230,7 +230,7 @@ class Drive:
         return True
 
     async def _as_it_is(self, answer: Answer) -> Invoice | None:
-        """Give the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
+        """Return the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
         return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
 
     async def _send_create(self, number: int) -> Answer:

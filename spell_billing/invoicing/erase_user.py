@@ -118,7 +118,7 @@ class Erasing:
         return any(bill.customer_id or bill.invoice_id for bill in self._bills)
 
     async def at_stripe(self, gateway: Gateway) -> None:
-        """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone.
+        """Return every invoice of the user the pseudonym's name: a sweep finds it under that alone.
 
         Raises:
             StripeAccountError: when Stripe does not answer or refuses.
@@ -153,7 +153,7 @@ class Erasing:
             erase_in_ledger(connection, self.erasure, actor=actor, detail=detail, now=now)
 
     async def _invoices(self, gateway: Gateway) -> AsyncIterator[Invoice]:
-        """Give the invoices that carry the user's name: the ledger's, and what else the customers have."""
+        """Return the invoices that carry the user's name: the ledger's, and what else the customers have."""
         seen: set[str] = set()
         for customer_id in sorted({bill.customer_id for bill in self._bills if bill.customer_id}):
             first = min(Month.parse(bill.month) for bill in self._bills if bill.customer_id == customer_id)
@@ -216,7 +216,7 @@ def _require_closed(user_id: str, matters: Sequence[str]) -> None:
 
 
 def _first_compared(connection: sa.Connection, now: datetime) -> Month:
-    """Give the first month whose rows some later bill may still look at."""
+    """Return the first month whose rows some later bill may still look at."""
     pinned = sa.select(sa.func.max(months.c.month)).where(months.c.billing_started_at.is_not(None))
     last = connection.scalar(pinned)
     in_a_year = Month.containing(now).plus(-LATE_USAGE_MONTHS)

@@ -99,7 +99,7 @@ class Finding:
         return _REMEDIES[self.kind]
 
     def as_json(self) -> dict[str, Any]:
-        """Give the finding for programs."""
+        """Return the finding for programs."""
         return {
             "kind": self.kind.value,
             "user_id": self.user_id,
@@ -137,7 +137,7 @@ class Reconciliation:
         return [finding for finding in self.findings if finding.kind is not Kind.NOT_INVOICED]
 
     def as_json(self) -> dict[str, Any]:
-        """Give the reconciliation for programs."""
+        """Return the reconciliation for programs."""
         return {
             "month": str(self.month),
             "clean": not self.findings,

@@ -49,7 +49,7 @@ class Holding:
         return (Reason.NOT_PLAUSIBLE, words) if words else None
 
     def applied(self, draft: Draft) -> tuple[Draft, str | None]:
-        """Give the draft as it is to be written, and why in words where it is held."""
+        """Return the draft as it is to be written, and why in words where it is held."""
         if draft.state is not State.PLANNED:
             return draft, None
         lines_hash = content_of(draft).lines_hash

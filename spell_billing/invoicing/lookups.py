@@ -26,7 +26,7 @@ STATE_OF_STATUS: Mapping[str, State] = {
 
 
 def created_since_close(month: Month) -> dict[str, int]:
-    """Give the `created` filter that finds every invoice of the month."""
+    """Return the `created` filter that finds every invoice of the month."""
     return {"gte": int(month.end.timestamp()) - _CLOCK_MARGIN_SECONDS}
 
 
@@ -41,7 +41,7 @@ async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key
 
 
 async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] = ()) -> Invoice | None:
-    """Give the invoice as it is now, or None when Stripe has none by that id.
+    """Return the invoice as it is now, or None when Stripe has none by that id.
 
     Args:
         gateway: To Stripe.
@@ -59,7 +59,7 @@ async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] =
 
 
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
-    """Give all lines of an invoice: the object itself holds the first ten."""
+    """Return all lines of an invoice: the object itself holds the first ten."""
     lines: list[Invoice] = list(invoice["lines"]["data"])
     more = bool(invoice["lines"]["has_more"])
     while more:
@@ -92,6 +92,6 @@ async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
 
 
 def finalized_at(invoice: Invoice) -> datetime | None:
-    """Give when Stripe finalized the invoice."""
+    """Return when Stripe finalized the invoice."""
     seconds = (invoice.get("status_transitions") or {}).get("finalized_at")
     return datetime.fromtimestamp(int(seconds), UTC) if seconds else None

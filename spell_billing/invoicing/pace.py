@@ -70,7 +70,7 @@ class Pace:
         bucket.slow_down(self._clock())
 
     def rate_per_second(self, endpoint: str) -> float:
-        """Give the rate at which the endpoint is called at the most right now."""
+        """Return the rate at which the endpoint is called at the most right now."""
         return min(self._account.rate, self._endpoint(endpoint).rate)
 
     def _endpoint(self, endpoint: str) -> "_Bucket":

@@ -24,7 +24,7 @@ _LONGEST_CODE, _LONGEST_MESSAGE = 80, 300
 
 
 def bill_named_by(invoice: Mapping[str, Any]) -> BillName | None:
-    """Give the bill that the invoice's metadata names; None for an invoice that is not ours."""
+    """Return the bill that the invoice's metadata names; None for an invoice that is not ours."""
     metadata = invoice.get("metadata") or {}
     month, user_id, generation = (metadata.get(name) or "" for name in (MONTH, USER, GENERATION))
     if not generation.isdecimal() or metadata.get(KEY) != billing_key(month, user_id, int(generation)):
@@ -35,7 +35,7 @@ def bill_named_by(invoice: Mapping[str, Any]) -> BillName | None:
 def payment_of(
     invoice: Mapping[str, Any], bill: BillName, *, as_of: datetime, way: str, failed: bool = False
 ) -> Payment:
-    """Give how the payment of a finalized invoice stands.
+    """Return how the payment of a finalized invoice stands.
 
     Args:
         invoice: As Stripe renders it, in any API version: only fields that all versions have are read.
@@ -69,7 +69,7 @@ def payment_of(
 
 
 def is_unclear(invoice: Mapping[str, Any]) -> bool:
-    """Tell whether only the invoice's payments say if its last attempt failed or is still under way."""
+    """Return whether only the invoice's payments say if its last attempt failed or is still under way."""
     tried = bool(invoice["attempt_count"]) and not invoice["next_payment_attempt"]
     return invoice["status"] == "open" and tried
 
@@ -92,7 +92,7 @@ def _intent(invoice: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _reason(invoice: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """Give decline code and message of an invoice retrieved with `REASONS`; None for any other."""
+    """Return decline code and message of an invoice retrieved with `REASONS`; None for any other."""
     if "payments" not in invoice:
         return None
     intent = _intent(invoice)

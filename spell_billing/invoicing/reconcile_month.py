@@ -88,6 +88,6 @@ def _not_approved(connection: Connection, record: MonthRecord, review: Review | 
 
 
 def _was_drafted_again(connection: Connection, month: Month) -> bool:
-    """Tell whether a bill of the month was rightly drafted or taken from Stripe after the review."""
+    """Return whether a bill of the month was rightly drafted or taken from Stripe after the review."""
     changed = sa.select(audit.c.id).where(audit.c.month == str(month), audit.c.action.in_(_CHANGED_SINCE))
     return connection.execute(changed.limit(1)).first() is not None

@@ -38,7 +38,7 @@ _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
 def rederive(
     connection: Connection, month: Month, frozen: FrozenUsage, by_user: Mapping[str, Sequence[Bill]]
 ) -> Iterator[Finding]:
-    """Give what does not follow from the month's frozen usage and the ledger's history.
+    """Return what does not follow from the month's frozen usage and the ledger's history.
 
     Args:
         connection: To the ledger, for reading.
@@ -215,7 +215,7 @@ def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]
 
 
 def _adopted(connection: Connection, month: Month) -> set[tuple[str, int]]:
-    """Give the bills whose content is that of an invoice found at Stripe."""
+    """Return the bills whose content is that of an invoice found at Stripe."""
     rows = connection.execute(
         sa.select(audit.c.user_id, audit.c.generation).where(
             audit.c.month == str(month), audit.c.action == "adopted"

@@ -19,7 +19,7 @@ FINALIZE = "POST /v1/invoices/{invoice}/finalize"
 
 
 def create_parameters(bill: Bill) -> dict[str, Any]:
-    """Give the body that creates the draft: no pending item and no discount can slip in."""
+    """Return the body that creates the draft: no pending item and no discount can slip in."""
     return {
         "customer": bill.stripe_customer_id,
         "currency": bill.currency,
@@ -33,17 +33,17 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
 
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
-    """Give the body that adds the frozen lines."""
+    """Return the body that adds the frozen lines."""
     return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines)]}
 
 
 def finalize_parameters() -> dict[str, Any]:
-    """Give the body that finalizes: from then on Stripe collects by itself."""
+    """Return the body that finalizes: from then on Stripe collects by itself."""
     return {"auto_advance": True}
 
 
 def create_key(bill: Bill, number: int) -> str:
-    """Give the Idempotency-Key that creates the bill's draft.
+    """Return the Idempotency-Key that creates the bill's draft.
 
     Args:
         bill: Whose draft.
@@ -53,7 +53,7 @@ def create_key(bill: Bill, number: int) -> str:
 
 
 def step_key(bill: Bill, step: str, number: int) -> str:
-    """Give the Idempotency-Key of a step on the bill's draft (`lines` or `finalize`).
+    """Return the Idempotency-Key of a step on the bill's draft (`lines` or `finalize`).
 
     It names the draft instead of the bill's attempt. Two ledgers can work on one draft with different
     attempts; with two keys its lines would be added twice.
@@ -68,7 +68,7 @@ def step_key(bill: Bill, step: str, number: int) -> str:
 
 
 def billing_key_of(bill: Bill) -> str:
-    """Give the name the bill has at Stripe."""
+    """Return the name the bill has at Stripe."""
     return billing_key(bill.month, bill.user_id, bill.generation)
 
 

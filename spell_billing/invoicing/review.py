@@ -192,7 +192,7 @@ def _holdable() -> sa.ColumnElement[bool]:
 
 
 def _is_holdable(bill: WaitingBill) -> bool:
-    """Tell whether the bill would be sent, now or when it is released. A failed one is held once it could."""
+    """Return whether the bill would be sent now, or when released; a failed one is held once it could."""
     return bill.state is State.PLANNED or (bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE)
 
 

@@ -42,7 +42,7 @@ _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
 
 
 def totals_of(record: MonthRecord, bills: list[Charged]) -> MonthTotals:
-    """Give a month in numbers."""
+    """Return a month in numbers."""
     cents: dict[str, int] = {}
     for each in bills:
         cents[each.currency] = cents.get(each.currency, 0) + each.cents
@@ -103,7 +103,7 @@ def coverage_of(
 def _earlier(
     connection: Connection, store: UsageStore, frozen: FrozenUsage, months: set[str]
 ) -> Iterator[FrozenUsage]:
-    """Give the versions of billed months that found these months changed, and nobody approved."""
+    """Return the versions of billed months that found these months changed, and nobody approved."""
     since = max(min(months), last_approved(connection, frozen.month))
     for month, version in pinned_versions(connection, since=Month.parse(since).next(), before=frozen.month):
         try:

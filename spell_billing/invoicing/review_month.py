@@ -75,7 +75,7 @@ def review_month(
 
 
 def keeps_back(session: MonthSession) -> Review | None:
-    """Give the review that keeps the month from being sent until a person approves it; None when it may go.
+    """Return the review that keeps the month from being sent until a person approves it; None when it may go.
 
     What was begun goes on: it was reviewed, or nothing was found, before its first invoice.
 
@@ -96,10 +96,10 @@ def keeps_back(session: MonthSession) -> Review | None:
 
 
 def in_words(review: Review) -> str:
-    """Give what the review found, a sentence or two each, on one line."""
+    """Return what the review found, a sentence or two each, on one line."""
     return " ".join(str(finding["text"]) for finding in review.findings)
 
 
 def approve_command(month: Month | str) -> str:
-    """Give the command that approves a month in review."""
+    """Return the command that approves a month in review."""
     return f'spell-billing approve --month {month} --reason "..."'

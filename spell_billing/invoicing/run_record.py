@@ -18,7 +18,7 @@ from spell_billing.ledger.runs import RunRecord, RunResult
 
 @contextmanager
 def recorded(ledger: Ledger, month: Month, run_id: str, log: Log) -> Iterator[Outcome]:
-    """Give the outcome that the drive is to fill; at the end, write it to the ledger with its result.
+    """Return the outcome that the drive is to fill; at the end, write it to the ledger with its result.
 
     A record that cannot be written is a warning: it hides neither the run's success nor its error.
     """

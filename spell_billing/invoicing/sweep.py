@@ -253,7 +253,7 @@ class _Sweep:
 
 
 def _named(invoice: Invoice, bills: Sequence[Bill]) -> Bill | None:
-    """Give the bill whose key the invoice carries."""
+    """Return the bill whose key the invoice carries."""
     key = invoice["metadata"].get(KEY)
     return next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
 

@@ -12,7 +12,7 @@ _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
-    """Give the version that the month is billed from, or None while billing has not started.
+    """Return the version that the month is billed from, or None while billing has not started.
 
     Raises:
         UsageError: when the ledger names a version that the store does not have.
@@ -24,7 +24,7 @@ def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
 
 
 def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage:
-    """Give the version that drafts are made from.
+    """Return the version that drafts are made from.
 
     Raises:
         UsageError: when nothing is frozen yet, or the pinned version is not in the store.
@@ -38,13 +38,13 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
 
 
 def drafted_version(ledger: Ledger, month: Month) -> str | None:
-    """Give the name of the version that the month's drafts name, billed or not."""
+    """Return the name of the version that the month's drafts name, billed or not."""
     record = ledger.month(month)
     return record.usage_version if record is not None else None
 
 
 def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
-    """Give the version of the newest month billed before; None where there is none, or it is lost."""
+    """Return the version of the newest month billed before; None where there is none, or it is lost."""
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
     return _found(store, *pinned[-1]) if pinned else None
 
@@ -77,7 +77,7 @@ def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
 
 
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
-    """Give earlier billed months' frozen versions, for late usage, and the months whose version is lost.
+    """Return earlier billed months' frozen versions, for late usage, and the months whose version is lost.
 
     None when a later month is billed already: its version tells what was late for earlier months, and what
     came since is for the next month in the order of time. A difference is billed once.

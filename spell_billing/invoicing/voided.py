@@ -8,7 +8,7 @@ from spell_billing.ledger.rows import Bill, Change
 
 
 def voided_by_a_person(bill: Bill, bills: Iterable[Bill], invoice_id: str) -> Change:
-    """Give the change that parks the bill, unless a later generation took its place.
+    """Return the change that parks the bill, unless a later generation took its place.
 
     Args:
         bill: Whose invoice is void.

@@ -23,7 +23,7 @@ class AlertLog:
     reader: Engine
 
     def channels_of(self, key: str) -> frozenset[str]:
-        """Give the channels that an alert went out on."""
+        """Return the channels that an alert went out on."""
         with self.reader.connect() as connection:
             return frozenset(connection.scalars(sa.select(alerts.c.channel).where(alerts.c.key == key)))
 

@@ -66,7 +66,7 @@ class MonthSum:
 
 
 def has_bill(connection: Connection, user_id: str) -> bool:
-    """Tell whether the user ever had a bill."""
+    """Return whether the user ever had a bill."""
     query = sa.select(sa.exists().where(of_drafted_months(), invoices.c.user_id == user_id))
     return bool(connection.scalar(query))
 
@@ -74,7 +74,7 @@ def has_bill(connection: Connection, user_id: str) -> bool:
 def bills_of(
     connection: Connection, user_id: str, *, before: BillKey | None = None, limit: int
 ) -> list[UserBill]:
-    """Give the user's bills of all months, every generation, newest first.
+    """Return the user's bills of all months, every generation, newest first.
 
     Args:
         connection: To the ledger.
@@ -98,7 +98,7 @@ def bills_of(
 def search_bills(
     connection: Connection, month: Month, search: Search, *, after: BillKey | None = None, limit: int
 ) -> list[dict[str, Any]]:
-    """Give the columns of `LISTED_BILL` of a month's bills, every generation, by user id.
+    """Return the columns of `LISTED_BILL` of a month's bills, every generation, by user id.
 
     Args:
         connection: To the ledger.

@@ -80,7 +80,7 @@ def insert_drafts(
 
 
 def _audit_entries(places: Sequence[str], condition: str) -> str:
-    """Give the statement that writes bills' audit entries; at, actor, run_id, month stand in these places."""
+    """Return statement that writes bills' audit entries; at, actor, run_id, month stand in these places."""
     return (
         f"INSERT INTO {audit.name} (at, actor, run_id, month, user_id, generation, action, to_state) "
         f"SELECT {', '.join(places)}, user_id, generation, '{_ACTION}', state "
@@ -99,7 +99,7 @@ def _executemany(connection: Connection, columns: list[str], rows: Iterator[tupl
 
 
 def _rows(drafts: Iterable[Draft], alike: tuple[Value, ...]) -> Iterator[tuple[Value, ...]]:
-    """Give the bills' values: user id, content with its amount as text, and what all of them share."""
+    """Return the bills' values: user id, content with its amount as text, and what all of them share."""
     for draft in drafts:
         usage_cents, *content = astuple(content_of(draft))
         yield (draft.user_id, plain(usage_cents), *content, *alike)

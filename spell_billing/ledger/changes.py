@@ -64,7 +64,7 @@ def write_changes(
 
 
 def _lock_standing(connection: Connection, changes: Sequence[Change]) -> dict[int, State]:
-    """Give the present state of the bills that payments may move, and keep them where they are."""
+    """Return the present state of the bills that payments may move, and keep them where they are."""
     ids = [change.before.id for change in changes if change.before.state in INVOICED]
     if not ids:
         return {}

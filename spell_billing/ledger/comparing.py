@@ -45,7 +45,7 @@ def charged(connection: Connection, month: str) -> list[Charged]:
 
 
 def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
-    """Give the users whose bill charges something and waits for the reason."""
+    """Return the users whose bill charges something and waits for the reason."""
     query = (
         sa.select(invoices.c.user_id)
         .where(invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value)
@@ -55,7 +55,7 @@ def users_without(connection: Connection, month: Month, reason: Reason) -> list[
 
 
 def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
-    """Give the last three months before it whose billing has started, the newest first."""
+    """Return the last three months before it whose billing has started, the newest first."""
     started = [
         record
         for record in read_months(connection)
@@ -67,7 +67,7 @@ def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
 def usual_amounts(
     connection: Connection, before: Sequence[MonthRecord], users: sa.Select[tuple[str]]
 ) -> dict[tuple[str, str], Usual]:
-    """Give what users were charged in the months before, by user and currency."""
+    """Return what users were charged in the months before, by user and currency."""
     if not before:
         return {}
     query = (
@@ -88,7 +88,7 @@ def usual_amounts(
 
 
 def other_currencies(connection: Connection, month: str, usual: str) -> dict[str, str]:
-    """Give the currency of the users of a month who were billed in another one than most."""
+    """Return the currency of the users of a month who were billed in another one than most."""
     query = sa.select(invoices.c.user_id, invoices.c.currency).where(
         invoices.c.month == month, invoices.c.currency != usual
     )
@@ -96,7 +96,7 @@ def other_currencies(connection: Connection, month: str, usual: str) -> dict[str
 
 
 def calls_of(connection: Connection, month: str, users: Collection[str]) -> dict[str, int]:
-    """Give how many calls of the month these users were billed for."""
+    """Return how many calls of the month these users were billed for."""
     names, found = sorted(users), {}
     for first in range(0, len(names), _USERS_A_QUERY):
         query = (
@@ -110,7 +110,7 @@ def calls_of(connection: Connection, month: str, users: Collection[str]) -> dict
 
 
 def last_approved(connection: Connection, before: Month) -> str:
-    """Give the newest month before whose review a person approved; empty when there is none."""
+    """Return the newest month before whose review a person approved; empty when there is none."""
     query = sa.select(sa.func.max(decisions.c.month)).where(
         decisions.c.kind == DecisionKind.APPROVED.value, decisions.c.month < str(before)
     )

@@ -24,7 +24,7 @@ _DRAFTED_AGAIN = [State.FAILED.value, State.HELD.value]
 def read_credits(
     connection: Connection, month: Month, heirs: Heirs, *, only: Collection[str] | None = None
 ) -> dict[str, list[Credit]]:
-    """Give what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
+    """Return what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
 
     Args:
         connection: To the ledger.
@@ -56,7 +56,7 @@ def read_credits(
 
 
 def credits_of(connection: Connection, user_id: str) -> list[Credit]:
-    """Give the credits of a user that no bill has used, by currency."""
+    """Return the credits of a user that no bill has used, by currency."""
     everything = Month.parse("9998-12")
     return read_credits(connection, everything, read_heirs(connection)).get(user_id, [])
 
@@ -110,7 +110,7 @@ def settle_credit(
 
 
 def _settled(connection: Connection) -> list[tuple[str, str, int]]:
-    """Give user, currency and amount of each credit that a person settled."""
+    """Return user, currency and amount of each credit that a person settled."""
     rows = connection.execute(
         sa.select(decisions.c.user_id, decisions.c.content_hash).where(
             decisions.c.kind == DecisionKind.CREDIT_SETTLED.value

@@ -19,7 +19,7 @@ class Cursor:
 
 
 def read_cursor(connection: Connection, name: str) -> Cursor | None:
-    """Give the place, or None where nothing was read yet."""
+    """Return the place, or None where nothing was read yet."""
     row = connection.execute(
         sa.select(cursors.c.value, cursors.c.moved_at).where(cursors.c.name == name)
     ).first()

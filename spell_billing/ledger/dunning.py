@@ -26,7 +26,7 @@ class Step:
 
 
 def unanswered_steps(connection: Connection, limit: int) -> list[Step]:
-    """Give the steps that were begun and whose answer is not known, oldest first."""
+    """Return the steps that were begun and whose answer is not known, oldest first."""
     query = sa.select(dunning).where(dunning.c.outcome == ASKED).order_by(dunning.c.asked_at).limit(limit)
     return [Step(**row) for row in connection.execute(query).mappings()]
 
@@ -34,7 +34,7 @@ def unanswered_steps(connection: Connection, limit: int) -> list[Step]:
 def due_steps(
     connection: Connection, days: Sequence[int], *, now: datetime, at_most_late: timedelta, limit: int
 ) -> list[tuple[str, int]]:
-    """Give invoices that are still open in the ledger, each with the latest step that is due, if not begun.
+    """Return invoices that are still open in the ledger, each with the latest step that is due, if not begun.
 
     Args:
         connection: To the ledger.
@@ -80,7 +80,7 @@ def end_step(connection: Connection, invoice_id: str, step: int, outcome: str) -
 
 
 def steps_of(connection: Connection, invoice_ids: Sequence[str]) -> list[Step]:
-    """Give the steps of invoices, in order."""
+    """Return the steps of invoices, in order."""
     query = (
         sa.select(dunning)
         .where(dunning.c.stripe_invoice_id.in_(list(invoice_ids)))

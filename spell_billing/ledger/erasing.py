@@ -156,7 +156,7 @@ def _rewritten(text: str, erasure: Erasure) -> str:
 
 
 def _reviewed_months(connection: Connection, erasure: Erasure) -> list[str]:
-    """Give the months with a review that have a bill of the user: what was approved covers the ids."""
+    """Return the months with a review that have a bill of the user: what was approved covers the ids."""
     has_bill = sa.exists().where(invoices.c.month == reviews.c.month, invoices.c.user_id == erasure.user_id)
     return list(connection.scalars(sa.select(reviews.c.month).where(has_bill)))
 

@@ -62,7 +62,7 @@ def read_history(
 
 
 def pinned_versions(connection: Connection, *, since: Month, before: Month) -> list[tuple[Month, str]]:
-    """Give the months in a range whose billing has started, with their frozen usage versions."""
+    """Return the months in a range whose billing has started, with their frozen usage versions."""
     rows = connection.execute(
         sa.select(months.c.month, months.c.usage_version)
         .where(months.c.billing_started_at.is_not(None))
@@ -73,7 +73,7 @@ def pinned_versions(connection: Connection, *, since: Month, before: Month) -> l
 
 
 def _left_short(connection: Connection, month: Month) -> set[BillOf]:
-    """Give earlier bills that an adopted invoice left short."""
+    """Return earlier bills that an adopted invoice left short."""
     short = sa.or_(invoices.c.unbilled_calls != 0, invoices.c.unbilled_usage_cents != Decimal(0))
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.month)
@@ -84,7 +84,7 @@ def _left_short(connection: Connection, month: Month) -> set[BillOf]:
 
 
 def _left_open(connection: Connection, month: Month) -> set[BillOf]:
-    """Give what lines left for another bill, and what lines of a bill that was written off gave back."""
+    """Return what lines left for another bill, and what lines of a bill that was written off gave back."""
     written_off = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.WRITTEN_OFF.value)
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.lines, written_off).where(
@@ -117,7 +117,7 @@ def _billed(
 
 
 def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
-    """Give the latest bills of the users in all months, in the order of the months."""
+    """Return the latest bills of the users in all months, in the order of the months."""
     rows = connection.execute(
         sa.select(
             *(invoices.c[name] for name in _COLUMNS),
@@ -169,7 +169,7 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
 
 
 def _of_pinned(lines: Iterable[Line], *, is_pinned: bool) -> Iterator[Line]:
-    """Give the lines that stand: differences are recorded anew with a month whose billing has not started."""
+    """Return lines that stand: differences are recorded anew with a month whose billing has not started."""
     return (line for line in lines if is_pinned or line.kind == ADJUSTMENT)
 
 

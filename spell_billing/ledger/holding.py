@@ -57,12 +57,12 @@ class PeoplesHolds:
         return frozenset(self._held)
 
     def held_because(self, user_id: str, lines_hash: str) -> str | None:
-        """Give the reason for which a person holds a bill of this content; None when nobody does."""
+        """Return the reason for which a person holds a bill of this content; None when nobody does."""
         held_at, reason = self._newest(user_id)
         return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
 
     def is_released(self, user_id: str, lines_hash: str) -> bool:
-        """Tell whether a person released a bill of exactly this content, and did not hold it again."""
+        """Return whether a person released a bill of exactly this content, and did not hold it again."""
         return self._released_at.get((user_id, lines_hash), -1) > self._newest(user_id)[0]
 
     def _newest(self, user_id: str) -> tuple[int, str]:

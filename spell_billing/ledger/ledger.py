@@ -86,7 +86,7 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a connection in a read-only transaction."""
+        """Return a connection in a read-only transaction."""
         with self._reader.connect() as connection:
             yield connection
 
@@ -135,17 +135,17 @@ class Ledger:
             yield
 
     def month(self, month: Month) -> MonthRecord | None:
-        """Give the month's record, or None when it was never drafted."""
+        """Return the month's record, or None when it was never drafted."""
         with self._reader.connect() as connection:
             return read_month(connection, month)
 
     def standing(self, month: Month) -> Standing:
-        """Give what is left to do in a month, for a run and for people."""
+        """Return what is left to do in a month, for a run and for people."""
         with self.reading() as connection:
             return read_standing(connection, month)
 
     def is_held(self, what: Month | str) -> bool:
-        """Tell whether a process holds the lock of a month or a thing right now; never waits for it."""
+        """Return whether a process holds the lock of a month or a thing right now; never waits for it."""
         with self._reader.connect() as connection:
             return is_held(self._url, connection, str(what))
 
@@ -155,7 +155,7 @@ class Ledger:
             return read_history(connection, month, late)
 
     def pinned_versions(self, *, since: Month, before: Month) -> list[tuple[Month, str]]:
-        """Give the months in a range whose billing has started, with their frozen usage versions."""
+        """Return the months in a range whose billing has started, with their frozen usage versions."""
         with self._reader.connect() as connection:
             return pinned_versions(connection, since=since, before=before)
 
@@ -170,12 +170,12 @@ class Ledger:
             return group_totals(connection, month)
 
     def first_users(self, month: Month, group: GroupTotals, limit: int) -> list[str]:
-        """Give the first users of a group of `group_totals`, by user id."""
+        """Return the first users of a group of `group_totals`, by user id."""
         with self._reader.connect() as connection:
             return first_users(connection, month, group, limit)
 
     def last_action(self, month: Month) -> str | None:
-        """Give the action of the month's newest audit entry that is no payment's, or None."""
+        """Return the action of the month's newest audit entry that is no payment's, or None."""
         query = (
             sa.select(audit.c.action)
             .where(audit.c.month == str(month), audit.c.action != FOLLOWED)
@@ -206,22 +206,22 @@ class Ledger:
             record_run(connection, record)
 
     def runs(self, month: Month, limit: int = 20) -> list[RunRecord]:
-        """Give how the month's latest drives ended, the newest first."""
+        """Return how the month's latest drives ended, the newest first."""
         with self.reading() as connection:
             return runs_of_month(connection, month, limit)
 
     def payment(self, stripe_invoice_id: str) -> Payment | None:
-        """Give what is known of an invoice's payment, or None."""
+        """Return what is known of an invoice's payment, or None."""
         with self.reading() as connection:
             return read_payment(connection, stripe_invoice_id)
 
     def payments_of_month(self, month: Month) -> list[Payment]:
-        """Give what is known of the payments of a month's invoices, by invoice id."""
+        """Return what is known of the payments of a month's invoices, by invoice id."""
         with self.reading() as connection:
             return read_payments(connection, month)
 
     def months(self) -> list[MonthRecord]:
-        """Give all drafted months, oldest first."""
+        """Return all drafted months, oldest first."""
         with self._reader.connect() as connection:
             return read_months(connection)
 
@@ -242,7 +242,7 @@ class Ledger:
                 yield dict(zip(names, row, strict=True))
 
     def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
-        """Give all generations of one user's bill, oldest first."""
+        """Return all generations of one user's bill, oldest first."""
         query = (
             sa.select(invoices)
             .where(invoices.c.month == str(month), invoices.c.user_id == user_id)
@@ -252,7 +252,7 @@ class Ledger:
             return [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
 
     def audit_trail(self, month: Month, user_id: str | None = None) -> list[dict[str, Any]]:
-        """Give the audit entries of a month, or of one user in it, in the order they were written."""
+        """Return the audit entries of a month, or of one user in it, in the order they were written."""
         query = sa.select(audit).where(audit.c.month == str(month)).order_by(audit.c.id)
         if user_id is not None:
             query = query.where(audit.c.user_id == user_id)

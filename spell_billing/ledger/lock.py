@@ -75,7 +75,7 @@ def month_lock(
 
 
 def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
-    """Tell whether a process holds the month, without taking the lock from anyone."""
+    """Return whether a process holds the month, without taking the lock from anyone."""
     path = url.sqlite_path
     return (_PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)).is_held()
 

@@ -89,7 +89,7 @@ def _is_at_head(connection: Connection) -> bool:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Give the revision the database is at, or None when it has no ledger."""
+    """Return the revision the database is at, or None when it has no ledger."""
     if not sa.inspect(connection).has_table("ledger_version"):
         return None
     revision: str | None = connection.scalar(_REVISION)

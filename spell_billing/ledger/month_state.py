@@ -35,7 +35,7 @@ def state_of_month(
 
 
 def is_undone(state: State, reason: Reason | None) -> bool:
-    """Tell whether a user's latest bill keeps the month from being billed.
+    """Return whether a user's latest bill keeps the month from being billed.
 
     So does a bill without an invoice, one that somebody must look at, and one that was voided to be billed
     again.
@@ -44,7 +44,7 @@ def is_undone(state: State, reason: Reason | None) -> bool:
 
 
 def is_in_review(record: MonthRecord | None, review: Review | None) -> bool:
-    """Tell whether a month's drafts wait for a person to approve them."""
+    """Return whether a month's drafts wait for a person to approve them."""
     drafted = record is not None and record.billing_started_at is None
     return drafted and review is not None and review.needs_approval
 

@@ -35,11 +35,11 @@ class Heirs:
         return cls(heirs)
 
     def heir_of(self, user_id: str) -> str:
-        """Give the user that a user's usage moved to in the end; without a move, the user itself."""
+        """Return the user that a user's usage moved to in the end; without a move, the user itself."""
         return _last(self.heirs, user_id)
 
     def together_with(self, user_id: str) -> list[str]:
-        """Give all users whose usage moved to the same one in the end, the user among them."""
+        """Return all users whose usage moved to the same one in the end, the user among them."""
         heir = self.heir_of(user_id)
         return sorted({heir, user_id, *(each for each in self.heirs if self.heir_of(each) == heir)})
 

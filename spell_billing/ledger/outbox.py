@@ -165,7 +165,7 @@ def _text(words: str) -> sa.ColumnElement[str]:
 
 
 def due(connection: Connection, now: datetime, *, limit: int) -> list[Waiting]:
-    """Give mails whose turn has come, the longest due first."""
+    """Return mails whose turn has come, the longest due first."""
     query = sa.select(outbox).where(_is_due(now)).order_by(outbox.c.next_try_at, outbox.c.id).limit(limit)
     rows = connection.execute(query).all()
     contents = [orjson.loads(row.content) for row in rows]

@@ -160,13 +160,13 @@ _UPDATE = (
 
 
 def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | None:
-    """Give what is known of an invoice's payment, or None."""
+    """Return what is known of an invoice's payment, or None."""
     query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
     row = connection.execute(query).mappings().first()
     return Payment.from_mapping(row) if row else None
 
 
 def read_payments(connection: Connection, month: Month) -> list[Payment]:
-    """Give what is known of the payments of a month's invoices, by invoice id."""
+    """Return what is known of the payments of a month's invoices, by invoice id."""
     query = sa.select(payments).where(payments.c.month == str(month)).order_by(payments.c.stripe_invoice_id)
     return [Payment.from_mapping(row) for row in connection.execute(query).mappings()]

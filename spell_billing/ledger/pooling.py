@@ -55,7 +55,7 @@ def session_of(connection: Connection) -> int:
 
 
 def is_pooled(connection: Connection, session: int) -> bool:
-    """Tell whether somebody between us and the server answered for it when we connected."""
+    """Return whether somebody between us and the server answered for it when we connected."""
     named: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
     return named != session
 

@@ -12,7 +12,7 @@ from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
 
 
 def read_month(connection: Connection, month: Month) -> MonthRecord | None:
-    """Give the month's record, or None."""
+    """Return the month's record, or None."""
     row = connection.execute(sa.select(months).where(months.c.month == str(month))).mappings().first()
     return MonthRecord(**row) if row else None
 
@@ -20,7 +20,7 @@ def read_month(connection: Connection, month: Month) -> MonthRecord | None:
 def read_bills(
     connection: Connection, month: Month, states: Iterable[State] | None, *, after_id: int, limit: int
 ) -> list[Bill]:
-    """Give a page of the month's bills with ids above `after_id`."""
+    """Return a page of the month's bills with ids above `after_id`."""
     query = sa.select(invoices).where(invoices.c.month == str(month), invoices.c.id > after_id)
     if states is not None:
         query = query.where(invoices.c.state.in_([state.value for state in states]))
@@ -29,7 +29,7 @@ def read_bills(
 
 
 def of_drafted_months() -> sa.ColumnElement[bool]:
-    """Give a condition that all bills meet, for finding a user's bills of all months.
+    """Return a condition that all bills meet, for finding a user's bills of all months.
 
     Bills are indexed by month and user: looked up month by month, they need no index by user alone, which
     takes a tenth of the time of writing drafts.
@@ -38,7 +38,7 @@ def of_drafted_months() -> sa.ColumnElement[bool]:
 
 
 def left_something(connection: Connection) -> sa.ColumnElement[bool]:
-    """Give the condition for bills that other months' drafts must know of, as their index has it.
+    """Return the condition for bills that other months' drafts must know of, as their index has it.
 
     Narrower conditions imply it; said in full, the database reads these bills alone. SQLite takes an index
     for a range only, and all months are one.
@@ -47,6 +47,6 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
 
 
 def read_months(connection: Connection) -> list[MonthRecord]:
-    """Give all drafted months, oldest first."""
+    """Return all drafted months, oldest first."""
     rows = connection.execute(sa.select(months).order_by(months.c.month)).mappings()
     return [MonthRecord(**row) for row in rows]

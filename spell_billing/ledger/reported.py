@@ -52,7 +52,7 @@ class ReportedBills:
     reader: Engine
 
     def months_to_look_at(self) -> list[Month]:
-        """Give the months whose billing started and that have users who wait for a person, oldest first."""
+        """Return the months whose billing started and that have users who wait for a person, oldest first."""
         query = (
             sa.select(months.c.month)
             .where(months.c.billing_started_at.is_not(None))
@@ -65,7 +65,7 @@ class ReportedBills:
             return [Month.parse(month) for month in connection.scalars(query)]
 
     def unreported(self, month: Month) -> list[Unreported]:
-        """Give the month's users who wait for a person and of whom nobody was told, by reason."""
+        """Return the month's users who wait for a person and of whom nobody was told, by reason."""
         columns = (invoices.c.reason, invoices.c.state, invoices.c.currency)
         query = (
             sa.select(
@@ -99,7 +99,7 @@ class ReportedBills:
         ]
 
     def first_users(self, group: Unreported, limit: int) -> list[str]:
-        """Give the first users of a group, by user id."""
+        """Return the first users of a group, by user id."""
         query = (
             sa.select(invoices.c.user_id)
             .where(_to_report(group.month), invoices.c.reason == group.reason.value)

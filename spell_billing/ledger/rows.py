@@ -139,7 +139,7 @@ class Content(msgspec.Struct, frozen=True):
 
 
 def content_of(draft: Draft) -> Content:
-    """Give the columns of a bill that its draft decides."""
+    """Return the columns of a bill that its draft decides."""
     account, lines = draft.account, draft.lines
     customer_id = account.stripe_customer_id if account else None
     sums = line_sums(lines)
@@ -191,7 +191,7 @@ def line_sums(lines: Sequence[Line]) -> LineSums:
 def new_bill_values(
     month: Month, draft: Draft, *, generation: int, run_id: str, now: datetime
 ) -> dict[str, Any]:
-    """Give all columns of a new bill but its id."""
+    """Return all columns of a new bill but its id."""
     return {
         "month": str(month),
         "user_id": draft.user_id,

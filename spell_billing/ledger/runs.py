@@ -75,7 +75,7 @@ def record_run(connection: Connection, record: RunRecord) -> None:
 
 
 def runs_of_month(connection: Connection, month: Month, limit: int) -> list[RunRecord]:
-    """Give the month's latest records, the newest first."""
+    """Return the month's latest records, the newest first."""
     query = sa.select(runs).where(runs.c.month == str(month)).order_by(runs.c.id.desc()).limit(limit)
     return [_record(row) for row in connection.execute(query)]
 

@@ -49,12 +49,12 @@ class MonthSession:
         self.actor = actor
 
     def record(self) -> MonthRecord | None:
-        """Give the month's record, or None when it was never drafted."""
+        """Return the month's record, or None when it was never drafted."""
         with self._transaction():
             return read_month(self._connection, self.month)
 
     def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
-        """Give up to `limit` bills in the given states with ids above `after_id`."""
+        """Return up to `limit` bills in the given states with ids above `after_id`."""
         with self._transaction():
             return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
 
@@ -69,7 +69,7 @@ class MonthSession:
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
     def superseded(self) -> list[Bill]:
-        """Give bills that were not sent although a later generation of them exists."""
+        """Return bills that were not sent although a later generation of them exists."""
         newer = invoices.alias()
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
         query = sa.select(invoices).where(
@@ -85,7 +85,7 @@ class MonthSession:
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
     def bills_to_redraft(self) -> list[Bill]:
-        """Give the latest bills that failed or are held, and those voided to be billed again.
+        """Return the latest bills that failed or are held, and those voided to be billed again.
 
         A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
         """
@@ -111,7 +111,7 @@ class MonthSession:
             return read_review(self._connection, self.month)
 
     def is_undone(self) -> bool:
-        """Tell whether some user's latest bill keeps the month from being billed."""
+        """Return whether some user's latest bill keeps the month from being billed."""
         with self._transaction():
             return self.month in undone_months(self._connection, self.month)
 
@@ -266,7 +266,7 @@ class MonthSession:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Give the holder's connection in a transaction, for what other modules of the ledger write."""
+        """Return the holder's connection in a transaction, for what other modules of the ledger write."""
         with self._transaction():
             yield self._connection
 

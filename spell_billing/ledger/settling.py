@@ -104,7 +104,7 @@ _UPDATE = (
 
 
 def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
-    """Give bills whose invoice Stripe says is void, while the ledger says that it stands."""
+    """Return bills whose invoice Stripe says is void, while the ledger says that it stands."""
     query = (
         sa.select(invoices.c.month, invoices.c.user_id, invoices.c.generation, invoices.c.stripe_invoice_id)
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)

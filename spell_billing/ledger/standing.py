@@ -100,7 +100,7 @@ def read_standing(connection: Connection, month: Month) -> Standing:
 
 
 def closed_months(recorded: Sequence[MonthRecord], *, first: Month, now: datetime) -> list[Month]:
-    """Give the closed months from the first one recorded on, oldest first; with none recorded, the last.
+    """Return the closed months from the first one recorded on, oldest first; with none recorded, the last.
 
     Args:
         recorded: The ledger's months, oldest first.

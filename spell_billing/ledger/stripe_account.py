@@ -43,7 +43,7 @@ class StripeAccount:
     account_id: str | None
 
     def is_other_than(self, other: "StripeAccount") -> bool:
-        """Tell whether the two are known to differ."""
+        """Return whether the two are known to differ."""
         known = self.account_id is not None and other.account_id is not None
         return self.mode != other.mode or (known and self.account_id != other.account_id)
 

@@ -39,7 +39,7 @@ class GroupTotals:
 
 
 def latest_generation(month: Month) -> sa.ColumnElement[bool]:
-    """Give the condition that chooses each user's latest bill of the month."""
+    """Return the condition that chooses each user's latest bill of the month."""
     older, newer = invoices.alias(), invoices.alias()
     # Few bills have a second generation: to list what those replaced costs half of asking about every bill.
     replaced = sa.select(older.c.id).where(
@@ -62,7 +62,7 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
 
 
 def first_users(connection: Connection, month: Month, group: GroupTotals, limit: int) -> list[str]:
-    """Give the first users of a group, by user id."""
+    """Return the first users of a group, by user id."""
     reason = group.reason.value if group.reason else None
     rows = connection.execute(
         sa.select(invoices.c.user_id)
@@ -84,7 +84,7 @@ def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decim
 
 
 def usage_by_currency(connection: Connection, month: Month) -> list[tuple[str, int, Decimal]]:
-    """Give currency, users and exact usage of the month's latest bills; the most usage comes first."""
+    """Return currency, users and exact usage of the month's latest bills; the most usage comes first."""
     sums = _sums(connection, month, by=(invoices.c.currency,), summed=())
     found = [(currency, users, usage_cents) for (currency,), (users, _, usage_cents), _ in sums]
     return sorted(found, key=lambda each: (-each[2], each[0]))
@@ -93,7 +93,7 @@ def usage_by_currency(connection: Connection, month: Month) -> list[tuple[str, i
 def _sums(
     connection: Connection, month: Month, by: Sequence[sa.Column[str]], summed: Sequence[str]
 ) -> Iterator[tuple[Any, tuple[int, int, Decimal], Sequence[Any]]]:
-    """Give for each group its key; users, calls and exact usage; and the sums asked for."""
+    """Return for each group its key; users, calls and exact usage; and the sums asked for."""
     exact = connection.dialect.name == "postgresql"
     usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
     query = (

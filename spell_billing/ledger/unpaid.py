@@ -49,7 +49,7 @@ class Unread:
 
 
 def anything_to_follow(connection: Connection) -> bool:
-    """Tell whether any bill has an invoice at Stripe that stands, or may soon."""
+    """Return whether any bill has an invoice at Stripe that stands, or may soon."""
     query = sa.select(invoices.c.id).where(
         invoices.c.month.in_(sa.select(months.c.month)),
         invoices.c.state.in_(_TO_FOLLOW),
@@ -59,7 +59,7 @@ def anything_to_follow(connection: Connection) -> bool:
 
 
 def bills_of_invoices(connection: Connection, invoice_ids: Collection[str]) -> dict[str, BillName]:
-    """Give the bills that the ledger has for invoices, by invoice id."""
+    """Return the bills that the ledger has for invoices, by invoice id."""
     query = sa.select(
         invoices.c.stripe_invoice_id, invoices.c.month, invoices.c.user_id, invoices.c.generation
     ).where(invoices.c.stripe_invoice_id.in_(list(invoice_ids)))
@@ -67,7 +67,7 @@ def bills_of_invoices(connection: Connection, invoice_ids: Collection[str]) -> d
 
 
 def unsettled_months(connection: Connection) -> list[str]:
-    """Give the months with invoices that Stripe may still collect, oldest first."""
+    """Return the months with invoices that Stripe may still collect, oldest first."""
     query = (
         sa.select(invoices.c.month)
         .where(invoices.c.month.in_(sa.select(months.c.month)), invoices.c.state.in_(_UNSETTLED))
@@ -94,7 +94,7 @@ def count_unread(connection: Connection, month: str, since: datetime) -> Unread:
 def unread_invoices(
     connection: Connection, month: str, since: datetime, *, after_id: int, limit: int
 ) -> list[tuple[int, str]]:
-    """Give the next of the month's unread invoices: the bill's id and the invoice's."""
+    """Return the next of the month's unread invoices: the bill's id and the invoice's."""
     query = (
         sa.select(invoices.c.id, invoices.c.stripe_invoice_id)
         .outerjoin(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
@@ -115,7 +115,7 @@ def _is_unread(month: str, since: datetime) -> tuple[sa.ColumnElement[bool], ...
 
 
 def failures_without_reason(connection: Connection, limit: int) -> list[str]:
-    """Give invoices whose last failed attempt has no reason yet, the latest news first."""
+    """Return invoices whose last failed attempt has no reason yet, the latest news first."""
     query = (
         sa.select(payments.c.stripe_invoice_id)
         .where(
@@ -130,7 +130,7 @@ def failures_without_reason(connection: Connection, limit: int) -> list[str]:
 
 
 def failures_not_told(connection: Connection, limit: int) -> list[FailedPayment]:
-    """Give the failed payments of standing bills that people do not know of, by month and user."""
+    """Return the failed payments of standing bills that people do not know of, by month and user."""
     query = (
         sa.select(
             payments.c.stripe_invoice_id,
@@ -172,7 +172,7 @@ def mark_told(connection: Connection, told: Iterable[tuple[str, int]]) -> None:
 
 
 def last_act(connection: Connection, bill: VoidedBill) -> str | None:
-    """Give the last audited action on a bill, but for those of payments."""
+    """Return the last audited action on a bill, but for those of payments."""
     query = (
         sa.select(audit.c.action)
         .where(

@@ -186,7 +186,7 @@ class Delivery:
 
 
 def pause(tries: int) -> timedelta:
-    """Give the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
+    """Return the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
     doublings = min(tries - 1, 20)
     return min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
 

@@ -126,7 +126,7 @@ def _tls(parts: SplitResult, *, in_the_clear: bool) -> str:
 
 
 def checked_address(text: str) -> str:
-    """Give one mail address as it goes into a header, its domain in ASCII.
+    """Return one mail address as it goes into a header, its domain in ASCII.
 
     Raises:
         ValueError: when the text is anything but one address.

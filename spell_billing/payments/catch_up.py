@@ -68,13 +68,13 @@ class Reading:
 
 
 def read_reading(connection: Connection) -> Reading | None:
-    """Give the latest reading, under way or ended; None where there was none."""
+    """Return the latest reading, under way or ended; None where there was none."""
     cursor = read_cursor(connection, CURSOR)
     return Reading(**json.loads(cursor.value)) if cursor else None
 
 
 def is_due(reading: Reading | None, now: datetime) -> bool:
-    """Tell whether a reading is to begin."""
+    """Return whether a reading is to begin."""
     return reading is None or (not reading.months and now - reading.since >= EVERY)
 
 

@@ -108,7 +108,7 @@ async def _take(
 
 
 def _without_asking(invoice: Invoice | None) -> str | None:
-    """Give the outcome where there is nothing to be asked, else None."""
+    """Return the outcome where there is nothing to be asked, else None."""
     if invoice is None:
         return "missing"
     return invoice["status"] if invoice["status"] in _OTHERS else None

@@ -202,7 +202,7 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
 
 
 def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
-    """Give the alert for payments that could not be followed for hours; one per outage."""
+    """Return the alert for payments that could not be followed for hours; one per outage."""
     with ledger.reading() as connection:
         cursor = read_cursor(connection, stripe_events.CURSOR)
     if cursor is None or datetime.now(UTC) - cursor.moved_at < _UNREAD_FOR:

@@ -155,7 +155,7 @@ def _read(
 
 
 def _content(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the few fields of an event's invoice that are used; empty for an event about anything else."""
+    """Return the few fields of an event's invoice that are used; empty for an event about anything else."""
     invoice = event["data"]["object"]
     if not event["type"].startswith("invoice.") or invoice.get("object") != "invoice":
         return {}

@@ -70,12 +70,12 @@ async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Inv
 
 
 def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
-    """Give how the payment stands from an invoice that was retrieved with `retrieve_all`."""
+    """Return how the payment stands from an invoice that was retrieved with `retrieve_all`."""
     return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
 
 
 def _answered(payment: Payment, invoice: Invoice | None, as_of: datetime) -> Payment:
-    """Give what was learned; a failure always ends up with a reason, so that it is asked for once."""
+    """Return what was learned; a failure always ends up with a reason, so that it is asked for once."""
     if invoice is None or invoice["status"] == "draft":
         return replace(payment, decline_code=NOT_GIVEN)
     read = payment_read(invoice, BillName(payment.month, payment.user_id, payment.generation), as_of)

@@ -79,13 +79,13 @@ class EventsRead:
 
 
 def read_place(connection: Connection) -> Place | None:
-    """Give how far the events are read; None where they never were."""
+    """Return how far the events are read; None where they never were."""
     cursor = read_cursor(connection, CURSOR)
     return Place(**json.loads(cursor.value)) if cursor else None
 
 
 def is_lost(place: Place | None, now: datetime) -> bool:
-    """Tell whether Stripe no longer has all events that were not read."""
+    """Return whether Stripe no longer has all events that were not read."""
     oldest = now - timedelta(days=KEPT_DAYS)
     return place is None or place.needed_since < oldest.timestamp()
 

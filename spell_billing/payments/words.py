@@ -30,7 +30,7 @@ _WORDS = {
 
 
 def reason_in_words(decline_code: str | None, message: str | None) -> str:
-    """Give a reason in words, with its code.
+    """Return a reason in words, with its code.
 
     Args:
         decline_code: Stripe's, or one of `payment_facts`; None: Stripe was not asked yet.

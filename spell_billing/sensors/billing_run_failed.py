@@ -89,7 +89,7 @@ def _found(context: dg.SensorEvaluationContext, ended_runs: EndedRuns, now: date
 
 
 def _run_again(ended: EndedRun, now: datetime, *, retries: bool) -> bool | None:
-    """Tell whether Dagster runs a failed run again; None when that is not known yet."""
+    """Return whether Dagster runs a failed run again; None when that is not known yet."""
     tags, age = ended.run.tags, now - ended.at
     if ended.kind is _CANCELED:
         return False

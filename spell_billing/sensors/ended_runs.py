@@ -62,7 +62,7 @@ class Cursor:
 
 
 def first_tick(context: dg.SensorEvaluationContext, now: datetime) -> dg.SensorResult | None:
-    """Give the result of a sensor's first tick; None when it has ticked before.
+    """Return the result of a sensor's first tick; None when it has ticked before.
 
     It only says where to begin. If it also sent alerts, one that does not go out would fail it, and the next
     tick would be the first again and begin later.

@@ -52,7 +52,7 @@ def payments(
 
 
 def _dunning_days() -> tuple[tuple[int, ...], SettingsError | None]:
-    """Give the steps, or none and what is wrong with them: payments are followed all the same."""
+    """Return the steps, or none and what is wrong with them: payments are followed all the same."""
     try:
         return Settings.from_environment().dunning_days, None
     except SettingsError as error:

@@ -63,7 +63,7 @@ class Account:
         self._billed: dict[str, set[str]] = {}
 
     def new_id(self, prefix: str) -> str:
-        """Give an id that no other object of this or another double has."""
+        """Return an id that no other object of this or another double has."""
         self.last_serial += 1
         return f"{prefix}_1{self.salt}{self.last_serial:010}"
 
@@ -87,7 +87,7 @@ class Account:
         )
 
     def customer(self, customer_id: str, *, param: str | None = None) -> Customer:
-        """Give a customer; make an unknown one up when the double is told to.
+        """Return a customer; make an unknown one up when the double is told to.
 
         Raises:
             ApiError: `resource_missing`.

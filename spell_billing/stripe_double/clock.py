@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Give the present."""
+    """Return the present."""
     return datetime.now(UTC)
 
 
@@ -21,5 +21,5 @@ class Clock:
         self._shift_seconds += seconds
 
     def unix(self) -> int:
-        """Give the double's time in Unix seconds."""
+        """Return the double's time in Unix seconds."""
         return int(self._now().timestamp()) + self._shift_seconds

@@ -81,11 +81,11 @@ class Collection(Generic[Item]):
         del self._items[item_id]
 
     def find(self, item_id: str) -> Item | None:
-        """Give an object, or None."""
+        """Return an object, or None."""
         return self._items.get(item_id)
 
     def get(self, item_id: str, *, param: str | None = None) -> Item:
-        """Give an object.
+        """Return an object.
 
         Raises:
             ApiError: `resource_missing`: 404, or 400 when a parameter named the object.
@@ -96,7 +96,7 @@ class Collection(Generic[Item]):
         return item
 
     def owned(self, owner: str) -> list[Item]:
-        """Give the objects of one customer, oldest first."""
+        """Return the objects of one customer, oldest first."""
         return [self._items[each] for each in self._by_owner.get(owner, ()) if each in self._items]
 
     def page(self, cursor: Cursor, *, owner: str | None, keep: Callable[[Item], bool]) -> Page:

@@ -274,7 +274,7 @@ class StripeDouble:
             return list(self.state.events)
 
     def summary(self) -> dict[str, Any]:
-        """Give counts and violations as plain JSON."""
+        """Return counts and violations as plain JSON."""
         return summarise(self.engine)
 
 

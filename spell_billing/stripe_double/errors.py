@@ -39,7 +39,7 @@ class ApiError(Exception):
             self._error["param"] = param
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """Give the JSON body; `request_id` stands in its dashboard link as with Stripe."""
+        """Return the JSON body; `request_id` stands in its dashboard link as with Stripe."""
         link = f"https://dashboard.stripe.com/test/logs/{request_id}"
         return {"error": {**self._error, "request_log_url": link}}
 
@@ -74,12 +74,12 @@ def unsupported(what: str) -> ApiError:
 
 
 def internal_error() -> ApiError:
-    """Give Stripe's answer when Stripe itself fails."""
+    """Return Stripe's answer when Stripe itself fails."""
     return ApiError(500, "An unknown error occurred.", kind="api_error")
 
 
 def lock_timeout() -> ApiError:
-    """Give the 429 for two requests on one object at the same time."""
+    """Return the 429 for two requests on one object at the same time."""
     return ApiError(
         429,
         "This object cannot be accessed right now because another API request or Stripe process is"
@@ -89,7 +89,7 @@ def lock_timeout() -> ApiError:
 
 
 def rate_limited(reason: str) -> ApiError:
-    """Give the 429 of a limiter; `reason` goes into `Stripe-Rate-Limited-Reason`."""
+    """Return the 429 of a limiter; `reason` goes into `Stripe-Rate-Limited-Reason`."""
     return ApiError(
         429,
         "Request rate limit exceeded.",
@@ -99,7 +99,7 @@ def rate_limited(reason: str) -> ApiError:
 
 
 def key_in_use() -> ApiError:
-    """Give the 409 for an idempotency key whose first request is still being served."""
+    """Return the 409 for an idempotency key whose first request is still being served."""
     return ApiError(
         409,
         "There is currently another in-progress request using this idempotency key; try again later.",

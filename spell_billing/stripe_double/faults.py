@@ -125,7 +125,7 @@ class Fault:
         return self.probability is None or self._random.random() < self.probability
 
     def refusal(self) -> ApiError | None:
-        """Give the error that is answered instead of serving the request, if that is the fault."""
+        """Return the error that is answered instead of serving the request, if that is the fault."""
         match self.kind:
             case FaultKind.RATE_LIMITED:
                 return rate_limited(self.reason)

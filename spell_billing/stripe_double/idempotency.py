@@ -63,7 +63,7 @@ class IdempotencyKeys:
             self._entries[key].answer = answer
 
     def abandon(self, key: str) -> None:
-        """Give the key free: its request was not executed."""
+        """Return the key free: its request was not executed."""
         self._entries.pop(key, None)
 
     def expire_all(self) -> None:

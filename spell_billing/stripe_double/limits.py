@@ -20,7 +20,7 @@ class RateLimits:
 
     @classmethod
     def live(cls) -> "RateLimits":
-        """Give the documented limits of live mode: https://docs.stripe.com/rate-limits."""
+        """Return the documented limits of live mode: https://docs.stripe.com/rate-limits."""
         return cls(account_per_second=100, endpoint_per_second=25)
 
 

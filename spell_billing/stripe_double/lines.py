@@ -69,7 +69,7 @@ def new_line(
 
 
 def with_lines(invoice: Invoice, new: Sequence[Line]) -> Invoice:
-    """Give the invoice with more lines at its end.
+    """Return the invoice with more lines at its end.
 
     Raises:
         ApiError: when it would have more than 250: https://docs.stripe.com/api/invoiceitems/create.

@@ -77,7 +77,7 @@ _BY_KEY = {_key(each.method, each.path.split("/")): each for each in OPERATIONS.
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, str]:
-    """Give the operation that a request means, and the id in its path (empty when there is none).
+    """Return the operation that a request means, and the id in its path (empty when there is none).
 
     Raises:
         ApiError: 404 for a URL that Stripe, or the double, does not know.

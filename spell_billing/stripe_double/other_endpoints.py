@@ -119,7 +119,7 @@ def create_refund(account: Account, call: Call) -> Refund:
 def refund_charge(
     account: Account, charge: Charge, amount_cents: int, reason: str | None, metadata: dict[str, str]
 ) -> Refund:
-    """Give back an amount that is known to be left on the charge."""
+    """Return an amount that is known to be left on the charge."""
     account.charges.replace(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
     refund = account.refunds.add(
         Refund(

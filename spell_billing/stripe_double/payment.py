@@ -37,12 +37,12 @@ _DECLINES = {"declined": "generic_decline", "insufficient_funds": "insufficient_
 
 
 def is_chargeable(due_cents: int, currency: str) -> bool:
-    """Tell whether an amount reaches the currency's minimum charge."""
+    """Return whether an amount reaches the currency's minimum charge."""
     return due_cents > 0 and due_cents >= MINIMUM_CHARGE_CENTS.get(currency, 50)
 
 
 def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
-    """Give a draft with its total, and what would be due if it were finalized now."""
+    """Return a draft with its total, and what would be due if it were finalized now."""
     total_cents = sum(line.amount_cents for line in invoice.lines)
     starting_cents = account.customers.get(invoice.customer).balances_cents.get(invoice.currency, 0)
     due_cents = total_cents + starting_cents

@@ -13,7 +13,7 @@ Said = tuple[str, str | None]
 
 
 def refusal(errors: Iterable[Any], *, amounts: frozenset[str]) -> ApiError:
-    """Give the answer to an invalid request.
+    """Return the answer to an invalid request.
 
     Args:
         errors: The violations that jsonschema_rs found; at least one.

@@ -30,13 +30,13 @@ def to_bytes(value: object) -> bytes:
 
 
 def to_json(value: object) -> Any:
-    """Give the JSON of an object, a page of objects, or plain JSON as it is."""
+    """Return the JSON of an object, a page of objects, or plain JSON as it is."""
     render = _RENDERERS.get(type(value))
     return value if render is None else render(value)
 
 
 def account_json(account_id: str) -> dict[str, Any]:
-    """Give the account that the double's keys belong to."""
+    """Return the account that the double's keys belong to."""
     return {
         "id": account_id,
         "object": "account",

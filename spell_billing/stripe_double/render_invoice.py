@@ -11,7 +11,7 @@ _PAGES = "https://invoice.stripe.com/i/double"
 
 
 def invoice_json(invoice: Invoice) -> dict[str, Any]:
-    """Give the invoice as Stripe answers it."""
+    """Return the invoice as Stripe answers it."""
     total = invoice.total_cents
     finalized = invoice.finalized_at is not None
     return {
@@ -114,7 +114,7 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
 
 
 def line_json(line: Line, invoice_id: str | None) -> dict[str, Any]:
-    """Give a line as Stripe answers it."""
+    """Return a line as Stripe answers it."""
     return {
         "id": line.id,
         "object": "line_item",
@@ -148,7 +148,7 @@ def line_json(line: Line, invoice_id: str | None) -> dict[str, Any]:
 
 
 def pricing_json(line: Line) -> dict[str, Any]:
-    """Give the pricing of a line: one inline price."""
+    """Return the pricing of a line: one inline price."""
     return {
         "price_details": {"price": f"price_{line.item}", "product": line.product or f"prod_{line.item}"},
         "type": "price_details",

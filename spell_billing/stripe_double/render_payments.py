@@ -10,7 +10,7 @@ INTENT_OF_PAYMENT = "payments.data.payment.payment_intent"
 
 
 def with_payments(invoice: Invoice, charges: Sequence[Charge], *, expand_intent: bool) -> dict[str, Any]:
-    """Give the invoice with its `payments`: the default one, from its finalization on.
+    """Return the invoice with its `payments`: the default one, from its finalization on.
 
     Args:
         invoice: The invoice.

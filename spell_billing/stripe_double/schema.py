@@ -32,7 +32,7 @@ class Parameters:
     validator: Any
 
     def read(self, encoded: str) -> dict[str, Any]:
-        """Give the typed parameters.
+        """Return the typed parameters.
 
         Raises:
             ApiError: 400 in Stripe's shape, naming the parameter.

@@ -7,7 +7,7 @@ from spell_billing.stripe_double.engine import Engine
 
 
 def summarise(engine: Engine) -> dict[str, Any]:
-    """Give counts of objects and requests, and the violations. `total_cents` leaves void invoices out."""
+    """Return counts of objects and requests, and the violations. `total_cents` leaves void invoices out."""
     account = engine.account
     invoices = list(account.invoices)
     return {

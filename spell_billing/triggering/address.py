@@ -36,7 +36,7 @@ def server_address(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is of this machine."""
+    """Return whether a host name or address is of this machine."""
     if host == "localhost":
         return True
     try:

@@ -27,7 +27,7 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 def growing_pauses(
     first: float = _FIRST_PAUSE_SECONDS, longest: float = _LONGEST_PAUSE_SECONDS
 ) -> Iterator[float]:
-    """Give pauses in seconds, each half as long again as the one before, up to the longest."""
+    """Return pauses in seconds, each half as long again as the one before, up to the longest."""
     pause = first
     while True:
         yield pause
@@ -95,7 +95,7 @@ class Server:
         return data
 
     async def month(self, month: Month) -> dict[str, Any]:
-        """Give where a month stands by the server's ledger, once.
+        """Return where a month stands by the server's ledger, once.
 
         Raises:
             ServerLostError: when there is no answer now.

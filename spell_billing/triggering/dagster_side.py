@@ -33,7 +33,7 @@ class Place:
     repository: str
 
     def selector(self, job_key: str) -> dict[str, str]:
-        """Give the job as GraphQL takes it; `job_key` is `jobName` or `pipelineName`."""
+        """Return the job as GraphQL takes it; `job_key` is `jobName` or `pipelineName`."""
         return {"repositoryLocationName": self.location, "repositoryName": self.repository, job_key: JOB}
 
 
@@ -71,7 +71,7 @@ async def find_place(server: Server) -> Place:
 
 
 async def billable_months(server: Server, place: Place) -> list[Month]:
-    """Give the months that the server may bill, oldest first: from its first one to the last closed one.
+    """Return the months that the server may bill, oldest first: from its first one to the last closed one.
 
     Raises:
         TriggerError: when there is none.
@@ -89,13 +89,13 @@ async def billable_months(server: Server, place: Place) -> list[Month]:
 
 
 async def runs_under_way(server: Server, month: Month) -> list[RunSeen]:
-    """Give the runs that send a month's invoices, or wait to; the newest first."""
+    """Return the runs that send a month's invoices, or wait to; the newest first."""
     wanted = {"tags": [_tag(PARTITION_TAG, month.partition_key)], "statuses": list(_UNDER_WAY)}
     return await _runs(server, wanted)
 
 
 async def runs_tagged(server: Server, tag: str, value: str) -> list[RunSeen]:
-    """Give the runs with a tag, the newest first."""
+    """Return the runs with a tag, the newest first."""
     return await _runs(server, {"tags": [_tag(tag, value)]})
 
 
@@ -195,12 +195,12 @@ def _sends_invoices(run: Mapping[str, Any]) -> bool:
 
 
 def tags_of(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Give GraphQL's list of tags as a dictionary."""
+    """Return GraphQL's list of tags as a dictionary."""
     return {tag["key"]: tag["value"] for tag in tags}
 
 
 def one(data: Mapping[str, Any], wanted: str) -> dict[str, Any]:
-    """Give the first field of an answer, which must be of the wanted type.
+    """Return the first field of an answer, which must be of the wanted type.
 
     Raises:
         TriggerError: with what the server says instead, and what to do about it.

@@ -4,7 +4,7 @@ _LONGEST = 400
 
 
 def one_line(text: str) -> str:
-    """Give text on one line of at most 400 characters, without control characters.
+    """Return text on one line of at most 400 characters, without control characters.
 
     GitHub takes `##[...]` anywhere in a line of a job's log as a command; a user id may hold it.
     """

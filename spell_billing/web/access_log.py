@@ -68,7 +68,7 @@ class AccessLog:
 
 
 def loggable(path: str) -> str:
-    """Give a path without the token of a user's page, in a bounded length."""
+    """Return a path without the token of a user's page, in a bounded length."""
     if path.startswith(USER_PAGE_PREFIX):
         return f"{USER_PAGE_PREFIX}{HIDDEN}"
     # orjson takes no lone surrogates, and a path may have been decoded to some.

@@ -43,7 +43,7 @@ class Order(BaseModel):
 
 
 def admin_routes(context: WebContext, runs: DagsterRuns) -> list[Route]:
-    """Give the routes of the admin endpoints; the gate stands before them."""
+    """Return the routes of the admin endpoints; the gate stands before them."""
     admin = _Admin(context, runs)
     return [
         Route(PROCESS_PATH, admin.process, methods=["POST"]),

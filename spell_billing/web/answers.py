@@ -12,7 +12,7 @@ from spell_billing.core.money import exact_number
 def json_answer(
     content: object, status_code: int = 200, *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Give content as JSON; a decimal appears with all its digits, as a number."""
+    """Return content as JSON; a decimal appears with all its digits, as a number."""
     body = orjson.dumps(content, default=exact_number)
     return Response(body, status_code, headers=headers, media_type="application/json")
 
@@ -26,7 +26,7 @@ def json_error(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """Give an error: `{"error": {"code", "message", "remedy"}}`, and what else the caller adds beside it.
+    """Return an error: `{"error": {"code", "message", "remedy"}}`, and what else the caller adds beside it.
 
     Args:
         status_code: Of HTTP.

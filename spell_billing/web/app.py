@@ -30,7 +30,7 @@ from spell_billing.web.webhook import webhook_routes
 
 
 def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, read_only: bool) -> ASGIApp:
-    """Give the whole server.
+    """Return the whole server.
 
     Args:
         context: What the handlers share.

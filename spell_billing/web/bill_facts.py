@@ -14,7 +14,7 @@ from spell_billing.web import words
 
 
 def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
-    """Give the facts of one bill. Amounts are integer minor units of `currency`.
+    """Return the facts of one bill. Amounts are integer minor units of `currency`.
 
     Args:
         item: The bill and what is known of its payment.
@@ -48,7 +48,7 @@ def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
 
 
 def web_address(url: str | None) -> str | None:
-    """Give a web page's address; None for what is none, or no address that a page may link to."""
+    """Return a web page's address; None for what is none, or no address that a page may link to."""
     return url if url and url.startswith(("https://", "http://")) else None
 
 

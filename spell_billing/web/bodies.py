@@ -4,7 +4,7 @@ from starlette.types import Message, Receive
 
 
 def again(body: bytes, receive: Receive) -> Receive:
-    """Give a `receive` that brings the body in one piece, then what the client does afterwards."""
+    """Return a `receive` that brings the body in one piece, then what the client does afterwards."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -128,7 +128,7 @@ def _y(value: int, top: int) -> int:
 
 
 def _step(largest: int) -> int:
-    """Give the smallest of 1, 2, 5, 10, 20, 50 ... that reaches the largest value in a few lines."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50 ... that reaches the largest value in a few lines."""
     power = 1
     while True:
         for step in (power, 2 * power, 5 * power):

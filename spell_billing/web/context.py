@@ -44,7 +44,7 @@ class WebContext:
         return self.web.public_url
 
     def base_url(self, connection: HTTPConnection) -> str:
-        """Give what links in an answer begin with, no slash at its end.
+        """Return what links in an answer begin with, no slash at its end.
 
         Without a public URL links lead to the host that the request names.
         """
@@ -54,11 +54,11 @@ class WebContext:
         return f"{connection.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""
 
     def open_usage(self) -> UsageSource:
-        """Give the source of usage; nothing is connected before its first call."""
+        """Return the source of usage; nothing is connected before its first call."""
         return open_usage_source(self.settings.usage_database)
 
     def usage_store(self) -> UsageStore:
-        """Give the store of frozen usage."""
+        """Return the store of frozen usage."""
         return UsageStore(self.settings.usage_store)
 
     def key_for(self, purpose: str) -> bytes:

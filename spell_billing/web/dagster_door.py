@@ -79,7 +79,7 @@ class ReadOnly:
 
 
 def refused_to_readers(*, graphql: bool) -> Response:
-    """Give the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
+    """Return the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
     message = "This server only reads: nothing is launched or changed through it."
     errors: dict[str, Any] = {"data": None, "errors": [{"message": message}]} if graphql else {}
     return json_error(403, "read_only", message, "Use the server that runs without --read-only.", **errors)

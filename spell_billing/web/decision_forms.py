@@ -32,7 +32,7 @@ _MOST_FIELDS = 6
 
 
 def form_routes(context: WebContext) -> list[Route]:
-    """Give the routes that the forms are sent to; the gate stands before them."""
+    """Return the routes that the forms are sent to; the gate stands before them."""
     decisions = Decisions(context)
 
     async def take(request: Request) -> Response:

@@ -178,7 +178,7 @@ class Decisions:
 
 
 def decision_routes(context: WebContext) -> list[Route]:
-    """Give the routes of the decisions for programs; the gate stands before them."""
+    """Return the routes of the decisions for programs; the gate stands before them."""
     decisions = Decisions(context)
 
     def endpoint(name: str) -> Route:
@@ -210,7 +210,7 @@ async def _decide(decisions: Decisions, name: str, request: Request) -> Response
 
 
 def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
-    """Give HTTP's status and the code of a decision that is refused.
+    """Return HTTP's status and the code of a decision that is refused.
 
     Raises:
         LedgerLostError: as it is: the server tells of a ledger that does not answer in its own words.
@@ -233,7 +233,7 @@ def in_a_sentence(error: ValidationError) -> str:
 
 
 def review_as_json(ledger: Ledger, month: Month) -> dict[str, Any]:
-    """Give what the month's review found, and what was decided since, the newest first."""
+    """Return what the month's review found, and what was decided since, the newest first."""
     with ledger.reading() as connection:
         review, decided = read_review(connection, month), read_decisions(connection, month)
     return {

@@ -23,7 +23,7 @@ _WORDS: Mapping[int, tuple[str, str, str]] = {
 
 
 def wants_page(connection: HTTPConnection) -> bool:
-    """Tell whether an answer is for a person: a browser asks, and for no endpoint of programs."""
+    """Return whether an answer is for a person: a browser asks, and for no endpoint of programs."""
     if connection.scope["path"].startswith(_API_PREFIXES):
         return False
     return "text/html" in connection.headers.get("accept", "")
@@ -32,7 +32,7 @@ def wants_page(connection: HTTPConnection) -> bool:
 def error_page(
     status_code: int, heading: str, remedy: str, *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Give a page that says in plain words what is wrong and what to do."""
+    """Return a page that says in plain words what is wrong and what to do."""
     return page("error.html", status_code, headers=headers, heading=heading, remedy=remedy)
 
 
@@ -45,7 +45,7 @@ def error_answer(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Give an error as a page or as JSON, as the request wants it; the message ends without a full stop."""
+    """Return an error as a page or as JSON, as the request wants it; the message ends without a full stop."""
     if wants_page(connection):
         return error_page(status_code, message, remedy, headers=headers)
     return json_error(status_code, code, f"{message}.", remedy, headers=headers)

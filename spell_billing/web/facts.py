@@ -31,7 +31,7 @@ class Facts:
 
 
 def facts_of(scope: Scope) -> Facts:
-    """Give the facts of a request's scope, which are the same for all that see the request."""
+    """Return the facts of a request's scope, which are the same for all that see the request."""
     found = scope.get(_KEY)
     if isinstance(found, Facts):
         return found

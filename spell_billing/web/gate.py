@@ -63,7 +63,7 @@ class Gate:
             await refusal(scope, receive, send)
 
     def _admit(self, connection: HTTPConnection) -> Response | None:
-        """Give None for a request that may pass, with its facts filled in, else the answer to it."""
+        """Return None for a request that may pass, with its facts filled in, else the answer to it."""
         given = connection.headers.getlist(HEADER)
         if given:
             return self._admit_secret(connection, given)

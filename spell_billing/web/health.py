@@ -20,7 +20,7 @@ KEEP_SECONDS = 1.0
 
 
 def health_routes(context: WebContext) -> list[Route]:
-    """Give the route."""
+    """Return the route."""
     return [Route("/health", _Health(context.ledger).answer, methods=["GET"])]
 
 

@@ -27,7 +27,7 @@ USUAL_HOURS = 24
 
 
 def history_routes(context: WebContext) -> list[Route]:
-    """Give the routes below `/v1/users/`. Each checks for itself who asks; a user id may hold slashes."""
+    """Return the routes below `/v1/users/`. Each checks for itself who asks; a user id may hold slashes."""
     api = _HistoryApi(context)
     return [
         Route("/v1/users/{user_id:path}/invoices", api.invoices, methods=["GET"]),

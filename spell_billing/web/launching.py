@@ -44,7 +44,7 @@ class Run:
     ended_at: datetime | None
 
     def as_json(self, base_url: str) -> dict[str, Any]:
-        """Give the run for programs, with its page."""
+        """Return the run for programs, with its page."""
         return {
             "id": self.id,
             "status": self.status,
@@ -63,13 +63,13 @@ class DagsterRuns:
         self._schema = create_schema()
 
     def under_way(self, month: Month) -> Run | None:
-        """Give the run that bills a month or waits to, the first of them where there are several."""
+        """Return the run that bills a month or waits to, the first of them where there are several."""
         wanted = dg.RunsFilter(tags={PARTITION_TAG: month.partition_key}, statuses=UNDER_WAY)
         records = self._workspace.instance.get_run_records(wanted, ascending=True)
         return next((_run(record) for record in records if is_billing(record.dagster_run)), None)
 
     def latest(self, month: Month, limit: int) -> list[Run]:
-        """Give the month's latest runs, the newest first."""
+        """Return the month's latest runs, the newest first."""
         return [_run(record) for record in last_runs(self._workspace.instance, month, limit)]
 
     def launch(self, month: Month, actor: str, *, verify: bool) -> str:

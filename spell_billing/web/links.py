@@ -44,7 +44,7 @@ class Links:
         return self._write(user_id, int(until.timestamp()))
 
     def read(self, token: str | None) -> Link | None:
-        """Give what a token says; None for one that is not ours, or not exactly as we wrote it."""
+        """Return what a token says; None for one that is not ours, or not exactly as we wrote it."""
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
             return None
         try:

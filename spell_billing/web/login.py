@@ -21,14 +21,14 @@ _HEADERS = {"Referrer-Policy": "same-origin"}
 
 
 def login_address(connection: HTTPConnection) -> str:
-    """Give the address of the page to sign in, which leads back to the one that was asked for."""
+    """Return the address of the page to sign in, which leads back to the one that was asked for."""
     query = connection.url.query
     wanted = connection.scope["path"] + (f"?{query}" if query else "")
     return f"/login?next={quote(wanted, safe='')}" if wanted != "/" else "/login"
 
 
 def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) -> list[Route]:
-    """Give the routes that everybody reaches: `/login` and `/logout`."""
+    """Return the routes that everybody reaches: `/login` and `/logout`."""
     doors = _Login(context, check, sessions)
     return [
         Route("/login", doors.ask, methods=["GET"]),
@@ -90,7 +90,7 @@ class _Login:
 
 
 def local_path(wanted: str) -> str:
-    """Give the path to go on to after signing in; `/` for anything that could lead to another server."""
+    """Return the path to go on to after signing in; `/` for anything that could lead to another server."""
     try:
         parts = urlsplit(wanted)
     except ValueError:

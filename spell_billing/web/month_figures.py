@@ -94,7 +94,7 @@ class MonthFigures:
 
 
 def all_months(ledger: Ledger, now: datetime) -> list[Month]:
-    """Give the months from the present one back to the first that was drafted, or the last closed one."""
+    """Return the months from the present one back to the first that was drafted, or the last closed one."""
     with ledger.reading() as connection:
         drafted = [Month.parse(record.month) for record in read_months(connection)]
     month = Month.containing(now)

@@ -19,7 +19,7 @@ PATH = "/openapi.json"
 
 
 def openapi_routes(context: WebContext) -> list[Route]:
-    """Give the route; it lies behind the gate."""
+    """Return the route; it lies behind the gate."""
 
     async def describe(request: Request) -> Response:
         return json_answer(description(context.base_url(request)))
@@ -28,7 +28,7 @@ def openapi_routes(context: WebContext) -> list[Route]:
 
 
 def description(base_url: str) -> dict[str, Any]:
-    """Give the whole description, with links that begin with `base_url`."""
+    """Return the whole description, with links that begin with `base_url`."""
     return {
         "openapi": "3.1.0",
         "info": {

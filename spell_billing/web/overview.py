@@ -35,7 +35,7 @@ _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "I
 
 
 def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
-    """Give the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
+    """Return the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
     overview = _Overview(context, read_only=read_only)
     return [
         *([] if read_only else form_routes(context)),

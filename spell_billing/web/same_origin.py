@@ -1,4 +1,4 @@
-"""Tells whether a request comes from our own pages, so that no other site acts in a person's name."""
+"""Return whether a request comes from our own pages, so that no other site acts in a person's name."""
 
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def may_act(connection: HTTPConnection, public_url: str | None) -> bool:
-    """Tell whether a request with a cookie may do what it asks for.
+    """Return whether a request with a cookie may do what it asks for.
 
     Looking is free, as nothing here changes by it. Anything else, a websocket included, must come from a page
     of this server: by `Sec-Fetch-Site`, which scripts cannot set, or in older browsers by `Origin`.

@@ -102,7 +102,7 @@ def serve(
 
 
 def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
-    """Give uvicorn's configuration: its limits, and whose word on the client's address is believed."""
+    """Return uvicorn's configuration: its limits, and whose word on the client's address is believed."""
     return uvicorn.Config(
         app,
         http=PatientWithHeaders,

@@ -50,7 +50,7 @@ class Sessions:
         return session, str(self._serializer.dumps([session.id, int(session.until.timestamp())]))
 
     def read(self, value: str | None) -> Session | None:
-        """Give the session of a cookie's value; None when it is forged, over, or was ended."""
+        """Return the session of a cookie's value; None when it is forged, over, or was ended."""
         if not value or len(value) > _LONGEST_COOKIE:
             return None
         try:
@@ -68,17 +68,17 @@ class Sessions:
 
 
 def is_https(context: WebContext, connection: HTTPConnection) -> bool:
-    """Tell whether browsers reach the server encrypted: by the public address, or as the proxy says."""
+    """Return whether browsers reach the server encrypted: by the public address, or as the proxy says."""
     return connection.scope["scheme"] in {"https", "wss"} or (context.public_url or "").startswith("https://")
 
 
 def cookie_of(connection: HTTPConnection, *, https: bool) -> str | None:
-    """Give the value of the session's cookie, if any."""
+    """Return the value of the session's cookie, if any."""
     return connection.cookies.get(_name(https=https))
 
 
 def set_cookie(response: Response, value: str, *, https: bool) -> None:
-    """Give the session's cookie to the browser."""
+    """Return the session's cookie to the browser."""
     response.set_cookie(
         _name(https=https),
         value,

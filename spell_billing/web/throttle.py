@@ -36,7 +36,7 @@ class Throttle:
         return len(self._tries)
 
     def pause_seconds(self, address: str, now: datetime) -> int:
-        """Give how long the address must wait before its next try: whole seconds, 0 for not at all."""
+        """Return how long the address must wait before its next try: whole seconds, 0 for not at all."""
         tries = self._tries.get(_place(address))
         if tries is None or tries.next_at <= now:
             return 0

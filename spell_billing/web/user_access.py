@@ -12,7 +12,7 @@ _REMEDY = "Ask the platform for a new link."
 
 
 def refusal(request: Request, user_id: str, links: Links) -> Response | None:
-    """Give None when the request may see the user's data, else the answer to it.
+    """Return None when the request may see the user's data, else the answer to it.
 
     A link's token comes as `Authorization: Bearer ...` or as `?token=...`, and opens one user's data alone.
     """

@@ -44,7 +44,7 @@ class _Shown:
 
 
 def user_page_routes(context: WebContext) -> list[Route]:
-    """Give the route of the page; it needs no secret, for the link is one."""
+    """Return the route of the page; it needs no secret, for the link is one."""
     return [Route("/u/{token}", _UserPage(context).show, methods=["GET"])]
 
 

@@ -79,7 +79,7 @@ class UserUsage:
         return format_money(amount_cents, self.currency, grouping=True)
 
     def as_json(self, user_id: str) -> dict[str, Any]:
-        """Give it for programs."""
+        """Return it for programs."""
         days = self.days
         return {
             "user_id": user_id,
@@ -150,7 +150,7 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> UserUsage | N
 
 
 def is_known(context: WebContext, user_id: str) -> bool:
-    """Tell whether the platform has the user: a bill, an account, or calls in the present month."""
+    """Return whether the platform has the user: a bill, an account, or calls in the present month."""
     if _was_billed(context, user_id):
         return True
     users = open_one_user(context.settings.usage_database)

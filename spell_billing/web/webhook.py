@@ -39,7 +39,7 @@ _LOG = logging.getLogger("spell_billing.web")
 
 
 def webhook_routes(context: WebContext) -> list[Route]:
-    """Give the webhook's route: it lies before the gate, Stripe's signature guards it."""
+    """Return the webhook's route: it lies before the gate, Stripe's signature guards it."""
     return [Route(PATH, _Webhook(context).take, methods=["POST"])]
 
 
@@ -80,7 +80,7 @@ class _Webhook:
 
 
 def is_signed(payload: bytes, header: str, secrets: tuple[SecretStr, ...], now: int) -> bool:
-    """Tell whether Stripe signed the payload with one of our secrets within 300 s of now.
+    """Return whether Stripe signed the payload with one of our secrets within 300 s of now.
 
     Args:
         payload: The body as it came.
@@ -106,7 +106,7 @@ def _is_signed_with(payload: bytes, header: str, secret: SecretStr) -> bool:
 
 
 def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
-    """Tell whether an event comes from the test mode of a live ledger's account, or the reverse."""
+    """Return whether an event comes from the test mode of a live ledger's account, or the reverse."""
     with ledger.reading() as connection:
         account = read_account(connection)
     live = event.get("livemode")
@@ -114,7 +114,7 @@ def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
 
 
 def _event(payload: bytes) -> Mapping[str, Any] | None:
-    """Give a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
+    """Return a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
     try:
         event = json.loads(payload)
     except ValueError:
