@@ -38,7 +38,7 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
 
     from spell_billing.usage.contract import BadRows, Manifest  # noqa: PLC0415
     from spell_billing.usage.manifest import FORMAT_VERSION, write_manifest  # noqa: PLC0415
-    from spell_billing.usage.row_writer import write_rows  # noqa: PLC0415
+    from spell_billing.usage.row_writer import RowWriter, finished_file  # noqa: PLC0415
 
     random = np.random.default_rng(int(SEED * 100))
     names = pa.FixedSizeBinaryArray.from_buffers(
@@ -67,17 +67,18 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
     def act() -> None:
         version.mkdir(parents=True)
         path = version / "rows.parquet"
-        batches = (batch(first, min(_BATCH_ROWS, rows - first)) for first in range(0, rows, _BATCH_ROWS))
-        file, totals = write_rows(path, schema, batches, shape=lambda each: pa.Table.from_batches([each]))
+        with RowWriter(path, schema, shape=lambda each: pa.Table.from_batches([each])) as writer:
+            for first in range(0, rows, _BATCH_ROWS):
+                writer.put(batch(first, min(_BATCH_ROWS, rows - first)))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             month=MONTH,
             frozen_at=datetime.now(UTC),
             backend="postgresql",
             cost_scale=0,
-            frozen=totals,
-            control=totals,
-            files=(file,),
+            frozen=writer.totals,
+            control=writer.totals,
+            files=(finished_file(path, rows),),
             late=None,
             late_checked=(),
             bad_rows=BadRows(0, ()),

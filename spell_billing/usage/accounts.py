@@ -4,19 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA
 from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, places, texts
-
-ACCOUNTS_SCHEMA = pa.schema(
-    [
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("stripe_customer_id", pa.string()),
-        pa.field("currency", pa.string(), nullable=False),
-        pa.field("email", pa.string()),
-        pa.field("plan_id", pa.string()),
-        pa.field("plan_name", pa.string()),
-        pa.field("included_cents", pa.int64()),
-    ]
-)
 
 DEFAULT_CURRENCY = "usd"
 _INT64_LIMIT = 2**63

@@ -13,7 +13,7 @@ import duckdb
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import USER_USAGE_FILE, DayUsage, FrozenUsage, Totals
+from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage, Totals
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
@@ -33,6 +33,15 @@ class UserUsage:
     """One user's month: number of calls and exact cost in (possibly fractional) cents."""
 
     user_id: str
+    calls: int
+    cost_cents: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """One user's day (UTC): number of calls and exact cost in (possibly fractional) cents."""
+
+    day: date
     calls: int
     cost_cents: Decimal
 
@@ -135,24 +144,13 @@ def _require_equal(frozen: FrozenUsage, totals: Totals) -> None:
 def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
     """Give a user's calls and exact cost per day (UTC), from the frozen rows."""
     with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
-        return day_usages(
-            duck,
-            f"SELECT created_at, cost_cents::{_amount_type(frozen)} AS cost_cents FROM {_rows(frozen)} "
-            "WHERE user_id::VARCHAR = $user_id",
+        # Days are counted from the epoch: a DATE cast would follow the session's time zone.
+        days = duck.execute(
+            f"SELECT epoch_us(created_at) // {_DAY_MICROSECONDS} AS day, count(*), "
+            f"sum(cost_cents)::{_amount_type(frozen)} FROM {_rows(frozen)} "
+            "WHERE user_id::VARCHAR = $user_id GROUP BY day ORDER BY day",
             {"user_id": user_id},
-        )
-
-
-def day_usages(
-    duck: duckdb.DuckDBPyConnection, rows: str, values: dict[str, str] | None = None
-) -> list[DayUsage]:
-    """Add up rows (created_at, cost_cents) per day (UTC), oldest first."""
-    # Days are counted from the epoch: a DATE cast would follow the session's time zone.
-    days = duck.execute(
-        f"SELECT epoch_us(created_at) // {_DAY_MICROSECONDS} AS day, count(*), sum(cost_cents) "
-        f"FROM ({rows}) GROUP BY day ORDER BY day",
-        values,
-    ).fetchall()
+        ).fetchall()
     return [DayUsage(date.fromordinal(_EPOCH + day), calls, exact(str(cost))) for day, calls, cost in days]
 
 

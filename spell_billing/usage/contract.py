@@ -1,8 +1,8 @@
-"""What billing knows of a usage source: four calls and what they return. No database appears here."""
+"""What billing knows of a usage source: three calls and what they give back. No database appears here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,18 @@ from spell_billing.core.month import Month
 
 USER_USAGE_FILE = "user_usage.parquet"
 MANIFEST_FILE = "manifest.json"
+
+ACCOUNTS_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("stripe_customer_id", pa.string()),
+        pa.field("currency", pa.string(), nullable=False),
+        pa.field("email", pa.string()),
+        pa.field("plan_id", pa.string()),
+        pa.field("plan_name", pa.string()),
+        pa.field("included_cents", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +64,6 @@ class FrozenFile:
 class Totals:
     """A number of calls and the exact sum of their cost, in (possibly fractional) cents."""
 
-    calls: int
-    cost_cents: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class DayUsage:
-    """One user's day (UTC): number of calls and exact cost in (possibly fractional) cents."""
-
-    day: date
     calls: int
     cost_cents: Decimal
 
@@ -137,12 +140,10 @@ class SourceRules:
     Attributes:
         wait: For so long a freeze waits for a standby to have the month.
         dedupe_column: A column of `usage_counters` that has no value twice, beside `id`.
-        longest_query: A query that takes longer is ended; None: it takes as long as it takes.
     """
 
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
-    longest_query: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,7 @@ class UsageSource(Protocol):
         ...
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
-        """Read billing accounts with their plans, in `accounts.ACCOUNTS_SCHEMA`: of some users, or all.
+        """Read billing accounts with their plans, in `ACCOUNTS_SCHEMA`: of some users, or all of them.
 
         Blank customer ids are null, currencies are lower case (default `usd`).
 
@@ -288,13 +289,10 @@ class UsageSource(Protocol):
         """
         ...
 
-    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:
-        """Add up one user's calls of a month, as `freeze` would see them now, on each day that has any.
 
-        Oldest first. Fast where `usage_counters` has an index on `(user_id, created_at)`.
-
-        Raises:
-            UsageError: the tables are not what billing needs, or the query took too long.
-            DatabaseUnreachableError: the database does not answer.
-        """
-        ...
+def counted(rows: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:
+    """Say that a month has so many rows, and give what takes how many of them are written."""
+    if on_progress is None:
+        return None
+    on_progress(0, rows)
+    return lambda written: on_progress(written, rows)

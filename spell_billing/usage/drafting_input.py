@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spell_billing.usage.accounts import ACCOUNTS_SCHEMA
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, FrozenUsage
 from spell_billing.usage.tables import places, texts
 from spell_billing.usage.user_usage import open_user_usage
 

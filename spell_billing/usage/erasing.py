@@ -29,7 +29,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.disk import sync_directory, sync_file
 from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
 from spell_billing.usage.manifest import write_manifest
-from spell_billing.usage.row_writer import finished_file, write_rows
+from spell_billing.usage.row_writer import RowWriter, finished_file
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
@@ -119,8 +119,14 @@ def _new_rows(directory: Path, file: FrozenFile, erasure: Erasure) -> FrozenFile
             renamed = pc.if_else(pc.equal(users, erasure.user_id), erasure.pseudonym, users)
             return pa.Table.from_batches([batch]).set_column(place, field, renamed).cast(schema)
 
-        written, _ = write_rows(path, schema, rows.iter_batches(), shape=shape)
-    return written
+        with RowWriter(path, schema, shape=shape) as writer:
+            try:
+                for batch in rows.iter_batches():
+                    writer.put(batch)
+            except BaseException:
+                writer.cancel()
+                raise
+    return writer.file
 
 
 def _as_text(users: pa.Array) -> pa.Array:

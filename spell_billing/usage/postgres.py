@@ -1,23 +1,21 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
-from typing import Any
 
-import adbc_driver_manager
 import pyarrow as pa
 
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
+from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
     BadRow,
     BadRows,
-    DayUsage,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -27,17 +25,17 @@ from spell_billing.usage.contract import (
     Past,
     SourceRules,
     Totals,
+    counted,
     outside_of,
     together,
 )
-from spell_billing.usage.late import checked, compare_late_usage
+from spell_billing.usage.late import CurrentUsage, checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.postgres_errors import reading
-from spell_billing.usage.postgres_rows import write_month
-from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshot
+from spell_billing.usage.postgres_rows import MonthRows
+from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
 from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql, is_one_of
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import counted
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -54,7 +52,8 @@ from spell_billing.usage.tables import (
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
 
-_NO_VALUE_STATES = "22"
+_READERS = 2
+"""Each reads its part of the month: one server process alone would be the bottleneck."""
 
 
 class PostgresUsage:
@@ -76,15 +75,15 @@ class PostgresUsage:
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
 
-        def freeze(snapshot: Snapshot) -> Manifest:
+        def freeze(readers: list[Snapshot]) -> Manifest:
+            snapshot, *_ = readers
             frozen_at = datetime.now(UTC)
             sql, unique = self._queries(snapshot, directory)
-            timeless = _bad_rows(snapshot, sql.timeless)
-            control, form = _control(snapshot, sql, month)
+            timeless = _timeless(snapshot, sql)
+            rows = MonthRows(readers, sql, month)
+            control, form = _control(rows)
             progress = counted(control.calls, on_progress)
-            file, frozen = write_month(
-                snapshot, sql, month, form, path=directory / ROWS_FILE, on_progress=progress
-            )
+            file, frozen = rows.write(directory / ROWS_FILE, form, progress)
             require_equal_totals(month, frozen=frozen, control=control)
             bad = NO_BAD_ROWS if form.all_clean else _bad_rows(snapshot, sql.bad_rows([month]))
             earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
@@ -94,7 +93,7 @@ class PostgresUsage:
             late = compare_late_usage(
                 late_for,
                 directory,
-                lambda earlier: snapshot.stream(sql.users(earlier)),
+                lambda earlier: _current_users(snapshot, sql, earlier),
                 scale=MAX_SCALE if sql.is_numeric else 0,
                 bad_now=lambda of: snapshot.table(sql.bad_ids(of))["id"] if earlier_bad.count else None,
             )
@@ -118,8 +117,8 @@ class PostgresUsage:
 
         def when_whole() -> Manifest:
             with reading(self._url):
-                return in_snapshot(
-                    self._url, freeze, before=lambda snapshot: require_whole_month(snapshot, month)
+                return in_snapshots(
+                    self._url, _READERS, freeze, before=lambda first: require_whole_month(first, month)
                 )
 
         return wait_for_whole_month(when_whole, self._rules.wait, on_wait)
@@ -134,12 +133,13 @@ class PostgresUsage:
     ) -> LateUsage | None:
         """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
 
-        def compare(snapshot: Snapshot) -> LateUsage | None:
+        def compare(snapshots: list[Snapshot]) -> LateUsage | None:
+            (snapshot,) = snapshots
             sql, unique = self._queries(snapshot, directory)
             late = compare_late_usage(
                 [frozen],
                 directory,
-                lambda month: snapshot.stream(sql.users(month)),
+                lambda month: _current_users(snapshot, sql, month),
                 scale=MAX_SCALE if sql.is_numeric else 0,
                 recorded=recorded,
                 users=users,
@@ -148,12 +148,13 @@ class PostgresUsage:
             return late
 
         with reading(self._url):
-            return in_snapshot(self._url, compare)
+            return in_snapshots(self._url, 1, compare)
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
         """Read billing accounts with their plans; see `UsageSource.accounts`."""
 
-        def read(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
+        def read(snapshots: list[Snapshot]) -> tuple[pa.Table, pa.Table]:
+            (snapshot,) = snapshots
             found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
             query = _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
             accounts = snapshot.table(query if users is None else f"{query} WHERE {is_one_of(users)}")
@@ -162,32 +163,8 @@ class PostgresUsage:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
             return accounts, snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
 
-        longest = self._rules.longest_query
-        with reading(self._url, longest):
-            return build_accounts(*in_snapshot(self._url, read, longest_query=longest))
-
-    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:
-        """Add up one user's calls of a month; see `UsageSource.user_days`."""
-
-        def read(snapshot: Snapshot) -> list[dict[str, Any]]:
-            sql = UsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
-            # No text of PostgreSQL's has a zero byte.
-            if "\0" in user_id:
-                return []
-            try:
-                return snapshot.rows(sql.user_days(month, user_id))
-            except adbc_driver_manager.Error as error:
-                # A text that cannot even be a value of the column's type, as `abc` for a uuid, is nobody's.
-                if str(error.sqlstate or "").startswith(_NO_VALUE_STATES):
-                    return []
-                raise
-
-        longest = self._rules.longest_query
-        with reading(self._url, longest):
-            rows = in_snapshot(self._url, read, longest_query=longest)
-        return tuple(
-            DayUsage(date.fromisoformat(row["day"]), row["calls"], exact(row["cost_cents"])) for row in rows
-        )
+        with reading(self._url):
+            return build_accounts(*in_snapshots(self._url, 1, read))
 
     @property
     def _usage_columns(self) -> tuple[str, ...]:
@@ -203,40 +180,59 @@ class PostgresUsage:
         )
 
     def _columns(self, snapshot: Snapshot, table: str, required: tuple[str, ...]) -> Columns:
-        rows = snapshot.rows(COLUMNS_QUERY.format(table=table))
+        rows = snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
         found = {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
         if required:
             require_columns(self._url, table, found, required)
         return found
 
 
-def _control(snapshot: Snapshot, sql: UsageSql, month: Month) -> tuple[Totals, CostForm]:
-    (found,) = snapshot.rows(sql.totals(month, every_row=True))
-    all_clean = found["complete"] == found["calls"] and is_billable(found["scale"], Decimal(found["largest"]))
+def _control(rows: MonthRows) -> tuple[Totals, CostForm]:
+    found = rows.totals(every_row=True)
+    all_clean = all(
+        row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
+        for row in found
+    )
     if not all_clean:
-        (found,) = snapshot.rows(sql.totals(month, every_row=False))
-    scale, largest = found["scale"], Decimal(found["largest"])
-    form = CostForm(scale, as_text=sql.is_numeric and not fits_int64(scale, largest), all_clean=all_clean)
-    return Totals(found["calls"], exact(found["cost_cents"])), form
+        found = rows.totals(every_row=False)
+    scale = max(row["scale"] for row in found)
+    largest = max(Decimal(row["largest"]) for row in found)
+    cost_cents = reduce(exact_add, (exact(row["cost_cents"]) for row in found))
+    form = CostForm(
+        scale, as_text=rows.sql.is_numeric and not fits_int64(scale, largest), all_clean=all_clean
+    )
+    return Totals(sum(row["calls"] for row in found), exact(str(cost_cents))), form
 
 
 def _guaranteed(snapshot: Snapshot) -> set[str]:
-    return {row["name"] for row in snapshot.rows(UNIQUE_QUERY.format(table=USAGE_TABLE))}
+    return {row["name"] for row in snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()}
 
 
 def _outside(snapshot: Snapshot, sql: UsageSql, now: datetime, past: Past | None) -> Outside:
     if past is None:
         return Outside()
-    (found,) = snapshot.rows(sql.outside(now=now, first=past.first.start))
+    (found,) = snapshot.table(sql.outside(now=now, first=past.first.start)).to_pylist()
     months = [month for month, _ in past.billed]
-    calls = {row["month"]: row["calls"] for row in snapshot.rows(sql.calls(months))} if months else {}
+    calls = (
+        {row["month"]: row["calls"] for row in snapshot.table(sql.calls(months)).to_pylist()}
+        if months
+        else {}
+    )
     return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
 
 
+def _timeless(snapshot: Snapshot, sql: UsageSql) -> BadRows:
+    return _bad_rows(snapshot, sql.timeless)
+
+
 def _bad_rows(snapshot: Snapshot, query: str) -> BadRows:
-    rows = snapshot.rows(query)
+    rows = snapshot.table(query).to_pylist()
     examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
     return BadRows(rows[0]["total"] if rows else 0, examples)
+
+
+def _current_users(snapshot: Snapshot, sql: UsageSql, month: Month) -> CurrentUsage:
+    return snapshot.stream(sql.users(month))
 
 
 def _texts(table: str, found: Columns, names: tuple[str, ...]) -> str:

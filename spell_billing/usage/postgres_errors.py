@@ -3,29 +3,22 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import adbc_driver_manager
 import pyarrow as pa
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
-from spell_billing.usage.tables import took_too_long
 
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
-_CANCELED = "57014"
 _LIBPQ = "[libpq]"
 _SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 
 
 @contextmanager
-def reading(url: DatabaseUrl, longest_query: timedelta | None = None) -> Iterator[None]:
+def reading(url: DatabaseUrl) -> Iterator[None]:
     """Turn the errors of the driver, and of its streams, into ours.
-
-    Args:
-        url: The database.
-        longest_query: After this time the server ends a query.
 
     Raises:
         DatabaseUnreachableError: the server does not answer, or the connection was lost.
@@ -45,8 +38,6 @@ def reading(url: DatabaseUrl, longest_query: timedelta | None = None) -> Iterato
         # What the driver itself says of a lost connection comes without a state.
         if not state and "connection" in reason:
             raise unreachable(url, reason) from error
-        if longest_query is not None and state == _CANCELED:
-            raise took_too_long(url, longest_query) from error
         what = f"Reading {url.redacted} ({url.setting}) failed: {reason}."
         if is_transient_sqlstate(state):
             raise UsageInterruptedError(

@@ -1,10 +1,10 @@
-"""One consistent, read-only view of a PostgreSQL database."""
+"""One consistent, read-only view of a PostgreSQL database, on one connection or on several."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import adbc_driver_manager
@@ -17,13 +17,15 @@ from spell_billing.databases import DatabaseUrl
 T = TypeVar("T")
 
 _CANCEL_SECONDS = 0.2
+_JOIN_SECONDS = 5.0
+"""A further connection that takes longer waits behind a pooler, for this one to end."""
 
 # Whatever server, role and URL prefer; only what the server knows (transaction_timeout came with PostgreSQL
 # 17). A policy must not hide rows from billing: without row security PostgreSQL refuses the query instead.
 _SETTINGS = """
 SELECT set_config(name, value, true)
 FROM (VALUES ('timezone', 'UTC'), ('client_encoding', 'UTF8'), ('row_security', 'off'),
-             ('statement_timeout', '{longest_ms}'), ('transaction_timeout', '0'),
+             ('statement_timeout', '0'), ('transaction_timeout', '0'),
              ('idle_in_transaction_session_timeout', '0')) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL
 """
@@ -38,11 +40,7 @@ class Snapshot:
     """
 
     connection: adbc_driver_manager.AdbcConnection
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        """Read a small result as dictionaries."""
-        found: list[dict[str, Any]] = self.table(query).to_pylist()
-        return found
+    _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def table(self, query: str) -> pa.Table:
         """Read a small result whole."""
@@ -60,64 +58,164 @@ class Snapshot:
             with closing(AdbcRecordBatchReader._import_from_c(handle.address)) as reader:  # noqa: SLF001
                 yield pa.RecordBatchReader.from_batches(reader.schema, iter(reader))
 
+    def execute(self, command: str) -> None:
+        """Run a command that gives no rows."""
+        with adbc_driver_manager.AdbcStatement(self.connection) as statement:
+            statement.set_sql_query(command)
+            statement.execute_update()
 
-def in_snapshot(
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """Change one of the server's settings for a while."""
+        self.execute(f"SET LOCAL {name} = {value}")
+        yield
+        self.execute(f"SET LOCAL {name} = DEFAULT")
+
+    def cancel(self) -> None:
+        """End what another thread runs on this connection; without effect where nothing runs."""
+        with self._closing, suppress(adbc_driver_manager.Error):
+            self.connection.cancel()
+
+    def close(self) -> None:
+        """End the connection, and with it the transaction."""
+        with self._closing:
+            self.connection.close()
+
+    @property
+    def moment(self) -> str:
+        """What the transaction sees: equal texts, equal rows."""
+        return str(self.table("SELECT pg_current_snapshot()::text AS moment")["moment"][0].as_py())
+
+    def export(self) -> str:
+        """Give the name under which other connections can join while this transaction is open."""
+        return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
+
+
+def in_snapshots(
     url: DatabaseUrl,
-    act: Callable[[Snapshot], T],
+    count: int,
+    act: Callable[[list[Snapshot]], T],
     *,
     before: Callable[[Snapshot], None] = lambda _: None,
-    longest_query: timedelta | None = None,
 ) -> T:
-    """Do something in a snapshot: every query sees the same moment.
+    """Do something with `open_snapshots`, so that a person who interrupts need not wait for the database.
 
-    In UTC and UTF-8, without other time limits and row security, whatever server and role prefer. All of it
-    within a transaction: behind a pooler the next one may be anybody's.
-
-    The driver's calls give no signal through to their thread, so they run in another one: a person who
-    interrupts need not wait for the database.
-
-    Args:
-        url: The database.
-        act: What to do.
-        before: Called with the connection before its transaction begins.
-        longest_query: The server ends a query that takes longer.
+    The driver's calls give no signal through to their thread, so they run in another one.
     """
-    opened: list[adbc_driver_manager.AdbcConnection] = []
+    opened: list[Snapshot] = []
 
     def work() -> T:
-        opened.append(adbc_driver_manager.AdbcConnection(database))
-        snapshot = Snapshot(*opened)
-        before(snapshot)
-        _begin(snapshot, longest_query or timedelta(0))
-        return act(snapshot)
+        with open_snapshots(url, count, before=before) as snapshots:
+            opened.extend(snapshots)
+            return act(snapshots)
 
-    with (
-        adbc_driver_postgresql.connect(url.libpq_uri) as database,
-        ThreadPoolExecutor(1, thread_name_prefix="usage") as pool,
-    ):
+    with ThreadPoolExecutor(1, thread_name_prefix="usage") as pool:
         working = pool.submit(work)
         try:
             return working.result()
         except BaseException:
-            # Again and again: what comes before its statement is without effect.
-            while wait([working], timeout=0).not_done:
-                for connection in opened:
-                    with suppress(adbc_driver_manager.Error):
-                        connection.cancel()
-                wait([working], timeout=_CANCEL_SECONDS)
+            cancel(opened, [working])
             raise
-        finally:
-            # No COMMIT: there is nothing to keep, and on a connection that was lost meanwhile this version of
-            # the driver ends the process (https://github.com/apache/arrow-adbc/issues/3878).
-            for connection in opened:
-                connection.close()
 
 
-def _begin(snapshot: Snapshot, longest_query: timedelta) -> None:
+def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> None:
+    """End what others run on these connections, and wait until they have ended.
+
+    Again and again: what comes before its statement is without effect.
+    """
+    while wait(working, timeout=0).not_done:
+        for snapshot in snapshots:
+            snapshot.cancel()
+        wait(working, timeout=_CANCEL_SECONDS)
+
+
+@contextmanager
+def open_snapshots(
+    url: DatabaseUrl, count: int, *, before: Callable[[Snapshot], None] = lambda _: None
+) -> Iterator[list[Snapshot]]:
+    """Open up to so many connections whose every query sees the same moment; at least one.
+
+    In UTC and UTF-8, without time limits and row security, whatever server and role prefer. All of it within
+    transactions: behind a pooler the next one may be anybody's.
+
+    A further one cannot be had when it reaches another server than the first (several hosts, a balancing
+    proxy), when the server or a pooler has no connection to spare, or does not let snapshots be exported.
+
+    Args:
+        url: The database.
+        count: How many.
+        before: Called with the first connection before its transaction begins.
+    """
+    with adbc_driver_postgresql.connect(url.libpq_uri) as database, ExitStack() as stack:
+        # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
+        pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="usage-join"))
+        first = _connected(database)
+        stack.callback(first.close)
+        before(first)
+        _begin(first)
+        snapshots = [first]
+        while len(snapshots) < count:
+            exported = _exported(first)
+            if exported is None:
+                break
+            joining = pool.submit(_joined, database, exported)
+            if wait([joining], timeout=_JOIN_SECONDS).not_done:
+                joining.add_done_callback(_close_late)
+                break
+            joined = joining.result()
+            if joined is None:
+                break
+            stack.callback(joined.close)
+            # Each proves its own rows against its own count: that all see the same is proven here.
+            if joined.moment != first.moment:
+                break
+            snapshots.append(joined)
+        # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
+        # version of the driver ends the process (https://github.com/apache/arrow-adbc/issues/3878).
+        yield snapshots
+
+
+def _exported(first: Snapshot) -> str | None:
+    """Export the snapshot; where that is not allowed begin anew: a failed transaction reads nothing more."""
+    try:
+        return first.export()
+    except adbc_driver_manager.Error:
+        first.connection.rollback()
+        _set(first)
+        return None
+
+
+def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Snapshot | None:
+    with suppress(adbc_driver_manager.Error):
+        snapshot = _connected(database)
+        try:
+            _begin(snapshot, exported)
+        except BaseException:
+            snapshot.close()
+            raise
+        return snapshot
+    return None
+
+
+def _close_late(joining: Future[Snapshot | None]) -> None:
+    snapshot = joining.result()
+    if snapshot is not None:
+        snapshot.close()
+
+
+def _connected(database: adbc_driver_manager.AdbcDatabase) -> Snapshot:
+    return Snapshot(adbc_driver_manager.AdbcConnection(database))
+
+
+def _begin(snapshot: Snapshot, exported: str | None = None) -> None:
     # Not as a statement: where a pooler hangs up instead of beginning, this version of the driver would end
     # the process.
     snapshot.connection.set_autocommit(False)
-    with adbc_driver_manager.AdbcStatement(snapshot.connection) as statement:
-        statement.set_sql_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        statement.execute_update()
-    snapshot.table(_SETTINGS.format(longest_ms=int(longest_query.total_seconds() * 1000)))
+    _set(snapshot, exported)
+
+
+def _set(snapshot: Snapshot, exported: str | None = None) -> None:
+    snapshot.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if exported is not None:
+        snapshot.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
+    snapshot.table(_SETTINGS)

@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
@@ -51,34 +53,32 @@ WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0
 
 
 def is_one_of(users: Collection[str]) -> str:
-    """Return the condition that a row's user is one of some, whatever their ids hold."""
-    # No text of PostgreSQL's has a zero byte, so nobody's id has one.
-    ids = literal(json.dumps(sorted(user for user in users if "\0" not in user)))
-    return f"user_id::text IN (SELECT json_array_elements_text({ids}::json))"
+    """Give the condition that a row's user is one of some, whatever their ids hold."""
+    ids = json.dumps(sorted(users))
+    # Between dollar quotes nothing has a meaning but the tag, which no id can foresee.
+    tag = f"$ids_{secrets.token_hex(8)}$"
+    return f"user_id::text IN (SELECT json_array_elements_text({tag}{ids}{tag}::json))"
 
 
-def is_user(user_id: str) -> str:
-    """Return the condition that a row is of one user.
+class Stretch(NamedTuple):
+    """A part of a month: from its first moment to the first one after it."""
 
-    The value takes the column's own type, so that an index serves; the text then refuses another spelling of
-    it: 007 is not user 7.
-    """
-    value = literal(user_id)
-    return f'user_id = {value} AND user_id::text = {value} COLLATE "C"'
+    start: datetime
+    end: datetime
 
 
-def literal(text: str) -> str:
-    """Write a text, without a zero byte, as SQL."""
-    # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
-    tag = f"$text_{secrets.token_hex(8)}$"
-    return f"{tag}{text}{tag}"
+def stretches(month: Month, count: int) -> list[Stretch]:
+    """Cut a month into so many stretches of equal length."""
+    length = (month.end - month.start) / count
+    marks = [month.start + number * length for number in range(count)] + [month.end]
+    return [Stretch(*ends) for ends in pairwise(marks)]
 
 
 @dataclass(frozen=True, slots=True)
 class CostForm:
     """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text.
 
-    `all_clean`: the month has no bad row, so rows need not be judged while they are read.
+    `all_clean`: the month was found to have no bad row, so rows need not be judged while they are read.
     """
 
     scale: int = 0
@@ -115,14 +115,14 @@ class UsageSql:
 
     @property
     def may_have_bad_rows(self) -> bool:
-        """Whether types and constraints allow rows that cannot be billed."""
+        """Whether the types and constraints leave room for a row of a month that cannot be billed."""
         return self._good != "true"
 
-    def totals(self, month: Month, *, every_row: bool) -> str:
+    def totals(self, stretch: Stretch, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
         Args:
-            month: The month.
+            stretch: The part of the month.
             every_row: Take the bad rows in. Then `complete` counts rows without a null, and a cost that is no
                 number or too large shows in `largest`: so one knows whether there is any bad row, for less
                 than judging each of them costs.
@@ -134,16 +134,16 @@ class UsageSql:
             f"SELECT count(*) AS calls, least({complete}) AS complete, "
             f"coalesce(sum(cost_cents), 0)::text AS cost_cents, "
             f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}"
+            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}"
             f"{'' if every_row else f' AND {self._good}'}"
         )
 
-    def rows(self, month: Month, form: CostForm) -> str:
-        """Read the month's billable rows."""
+    def rows(self, stretch: Stretch, form: CostForm) -> str:
+        """Read the billable rows of a part of the month."""
         good = "" if form.all_clean else f" AND {self._good}"
         return (
             f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)}{good}"
+            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
         )
 
     def users(self, month: Month) -> str:
@@ -159,19 +159,25 @@ class UsageSql:
             f"GROUP BY {'user_id' if distinct else text}"
         )
 
-    def user_days(self, month: Month, user_id: str) -> str:
-        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost."""
+    def user_days(self, month: Month, is_user: str) -> str:
+        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost.
+
+        Args:
+            month: The month.
+            is_user: The condition that chooses the user's rows.
+        """
         return (
-            f"SELECT ({self._in_utc})::date::text AS day, count(*) AS calls, "
-            f"sum(cost_cents)::text AS cost_cents FROM {USAGE_TABLE} "
-            f"WHERE {is_user(user_id)} AND {self._in_month(month)} AND {self._good} "
+            f"SELECT ({self._in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
+            f"FROM {USAGE_TABLE} WHERE {is_user} AND {self._in_month(month)} AND {self._good} "
             "GROUP BY day ORDER BY day"
         )
 
     def bad_rows(self, months: list[Month], *, name_months: bool = False) -> str:
         """Find rows of the months that cannot be billed: up to 20 of (id, problem, total).
 
-        With `name_months` the problem names the month.
+        Args:
+            months: The months.
+            name_months: Name the month in the problem.
         """
         within = " OR ".join(f"({self._in_month(month)})" for month in months)
         named = f" || ' in ' || {self._month}" if name_months else ""
@@ -278,7 +284,10 @@ class UsageSql:
         return "cost_cents::bigint" if form.scale == 0 else f"(cost_cents * {10**form.scale})::bigint"
 
     def _in_month(self, month: Month) -> str:
-        return f"created_at >= {self._moment(month.start)} AND created_at < {self._moment(month.end)}"
+        return self._between(month.start, month.end)
+
+    def _between(self, start: datetime, end: datetime) -> str:
+        return f"created_at >= {self._moment(start)} AND created_at < {self._moment(end)}"
 
     def _moment(self, moment: datetime) -> str:
         # Typed literals with an offset (or none, for naive columns): no session time zone takes part.

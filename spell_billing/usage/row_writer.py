@@ -1,106 +1,178 @@
-"""Writes frozen rows to one Parquet file, in a thread beside the one that reads them, in bounded memory."""
+"""Writes frozen rows to one Parquet file in a thread of its own, in bounded memory."""
 
 import hashlib
 import io
 import os
-from collections import deque
-from collections.abc import Callable, Iterable
+import queue
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.usage.amounts import exact_add, exact_sum
-from spell_billing.usage.contract import FrozenFile, OnProgress, Totals
-from spell_billing.usage.disk import sync_file
+from spell_billing.usage.contract import FrozenFile, Totals
 from spell_billing.usage.tables import require_text
 
-_WAITING_BATCHES = 3
+_QUEUED_BATCHES = 3
+_SYNC_BYTES = 32 << 20
 
 
-def write_rows(
-    path: Path,
-    schema: pa.Schema,
-    batches: Iterable[pa.RecordBatch],
-    *,
-    shape: Callable[[pa.RecordBatch], pa.Table],
-    on_progress: Callable[[int], None] | None = None,
-) -> tuple[FrozenFile, Totals]:
-    """Write batches to a new Parquet file and sync it to disk.
+class RowWriter:
+    """Takes batches from any thread, shapes and writes them in its own. A context manager.
 
     Args:
-        path: The file.
-        schema: What `shape` returns.
-        batches: The rows as read. A few of them wait while the ones before are written.
-        shape: Turns a batch as read into a table as written; runs in the writing thread.
-        on_progress: Called in the writing thread with the rows written so far.
-
-    Returns:
-        The file, and what was written into it.
+        path: The Parquet file to write.
+        schema: What `shape` gives.
+        shape: Turns a batch as read into a table as written; runs in the writer's thread.
+        on_progress: Called in the writer's thread with the rows written so far.
     """
-    calls, cost_cents = 0, Decimal(0)
 
-    def write(batch: pa.RecordBatch) -> None:
-        nonlocal calls, cost_cents
-        table = shape(batch)
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        shape: Callable[[pa.RecordBatch], pa.Table],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._shape = shape
+        self._on_progress = on_progress
+        self._queue: queue.SimpleQueue[pa.RecordBatch | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_QUEUED_BATCHES)
+        self._thread = threading.Thread(target=self._run, name="row-writer")
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._ended = False
+        self._sha256 = ""
+        self._calls = 0
+        self._cost_cents = Decimal(0)
+
+    def put(self, batch: pa.RecordBatch) -> None:
+        """Hand over a batch; waits while the queue is full.
+
+        Raises:
+            Exception: what stopped the writer, or a reader beside this one.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._cancelled:
+            raise RuntimeError("the writer was cancelled: another reader failed, or a person interrupted")
+        self._room.acquire()
+        self._queue.put(batch)
+
+    def cancel(self) -> None:
+        """Make every further `put` fail, so that readers beside a failed one stop."""
+        self._cancelled = True
+
+    @property
+    def totals(self) -> Totals:
+        """What was written, once the context is left."""
+        return Totals(self._calls, self._cost_cents)
+
+    @property
+    def file(self) -> FrozenFile:
+        """The file, synced to disk, once the context is left."""
+        return FrozenFile(self._path.name, self._sha256, self._calls)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Needs no room: who is interrupted while waiting for it would leave the thread waiting for ever.
+        self._queue.put(None)
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._write_all()
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that puts
+            self._error = error
+            # Readers blocked on a full queue must come back to see the error.
+            while not self._ended:
+                self._take()
+
+    def _take(self) -> pa.RecordBatch | None:
+        batch = self._queue.get()
+        self._room.release()
+        self._ended = batch is None
+        return batch
+
+    def _write_all(self) -> None:
+        with _KeptFile(io.FileIO(self._path, "x")) as file:
+            with pq.ParquetWriter(file, self._schema, **_encoding(self._schema)) as writer:
+                while (batch := self._take()) is not None:
+                    self._write(writer, self._shape(batch))
+            file.sync()
+            self._sha256 = file.sha256.hexdigest()
+
+    def _write(self, writer: pq.ParquetWriter, table: pa.Table) -> None:
         if table.num_rows == 0:
             return
         require_text(table)
-        parquet.write_table(table)
-        calls += table.num_rows
+        writer.write_table(table)
+        self._calls += table.num_rows
         for chunk in table.column("cost_cents").chunks:
-            cost_cents = exact_add(cost_cents, exact_sum(chunk))
-        if on_progress is not None:
-            on_progress(calls)
-
-    with _HashedFile(io.FileIO(path, "x")) as file:
-        with (
-            pq.ParquetWriter(file, schema, **_encoding(schema)) as parquet,
-            ThreadPoolExecutor(1, thread_name_prefix="row-writer") as writer,
-        ):
-            waiting: deque[Future[None]] = deque()
-            try:
-                for batch in batches:
-                    waiting.append(writer.submit(write, batch))
-                    if len(waiting) > _WAITING_BATCHES:
-                        waiting.popleft().result()
-                for each in waiting:
-                    each.result()
-            finally:
-                writer.shutdown(cancel_futures=True)
-        file.flush()
-        os.fsync(file.fileno())
-    return FrozenFile(path.name, file.sha256.hexdigest(), calls), Totals(calls, cost_cents)
+            self._cost_cents = exact_add(self._cost_cents, exact_sum(chunk))
+        if self._on_progress is not None:
+            self._on_progress(self._calls)
 
 
-def counted(rows: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:
-    """Say that a month has so many rows; return what takes how many of them are written."""
-    if on_progress is None:
-        return None
-    on_progress(0, rows)
-    return lambda written: on_progress(written, rows)
-
-
-class _HashedFile(io.BufferedWriter):
-    """Hashes what is written, so that the file need not be read again for it."""
+class _KeptFile(io.BufferedWriter):
+    """Hashes and syncs while more is written: afterwards the processors would wait for it, and the disk."""
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
         self.sha256 = hashlib.sha256()
+        self._unsynced_bytes = 0
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="row-sync")
+        self._syncing: Future[None] | None = None
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return super().write(data)
+        written = super().write(data)
+        self._unsynced_bytes += written
+        if self._unsynced_bytes >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self._wait()
+            self._unsynced_bytes = 0
+            self._syncing = self._disk.submit(os.fsync, self.fileno())
+        return written
+
+    def sync(self) -> None:
+        """Have all of it on disk."""
+        self.flush()
+        self._wait()
+        os.fsync(self.fileno())
+
+    def close(self) -> None:
+        self._disk.shutdown()
+        super().close()
+
+    def _wait(self) -> None:
+        # A failure is told once for each open file: to the sync that meets it, not to the next one.
+        if self._syncing is not None:
+            self._syncing.result()
+            self._syncing = None
 
 
 def finished_file(path: Path, rows: int) -> FrozenFile:
-    """Sync a finished file to disk and return its name, hash and row count."""
-    sync_file(path)
+    """Sync a finished file to disk and give its name, hash and row count."""
     with path.open("rb") as file:
-        return FrozenFile(path.name, hashlib.file_digest(file, "sha256").hexdigest(), rows)
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FrozenFile(path.name, digest, rows)
 
 
 def _encoding(schema: pa.Schema) -> dict[str, object]:

@@ -1,25 +1,24 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
 import json
-import tempfile
+import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl
+from spell_billing.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.aggregate import day_usages
 from spell_billing.usage.contract import (
     BadRow,
     BadRows,
-    DayUsage,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -29,16 +28,17 @@ from spell_billing.usage.contract import (
     Past,
     SourceRules,
     Totals,
+    counted,
     outside_of,
     together,
 )
-from spell_billing.usage.duck import open_duckdb, own_errors
+from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import counted, write_rows
+from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
-from spell_billing.usage.sqlite_sql import IS_USER, TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql, user_values
+from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -55,8 +55,6 @@ from spell_billing.usage.tables import (
     texts,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
-
-_PAGE_MEMORY_BYTES = 1 << 28
 
 
 class SqliteUsage:
@@ -79,21 +77,33 @@ class SqliteUsage:
         on_wait: OnWait | None = None,  # noqa: ARG002 - a file is never behind
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
+        with self._connect() as connection:
+            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
+            guaranteed = _guaranteed(connection)
+        sql = SqliteUsageSql(columns)
+        schema = _written_schema(sql)
         path = directory / ROWS_FILE
         with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
             frozen_at = datetime.now(UTC)
-            sql, unique = self._queries(snapshot, duck, directory)
-            schema = _written_schema(sql)
             control = _control(snapshot, sql.totals(month, every_row=True))
             timeless = _timeless(snapshot, sql, month)
             months_rows = MonthFilter(duck, schema)
-            file, frozen = write_rows(
-                path,
-                schema,
-                snapshot.stream(sql.rows(month)),
-                shape=lambda batch: months_rows.keep(batch, month),
-                on_progress=counted(control.calls, on_progress),
+            unique = Uniqueness(
+                directory,
+                columns_to_prove(columns, guaranteed, self._rules),
+                lambda column, of: _values(snapshot, sql, duck, column, of),
             )
+            with (
+                RowWriter(
+                    path,
+                    schema,
+                    shape=lambda batch: months_rows.keep(batch, month),
+                    on_progress=counted(control.calls, on_progress),
+                ) as writer,
+                snapshot.stream(sql.rows(month)) as batches,
+            ):
+                for batch in batches:
+                    writer.put(batch)
             late = compare_late_usage(
                 late_for,
                 directory,
@@ -108,16 +118,16 @@ class SqliteUsage:
             unique.require_changed(late)
             outside = _outside(snapshot, sql, frozen_at, past)
         if bad_rows.count == 0:
-            require_equal_totals(month, frozen=frozen, control=control)
+            require_equal_totals(month, frozen=writer.totals, control=control)
         return Manifest(
             format_version=FORMAT_VERSION,
             month=month,
             frozen_at=frozen_at,
             backend=self._url.backend,
             cost_scale=0,
-            frozen=frozen,
+            frozen=writer.totals,
             control=control,
-            files=(file,),
+            files=(writer.file,),
             late=late,
             late_checked=checked(late_for),
             bad_rows=bad_rows,
@@ -135,9 +145,17 @@ class SqliteUsage:
         users: Collection[str],
     ) -> LateUsage | None:
         """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
+        with self._connect() as connection:
+            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
+            guaranteed = _guaranteed(connection)
+        sql = SqliteUsageSql(columns)
         with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
-            sql, unique = self._queries(snapshot, duck, directory)
             rows = MonthFilter(duck, _written_schema(sql))
+            unique = Uniqueness(
+                directory,
+                columns_to_prove(columns, guaranteed, self._rules),
+                lambda column, of: _values(snapshot, sql, duck, column, of),
+            )
             late = compare_late_usage(
                 [frozen],
                 directory,
@@ -151,69 +169,56 @@ class SqliteUsage:
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
         """Read billing accounts with their plans; see `UsageSource.accounts`."""
-        with open_sqlite_snapshot(self._url, self._rules.longest_query) as snapshot:
-            found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
+        with self._connect() as connection:
+            connection.execute("BEGIN")
+            found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
             names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
-            accounts = _texts(snapshot, ACCOUNTS_TABLE, found, names, users)
-            found = self._columns(snapshot, PLANS_TABLE, ())
+            accounts = _texts(connection, ACCOUNTS_TABLE, found, names, users)
+            found = self._columns(connection, PLANS_TABLE, ())
             if found:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            plans = _texts(snapshot, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
+            plans = _texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
         return build_accounts(accounts, plans)
-
-    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:
-        """Add up one user's calls of a month; see `UsageSource.user_days`."""
-        directory = Path(tempfile.gettempdir())
-        with (
-            open_sqlite_snapshot(self._url, self._rules.longest_query) as snapshot,
-            open_duckdb(directory, memory_limit_bytes=_PAGE_MEMORY_BYTES) as duck,
-            open_duckdb(directory, memory_limit_bytes=_PAGE_MEMORY_BYTES) as adding,
-        ):
-            sql = SqliteUsageSql(self._columns(snapshot, USAGE_TABLE, USAGE_COLUMNS))
-            schema = _written_schema(sql)
-            rows = MonthFilter(duck, schema)
-            batches = snapshot.stream(f"{sql.rows(month)} AND {IS_USER}", user_values(user_id))
-            kept = (part for batch in batches for part in rows.keep(batch, month).to_batches())
-            with own_errors(pa.RecordBatchReader.from_batches(schema, kept)) as reader:
-                adding.register("kept", reader)
-                return tuple(day_usages(adding, "FROM kept"))
 
     @property
     def _usage_columns(self) -> tuple[str, ...]:
         return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
 
-    def _queries(
-        self, snapshot: SqliteSnapshot, duck: duckdb.DuckDBPyConnection, directory: Path
-    ) -> tuple[SqliteUsageSql, Uniqueness]:
-        """Return the queries that fit the table, and the proof that no row counts twice."""
-        columns = self._columns(snapshot, USAGE_TABLE, self._usage_columns)
-        sql = SqliteUsageSql(columns)
-        to_prove = columns_to_prove(columns, _guaranteed(snapshot), self._rules)
-        return sql, Uniqueness(
-            directory, to_prove, lambda column, of: _values(snapshot, sql, duck, column, of)
-        )
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        path = self._url.sqlite_path
+        if path is None or not path.is_file():
+            raise unreachable(self._url, "the file does not exist")
+        with (
+            database_errors(self._url),
+            closing(
+                sqlite3.connect(
+                    f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30, isolation_level=None
+                )
+            ) as connection,
+        ):
+            yield connection
 
-    def _columns(self, snapshot: SqliteSnapshot, table: str, required: tuple[str, ...]) -> Columns:
-        described = snapshot.rows(f"PRAGMA table_info({table})")
-        keys = sum(1 for each in described if each["pk"])
+    def _columns(self, connection: sqlite3.Connection, table: str, required: tuple[str, ...]) -> Columns:
+        described = connection.execute(f"PRAGMA table_info({table})").fetchall()
+        keys = sum(1 for *_, key in described if key)
         found = {
             # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
-            each["name"].lower(): Column(
-                each["type"].lower(),
-                nullable=not (each["type"].lower() == "integer" and each["pk"] == keys == 1),
-            )
-            for each in described
+            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
+            for _, name, kind, _, _, key in described
         }
         if required:
             require_columns(self._url, table, found, required)
         return found
 
 
-def _guaranteed(snapshot: SqliteSnapshot) -> set[str]:
-    keys = [each["name"] for each in snapshot.rows(f"PRAGMA table_info({USAGE_TABLE})") if each["pk"]]
-    found = {each["name"] for each in snapshot.rows(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
+def _guaranteed(connection: sqlite3.Connection) -> set[str]:
+    rowid = [
+        name for _, name, kind, _, _, key in connection.execute(f"PRAGMA table_info({USAGE_TABLE})") if key
+    ]
+    found = {name for (name,) in connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
     # The key of a single column is unique, be it the rowid, which has no index, or not.
-    return found | ({keys[0].lower()} if len(keys) == 1 else set())
+    return found | ({rowid[0].lower()} if len(rowid) == 1 else set())
 
 
 def _outside(snapshot: SqliteSnapshot, sql: SqliteUsageSql, now: datetime, past: Past | None) -> Outside:
@@ -244,28 +249,31 @@ def _current_rows(
 ) -> Iterator[pa.RecordBatchReader]:
     schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
 
-    def kept() -> Iterator[pa.RecordBatch]:
-        for batch in snapshot.stream(sql.rows(month)):
+    def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
             table = rows.keep(batch, month, earlier=True)
             ones = table["user_id"].is_valid().cast(pa.int64())
             columns = [table["user_id"], ones, table["cost_cents"]]
             yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
 
-    yield pa.RecordBatchReader.from_batches(schema, kept())
+    with snapshot.stream(sql.rows(month)) as batches:
+        yield pa.RecordBatchReader.from_batches(schema, kept(batches))
 
 
 @contextmanager
 def _values(
     snapshot: SqliteSnapshot, sql: SqliteUsageSql, duck: duckdb.DuckDBPyConnection, column: str, month: Month
 ) -> Iterator[pa.RecordBatchReader]:
-    rows = MonthFilter(duck, _written_schema(sql).set(0, pa.field("id", pa.string())))
+    kept = _written_schema(sql).set(0, pa.field("id", pa.string()))
+    rows = MonthFilter(duck, kept)
     schema = pa.schema([("value", pa.string())])
 
-    def values() -> Iterator[pa.RecordBatch]:
-        for batch in snapshot.stream(sql.rows(month, identity=column)):
+    def values(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
             yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
 
-    yield pa.RecordBatchReader.from_batches(schema, values())
+    with snapshot.stream(sql.rows(month, identity=column)) as batches:
+        yield pa.RecordBatchReader.from_batches(schema, values(batches))
 
 
 def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
@@ -280,14 +288,15 @@ def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
 
 
 def _texts(
-    snapshot: SqliteSnapshot,
+    connection: sqlite3.Connection,
     table: str,
     found: Columns,
     names: tuple[str, ...],
     users: Collection[str] | None = None,
 ) -> pa.Table:
-    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT) AS {name}" for name in names)
+    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
     which = "" if users is None else " WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(?))"
     given = () if users is None else (json.dumps(sorted(users)),)
-    rows = snapshot.rows(f"SELECT {columns} FROM {table}{which}", given) if found else []
-    return pa.table({name: texts(row[name] for row in rows) for name in names})
+    rows = connection.execute(f"SELECT {columns} FROM {table}{which}", given).fetchall() if found else []
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})

@@ -5,7 +5,6 @@ day; so text only narrows the search to the month and a day on both sides (an in
 to the month is decided exactly: here for what SQLite counts, in `sqlite_times` for what is written.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -14,7 +13,6 @@ from spell_billing.usage.contract import MOST_COUNTED
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
-_LONGEST_NUMBER = 20
 _DIGIT = "[0-9]"
 _DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
 # Month boundaries and zone offsets are whole minutes, so what follows the minutes decides nothing. The
@@ -74,7 +72,7 @@ class SqliteUsageSql:
     def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is ever null, and a column holds text alone or integers alone.
+        No value is ever null, because the driver takes a column's type from what it meets first.
 
         Args:
             month: The month.
@@ -138,13 +136,6 @@ class SqliteUsageSql:
         )
 
 
-IS_USER = "user_id IN (:text, :number) AND CAST(user_id AS TEXT) = :text"
-"""Chooses one user's rows, with `user_values`.
-
-A column without a type holds an id as the integer or the text that was inserted; an index finds both. The
-cast then refuses another spelling: 007 is not user 7.
-"""
-
 TIME_INDEXES = (
     f"SELECT count(*) AS indexes FROM pragma_index_list('{USAGE_TABLE}') AS list "
     "JOIN pragma_index_xinfo(list.name) AS part "
@@ -159,14 +150,6 @@ UNIQUE_COLUMNS = (
     "GROUP BY list.name HAVING count(*) = 1 AND max(part.cid) >= 0"
 )
 """Names the columns that a unique index of all rows has for itself."""
-
-
-def user_values(user_id: str) -> dict[str, str | int | None]:
-    """Return the values of `IS_USER`."""
-    is_number = len(user_id) <= _LONGEST_NUMBER and re.fullmatch(r"-?[0-9]+", user_id) is not None
-    number = int(user_id) if is_number else None
-    # A larger one cannot stand in a column of numbers, nor be handed to the driver.
-    return {"text": user_id, "number": number if number is not None and abs(number) < 2**63 else None}
 
 
 def _is_from(moment: datetime) -> str:

@@ -33,7 +33,7 @@ def require_whole_month(snapshot: Snapshot, month: Month) -> None:
     Raises:
         SourceBehindError: naming up to when it has all rows.
     """
-    (found,) = snapshot.rows(_POSITION)
+    (found,) = snapshot.table(_POSITION).to_pylist()
     if not found["standby"]:
         return
     moments = (found["replayed"], found["spoken"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,17 +62,8 @@ def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageEr
     )
 
 
-def took_too_long(url: DatabaseUrl, longest: timedelta) -> UsageError:
-    """Return the error for a query that was ended."""
-    return UsageError(
-        f"Reading one user from {url.redacted} ({url.setting}) took longer than "
-        f"{longest.total_seconds():.0f} seconds.",
-        remedy=f"Give {USAGE_TABLE} an index on (user_id, created_at).",
-    )
-
-
 def texts(values: Iterable[str | None]) -> pa.Array:
-    """Build a column of text. `pyarrow.array` would load pandas first: 0.4 seconds of each small month."""
+    """Build a column of text. `pyarrow.array` would load pandas first, which takes 0.4 seconds."""
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()

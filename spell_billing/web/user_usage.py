@@ -13,8 +13,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.pricing import covered_cents, rate_cents
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import DayUsage
+from spell_billing.usage.aggregate import DayUsage, rows_of_user
 from spell_billing.usage.one_user import open_one_user
 from spell_billing.web.context import WebContext
 

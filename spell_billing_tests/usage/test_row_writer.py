@@ -1,8 +1,8 @@
 """The file of frozen rows: on disk to the last byte, or an error; never a wait without end."""
 
 import errno
+import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,62 +24,68 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_not_a_wait(
         write_rows(tmp_path / "rows.parquet", rows=rows, batches=1)
 
 
+def test_a_disk_that_fails_on_the_way_is_told_although_later_syncs_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The operating system tells of lost pages once only.
+    failures = iter([OSError(errno.EIO, "Input/output error")])
+
+    def failing_once(_: int) -> None:
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr("spell_billing.usage.row_writer.os.fsync", failing_once)
+    monkeypatch.setattr("spell_billing.usage.row_writer._SYNC_BYTES", 1_000)
+
+    with pytest.raises(OSError, match="Input/output"):
+        write_rows(tmp_path / "rows.parquet", rows=10_000, batches=3)
+
+
 def test_the_last_sync_comes_after_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.parquet"
     sizes_bytes = []
     monkeypatch.setattr(
         "spell_billing.usage.row_writer.os.fsync", lambda _: sizes_bytes.append(path.stat().st_size)
     )
+    monkeypatch.setattr("spell_billing.usage.row_writer._SYNC_BYTES", 1_000)
 
     write_rows(path, rows=10_000, batches=20)
 
+    assert len(sizes_bytes) > 1
     assert sizes_bytes[-1] == path.stat().st_size
 
 
-def test_who_is_interrupted_while_batches_wait_leaves_no_thread_and_writes_no_more(tmp_path: Path) -> None:
+def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_path: Path) -> None:
     batch = pa.record_batch({"user_id": pa.nulls(1, pa.string())})
     shaping, interrupted = threading.Event(), threading.Event()
-    shaped: list[pa.RecordBatch] = []
 
     def shape(batch: pa.RecordBatch) -> pa.Table:
-        shaped.append(batch)
         shaping.set()
         interrupted.wait(60)
         return pa.Table.from_batches([batch]).slice(1)
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield batch
-        shaping.wait(60)
-        yield batch
-        yield batch
-        interrupted.set()
+    writer = row_writer.RowWriter(tmp_path / "rows.parquet", batch.schema, shape=shape)
+
+    def leave() -> None:
+        with writer:
+            for _ in range(1 + row_writer._QUEUED_BATCHES):
+                writer.put(batch)
+                shaping.wait(60)
+            # Comes when the context is left.
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        row_writer.write_rows(tmp_path / "rows.parquet", batch.schema, batches(), shape=shape)
-
-    assert len(shaped) <= 3
-    assert not [each for each in threading.enumerate() if each.name.startswith("row-writer")]
-
-
-@pytest.mark.parametrize("broken", [0, 5, 19])
-def test_what_stops_the_writing_stops_the_reading(tmp_path: Path, broken: int) -> None:
-    batch = pa.record_batch({"user_id": pa.nulls(1, pa.string())})
-    shaped, read = iter(range(20)), []
-
-    def shape(batch: pa.RecordBatch) -> pa.Table:
-        if next(shaped) == broken:
-            raise ValueError("a batch that cannot be shaped")
-        return pa.Table.from_batches([batch]).slice(1)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for number in range(20):
-            read.append(number)
-            yield batch
-
-    with pytest.raises(ValueError, match="cannot be shaped"):
-        row_writer.write_rows(tmp_path / "rows.parquet", batch.schema, batches(), shape=shape)
-    assert len(read) <= broken + 1 + row_writer._WAITING_BATCHES
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            leave()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        interrupted.set()
+    writer._thread.join(60)
+    assert not writer._thread.is_alive()
 
 
 def write_rows(path: Path, *, rows: int, batches: int) -> None:
@@ -87,4 +93,6 @@ def write_rows(path: Path, *, rows: int, batches: int) -> None:
     nothing = pa.nulls(rows, pa.int64())
     columns = [nothing, nothing.cast(pa.string()), batch["cost_cents"], nothing]
     table = pa.table(dict(zip(("id", "user_id", "cost_cents", "created_at"), columns, strict=True)))
-    row_writer.write_rows(path, table.schema, [batch] * batches, shape=lambda _: table)
+    with row_writer.RowWriter(path, table.schema, shape=lambda _: table) as writer:
+        for _ in range(batches):
+            writer.put(batch)

@@ -6,8 +6,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.databases import parse_database_url
-from spell_billing.usage.accounts import ACCOUNTS_SCHEMA
-from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
 from spell_billing.usage.source import open_usage_source
 
 

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.accounts import ACCOUNTS_SCHEMA
-from spell_billing.usage.aggregate import UserUsage, aggregate, aggregate_verified, rows_of_user
+from spell_billing.usage.aggregate import DayUsage, UserUsage, aggregate, aggregate_verified, rows_of_user
 from spell_billing.usage.amounts import exact_sum
 from spell_billing.usage.contract import (
+    ACCOUNTS_SCHEMA,
     BadRows,
-    DayUsage,
     FrozenUsage,
     Manifest,
     Totals,

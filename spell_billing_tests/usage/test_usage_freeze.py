@@ -249,7 +249,7 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     earlier = store.freeze(source, september)
     halves = OCTOBER.start, OCTOBER.end - timedelta(microseconds=1)
     tables.calls([("user-1", 1, moment) for moment in halves] * 100)
-    adapter, name = (sqlite, "_timeless") if tables.is_sqlite else (postgres, "_control")
+    adapter, name = sqlite if tables.is_sqlite else postgres, "_timeless"
     original: Callable[..., Any] = getattr(adapter, name)
 
     def commit_then_look(*arguments: Any) -> Any:

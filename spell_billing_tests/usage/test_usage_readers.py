@@ -1,22 +1,24 @@
-"""The connection that reads a month: what ends it, and what is said of it."""
+"""Several connections that read one month: what one of them meets, and what becomes of the others."""
 
 import errno
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pytest
-from adbc_driver_manager import AdbcConnection
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUnreachableError, parse_database_url
-from spell_billing.usage import postgres_rows
-from spell_billing.usage.postgres_sql import CostForm, UsageSql
+from spell_billing.usage import postgres_rows, postgres_snapshot
+from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshots
+from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql
+from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -27,7 +29,7 @@ SECONDS = 60.0
 
 @pytest.fixture
 def freeze(make_source_tables: Any, postgres_url: str, tmp_path: Path) -> Callable[[], Any]:
-    """Give a function that freezes October of a million calls, several batches of rows."""
+    """Give a function that freezes October of a million calls, some batches of each half."""
     make_source_tables(postgres_url).execute(
         "INSERT INTO usage_counters (user_id, cost_cents, created_at) "
         "SELECT 'user-' || number % 7, 1, timestamptz '2026-10-01 00:00+00' + number * interval '2.5 s' "
@@ -57,37 +59,84 @@ def outcome_in_time(act: Callable[[], Any]) -> BaseException | None:
     return raised[0]
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_reader_that_fails_stops_the_other_and_its_error_is_told(
+    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    original = Snapshot.stream
+    half = Stretch(OCTOBER.start, OCTOBER.start + (OCTOBER.end - OCTOBER.start) / 2)
+    mark = f"'{(half.start, half.end)[number]}' AND"
+
+    def breaking(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield next(batches)
+        raise ValueError("the second batch is broken")
+
+    @contextmanager
+    def stream(self: Snapshot, query: str) -> Iterator[Any]:
+        with original(self, query) as batches:
+            broken = "count(" not in query and "LIMIT" not in query and mark in query
+            yield breaking(iter(batches)) if broken else batches
+
+    monkeypatch.setattr(Snapshot, "stream", stream)
+
+    error = outcome_in_time(freeze)
+
+    assert isinstance(error, ValueError)
+    assert str(error) == "the second batch is broken"
+
+
+def test_a_reader_that_cannot_start_stops_the_one_that_did(
+    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "row-reader_1":
+            raise RuntimeError("can't start new thread")
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    error = outcome_in_time(freeze)
+
+    assert isinstance(error, RuntimeError)
+    assert "can't start" in str(error)
+
+
 def test_a_person_who_interrupts_does_not_wait_for_the_rest_of_the_month(
     freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, cancel = postgres_rows._shape, AdbcConnection.cancel
+    original, cancel = postgres_rows._shape, RowWriter.cancel
     cancelled = threading.Event()
-    rows: list[int] = []
+    in_time: list[bool] = []
 
-    class Connection(AdbcConnection):
-        def cancel(self) -> None:
-            cancel(self)
-            cancelled.set()
-
-    def shape(batch: pa.RecordBatch, *arguments: Any) -> Any:
-        if not rows:
+    def shape(*arguments: Any) -> Any:
+        if not in_time:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            assert cancelled.wait(timeout=SECONDS)
-        rows.append(batch.num_rows)
-        return original(batch, *arguments)
+            in_time.append(cancelled.wait(timeout=SECONDS))
+        return original(*arguments)
+
+    def cancelling(writer: RowWriter) -> None:
+        cancel(writer)
+        cancelled.set()
 
     monkeypatch.setattr(postgres_rows, "_shape", shape)
-    monkeypatch.setattr("adbc_driver_manager.AdbcConnection", Connection)
+    monkeypatch.setattr(RowWriter, "cancel", cancelling)
 
     with pytest.raises(KeyboardInterrupt):
         freeze()
-    assert 0 < sum(rows) < 1_000_000
+    assert in_time == [True]
 
 
-def test_a_month_that_cannot_be_counted_is_told_in_the_server_s_words(
-    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_half_that_cannot_be_counted_ends_the_count_of_the_other(
+    freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(UsageSql, "totals", lambda *_, **__: "SELECT 1 / 0")
+    def totals(_: UsageSql, stretch: Stretch, *, every_row: bool) -> str:  # noqa: ARG001 - as the original
+        broken = (stretch.start == OCTOBER.start) == (number == 0)
+        return "SELECT 1 / 0" if broken else f"SELECT pg_sleep({10 * SECONDS})"
+
+    monkeypatch.setattr(UsageSql, "totals", totals)
 
     error = outcome_in_time(freeze)
 
@@ -95,24 +144,26 @@ def test_a_month_that_cannot_be_counted_is_told_in_the_server_s_words(
     assert "division by zero" in str(error)
 
 
+@pytest.mark.parametrize("number", [0, 1])
 def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_again(
-    freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     original = UsageSql.rows
 
-    def stalled_rows(sql: UsageSql, month: Month, form: CostForm) -> str:
+    def stalled_rows(sql: UsageSql, stretch: Stretch, form: CostForm) -> str:
+        # Each half has such a row.
         stall = f"(id % 200000 <> 0 OR pg_sleep({10 * SECONDS}) IS NOT NULL)"
-        return f"{original(sql, month, form)} AND {stall}"
+        return f"{original(sql, stretch, form)} AND {stall}"
 
     def end_one() -> None:
         with psycopg.connect(postgres_url, autocommit=True) as admin:
             reading: list[tuple[int]] = []
-            while not reading:
+            while len(reading) < 2:
                 reading = admin.execute(
                     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND query LIKE 'COPY%' AND wait_event = 'PgSleep'"
+                    "AND query LIKE 'COPY%' AND wait_event = 'PgSleep' ORDER BY backend_start"
                 ).fetchall()
-            admin.execute("SELECT pg_terminate_backend(%s, 60000)", reading[0])
+            admin.execute("SELECT pg_terminate_backend(%s, 60000)", reading[number])
 
     monkeypatch.setattr(UsageSql, "rows", stalled_rows)
     killer = threading.Thread(target=end_one, daemon=True)
@@ -140,7 +191,7 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
         (ValueError("a batch that cannot be shaped"), ValueError),
     ],
 )
-def test_what_cannot_be_written_stops_the_reader_and_is_no_error_of_the_line(
+def test_what_cannot_be_written_stops_all_readers_and_is_no_error_of_the_line(
     freeze: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: type[Exception]
 ) -> None:
     def broken(*_arguments: Any) -> Any:
@@ -162,10 +213,58 @@ def test_a_time_limit_of_the_database_does_not_end_a_freeze(
         ((name,),) = admin.execute("SELECT quote_ident(current_database())").fetchall()
         admin.execute(f"ALTER DATABASE {name} SET {timeout} = '300ms'")
 
-    def slow_totals(sql: UsageSql, month: Month, *, every_row: bool) -> str:
-        query = original(sql, month, every_row=every_row)
+    def slow_totals(sql: UsageSql, stretch: Stretch, *, every_row: bool) -> str:
+        query = original(sql, stretch, every_row=every_row)
         return query.replace("WHERE", "WHERE (SELECT pg_sleep(0.4)) IS NOT NULL AND", 1)
 
     monkeypatch.setattr(UsageSql, "totals", slow_totals)
 
     assert freeze().manifest.frozen.calls == 1_000_000
+
+
+def test_a_connection_that_sees_another_moment_does_not_read(
+    freeze: Callable[[], Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = postgres_snapshot._begin
+    url = parse_database_url(postgres_url, setting="USAGE_DATABASE_URL")
+
+    def begin(snapshot: Snapshot, exported: str | None = None) -> None:
+        if exported is not None:
+            with psycopg.connect(postgres_url) as writer:
+                writer.execute("UPDATE usage_counters SET cost_cents = 2 WHERE id = 1")
+        original(snapshot)
+
+    with open_snapshots(url, 2) as shared:
+        assert len(shared) == 2
+    monkeypatch.setattr(postgres_snapshot, "_begin", begin)
+    with open_snapshots(url, 2) as alone:
+        assert len(alone) == 1
+    assert freeze().manifest.frozen.calls == 1_000_000
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_reader_that_is_ahead_waits_until_the_other_follows_or_ends(*, ended: bool) -> None:
+    abreast = postgres_rows._Abreast(2)
+    abreast.advance(0)
+    passed = threading.Event()
+
+    def two_ahead() -> None:
+        abreast.advance(0)
+        passed.set()
+
+    thread = threading.Thread(target=two_ahead, daemon=True)
+    thread.start()
+    assert not passed.wait(0.05)
+    if ended:
+        abreast.leave(1)
+    else:
+        abreast.advance(1)
+    thread.join(timeout=SECONDS)
+    assert passed.is_set()
+
+
+def test_nobody_waits_once_all_were_stopped() -> None:
+    abreast = postgres_rows._Abreast(2)
+    abreast.stop()
+
+    assert outcome_in_time(lambda: abreast.advance(0)) is None

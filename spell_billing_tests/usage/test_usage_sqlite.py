@@ -268,7 +268,23 @@ def test_a_file_that_is_no_database_is_named(sqlite_url: str, freeze: Callable[.
         freeze()
 
 
-def test_a_failing_query_is_told_in_sqlite_s_own_words(make_source_tables: Any, sqlite_url: str) -> None:
+def test_a_reader_that_dies_is_an_error_not_an_empty_month(
+    make_source_tables: Any,
+    sqlite_url: str,
+    freeze: Callable[..., FrozenUsage],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    make_source_tables(sqlite_url).calls([("user-1", 5, OCTOBER.start)])
+    script = tmp_path / "reader.py"
+    script.write_text("import sys; sys.stdin.readline(); sys.exit('the disk is on fire')")
+    monkeypatch.setattr(sqlite_snapshot, "_READER_SCRIPT", script)
+
+    with pytest.raises(UsageError, match="the disk is on fire"):
+        freeze()
+
+
+def test_a_failing_query_is_told_in_the_reader_s_own_words(make_source_tables: Any, sqlite_url: str) -> None:
     make_source_tables(sqlite_url)
     url = parse_database_url(sqlite_url, setting="USAGE_DATABASE_URL")
 

@@ -17,12 +17,11 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.accounts import ACCOUNTS_SCHEMA
 from spell_billing.usage.contract import (
+    ACCOUNTS_SCHEMA,
     MANIFEST_FILE,
     BadRow,
     BadRows,
-    DayUsage,
     FrozenUsage,
     LateMonth,
     LateUsage,
@@ -80,9 +79,6 @@ class FixedSource:
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:  # noqa: ARG002
         return ACCOUNTS_SCHEMA.empty_table()
-
-    def user_days(self, user_id: str, month: Month) -> tuple[DayUsage, ...]:  # noqa: ARG002
-        return ()
 
 
 @pytest.fixture

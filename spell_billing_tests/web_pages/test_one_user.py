@@ -14,13 +14,12 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
-from spell_billing.usage import one_user
-from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import DayUsage, SourceRules
+from spell_billing.usage import one_user_postgres, one_user_sqlite
+from spell_billing.usage.aggregate import DayUsage, rows_of_user
 from spell_billing.usage.one_user import OneUser, open_one_user
 from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.source import open_usage_source
-from spell_billing.usage.sqlite_sql import IS_USER, SqliteUsageSql, user_values
+from spell_billing.usage.sqlite_sql import SqliteUsageSql
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.tables import Column
 
@@ -161,9 +160,11 @@ def test_an_index_by_user_and_time_serves_sqlite(
 ) -> None:
     make_source_tables(sqlite_url).execute("CREATE INDEX by_user ON usage_counters (user_id, created_at)")
     query = SqliteUsageSql({name: Column("text", nullable=False) for name in ("id", "user_id")}).rows(MARCH)
+    condition = one_user_sqlite._IS.format(name="user_id")
 
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {query} AND {IS_USER}", user_values("7")).fetchall()
+        values = {"text": "7", "number": 7}
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query} AND {condition}", values).fetchall()
     connection.close()
 
     assert "USING INDEX by_user (user_id=? AND created_at>? AND created_at<?)" in plan[0][-1]
@@ -177,11 +178,12 @@ def test_an_index_by_user_and_time_serves_postgresql(
     tables.execute("CREATE INDEX by_user ON usage_counters (user_id, created_at)")
     types = {"user_id": kind, "cost_cents": "int8", "created_at": "timestamptz"}
     sql = UsageSql({name: Column(type_, nullable=False) for name, type_ in types.items()})
-    query = sql.user_days(MARCH, "0b8e1f5c-3c9b-4f7e-9d7c-1c2b3a4d5e6f" if kind == "uuid" else "7")
+    query = sql.user_days(MARCH, one_user_postgres._IS.format(name="user_id"))
+    own = "0b8e1f5c-3c9b-4f7e-9d7c-1c2b3a4d5e6f" if kind == "uuid" else "7"
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SET enable_seqscan = off")
-        rows = connection.execute(f"EXPLAIN {query}".encode()).fetchall()
+        rows = connection.execute(f"EXPLAIN {query}".encode(), {"value": own, "text": own}).fetchall()
 
     plan = "\n".join(row[0] for row in rows)
     assert "by_user" in plan
@@ -192,7 +194,7 @@ def test_a_query_that_takes_too_long_is_ended(
     postgres_url: str, make_source_tables: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = make_source_tables(postgres_url)
-    monkeypatch.setattr(one_user, "_PAGE_RULES", SourceRules(longest_query=timedelta(seconds=0.1)))
+    monkeypatch.setattr(one_user_postgres, "TIMEOUT_SECONDS", 0.1)
     holder = tables.connect()
     try:
         holder.execute("LOCK TABLE usage_counters IN ACCESS EXCLUSIVE MODE")
@@ -206,7 +208,7 @@ def test_a_query_that_takes_too_long_is_ended_in_sqlite(
     sqlite_url: str, make_source_tables: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_source_tables(sqlite_url).calls([("user-0001", 1, NOON)] * 5_000)
-    monkeypatch.setattr(one_user, "_PAGE_RULES", SourceRules(longest_query=timedelta(0)))
+    monkeypatch.setattr(one_user_sqlite, "TIMEOUT_SECONDS", -1.0)
 
     with pytest.raises(UsageError, match=r"longer than .* seconds"):
         users_of(sqlite_url).month("user-0001", MARCH)
