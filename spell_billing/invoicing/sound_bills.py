@@ -1,24 +1,39 @@
 """Proof before the first request that no bill to be sent gives away or takes more than its past allows."""
 
-from collections.abc import Mapping
+import hashlib
+from decimal import Decimal
 
+import msgspec
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.drafting import lines_hash
 from spell_billing.core.errors import IntegrityError
-from spell_billing.core.money import plain, round_half_up
+from spell_billing.core.money import round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings
-from spell_billing.ledger.queries import read_bills
 from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 
-_PAGE_ROWS = 2_000
+_ROWS_AT_ONCE = 5_000
+_COLUMNS = (
+    *(invoices.c.user_id, invoices.c.stripe_customer_id, invoices.c.currency, invoices.c.description),
+    *(invoices.c.lines, invoices.c.lines_hash, invoices.c.total_cents, invoices.c.credit_applied_cents),
+    *(invoices.c.covered_cents, invoices.c.included_cents, sa.cast(invoices.c.usage_cents, sa.Text)),
+)
 _REMEDY = (
     "Nothing was sent. The ledger was changed after these bills were drafted: restore it from its backup, or "
     "look at the user with `spell-billing explain`."
 )
+
+
+class _Amount(msgspec.Struct):
+    kind: str
+    amount_cents: int
+
+
+_read_amounts = msgspec.json.Decoder(tuple[_Amount, ...]).decode
 
 
 def require_sound_bills(session: MonthSession) -> None:
@@ -35,40 +50,61 @@ def require_sound_bills(session: MonthSession) -> None:
 
 def what_is_unsound(connection: Connection, month: Month) -> str | None:
     """Return what is wrong with the first unsound bill that a run would send; None when all are sound."""
-    last_id = 0
-    altered: str | None = None
-    with_credit: dict[str, Bill] = {}
-    while page := read_bills(connection, month, TO_DRIVE, after_id=last_id, limit=_PAGE_ROWS):
-        altered = altered or next(filter(None, map(_altered, page)), None)
-        with_credit |= {bill.user_id: bill for bill in page if bill.credit_applied_cents}
-        last_id = page[-1].id
-    return _not_granted(connection, month, with_credit) or altered
-
-
-def _altered(bill: Bill) -> str | None:
-    lines = bill.parsed_lines
-    covered = {-sum(line.amount_cents for line in lines if line.kind == "included"), bill.covered_cents}
-    named = f"user {bill.user_id}"
-    if max(covered) > bill.included_cents:
-        return (
-            f"The plan of {named} covers {max(covered)} cents in {bill.month}, and includes "
-            f"{bill.included_cents}."
-        )
-    if min(covered) < 0 or max(covered) > max(0, round_half_up(bill.usage_cents)):
-        usage = plain(bill.usage_cents)
-        return f"The plan of {named} covers {max(covered)} cents in {bill.month} of usage of {usage} cents."
-    credit = -sum(line.amount_cents for line in lines if line.kind == "credit")
-    content = (bill.stripe_customer_id or "", bill.currency, bill.description, lines)
-    if (
-        len(covered) > 1
-        or credit != bill.credit_applied_cents
-        or sum(line.amount_cents for line in lines) != bill.total_cents
-        or lines_hash(*content) != bill.lines_hash
-    ):
-        return f"The bill of {named} for {bill.month} is not what was drafted."
+    to_send = sa.and_(
+        invoices.c.month == str(month), invoices.c.state.in_([str(state) for state in TO_DRIVE])
+    )
+    with_credit = connection.execute(
+        sa.select(invoices).where(to_send, invoices.c.credit_applied_cents > 0)
+    ).mappings()
+    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
+    finding = next(credit_findings(connection, bills), None) if bills else None
+    if finding is not None:
+        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
+    # Plain rows: a month may have a million of them.
+    rows = connection.execute(
+        sa.select(*_COLUMNS).where(to_send).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
+    )
+    for row in rows:
+        wrong = _wrong(month, *row)
+        if wrong is not None:
+            return wrong
     return None
 
 
-def _not_granted(connection: Connection, month: Month, bills: Mapping[str, Bill]) -> str | None:
-    finding = next(credit_findings(connection, bills), None) if bills else None
-    return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}." if finding else None
+def _wrong(  # noqa: PLR0917 - the columns, in their order
+    month: Month,
+    user_id: str,
+    customer: str | None,
+    currency: str,
+    description: str,
+    lines: str,
+    fingerprint: str,
+    total_cents: int,
+    credit_applied_cents: int,
+    covered_cents: int,
+    included_cents: int,
+    usage_cents: str,
+) -> str | None:
+    amounts = _read_amounts(lines)
+    covered = {-sum(line.amount_cents for line in amounts if line.kind == "included"), covered_cents}
+    if covered != {0}:
+        most = max(covered)
+        if most > included_cents:
+            return (
+                f"The plan of user {user_id} covers {most} cents in {month}, and includes {included_cents}."
+            )
+        if min(covered) < 0 or most > max(0, round_half_up(Decimal(usage_cents))):
+            return (
+                f"The plan of user {user_id} covers {most} cents in {month} of usage of {usage_cents} cents."
+            )
+    credit = -sum(line.amount_cents for line in amounts if line.kind == "credit")
+    head = msgspec.json.encode((customer or "", currency, description))
+    content = head[:-1] + b"," + lines.encode() + b"]"
+    if (
+        len(covered) > 1
+        or credit != credit_applied_cents
+        or sum(line.amount_cents for line in amounts) != total_cents
+        or hashlib.sha256(content).hexdigest() != fingerprint
+    ):
+        return f"The bill of user {user_id} for {month} is not what was drafted."
+    return None
