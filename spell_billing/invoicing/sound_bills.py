@@ -22,6 +22,12 @@ _COLUMNS = (
     *(invoices.c.lines, invoices.c.lines_hash, invoices.c.total_cents, invoices.c.credit_applied_cents),
     *(invoices.c.covered_cents, invoices.c.included_cents, sa.cast(invoices.c.usage_cents, sa.Text)),
 )
+WITH_A_PAST = sa.or_(
+    invoices.c.covered_cents != 0,
+    invoices.c.credit_applied_cents != 0,
+    invoices.c.late_cents != 0,
+    invoices.c.late_lines != 0,
+)
 _REMEDY = (
     "Nothing was sent. The ledger was changed after these bills were drafted: restore it from its backup, or "
     "look at the user with `spell-billing explain`."
@@ -43,13 +49,22 @@ def require_sound_bills(session: MonthSession) -> None:
         IntegrityError: naming the first such user, and both amounts.
     """
     with session.writing() as connection:
-        wrong = what_is_unsound(connection, session.month)
+        wrong = what_is_unsound(connection, session.month, sa.true())
     if wrong is not None:
         raise IntegrityError(wrong, remedy=_REMEDY)
 
 
-def what_is_unsound(connection: Connection, month: Month) -> str | None:
-    """Return what is wrong with the first unsound bill that a run would send; None when all are sound."""
+def what_is_unsound(
+    connection: Connection, month: Month, which: sa.ColumnElement[bool] = WITH_A_PAST
+) -> str | None:
+    """Return what is wrong with the first unsound bill that a run would send; None when all are sound.
+
+    Args:
+        connection: To the ledger, for reading.
+        month: The month.
+        which: The bills to look at; by default those that charge something else than the month's usage alone.
+            Before a bill is sent, all are looked at.
+    """
     to_send = sa.and_(
         invoices.c.month == str(month), invoices.c.state.in_([str(state) for state in TO_DRIVE])
     )
@@ -62,7 +77,10 @@ def what_is_unsound(connection: Connection, month: Month) -> str | None:
         return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
     # Plain rows: a month may have a million of them.
     rows = connection.execute(
-        sa.select(*_COLUMNS).where(to_send).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
+        sa.select(*_COLUMNS)
+        .where(to_send, which)
+        .order_by(invoices.c.id)
+        .execution_options(yield_per=_ROWS_AT_ONCE)
     )
     for row in rows:
         wrong = _wrong(month, *row)
