@@ -1,5 +1,6 @@
 """The store of frozen months: whole versions or none, whatever dies when."""
 
+import json
 import os
 import signal
 import subprocess
@@ -230,6 +231,16 @@ def test_a_manifest_is_read_back_exactly(store: UsageStore) -> None:
     write_manifest(full, frozen.directory)
 
     assert read_manifest(frozen.directory) == full
+
+
+def test_a_manifest_of_an_earlier_program_lacks_what_was_added_since(store: UsageStore) -> None:
+    frozen = store.freeze(FixedSource(), OCTOBER)
+    path = frozen.directory / MANIFEST_FILE
+    added = ("earlier_bad_rows", "without_id", "outside", "erased")
+    document = {name: each for name, each in json.loads(path.read_text()).items() if name not in added}
+    path.write_text(json.dumps(document))
+
+    assert read_manifest(frozen.directory) == frozen.manifest
 
 
 def test_pruning_keeps_the_newest_three_and_what_is_pinned(store: UsageStore, root: Path) -> None:
