@@ -6,6 +6,7 @@ See https://prometheus.io/docs/instrumenting/writing_exporters/.
 import asyncio
 import gzip
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
@@ -161,10 +162,14 @@ def _bills(figures: Figures) -> Iterator[Metric]:
         labels=labels,
         unit="cents",
     )
+    sums: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for group in figures.bills:
-        named = (group.month, group.state, group.currency)
-        count.add_metric(named, group.bills)
-        amount.add_metric(named, group.total_cents)
+        both = sums[group.month, group.state, group.currency]
+        both[0] += group.bills
+        both[1] += group.total_cents
+    for named, (bills, total_cents) in sums.items():
+        count.add_metric(named, bills)
+        amount.add_metric(named, total_cents)
     yield from (count, amount)
 
 

@@ -144,8 +144,8 @@ def _moves(connection: Connection, differences: Differences) -> list[Move]:
 
 def _billed(connection: Connection, month: str) -> PastChange:
     sums = usage_by_currency(connection, Month.parse(month))
-    amounts = {currency: PastAmounts(usage_cents) for currency, _, usage_cents in sums}
-    return PastChange(month, sum(users for _, users, _ in sums), amounts=amounts)
+    amounts = {currency: PastAmounts(usage_cents) for currency, (_, usage_cents) in sums.items()}
+    return PastChange(month, sum(users for users, _ in sums.values()), amounts=amounts)
 
 
 def _plain(user_id: str) -> str:

@@ -1,6 +1,6 @@
-"""What pages show of the ledger: a user's bills, a month's users, the months' sums; a page at a time."""
+"""What pages show of the ledger: a user's bills, a month's users; a page at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +51,6 @@ class Search:
     invoice: str | None = None
     state: State | None = None
     reason: Reason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MonthSum:
-    """Bills of a month that share state, reason (where asked for) and currency; what they charge."""
-
-    month: str
-    state: State
-    reason: Reason | None
-    currency: str
-    bills: int
-    total_cents: int
 
 
 def has_bill(connection: Connection, user_id: str) -> bool:
@@ -147,51 +135,3 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
         yield invoices.c.reason == search.reason.value
         if not search.state:
             yield invoices.c.state.in_([state.value for state in _WITH_REASON])
-
-
-def month_sums(connection: Connection, wanted: Sequence[Month]) -> list[MonthSum]:
-    """Sum the latest bills of months by state and currency, from an index alone; reasons are left out.
-
-    A bill that a later generation replaced was voided before, so only void bills need to be asked about.
-    """
-    names = (invoices.c.month, invoices.c.state, invoices.c.currency)
-    chosen = invoices.c.month.in_([str(month) for month in wanted])
-    query = _summed(*names).where(chosen, invoices.c.state != State.VOID.value).group_by(*names)
-    rows = [
-        MonthSum(row[0], State(row[1]), None, row[2], row[3], int(row[4]))
-        for row in connection.execute(query)
-    ]
-    return sorted(
-        [*rows, *month_reasons(connection, wanted, (State.VOID,))],
-        key=lambda each: (each.month, each.state, each.currency),
-    )
-
-
-def month_reasons(connection: Connection, wanted: Sequence[Month], states: Sequence[State]) -> list[MonthSum]:
-    """Sum the latest bills of months in certain states by reason and currency, too."""
-    newer = invoices.alias()
-    replaced = sa.exists().where(
-        newer.c.month == invoices.c.month,
-        newer.c.user_id == invoices.c.user_id,
-        newer.c.generation > invoices.c.generation,
-    )
-    names = (invoices.c.month, invoices.c.state, invoices.c.reason, invoices.c.currency)
-    query = (
-        _summed(*names)
-        .where(
-            invoices.c.month.in_([str(month) for month in wanted]),
-            invoices.c.state.in_([state.value for state in states]),
-            sa.or_(invoices.c.state != State.VOID.value, ~replaced),
-        )
-        .group_by(*names)
-        .order_by(*names)
-    )
-    return [
-        MonthSum(month, State(state), Reason(reason) if reason else None, currency, bills, int(total_cents))
-        for month, state, reason, currency, bills, total_cents in connection.execute(query)
-    ]
-
-
-def _summed(*names: sa.Column[Any]) -> sa.Select[Any]:
-    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
-    return sa.select(*names, sa.func.count(), sa.func.sum(charged))

@@ -13,19 +13,9 @@ from spell_billing.core.month import Month
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.outbox import GivenUp
 from spell_billing.ledger.queries import read_months
-from spell_billing.ledger.schema import alerts, events, invoices, outbox, runs
+from spell_billing.ledger.schema import alerts, events, outbox, runs
 from spell_billing.ledger.standing import closed_months
-
-
-@dataclass(frozen=True, slots=True)
-class BillGroup:
-    """Bills of a month that share state and currency; `total_cents` is what they charge, in minor units."""
-
-    month: str
-    state: str
-    currency: str
-    bills: int
-    total_cents: int
+from spell_billing.ledger.totals import MonthGroup, month_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +32,7 @@ class Figures:
     """What one read of the ledger found.
 
     Attributes:
-        bills: Of the latest months.
+        bills: The latest bill of each user, of the latest months.
         last_billed: The latest month on record as billed, and when it was; None before the first.
         unbilled_months: Closed months from the first drafted one on that are not billed completely.
         runs: Drives of a month by how they ended.
@@ -53,7 +43,7 @@ class Figures:
         mails: To users.
     """
 
-    bills: list[BillGroup]
+    bills: list[MonthGroup]
     last_billed: tuple[Month, datetime] | None
     unbilled_months: int
     runs: Mapping[str, int]
@@ -85,7 +75,7 @@ def read_figures(
         if record.billed_at and Month.parse(record.month) not in undone
     }
     return Figures(
-        bills=_bills(connection, Month.containing(now).plus(1 - latest_months)),
+        bills=month_groups(connection, [Month.containing(now).plus(-ago) for ago in range(latest_months)]),
         last_billed=max(billed.items(), default=None),
         unbilled_months=sum(month not in billed for month in closed_months(records, first=first, now=now)),
         runs=results,
@@ -95,21 +85,6 @@ def read_figures(
         events_waiting=_count(connection, events.c.event_id, events.c.handled_at.is_(None)),
         mails=_mails(connection),
     )
-
-
-def _bills(connection: Connection, since: Month) -> list[BillGroup]:
-    names = (invoices.c.month, invoices.c.state, invoices.c.currency)
-    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
-    query = (
-        sa.select(*names, sa.func.count(), sa.func.sum(charged))
-        .where(invoices.c.month >= str(since))
-        .group_by(*names)
-        .order_by(*names)
-    )
-    return [
-        BillGroup(month, state, currency, bills, int(total_cents))
-        for month, state, currency, bills, total_cents in connection.execute(query)
-    ]
 
 
 def _runs(connection: Connection) -> tuple[dict[str, int], dict[str, Latencies], int]:

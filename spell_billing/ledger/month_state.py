@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE, Reason, State
+from spell_billing.ledger.queries import is_replaced
 from spell_billing.ledger.reviews import Review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import invoices, months
@@ -51,15 +52,9 @@ def is_in_review(record: MonthRecord | None, review: Review | None) -> bool:
 
 def undone_months(connection: Connection, *among: Month) -> set[Month]:
     """Return the drafted months, or those of them among the given, in which some user's bill is undone."""
-    newer = invoices.alias()
-    replaced = sa.exists().where(
-        newer.c.month == invoices.c.month,
-        newer.c.user_id == invoices.c.user_id,
-        newer.c.generation > invoices.c.generation,
-    )
     voided = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
     undone = [
-        sa.exists().where(invoices.c.month == months.c.month, condition, ~replaced)
+        sa.exists().where(invoices.c.month == months.c.month, condition, ~is_replaced())
         for condition in (invoices.c.state.in_([state.value for state in UNDONE]), voided)
     ]
     query = sa.select(months.c.month).where(sa.or_(*undone))

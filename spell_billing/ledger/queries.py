@@ -28,6 +28,16 @@ def read_bills(
     return [Bill.from_mapping(row) for row in result.mappings()]
 
 
+def is_replaced() -> sa.ColumnElement[bool]:
+    """Return the condition that a later generation of a bill exists."""
+    newer = invoices.alias()
+    return sa.exists().where(
+        newer.c.month == invoices.c.month,
+        newer.c.user_id == invoices.c.user_id,
+        newer.c.generation > invoices.c.generation,
+    )
+
+
 def of_drafted_months() -> sa.ColumnElement[bool]:
     """Return a condition that all bills meet, for finding a user's bills of all months.
 

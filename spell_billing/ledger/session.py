@@ -19,7 +19,7 @@ from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
-from spell_billing.ledger.queries import read_bills, read_month
+from spell_billing.ledger.queries import is_replaced, read_bills, read_month
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months, reviews
@@ -59,7 +59,7 @@ class MonthSession:
             return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
-        """Give all generations of the users' bills; an id of 500 characters may be a longer one, cut off."""
+        """Return all generations of the users' bills; an id of 500 characters may be a longer one, cut off."""
         cut_off = [user_id for user_id in user_ids if len(user_id) == LONGEST_METADATA]
         named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
         if cut_off:
@@ -70,16 +70,11 @@ class MonthSession:
 
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
-        newer = invoices.alias()
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
         query = sa.select(invoices).where(
             invoices.c.month == str(self.month),
             invoices.c.state.in_([state.value for state in unsent]),
-            sa.exists().where(
-                newer.c.month == invoices.c.month,
-                newer.c.user_id == invoices.c.user_id,
-                newer.c.generation > invoices.c.generation,
-            ),
+            is_replaced(),
         )
         with self._transaction():
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]

@@ -1,7 +1,7 @@
 """Sums over a month's bills, for checks, status and reports."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -12,9 +12,11 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.queries import is_replaced
 from spell_billing.ledger.schema import invoices
 
 _SUMMED_DIGITS = 15
+_WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
 _SUMMED = ("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents")
 
 
@@ -38,6 +40,21 @@ class GroupTotals:
     credit_applied_cents: int
 
 
+@dataclass(frozen=True, slots=True)
+class MonthGroup:
+    """Users of a month whose latest bills share state, reason and currency; what these charge.
+
+    The reason of skipped bills, which may be most of a month, is left out.
+    """
+
+    month: str
+    state: State
+    reason: Reason | None
+    currency: str
+    bills: int
+    total_cents: int
+
+
 def latest_generation(month: Month) -> sa.ColumnElement[bool]:
     """Return the condition that chooses each user's latest bill of the month."""
     older, newer = invoices.alias(), invoices.alias()
@@ -54,11 +71,64 @@ def latest_generation(month: Month) -> sa.ColumnElement[bool]:
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     """Sum the month's latest bills by state, reason and currency."""
+    exact = connection.dialect.name == "postgresql"
     by = (invoices.c.state, invoices.c.reason, invoices.c.currency)
+    usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
+    query = (
+        sa.select(
+            *by,
+            sa.func.count(),
+            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
+            *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
+            *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
+            *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
+        )
+        .where(latest_generation(month))
+        .group_by(*by)
+        .order_by(*by)
+    )
+    rows = connection.execute(query).all()
+    amounts: defaultdict[Any, list[Decimal]] = defaultdict(list)
+    for place, column in enumerate(usage, start=-len(usage)):
+        if any(row[place] for row in rows):
+            rest = sa.select(*by, column).where(latest_generation(month), ~_is_whole(column))
+            for *group, amount in connection.execute(rest):
+                amounts[tuple(group)].append(amount)
     return [
-        GroupTotals(State(state), Reason(reason) if reason else None, currency, *usage, *map(int, sums))
-        for (state, reason, currency), usage, sums in _sums(connection, month, by, _SUMMED)
+        GroupTotals(
+            State(state),
+            Reason(reason) if reason else None,
+            currency,
+            users,
+            int(calls),
+            exact_sum(*(Decimal(each) for each in rest[-4:-2]), *amounts[state, reason, currency]),
+            *map(int, rest[:-4]),
+        )
+        for state, reason, currency, users, calls, *rest in rows
     ]
+
+
+def month_groups(connection: Connection, months: Collection[Month]) -> list[MonthGroup]:
+    """Count the latest bills of several months by state, reason and currency.
+
+    Most come from an index alone, which has no reason in it; the reason is asked for where few bills are. A
+    bill that a later generation replaced was voided before, so only void bills need to be asked about.
+    """
+    few = invoices.c.state.in_([state.value for state in _WITH_REASON])
+    latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
+    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    found: list[MonthGroup] = []
+    for reason, condition in (([], ~few), ([invoices.c.reason], sa.and_(few, latest))):
+        by = (invoices.c.month, invoices.c.state, invoices.c.currency, *reason)
+        query = (
+            sa.select(*by, sa.func.count(), sa.func.sum(charged))
+            .where(invoices.c.month.in_([str(month) for month in months]), condition)
+            .group_by(*by)
+        )
+        for name, state, currency, *reasons, bills, total_cents in connection.execute(query):
+            why = next((Reason(each) for each in reasons if each), None)
+            found.append(MonthGroup(name, State(state), why, currency, bills, int(total_cents)))
+    return sorted(found, key=lambda each: (each.month, each.state, str(each.reason), each.currency))
 
 
 def first_users(connection: Connection, month: Month, group: GroupTotals, limit: int) -> list[str]:
@@ -75,51 +145,19 @@ def first_users(connection: Connection, month: Month, group: GroupTotals, limit:
 
 
 def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decimal]:
-    """Sum users, calls and the exact usage that the month's latest bills stand for.
-
-    Usage that an adopted invoice left out counts: it is owed to a later invoice.
-    """
-    ((_, usage, _),) = _sums(connection, month, by=(), summed=())
-    return usage
+    """Sum users, calls and the exact usage that the month's latest bills stand for."""
+    groups = group_totals(connection, month)
+    users, calls = sum(group.users for group in groups), sum(group.calls for group in groups)
+    return users, calls, exact_sum(*(group.usage_cents for group in groups))
 
 
-def usage_by_currency(connection: Connection, month: Month) -> list[tuple[str, int, Decimal]]:
-    """Return currency, users and exact usage of the month's latest bills; the most usage comes first."""
-    sums = _sums(connection, month, by=(invoices.c.currency,), summed=())
-    found = [(currency, users, usage_cents) for (currency,), (users, _, usage_cents), _ in sums]
-    return sorted(found, key=lambda each: (-each[2], each[0]))
-
-
-def _sums(
-    connection: Connection, month: Month, by: Sequence[sa.Column[str]], summed: Sequence[str]
-) -> Iterator[tuple[Any, tuple[int, int, Decimal], Sequence[Any]]]:
-    """Return for each group its key; users, calls and exact usage; and the sums asked for."""
-    exact = connection.dialect.name == "postgresql"
-    usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
-    query = (
-        sa.select(
-            *by,
-            *(sa.func.sum(invoices.c[name]) for name in summed),
-            sa.func.count(),
-            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
-            *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
-            *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
-        )
-        .where(latest_generation(month))
-        .group_by(*by)
-        .order_by(*by)
-    )
-    rows: Sequence[Any] = connection.execute(query).all()
-    amounts: defaultdict[Any, list[Decimal]] = defaultdict(list)
-    for place, column in enumerate(usage, start=-len(usage)):
-        if any(row[place] for row in rows):
-            rest = sa.select(*by, column).where(latest_generation(month), ~_is_whole(column))
-            for *group, amount in connection.execute(rest):
-                amounts[tuple(group)].append(amount)
-    for row in rows:
-        key, (*sums, users, calls), cents = tuple(row[: len(by)]), row[len(by) : -4], row[-4:-2]
-        usage_cents = exact_sum(*(Decimal(each or 0) for each in cents), *amounts[key])
-        yield key, (users, int(calls or 0), usage_cents), sums
+def usage_by_currency(connection: Connection, month: Month) -> dict[str, tuple[int, Decimal]]:
+    """Return users and exact usage of the month's latest bills by currency; the most usage comes first."""
+    found: dict[str, tuple[int, Decimal]] = {}
+    for group in group_totals(connection, month):
+        users, usage_cents = found.get(group.currency, (0, Decimal(0)))
+        found[group.currency] = users + group.users, exact_sum(usage_cents, group.usage_cents)
+    return dict(sorted(found.items(), key=lambda each: (-each[1][1], each[0])))
 
 
 def _sum_of_whole_cents(column: sa.Column[Decimal]) -> sa.ColumnElement[int]:

@@ -6,16 +6,13 @@ from datetime import datetime
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State
-from spell_billing.ledger.browsing import MonthSum, month_reasons, month_sums
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState, is_undone, state_of_month
 from spell_billing.ledger.queries import read_month, read_months
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.runs import RunRecord, runs_of_month
-
-_FEW_STATES = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
-"""Few users are in these; to ask for their reasons is cheap where there are many months."""
+from spell_billing.ledger.totals import MonthGroup, month_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +109,7 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
     with ledger.reading() as connection:
         records = {month: read_month(connection, month) for month in wanted}
         drafted = [month for month, record in records.items() if record is not None]
-        sums = month_sums(connection, drafted) if drafted else []
-        reasons = month_reasons(connection, drafted, _FEW_STATES) if drafted else []
+        groups = month_groups(connection, drafted)
         reviews = {month: read_review(connection, month) for month in drafted}
         runs = {month: runs_of_month(connection, month, 1) for month in wanted}
     return [
@@ -121,8 +117,7 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
             month,
             records[month],
             reviews.get(month),
-            [each for each in sums if each.month == str(month)],
-            [each for each in reasons if each.month == str(month)],
+            [each for each in groups if each.month == str(month)],
             last_run=next(iter(runs[month]), None),
             now=now,
         )
@@ -134,30 +129,29 @@ def _figures(
     month: Month,
     record: MonthRecord | None,
     review: Review | None,
-    sums: Sequence[MonthSum],
-    reasons: Sequence[MonthSum],
+    groups: Sequence[MonthGroup],
     *,
     last_run: RunRecord | None,
     now: datetime,
 ) -> MonthFigures:
     by_state: dict[State, int] = {}
-    for each in sums:
+    for each in groups:
         by_state[each.state] = by_state.get(each.state, 0) + each.bills
-    undone = any(is_undone(each.state, each.reason) for each in (*sums, *reasons))
+    undone = any(is_undone(each.state, each.reason) for each in groups)
     return MonthFigures(
         month=month,
         state=state_of_month(month, record, review, undone=undone, now=now),
         record=record,
         users=sum(by_state.values()),
-        money=[_money(currency, sums) for currency in sorted({each.currency for each in sums})],
+        money=[_money(currency, groups) for currency in sorted({each.currency for each in groups})],
         users_by_state=by_state,
-        problems=_problems(reasons),
+        problems=_problems(groups),
         last_run=last_run,
     )
 
 
-def _money(currency: str, sums: Sequence[MonthSum]) -> Money:
-    own = [each for each in sums if each.currency == currency]
+def _money(currency: str, groups: Sequence[MonthGroup]) -> Money:
+    own = [each for each in groups if each.currency == currency]
 
     def cents(states: Iterable[State]) -> int:
         return sum(each.total_cents for each in own if each.state in states)
@@ -173,9 +167,9 @@ def _money(currency: str, sums: Sequence[MonthSum]) -> Money:
     )
 
 
-def _problems(reasons: Sequence[MonthSum]) -> list[Problem]:
+def _problems(groups: Sequence[MonthGroup]) -> list[Problem]:
     return [
         Problem(each.state, each.reason, each.bills, each.total_cents, each.currency, REMEDIES[each.reason])
-        for each in sorted(reasons, key=lambda each: (-each.bills, each.state, str(each.reason)))
+        for each in sorted(groups, key=lambda each: (-each.bills, each.state, str(each.reason)))
         if each.reason is not None
     ]

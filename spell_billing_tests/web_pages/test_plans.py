@@ -10,8 +10,9 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.databases import parse_database_url
-from spell_billing.ledger.browsing import Search, bills_of, has_bill, month_reasons, month_sums, search_bills
+from spell_billing.ledger.browsing import Search, bills_of, has_bill, search_bills
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.totals import month_groups
 
 MARCH = Month(2025, 3)
 AFTER = ("user-0500", 1)
@@ -26,8 +27,7 @@ READS: dict[str, Callable[[Connection], Any]] = {
     "users by reason": lambda each: search_bills(each, MARCH, Search(reason=Reason.VOIDED), limit=51),
     "users by invoice": lambda each: search_bills(each, MARCH, Search(invoice="in_1"), limit=51),
     "users by customer": lambda each: search_bills(each, MARCH, Search(customer="cus_1"), limit=51),
-    "sums of months": lambda each: month_sums(each, [MARCH, MARCH.next()]),
-    "reasons of months": lambda each: month_reasons(each, [MARCH], [State.FAILED, State.VOID]),
+    "sums of months": lambda each: month_groups(each, [MARCH, MARCH.next()]),
 }
 
 
