@@ -59,7 +59,7 @@ class MonthSession:
             return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
-        """Return all generations of the users' bills; an id of 500 characters may be a longer one, cut off."""
+        """Return the users' bills, every generation; an id of 500 characters may be a longer one, cut off."""
         cut_off = [user_id for user_id in user_ids if len(user_id) == LONGEST_METADATA]
         named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
         if cut_off:
