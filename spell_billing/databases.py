@@ -62,7 +62,7 @@ class DatabaseUrl:
         setting: The setting that the URL came from, for messages (`DATABASE_URL`).
         redacted: The URL without its password, for messages and logs.
         sqlalchemy_url: For SQLAlchemy (psycopg 3 or pysqlite). Holds the password.
-        libpq_uri: For ADBC and psycopg; empty for SQLite. Holds the password.
+        libpq_dsn: For ADBC and psycopg; empty for SQLite. Holds the password.
         sqlite_path: The absolute path of the file; None for PostgreSQL.
     """
 
@@ -70,7 +70,7 @@ class DatabaseUrl:
     setting: str
     redacted: str
     sqlalchemy_url: sa.URL = field(repr=False)
-    libpq_uri: str = field(repr=False)
+    libpq_dsn: str = field(repr=False)
     sqlite_path: Path | None
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ def _postgres(rest: str, setting: str) -> DatabaseUrl:
         )
     # Costs 0.2 s to import: only where the database is PostgreSQL.
     import psycopg  # noqa: PLC0415
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: PLC0415
 
     try:
         named = conninfo_to_dict(f"postgresql://{rest}").items()
@@ -223,31 +223,15 @@ def _postgres(rest: str, setting: str) -> DatabaseUrl:
             "that is no number).",
             remedy=f"{_EXAMPLES} Percent-encode special characters of the password.",
         )
-    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
-    return DatabaseUrl(
-        "postgresql",
-        setting,
-        _redacted_postgres(parameters),
-        _sqlalchemy_postgres(parameters),
-        f"postgresql:///?{query}",
-        None,
-    )
-
-
-def _sqlalchemy_postgres(parameters: Mapping[str, str]) -> sa.URL:
-    named = {"user", "password", "dbname"}
-    host, port = parameters.get("host"), parameters.get("port")
-    single = host is not None and "," not in host and not host.startswith("/")
-    if single:
-        named |= {"host", "port"}
-    return sa.URL.create(
+    url = sa.URL.create(
         "postgresql+psycopg",
         username=parameters.get("user"),
         password=parameters.get("password"),
-        host=host if single else None,
-        port=int(port) if single and port else None,
         database=parameters["dbname"],
-        query={name: value for name, value in parameters.items() if name not in named},
+        query={name: each for name, each in parameters.items() if name not in ("user", "password", "dbname")},
+    )
+    return DatabaseUrl(
+        "postgresql", setting, _redacted_postgres(parameters), url, make_conninfo(**parameters), None
     )
 
 

@@ -59,7 +59,7 @@ def test_any_percent_encoded_password_reaches_both_drivers_unchanged(password: s
     url = parse(f"postgresql://u:{quote(password, safe='')}@h:5432/spell")
 
     assert url.sqlalchemy_url.password == password
-    assert psycopg.conninfo.conninfo_to_dict(url.libpq_uri)["password"] == password
+    assert psycopg.conninfo.conninfo_to_dict(url.libpq_dsn)["password"] == password
 
 
 def test_options_and_several_hosts_reach_both_drivers() -> None:
@@ -70,7 +70,7 @@ def test_options_and_several_hosts_reach_both_drivers() -> None:
     engine = create_engine_for(url)
     _, given_to_psycopg = engine.dialect.create_connect_args(url.sqlalchemy_url)
 
-    given_to_adbc = psycopg.conninfo.conninfo_to_dict(url.libpq_uri)
+    given_to_adbc = psycopg.conninfo.conninfo_to_dict(url.libpq_dsn)
     assert {name: given_to_adbc[name] for name in expected} == expected
     assert {name: given_to_psycopg[name] for name in expected} == expected
 
@@ -79,7 +79,7 @@ def test_options_and_several_hosts_reach_both_drivers() -> None:
 def test_a_server_that_does_not_answer_is_given_up_unless_the_url_says_when(wanted: str) -> None:
     url = parse(f"postgresql://u@h/spell?sslmode=require{wanted}")
 
-    for options in (psycopg.conninfo.conninfo_to_dict(url.libpq_uri), url.sqlalchemy_url.query):
+    for options in (psycopg.conninfo.conninfo_to_dict(url.libpq_dsn), url.sqlalchemy_url.query):
         found = options["connect_timeout"], options["keepalives_idle"], options["tcp_user_timeout"]
         assert found == (("77", "5", "120000") if wanted else ("10", "60", "120000"))
 
@@ -177,7 +177,7 @@ def test_a_wrong_login_counts_as_unreachable(postgres_url: str) -> None:
     url = parse(postgres_url.replace("postgres:@", "nobody:secret@"))
 
     with pytest.raises(DatabaseUnreachableError, match="nobody"), database_errors(url):
-        psycopg.connect(url.libpq_uri)
+        psycopg.connect(url.libpq_dsn)
 
 
 def test_a_file_that_is_no_database_counts_as_unreachable(tmp_path: Path) -> None:

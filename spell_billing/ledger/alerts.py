@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 
-from spell_billing.ledger.schema import alerts
+from spell_billing.ledger.message_tables import alerts
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
+from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.cursors import move_cursor
 from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, metadata, reviews
+from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, reviews
 
 ERASED_USER = "user_erased"
 """The action in the audit trail."""

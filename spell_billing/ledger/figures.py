@@ -10,10 +10,11 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
+from spell_billing.ledger.message_tables import alerts, outbox
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.outbox import GivenUp
 from spell_billing.ledger.queries import read_months
-from spell_billing.ledger.schema import alerts, events, outbox, runs
+from spell_billing.ledger.schema import events, runs
 from spell_billing.ledger.standing import closed_months
 from spell_billing.ledger.totals import MonthGroup, month_groups
 

@@ -9,9 +9,10 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE, Reason, State
 from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.history import read_history
+from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.ledger.schema import invoices, moves, outbox
+from spell_billing.ledger.schema import invoices, moves
 
 _UNPAID = frozenset({State.FINALIZED, State.PAYMENT_FAILED})
 _ANY_MONTH = Month.parse("9998-12")

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import cursors, invoices, outbox, payments
+from spell_billing.ledger.schema import cursors, invoices, payments
 from spell_billing.ledger.upsert import insert_new
 
 SINCE = "mail_since"

@@ -1,59 +1,8 @@
-"""The ledger's tables. Migrations create them; a test holds both equal."""
-
-from datetime import UTC, datetime
-from decimal import Decimal
+"""The ledger's tables but those of messages. Migrations create them; a test holds both equal."""
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from spell_billing.core.money import plain
-
-
-class ExactDecimal(TypeDecorator[Decimal]):
-    """A decimal kept exactly: `numeric` in PostgreSQL, text in SQLite (its numeric is a float)."""
-
-    impl = sa.Numeric
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Decimal] | TypeEngine[str]:
-        """Choose the column type of the database."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(sa.String())
-        return dialect.type_descriptor(sa.Numeric(asdecimal=True))
-
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Decimal | str | None:
-        """Hand the decimal to the driver."""
-        return plain(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Decimal | str | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
-        """Take the decimal from the driver."""
-        return None if value is None else Decimal(value)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC: `timestamptz` in PostgreSQL, naive UTC text in SQLite."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive datetimes and store UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a naive datetime has no place in the ledger")
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Return an aware datetime in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+from spell_billing.ledger.column_types import BigId, ExactDecimal, UtcDateTime, metadata
 
 _LEFT = (
     "(unbilled_calls <> 0 OR unbilled_usage_cents <> {nothing} OR late_lines > 0 "
@@ -64,8 +13,6 @@ LEFT_SOMETHING = {
     "sqlite": sa.text(_LEFT.format(nothing="'0'")),
 }
 """By database, the condition for bills that other months' drafts must know of: few of millions."""
-
-metadata = sa.MetaData()
 
 invoices = sa.Table(
     "ledger_invoices",
@@ -231,53 +178,6 @@ dunning = sa.Table(
 """Each step at which Stripe was asked to collect an open invoice again.
 
 `step` counts days since finalization. `outcome` is `asked` from before the request until its answer is known.
-"""
-
-alerts = sa.Table(
-    "ledger_alerts",
-    metadata,
-    sa.Column("key", sa.String(200), primary_key=True),
-    sa.Column("channel", sa.String(200), primary_key=True),
-    sa.Column("kind", sa.String(40), nullable=False),
-    sa.Column("month", sa.String(7)),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("sent_at", UtcDateTime, nullable=False),
-    sa.Index("ledger_alerts_by_kind", "kind", "month"),
-)
-"""Each alert that went out on each channel. A key is sent once on a channel."""
-
-reported_bills = sa.Table(
-    "ledger_reported_bills",
-    metadata,
-    sa.Column("bill_id", BigId, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("reason", sa.String(40), nullable=False),
-    sa.Column("reported_at", UtcDateTime, nullable=False),
-)
-"""Bills without an invoice that people were told of, with the state and reason they were told."""
-
-outbox = sa.Table(
-    "ledger_outbox",
-    metadata,
-    sa.Column("id", BigId, primary_key=True, autoincrement=True),
-    sa.Column("key", sa.String(200), nullable=False),
-    sa.Column("template", sa.String(40), nullable=False),
-    sa.Column("month", sa.String(7), nullable=False),
-    sa.Column("user_id", sa.Text, nullable=False),
-    sa.Column("content", sa.Text, nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False),
-    sa.Column("next_try_at", UtcDateTime, nullable=False),
-    sa.Column("sent_at", UtcDateTime),
-    sa.Column("given_up_at", UtcDateTime),
-    sa.Column("error", sa.Text),
-    sa.UniqueConstraint("key", name="ledger_outbox_once"),
-    sa.Index("ledger_outbox_waiting", "sent_at", "given_up_at", "next_try_at"),
-)
-"""Mail to users, each key once. `content` names invoice and attempt, as JSON; no address is kept.
-
-Amounts, links and the address are read when a mail is sent. `error` of one that was given up begins with a
-word of `GivenUp`.
 """
 
 runs = sa.Table(

@@ -85,12 +85,9 @@ class MonthSession:
         A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
         """
         unsent = [State.FAILED.value, State.HELD.value]
+        voided = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
         query = sa.select(invoices).where(
-            latest_generation(self.month),
-            sa.or_(
-                invoices.c.state.in_(unsent),
-                sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value),
-            ),
+            latest_generation(self.month), sa.or_(invoices.c.state.in_(unsent), voided)
         )
         with self._transaction():
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
@@ -182,9 +179,7 @@ class MonthSession:
             self._connection.execute(
                 months.update().where(months.c.month == month).values(billing_started_at=None)
             )
-            self._connection.execute(
-                audit.insert().values(**self._audit_base(now), action="billing_start_taken_back")
-            )
+            self._audit(now, action="billing_start_taken_back")
         return True
 
     def finish_billing(self) -> None:
@@ -201,15 +196,12 @@ class MonthSession:
             self._connection.execute(
                 months.update().where(months.c.month == str(self.month)).values(billed_at=None)
             )
-            self._connection.execute(
-                audit.insert().values(
-                    **self._audit_base(now),
-                    user_id=bill.user_id,
-                    generation=generation,
-                    action="drafted_again",
-                    from_state=None,
-                    to_state=draft.state,
-                )
+            self._audit(
+                now,
+                user_id=bill.user_id,
+                generation=generation,
+                action="drafted_again",
+                to_state=draft.state,
             )
 
     def insert(self, values: dict[str, Any], *, action: str, detail: str | None = None) -> None:
@@ -218,17 +210,14 @@ class MonthSession:
         stamped = {**values, "run_id": self.actor.run_id, "created_at": now, "updated_at": now}
         with self._transaction():
             self._connection.execute(invoices.insert().values(stamped))
-            self._connection.execute(
-                audit.insert().values(
-                    **self._audit_base(now),
-                    user_id=values["user_id"],
-                    generation=values["generation"],
-                    action=action,
-                    from_state=None,
-                    to_state=values["state"],
-                    stripe_invoice_id=values["stripe_invoice_id"],
-                    detail=detail,
-                )
+            self._audit(
+                now,
+                user_id=values["user_id"],
+                generation=values["generation"],
+                action=action,
+                to_state=values["state"],
+                stripe_invoice_id=values["stripe_invoice_id"],
+                detail=detail,
             )
 
     def apply(self, changes: Sequence[Change]) -> list[Bill]:
@@ -274,8 +263,11 @@ class MonthSession:
                 .values({column: now})
             )
             if result.rowcount:
-                self._connection.execute(audit.insert().values(**self._audit_base(now), action=action))
+                self._audit(now, action=action)
         return bool(result.rowcount)
+
+    def _audit(self, now: datetime, **entry: str | int | None) -> None:
+        self._connection.execute(audit.insert().values(**self._audit_base(now), **entry))
 
     def _audit_base(self, now: datetime) -> dict[str, Any]:
         return {

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
+from spell_billing.ledger.message_tables import alerts, outbox, reported_bills
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import (
-    alerts,
     audit,
     cursors,
     decisions,
@@ -19,9 +19,7 @@ from spell_billing.ledger.schema import (
     events,
     invoices,
     months,
-    outbox,
     payments,
-    reported_bills,
     reviews,
     runs,
     stripe_account,

@@ -111,7 +111,7 @@ class Outside:
 
 
 MOST_COUNTED = 10_000
-"""Rows outside are counted up to here: to count the history of a platform would take longer than a freeze."""
+"""Rows outside are counted up to here: to count a platform's history would take longer than a freeze."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,6 @@ class FrozenUsage:
 
 OnProgress = Callable[[int, int], None]
 """Takes how many rows are written so far, and how many there are in the month; from any thread."""
-
 OnWait = Callable[[str], None]
 """Takes the words of why a freeze waits, when it begins to."""
 

@@ -84,7 +84,7 @@ class PostgresOneUser:
             with (
                 database_errors(self._url),
                 # A pooler gives its session to others: neither settings nor prepared statements may stay.
-                psycopg.connect(self._url.libpq_uri, prepare_threshold=None) as connection,
+                psycopg.connect(self._url.libpq_dsn, prepare_threshold=None) as connection,
             ):
                 connection.read_only = True
                 connection.execute("SET LOCAL timezone = 'UTC'")

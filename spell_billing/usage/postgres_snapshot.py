@@ -146,7 +146,7 @@ def open_snapshots(
         count: How many.
         before: Called with the first connection before its transaction begins.
     """
-    with adbc_driver_postgresql.connect(url.libpq_uri) as database, ExitStack() as stack:
+    with adbc_driver_postgresql.connect(url.libpq_dsn) as database, ExitStack() as stack:
         # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
         pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="usage-join"))
         first = _connected(database)

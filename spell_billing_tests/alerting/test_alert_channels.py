@@ -13,7 +13,7 @@ from spell_billing.alerts.channel import Channel
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.schema import alerts as alerts_table
+from spell_billing.ledger.message_tables import alerts as alerts_table
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 AlertsOn = Callable[..., Alerts]

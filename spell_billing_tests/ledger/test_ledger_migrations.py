@@ -19,9 +19,10 @@ from spell_billing.databases import (
     create_engine_for,
     parse_database_url,
 )
+from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.migrate import HEAD, current_revision, migrate
-from spell_billing.ledger.schema import invoices, metadata
+from spell_billing.ledger.schema import invoices
 
 TABLES = {*metadata.tables, "ledger_version"}
 

@@ -6,8 +6,9 @@ from typing import Any
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.message_tables import alerts, outbox
 from spell_billing.ledger.runs import RunRecord, RunResult
-from spell_billing.ledger.schema import alerts, events, invoices, months, outbox
+from spell_billing.ledger.schema import events, invoices, months
 from spell_billing.metrics import MONTHS
 
 NOW = datetime.now(UTC)

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from spell_billing.core.month import Month
 from spell_billing.invoicing.erase_user import erasing
+from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.moves import record_move
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import metadata
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW, SmallPlatform
 
 ANN, BOB = "ann-0001", "bob-0002"

@@ -12,8 +12,8 @@ from spell_billing.core.erasure import Erasure
 from spell_billing.invoicing import erase_user
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger import erasing as ledger_erasing
+from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.erasing import TEXTS
-from spell_billing.ledger.schema import metadata
 from spell_billing.usage import erasing as store_erasing
 from spell_billing_tests.proof.leavers import ANN, erase, everything_stored, leave, two_months
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from spell_billing.ledger.schema import metadata
+from spell_billing.ledger import message_tables, schema  # noqa: F401 - they enter their tables
+from spell_billing.ledger.column_types import metadata
 
 VERSION_TABLE = "ledger_version"
 """A name of our own: the platform may keep its `alembic_version` in the same database."""

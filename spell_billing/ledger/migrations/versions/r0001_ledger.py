@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from spell_billing.ledger.schema import BigId, ExactDecimal, UtcDateTime
+from spell_billing.ledger.column_types import BigId, ExactDecimal, UtcDateTime
 
 revision = "0001"
 down_revision = None

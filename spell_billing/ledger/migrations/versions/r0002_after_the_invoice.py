@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from spell_billing.ledger.schema import BigId, UtcDateTime
+from spell_billing.ledger.column_types import BigId, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
