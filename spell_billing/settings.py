@@ -69,12 +69,12 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def billing_grace(self) -> timedelta:
-        """`BILLING_GRACE_MINUTES`: after its end a month may still get rows for so long. Default: 0."""
+        """`BILLING_GRACE_MINUTES`: how long after its end a month may still get rows. Default: 0."""
         return self._minutes("BILLING_GRACE_MINUTES", default=0, longest=_LONGEST_GRACE_MINUTES)
 
     @cached_property
     def source_wait(self) -> timedelta:
-        """`SOURCE_WAIT_MINUTES`: for so long a run waits for a standby to have the month. Default: 30."""
+        """`SOURCE_WAIT_MINUTES`: how long a run waits for a standby to have the month. Default: 30."""
         return self._minutes("SOURCE_WAIT_MINUTES", default=30, longest=_LONGEST_WAIT_MINUTES)
 
     @cached_property
@@ -90,7 +90,7 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def billing_deadline(self) -> timedelta:
-        """`BILLING_DEADLINE_HOURS`: a month is billed so long after its tick, or people hear. Default: 6."""
+        """`BILLING_DEADLINE_HOURS`: alert if a month is unbilled this long after its tick. Default: 6."""
         text = self._text("BILLING_DEADLINE_HOURS") or "6"
         if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _LONGEST_DEADLINE_HOURS:
             raise SettingsError(

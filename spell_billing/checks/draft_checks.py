@@ -39,7 +39,7 @@ def month_is_plausible(
 ) -> dg.AssetCheckResult:
     """The month and the past it builds on are as expected, or a person approved these drafts.
 
-    Where not, the run goes on and `stripe_invoices` sends nothing; the sensor `month_in_review` tells people.
+    Where not, the run goes on, `stripe_invoices` sends nothing, and the sensor `month_in_review` alerts.
     """
     with opened_month(context, ledger, usage) as opened:
         with opened.ledger.reading() as connection:

@@ -136,7 +136,7 @@ def _loading() -> Iterator[None]:
 
 
 def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:
-    """Return the first thing a person must mend: a failed check, or a failed step."""
+    """Return the first thing a person must fix: a failed check, or a failed step."""
     for check in result.get_asset_check_evaluations():
         if check.blocking and not check.passed and check.description:
             return f"{check.check_name}: {check.description} Nothing was sent to Stripe."

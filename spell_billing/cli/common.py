@@ -58,7 +58,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON f
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the command with one message and exit code 1 when something a person can mend is wrong."""
+    """End the command with one message and exit code 1 when something a person can fix is wrong."""
     try:
         yield
     except SpellBillingError as error:

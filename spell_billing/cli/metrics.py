@@ -31,7 +31,7 @@ def command(host: str, port: int, *, once: bool) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-            # Connections wait from here on: whoever reads the next line can scrape at once.
+            # Connections wait from here on: a reader of the next line can scrape at once.
             listener.listen()
         except OSError as error:
             fail(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port.")

@@ -18,7 +18,7 @@ LONGEST_SECONDS = 12 * 3600
 """Dagster ends a billing run after that time: see spell_billing/jobs.py."""
 
 PATIENCE_SECONDS = 30.0
-"""So long a first answer is waited for, as while the server restarts. Following a run has its own end."""
+"""How long to wait for a first answer, as while the server restarts. Following a run has its own end."""
 
 _MOST_MONTHS = 120
 
@@ -65,14 +65,16 @@ class _AddressType(click.ParamType[str]):
     help="Where `spell-billing serve` is. Default: API_URL of the environment.",
 )
 @click.option(
-    "--wait", is_flag=True, help="Follow the run to its end; without it the exit code says it began."
+    "--wait",
+    is_flag=True,
+    help="Wait for the run to finish. Without --wait, exit code 0 only means it was started.",
 )
 @click.option(
     "--timeout-seconds",
     type=click.IntRange(min=1),
     default=LONGEST_SECONDS,
     show_default=True,
-    help="So long the command lasts at most; the run goes on without it.",
+    help="Stop waiting after this many seconds. The run itself continues.",
 )
 @click.option("--verify", is_flag=True, help="Ask Stripe what stands even when every user is done.")
 def command(
@@ -84,10 +86,10 @@ def command(
     timeout_seconds: int,
     verify: bool,
 ) -> None:
-    """Start billing on a server, and follow it. ADMIN_SECRET of the environment opens the door.
+    """Start billing on a server, and follow it. Authenticates with ADMIN_SECRET from the environment.
 
-    A month that runs already is followed, one that is billed is left alone. Ends like `bill`: 0 everyone is
-    billed, 3 users are left without an invoice, 1 it could not run or failed, 2 wrong usage.
+    Attaches to a run already in progress; does nothing if the month is billed. Exit codes as of `bill`: 0
+    everyone is billed, 3 users are left without an invoice, 1 it could not run or failed, 2 wrong usage.
     """
     if backfill is not None and (month is not None or verify):
         raise click.UsageError("--backfill goes with neither --month nor --verify.")

@@ -51,7 +51,7 @@ class Erasure:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        # A command that an alert or a finding tells people to run has the id quoted.
+        # A command that an alert or a finding names has the id quoted.
         forms = sorted({self.user_id, shlex.quote(self.user_id)}, key=len, reverse=True)
         named = "|".join(re.escape(form) for form in forms)
         if not self.user_id.isdecimal():

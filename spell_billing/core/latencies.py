@@ -16,7 +16,7 @@ class Latencies:
     Attributes:
         count: Requests.
         seconds: Their durations, summed.
-        buckets: Requests by duration: one number for each of `BOUNDS_SECONDS` (at most so long, and longer
+        buckets: Requests by duration: one number for each of `BOUNDS_SECONDS` (at most that, and longer
             than the bound before), and a last one for what took longer than all of them.
     """
 

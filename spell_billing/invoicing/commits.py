@@ -51,7 +51,7 @@ class GroupCommit:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
-                # The thread cannot be stopped: whoever comes next must find the session free.
+                # The thread cannot be stopped: the next caller must find the session free.
                 while not running.done():
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.wait({running})

@@ -165,7 +165,7 @@ class Drive:
         """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
 
         A key that replays a failure is passed over for the next one of the same draft, from the first on:
-        whoever works on this draft sends the same keys, so the step happens once.
+        every process that works on this draft sends the same keys, so the step happens once.
 
         Returns:
             The invoice as it stands, or None when the bill is parked because the draft is gone.

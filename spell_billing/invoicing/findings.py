@@ -54,7 +54,7 @@ _REMEDIES = {
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
-    Kind.NOT_INVOICED: "`spell-billing explain` says why; mend it, then bill the month again.",
+    Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
     Kind.ALLOWANCE_DIFFERS: (
         "The plan covers another part of the usage than the bill says. Restore the ledger; void the invoice "
         "and bill again where it was sent."

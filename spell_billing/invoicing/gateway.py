@@ -24,7 +24,7 @@ class Patience:
     Attributes:
         tries: Attempts at one request whose outcome stays unknown.
         limited_tries: Attempts at one request that Stripe answers with 429.
-        down_seconds: So long without any answer while requests fail means: Stripe is down.
+        down_seconds: This long without any answer while requests fail means that Stripe is down.
     """
 
     tries: int = 6

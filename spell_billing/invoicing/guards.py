@@ -83,7 +83,7 @@ def require_good_rows(frozen: FrozenUsage) -> None:
     """
     text = bad_rows_text(frozen)
     if text:
-        raise UsageError(text, remedy="Mend or delete them in usage_counters, then bill the month again.")
+        raise UsageError(text, remedy="Fix or delete them in usage_counters, then bill the month again.")
 
 
 def bad_rows_text(frozen: FrozenUsage) -> str:

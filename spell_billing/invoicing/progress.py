@@ -1,4 +1,4 @@
-"""Progress of long work: shown by whoever watches, or else logged every few seconds."""
+"""Progress of long work: shown to a watcher, or else logged every few seconds."""
 
 import time
 from collections.abc import Callable, Iterator

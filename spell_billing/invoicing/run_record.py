@@ -65,6 +65,6 @@ def _result_of_success(ledger: Ledger, month: Month, outcome: Outcome) -> RunRes
 def _result_of_error(error: BaseException) -> RunResult:
     if isinstance(error, SpellBillingError):
         return RunResult.STOPPED if error.transient else RunResult.REFUSED
-    # Whoever interrupts a run does not want it to start again by itself; any other error may have been the
-    # moment's, and to try again is safe.
+    # A run that a person interrupted must not be retried by itself; any other error may have passed by then,
+    # and to try again is safe.
     return RunResult.STOPPED if isinstance(error, Exception) else RunResult.REFUSED

@@ -78,7 +78,7 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
         )
     if invoice is None or invoice["status"] == "void":
         return None
-    # Written down first: a crash after Stripe's answer must not look as if a stranger had voided it.
+    # Written down first: a crash after Stripe's answer must not look as if somebody else had voided it.
     await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
     try:
         # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.

@@ -1,6 +1,6 @@
 """Writes changes of bills with their audit entries, beside payments that come in at the same time.
 
-Whoever holds a month's lock is alone in changing its bills, but for one thing: a bill with a standing invoice
+The holder of a month's lock is alone in changing its bills, but for one thing: a bill with a standing invoice
 moves between finalized, payment failed, paid and uncollectible as Stripe collects (`ledger/settling.py`).
 """
 

@@ -1,6 +1,6 @@
 """Loads rows into PostgreSQL by COPY, and what follows from them while the next rows are being made.
 
-Whoever makes rows and PostgreSQL each have a processor. COPY keeps both busy; a statement after it would
+The maker of rows and PostgreSQL each have a processor. COPY keeps both busy; a statement after it would
 leave one idle, so it runs behind: https://www.postgresql.org/docs/current/libpq-async.html.
 """
 
@@ -53,7 +53,7 @@ def copy_rows(
         How many rows were copied, and how many the statement wrote.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: as SQLAlchemy would; whoever catches its errors need not know of the
+        sqlalchemy.exc.DBAPIError: as SQLAlchemy would; callers need not know of the
             shortcut.
     """
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)

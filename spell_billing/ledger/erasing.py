@@ -95,7 +95,7 @@ def erase_in_ledger(
         now: When, aware.
     """
     if connection.dialect.name == "postgresql":
-        # Whoever handles events reads the name of a bill and writes it in one transaction.
+        # The handler of events reads the name of a bill and writes it in one transaction.
         connection.execute(sa.text(f"LOCK TABLE {events.name} IN EXCLUSIVE MODE"))
     reviewed = {
         month: drafts_hash(connection, Month.parse(month)) for month in _reviewed_months(connection, erasure)

@@ -21,7 +21,7 @@ def migrate(engine: Engine) -> bool:
     Raises:
         LedgerError: when the database was migrated by a newer version of spell_billing, or is not in UTF-8.
     """
-    # A look takes no write lock: in SQLite it would wait for whoever writes.
+    # A look takes no write lock: in SQLite it would wait for a writer.
     with engine.execution_options(read_only=True).connect() as connection:
         if _is_at_head(connection):
             return False

@@ -1,4 +1,4 @@
-"""What is still open for one user: whoever is erased must have nothing left to bill, pay or tell."""
+"""What is still open for one user: an erased user must have nothing left to bill, pay or tell."""
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection

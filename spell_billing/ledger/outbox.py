@@ -20,7 +20,7 @@ SINCE = "mail_since"
 """The cursor that holds when mail was first switched on: earlier invoices are not mailed."""
 _LOOKED = "mail_looked"
 _OVERLAP = timedelta(days=3)
-"""An invoice can get into the ledger so long after it was finalized, and is mailed all the same."""
+"""How long after it was finalized an invoice can get into the ledger and still be mailed."""
 _OLDEST = timedelta(days=30)
 """What happened longer ago is no news to the user: not mailed, however long nobody looked."""
 

@@ -140,7 +140,7 @@ payments = sa.Table(
 
 `attempts` is Stripe's count, which a try under way raises too; `failed_attempts` of them are known to have
 failed. `decline_code` and `message` belong to the last failed one. `as_of` is when Stripe said it, `way` how
-we heard. `alerted_attempts`: people know of failures up to this attempt.
+we heard. `alerted_attempts`: alerts on failures up to this attempt went out.
 """
 
 events = sa.Table(

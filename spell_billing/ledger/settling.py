@@ -2,7 +2,7 @@
 
 A billing run may hold a month for an hour, and a payment does not wait for it. So each change starts from the
 state that was read in its own transaction, and only ever moves a bill between states of a standing invoice;
-whoever holds the month reckons with that (`ledger/changes.py`).
+the holder of the month reckons with that (`ledger/changes.py`).
 """
 
 from collections.abc import Collection

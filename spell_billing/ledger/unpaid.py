@@ -156,7 +156,7 @@ def failures_not_told(connection: Connection, limit: int) -> list[FailedPayment]
 
 
 def mark_told(connection: Connection, told: Iterable[tuple[str, int]]) -> None:
-    """Note that people know of invoices' failures up to an attempt."""
+    """Note up to which attempt alerts on invoices' failures went out."""
     statement = (
         payments.update()
         .where(

@@ -107,7 +107,7 @@ class Delivery:
 
         Args:
             limit: The most mails of one round.
-            seconds: After so long no further mail is begun.
+            seconds: After this time no further mail is begun.
 
         Raises:
             MonthLockedError: when another process is sending.

@@ -1,4 +1,4 @@
-"""One tick of following payments: read events, handle them, catch up, dun, park, and tell people.
+"""One tick of following payments: read events, handle them, catch up, dun, park, and alert.
 
 Every step leaves the ledger whole, and each tick does all of them again: whatever a crash cuts off is done by
 the next. A step that needs Stripe may fail; what people must know is told all the same.
@@ -46,7 +46,7 @@ _BATCHES = 20
 
 _KEEP_EVENTS = timedelta(days=60)
 _UNREAD_FOR = timedelta(hours=6)
-"""When Stripe could not be read for so long, people are told."""
+"""When Stripe could not be read for this long, an alert goes out."""
 
 Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
 
@@ -172,7 +172,7 @@ def _without_stripe(ledger: Ledger, result: Followed) -> None:
 def _tell(
     ledger: Ledger, alerts: Alerts, others: Sequence[Alert], result: Followed
 ) -> SpellBillingError | None:
-    """Tell people; give the first problem with that, after all was tried."""
+    """Send the alerts; return the first problem with that, after all was tried."""
     unsent: SpellBillingError | None = None
     for alert in others:
         try:
@@ -191,7 +191,7 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
     return Alert(
         key=f"void_unfinished:{voided.stripe_invoice_id}",
         kind="void_unfinished",
-        title=f"A void was cut off: {voided.user_id}, {voided.month}",
+        title=f"A void did not complete: {voided.user_id}, {voided.month}",
         body=body(
             f"Stripe has voided invoice {voided.stripe_invoice_id}, and the command died before it wrote so "
             "into the ledger. The user is not billed again until it has.",

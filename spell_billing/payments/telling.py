@@ -1,4 +1,4 @@
-"""Tells people of failed payments: each failed attempt once, many of them in one alert.
+"""Alerts on failed payments: each failed attempt once, many of them in one alert.
 
 What is to be told is written down before it goes out, so that a repetition after a crash says the same under
 the same key; and people count as told only when it has gone out.
@@ -37,7 +37,7 @@ _WAITING = 20
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """An alert that is to go out, and the attempts that people know of then, by invoice."""
+    """An alert that is to go out, and the attempts that it covers, by invoice."""
 
     alert: Alert
     attempts: dict[str, int]

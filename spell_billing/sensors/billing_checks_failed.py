@@ -1,4 +1,4 @@
-"""`billing_checks_failed`: tells people of each check that did not pass, blocking or not, once per run."""
+"""`billing_checks_failed`: alerts on each check that did not pass, blocking or not, once per run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ _ENDED: tuple[Kind, ...] = (
     minimum_interval_seconds=60,
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells people of asset checks that did not pass, when their run has ended.",
+    description="Alerts on asset checks that did not pass, when their run has ended.",
 )
 def billing_checks_failed(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
@@ -45,7 +45,7 @@ def billing_checks_failed(
     with ledger.open() as open_ledger:
         found = (alert for ended in ended_runs for alert in _alerts(context.instance, ended))
         sent = send_all(alerts.open(open_ledger, context.log), found)
-    said = f"People know of {sent} checks that failed of late." if sent else "No check of a run failed."
+    said = f"Alerted on {sent} recently failed checks." if sent else "No check of a run failed."
     return dg.SensorResult(skip_reason=said, cursor=ended_runs.cursor)
 
 

@@ -1,4 +1,4 @@
-"""`billing_run_failed`: tells people of each billing run that failed or was canceled, and of backfills."""
+"""`billing_run_failed`: alerts on each billing run that failed or was canceled, and of backfills."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ _RETRIED_AS = "dagster/auto_retry_run_id"
 _TAG_DELAY = timedelta(seconds=60)
 """Dagster writes whether it runs a failed run again a moment after the failure itself."""
 _RETRY_DELAY = timedelta(minutes=10)
-"""A run that is to be run again and so long after is not, will not be."""
+"""A run that was not retried within this time will not be."""
 
 
 @dg.sensor(
@@ -36,7 +36,7 @@ _RETRY_DELAY = timedelta(minutes=10)
     minimum_interval_seconds=60,
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells people of billing runs that failed or were canceled, unless they are run again.",
+    description="Alerts on billing runs that failed or were canceled, unless they are run again.",
 )
 def billing_run_failed(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
@@ -48,7 +48,7 @@ def billing_run_failed(
     ended = EndedRuns(context, (_FAILED, _CANCELED), now)
     with _channels(context, ledger, alerts) as channels:
         sent = send_all(channels, _found(context, ended, now))
-    said = f"People know of {sent} runs that failed of late." if sent else "No billing run failed."
+    said = f"Alerted on {sent} recently failed runs." if sent else "No billing run failed."
     return dg.SensorResult(skip_reason=said, cursor=ended.cursor)
 
 

@@ -15,7 +15,7 @@ from spell_billing.mail.settings import MailSettings
 from spell_billing.resources import AlertResource, LedgerResource, UsageResource
 
 _ALARM_AFTER = timedelta(hours=1)
-"""A mail server may be away for a moment; a person hears of one that stays away."""
+"""A mail server may be away for a moment; one that stays away raises an alert."""
 
 
 @dg.sensor(

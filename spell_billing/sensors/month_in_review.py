@@ -1,4 +1,4 @@
-"""`month_in_review`: tells people of a month that is not sent until somebody approves it, once per drafts."""
+"""`month_in_review`: alerts on a month that is not sent until somebody approves it, once per drafts."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ KIND = "month_in_review"
     minimum_interval_seconds=60,
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells people of a month in review: what was found, and how it is approved.",
+    description="Alerts on a month in review: what was found, and how it is approved.",
 )
 def month_in_review(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

@@ -1,4 +1,4 @@
-"""`month_unbilled`: tells people of a closed month that is not billed although it is long due."""
+"""`month_unbilled`: alerts on a closed month that is not billed although it is long due."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ KIND = "month_unbilled"
     minimum_interval_seconds=300,
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells people of a month not billed BILLING_DEADLINE_HOURS after it should have been.",
+    description="Alerts on a month not billed BILLING_DEADLINE_HOURS after it should have been.",
 )
 def month_unbilled(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

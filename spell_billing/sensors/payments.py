@@ -1,4 +1,4 @@
-"""`payments`: the ledger follows what Stripe collects, and people hear of failed payments."""
+"""`payments`: the ledger follows what Stripe collects, and alerts on failed payments."""
 
 from datetime import timedelta
 from functools import partial
@@ -21,7 +21,7 @@ INTERVAL = timedelta(seconds=60)
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Reads Stripe's events, brings bills up to what became of their invoices, and tells people of failed "
+        "Reads Stripe's events, brings bills up to what became of their invoices, and alerts on failed "
         "payments. Bounded in each tick; goes on where it was."
     ),
 )

@@ -1,4 +1,4 @@
-"""How often a month was tried of late, and when it may be tried again by itself."""
+"""How often a month was tried recently, and when it may be retried."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`users_not_invoiced`: tells people of users who wait for a person, once per month and reason."""
+"""`users_not_invoiced`: alerts on users who wait for a person, once per month and reason."""
 
 import dagster as dg
 
@@ -23,7 +23,7 @@ NAMED_USERS = 5
     minimum_interval_seconds=60,
     owners=OWNERS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells people of users who failed, are held or parked: one alert per month and reason.",
+    description="Alerts on users who failed, are held or parked: one alert per month and reason.",
 )
 def users_not_invoiced(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

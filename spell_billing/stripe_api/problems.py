@@ -119,7 +119,7 @@ def _kind(error: stripe.StripeError, code: str, headers: Mapping[str, str]) -> K
     status = error.http_status or 0
     kind = _fresh_kind(error, status, code)
     stored = status >= _HTTP_SERVER_ERROR or kind is Kind.PERMANENT
-    # A stored answer is as old as its key: what it complains of may be mended by now.
+    # A stored answer is as old as its key: what it complains of may be fixed by now.
     return Kind.STUCK if stored and headers.get("idempotent-replayed") == "true" else kind
 
 

@@ -44,7 +44,7 @@ class Server:
         address: As `server_address` gives it.
         secret: Of the server.
         say: Writes a line for the person who waits.
-        patience_seconds: So long `patiently` bears a server that does not answer; None: without end.
+        patience_seconds: How long `patiently` waits for a server that does not answer; None: without end.
     """
 
     def __init__(

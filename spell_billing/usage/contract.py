@@ -138,7 +138,7 @@ class SourceRules:
     """How a source is read.
 
     Attributes:
-        wait: For so long a freeze waits for a standby to have the month.
+        wait: How long a freeze waits for a standby to have the month.
         dedupe_column: A column of `usage_counters` that has no value twice, beside `id`.
     """
 
@@ -169,7 +169,7 @@ class Manifest:
         files: The rows, in any order of files.
         late: What earlier months had beyond their frozen versions; None when nothing was late.
         late_checked: The earlier months that were compared, as `2026-09/v0001`.
-        bad_rows: Rows that are not in the files and must be mended before the month can be billed.
+        bad_rows: Rows that are not in the files and must be fixed before the month can be billed.
         earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop nobody.
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.

@@ -83,7 +83,7 @@ class MonthRows:
     ) -> list[Any]:
         """Do something for each reader at once: its number, and its stretch.
 
-        What fails first is raised, and whoever is still at work is stopped; also when a person interrupts.
+        What fails first is raised, and the other readers are stopped; also when a person interrupts.
         """
         parts = stretches(self.month, len(self.readers))
         with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:

@@ -89,7 +89,7 @@ class UsageStore:
         if len(set(months)) < len(months) or any(earlier >= month for earlier in months):
             raise ValueError("late_for takes one version each of months before the frozen one")
         for one in late_for:
-            # What was altered there would come as late usage of whoever it belongs to.
+            # What was altered there would come as late usage of its user.
             self.verify(one)
         with self._locked(month) as directory:
             self._remove_leftovers(directory)
@@ -240,7 +240,7 @@ class UsageStore:
         return _number(versions[-1]) if versions else 0
 
     def _remove_leftovers(self, directory: Path) -> None:
-        # Called under the month's lock: whoever left an unfinished version is dead.
+        # Called under the month's lock: a process that left an unfinished version is dead.
         for path in directory.glob(f"{_UNFINISHED_PREFIX}*"):
             shutil.rmtree(path)
         oldest = time.time() - _SPILL_LEFTOVER_SECONDS

@@ -1,1 +1,1 @@
-"""The doors for browsers and programs: Dagster's pages behind a secret, the admin endpoints, the webhook."""
+"""What is served over HTTP: Dagster's pages behind a secret, endpoints, the webhook, our own pages."""

@@ -1,4 +1,4 @@
-"""Puts the doors together: what a stranger reaches, what lies behind the gate, what every request passes."""
+"""Puts the server together: what needs no secret, what lies behind the gate, what every request passes."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -39,7 +39,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         read_only: Refuse whatever is not reading; `dagster_app` and `runs` must be made so as well.
 
     Raises:
-        SettingsError: when `ADMIN_SECRET` is not set, or another setting of the doors is wrong.
+        SettingsError: when `ADMIN_SECRET` is not set, or another setting of the server is wrong.
     """
     check = SecretCheck(context.web.admin_secret, context.clock, Throttle())
     sessions = Sessions(context.key_for(PURPOSE), context.clock)
@@ -47,11 +47,11 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     _ = context.web.stripe_webhook_secrets
     https = (context.public_url or "").startswith("https://")
 
-    stranger = [*login_routes(context, check, sessions), *health_routes(context)]
-    stranger += [] if read_only else webhook_routes(context)
+    unguarded = [*login_routes(context, check, sessions), *health_routes(context)]
+    unguarded += [] if read_only else webhook_routes(context)
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
     history = history_routes(context)
-    stranger += [*history, *user_page_routes(context)]
+    unguarded += [*history, *user_page_routes(context)]
     admitted = [
         *history,
         *overview_routes(context, read_only=read_only),
@@ -60,7 +60,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         Route("/metrics", metrics_app(lambda: nullcontext(context.ledger))),
     ]
     behind = _OursOr(admitted, DagsterHeaders(DagsterDoor(dagster_app, read_only=read_only)))
-    gate = Gate(_ours(stranger), ReadOnly(behind) if read_only else behind, context, check, sessions)
+    gate = Gate(_ours(unguarded), ReadOnly(behind) if read_only else behind, context, check, sessions)
     return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
 
 

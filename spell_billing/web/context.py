@@ -28,7 +28,7 @@ class WebContext:
 
     Attributes:
         settings: Of billing.
-        web: Of the doors.
+        web: Of the server.
         ledger: Open for as long as the server runs; any thread may use it.
         clock: The present, an aware datetime in UTC.
     """

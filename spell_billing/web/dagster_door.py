@@ -55,7 +55,7 @@ class DagsterDoor:
             return None
         changes = _changes(query)
         if changes is None:
-            return json_error(400, "no_graphql", "The query is not GraphQL.", "Mend its syntax.")
+            return json_error(400, "no_graphql", "Invalid GraphQL syntax.", "Correct the query.")
         if not changes:
             return None
         facts_of(request.scope).action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"

@@ -63,7 +63,7 @@ async def _known_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpellBillingError)  # noqa: S101 - registered for nothing else
     if isinstance(error, MonthError):
         return error_answer(request, 422, "wrong_month", error.message.rstrip("."), error.remedy)
-    # Its message may name hosts and files: for the log of the server, not for whoever asks.
+    # Its message may name hosts and files: for the server's log, not for the client.
     _LOG.warning("%s", error)
     return error_answer(
         request, 503, "not_available", "Billing cannot answer now", "Try again; the server's log says why."

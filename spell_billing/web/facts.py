@@ -10,7 +10,7 @@ ANONYMOUS = "anonymous"
 
 @dataclass(slots=True)
 class Facts:
-    """Filled in by whoever learns it.
+    """Filled in while the request is served.
 
     Attributes:
         who: `anonymous`, `secret`, `session <id>`, `user link <user id>` or `stripe`.

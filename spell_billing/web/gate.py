@@ -23,7 +23,7 @@ _POLICY_VIOLATION = 1008
 
 
 class Gate:
-    """Sends each request to one of two apps; what a stranger asks for never reaches the guarded one.
+    """Sends each request to one of two apps; an unauthenticated request never reaches the guarded one.
 
     The open app has the paths that guard themselves: signing in, the webhook's signature, a user's link. So
     an odd spelling of a path can at worst meet a 404 there. A request for a user's data with a link's token
@@ -71,7 +71,7 @@ class Gate:
 
     def _admit_secret(self, connection: HTTPConnection, given: list[str]) -> Response | None:
         facts = facts_of(connection.scope)
-        # Two of them: whoever sent one was not the one who sent the other.
+        # Two of them: a proxy or a client added one to the other's.
         secret = given[0].encode("latin-1") if len(given) == 1 else b""
         verdict, pause = self._check.try_secret(secret, facts.address)
         if verdict is Verdict.RIGHT:

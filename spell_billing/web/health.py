@@ -16,7 +16,7 @@ from spell_billing.web.context import WebContext
 
 ANSWER_SECONDS = 5.0
 KEEP_SECONDS = 1.0
-"""Whoever asks more often hears the same: strangers may ask, and shall not keep the ledger busy."""
+"""Asked more often, the answer is the last one: anyone may ask, and must not keep the ledger busy."""
 
 
 def health_routes(context: WebContext) -> list[Route]:

@@ -203,7 +203,7 @@ HISTORY_PATHS: dict[str, Any] = {
     "/v1/users/{user_id}/link": {
         "post": {
             "operationId": "makeLink",
-            "summary": "Make a link to the user's own page. Whoever has it sees the page until it expires.",
+            "summary": "Make a link to the user's own page. Anyone with it sees the page until it expires.",
             "parameters": [_USER],
             "requestBody": {
                 "required": False,

@@ -31,12 +31,12 @@ LONGEST_PATH = 2_000
 _MOST_DIGITS = 12
 BODY_SECONDS = 30.0
 REQUEST_SECONDS = 30.0
-"""Whoever asks one of our handlers hears after that that it takes too long; a download that began goes on."""
+"""After this a request to one of our handlers is answered as too slow; a download that began goes on."""
 
 AT_ONCE = 8
 """So many requests work on the ledger at once; it has connections for 15."""
 WAIT_SECONDS = 5.0
-"""So long a request waits for its turn."""
+"""How long a request waits for its turn."""
 
 
 class _TooLargeError(HTTPException):
@@ -196,7 +196,7 @@ async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
         HTTPConnection(scope),
         503,
         "busy",
-        "The server has too much to do",
+        "The server is busy",
         "Try again in a few seconds.",
         headers={"Retry-After": "5"},
     )

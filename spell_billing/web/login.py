@@ -29,12 +29,12 @@ def login_address(connection: HTTPConnection) -> str:
 
 def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) -> list[Route]:
     """Return the routes that everybody reaches: `/login` and `/logout`."""
-    doors = _Login(context, check, sessions)
+    login = _Login(context, check, sessions)
     return [
-        Route("/login", doors.ask, methods=["GET"]),
-        Route("/login", doors.sign_in, methods=["POST"]),
-        Route("/logout", doors.ask_to_leave, methods=["GET"]),
-        Route("/logout", doors.sign_out, methods=["POST"]),
+        Route("/login", login.ask, methods=["GET"]),
+        Route("/login", login.sign_in, methods=["POST"]),
+        Route("/logout", login.ask_to_leave, methods=["GET"]),
+        Route("/logout", login.sign_out, methods=["POST"]),
     ]
 
 

@@ -73,7 +73,7 @@ def serve(
     Args:
         listener: The address, bound.
         settings: Of billing.
-        web: Of the doors.
+        web: Of the server.
         read_only: Launch and change nothing.
         on_ready: Called when requests are answered.
 
@@ -84,7 +84,7 @@ def serve(
     # uvicorn ends its work and then sends the signal again, which would leave Dagster's code server behind.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    # Code servers and runs inherit the environment, and have no use for what opens our doors.
+    # Code servers and runs inherit the environment, and have no use for the secret.
     for name in _ONLY_OURS:
         os.environ.pop(name, None)
     prepare_dagster_home(settings)

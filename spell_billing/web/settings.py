@@ -1,4 +1,4 @@
-"""Settings of the doors: the secret, Stripe's webhook secrets, the public address, trusted proxies."""
+"""Settings of the server: the secret, Stripe's webhook secrets, the public address, trusted proxies."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ SHORTEST_SECRET = 16
 
 @dataclass(frozen=True, repr=False)
 class WebSettings(Settings):
-    """The settings of `serve` and the doors behind it."""
+    """The settings of `serve`."""
 
     @cached_property
     def admin_secret(self) -> SecretStr:
-        """`ADMIN_SECRET`: opens every door. At least 16 printable ASCII characters. No default."""
+        """`ADMIN_SECRET`: authenticates every request. At least 16 printable ASCII characters. No default."""
         text = self._text("ADMIN_SECRET")
         if text is None:
             raise SettingsError(
-                "ADMIN_SECRET is not set: without it whoever reaches the server could bill everybody.",
+                "ADMIN_SECRET is not set: without it anyone who can reach the server could bill every user.",
                 remedy="Set it to a random text, as from `openssl rand -hex 32`.",
             )
         # A header carries nothing else, so a secret with another character could never be given right.
@@ -57,7 +57,7 @@ class WebSettings(Settings):
     def trusted_proxies(self) -> tuple[str, ...]:
         """`FORWARDED_ALLOW_IPS`: proxies whose X-Forwarded-For and -Proto are believed. Default: none.
 
-        Addresses or networks between commas. Without it the address of whoever connects counts: behind a
+        Addresses or networks between commas. Without it the address of the direct client counts: behind a
         proxy all wrong tries then come from one address.
         """
         texts = [text.strip() for text in self.environment.get("FORWARDED_ALLOW_IPS", "").split(",")]

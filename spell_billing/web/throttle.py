@@ -1,4 +1,4 @@
-"""Slows down whoever tries wrong secrets, address by address, in bounded memory."""
+"""Slows down clients that try wrong secrets, address by address, in bounded memory."""
 
 import ipaddress
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Who may see a user's data: whoever was admitted by secret or session, and the user by a signed link."""
+"""Who may see a user's data: anyone admitted by secret or session, and the user by a signed link."""
 
 from starlette.requests import Request
 from starlette.responses import Response

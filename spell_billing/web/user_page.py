@@ -1,4 +1,4 @@
-"""`/u/{token}`: a user's own page. Whoever has the link sees one user's data, and nobody else's."""
+"""`/u/{token}`: a user's own page. Anyone with the link sees one user's data, and nobody else's."""
 
 import logging
 from collections.abc import Sequence

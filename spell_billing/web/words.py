@@ -25,7 +25,7 @@ _FOR_USERS: Mapping[State, str] = {
     State.PARKED: _LOOKED_INTO,
     State.SETTLED: "Settled with you directly",
 }
-"""What failed on our side is ours to mend: a user is told that somebody does, not what it is."""
+"""What failed on our side is ours to fix: a user is told that it is looked into, not what it is."""
 
 _FOR_FINANCE: Mapping[State, str] = {
     State.PLANNED: "Planned",

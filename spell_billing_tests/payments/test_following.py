@@ -173,7 +173,9 @@ def test_a_void_of_our_own_that_was_cut_off_is_told_and_left_to_the_command(worl
         world.tick()
 
     assert world.state(ONE) == "finalized"
-    assert [text.splitlines()[0] for text in world.web.texts] == ["A void was cut off: user-0001, 2025-03"]
+    assert [text.splitlines()[0] for text in world.web.texts] == [
+        "A void did not complete: user-0001, 2025-03"
+    ]
     world.platform.void(MARCH, ONE)
     world.tick()
     assert (world.state(ONE), len(world.web.texts)) == ("void", 1)
