@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,22 +13,31 @@ from spell_billing.core.month import Month
 from spell_billing.core.spreadsheets import safe_cell
 from spell_billing.invoicing.draft_month import drafts_of
 from spell_billing.invoicing.guards import require_good_rows
-from spell_billing.invoicing.usage_versions import earlier_versions, pinned_version
+from spell_billing.invoicing.usage_versions import (
+    earlier_versions,
+    pinned_version,
+    with_scratch_supplement,
+)
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.queries import read_bills_to_redraft
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.store import UsageStore
+
+_SCRATCH_PREFIX = "spell-billing-preview-"
 
 
 def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: UsageStore) -> Iterator[Draft]:
     """Draft the month from its usage as it is now, or as it was frozen once billing has started.
+
+    Users who wait for their bill are drafted as the next run would draft them: with what came since.
 
     Raises:
         SpellBillingError: as freezing and drafting do; for bad rows too.
     """
     pinned = pinned_version(ledger, store, month)
     if pinned is not None:
-        yield from drafts_of(month, source, pinned, lambda late: ledger.history(month, late))
+        yield from _of_pinned(ledger, source, store, pinned)
         return
     with _scratch_store() as scratch:
         earlier, _ = earlier_versions(ledger, store, month)
@@ -35,6 +45,24 @@ def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: Usa
         require_good_rows(frozen)
         aggregate(frozen)
         yield from drafts_of(month, source, frozen, lambda late: ledger.history(month, late))
+
+
+def _of_pinned(
+    ledger: Ledger, source: UsageSource, store: UsageStore, pinned: FrozenUsage
+) -> Iterator[Draft]:
+    month = pinned.month
+    with ledger.reading() as connection:
+        waiting = {bill.user_id for bill in read_bills_to_redraft(connection, month)}
+    for draft in drafts_of(month, source, pinned, partial(ledger.history, month)):
+        if draft.user_id not in waiting:
+            yield draft
+    if waiting:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
+            frozen = with_scratch_supplement(
+                ledger, store, source, pinned, users=waiting, directory=Path(folder)
+            )
+            history_of = partial(ledger.history, month, only=waiting)
+            yield from drafts_of(month, source, frozen, history_of, only=waiting)
 
 
 def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
@@ -69,5 +97,5 @@ def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def _scratch_store() -> Iterator[UsageStore]:
-    with tempfile.TemporaryDirectory(prefix="spell-billing-preview-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
         yield UsageStore(Path(folder))

@@ -1,5 +1,9 @@
 """Which frozen version of a month counts: the pinned one once billing has started, else the newest."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
@@ -120,6 +124,24 @@ def with_what_came_since(
     if missing:
         return frozen, missing
     return store.supplement(source, frozen, recorded, waiting), []
+
+
+def with_scratch_supplement(
+    ledger: Ledger,
+    store: UsageStore,
+    source: UsageSource,
+    frozen: FrozenUsage,
+    *,
+    users: Collection[str],
+    directory: Path,
+) -> FrozenUsage:
+    """Return the version with what users have beyond it now, kept in a directory and not in the store."""
+    recorded, missing = _versions(ledger, store, since=frozen.month, before=_LAST)
+    late = None if missing else source.supplement(frozen, directory, recorded=recorded, users=users)
+    if late is None:
+        return frozen
+    since = FrozenUsage(frozen.month, "preview", directory, replace(frozen.manifest, files=(), late=late))
+    return replace(frozen, supplements=(*frozen.supplements, since))
 
 
 def _versions(

@@ -11,10 +11,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.reviews import Decision, DecisionKind
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import audit, invoices
-from spell_billing.ledger.totals import latest_generation
 
 RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE})
 """Reasons of held bills that a person's word alone sends on."""

@@ -149,10 +149,10 @@ class Ledger:
         with self._reader.connect() as connection:
             return is_held(self._url, connection, str(what))
 
-    def history(self, month: Month, late: Collection[BillOf]) -> History:
-        """Read what other months left for a month's drafts."""
+    def history(self, month: Month, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
+        """Read what other bills left for a month's drafts, of all users or of those that are named."""
         with self._reader.connect() as connection:
-            return read_history(connection, month, late)
+            return read_history(connection, month, late, only)
 
     def pinned_versions(self, *, since: Month, before: Month) -> list[tuple[Month, str]]:
         """Return the months in a range whose billing has started, with their frozen usage versions."""

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.rows import Bill, MonthRecord
 from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
 
@@ -28,6 +28,20 @@ def read_bills(
     return [Bill.from_mapping(row) for row in result.mappings()]
 
 
+def latest_generation(month: Month) -> sa.ColumnElement[bool]:
+    """Return the condition that chooses each user's latest bill of the month."""
+    older, newer = invoices.alias(), invoices.alias()
+    # Few bills have a second generation: to list what those replaced costs half of asking about every bill.
+    replaced = sa.select(older.c.id).where(
+        newer.c.month == str(month),
+        newer.c.generation > 1,
+        older.c.month == newer.c.month,
+        older.c.user_id == newer.c.user_id,
+        older.c.generation < newer.c.generation,
+    )
+    return sa.and_(invoices.c.month == str(month), invoices.c.id.not_in(replaced))
+
+
 def is_replaced() -> sa.ColumnElement[bool]:
     """Return the condition that a later generation of a bill exists."""
     newer = invoices.alias()
@@ -36,6 +50,17 @@ def is_replaced() -> sa.ColumnElement[bool]:
         newer.c.user_id == invoices.c.user_id,
         newer.c.generation > invoices.c.generation,
     )
+
+
+def read_bills_to_redraft(connection: Connection, month: Month) -> list[Bill]:
+    """Return the latest bills that failed or are held, and those voided to be billed again.
+
+    A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
+    """
+    voided = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
+    unsent = invoices.c.state.in_([State.FAILED.value, State.HELD.value])
+    query = sa.select(invoices).where(latest_generation(month), sa.or_(unsent, voided))
+    return [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
 
 
 def of_drafted_months() -> sa.ColumnElement[bool]:

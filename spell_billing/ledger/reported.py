@@ -9,8 +9,8 @@ from sqlalchemy.engine import Engine
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.message_tables import reported_bills
+from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.schema import invoices, months
-from spell_billing.ledger.totals import latest_generation
 
 _FOR_A_PERSON = (State.FAILED, State.HELD, State.PARKED)
 _SAME_BILL = reported_bills.c.bill_id == invoices.c.id

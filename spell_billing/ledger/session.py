@@ -13,18 +13,18 @@ from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import State
 from spell_billing.ledger.bulk import insert_drafts
 from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
-from spell_billing.ledger.queries import is_replaced, read_bills, read_month
+from spell_billing.ledger.queries import is_replaced, read_bills, read_bills_to_redraft, read_month
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months, reviews
 from spell_billing.ledger.settling import settle
-from spell_billing.ledger.totals import drafted_usage, latest_generation
+from spell_billing.ledger.totals import drafted_usage
 
 _MANY_USERS = 10_000
 _FOUND_BY = ("month", "state", "reason", "currency", "user_id", "generation")
@@ -80,17 +80,9 @@ class MonthSession:
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
     def bills_to_redraft(self) -> list[Bill]:
-        """Return the latest bills that failed or are held, and those voided to be billed again.
-
-        A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
-        """
-        unsent = [State.FAILED.value, State.HELD.value]
-        voided = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
-        query = sa.select(invoices).where(
-            latest_generation(self.month), sa.or_(invoices.c.state.in_(unsent), voided)
-        )
+        """Return the bills that are drafted again with their month."""
         with self._transaction():
-            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+            return read_bills_to_redraft(self._connection, self.month)
 
     def history(self, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
         """Read what other bills left for this month's drafts, of all users or of those that are named."""

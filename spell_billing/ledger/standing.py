@@ -10,11 +10,10 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.month_state import MonthState, is_in_review, state_of_month
-from spell_billing.ledger.queries import read_month
+from spell_billing.ledger.queries import latest_generation, read_month
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import audit, invoices
-from spell_billing.ledger.totals import latest_generation
 
 _FOR_A_PERSON = (State.FAILED, State.HELD, State.PARKED)
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.queries import is_replaced
+from spell_billing.ledger.queries import is_replaced, latest_generation
 from spell_billing.ledger.schema import invoices
 
 _SUMMED_DIGITS = 15
@@ -53,20 +53,6 @@ class MonthGroup:
     currency: str
     bills: int
     total_cents: int
-
-
-def latest_generation(month: Month) -> sa.ColumnElement[bool]:
-    """Return the condition that chooses each user's latest bill of the month."""
-    older, newer = invoices.alias(), invoices.alias()
-    # Few bills have a second generation: to list what those replaced costs half of asking about every bill.
-    replaced = sa.select(older.c.id).where(
-        newer.c.month == str(month),
-        newer.c.generation > 1,
-        older.c.month == newer.c.month,
-        older.c.user_id == newer.c.user_id,
-        older.c.generation < newer.c.generation,
-    )
-    return sa.and_(invoices.c.month == str(month), invoices.c.id.not_in(replaced))
 
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:

@@ -50,6 +50,25 @@ def test_new_gone_up_and_down_are_told_with_the_lines_that_did_it(light_platform
     assert (found[GROWS]["before_calls"], found[GROWS]["now_calls"]) == (1, 2)
 
 
+def test_of_a_month_that_is_billed_a_preview_shows_what_the_next_run_does_with_who_waits(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(STAYS)
+    light_platform.calls(MARCH, (STAYS, 500), (GOES, 300))
+    light_platform.bill(MARCH)
+    light_platform.calls(MARCH, (STAYS, 11), (GOES, 40))
+    light_platform.accounts(GOES)
+    versions = sorted(light_platform.store_path.rglob("*"))
+
+    found = rows(light_platform, MARCH, "billed")
+
+    assert (found[STAYS]["change"], found[GOES]["now_cents"]) == ("same", 340)
+    assert sorted(light_platform.store_path.rglob("*")) == versions, "a preview stores nothing"
+    light_platform.bill(MARCH)
+    assert light_platform.bill_of(MARCH, GOES).total_cents == 340
+    assert light_platform.bill_of(MARCH, STAYS).total_cents == 500
+
+
 def test_against_billed_an_unchanged_month_differs_in_nothing(light_platform: SmallPlatform) -> None:
     light_platform.accounts(STAYS)
     light_platform.calls(MARCH, (STAYS, 500), (GOES, 300))
