@@ -54,7 +54,9 @@ def invoice_drafts(
     with opened_month(context, ledger, usage) as opened:
         open_ledger, store, month = opened.ledger, opened.store, opened.month
         with (
-            open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session,
+            open_ledger.session(
+                month, actor_of(context.run), on_wait=context.log.info, drafting=True
+            ) as session,
             open_ledger.exclusive(on_wait=context.log.info),
         ):
             source = usage.source()

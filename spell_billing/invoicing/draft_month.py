@@ -18,6 +18,7 @@ from spell_billing.core.outcomes import State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules
 from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.history import History
+from spell_billing.ledger.redrafting import end_redrafting
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, UsageSource
@@ -53,7 +54,10 @@ def draft_month(
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
-        return _redraft(session, source, frozen, rules)
+        changed = _redraft(session, source, frozen, rules)
+        with session.writing() as connection:
+            end_redrafting(connection, session.month)
+        return changed
     totals = frozen.manifest.frozen
     with _without_collection():
         session.replace_drafts(

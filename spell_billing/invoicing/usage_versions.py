@@ -8,6 +8,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.redrafting import begin_redrafting, end_redrafting
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, Past, UsageSource
 from spell_billing.usage.store import UsageStore
@@ -123,7 +124,15 @@ def with_what_came_since(
     recorded, missing = _versions(ledger, store, since=session.month, before=_LAST)
     if missing:
         return frozen, missing
-    return store.supplement(source, frozen, recorded, waiting), []
+    with session.writing() as connection:
+        begin_redrafting(connection, session.month)
+    try:
+        return store.supplement(source, frozen, recorded, waiting), []
+    except Exception:
+        if len(store.version(frozen.month, frozen.version).supplements) == len(frozen.supplements):
+            with session.writing() as connection:
+                end_redrafting(connection, session.month)
+        raise
 
 
 def with_scratch_supplement(

@@ -21,6 +21,7 @@ from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.payments import Payment, read_payment, read_payments
 from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
+from spell_billing.ledger.redrafting import require_redrafted
 from spell_billing.ledger.reported import ReportedBills
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
@@ -104,16 +105,20 @@ class Ledger:
         *,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
+        drafting: bool = False,
     ) -> Iterator[MonthSession]:
         """Take the month's lock and give the session through which alone the month is written.
 
         Raises:
-            MonthLockedError: when another process still holds the month after `wait_seconds`.
+            MonthLockedError: when another process still holds the month after `wait_seconds`, or a run was
+                killed while it drafted waiting bills again, and this one is not `drafting`.
             LedgerError: when the erasure of a user was begun and not completed.
         """
         with self._holding(str(month), wait_seconds, on_wait) as (connection, require_lock):
             with self.reading() as reader:
                 require_no_unfinished_erasure(reader)
+                if not drafting:
+                    require_redrafted(reader, month)
             yield MonthSession(connection, month, actor, require_lock=require_lock)
 
     @contextmanager

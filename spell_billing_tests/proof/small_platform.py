@@ -91,13 +91,17 @@ class SmallPlatform:
                 earlier, _ = earlier_versions(ledger, self.store, month)
                 frozen = self.store.freeze(source, month, late_for=earlier)
                 aggregate(frozen)
-            with ledger.session(month, Actor("tester", run_id)) as session:
+            with ledger.session(month, Actor("tester", run_id), drafting=True) as session:
                 frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
                 return draft_month(session, source, frozen)
 
     def bill(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:
         """Do what the job does, from the freeze to the finalized invoices."""
         self.draft(month, run_id=run_id)
+        return self.send(month, verify=verify, run_id=run_id)
+
+    def send(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:
+        """Send the drafts as they are, as when `stripe_invoices` is launched alone."""
         with self.ledger() as ledger, ledger.session(month, Actor("tester", run_id)) as session:
             require_drafts_equal_usage(session, self.store)
             require_sound_bills(session)
