@@ -23,7 +23,8 @@ from spell_billing.usage.one_user import (
     account_of,
     took_too_long,
 )
-from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UsageSql
+from spell_billing.usage.postgres_catalog import COLUMNS_QUERY
+from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNTS_TABLE,

@@ -31,10 +31,11 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.late import CurrentUsage, checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
-from spell_billing.usage.postgres_sql import COLUMNS_QUERY, UNIQUE_QUERY, CostForm, UsageSql, is_one_of
+from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import (

@@ -1,6 +1,5 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -37,7 +36,7 @@ from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
 from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
 from spell_billing.usage.row_writer import RowWriter
-from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot
+from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot, read_texts
 from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
@@ -52,7 +51,6 @@ from spell_billing.usage.tables import (
     Column,
     Columns,
     require_columns,
-    texts,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
 
@@ -173,11 +171,11 @@ class SqliteUsage:
             connection.execute("BEGIN")
             found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
             names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
-            accounts = _texts(connection, ACCOUNTS_TABLE, found, names, users)
+            accounts = read_texts(connection, ACCOUNTS_TABLE, found, names, users)
             found = self._columns(connection, PLANS_TABLE, ())
             if found:
                 require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            plans = _texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
+            plans = read_texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
         return build_accounts(accounts, plans)
 
     @property
@@ -285,18 +283,3 @@ def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
             pa.field("created_at", pa.timestamp("us", tz="UTC")),
         ]
     )
-
-
-def _texts(
-    connection: sqlite3.Connection,
-    table: str,
-    found: Columns,
-    names: tuple[str, ...],
-    users: Collection[str] | None = None,
-) -> pa.Table:
-    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
-    which = "" if users is None else " WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(?))"
-    given = () if users is None else (json.dumps(sorted(users)),)
-    rows = connection.execute(f"SELECT {columns} FROM {table}{which}", given).fetchall() if found else []
-    values = zip(*rows, strict=True) if rows else [()] * len(names)
-    return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})

@@ -1,10 +1,11 @@
 """One consistent, read-only view of a SQLite file, read by a process of its own (see `sqlite_reader`)."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.databases import DatabaseUrl, unreachable
+from spell_billing.usage.tables import Columns, texts
 
 _DYING_SECONDS = 5.0
 _READER_SCRIPT = Path(__file__).with_name("sqlite_reader.py")
@@ -86,3 +88,19 @@ def _failure(url: DatabaseUrl, complaints: IO[bytes]) -> Exception:
         f"Reading {url.redacted} ({url.setting}) failed: {reason}.",
         remedy="Run it again when no other program holds the file; if it stays, check the file.",
     )
+
+
+def read_texts(
+    connection: sqlite3.Connection,
+    table: str,
+    found: Columns,
+    names: tuple[str, ...],
+    users: Collection[str] | None = None,
+) -> pa.Table:
+    """Return columns of a table as text, null where the table has no such column; of some users, or all."""
+    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
+    which = "" if users is None else " WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(?))"
+    given = () if users is None else (json.dumps(sorted(users)),)
+    rows = connection.execute(f"SELECT {columns} FROM {table}{which}", given).fetchall() if found else []
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
