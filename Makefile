@@ -13,7 +13,7 @@ RUNTIME := .venv/runtime-installed
 TOOLS := .venv/tools-installed
 
 # Dagster's own tool, with an instance of its own: dagster.yaml is that of production.
-DG := touch .venv/dagster.yaml && DAGSTER_HOME=$(CURDIR)/.venv $(BIN)/dg
+DG := echo 'telemetry: {enabled: false}' >.venv/dagster.yaml && DAGSTER_HOME=$(CURDIR)/.venv $(BIN)/dg
 
 .PHONY: help demo dev test lint format lock bench clean
 
