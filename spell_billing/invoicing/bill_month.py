@@ -184,7 +184,8 @@ async def _drive_all(
             tasks.create_task(feed())
             for _ in range(_CONCURRENT_BILLS):
                 tasks.create_task(work())
-    except* Exception as errors:
+    except ExceptionGroup as errors:
+        # Not `except*`: Python 3.11.2 would wrap the one that is raised in a group again.
         raise _first(errors) from errors
 
 

@@ -35,7 +35,8 @@ def ask(ledger: Ledger, double: StripeDouble, key: str, times: int = 1) -> None:
 
     try:
         asyncio.run(run())
-    except* StripeAccountError as errors:
+    except ExceptionGroup as errors:
+        # Not `except*`: early Pythons 3.11 wrap what is raised in one again.
         raise errors.exceptions[0] from None
 
 
