@@ -199,7 +199,7 @@ def assets_in_postgres(server: Server, url: str, folder: Path, what: str, repeat
         runs["floor"].seconds,
         runs["ours"].seconds,
         kind=Kind.RATIO,
-        target=1.6,
+        target=1.7,
         peak_bytes=runs["ours"].peak_bytes,
     )
 
