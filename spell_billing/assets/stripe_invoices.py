@@ -78,6 +78,8 @@ def stripe_invoices(
         month, open_ledger, store = opened.month, opened.ledger, opened.store
         with recorded(open_ledger, month, context.run.run_id, context.log) as outcome:
             stripe.check()
+            # A setting that cannot be read must fail before anything is sent, not after.
+            links = {**overview_link(month), **stripe.invoices_link(month)}
             started = time.monotonic()
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
                 # A blocking check guards only its own run; a person may launch this asset alone.
@@ -115,8 +117,7 @@ def stripe_invoices(
         yield dg.MaterializeResult(
             metadata={
                 **totals_metadata(groups),
-                **overview_link(month),
-                **stripe.invoices_link(month),
+                **links,
                 **_invoice_metadata(groups),
                 **_run_metadata(outcome, time.monotonic() - started),
             }

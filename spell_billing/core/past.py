@@ -121,23 +121,32 @@ def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> li
     for (month, user), each in differences.items():
         if each.calls < 0 and lost_all(month, user):
             losers[month].append(user)
+    groups = {
+        month: _sums_of_groups(differences, month, users)
+        for month, users in losers.items()
+        if 1 < len(users) <= _MOST_LOSERS
+    }
+    taken: set[tuple[str, str]] = set()
     months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for (month, winner), gain in sorted(differences.items()):
-        if gain.calls <= 0 or not 1 < len(losers[month]) <= _MOST_LOSERS:
-            continue
-        several = (
-            group
-            for number in range(2, _MOST_MERGED + 1)
-            for group in combinations(sorted(losers[month]), number)
-        )
-        for group in several:
-            lost = _sum([differences[month, user] for user in group])
-            if (-lost.calls, -lost.cents) == (gain.calls, gain.cents):
+        for group in groups.get(month, {}).get((-gain.calls, -gain.cents), ()):
+            if taken.isdisjoint((month, user) for user in group):
                 for user in group:
+                    taken.add((month, user))
                     months[user, winner].append(month)
-                    losers[month].remove(user)
                 break
     return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
+
+
+def _sums_of_groups(
+    differences: Differences, month: str, users: list[str]
+) -> dict[tuple[int, Decimal], list[tuple[str, ...]]]:
+    sums: defaultdict[tuple[int, Decimal], list[tuple[str, ...]]] = defaultdict(list)
+    for number in range(2, _MOST_MERGED + 1):
+        for group in combinations(sorted(users), number):
+            lost = _sum(differences[month, user] for user in group)
+            sums[lost.calls, lost.cents].append(group)
+    return sums
 
 
 def without_moves(differences: Differences, moves: Iterable[Move]) -> Differences:

@@ -125,11 +125,12 @@ def with_what_came_since(
     if missing:
         return frozen, missing
     with session.writing() as connection:
-        begin_redrafting(connection, session.month)
+        begun_here = begin_redrafting(connection, session.month)
     try:
         return store.supplement(source, frozen, recorded, waiting), []
     except Exception:
-        if len(store.version(frozen.month, frozen.version).supplements) == len(frozen.supplements):
+        now = store.version(frozen.month, frozen.version)
+        if begun_here and len(now.supplements) == len(frozen.supplements):
             with session.writing() as connection:
                 end_redrafting(connection, session.month)
         raise

@@ -16,9 +16,15 @@ from spell_billing.ledger.schema import cursors
 _UNDER_WAY = "redrafting:"
 
 
-def begin_redrafting(connection: Connection, month: Month) -> None:
-    """Note, before anything is recorded, that waiting bills are to be drafted again."""
+def begin_redrafting(connection: Connection, month: Month) -> bool:
+    """Note, before anything is recorded, that waiting bills are to be drafted again.
+
+    Returns:
+        Whether this is new: False where an interrupted run left its note, which only a redraft may remove.
+    """
+    new = read_cursor(connection, f"{_UNDER_WAY}{month}") is None
     move_cursor(connection, f"{_UNDER_WAY}{month}", str(month))
+    return new
 
 
 def end_redrafting(connection: Connection, month: Month) -> None:

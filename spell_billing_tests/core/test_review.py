@@ -169,6 +169,17 @@ def test_users_who_became_one_are_moves_each() -> None:
     assert merges(differences, lambda _, user: user == "b") == []
 
 
+def test_merges_are_looked_up_for_as_many_who_gained_as_there_are() -> None:
+    # One sum after another for each who gained would be 600 million of them.
+    lost = [("2026-09", f"lost-{number:02}", -(1 << number), Decimal(-1)) for number in range(20)]
+    gained = [("2026-09", f"gained-{number}", 1, Decimal(number)) for number in range(100_000)]
+    both = ("2026-09", "one", 3, Decimal(2))
+
+    found = merges(net_differences([*lost, *gained, both], lambda user: user), lambda _month, _user: True)
+
+    assert [(each.from_user, each.to_user) for each in found] == [("lost-00", "one"), ("lost-01", "one")]
+
+
 def test_a_recorded_move_is_no_change_at_all() -> None:
     heirs = {"a": "b"}
     found = net_differences(ROWS, lambda user: heirs.get(user, user))

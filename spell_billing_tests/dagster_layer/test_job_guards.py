@@ -284,3 +284,14 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
+
+
+def test_a_public_address_that_cannot_be_read_fails_before_anything_is_sent(
+    drafted: Any, reason: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPELL_BILLING_PUBLIC_URL", "not an address")
+
+    result = drafted.run("2025-03", ["stripe_invoices"])
+
+    assert "SPELL_BILLING_PUBLIC_URL is not an address of web pages." in reason(result)
+    assert drafted.double.requests == []

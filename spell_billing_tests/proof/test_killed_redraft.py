@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from spell_billing.core.errors import MonthLockedError
+from spell_billing.core.errors import MonthLockedError, UsageError
+from spell_billing.usage.store import UsageStore
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 
 ONE, WAITS = "user-0001", "user-0002"
@@ -71,3 +72,32 @@ def test_nobody_settles_the_bill_before_it_holds_the_difference(killed: SmallPla
     killed.bill(MARCH)
     assert killed.bill_of(MARCH, WAITS).total_cents == 340
     killed.must_agree(MARCH)
+
+
+def test_a_next_run_that_fails_to_read_the_source_leaves_it_kept(
+    killed: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise UsageError("The usage database does not answer.", remedy="Try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UsageStore, "supplement", unreadable)
+        with pytest.raises(UsageError):
+            killed.draft(MARCH)
+    with pytest.raises(MonthLockedError, match="was interrupted"):
+        killed.settle(MARCH, WAITS)
+
+
+def test_a_source_that_cannot_be_read_leaves_a_month_without_an_interrupted_run_free(
+    platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise UsageError("The usage database does not answer.", remedy="Try again.")
+
+    platform.calls(MARCH, (WAITS, 300))
+    platform.bill(MARCH)
+    with monkeypatch.context() as patch:
+        patch.setattr(UsageStore, "supplement", unreadable)
+        with pytest.raises(UsageError):
+            platform.draft(MARCH)
+    platform.settle(MARCH, WAITS)
