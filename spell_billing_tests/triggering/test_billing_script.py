@@ -12,6 +12,7 @@ import yaml
 
 from spell_billing.core.month import Month
 from spell_billing_tests.triggering.served import ROOT, SECRET, Running, Served, free_port
+from spell_billing_tests.triggering.stub import answering, as_json
 
 SCRIPT = ROOT / "scripts" / "run_monthly_billing.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "monthly-billing.yml"
@@ -82,7 +83,7 @@ def test_the_workflow_bills_the_month_that_has_just_closed(served: Served, tmp_p
     code, output, summary = run_workflow(served, tmp_path, month="")
 
     assert code == 0, output
-    assert f"{last}  launched: " in output
+    assert f"{last}  run: {served.url}/runs/" in output
     assert f"{last}  billed: 1 users invoiced, 0 failed" in output
     assert summary.startswith("### Every user is billed\n")
     assert f"    {last}  billed: 1 users invoiced" in summary
@@ -125,24 +126,24 @@ def test_the_workflow_says_what_is_wrong(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_the_script_waits_for_whoever_bills_the_month_and_leaves_a_billed_one_alone(served: Served) -> None:
+def test_the_script_waits_for_the_run_of_another_and_leaves_a_billed_month_alone(served: Served) -> None:
     served.usage("2025-03", {"user-0001": 300})
     with served.held("2025-03"):
         second = script(served, "2025-03")
         second.until("2025-03  is being billed by a process that the server does not know; waiting for it.")
         assert served.trigger("--month", "2025-03").end() == 0
-        second.until("2025-03  has a run under way, no other is started: ")
-        second.until("run started")
+        second.until("2025-03  run: ")
         hurried = script(served, "2025-03", TIMEOUT_SECONDS="1")
         assert hurried.end() == 1
         assert "Not done within 1 s; what was launched goes on." in hurried.output
         served.stop()
-        second.until("The server does not answer (HTTP 000); asking again.")
         served.start()
-        second.until("The server answers again.")
 
     assert second.end() == 0, second.output
-    assert "2025-03  run success\n2025-03  billed: 1 users invoiced" in second.output
+    assert second.output.count("2025-03  is being billed by a process") == 1
+    assert second.output.endswith(
+        "2025-03  billed: 1 users invoiced, 0 failed, 0 held, 0 parked, 0 not sent yet, 0 skipped\n"
+    )
     third = script(served, "2025-03")
     assert third.end() == 0, third.output
     assert third.output == "2025-03  is billed already: nothing is to be done.\n"
@@ -177,24 +178,44 @@ def test_the_secret_stands_on_no_command_line(served: Served, tmp_path: Path) ->
     assert SECRET not in log.read_text()
 
 
-def test_a_server_that_does_not_answer_is_asked_again_before_the_workflow_fails(
-    served: Served, tmp_path: Path
-) -> None:
-    pauses = tmp_path / "pauses"
-    no_sleep = tmp_path / "bin" / "sleep"
-    no_sleep.parent.mkdir()
-    no_sleep.write_text(f'#!/bin/sh\necho "$1" >>"{pauses}"\n')
-    no_sleep.chmod(0o755)
+def test_a_server_that_does_not_answer_at_first_is_asked_again(served: Served) -> None:
+    answers = [None, as_json({}, 503), as_json({"status": "already_billed", "month": "2025-01"})]
+
+    with answering(lambda *_: answers.pop(0)) as url:
+        run = script(served, "2025-01", API_URL=url)
+        assert run.end() == 0
+
+    assert run.output == "2025-01  is billed already: nothing is to be done.\n"
+    assert answers == []
+
+
+def test_a_server_that_stays_away_is_given_up(served: Served, tmp_path: Path) -> None:
+    real = shutil.which("curl")
+    hasty = tmp_path / "bin" / "curl"
+    hasty.parent.mkdir()
+    hasty.write_text(f'#!/bin/sh\nexec {real} "$@" --retry-max-time 1\n')
+    hasty.chmod(0o755)
     nobody = f"http://127.0.0.1:{free_port()}"
 
-    run = script(served, API_URL=nobody, PATH=f"{no_sleep.parent}:{os.environ['PATH']}")
+    run = script(served, API_URL=nobody, PATH=f"{hasty.parent}:{os.environ['PATH']}")
 
     assert run.end() == 1
     assert run.output == (
-        "The server does not answer (HTTP 000); asking again.\n"
         f"Error: {nobody} does not answer. Check the address, and that `spell-billing serve` runs there.\n"
     )
-    assert pauses.read_text().split() == ["1", "2", "4", "8", "15"]
+
+
+def test_nothing_that_a_server_answers_commands_a_terminal_or_a_ci(served: Served) -> None:
+    wild = {"error": {"message": "\x1b[31m\r\n::add-mask::x ##[error] " + "x" * 900, "remedy": "Wait."}}
+
+    with answering(lambda *_: as_json(wild, 400)) as url:
+        run = script(served, "2025-01", API_URL=url)
+        assert run.end() == 1
+
+    (line,) = run.output.splitlines()
+    assert line.isprintable()
+    assert "##[" not in line
+    assert len(line) < 600
 
 
 @pytest.mark.parametrize(
