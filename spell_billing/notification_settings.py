@@ -19,12 +19,20 @@ class NotificationSettings(EnvironmentSettings):
 
     @cached_property
     def alert_urls(self) -> tuple[SecretStr, ...]:
-        """`ALERT_URLS`: Apprise's URLs of the channels, between commas or spaces. Default: none."""
+        """`ALERT_URLS`: the channels that operators are alerted on, as Apprise URLs.
+
+        Separated by commas or spaces; see [alerts.md](alerts.md). They hold secrets.
+
+        Default: none: alerts go to the log.
+        """
         return tuple(SecretStr(url) for url in split_urls(self.environment.get("ALERT_URLS", "")))
 
     @cached_property
     def dagster_public_url(self) -> str | None:
-        """`DAGSTER_PUBLIC_URL`: where people reach Dagster's pages. Default: none, and no links."""
+        """`DAGSTER_PUBLIC_URL`: the public address of Dagster's pages, as `https://dagster.example.com`.
+
+        Default: none: alerts have no link.
+        """
         text = self.environment.get("DAGSTER_PUBLIC_URL", "").strip()
         if not text:
             return None

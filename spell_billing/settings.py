@@ -30,29 +30,52 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def home(self) -> Path:
-        """`SPELL_BILLING_HOME`: where files go by default. Default: the user's data directory."""
+        """`SPELL_BILLING_HOME`: the folder for files that have no setting of their own.
+
+        Default: the user's data directory (`~/.local/share/spell-billing` on Linux).
+        """
         return self._path("SPELL_BILLING_HOME") or user_data_path("spell-billing", appauthor=False)
 
     @cached_property
     def database(self) -> DatabaseUrl:
-        """`DATABASE_URL`: the ledger's database. Default: `billing.db`, a SQLite file in the home."""
+        """`DATABASE_URL`: the ledger's database.
+
+        `sqlite:///relative`, `sqlite:////absolute`, `postgresql://`, `postgres://`,
+        `postgresql+psycopg://`; a socket directory goes into `?host=`. A direct connection, or a pooler in
+        session mode: see [below](#what-connection-database_url-needs).
+
+        Default: `sqlite:///$SPELL_BILLING_HOME/billing.db`.
+        """
         text = self._text("DATABASE_URL") or f"sqlite:///{self.home / 'billing.db'}"
         return parse_database_url(text, setting="DATABASE_URL")
 
     @cached_property
     def usage_database(self) -> DatabaseUrl:
-        """`USAGE_DATABASE_URL`: the platform's database, or a replica of it. Default: `DATABASE_URL`."""
+        """`USAGE_DATABASE_URL`: the platform's database, or a replica of it.
+
+        Only read: `usage_counters`, `billing_accounts` and, where there is one, `billing_plans`.
+
+        Default: `DATABASE_URL`.
+        """
         text = self._text("USAGE_DATABASE_URL")
         return parse_database_url(text, setting="USAGE_DATABASE_URL") if text else self.database
 
     @cached_property
     def usage_store(self) -> Path:
-        """`SPELL_BILLING_USAGE_STORE`: the folder of frozen usage. Default: `usage` in the home."""
+        """`SPELL_BILLING_USAGE_STORE`: frozen usage: the evidence behind every invoice.
+
+        On a local disk; back it up with the ledger.
+
+        Default: `$SPELL_BILLING_HOME/usage`.
+        """
         return self._path("SPELL_BILLING_USAGE_STORE") or self.home / "usage"
 
     @cached_property
     def first_month(self) -> Month:
-        """`SPELL_BILLING_FIRST_MONTH`: months before it are never billed. Default: 2024-01."""
+        """`SPELL_BILLING_FIRST_MONTH`: months before it are never billed.
+
+        Default: `2024-01`.
+        """
         text = self._text("SPELL_BILLING_FIRST_MONTH") or "2024-01"
         try:
             return Month.parse(text)
@@ -64,22 +87,42 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def billing_cron(self) -> str:
-        """`BILLING_CRON`: when months are billed, in UTC; the schedule checks it. Default: 0 0 1 * *."""
+        """`BILLING_CRON`: when months are billed: a cron schedule of five fields, in UTC.
+
+        Default: `0 0 1 * *`.
+        """
         return self._text("BILLING_CRON") or "0 0 1 * *"
 
     @cached_property
     def billing_grace(self) -> timedelta:
-        """`BILLING_GRACE_MINUTES`: how long after its end a month may still get rows. Default: 0."""
+        """`BILLING_GRACE_MINUTES`: how long to wait after a month's end before billing it.
+
+        For platforms that write usage late; the schedule has an extra tick at the end of this time. 0 to
+        10080.
+
+        Default: 0.
+        """
         return self._minutes("BILLING_GRACE_MINUTES", default=0, longest=_LONGEST_GRACE_MINUTES)
 
     @cached_property
     def source_wait(self) -> timedelta:
-        """`SOURCE_WAIT_MINUTES`: how long a run waits for a standby to have the month. Default: 30."""
+        """`SOURCE_WAIT_MINUTES`: how long a run waits for a standby to have the whole month.
+
+        After that it fails with a transient error that says how far the standby is, and is retried. 0 to
+        360.
+
+        Default: 30.
+        """
         return self._minutes("SOURCE_WAIT_MINUTES", default=30, longest=_LONGEST_WAIT_MINUTES)
 
     @cached_property
     def usage_dedupe_column(self) -> str | None:
-        """`USAGE_DEDUPE_COLUMN`: a column of usage_counters that has no value twice. Default: none."""
+        """`USAGE_DEDUPE_COLUMN`: a column of `usage_counters` that never repeats a value, as `request_id`.
+
+        Within a month; rows where it is null or empty are not compared.
+
+        Default: none.
+        """
         text = self._text("USAGE_DEDUPE_COLUMN")
         if text is not None and not _COLUMN.fullmatch(text):
             raise SettingsError(
@@ -90,7 +133,12 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def billing_deadline(self) -> timedelta:
-        """`BILLING_DEADLINE_HOURS`: alert if a month is unbilled this long after its tick. Default: 6."""
+        """`BILLING_DEADLINE_HOURS`: alert if a month is still unbilled this long after its scheduled run.
+
+        1 to 672.
+
+        Default: 6.
+        """
         text = self._text("BILLING_DEADLINE_HOURS") or "6"
         if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _LONGEST_DEADLINE_HOURS:
             raise SettingsError(
@@ -101,7 +149,12 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def stripe_api_key(self) -> SecretStr:
-        """`STRIPE_API_KEY`: a secret or restricted key. No default."""
+        """`STRIPE_API_KEY`: Stripe's secret (`sk_...`) or restricted (`rk_...`) key.
+
+        Needed by `bill`, `reconcile` and `void`.
+
+        Default: none.
+        """
         text = self._text("STRIPE_API_KEY")
         if not text:
             raise SettingsError(
@@ -117,22 +170,41 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def stripe_api_base(self) -> str:
-        """`STRIPE_API_BASE`: Stripe's address. Default: https://api.stripe.com. Plain http: loopback only."""
+        """`STRIPE_API_BASE`: Stripe's address.
+
+        Plain `http` only for this machine (127.0.0.1, localhost, ::1).
+
+        Default: `https://api.stripe.com`.
+        """
         return check_api_base(self._text("STRIPE_API_BASE") or DEFAULT_STRIPE_API_BASE)
 
     @cached_property
     def stripe_requests_per_second(self) -> float | None:
-        """`STRIPE_REQUESTS_PER_SECOND`: of the account. Default: 100 for live keys, 25 for test keys."""
+        """`STRIPE_REQUESTS_PER_SECOND`: requests per second for the whole account.
+
+        No limit towards this machine.
+
+        Default: 100 for live keys, 25 for test keys.
+        """
         return self._rate("STRIPE_REQUESTS_PER_SECOND")
 
     @cached_property
     def stripe_requests_per_second_per_endpoint(self) -> float | None:
-        """`STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT`: of each endpoint. Default: 25."""
+        """`STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT`: requests per second for each endpoint.
+
+        Default: 25.
+        """
         return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
 
     @cached_property
     def dunning_days(self) -> tuple[int, ...]:
-        """`DUNNING_DAYS`: days after finalization at which Stripe is asked to pay again. Default: none."""
+        """`DUNNING_DAYS`: days after finalization on which to ask Stripe to collect an open invoice again.
+
+        As `3,5,7`: 1 to 60, in rising order. Unset: Stripe's own retries serve. See
+        [payments](payments.md).
+
+        Default: none.
+        """
         text = self._text("DUNNING_DAYS")
         if text is None:
             return ()
@@ -148,9 +220,11 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def public_url(self) -> str | None:
-        """`SPELL_BILLING_PUBLIC_URL`: where people reach the server, no slash at its end. Default: none.
+        """`SPELL_BILLING_PUBLIC_URL`: the public address of `serve`, as `https://billing.example.com`.
 
-        https, or plain http to this machine; links in answers begin with it.
+        With https, cookies are sent over https only. Needed behind a proxy that changes the `Host` header.
+
+        Default: none: links lead to where the request went.
         """
         text = self._text("SPELL_BILLING_PUBLIC_URL")
         if text is None:
@@ -176,7 +250,12 @@ class Settings(EnvironmentSettings):
 
     @cached_property
     def dagster_home(self) -> Path:
-        """`DAGSTER_HOME`: the Dagster instance. Default: `dagster` in the home, made on first use."""
+        """`DAGSTER_HOME`: the Dagster instance.
+
+        In production the folder of the top-level `dagster.yaml`.
+
+        Default: `$SPELL_BILLING_HOME/dagster`, made on first use.
+        """
         return self._path("DAGSTER_HOME") or self.home / "dagster"
 
     def _minutes(self, name: str, *, default: int, longest: int) -> timedelta:

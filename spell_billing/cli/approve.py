@@ -8,7 +8,7 @@ from spell_billing.core.month import Month
 
 @click.command("approve")
 @month_option(required=True)
-@click.option("--reason", required=True, help="Why, in words, for the audit trail.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why, in words, for the audit trail.")
 def command(month: Month, reason: str) -> None:
     """Approve a month that is in review, so that the next `bill` sends it.
 

@@ -41,10 +41,16 @@ def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[.
 def whom_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return the options `--user` and `--all`, of which `require_one` wants one, and a reason."""
     reason = click.option(
-        "--reason", default="no reason given", help="Why, in words, for the audit trail.", show_default=True
+        "--reason",
+        metavar="TEXT",
+        default="no reason given",
+        help="Why, in words, for the audit trail.",
+        show_default=True,
     )
     everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
-    return click.option("--user", "user_id", help="The platform's user.")(everybody(reason(command)))
+    return click.option("--user", "user_id", metavar="ID", help="The platform's user.")(
+        everybody(reason(command))
+    )
 
 
 def require_one(user_id: str | None, *, everybody: bool) -> None:

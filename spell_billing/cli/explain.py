@@ -10,7 +10,7 @@ from spell_billing.core.month import Month
 
 @click.command("explain")
 @month_option(required=True)
-@click.option("--user", "user_id", required=True, help="The platform's user.")
+@click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
 @json_option
 def command(month: Month, user_id: str, *, as_json: bool) -> None:
     """Tell the whole story of one user's bill, from the frozen rows to the invoice or the reason for none."""

@@ -8,7 +8,7 @@ from spell_billing.core.month import Month
 
 @click.command("mail-preview")
 @month_option(required=True)
-@click.option("--user", "user_id", required=True, help="The platform's user.")
+@click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
 @click.option(
     "--template",
     type=click.Choice(["finalized", "payment_failed"]),

@@ -8,8 +8,8 @@ from spell_billing.cli.common import clear_errors, fail
 
 
 @click.command("metrics")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), default=9464, show_default=True)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True)
+@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), default=9464, show_default=True)
 @click.option("--once", is_flag=True, help="Write the metrics and end, for a look or a textfile collector.")
 def command(host: str, port: int, *, once: bool) -> None:
     """Serve the ledger's numbers to Prometheus at /metrics, until it is stopped."""

@@ -6,9 +6,9 @@ from spell_billing.cli.common import clear_errors, person
 
 
 @click.command("move-user")
-@click.option("--from", "from_user", required=True, help="Whose usage it was.")
-@click.option("--to", "to_user", required=True, help="Whose usage it is now.")
-@click.option("--reason", required=True, help="Why, in words, for the audit trail.")
+@click.option("--from", "from_user", metavar="ID", required=True, help="Whose usage it was.")
+@click.option("--to", "to_user", metavar="ID", required=True, help="Whose usage it is now.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why, in words, for the audit trail.")
 def command(from_user: str, to_user: str, reason: str) -> None:
     """Record that usage moved from one user to another: a new id, or two users that became one.
 

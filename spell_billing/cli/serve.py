@@ -17,9 +17,18 @@ _IN_THE_CLEAR = (
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: a free one.")
-@click.option("--read-only", is_flag=True, help="For people who look: nothing can be launched or changed.")
+@click.option(
+    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on."
+)
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    show_default=True,
+    help="0: a free one.",
+)
+@click.option("--read-only", is_flag=True, help="No runs can be launched and nothing can be changed.")
 def command(host: str, port: int, *, read_only: bool) -> None:
     """Serve everything that is reached over HTTP, until it is stopped. Put it behind TLS.
 

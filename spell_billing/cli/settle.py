@@ -11,7 +11,7 @@ from spell_billing.core.month import Month
 
 @click.command("settle")
 @month_option(required=True)
-@click.option("--user", "user_id", required=True, help="The platform's user.")
+@click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
 @click.option(
     "--as",
     "settled_as",
@@ -24,7 +24,7 @@ from spell_billing.core.month import Month
     metavar="CURRENCY",
     help="Settle the user's credit in this currency instead, as when the account changed to another one.",
 )
-@click.option("--reason", required=True, help="Why, in words, for the audit trail.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why, in words, for the audit trail.")
 def command(month: Month, user_id: str, settled_as: str | None, currency: str | None, reason: str) -> None:
     """Close one user's bill that has no invoice: failed, held, parked, or voided to be billed again.
 

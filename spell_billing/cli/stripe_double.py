@@ -9,13 +9,24 @@ from spell_billing.cli.common import fail
 
 @click.command("stripe-double")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=12111, show_default=True, help="0: a free one."
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=12111,
+    show_default=True,
+    help="0: a free one.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="Keep its objects in this file."
 )
-@click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds added to every answer.")
+@click.option(
+    "--latency",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Seconds added to every answer.",
+)
 @click.option("--live-limits", is_flag=True, help="Stripe's rate limits for live keys.")
 @click.option("--auto-create-customers", is_flag=True, help="Make unknown customers on first use.")
 def command(

@@ -71,6 +71,7 @@ class _AddressType(click.ParamType[str]):
 )
 @click.option(
     "--timeout-seconds",
+    metavar="SECONDS",
     type=click.IntRange(min=1),
     default=LONGEST_SECONDS,
     show_default=True,

@@ -10,8 +10,8 @@ from spell_billing.core.month import Month
 
 @click.command("void")
 @month_option(required=True)
-@click.option("--user", "user_id", required=True, help="The platform's user.")
-@click.option("--reason", required=True, help="Why, in words, for the audit trail.")
+@click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why, in words, for the audit trail.")
 @click.option("--for-good", is_flag=True, help="Do not bill the user again for this month.")
 def command(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
     """Void one user's invoice at Stripe and in the ledger.

@@ -47,13 +47,24 @@ class MailSettings(EnvironmentSettings):
 
     @cached_property
     def server(self) -> MailServer | None:
-        """`MAIL_URL`: the mail server. Default: none; then no mail is sent to users."""
+        """`MAIL_URL`: the mail server for mail to users.
+
+        As `smtp://user:password@mail.example.com:587`, or `smtps://`. Stripe sends mail of its own: see
+        [mail.md](mail.md).
+
+        Default: none: users get no mail from here.
+        """
         text = self._text("MAIL_URL")
         return parse_mail_url(text) if text else None
 
     @cached_property
     def sender(self) -> Address:
-        """`MAIL_FROM`: the sender, as `Billing <billing@example.com>`. No default."""
+        """`MAIL_FROM`: the sender of mail to users, as `Billing <billing@example.com>`.
+
+        Needed with `MAIL_URL`.
+
+        Default: none.
+        """
         text = self._text("MAIL_FROM")
         if not text:
             raise SettingsError(
@@ -70,7 +81,10 @@ class MailSettings(EnvironmentSettings):
 
     @cached_property
     def templates(self) -> Path | None:
-        """`MAIL_TEMPLATES`: a folder whose templates replace the built-in ones of the same name."""
+        """`MAIL_TEMPLATES`: a folder of templates for mail to users.
+
+        Default: the built-in templates.
+        """
         text = self._text("MAIL_TEMPLATES")
         if not text:
             return None

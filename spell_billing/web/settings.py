@@ -18,7 +18,14 @@ class WebSettings(Settings):
 
     @cached_property
     def admin_secret(self) -> SecretStr:
-        """`ADMIN_SECRET`: authenticates every request. At least 16 printable ASCII characters. No default."""
+        """`ADMIN_SECRET`: authenticates every request to `serve`.
+
+        It goes in the header `X-Admin-Secret`, or into the browser's sign-in form. At least 16 printable
+        ASCII characters without spaces, as from `openssl rand -hex 32`. A new one ends all sessions and all
+        users' links. Give a `--read-only` server for other people a secret of its own.
+
+        Default: none: `serve` does not start.
+        """
         text = self._text("ADMIN_SECRET")
         if text is None:
             raise SettingsError(
@@ -40,9 +47,12 @@ class WebSettings(Settings):
 
     @cached_property
     def stripe_webhook_secrets(self) -> tuple[SecretStr, ...]:
-        """`STRIPE_WEBHOOK_SECRET`: the endpoint's signing secret (`whsec_...`). Default: none, no webhook.
+        """`STRIPE_WEBHOOK_SECRET`: the signing secret (`whsec_...`) of Stripe's webhook endpoint.
 
-        Several stand between commas while one is being replaced by another: each of them is accepted.
+        Stripe shows it for the endpoint `/stripe/webhook` of `serve`. Several, separated by commas, are all
+        accepted while one replaces another.
+
+        Default: none: the webhook answers 503.
         """
         texts = [text.strip() for text in self.environment.get("STRIPE_WEBHOOK_SECRET", "").split(",")]
         texts = [text for text in texts if text]
@@ -55,10 +65,12 @@ class WebSettings(Settings):
 
     @cached_property
     def trusted_proxies(self) -> tuple[str, ...]:
-        """`FORWARDED_ALLOW_IPS`: proxies whose X-Forwarded-For and -Proto are believed. Default: none.
+        """`FORWARDED_ALLOW_IPS`: reverse proxies whose `X-Forwarded-For` and `-Proto` headers are trusted.
 
-        Addresses or networks between commas. Without it the address of the direct client counts: behind a
-        proxy all wrong tries then come from one address.
+        Addresses or networks, separated by commas. Without it the log shows the proxy's address, and all
+        wrong secrets count as coming from there.
+
+        Default: none.
         """
         texts = [text.strip() for text in self.environment.get("FORWARDED_ALLOW_IPS", "").split(",")]
         texts = [text for text in texts if text]
