@@ -7,10 +7,11 @@ from spell_billing.stripe_double.double import StripeDouble
 from spell_billing.stripe_double.errors import DoubleError
 from spell_billing.stripe_double.faults import Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import RateLimits
-from spell_billing.stripe_double.objects import Invoice, Violation
+from spell_billing.stripe_double.objects import ABSENT, Invoice, Violation
 from spell_billing.stripe_double.process import serve
 
 __all__ = [
+    "ABSENT",
     "DoubleError",
     "Fault",
     "FaultKind",

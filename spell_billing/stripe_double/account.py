@@ -11,6 +11,7 @@ from spell_billing.stripe_double.objects import (
     Charge,
     CreditNote,
     Customer,
+    Dispute,
     Event,
     Invoice,
     InvoiceItem,
@@ -56,6 +57,7 @@ class Account:
         self.credit_notes: Collection[CreditNote] = Collection("credit note", "/v1/credit_notes")
         self.charges: Collection[Charge] = Collection("charge", "/v1/charges")
         self.refunds: Collection[Refund] = Collection("refund", "/v1/refunds")
+        self.disputes: Collection[Dispute] = Collection("dispute", "/v1/disputes")
         self.events: Collection[Event] = Collection("event", "/v1/events")
         self.violations: list[Violation] = []
         self.salt = secrets.token_hex(4)
@@ -70,7 +72,7 @@ class Account:
     def emit(
         self,
         kind: str,
-        snapshot: Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund,
+        snapshot: Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund | Dispute,
         previous: Mapping[str, object] | None = None,
     ) -> None:
         """Record an event with the object as it is now."""

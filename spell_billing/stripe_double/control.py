@@ -41,6 +41,9 @@ class Control:
             ("POST", "customers", self._customers),
             ("POST", "expire_keys", self._expire_keys),
             ("POST", "advance", self._advance),
+            ("POST", "dispute", self._dispute),
+            ("POST", "return_payment", self._return_payment),
+            ("POST", "show", self._show),
         ]
         return Starlette(
             routes=[
@@ -82,6 +85,19 @@ class Control:
 
     async def _expire_keys(self, _request: Request) -> Response:
         self._double.expire_all_keys()
+        return _DONE
+
+    async def _dispute(self, request: Request) -> Response:
+        self._double.dispute(**await request.json())
+        return _DONE
+
+    async def _return_payment(self, request: Request) -> Response:
+        self._double.return_payment((await request.json())["invoice_id"])
+        return _DONE
+
+    async def _show(self, request: Request) -> Response:
+        wanted = await request.json()
+        self._double.show(wanted.pop("invoice_id"), **wanted)
         return _DONE
 
     async def _advance(self, _request: Request) -> Response:

@@ -7,8 +7,8 @@ from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.calls import Call, merged_metadata, within
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.errors import ApiError, unsupported
+from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import CreditNote, Invoice
-from spell_billing.stripe_double.other_endpoints import refund_charge
 
 
 def create_credit_note(account: Account, call: Call) -> CreditNote:
@@ -109,7 +109,9 @@ def _share_out(account: Account, invoice: Invoice, note: CreditNote, params: dic
         refunds = (refund_charge(account, charge, refund_cents, None, {}).id,)
     if credit_cents:
         account.shift_balance(invoice.customer, invoice.currency, -credit_cents)
-    account.put_invoice(
+    credited = account.put_invoice(
         replace(invoice, post_payment_credit_cents=invoice.post_payment_credit_cents + note.amount_cents)
     )
+    previous = {"post_payment_credit_notes_amount": invoice.post_payment_credit_cents}
+    account.emit("invoice.updated", credited, previous)
     return replace(note, credit_cents=credit_cents, out_of_band_cents=outside_cents, refunds=refunds)

@@ -4,13 +4,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from starlette.types import Receive, Scope, Send
 
-from spell_billing.stripe_double import payment
+from spell_billing.stripe_double import money_back, payment
 from spell_billing.stripe_double.account import ACCOUNT_ID, Account
 from spell_billing.stripe_double.clock import Clock, utc_now
 from spell_billing.stripe_double.control import Control
@@ -228,6 +229,7 @@ class StripeDouble:
         balance_cents: int = 0,
         currency: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        test_clock: str | None = None,
     ) -> None:
         """Seed a customer with a given id; `card` is one of `ok declined insufficient_funds none`."""
         if card not in payment.CARDS:
@@ -239,9 +241,35 @@ class StripeDouble:
             metadata={payment.CARD: card, **(metadata or {})},
             currency=currency,
             balances_cents={currency or "usd": balance_cents} if balance_cents else {},
+            test_clock=test_clock,
         )
         with self.engine.lock:
             self.engine.account.customers.add(customer)
+
+    def dispute(
+        self,
+        invoice_id: str,
+        *,
+        outcome: Literal["open", "won", "lost"] = "lost",
+        amount_cents: int | None = None,
+        reason: str = "general",
+    ) -> None:
+        """Let the bank take back the charge of a paid invoice; a second call closes an open dispute."""
+        with self.engine.lock:
+            money_back.dispute(
+                self.state, invoice_id, outcome=outcome, amount_cents=amount_cents, reason=reason
+            )
+
+    def return_payment(self, invoice_id: str) -> None:
+        """Let the bank debit of a paid invoice fail afterwards: the invoice is open again."""
+        with self.engine.lock:
+            money_back.reopen(self.state, self.state.invoices.get(invoice_id))
+
+    def show(self, invoice_id: str, **fields: object) -> None:
+        """Show these fields in an invoice's JSON from now on; `ABSENT` leaves a field out."""
+        with self.engine.lock:
+            invoice = self.state.invoices.get(invoice_id)
+            self.state.put_invoice(replace(invoice, shown={**invoice.shown, **fields}))
 
     @property
     def state(self) -> Account:

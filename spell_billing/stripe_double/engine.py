@@ -34,7 +34,7 @@ _NO_FAULT = Fault(FaultKind.NONE)
 class Engine:
     """The API of one account, as an ASGI application.
 
-    It runs in the server's thread; whoever touches `account` or `keys` from another holds `lock`.
+    It runs in the server's thread; touching `account` or `keys` from another thread needs `lock`.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from spell_billing.stripe_double.payment import (
 )
 from spell_billing.stripe_double.render_invoice import line_json
 from spell_billing.stripe_double.render_payments import INTENT_OF_PAYMENT, with_payments
+from spell_billing.stripe_double.revisions import draft_revision, void_original
 
 _UNSERVED = frozenset(
     {
@@ -27,7 +28,6 @@ _UNSERVED = frozenset(
         "customer_account",
         "default_tax_rates",
         "discounts",
-        "from_invoice",
         "on_behalf_of",
         "shipping_cost",
         "subscription",
@@ -53,6 +53,11 @@ def create_invoice(account: Account, call: Call) -> Invoice:
     """`POST /v1/invoices`."""
     params = call.params
     _refuse_unserved(params)
+    if params.get("from_invoice"):
+        revision = draft_revision(account, params["from_invoice"])
+        created = account.put_invoice(with_draft_totals(account, revision))
+        account.emit("invoice.created", created)
+        return created
     if "customer" not in params:
         raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
     customer = account.customer(params["customer"], param="customer")
@@ -66,6 +71,7 @@ def create_invoice(account: Account, call: Call) -> Invoice:
         created=now,
         currency=currency,
         metadata=merged_metadata({}, params.get("metadata")),
+        test_clock=customer.test_clock,
         **_plain(params),
     )
     if "days_until_due" in params:
@@ -122,6 +128,8 @@ def finalize_invoice(account: Account, call: Call) -> Invoice:
     The answer shows the invoice before its automatic collection, which follows at once or on `advance`.
     """
     invoice = account.invoices.get(call.object_id)
+    if invoice.from_invoice is not None and invoice.status == "draft":
+        void_original(account, invoice)
     finalized = finalize(account, invoice, auto_advance=call.params.get("auto_advance", invoice.auto_advance))
     if account.collect_at_once:
         collect_if_due(account, finalized)
@@ -219,6 +227,8 @@ def list_invoices(account: Account, call: Call) -> Page:
             and (method is None or invoice.collection_method == method)
             and ("due_date" not in params or (invoice.due_date is not None and due(invoice.due_date)))
             and "subscription" not in params
+            # What is on a test clock is listed by its customer only: https://docs.stripe.com/billing/testing
+            and (invoice.test_clock is None or "customer" in params)
         )
 
     return account.invoices.page(call.cursor, owner=params.get("customer"), keep=keep)

@@ -6,9 +6,10 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.currencies import largest_cents
 from spell_billing.stripe_double.errors import ApiError, missing, unsupported
 from spell_billing.stripe_double.objects import Invoice, Line
-from spell_billing.stripe_double.schema import MAX_AMOUNT_CENTS, MAX_LINES
+from spell_billing.stripe_double.schema import MAX_LINES
 
 _UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
 
@@ -49,6 +50,12 @@ def new_line(
             param=at(*(("price_data", "currency") if price else ("currency",))),
         )
     amount_cents, quantity, unit = _amount(params, price, at)
+    largest = largest_cents(line_currency)
+    if abs(amount_cents) > largest:
+        names = ("amount",) if "amount" in params else ("quantity",)
+        raise ApiError(
+            400, f"Amount must be no more than {largest}.", code="amount_too_large", param=at(*names)
+        )
     now = account.clock.unix()
     period = params.get("period", {"start": now, "end": now})
     if period["end"] < period["start"]:
@@ -93,7 +100,4 @@ def _amount(
         raise ApiError(400, "You may pass only one of amount and a unit amount.", param=at("amount"))
     unit = Decimal(stated)
     amount_cents = int((unit * quantity).quantize(Decimal(1), rounding=ROUND_HALF_UP))
-    if abs(amount_cents) > MAX_AMOUNT_CENTS:
-        message = f"Amount must be no more than {MAX_AMOUNT_CENTS}."
-        raise ApiError(400, message, code="amount_too_large", param=at("quantity"))
     return amount_cents, quantity, unit

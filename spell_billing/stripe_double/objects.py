@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 Metadata = Mapping[str, str]
 
+ABSENT = "<absent>"
+
 FINALIZED = frozenset({"open", "paid", "uncollectible"})
 """Statuses of an invoice that a customer was billed with; `void` does not count."""
 
@@ -26,6 +28,7 @@ class Customer:
     currency: str | None = None
     balances_cents: Mapping[str, int] = field(default_factory=dict)
     next_invoice_sequence: int = 1
+    test_clock: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class Invoice:
     uncollectible_at: int | None = None
     pre_payment_credit_cents: int = 0
     post_payment_credit_cents: int = 0
+    from_invoice: str | None = None
+    latest_revision: str | None = None
+    test_clock: str | None = None
+    shown: Mapping[str, object] = field(default_factory=dict)
+    """What its JSON shows instead of the double's own values; `ABSENT` leaves a field out."""
 
     @property
     def amount_remaining_cents(self) -> int:
@@ -114,6 +122,7 @@ class Charge:
     failure_code: str | None = None
     decline_code: str | None = None
     refunded_cents: int = 0
+    disputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,20 @@ class Refund:
     payment_intent: str
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A charge that the customer's bank takes back; `status` is `needs_response`, `won` or `lost`."""
+
+    id: str
+    created: int
+    amount_cents: int
+    currency: str
+    charge: str
+    payment_intent: str
+    status: str = "needs_response"
+    reason: str = "general"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +188,7 @@ class Event:
     id: str
     type: str
     created: int
-    snapshot: "Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund"
+    snapshot: "Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund | Dispute"
     previous: Mapping[str, object] | None = None
     request_id: str | None = None
     idempotency_key: str | None = None

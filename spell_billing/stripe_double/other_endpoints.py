@@ -1,6 +1,5 @@
 """The endpoints beside invoices: account, customers, items, credit notes, charges, refunds, events."""
 
-from dataclasses import replace
 from typing import Any
 
 from spell_billing.stripe_double.account import EVENT_RETENTION_SECONDS, Account
@@ -8,6 +7,7 @@ from spell_billing.stripe_double.calls import Call, merged_metadata, within
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.errors import ApiError, missing, not_editable
 from spell_billing.stripe_double.lines import new_line, with_lines
+from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
 from spell_billing.stripe_double.render import account_json
@@ -114,27 +114,6 @@ def create_refund(account: Account, call: Call) -> Refund:
     return refund_charge(
         account, charge, amount_cents, params.get("reason"), merged_metadata({}, params.get("metadata"))
     )
-
-
-def refund_charge(
-    account: Account, charge: Charge, amount_cents: int, reason: str | None, metadata: dict[str, str]
-) -> Refund:
-    """Return an amount that is known to be left on the charge."""
-    account.charges.replace(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
-    refund = account.refunds.add(
-        Refund(
-            id=account.new_id("re"),
-            created=account.clock.unix(),
-            amount_cents=amount_cents,
-            currency=charge.currency,
-            charge=charge.id,
-            payment_intent=charge.payment_intent,
-            reason=reason,
-            metadata=metadata,
-        )
-    )
-    account.emit("refund.created", refund)
-    return refund
 
 
 def _charge_of(account: Account, params: dict[str, Any]) -> Charge:

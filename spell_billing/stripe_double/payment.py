@@ -3,25 +3,9 @@
 from dataclasses import replace
 
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.currencies import is_chargeable, largest_cents, step_cents
 from spell_billing.stripe_double.errors import ApiError, not_editable
 from spell_billing.stripe_double.objects import Charge, Customer, Invoice
-from spell_billing.stripe_double.schema import MAX_AMOUNT_CENTS
-
-MINIMUM_CHARGE_CENTS = {
-    **dict.fromkeys(("usd", "aud", "brl", "cad", "chf", "eur", "inr", "nzd", "sgd"), 50),
-    **dict.fromkeys(("aed", "myr", "pln", "ron"), 200),
-    **dict.fromkeys(("nok", "sek"), 300),
-    "bgn": 100,
-    "czk": 1500,
-    "dkk": 250,
-    "gbp": 30,
-    "hkd": 400,
-    "huf": 17500,
-    "jpy": 50,
-    "mxn": 1000,
-    "thb": 1000,
-}
-"""Smallest charge by currency, in minor units; a currency that is not listed has 50."""
 
 CARD = "double_card"
 """Customer metadata that decides what the card does: ok, declined, insufficient_funds, none."""
@@ -34,11 +18,6 @@ DRAFT_SECONDS = 3600
 """How long Stripe leaves a draft with `auto_advance` before it finalizes it by itself."""
 
 _DECLINES = {"declined": "generic_decline", "insufficient_funds": "insufficient_funds"}
-
-
-def is_chargeable(due_cents: int, currency: str) -> bool:
-    """Return whether an amount reaches the currency's minimum charge."""
-    return due_cents > 0 and due_cents >= MINIMUM_CHARGE_CENTS.get(currency, 50)
 
 
 def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
@@ -65,10 +44,18 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
     if invoice.status != "draft":
         raise not_editable("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
     draft = with_draft_totals(account, invoice)
-    if abs(draft.total_cents) > MAX_AMOUNT_CENTS:
-        raise ApiError(400, f"Amount must be no more than {MAX_AMOUNT_CENTS}.", code="amount_too_large")
+    largest = largest_cents(draft.currency)
+    if abs(draft.total_cents) > largest:
+        raise ApiError(400, f"Amount must be no more than {largest}.", code="amount_too_large")
     due_cents = draft.total_cents + draft.starting_balance_cents
     chargeable = is_chargeable(due_cents, invoice.currency)
+    if chargeable and due_cents % step_cents(draft.currency):
+        raise ApiError(
+            400,
+            f"The amount must be a multiple of {step_cents(draft.currency)} in {draft.currency}.",
+            code="parameter_invalid_integer",
+            param="amount",
+        )
     ending_cents = 0 if chargeable else due_cents
     customer = account.shift_balance(
         invoice.customer, invoice.currency, ending_cents - draft.starting_balance_cents

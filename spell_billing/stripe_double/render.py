@@ -12,6 +12,7 @@ from spell_billing.stripe_double.objects import (
     CreditNote,
     Customer,
     Deleted,
+    Dispute,
     Event,
     Invoice,
     InvoiceItem,
@@ -116,7 +117,7 @@ def _customer(customer: Customer) -> dict[str, Any]:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
-        "test_clock": None,
+        "test_clock": customer.test_clock,
     }
 
 
@@ -162,7 +163,7 @@ def _charge(charge: Charge) -> dict[str, Any]:
         "currency": charge.currency,
         "customer": charge.customer,
         "description": "Payment for Invoice",
-        "disputed": False,
+        "disputed": charge.disputed,
         "failure_code": charge.failure_code,
         "failure_message": None if paid else "Your card was declined.",
         "livemode": False,
@@ -172,6 +173,27 @@ def _charge(charge: Charge) -> dict[str, Any]:
         "payment_method": f"pm_{charge.customer}",
         "refunded": charge.refunded_cents == charge.amount_cents,
         "status": "succeeded" if paid else "failed",
+    }
+
+
+def _dispute(dispute: Dispute) -> dict[str, Any]:
+    return {
+        "id": dispute.id,
+        "object": "dispute",
+        "amount": dispute.amount_cents,
+        "balance_transactions": [],
+        "charge": dispute.charge,
+        "created": dispute.created,
+        "currency": dispute.currency,
+        "enhanced_eligibility_types": [],
+        "evidence": {},
+        "evidence_details": {},
+        "is_charge_refundable": False,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": dispute.payment_intent,
+        "reason": dispute.reason,
+        "status": dispute.status,
     }
 
 
@@ -221,7 +243,15 @@ def _credit_note(note: CreditNote) -> dict[str, Any]:
         "pre_payment_amount": note.pre_payment_cents,
         "pretax_credit_amounts": [],
         "reason": note.reason,
-        "refunds": [{"refund": each} for each in note.refunds],
+        "refunds": [
+            {
+                "amount_refunded": note.amount_cents - note.credit_cents - note.out_of_band_cents,
+                "payment_record_refund": None,
+                "refund": each,
+                "type": "refund",
+            }
+            for each in note.refunds
+        ],
         "status": "issued",
         "subtotal": note.amount_cents,
         "subtotal_excluding_tax": note.amount_cents,
@@ -238,6 +268,7 @@ _RENDERERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     CreditNote: _credit_note,
     Customer: _customer,
     Deleted: _deleted,
+    Dispute: _dispute,
     Event: _event,
     Invoice: invoice_json,
     InvoiceItem: _item,

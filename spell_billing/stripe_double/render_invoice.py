@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from spell_billing.stripe_double.objects import Invoice, Line
+from spell_billing.stripe_double.objects import ABSENT, Invoice, Line
 
 EMBEDDED_LINES = 10
 """An invoice carries its first ten lines; the rest is behind `/v1/invoices/{id}/lines`."""
@@ -14,7 +14,7 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
     """Return the invoice as Stripe answers it."""
     total = invoice.total_cents
     finalized = invoice.finalized_at is not None
-    return {
+    shown = {
         "id": invoice.id,
         "object": "invoice",
         "account_country": "US",
@@ -61,12 +61,14 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "effective_at": invoice.effective_at,
         "ending_balance": invoice.ending_balance_cents,
         "footer": invoice.footer,
-        "from_invoice": None,
+        "from_invoice": None
+        if invoice.from_invoice is None
+        else {"action": "revision", "invoice": invoice.from_invoice},
         "hosted_invoice_url": f"{_PAGES}/{invoice.id}" if finalized else None,
         "invoice_pdf": f"{_PAGES}/{invoice.id}/pdf" if finalized else None,
         "issuer": {"type": "self"},
         "last_finalization_error": None,
-        "latest_revision": None,
+        "latest_revision": invoice.latest_revision,
         "lines": {
             "object": "list",
             "data": [line_json(line, invoice.id) for line in invoice.lines[:EMBEDDED_LINES]],
@@ -103,14 +105,16 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         },
         "subtotal": total,
         "subtotal_excluding_tax": total,
-        "test_clock": None,
+        "test_clock": invoice.test_clock,
         "total": total,
         "total_discount_amounts": [],
         "total_excluding_tax": total,
         "total_pretax_credit_amounts": [],
         "total_taxes": [],
         "webhooks_delivered_at": invoice.created,
+        **invoice.shown,
     }
+    return {name: value for name, value in shown.items() if value != ABSENT}
 
 
 def line_json(line: Line, invoice_id: str | None) -> dict[str, Any]:

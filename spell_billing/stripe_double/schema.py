@@ -9,10 +9,10 @@ from typing import Any
 
 import jsonschema_rs
 
+from spell_billing.stripe_double.currencies import largest_cents
 from spell_billing.stripe_double.form import Coercer, coercer_for, decode
 from spell_billing.stripe_double.refusals import refusal
 
-MAX_AMOUNT_CENTS = 99_999_999
 MAX_LINES = 250
 
 _AMOUNTS = frozenset({"amount", "unit_amount", "credit_amount", "refund_amount", "out_of_band_amount"})
@@ -88,7 +88,9 @@ def _tighten(schema: dict[str, Any], name: str) -> dict[str, Any]:
         case "string" if "enum" not in tight:
             tight["minLength"] = 1
         case "integer" if name in _AMOUNTS:
-            tight |= {"minimum": -MAX_AMOUNT_CENTS, "maximum": MAX_AMOUNT_CENTS}
+            # The bound of the currency is checked where the currency is known.
+            largest = largest_cents("idr")
+            tight |= {"minimum": -largest, "maximum": largest}
         case "integer" if name == "limit":
             tight |= {"minimum": 1, "maximum": 100}
     return tight

@@ -20,6 +20,7 @@ _TYPES: dict[str, Callable[..., object]] = {
         objects.InvoiceItem,
         objects.Charge,
         objects.Refund,
+        objects.Dispute,
         objects.CreditNote,
         objects.Event,
     )
@@ -36,6 +37,7 @@ def save_account(path: Path, account: Account) -> None:
         account.credit_notes,
         account.charges,
         account.refunds,
+        account.disputes,
         account.events,
     )
     document = {
@@ -92,6 +94,8 @@ def _put(account: Account, value: object) -> None:
             account.charges.add(value, owner=value.customer)
         case objects.Refund():
             account.refunds.add(value)
+        case objects.Dispute():
+            account.disputes.add(value)
         case objects.Event():
             account.events.add(value)
         case _:

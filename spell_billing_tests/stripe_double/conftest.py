@@ -10,6 +10,7 @@ import pytest
 import stripe
 
 from spell_billing.stripe_double import StripeDouble
+from spell_billing_tests.stripe_double.shapes import require_shape
 
 KEY = "sk_test_contract"
 
@@ -71,7 +72,10 @@ def call_at() -> Callable[..., tuple[int, dict[str, str], Any]]:
                 connection.request(method, f"{path}?{encoded}" if encoded else path, headers=sent)
             answer = connection.getresponse()
             body = answer.read()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, json.loads(body or b"null")
+            content = json.loads(body or b"null")
+            if content is not None and not path.startswith("/_double/"):
+                require_shape(content)
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, content
         finally:
             connection.close()
 

@@ -1,0 +1,99 @@
+"""Money that leaves again after it was paid: refunds, disputes, and bank debits that come back."""
+
+from dataclasses import replace
+
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.errors import DoubleError
+from spell_billing.stripe_double.objects import Charge, Dispute, Invoice, Refund
+
+
+def refund_charge(
+    account: Account, charge: Charge, amount_cents: int, reason: str | None, metadata: dict[str, str]
+) -> Refund:
+    """Return an amount that is known to be left on the charge."""
+    refunded = account.charges.replace(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
+    refund = account.refunds.add(
+        Refund(
+            id=account.new_id("re"),
+            created=account.clock.unix(),
+            amount_cents=amount_cents,
+            currency=charge.currency,
+            charge=charge.id,
+            payment_intent=charge.payment_intent,
+            reason=reason,
+            metadata=metadata,
+        )
+    )
+    account.emit("refund.created", refund)
+    account.emit("charge.refunded", refunded, {"amount_refunded": charge.refunded_cents})
+    return refund
+
+
+def dispute(
+    account: Account, invoice_id: str, *, outcome: str, amount_cents: int | None, reason: str
+) -> Dispute:
+    """Take the money of a paid invoice's charge back, as its bank does: https://docs.stripe.com/disputes.
+
+    Args:
+        account: The account.
+        invoice_id: Of a paid invoice.
+        outcome: `open`, `won` (the money comes back) or `lost`; a second call closes an open dispute.
+        amount_cents: By default, all of the charge.
+        reason: The bank's.
+
+    Raises:
+        DoubleError: when the invoice was not paid by a charge.
+    """
+    charge = paid_charge(account, invoice_id)
+    found = next((each for each in account.disputes if each.charge == charge.id), None)
+    if found is None:
+        account.charges.replace(replace(charge, disputed=True))
+        found = account.disputes.add(
+            Dispute(
+                id=account.new_id("du"),
+                created=account.clock.unix(),
+                amount_cents=charge.amount_cents if amount_cents is None else amount_cents,
+                currency=charge.currency,
+                charge=charge.id,
+                payment_intent=charge.payment_intent,
+                reason=reason,
+            )
+        )
+        account.emit("charge.dispute.created", found)
+        account.emit("charge.dispute.funds_withdrawn", found)
+    if outcome == "open":
+        return found
+    closed = account.disputes.replace(replace(found, status=outcome))
+    if outcome == "won":
+        account.emit("charge.dispute.funds_reinstated", closed)
+    account.emit("charge.dispute.closed", closed, {"status": found.status})
+    return closed
+
+
+def reopen(account: Account, invoice: Invoice) -> Invoice:
+    """Let a bank debit fail after the invoice was paid: it is open again, and nothing is paid on it."""
+    opened = account.put_invoice(
+        replace(
+            invoice,
+            status="open",
+            amount_paid_cents=0,
+            paid_at=None,
+            auto_advance=False,
+            attempted=True,
+        )
+    )
+    account.emit("invoice.payment_failed", opened)
+    account.emit("invoice.updated", opened, {"status": invoice.status})
+    return opened
+
+
+def paid_charge(account: Account, invoice_id: str) -> Charge:
+    """Return the charge that paid an invoice.
+
+    Raises:
+        DoubleError: when there is none.
+    """
+    for charge in account.charges:
+        if charge.invoice == invoice_id and charge.failure_code is None:
+            return charge
+    raise DoubleError(f"{invoice_id} was not paid by a charge.")
