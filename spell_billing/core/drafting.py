@@ -11,10 +11,12 @@ import msgspec
 from spell_billing.core.errors import UsageError
 from spell_billing.core.lines import (
     ADJUSTMENT,
+    BROUGHT,
     CREDIT,
     INCLUDED,
     LATE_KINDS,
     LATE_USAGE,
+    REMAINDER,
     UNBILLED,
     USAGE,
     LateUsage,
@@ -25,7 +27,14 @@ from spell_billing.core.lines import (
     load_lines,
     shown_lines,
 )
-from spell_billing.core.money import MAX_AMOUNT_CENTS, format_money, is_currency, plain, round_half_up
+from spell_billing.core.money import (
+    format_money,
+    is_currency,
+    max_amount_cents,
+    plain,
+    round_half_up,
+    step_cents,
+)
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents
@@ -69,7 +78,10 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Credit(msgspec.Struct, frozen=True):
-    """What refunds of earlier months left over, in whole minor units, above zero."""
+    """What earlier months left over, in whole minor units.
+
+    Above zero what refunds left to the user; below zero what the currency did not allow to charge.
+    """
 
     amount_cents: int
     currency: str
@@ -78,7 +90,8 @@ class Credit(msgspec.Struct, frozen=True):
 class Draft(msgspec.Struct, frozen=True):
     """One user's bill of one month, before Stripe: lines that sum to `total_cents`, and what becomes of it.
 
-    `carried_cents` is the credit this month hands on, `credit_applied_cents` the credit it uses up.
+    `carried_cents` is the credit this month hands on, `credit_applied_cents` the credit it uses up. Below
+    zero, the one is a remainder left for the next invoice, the other a remainder that this one charges.
     """
 
     user_id: str
@@ -116,7 +129,7 @@ def draft_invoice(
         usage_cents: Their exact cost in minor units; may be negative.
         account: The billing account, or None when there is none.
         late: Usage that was not billed with its month.
-        credit: Left over from earlier months.
+        credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
 
     Returns:
@@ -139,17 +152,25 @@ def draft_invoice(
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
         )
     applied_cents = 0
-    if credit and credit.currency == currency:
-        applied_cents = min(credit.amount_cents, max(0, charge_cents))
-    if applied_cents:
+    if credit and credit.currency == currency and charge_cents > 0:
+        applied_cents = min(credit.amount_cents, charge_cents)
+    if applied_cents > 0:
         text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
         lines.append(Line(CREDIT, text, -applied_cents, str(month)))
+    elif applied_cents:
+        text = f"Brought forward from earlier invoices ({format_money(-applied_cents, currency)})"
+        lines.append(Line(BROUGHT, text, -applied_cents, str(month)))
     total_cents = charge_cents - applied_cents
-    fits = max(total_cents, largest_cents, applied_cents) <= MAX_AMOUNT_CENTS
+    left_cents = total_cents % step_cents(currency) if total_cents > 0 else 0
+    if left_cents:
+        text = f"Left for the next invoice ({format_money(left_cents, currency)})"
+        lines.append(Line(REMAINDER, text, -left_cents, str(month)))
+        total_cents -= left_cents
+    fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
-        else _verdict(total_cents, account, fits=fits, lines=len(shown_lines(lines)))
+        else _verdict(total_cents, account, fits=fits, lines=len(shown_lines(lines, currency)))
     )
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
@@ -164,7 +185,7 @@ def draft_invoice(
         usage_cents=usage_cents,
         total_cents=total_cents,
         # What is held is in two currencies: nothing of it can be handed on.
-        carried_cents=-total_cents if total_cents < 0 and state is not State.HELD else 0,
+        carried_cents=-left_cents if left_cents or state is State.HELD else -min(total_cents, 0),
         credit_applied_cents=applied_cents,
         included_cents=account.included_cents if account else 0,
         lines=tuple(lines),
@@ -194,7 +215,8 @@ def _charges(
 
 
 def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:
-    return late | {each.currency for each in others} | ({credit.currency} if credit else set())
+    given = [each for each in (credit, *others) if each and each.amount_cents > 0]
+    return late | {each.currency for each in given}
 
 
 def _verdict(

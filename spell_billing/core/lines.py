@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from spell_billing.core.money import exact_sum, format_money, plain
+from spell_billing.core.money import exact_sum, format_money, plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import due_cents, rate_cents
 
@@ -16,8 +16,16 @@ UNBILLED = "unbilled"
 """A line without amount, in the ledger only: late usage that is known, and left for another bill."""
 MOVED = "moved"
 """A line without amount, in the ledger only: late usage that another user's late usage makes up for."""
-LEDGER_ONLY = frozenset({UNBILLED, MOVED})
+REMAINDER = "remainder"
+"""What the currency does not allow to charge: left for the next invoice, and no line of this one."""
+BROUGHT = "brought_forward"
+"""The remainder of an earlier invoice, charged on this one."""
+CHANGED = "changed_at_stripe"
+"""What a person changed about the total at Stripe, in the ledger only: given away, or charged on top."""
+LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED})
 """Lines that no invoice shows."""
+BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED})
+"""Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -132,9 +140,32 @@ def add_late_lines(
     return currencies
 
 
-def shown_lines(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines that an invoice shows."""
-    return [line for line in lines if line.kind not in LEDGER_ONLY]
+def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
+    """Return the lines that an invoice shows.
+
+    Where a charge must be a multiple of a step, each line is one: the largest makes up for what the others
+    and a remainder leave.
+    """
+    shown = [line for line in lines if line.kind not in LEDGER_ONLY]
+    step = step_cents(currency)
+    if step == 1 or not shown:
+        return shown
+    total_cents = sum(line.amount_cents for line in lines if line.kind not in LEDGER_ONLY - {REMAINDER})
+    amounts = [line.amount_cents - line.amount_cents % step for line in shown]
+    largest = max(range(len(shown)), key=amounts.__getitem__)
+    amounts[largest] += total_cents - sum(amounts)
+    return [
+        _charging(line, cents, currency)
+        for line, cents in zip(shown, amounts, strict=True)
+        if cents or not line.amount_cents
+    ]
+
+
+def _charging(line: Line, cents: int, currency: str) -> Line:
+    """Return the line as it charges another amount, in its text too."""
+    before, after = format_money(line.amount_cents, currency), format_money(cents, currency)
+    text = line.description.replace(f"{before})", f"{after})")
+    return msgspec.structs.replace(line, amount_cents=cents, description=text)
 
 
 def _late_line(late: LateUsage, amount_cents: int, currency: str) -> Line:

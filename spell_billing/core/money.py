@@ -6,14 +6,17 @@ from functools import lru_cache
 import orjson
 
 MAX_AMOUNT_CENTS = 99_999_999
-"""Stripe's largest invoice amount in minor units (Stripe API reference, `amount`: eight digits)."""
+"""Stripe's largest amount in minor units: eight digits, but see `max_amount_cents`."""
 
+_MAX_AMOUNTS_CENTS = {"idr": 999_999_999_999}
+_THREE_DECIMALS = ("bhd", "jod", "kwd", "omr", "tnd")
 _DECIMAL_PLACES = {
     **dict.fromkeys(("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf"), 0),
-    **dict.fromkeys(("ugx", "vnd", "vuv", "xaf", "xof", "xpf"), 0),
-    **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 3),
+    **dict.fromkeys(("vnd", "vuv", "xaf", "xof", "xpf"), 0),
+    **dict.fromkeys(_THREE_DECIMALS, 3),
 }
-"""Stripe's zero- and three-decimal currencies; every other has two decimals."""
+"""Zero- and three-decimal currencies of Stripe's API; every other has two decimals there, ISK and UGX too."""
+_STEPS_CENTS = {**dict.fromkeys(_THREE_DECIMALS, 10), "isk": 100, "ugx": 100}
 
 _EXACT_DIGITS = 1_000
 """Far beyond any sum of amounts; a longer one is refused (`decimal.Inexact`), not rounded."""
@@ -33,6 +36,23 @@ def round_half_up(amount: Decimal) -> int:
         Whole minor units.
     """
     return int(amount.to_integral_value(rounding=ROUND_HALF_UP))
+
+
+def max_amount_cents(currency: str) -> int:
+    """Return Stripe's largest amount in minor units: eight digits, twelve for the Indonesian rupiah.
+
+    https://docs.stripe.com/currencies
+    """
+    return _MAX_AMOUNTS_CENTS.get(currency, MAX_AMOUNT_CENTS)
+
+
+def step_cents(currency: str) -> int:
+    """Return what Stripe requires a charge to be a multiple of, in minor units; 1 for most currencies.
+
+    Amounts in three-decimal currencies end in 0; ISK and UGX have two decimals in the API and none in money.
+    https://docs.stripe.com/currencies
+    """
+    return _STEPS_CENTS.get(currency, 1)
 
 
 def exact_sum(*amounts: Decimal) -> Decimal:

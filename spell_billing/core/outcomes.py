@@ -86,7 +86,7 @@ REMEDIES: dict[Reason, str] = {
         "then bill the month again."
     ),
     Reason.AMOUNT_TOO_LARGE: (
-        "The total exceeds Stripe's largest amount (99,999,999 minor units). Check the usage; "
+        "The total exceeds Stripe's largest amount in the currency. Check the usage; "
         "bill such a user by hand."
     ),
     Reason.TOO_MANY_LINES: "The invoice would have more than 250 lines. Bill such a user by hand.",

@@ -14,9 +14,12 @@ from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import decisions, invoices
 
+_Key = tuple[str, str, int]
+"""A user, a currency, and which side: 1 for credits of the user, -1 for remainders left to be charged."""
+
 
 def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
-    """Return credits that bills used without having been granted them, over all months and in their order.
+    """Return credits and remainders that bills used without having been granted them, month after month.
 
     Args:
         connection: To the ledger, for reading.
@@ -28,49 +31,46 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
             invoices.c.month,
             invoices.c.user_id,
             invoices.c.currency,
-            sa.func.sum(invoices.c.carried_cents),
-            sa.func.sum(invoices.c.credit_applied_cents),
+            invoices.c.carried_cents,
+            invoices.c.credit_applied_cents,
         )
         # SQLite takes an index for a range only, and all months are one.
         .where(invoices.c.month > "", invoices.c.state != State.VOID.value)
-        .where(sa.or_(invoices.c.carried_cents > 0, invoices.c.credit_applied_cents > 0))
-        .group_by(invoices.c.month, invoices.c.user_id, invoices.c.currency)
+        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
         .order_by(invoices.c.month)
     ).all()
-    granted: defaultdict[tuple[str, str], int] = defaultdict(int)
-    used: defaultdict[tuple[str, str], int] = defaultdict(int)
-    too_early: dict[tuple[str, str], tuple[str, int, int]] = {}
+    granted: defaultdict[_Key, int] = defaultdict(int)
+    used: defaultdict[_Key, int] = defaultdict(int)
+    too_early: dict[_Key, tuple[str, int, int]] = {}
     for month, of_month in groupby(rows, key=lambda row: str(row.month)):
-        of_month_rows = [((heirs.heir_of(row[1]), row[2]), int(row[3]), int(row[4])) for row in of_month]
-        for key, _, applied in of_month_rows:
-            used[key] += applied
+        of_month_rows = [((heirs.heir_of(row[1]), row[2]), row[3], row[4]) for row in of_month]
+        for owner, _, applied in of_month_rows:
+            key = (*owner, 1 if applied > 0 else -1)
+            used[key] += abs(applied)
             if used[key] > granted[key]:
                 too_early.setdefault(key, (month, granted[key], used[key]))
         # What a month grants is for later ones.
-        for key, carried, _ in of_month_rows:
-            granted[key] += carried
+        for owner, carried, _ in of_month_rows:
+            granted[*owner, 1 if carried > 0 else -1] += abs(carried)
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
         decisions.c.kind == "credit_settled"
     )
     for user_id, content in connection.execute(settled):
         currency, _, cents = content.partition(":")
-        used[heirs.heir_of(user_id), currency] += int(cents)
+        used[heirs.heir_of(user_id), currency, 1] += int(cents)
     for user_id, bill in bills.items():
-        key = (heirs.heir_of(user_id), bill.currency)
-        if (bill.credit_applied_cents or bill.carried_cents) and used[key] > granted[key]:
+        for side in (1, -1):
+            key = (heirs.heir_of(user_id), bill.currency, side)
+            when, had, took = "", granted[key], used[key]
+            if not ((bill.credit_applied_cents or bill.carried_cents) and took > had):
+                month, had, took = too_early.get(key, ("", 0, 0))
+                if month != bill.month:
+                    continue
+                when = f" before {month}"
             yield Finding(
                 Kind.CREDIT_NOT_GRANTED,
                 bill.user_id,
                 bill.stripe_invoice_id,
-                f"{format_money(granted[key], bill.currency)} of credits granted",
-                f"{format_money(used[key], bill.currency)} used",
-            )
-        elif key in too_early and too_early[key][0] == bill.month:
-            month, before, taken = too_early[key]
-            yield Finding(
-                Kind.CREDIT_NOT_GRANTED,
-                bill.user_id,
-                bill.stripe_invoice_id,
-                f"{format_money(before, bill.currency)} of credits granted before {month}",
-                f"{format_money(taken, bill.currency)} used",
+                f"{format_money(had, bill.currency)} of credits granted{when}",
+                f"{format_money(took, bill.currency)} used",
             )

@@ -104,7 +104,10 @@ def drafts_of(
         new = {bill: usage for bill, usage in new.items() if bill[0] in only}
     history = history_of(new.keys())
     late = late_usage(new, history.billed, heir_of=history.heirs.heir_of, only=only)
-    others = late.keys() | history.credits.keys() if only is None else only
+    # A remainder that was left waits for a month in which something else is charged.
+    credits_of = history.credits.items()
+    credited = {user for user, found in credits_of if any(each.amount_cents > 0 for each in found)}
+    others = late.keys() | credited if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
     return _drafts(month, batches, late, history, only)
 

@@ -31,6 +31,8 @@ _ONE = Decimal(1)
 _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
+_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe"})
+_CREDITS = frozenset({"credit", "brought_forward"})
 _STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
 
@@ -81,13 +83,14 @@ def _own_bill(bill: Bill, lines: Sequence[_Line], *, adopted: bool) -> Iterator[
     columns = {
         "covered_cents": covered,
         "late_cents": sum(line.amount_cents for line in lines if line.kind in _LATE),
-        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind == "credit"),
-        "late_lines": sum(1 for line in lines if line.kind in _LATE | _EVIDENCE),
+        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in _CREDITS),
+        "late_lines": sum(1 for line in lines if line.kind in _LATE | _EVIDENCE | _BESIDE_USAGE),
     }
     for name, cents in columns.items():
         if getattr(bill, name) != cents:
             yield _finding(Kind.LINES_DO_NOT_ADD_UP, bill, f"{name} {getattr(bill, name)}", f"lines {cents}")
-    carried = -bill.total_cents if bill.total_cents < 0 and bill.state is not State.HELD else 0
+    left = sum(line.amount_cents for line in lines if line.kind == "remainder")
+    carried = left or (-bill.total_cents if bill.total_cents < 0 and bill.state is not State.HELD else 0)
     if bill.carried_cents != carried and not adopted and bill.state is not State.SETTLED:
         yield _finding(
             Kind.LINES_DO_NOT_ADD_UP, bill, f"carried_cents {carried}", f"carried_cents {bill.carried_cents}"
@@ -177,7 +180,7 @@ def _late_amounts(connection: Connection, month: Month, latest: Iterable[Bill]) 
 def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     own: dict[str, tuple[Decimal, int]] = {}
     for line in _read_lines(row.lines):
-        if line.kind in {"credit", "unbilled", "moved"}:
+        if line.kind in _CREDITS | _BESIDE_USAGE | {"unbilled", "moved"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
         own[line.usage_month] = (

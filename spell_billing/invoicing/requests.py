@@ -34,7 +34,7 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that adds the frozen lines."""
-    return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines)]}
+    return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines, bill.currency)]}
 
 
 def finalize_parameters() -> dict[str, Any]:
@@ -74,7 +74,8 @@ def billing_key_of(bill: Bill) -> str:
 
 def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:
     """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal."""
-    expected = sorted((line.description, line.amount_cents) for line in shown_lines(bill.parsed_lines))
+    shown = shown_lines(bill.parsed_lines, bill.currency)
+    expected = sorted((line.description, line.amount_cents) for line in shown)
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"

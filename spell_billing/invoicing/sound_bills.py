@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import IntegrityError
-from spell_billing.core.money import round_half_up
+from spell_billing.core.money import round_half_up, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings
@@ -69,7 +69,7 @@ def what_is_unsound(
         invoices.c.month == str(month), invoices.c.state.in_([str(state) for state in TO_DRIVE])
     )
     with_credit = connection.execute(
-        sa.select(invoices).where(to_send, invoices.c.credit_applied_cents > 0)
+        sa.select(invoices).where(to_send, invoices.c.credit_applied_cents != 0)
     ).mappings()
     bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
     finding = next(credit_findings(connection, bills), None) if bills else None
@@ -115,7 +115,9 @@ def _wrong(  # noqa: PLR0917 - the columns, in their order
             return (
                 f"The plan of user {user_id} covers {most} cents in {month} of usage of {usage_cents} cents."
             )
-    credit = -sum(line.amount_cents for line in amounts if line.kind == "credit")
+    credit = -sum(line.amount_cents for line in amounts if line.kind in {"credit", "brought_forward"})
+    if total_cents > 0 and total_cents % step_cents(currency):
+        return f"The bill of user {user_id} for {month} charges an amount that {currency} does not allow."
     head = msgspec.json.encode((customer or "", currency, description))
     content = head[:-1] + b"," + lines.encode() + b"]"
     if (

@@ -40,7 +40,7 @@ def read_credits(
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.currency, left)
         .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
-        .where(sa.or_(invoices.c.carried_cents > 0, invoices.c.credit_applied_cents > 0))
+        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
         .group_by(invoices.c.user_id, invoices.c.currency)
     ).all()
     sums: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -50,7 +50,7 @@ def read_credits(
         sums[heirs.heir_of(user_id), currency] -= cents
     found: defaultdict[str, list[Credit]] = defaultdict(list)
     for (user_id, currency), cents in sorted(sums.items()):
-        if cents > 0:
+        if cents:
             found[user_id].append(Credit(cents, currency))
     return dict(found)
 
@@ -58,7 +58,8 @@ def read_credits(
 def credits_of(connection: Connection, user_id: str) -> list[Credit]:
     """Return the credits of a user that no bill has used, by currency."""
     everything = Month.parse("9998-12")
-    return read_credits(connection, everything, read_heirs(connection)).get(user_id, [])
+    found = read_credits(connection, everything, read_heirs(connection)).get(user_id, [])
+    return [credit for credit in found if credit.amount_cents > 0]
 
 
 def settle_credit(

@@ -12,7 +12,17 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
 from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
-from spell_billing.core.lines import ADJUSTMENT, LATE_KINDS, LATE_USAGE, MOVED, UNBILLED, Line, load_lines
+from spell_billing.core.lines import (
+    ADJUSTMENT,
+    BESIDE_USAGE,
+    BROUGHT,
+    LATE_KINDS,
+    LATE_USAGE,
+    MOVED,
+    UNBILLED,
+    Line,
+    load_lines,
+)
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.credits import read_credits
@@ -146,7 +156,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     own.known += usage + Usage(row.unbilled_calls, row.unbilled_usage_cents)
     own.is_open = value is Worth.OPEN
     held = {row.month: usage}
-    amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents}
+    # What is brought forward is among the credits applied: both are no part of what usage charges.
+    beside_cents = sum(line.amount_cents for line in lines if line.kind in BESIDE_USAGE - {BROUGHT})
+    amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
     for line in _of_pinned(lines, is_pinned=is_pinned):
         about = found[user_id, line.usage_month]
         usage = Usage(line.calls, Decimal(line.usage_cents))

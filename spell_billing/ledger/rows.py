@@ -21,7 +21,7 @@ from spell_billing.core.drafting import (
     lines_hash,
     load_lines,
 )
-from spell_billing.core.lines import LEDGER_ONLY
+from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State, words
 
@@ -183,8 +183,8 @@ def line_sums(lines: Sequence[Line]) -> LineSums:
     return LineSums(
         covered_cents=-sum(line.amount_cents for line in lines if line.kind == INCLUDED),
         late_cents=sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
-        credit_applied_cents=-sum(line.amount_cents for line in lines if line.kind == CREDIT),
-        late_lines=sum(1 for line in lines if line.kind in LATE_KINDS | LEDGER_ONLY),
+        credit_applied_cents=-sum(line.amount_cents for line in lines if line.kind in {CREDIT, BROUGHT}),
+        late_lines=sum(1 for line in lines if line.kind in LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE),
     )
 
 

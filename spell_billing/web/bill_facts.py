@@ -21,7 +21,7 @@ def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
         internal: Whether reader is the platform itself: then also why there is no invoice and what to do.
     """
     bill, payment = item.bill, item.payment
-    lines = shown_lines(bill.parsed_lines)
+    lines = shown_lines(bill.parsed_lines, bill.currency)
     facts = {
         "month": bill.month,
         "month_name": Month.parse(bill.month).label,
