@@ -83,7 +83,10 @@ def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None)
 
 
 def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
-    if began:
+    if after < before:
+        gone = f"{before - after:,} of the {before:,} invoices of earlier runs no longer"
+        click.echo(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
+    elif began:
         new = f"{after - before:,} new invoices" if after != before else "No new invoice"
         click.echo(f"{new}: the {before:,} invoices of earlier runs stand, nobody was billed twice.")
 

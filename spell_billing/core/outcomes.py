@@ -106,7 +106,7 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.REJECTED: "Stripe refused the request. Correct what it names, then bill the month again.",
     Reason.LINES_DIFFER: (
-        "Twice the draft at Stripe did not show the ledger's lines and total, so it was not finalized. "
+        "Stripe's draft did not match the ledger on two attempts, so it was not finalized. "
         "Look at the customer's drafts and discounts at Stripe, then bill the month again."
     ),
     Reason.CONFLICTING_REQUEST: (
@@ -125,7 +125,8 @@ REMEDIES: dict[Reason, str] = {
         "Two finalized invoices carry this bill's key. Void one at Stripe, then reconcile the month."
     ),
     Reason.CHANGED_AT_STRIPE: (
-        "The invoice at Stripe is not what the ledger billed. Compare them with `spell-billing reconcile`."
+        "The invoice at Stripe is not what the ledger billed. Void it with `spell-billing void`, then bill "
+        "the month again; or accept what stands with `spell-billing settle --as billed-by-hand`."
     ),
     Reason.VOIDED: "The invoice was voided with `spell-billing void`; bill the month again for a new one.",
     Reason.WRITTEN_OFF: (

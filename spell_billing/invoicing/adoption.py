@@ -14,6 +14,7 @@ from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, finalized_at
 from spell_billing.ledger.rows import Bill, line_sums
+from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
@@ -65,6 +66,27 @@ def adopted_content(
         "description": invoice["description"] or "",
         "lines": dump_lines(kept),
         "lines_hash": invoice["metadata"].get(HASH, ""),
+    }
+
+
+def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a bill that the ledger lacks, for an invoice that names it.
+
+    Args:
+        name: Whose bill it is.
+        frozen: An earlier generation, whose usage the invoice stands for; None when the ledger has none.
+        content: What the invoice billed, by `adopted_content`.
+    """
+    return {
+        "month": name.month,
+        "user_id": name.user_id,
+        "generation": name.generation,
+        "plan_id": frozen.plan_id if frozen else None,
+        "included_cents": frozen.included_cents if frozen else 0,
+        "stripe_request_id": None,
+        "request_attempt": 1,
+        **content,
+        **({} if frozen else {"calls": 0, "usage_cents": Decimal(0)}),
     }
 
 

@@ -15,6 +15,7 @@ from spell_billing.core.keys import HASH
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.invoicing import requests
+from spell_billing.invoicing.by_hand import both_amounts
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -139,7 +140,7 @@ class Drive:
             if filled is None or filled["status"] != "draft":
                 return filled
             invoice, lines = filled, await all_lines(self._gateway, filled)
-        wrong = requests.difference(self.bill, invoice, lines)
+        wrong = requests.difference(self.bill, invoice, lines) or requests.misnamed(self.bill, invoice)
         if wrong is None:
             return invoice
         why = f"the draft shows {wrong}"
@@ -203,7 +204,8 @@ class Drive:
             return
         wrong = requests.difference(self.bill, invoice, await all_lines(self._gateway, invoice))
         if wrong is not None:
-            await self._park(Reason.CHANGED_AT_STRIPE, f"Stripe shows {wrong}")
+            amounts = both_amounts(self.bill, invoice)
+            await self._park(Reason.CHANGED_AT_STRIPE, f"{amounts}: Stripe shows {wrong}")
             return
         after = replace(
             self.bill,

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     UNKNOWN_TO_LEDGER = "unknown_to_ledger"
     AMOUNT_DIFFERS = "amount_differs"
     LINES_DIFFER = "lines_differ"
+    METADATA_DIFFERS = "metadata_differs"
     CURRENCY_DIFFERS = "currency_differs"
     CUSTOMER_DIFFERS = "customer_differs"
     TWO_FOR_ONE_USER = "two_for_one_user"
@@ -48,6 +49,9 @@ _REMEDIES = {
     Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
     Kind.LINES_DIFFER: (
         "Stripe shows other lines than the ledger. Compare them with `explain`; void it and bill again."
+    ),
+    Kind.METADATA_DIFFERS: (
+        "The invoice's metadata was changed at Stripe. Bill the month again with --verify: that restores it."
     ),
     Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",

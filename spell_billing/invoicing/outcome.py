@@ -16,6 +16,8 @@ class SweepResult:
     drafts_deleted: int = 0
     parked: int = 0
     unknown: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    revised: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -64,6 +64,10 @@ class BillingReport:
             f"ledger, {result.drafts_taken_up} drafts taken up, {result.drafts_deleted} drafts deleted, "
             f"{result.parked} parked"
         )
+        for named in result.renamed:
+            self._log.warning(f"The metadata of invoice {named} was changed at Stripe; it was restored")
+        for named in result.revised:
+            self._log.warning(f"An invoice was edited at Stripe; the ledger follows its revision {named}")
         for invoice_id in result.unknown:
             self._log.warning(f"Invoice {invoice_id} carries our key, but the ledger has no usage for it")
 

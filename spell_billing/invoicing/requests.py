@@ -88,6 +88,15 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
     return None
 
 
+def misnamed(bill: Bill, invoice: Invoice) -> str | None:
+    """Compare what names the draft with the bill; None when customer and metadata are the bill's."""
+    if invoice["customer"] != bill.stripe_customer_id:
+        return f"customer {invoice['customer']} instead of {bill.stripe_customer_id}"
+    expected = create_parameters(bill)["metadata"]
+    wrong = [name for name, value in expected.items() if invoice["metadata"].get(name) != value]
+    return f"other metadata than the bill's ({', '.join(wrong)})" if wrong else None
+
+
 def _line_parameters(line: Line) -> dict[str, Any]:
     month = Month.parse(line.usage_month)
     return {

@@ -8,8 +8,9 @@ from enum import StrEnum
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.invoicing.by_hand import as_it_stands
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import delete_draft, invoices_of_bill, retrieve
+from spell_billing.invoicing.lookups import STATE_OF_STATUS, delete_draft, invoices_of_bill, retrieve
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
@@ -42,6 +43,7 @@ async def settle_bill(
         connect: Opens the gateway to Stripe.
         user_id: The platform's user.
         settled_as: Billed by hand counts as charged for later usage; written off as neither charged nor due.
+            An invoice that was changed at Stripe is accepted as billed by hand: it stands with its own total.
         why: A person's reason, for the audit trail.
 
     Returns:
@@ -57,6 +59,12 @@ async def settle_bill(
         return bill
     _require_open(session, bill)
     await _require_begun(session)
+    if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
+        accepted = await _accepted(connect, bill)
+        if accepted is not None:
+            (settled,) = await asyncio.to_thread(session.apply, [Change(bill, accepted, "settled", why)])
+            await asyncio.to_thread(_finish, session)
+            return settled
     if bill.stripe_customer_id and bill.state is not State.SETTLED:
         await _require_nothing_stands(session, connect, bill)
     after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
@@ -97,6 +105,18 @@ async def _require_begun(session: MonthSession) -> None:
     await asyncio.to_thread(session.start_billing)
 
 
+async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
+    """Return the bill as its changed invoice stands at Stripe; None where it does not stand."""
+    try:
+        async with connect() as gateway:
+            invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
+    except StripeProblem as problem:
+        raise _not_asked(bill, problem) from None
+    if invoice is None or invoice["status"] not in STATE_OF_STATUS or invoice["currency"] != bill.currency:
+        return None
+    return as_it_stands(bill, invoice)
+
+
 async def _require_nothing_stands(session: MonthSession, connect: Connect, bill: Bill) -> None:
     """Ask Stripe what stands of the bill: refuse an invoice, delete a draft of ours."""
     try:
@@ -116,10 +136,14 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
     except StripeProblem as problem:
         if problem.reason is Reason.UNKNOWN_CUSTOMER:
             return
-        raise StripeAccountError(
-            f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
-            remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
-        ) from None
+        raise _not_asked(bill, problem) from None
+
+
+def _not_asked(bill: Bill, problem: StripeProblem) -> StripeAccountError:
+    return StripeAccountError(
+        f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
+        remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
+    )
 
 
 def _stands(session: MonthSession, bill: Bill, standing: list[Invoice]) -> LedgerError:

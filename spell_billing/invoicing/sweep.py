@@ -8,20 +8,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
-from spell_billing.core.keys import GENERATION, HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
-from spell_billing.invoicing.adoption import adopted_content, adoption_detail, standing
+from spell_billing.invoicing.adoption import adopted_content, adoption_detail, new_bill_of, standing
+from spell_billing.invoicing.by_hand import (
+    as_it_stands,
+    is_revision_of_another,
+    name_again,
+    predecessors,
+    revised_from,
+)
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import all_lines, created_since_close, delete_draft, retrieve
+from spell_billing.invoicing.lookups import (
+    all_lines,
+    created_since_close,
+    delete_draft,
+    payment_now,
+    retrieve,
+)
 from spell_billing.invoicing.outcome import SweepResult
-from spell_billing.invoicing.payment_facts import payment_of
+from spell_billing.invoicing.payment_facts import bill_named_by
 from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
@@ -40,10 +51,16 @@ async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Await
     work = _Sweep(session, gateway)
     async for page in gateway.invoices(created=created_since_close(session.month)):
         work.result.listed += len(page)
-        ours = [invoice for invoice in page if invoice["metadata"].get(MONTH) == str(session.month)]
+        # By its id too: metadata can be cleared in the dashboard.
+        known = await asyncio.to_thread(session.bills_of_invoices, [invoice["id"] for invoice in page])
+        ours = [
+            invoice
+            for invoice in page
+            if invoice["metadata"].get(MONTH) == str(session.month) or invoice["id"] in known
+        ]
         if ours:
             await pin()
-            await work.take(ours)
+            await work.take(ours, known)
     await work.finish()
     return work.result
 
@@ -57,19 +74,28 @@ class _Sweep:
         self._twice: dict[Bill, list[Invoice]] = {}
         self._parked: set[Bill] = set()
         self._rivals: list[Invoice] = []
+        self._revisions: list[Invoice] = []
         # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
         self._useless_drafts: list[str] = []
         self.result = SweepResult()
 
-    async def take(self, invoices: Sequence[Invoice]) -> None:
-        """Sort a page of the month's invoices into the ledger."""
+    async def take(self, invoices: Sequence[Invoice], known: dict[str, Bill]) -> None:
+        """Sort a page of the month's invoices into the ledger.
+
+        Args:
+            invoices: Those that name the month, or that the ledger names.
+            known: The bills that the ledger has for them, by invoice id.
+        """
+        invoices = [
+            await name_again(self._session, self._gateway, invoice, known.get(invoice["id"]), self.result)
+            for invoice in invoices
+        ]
         users = {invoice["metadata"].get(USER, "") for invoice in invoices}
         bills = await asyncio.to_thread(self._session.bills_of_users, users)
         by_key = {billing_key(bill.month, bill.user_id, bill.generation): bill for bill in bills}
         for invoice in invoices:
             key = invoice["metadata"].get(KEY, "")
-            bill = by_key.get(key)
-            changed = await self._sort(invoice, bill)
+            changed = await self._sort(invoice, by_key.get(key))
             if changed is not None:
                 by_key[key] = changed
 
@@ -79,6 +105,8 @@ class _Sweep:
             await self._choose_draft(invoice)
         for invoice_id in self._useless_drafts:
             await self._delete(invoice_id)
+        for invoice in self._revisions:
+            await self._follow_revision(invoice)
         for bill, twins in self._twice.items():
             # Parked by an earlier sweep, and a person has voided all but one since.
             if len(twins) == 1 and bill not in self._parked:
@@ -98,6 +126,8 @@ class _Sweep:
             self._void.append(invoice)
         elif bill is None:
             return await self._adopt_unknown(invoice)
+        elif is_revision_of_another(invoice, bill):
+            self._revisions.append(invoice)
         elif bill.state in UNSENT | {State.DRAFTED} or bill.reason is Reason.DELETED_AT_STRIPE:
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
@@ -116,7 +146,9 @@ class _Sweep:
         return await self._park(bill, Reason.TWO_INVOICES, both)
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
-        """Take up the draft that the ledger can use; delete any other of ours."""
+        """Take up the draft that the ledger can use; delete others of ours, but none that a person edits."""
+        if revised_from(invoice):
+            return None
         invoice_id, lines_hash = invoice["id"], invoice["metadata"].get(HASH)
         if bill is not None and bill.stripe_invoice_id == invoice_id and bill.state is State.DRAFTED:
             return None
@@ -131,9 +163,8 @@ class _Sweep:
                 )
             # Its key made other content than the ledger holds now: it is used up.
             attempt = bill.request_attempt + 1
-            bill = await self._write(
-                bill, "next_attempt", "a draft with other content", request_attempt=attempt
-            )
+            why = "a draft with other content"
+            bill = await self._write(bill, "next_attempt", why, request_attempt=attempt)
         self._useless_drafts.append(invoice_id)
         return bill
 
@@ -155,16 +186,35 @@ class _Sweep:
     async def _adopt(self, invoice: Invoice, bill: Bill) -> Bill:
         """Take over a finalized invoice: what Stripe has is what was billed."""
         other_draft = bill.stripe_invoice_id if bill.stripe_invoice_id != invoice["id"] else None
-        content: dict[str, Any] = {}
-        detail = None
-        if invoice["metadata"].get(HASH) != bill.lines_hash or invoice["total"] != bill.total_cents:
-            content = await self._content(invoice, bill)
-            detail = adoption_detail(bill, content)
+        same_bill = invoice["metadata"].get(HASH) == bill.lines_hash
         self.result.adopted += 1
-        adopted = await self._write(bill, "adopted", detail, **standing(invoice), **content)
+        if revised_from(invoice) and same_bill:
+            adopted = await self._apply(bill, as_it_stands(bill, invoice), "adopted")
+        else:
+            content: dict[str, Any] = {}
+            detail = None
+            if not same_bill or invoice["total"] != bill.total_cents:
+                content = await self._content(invoice, bill)
+                detail = adoption_detail(bill, content)
+            adopted = await self._write(bill, "adopted", detail, **standing(invoice), **content)
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
-        return adopted
+        return await self._follow(invoice, adopted) or adopted
+
+    async def _follow_revision(self, invoice: Invoice) -> None:
+        """Follow an invoice that a person edited to its latest revision; what was given away stays given."""
+        bill = await self._bill_of(invoice)
+        if bill is None or bill.stripe_invoice_id == invoice["id"]:
+            return
+        replaced = bill.stripe_invoice_id in predecessors(invoice, self._void)
+        if not replaced or bill.currency != invoice["currency"]:
+            await self._park_both(invoice, bill)
+            return
+        revised = await self._apply(
+            bill, as_it_stands(bill, invoice), "revised", f"{bill.stripe_invoice_id} was edited at Stripe"
+        )
+        self.result.revised.append(f"{invoice['id']} of user {bill.user_id}")
+        await self._follow(invoice, revised)
 
     async def _delete(self, invoice_id: str) -> None:
         """Delete a draft; one that was finalized meanwhile by another ledger is adopted by the next run."""
@@ -172,43 +222,28 @@ class _Sweep:
             self.result.drafts_deleted += 1
 
     async def _adopt_unknown(self, invoice: Invoice) -> Bill | None:
-        metadata = invoice["metadata"]
-        user_id, generation = metadata.get(USER, ""), metadata.get(GENERATION, "")
-        known = generation.isdecimal() and metadata.get(KEY) == billing_key(
-            str(self._session.month), user_id, int(generation)
-        )
-        if not known:
+        name = bill_named_by(invoice)
+        if name is None:
             self.result.unknown.append(invoice["id"])
             return None
         # An earlier generation holds the user's frozen usage where a lost ledger had voided it.
         bills = await self._bills_of_user(invoice)
         latest = max(bills, key=lambda bill: bill.generation, default=None)
-        frozen = latest if latest is not None and latest.generation < int(generation) else None
-        values = {
-            "month": str(self._session.month),
-            "user_id": user_id,
-            "generation": int(generation),
-            "plan_id": frozen.plan_id if frozen else None,
-            "included_cents": frozen.included_cents if frozen else 0,
-            "stripe_request_id": None,
-            "request_attempt": 1,
-            **await self._content(invoice, frozen),
-            **standing(invoice),
-        }
+        frozen = latest if latest is not None and latest.generation < name.generation else None
+        values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice)
         if frozen is None:
-            detail = "found at Stripe; the ledger has no usage for it"
-            values |= {"calls": 0, "usage_cents": Decimal(0), "message": detail}
+            detail = values["message"] = "found at Stripe; the ledger has no usage for it"
             self.result.unknown.append(invoice["id"])
         else:
             detail = adoption_detail(frozen, values)
             self.result.adopted += 1
         await asyncio.to_thread(self._session.insert, values, action="adopted", detail=detail)
-        return await self._bill_of(invoice)
+        adopted = await self._bill_of(invoice)
+        return adopted and (await self._follow(invoice, adopted) or adopted)
 
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
         """Follow the invoice's payment; what the ledger has heard later, from an event, stays."""
-        name = BillName(bill.month, bill.user_id, bill.generation)
-        payment = payment_of(invoice, name, as_of=self._started_at, way="sweep")
+        payment = await payment_now(self._gateway, invoice, bill, as_of=self._started_at, way="sweep")
         if bill.state not in INVOICED or payment.bill_state in {State.FINALIZED, bill.state}:
             return None
         await asyncio.to_thread(self._session.follow, payment)
@@ -248,8 +283,10 @@ class _Sweep:
         return _named(invoice, await self._bills_of_user(invoice))
 
     async def _write(self, bill: Bill, action: str, detail: str | None = None, **values: Any) -> Bill:
-        change = Change(bill, replace(bill, **values), action, detail)
-        return (await asyncio.to_thread(self._session.apply, [change]))[0]
+        return await self._apply(bill, replace(bill, **values), action, detail)
+
+    async def _apply(self, bill: Bill, after: Bill, action: str, detail: str | None = None) -> Bill:
+        return (await asyncio.to_thread(self._session.apply, [Change(bill, after, action, detail)]))[0]
 
 
 def _named(invoice: Invoice, bills: Sequence[Bill]) -> Bill | None:

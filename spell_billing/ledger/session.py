@@ -68,6 +68,15 @@ class MonthSession:
         with self._transaction():
             return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
 
+    def bills_of_invoices(self, invoice_ids: Collection[str]) -> dict[str, Bill]:
+        """Return the month's bills that name these invoices, by invoice id."""
+        query = sa.select(invoices).where(
+            invoices.c.month == str(self.month), invoices.c.stripe_invoice_id.in_(list(invoice_ids))
+        )
+        with self._transaction():
+            rows = self._connection.execute(query).mappings()
+            return {str(bill.stripe_invoice_id): bill for bill in map(Bill.from_mapping, rows)}
+
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]

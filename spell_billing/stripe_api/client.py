@@ -37,6 +37,14 @@ class Answer:
     replayed: bool
 
 
+def _fill_gaps(invoice: dict[str, Any]) -> None:
+    """Fill in what other API versions, and invoices that are not ours, leave out or have as null."""
+    invoice["metadata"] = invoice.get("metadata") or {}
+    invoice["attempt_count"] = invoice.get("attempt_count") or 0
+    invoice.setdefault("next_payment_attempt", None)
+    invoice.setdefault("description", None)
+
+
 def mode_of_key(key: SecretStr) -> Literal["test", "live"]:
     """Return the mode of the account's data that a key reads and writes."""
     return "live" if "_live_" in key.get_secret_value() else "test"
@@ -98,6 +106,9 @@ class StripeApi:
         data = response.data
         if not isinstance(data, dict):
             raise StripeProblem(Kind.TRANSIENT, "Stripe's answer is not an object")
+        for each in data["data"] if data.get("object") == "list" else (data,):
+            if isinstance(each, dict) and each.get("object") == "invoice":
+                _fill_gaps(each)
         headers = response.headers
         return Answer(
             data, headers.get("Request-Id", ""), headers.get("Idempotent-Replayed", "").lower() == "true"

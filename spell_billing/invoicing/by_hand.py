@@ -1,0 +1,118 @@
+"""What a person changed about an invoice at Stripe: a revision, another total, cleared metadata."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from msgspec.structs import asdict
+
+from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, invoice_metadata
+from spell_billing.core.lines import CHANGED, Line, dump_lines, lines_hash
+from spell_billing.core.money import format_money
+from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.invoicing.adoption import standing
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import STATE_OF_STATUS
+from spell_billing.invoicing.outcome import SweepResult
+from spell_billing.ledger.rows import Bill, Change, line_sums
+from spell_billing.ledger.session import MonthSession
+from spell_billing.stripe_api.client import Invoice
+
+_NAMES = (KEY, MONTH, USER, GENERATION)
+
+
+def revised_from(invoice: Invoice) -> str | None:
+    """Return the invoice that this one revises, as when somebody edits an open invoice in the dashboard.
+
+    Stripe drafts the revision, and voids the original when the revision is finalized:
+    https://docs.stripe.com/invoicing/invoice-edits
+    """
+    source = invoice.get("from_invoice") or {}
+    invoice_id: str | None = source.get("invoice")
+    return invoice_id
+
+
+def is_revision_of_another(invoice: Invoice, bill: Bill) -> bool:
+    """Return whether a finalized invoice revises one that the bill was, or still is, invoiced with."""
+    return (
+        revised_from(invoice) is not None
+        and bill.state in INVOICED | {State.PARKED}
+        and bill.stripe_invoice_id != str(invoice["id"])
+    )
+
+
+def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
+    """Return the bill with the total that a person gave the invoice.
+
+    The usage stays as it was billed, and the difference is a line of its own, so that late usage of the month
+    is charged as ever, and what was given away is not charged again.
+    """
+    kept = [line for line in bill.parsed_lines if line.kind != CHANGED]
+    change_cents = int(invoice["total"]) - sum(line.amount_cents for line in kept)
+    if change_cents:
+        text = f"Changed at Stripe ({format_money(change_cents, bill.currency)})"
+        kept.append(Line(CHANGED, text, change_cents, bill.month))
+    return replace(
+        bill,
+        total_cents=int(invoice["total"]),
+        lines=dump_lines(kept),
+        lines_hash=lines_hash(bill.stripe_customer_id or "", bill.currency, bill.description, kept),
+        **asdict(line_sums(kept)),
+        **standing(invoice),
+    )
+
+
+def both_amounts(bill: Bill, invoice: Invoice) -> str:
+    """Say what stands at Stripe and what the ledger billed."""
+    there = format_money(int(invoice["total"]), str(invoice["currency"]))
+    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
+
+
+def metadata_of(bill: Bill) -> dict[str, str]:
+    """Return the metadata that the bill's invoice was created with."""
+    return invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
+
+
+async def name_again(
+    session: MonthSession, gateway: Gateway, invoice: Invoice, bill: Bill | None, result: SweepResult
+) -> Invoice:
+    """Write back the metadata that names the bill, where somebody cleared or changed it.
+
+    Args:
+        session: Holds the month's lock.
+        gateway: To Stripe.
+        invoice: As it was listed.
+        bill: The bill that the ledger has for it by its id; None where it has none.
+        result: Told of each invoice whose metadata was restored.
+
+    Returns:
+        The invoice with the metadata that names its bill.
+    """
+    if bill is None or not names_another_bill(invoice["metadata"], bill):
+        return invoice
+    metadata = metadata_of(bill)
+    if invoice["status"] in STATE_OF_STATUS and bill.state in INVOICED:
+        path = f"/v1/invoices/{invoice['id']}"
+        await gateway.send("POST /v1/invoices/{invoice}", "post", path, {"metadata": metadata})
+        restored = Change(bill, bill, "metadata_restored")
+        await asyncio.to_thread(session.apply, [restored])
+        result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
+    return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
+
+
+def names_another_bill(metadata: Mapping[str, Any], bill: Bill) -> bool:
+    """Return whether an invoice's metadata lacks, or changed, what names its bill."""
+    expected = metadata_of(bill)
+    return any(metadata.get(name) != expected[name] for name in _NAMES)
+
+
+def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:
+    """Return the ids of the original and of the revisions between it and this one: all of these are void."""
+    sources = {invoice["id"]: revised_from(invoice) for invoice in voided}
+    found: set[str] = set()
+    source = revised_from(revision)
+    while source is not None and source not in found:
+        found.add(source)
+        source = sources.get(source)
+    return found
