@@ -16,7 +16,6 @@ from spell_billing.dagster_unstable import OWNERS
 from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, first_tick
-from spell_billing.sensors.sending import send_all
 
 KIND = "billing_run_failed"
 BACKFILLS_PER_TICK = 20
@@ -47,7 +46,7 @@ def billing_run_failed(
         return first
     ended = EndedRuns(context, (_FAILED, _CANCELED), now)
     with _channels(context, ledger, alerts) as channels:
-        sent = send_all(channels, _found(context, ended, now))
+        sent = channels.send_all(_found(context, ended, now))
     said = f"Alerted on {sent} recently failed runs." if sent else "No billing run failed."
     return dg.SensorResult(skip_reason=said, cursor=ended.cursor)
 

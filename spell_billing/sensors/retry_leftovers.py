@@ -13,7 +13,6 @@ from spell_billing.instance import fail_dead_runs
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.resources import AlertResource, LedgerResource
-from spell_billing.sensors.sending import send_all
 from spell_billing.sensors.tries import Tries, read_tries
 from spell_billing.settings import Settings
 
@@ -59,7 +58,7 @@ def retry_leftovers(
                 requests.append(_request(month, tries))
         if not requests:
             # An alert that does not go out fails the tick, and with it whatever else the tick wants.
-            send_all(alerts.open(open_ledger, context.log), given_up)
+            alerts.open(open_ledger, context.log).send_all(given_up)
     if not requests:
         return dg.SensorResult(skip_reason="No month is due to be tried again.")
     return dg.SensorResult(run_requests=requests[:MONTHS_PER_TICK])
