@@ -2,14 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 
 from pydantic import SecretStr
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channel import Channel, open_channels
+from spell_billing.alerts.channel import open_channels
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.outbox import ALERTS, Message, Outbox
 
@@ -18,16 +18,6 @@ LOG_CHANNEL = "log"
 
 FAILURES_AT_ONCE = 2
 """A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
-
-
-@dataclass(frozen=True)
-class _Log:
-    """The channel where there is no other."""
-
-    log: logging.Logger
-
-    def deliver(self, title: str, body: str) -> None:
-        self.log.warning("%s\n%s", title, body)
 
 
 class Alerts:
@@ -54,40 +44,48 @@ class Alerts:
         """Send an alert, as `send_all`."""
         self.send_all([alert])
 
-    def send_all(self, found: Iterable[Alert] = ()) -> int:
+    def send_all(self, found: Iterable[Alert] = (), *, kind: str | None = None) -> int:
         """Put alerts into the outbox, and send what waits there, on every channel that has not had it.
+
+        Args:
+            found: To be sent; a caller that finds them again by its next call need not keep them.
+            kind: Of alerts that the caller has put into the outbox itself.
 
         Returns:
             How many were found.
 
         Raises:
-            AlertError: naming the channels that did not take all, after all were tried. What is left is sent
-                by the next call: the channels that took it do not get it twice.
+            AlertError: naming the channels that did not take the caller's alerts, after all were tried. What
+                is left is sent by the next call: the channels that took it do not get it twice.
         """
-        number = 0
-        for number, alert in enumerate(found, 1):  # noqa: B007 - the last number counts
+        keys = set()
+        for alert in found:
+            keys.add(alert.key)
             self._outbox.put([alert.on(name) for name in self._channels])
-        if not number and not self._outbox.any_alert_waits():
+        if not keys and not self._outbox.any_alert_waits():
             return 0
         for stored in self._outbox.due([ALERTS]):
             self._outbox.put([replace(stored, channel=name) for name in self._channels])
             self._outbox.record(stored, None)
         failed = self._deliver(self._channels)
-        if failed:
-            failed += self._report({message.channel for message, _ in failed})
+        failed += self._report({message.channel for message, _ in failed})
+        titles = [each.payload["title"] for each, _ in failed if each.key in keys or each.kind == kind]
+        if titles:
             problems = {message.channel: problem for message, problem in failed}
             raise AlertError(
-                f"The alert {failed[0][0].payload['title']!r} did not go out on "
+                f"The alert {titles[0]!r} did not go out on "
                 + "; ".join(f"{name}: {problem}" for name, problem in problems.items())
                 + ".",
                 remedy="Check ALERT_URLS with `spell-billing alert-test`. It is tried again by itself.",
             )
-        return number
+        return len(keys)
 
     @cached_property
-    def _channels(self) -> dict[str, Channel | _Log]:
-        opened = {channel.name: channel for channel in open_channels(self._urls)} if self._urls else {}
-        return {**opened} or {LOG_CHANNEL: _Log(self._log)}
+    def _channels(self) -> Mapping[str, Callable[[str, str], str | None]]:
+        """Return what delivers a title and a body, by channel, and gives what is wrong."""
+        if not self._urls:
+            return {LOG_CHANNEL: partial(self._log.warning, "%s\n%s")}
+        return {channel.name: channel.deliver for channel in open_channels(self._urls)}
 
     def _deliver(self, names: Collection[str]) -> list[tuple[Message, str]]:
         """Send what is due on channels; return what failed, with what is wrong."""
@@ -97,7 +95,7 @@ class Alerts:
             if self._failures[name] < FAILURES_AT_ONCE:
                 if not self._outbox.claim(message):
                     continue
-                problem = self._channels[name].deliver(message.payload["title"], message.payload["body"])
+                problem = self._channels[name](message.payload["title"], message.payload["body"])
                 self._outbox.record(message, problem)
                 if problem is None:
                     self.sent.add(message.key)
@@ -121,4 +119,4 @@ class Alerts:
                 "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
             self._outbox.put([outage.on(other) for other in others])
-        return self._deliver(others)
+        return self._deliver(others) if failed else []

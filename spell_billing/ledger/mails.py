@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.cursors import move_cursor, read_cursor
-from spell_billing.ledger.outbox import MAIL, Message, due, put_selected, words
+from spell_billing.ledger.outbox import MAIL, Message, Said, due, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices, payments
@@ -45,15 +45,11 @@ class Mail:
 
     Attributes:
         message: The row of the outbox. Its key names the occurrence, as `finalized:<invoice id>`.
-        template: What kind of mail it is.
-        user_id: The platform's user.
         bill: The bill; None when the ledger has none any more.
         payment: Its payment; None while nothing is known of it.
     """
 
     message: Message
-    template: Template
-    user_id: str
     bill: Bill | None
     payment: Payment | None
 
@@ -62,7 +58,7 @@ class Mail:
         """Whether the mail would say what is no longer so."""
         if self.bill is None or self.bill.state not in INVOICED:
             return True
-        if self.template is Template.FINALIZED:
+        if self.message.kind == Template.FINALIZED:
             return False
         attempt = self.message.payload["attempt"]
         return self.payment is None or not self.payment.failing or self.payment.failed_attempts > attempt
@@ -87,30 +83,23 @@ def fill(connection: Connection, now: datetime) -> int:
     begin = max(since, looked - _OVERLAP, now - _OLDEST)
     move_cursor(connection, SINCE, since.isoformat())
     move_cursor(connection, _LOOKED, now.isoformat())
+    bill, payment = invoices.c.stripe_invoice_id, payments.c.stripe_invoice_id
+    attempt = payments.c.failed_attempts
     # Ids are Stripe's, of letters, digits and underscores: nothing in them to escape.
-    bill, payment, attempt = (
-        invoices.c.stripe_invoice_id,
-        payments.c.stripe_invoice_id,
-        payments.c.failed_attempts,
-    )
-    added = put_selected(
-        connection,
-        *(invoices, invoices.c.finalized_at >= begin, bill.is_not(None)),
-        invoices.c.state.in_([state.value for state in INVOICED]),
-        key=words("finalized:", bill),
-        channel=MAIL,
-        kind=Template.FINALIZED,
-        payload=words('{"invoice":"', bill, '"}'),
-        now=now,
-    )
-    return added + put_selected(
-        connection,
-        *(payments, payments.c.status == "open", attempt > 0, payments.c.as_of >= begin),
-        key=words("payment_failed:", payment, ":", attempt),
-        channel=MAIL,
-        kind=Template.PAYMENT_FAILED,
-        payload=words('{"invoice":"', payment, '","attempt":', attempt, "}"),
-        now=now,
+    finalized: Said = {
+        "key": words("finalized:", bill),
+        "payload": words('{"invoice":"', bill, '"}'),
+        "channel": MAIL, "kind": Template.FINALIZED,
+    }
+    failed: Said = {
+        "key": words("payment_failed:", payment, ":", attempt),
+        "payload": words('{"invoice":"', payment, '","attempt":', attempt, "}"),
+        "channel": MAIL, "kind": Template.PAYMENT_FAILED,
+    }
+    standing = sa.and_(invoices.c.state.in_([*INVOICED]), bill.is_not(None), invoices.c.finalized_at >= begin)
+    failing = sa.and_(payments.c.status == "open", attempt > 0, payments.c.as_of >= begin)
+    return put_selected(connection, invoices, standing, finalized, now) + put_selected(
+        connection, payments, failing, failed, now
     )
 
 
@@ -123,12 +112,6 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
     payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
     return [
-        Mail(
-            message,
-            Template(message.kind),
-            message.user_id or "",
-            bill_of.get(message.payload["invoice"]),
-            payment_of.get(message.payload["invoice"]),
-        )
-        for message in messages
+        Mail(each, bill_of.get(each.payload["invoice"]), payment_of.get(each.payload["invoice"]))
+        for each in messages
     ]

@@ -1,6 +1,6 @@
 """The outbox: what is to be sent, each message once on its channel, and what became of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, reduce
@@ -22,8 +22,10 @@ _LEASE = timedelta(minutes=1)
 """What one process is sending, no other sends for this long."""
 
 
+Said = Mapping[str, sa.ColumnElement[str] | str]
+"""What messages made by the database say: texts, the same for all or of the row's columns."""
+
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_SAID = ("key", "channel", "kind", "month", "user_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,9 @@ def put(connection: Connection, messages: Iterable[Message], *, sent: bool = Fal
     Returns:
         How many were added.
     """
-    now = datetime.now(UTC)
-    state = {"created_at": now, "next_try_at": now, "tries": 0, "sent_at": now if sent else None}
     rows = [
-        {
-            **{name: getattr(each, name) for name in _SAID},
-            "payload": orjson.dumps(each.payload).decode(),
-            **state,
-        }
+        {name: getattr(each, name) for name in ("key", "channel", "kind", "month", "user_id")}
+        | {"payload": orjson.dumps(each.payload).decode(), **_state(datetime.now(UTC), sent=sent)}
         for each in messages
     ]
     return insert_new(connection, outbox, rows)
@@ -63,27 +60,36 @@ def put(connection: Connection, messages: Iterable[Message], *, sent: bool = Fal
 def put_selected(
     connection: Connection,
     about: sa.Table,
-    *conditions: sa.ColumnElement[bool],
-    key: sa.ColumnElement[str],
-    channel: str,
-    kind: str,
-    payload: sa.ColumnElement[str],
+    which: sa.ColumnElement[bool],
+    said: Said,
     now: datetime,
+    *,
     sent: bool = False,
 ) -> int:
-    """Put a message into the outbox for each chosen row of a table with `month` and `user_id`.
+    """Put a message into the outbox for each row of a table with month and user, all in one statement.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        about: The table.
+        which: The condition for its rows; those whose message is in the outbox already are left out.
+        said: Key, channel, kind and payload.
+        now: The present, an aware datetime.
+        sent: Whether they count as sent.
 
     Returns:
-        How many were added; those that are in it already stay as they are.
+        How many were added.
     """
-    at = sa.literal(now, outbox.c.created_at.type)
-    values = (key, words(channel), words(kind), about.c.month, about.c.user_id, payload)
-    chosen = sa.select(*values, at, at, sa.literal(0), at if sent else sa.null()).where(
-        *conditions, ~is_put(key, channel)
-    )
-    names = [*_SAID, "payload", "created_at", "next_try_at", "tries", "sent_at"]
-    insert = outbox.insert().from_select(names, chosen.order_by(about.c.month, key))
+    texts = {name: words(value) for name, value in said.items()}
+    state = {name: sa.literal(value, outbox.c[name].type) for name, value in _state(now, sent=sent).items()}
+    values = {**texts, "month": about.c.month, "user_id": about.c.user_id, **state}
+    put_before = sa.exists().where(outbox.c.key == texts["key"], outbox.c.channel == texts["channel"])
+    chosen = sa.select(*values.values()).where(which, ~put_before).order_by(about.c.month, texts["key"])
+    insert = outbox.insert().from_select([*values], chosen)
     return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+
+
+def _state(now: datetime, *, sent: bool) -> dict[str, Any]:
+    return {"created_at": now, "next_try_at": now, "tries": 0, "sent_at": now if sent else None}
 
 
 def due(
@@ -106,10 +112,10 @@ def is_waiting() -> sa.ColumnElement[bool]:
     return sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_(None))
 
 
-def count_waiting(connection: Connection, kind: str) -> int:
-    """Return how many alerts of a kind wait for some channel."""
-    waiting = sa.and_(outbox.c.kind == kind, outbox.c.channel != MAIL, is_waiting())
-    return connection.scalar(sa.select(sa.func.count(outbox.c.key.distinct())).where(waiting)) or 0
+def count_waiting(connection: Connection, kind: str | None = None) -> int:
+    """Return how many alerts, by default of any kind, wait for some channel."""
+    query = sa.select(sa.func.count(outbox.c.key.distinct())).where(outbox.c.channel != MAIL, is_waiting())
+    return connection.scalar(query if kind is None else query.where(outbox.c.kind == kind)) or 0
 
 
 def is_put(key: sa.ColumnElement[str], channel: str) -> sa.ColumnElement[bool]:
@@ -123,30 +129,25 @@ def words(*parts: sa.ColumnElement[Any] | str) -> sa.ColumnElement[str]:
     return reduce(sa.ColumnElement.concat, texts)
 
 
-def mark_sent(connection: Connection, message_id: int, now: datetime) -> None:
-    """Record that the channel took a message."""
-    update(connection, outbox.c.id == message_id, sent_at=now, tries=outbox.c.tries + 1, error=None)
-
-
-def mark_given_up(connection: Connection, message_id: int, error: str, now: datetime) -> None:
-    """Record that a message will not be sent, and why; `error` holds no address."""
-    update(connection, outbox.c.id == message_id, given_up_at=now, error=error)
-
-
 def is_message(message: Message) -> sa.ColumnElement[bool]:
     """Return the condition for one message."""
     return outbox.c.id == message.id
 
 
+def mark_sent(connection: Connection, message: Message, now: datetime) -> None:
+    """Record that the channel took a message."""
+    update(connection, is_message(message), sent_at=now, tries=outbox.c.tries + 1, error=None)
+
+
 def mark_tried(
     connection: Connection, which: sa.ColumnElement[bool], error: str, next_try_at: datetime
 ) -> None:
-    """Record a try in vain; `error` holds no address and no secret."""
+    """Record a try in vain."""
     update(connection, which, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
 
 
 def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> int:
-    """Change rows; return how many."""
+    """Change rows; return how many. `error` holds no address and no secret."""
     return connection.execute(outbox.update().where(which).values(**values)).rowcount
 
 
@@ -180,9 +181,8 @@ class Outbox:
 
     def any_alert_waits(self) -> bool:
         """Return whether an alert waits on any channel."""
-        query = sa.select(outbox.c.id).where(outbox.c.channel != MAIL, is_waiting()).limit(1)
         with self.reader.connect() as connection:
-            return connection.scalar(query) is not None
+            return count_waiting(connection) > 0
 
     def last_sent(self, channel: str) -> datetime | None:
         """Return when a channel last took a message; None when it never did."""
@@ -203,7 +203,7 @@ class Outbox:
         now = datetime.now(UTC)
         with self.writer.begin() as connection:
             if problem is None:
-                mark_sent(connection, message.id, now)
+                mark_sent(connection, message, now)
             else:
                 mark_tried(connection, is_message(message), problem, now)
 

@@ -3,7 +3,8 @@
 What was alerted on stands in the outbox: bill, state and reason are the key.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -11,36 +12,38 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
-from spell_billing.ledger.outbox import ALERTS, is_put, put_selected, words
+from spell_billing.ledger.outbox import ALERTS, Said, is_put, put_selected, words
 from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.schema import invoices, months
 
 KIND = "users_not_invoiced"
 
 _FOR_A_PERSON = (State.FAILED, State.HELD, State.PARKED)
-_KEY = words(f"{KIND}:", invoices.c.id, ":", invoices.c.state, ":", invoices.c.reason)
+_BILL = words(f"{KIND}:", invoices.c.id, ":")
+_KEY = words(_BILL, invoices.c.state, ":", invoices.c.reason)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WaitingUsers:
     """Users of a month who wait for a person for one reason, and of whom nobody was alerted.
 
     Attributes:
         month: The month.
         reason: Why they have no invoice, or must be looked at.
-        parked: Whether all of them are parked.
+        newest: When the newest of their bills changed.
         users: How many.
         totals_cents: What they owe, in minor units, by currency.
-        newest: When the newest of these bills changed.
+        states: The states of their bills.
     """
 
     month: Month
     reason: Reason
-    parked: bool
-    users: int
-    totals_cents: dict[str, int]
     newest: datetime
+    users: int = 0
+    totals_cents: Counter[str] = field(default_factory=Counter)
+    states: set[State] = field(default_factory=set)
 
 
 def months_to_look_at(connection: Connection) -> list[Month]:
@@ -52,29 +55,17 @@ def months_to_look_at(connection: Connection) -> list[Month]:
 
 def not_alerted(connection: Connection, month: Month) -> list[WaitingUsers]:
     """Return the month's users who wait for a person and of whom nobody was alerted, by reason."""
-    columns = (invoices.c.reason, invoices.c.currency)
-    other = sa.func.sum(sa.case((invoices.c.state == State.PARKED, 0), else_=1))
-    figures = (
-        sa.func.count(),
-        sa.func.sum(invoices.c.total_cents),
-        sa.func.max(invoices.c.updated_at),
-        other,
-    )
-    query = sa.select(*columns, *figures).where(_is_new(month)).group_by(*columns).order_by(*columns)
-    found: dict[str, list[tuple[str, int, int, datetime, int]]] = {}
-    for reason, *rest in connection.execute(query):
-        found.setdefault(reason, []).append((*rest,))
-    return [
-        WaitingUsers(
-            month=month,
-            reason=Reason(reason),
-            parked=not any(other for *_, other in groups),
-            users=sum(users for _, users, *_ in groups),
-            totals_cents={currency: int(cents) for currency, _, cents, *_ in groups},
-            newest=max(newest for *_, newest, _ in groups),
-        )
-        for reason, groups in found.items()
-    ]
+    columns = (invoices.c.reason, invoices.c.state, invoices.c.currency)
+    counts = (sa.func.count(), sa.func.sum(invoices.c.total_cents), sa.func.max(invoices.c.updated_at))
+    query = sa.select(*columns, *counts).where(_is_new(month)).group_by(*columns).order_by(*columns)
+    found: dict[str, WaitingUsers] = {}
+    for reason, state, currency, users, cents, newest in connection.execute(query):
+        group = found.setdefault(reason, WaitingUsers(month, Reason(reason), newest))
+        group.states.add(State(state))
+        group.users += users
+        group.totals_cents[currency] += int(cents)
+        group.newest = max(group.newest, newest)
+    return list(found.values())
 
 
 def first_users(connection: Connection, group: WaitingUsers, limit: int) -> list[str]:
@@ -85,39 +76,29 @@ def first_users(connection: Connection, group: WaitingUsers, limit: int) -> list
 
 def note_alerted(connection: Connection, group: WaitingUsers) -> None:
     """Record that a group is alerted on; a bill that changed since it was read is left out."""
-    put_selected(
-        connection,
-        *(invoices, _is_in(group), invoices.c.updated_at <= group.newest),
-        key=_KEY,
-        channel=ALERTS,
-        kind=KIND,
-        payload=words("{}"),
-        now=datetime.now(UTC),
-        sent=True,
-    )
+    which = _is_in(group) & (invoices.c.updated_at <= group.newest)
+    said: Said = {"key": _KEY, "channel": ALERTS, "kind": KIND, "payload": "{}"}
+    put_selected(connection, invoices, which, said, datetime.now(UTC), sent=True)
 
 
-def anything_changed(connection: Connection) -> bool:
-    """Return whether `forget_changed` would drop anything: a look that takes no write lock."""
-    return connection.execute(sa.select(outbox.c.id).where(_CHANGED).limit(1)).first() is not None
-
-
-def forget_changed(connection: Connection) -> None:
+def forget_changed(ledger: Ledger) -> None:
     """Drop what was alerted on and is no longer so, so that it can be alerted on again.
 
     A bill that the next run takes up is kept: it may come back to the same state with nothing fixed.
     """
-    connection.execute(outbox.delete().where(_CHANGED))
+    # A look takes no write lock: mostly there is nothing to drop.
+    with ledger.reading() as connection:
+        if connection.scalar(sa.select(outbox.c.id).where(_CHANGED).limit(1)) is None:
+            return
+    with ledger.writing() as connection:
+        connection.execute(outbox.delete().where(_CHANGED))
 
 
 _CHANGED = sa.and_(
     *(outbox.c.channel == ALERTS, outbox.c.kind == KIND, outbox.c.user_id.is_not(None)),
     ~sa.exists().where(
         *(invoices.c.month == outbox.c.month, invoices.c.user_id == outbox.c.user_id),
-        (outbox.c.key == _KEY)
-        | (
-            invoices.c.state.in_([*TO_DRIVE]) & outbox.c.key.startswith(words(f"{KIND}:", invoices.c.id, ":"))
-        ),
+        (outbox.c.key == _KEY) | (invoices.c.state.in_([*TO_DRIVE]) & outbox.c.key.startswith(_BILL)),
     ),
 )
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from spell_billing.alerts.text import first_names
 from spell_billing.ledger import outbox
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.mails import GivenUp, Mail, due_mails, fill
+from spell_billing.ledger.mails import GivenUp, Mail, Template, due_mails, fill
 from spell_billing.ledger.rows import Bill
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.server import MailConnection, MailDelayedError, MailRefusedError, ServerUnusableError
@@ -105,14 +105,16 @@ class Delivery:
         return delivered
 
     def _addressed(self, mails: list[Mail], delivered: Delivered) -> list[_Ready]:
-        addresses = self.addresses({mail.user_id for mail in mails})
+        addresses = self.addresses({str(mail.message.user_id) for mail in mails})
         ready: list[_Ready] = []
         with self.ledger.writing() as connection:
             for mail in mails:
-                found = _ready(mail, addresses.get(mail.user_id))
+                found = _ready(mail, addresses.get(str(mail.message.user_id)))
                 if isinstance(found, GivenUp):
-                    outbox.mark_given_up(connection, mail.message.id, found, self.now())
-                    delivered.given_up[found].append(mail.user_id)
+                    outbox.update(
+                        connection, outbox.is_message(mail.message), given_up_at=self.now(), error=found
+                    )
+                    delivered.given_up[found].append(str(mail.message.user_id))
                 else:
                     ready.append(found)
         return ready
@@ -134,28 +136,28 @@ class Delivery:
     def _send_one(self, connection: MailConnection, ready: _Ready, delivered: Delivered) -> bool:
         """Send one mail and record it; False when the connection is of no use any more."""
         mail, bill, address = ready
-        row = mail.message
-        letter = self.letters.write(mail.template, bill, mail.payment)
+        row, this = mail.message, outbox.is_message(mail.message)
+        letter = self.letters.write(Template(row.kind), bill, mail.payment)
         message = self.letters.message(letter, address, row.key, self.now())
         try:
             connection.send(message)
         except MailRefusedError as error:
-            delivered.given_up[GivenUp.REFUSED].append(mail.user_id)
+            delivered.given_up[GivenUp.REFUSED].append(str(mail.message.user_id))
             with self.ledger.writing() as writing:
-                outbox.mark_given_up(writing, row.id, f"{GivenUp.REFUSED}: {error}", self.now())
+                outbox.update(writing, this, given_up_at=self.now(), error=f"{GivenUp.REFUSED}: {error}")
         except (MailDelayedError, ServerUnusableError) as error:
             # Only this mail waits: one that always breaks the connection must not hold up those behind it.
             delivered.delayed += 1
             next_try_at = self.now() + pause(row.tries + 1)
             with self.ledger.writing() as writing:
-                outbox.mark_tried(writing, outbox.is_message(row), str(error), next_try_at)
+                outbox.mark_tried(writing, this, str(error), next_try_at)
             if isinstance(error, ServerUnusableError):
                 delivered.trouble = str(error)
                 return False
         else:
             delivered.sent += 1
             with self.ledger.writing() as writing:
-                outbox.mark_sent(writing, row.id, self.now())
+                outbox.mark_sent(writing, row, self.now())
         return True
 
 

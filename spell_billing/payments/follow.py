@@ -20,6 +20,7 @@ from spell_billing.ledger.events import forget_events
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
+from spell_billing.ledger.unpaid import FAILED
 from spell_billing.payments import catch_up, stripe_events
 from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
@@ -112,7 +113,7 @@ def follow_payments(
         others += _unread(ledger, problem)
     alert_on_failures(ledger)
     try:
-        alerts.send_all(others)
+        alerts.send_all(others, kind=FAILED)
     except AlertError as unsent:
         problem = problem or unsent
     result.alerts_sent = len(alerts.sent)

@@ -17,7 +17,7 @@ from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, Kind, first_ti
 KIND = "billing_checks_failed"
 
 _IN_REVIEW = next(iter(month_is_plausible.check_keys))
-"""The sensor `month_in_review` tells of it, once for the same drafts however many runs find them."""
+"""The sensor `month_in_review` alerts on it, once for the same drafts however many runs find them."""
 
 _ENDED: tuple[Kind, ...] = (
     dg.DagsterEventType.RUN_SUCCESS,

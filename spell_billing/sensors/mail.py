@@ -1,4 +1,4 @@
-"""`mail`: tells users of their invoices and of failed payments, where mail is switched on."""
+"""`mail`: sends users mail about their invoices and failed payments, where it is switched on."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta

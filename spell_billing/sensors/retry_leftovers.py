@@ -29,7 +29,7 @@ MONTHS_PER_TICK = 12
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Tries a month again whose run died or ended early for a passing reason: after 15 minutes, 1, 4 and "
-        "12 hours; then people are told. What needs a person is left to people."
+        "12 hours; then operators are alerted. What needs a person is never retried."
     ),
 )
 def retry_leftovers(

@@ -6,14 +6,13 @@ from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import amounts, bill_command, body, first_names, users
 from spell_billing.billing_runs import months_under_way
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import REMEDIES
+from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import put
 from spell_billing.ledger.waiting_users import (
     KIND,
     WaitingUsers,
-    anything_changed,
     first_users,
     forget_changed,
     months_to_look_at,
@@ -40,15 +39,13 @@ def users_not_invoiced(
     alerted = 0
     with ledger.open() as open_ledger:
         under_way = months_under_way(context.instance)
+        forget_changed(open_ledger)
         with open_ledger.reading() as connection:
-            changed, months = anything_changed(connection), months_to_look_at(connection)
-        if changed:
-            with open_ledger.writing() as connection:
-                forget_changed(connection)
+            months = months_to_look_at(connection)
         for month in months:
             if month not in under_way and not open_ledger.is_held(month):
                 alerted += _alert_on(open_ledger, month)
-        alerts.open(open_ledger, context.log).send_all()
+        alerts.open(open_ledger, context.log).send_all(kind=KIND)
     return dg.SkipReason(
         f"Alerted on {alerted} reasons." if alerted else "Nobody waits whom operators do not know of."
     )
@@ -69,7 +66,7 @@ def _alert_on(ledger: Ledger, month: Month) -> int:
 
 
 def _alert(group: WaitingUsers, named: list[str]) -> Alert:
-    month, what = group.month, "to be looked at" if group.parked else "without an invoice"
+    month, what = group.month, "to be looked at" if group.states == {State.PARKED} else "without an invoice"
     return Alert(
         key=f"{KIND}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
         kind=KIND,

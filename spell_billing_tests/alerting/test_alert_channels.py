@@ -15,6 +15,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.outbox import put
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 AlertsOn = Callable[..., Alerts]
@@ -209,3 +210,42 @@ def test_without_channels_an_alert_is_logged_once(
 def test_a_key_too_long_for_the_ledger_is_refused_where_it_is_made() -> None:
     with pytest.raises(ValueError, match="1 to 200 characters, not 201"):
         Alert("k" * 201, "kind", "title", "body")
+
+
+@pytest.mark.both_databases
+def test_an_alert_that_another_producer_stored_goes_out_and_fails_nobody_elses_tick(
+    alerts_on: AlertsOn, web: WebReceiver, ledger: Ledger
+) -> None:
+    with ledger.outbox.writer.connect() as connection:
+        put(connection, [Alert("undone", "other", "rolled back", "body").on()])
+        connection.rollback()
+    with ledger.writing() as connection:
+        put(connection, [ALERT.on()])
+        put(connection, [ALERT.on()])
+    web.status = 500
+    assert alerts_on(web.url()).send_all([]) == 0
+    with pytest.raises(AlertError, match="2026-10 is not billed"):
+        alerts_on(web.url()).send_all([], kind=ALERT.kind)
+
+    web.status = 200
+    for _ in range(2):
+        alerts_on(web.url()).send(Alert("key", "kind", "title", "body"))
+
+    assert web.titles == [ALERT.title, "title"]
+
+
+@pytest.mark.both_databases
+def test_two_ticks_at_once_send_an_alert_once(
+    alerts_on: AlertsOn, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver = Channel.deliver
+
+    def beside_another(self: Channel, title: str, body: str) -> str | None:
+        monkeypatch.setattr(Channel, "deliver", deliver)
+        alerts_on(web.url()).send(ALERT)
+        return deliver(self, title, body)
+
+    monkeypatch.setattr(Channel, "deliver", beside_another)
+    alerts_on(web.url()).send(ALERT)
+
+    assert web.titles == [ALERT.title]
