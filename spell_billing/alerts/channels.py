@@ -45,35 +45,33 @@ class Alerts:
         self.send_all([alert])
 
     def send_all(self, found: Iterable[Alert] = (), *, kind: str | None = None) -> int:
-        """Put alerts into the outbox, and send what waits there, on every channel that has not had it.
+        """Put alerts into the outbox, and send them on every channel that has not had them.
 
         Args:
             found: To be sent; a caller that finds them again by its next call need not keep them.
-            kind: Of alerts that the caller has put into the outbox itself.
+            kind: Of alerts that the caller has put into the outbox itself: what waits of it is sent too.
 
         Returns:
             How many were found.
 
         Raises:
-            AlertError: naming the channels that did not take the caller's alerts, after all were tried. What
-                is left is sent by the next call: the channels that took it do not get it twice.
+            AlertError: naming the channels that did not take all, after all were tried. Send it again later:
+                the channels that took it do not get it twice.
         """
         keys = set()
         for alert in found:
             keys.add(alert.key)
             self._outbox.put([alert.on(name) for name in self._channels])
-        if not keys and not self._outbox.any_alert_waits():
-            return 0
-        for stored in self._outbox.due([ALERTS]):
+        for stored in self._outbox.due([ALERTS], (), kind) if kind else ():
             self._outbox.put([replace(stored, channel=name) for name in self._channels])
             self._outbox.record(stored, None)
-        failed = self._deliver(self._channels)
-        failed += self._report({message.channel for message, _ in failed})
-        titles = [each.payload["title"] for each, _ in failed if each.key in keys or each.kind == kind]
-        if titles:
+        failed = self._deliver(self._channels, keys, kind) if keys or kind else []
+        if failed:
+            title = failed[0][0].payload["title"]
+            failed += self._report({message.channel for message, _ in failed})
             problems = {message.channel: problem for message, problem in failed}
             raise AlertError(
-                f"The alert {titles[0]!r} did not go out on "
+                f"The alert {title!r} did not go out on "
                 + "; ".join(f"{name}: {problem}" for name, problem in problems.items())
                 + ".",
                 remedy="Check ALERT_URLS with `spell-billing alert-test`. It is tried again by itself.",
@@ -87,14 +85,14 @@ class Alerts:
             return {LOG_CHANNEL: partial(self._log.warning, "%s\n%s")}
         return {channel.name: channel.deliver for channel in open_channels(self._urls)}
 
-    def _deliver(self, names: Collection[str]) -> list[tuple[Message, str]]:
+    def _deliver(
+        self, names: Collection[str], keys: Collection[str], kind: str | None = None
+    ) -> list[tuple[Message, str]]:
         """Send what is due on channels; return what failed, with what is wrong."""
         failed = []
-        for message in self._outbox.due(names):
+        for message in self._outbox.due(names, keys, kind):
             name = message.channel
             if self._failures[name] < FAILURES_AT_ONCE:
-                if not self._outbox.claim(message):
-                    continue
                 problem = self._channels[name](message.payload["title"], message.payload["body"])
                 self._outbox.record(message, problem)
                 if problem is None:
@@ -107,7 +105,7 @@ class Alerts:
 
     def _report(self, failed: set[str]) -> list[tuple[Message, str]]:
         """Name the channels that failed on the others, once per outage; return what failed of that."""
-        others = [name for name in self._channels if name not in failed]
+        others, keys = [name for name in self._channels if name not in failed], set()
         for name in sorted(failed):
             # An outage begins with the last alert that the channel took.
             last = self._outbox.last_sent(name)
@@ -119,4 +117,5 @@ class Alerts:
                 "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
             self._outbox.put([outage.on(other) for other in others])
-        return self._deliver(others) if failed else []
+            keys.add(outage.key)
+        return self._deliver(others, keys)

@@ -89,12 +89,14 @@ def fill(connection: Connection, now: datetime) -> int:
     finalized: Said = {
         "key": words("finalized:", bill),
         "payload": words('{"invoice":"', bill, '"}'),
-        "channel": MAIL, "kind": Template.FINALIZED,
+        "channel": MAIL,
+        "kind": Template.FINALIZED,
     }
     failed: Said = {
         "key": words("payment_failed:", payment, ":", attempt),
         "payload": words('{"invoice":"', payment, '","attempt":', attempt, "}"),
-        "channel": MAIL, "kind": Template.PAYMENT_FAILED,
+        "channel": MAIL,
+        "kind": Template.PAYMENT_FAILED,
     }
     standing = sa.and_(invoices.c.state.in_([*INVOICED]), bill.is_not(None), invoices.c.finalized_at >= begin)
     failing = sa.and_(payments.c.status == "open", attempt > 0, payments.c.as_of >= begin)

@@ -29,7 +29,7 @@ outbox = sa.Table(
 )
 """Each message once on its channel. `channel`: `mail`, `alerts`, or the name of one of ALERT_URLS.
 
-An alert on `alerts` waits to be put on each of the channels; what an alert was about is kept there too, as
+An alert on `alerts` waits to be put on each of the channels; what an alert is about is kept there too, as
 sent, so that it is alerted on once. `payload` is JSON: an alert's title and body; a mail's invoice and
 attempt. Amounts, links and the address are read when a mail is sent. `error` of one that was given up begins
 with a word of `GivenUp`.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache, reduce
 from typing import Any
 
@@ -17,9 +17,6 @@ MAIL = "mail"
 """The channel of mail to users."""
 ALERTS = "alerts"
 """The channel of alerts that are still to be put on each of ALERT_URLS."""
-
-_LEASE = timedelta(minutes=1)
-"""What one process is sending, no other sends for this long."""
 
 
 Said = Mapping[str, sa.ColumnElement[str] | str]
@@ -93,12 +90,17 @@ def _state(now: datetime, *, sent: bool) -> dict[str, Any]:
 
 
 def due(
-    connection: Connection, channels: Iterable[str], now: datetime, *, limit: int | None = None
+    connection: Connection,
+    channels: Iterable[str],
+    now: datetime,
+    which: sa.ColumnElement[bool] | None = None,
+    *,
+    limit: int | None = None,
 ) -> list[Message]:
-    """Return messages whose turn has come, the longest due first."""
+    """Return messages whose turn has come, all or those of a condition, the longest due first."""
     columns = [outbox.c[name] for name in Message.__dataclass_fields__]
-    query = sa.select(*columns).where(is_due(channels, now)).limit(limit)
-    rows = connection.execute(query.order_by(outbox.c.next_try_at, outbox.c.id)).mappings()
+    query = sa.select(*columns).where(is_due(channels, now), sa.true() if which is None else which)
+    rows = connection.execute(query.order_by(outbox.c.next_try_at, outbox.c.id).limit(limit)).mappings()
     return [Message(**{**row, "payload": orjson.loads(row["payload"])}) for row in rows]
 
 
@@ -112,10 +114,10 @@ def is_waiting() -> sa.ColumnElement[bool]:
     return sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_(None))
 
 
-def count_waiting(connection: Connection, kind: str | None = None) -> int:
-    """Return how many alerts, by default of any kind, wait for some channel."""
-    query = sa.select(sa.func.count(outbox.c.key.distinct())).where(outbox.c.channel != MAIL, is_waiting())
-    return connection.scalar(query if kind is None else query.where(outbox.c.kind == kind)) or 0
+def count_waiting(connection: Connection, kind: str) -> int:
+    """Return how many alerts of a kind wait for some channel."""
+    waiting = sa.and_(outbox.c.kind == kind, outbox.c.channel != MAIL, is_waiting())
+    return connection.scalar(sa.select(sa.func.count(outbox.c.key.distinct())).where(waiting)) or 0
 
 
 def is_put(key: sa.ColumnElement[str], channel: str) -> sa.ColumnElement[bool]:
@@ -146,9 +148,9 @@ def mark_tried(
     update(connection, which, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
 
 
-def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> int:
-    """Change rows; return how many. `error` holds no address and no secret."""
-    return connection.execute(outbox.update().where(which).values(**values)).rowcount
+def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> None:
+    """Change rows; `error` holds no address and no secret."""
+    connection.execute(outbox.update().where(which).values(**values))
 
 
 @dataclass(frozen=True)
@@ -174,15 +176,11 @@ class Outbox:
             with self.writer.begin() as connection:
                 put(connection, new)
 
-    def due(self, channels: Iterable[str]) -> list[Message]:
-        """Return messages whose turn has come, the longest due first."""
+    def due(self, channels: Iterable[str], keys: Iterable[str], kind: str | None) -> list[Message]:
+        """Return messages of some keys or one kind whose turn has come, the longest due first."""
+        which = outbox.c.key.in_(list(keys)) | (outbox.c.kind == kind)
         with self.reader.connect() as connection:
-            return due(connection, channels, datetime.now(UTC))
-
-    def any_alert_waits(self) -> bool:
-        """Return whether an alert waits on any channel."""
-        with self.reader.connect() as connection:
-            return count_waiting(connection) > 0
+            return due(connection, channels, datetime.now(UTC), which)
 
     def last_sent(self, channel: str) -> datetime | None:
         """Return when a channel last took a message; None when it never did."""
@@ -190,13 +188,6 @@ class Outbox:
         with self.reader.connect() as connection:
             found: datetime | None = connection.scalar(query)
             return found
-
-    def claim(self, message: Message) -> bool:
-        """Take a message for sending; return False where another process is at it."""
-        now = datetime.now(UTC)
-        which = sa.and_(is_message(message), is_due([message.channel], now))
-        with self.writer.begin() as connection:
-            return update(connection, which, next_try_at=now + _LEASE) == 1
 
     def record(self, message: Message, problem: str | None) -> None:
         """Record that a message went out, or what was wrong; then it is due again at once."""

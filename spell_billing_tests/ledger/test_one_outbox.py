@@ -153,7 +153,7 @@ def test_what_was_sent_is_not_sent_again_and_what_waits_goes_out_once(
             assert (mail.key, mail.tries, mail.user_id) == ("finalized:in_2", 3, "user-1")
             assert mail.payload == {"invoice": "in_2"}
             for _ in range(2):
-                Alerts(urls, ledger.outbox, logging.getLogger("tick")).send_all()
+                Alerts(urls, ledger.outbox, logging.getLogger("tick")).send_all(kind="payment_failed")
         assert web.texts == ["in_2 failed\nagain"]
         assert sorted(other.texts) == ["2 failed\nboth", "in_2 failed\nagain"]
     assert caplog.records == []
