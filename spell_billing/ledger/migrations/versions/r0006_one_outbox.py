@@ -1,6 +1,7 @@
 """Keep alerts and mail in one outbox; what went out and what waits is carried over."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from spell_billing.ledger.column_types import BigId, UtcDateTime
+from spell_billing.ledger.upsert import insert_new
 
 revision = "0006"
 down_revision = "0005"
@@ -55,7 +57,6 @@ def upgrade() -> None:
         f"SELECT key, 'mail', template, month, user_id, content, {_STATE}, given_up_at, error "
         "FROM old_outbox ORDER BY id"
     )
-    _alerts(outbox)
     op.execute(
         f"INSERT INTO ledger_outbox ({_SAID}, {_STATE}) "
         "SELECT 'users_not_invoiced:' || r.bill_id || ':' || r.state || ':' || r.reason, 'alerts', "
@@ -68,39 +69,36 @@ def upgrade() -> None:
         "'payment_failed', month, NULL, '{}', as_of, as_of, 1, as_of "
         "FROM ledger_payments WHERE alerted_attempts > 0"
     )
-    _waiting_failures(outbox)
+    insert_new(op.get_bind(), outbox, [*_alerts(), *_waiting_failures()])
     op.drop_column("ledger_payments", "alerted_attempts")
     for table in ("old_outbox", "ledger_alerts", "ledger_reported_bills"):
         op.drop_table(table)
 
 
-def _alerts(outbox: sa.Table) -> None:
-    """Carry over the alerts that went out."""
+def _alerts() -> Iterator[dict[str, Any]]:
+    """Give the rows of alerts that went out."""
     columns = ("key", "channel", "kind", "month", "text")
     alerts = sa.table("ledger_alerts", *map(sa.column, columns), sa.column("sent_at", UtcDateTime))
-    for row in op.get_bind().execute(sa.select(alerts).order_by(alerts.c.sent_at)).all():
-        title, _, body = row.text.partition("\n")
-        said = {"key": row.key, "channel": row.channel, "kind": row.kind, "month": row.month}
-        _insert(outbox, said, {"title": title, "body": body}, row.sent_at)
+    for row in op.get_bind().execute(sa.select(alerts).order_by(alerts.c.sent_at)).mappings():
+        title, _, body = row["text"].partition("\n")
+        said = {name: row[name] for name in ("key", "channel", "kind", "month")}
+        yield _row(said, row["sent_at"], title=title, body=body)
 
 
-def _waiting_failures(outbox: sa.Table) -> None:
-    """Carry over the alerts that wait, and what they are about; a channel that had one has its row."""
+def _waiting_failures() -> Iterator[dict[str, Any]]:
+    """Give the rows of alerts that wait, and of what they are about; a channel that had one has its row."""
     cursors = sa.table("ledger_cursors", sa.column("name"), sa.column("value"))
     named = cursors.c.name == "payment_alerts"
     for each in json.loads(op.get_bind().scalar(sa.select(cursors.c.value).where(named)) or "[]"):
         alert = each["alert"]
         said = {"channel": "alerts", "kind": alert["kind"], "month": alert["month"]}
-        _insert(outbox, {"key": alert["key"], **said}, {"title": alert["title"], "body": alert["body"]}, None)
-        about = {f"payment_failed:{invoice}:{attempt}" for invoice, attempt in each["attempts"].items()}
-        for key in sorted(about - {alert["key"]}):
-            _insert(outbox, {"key": key, **said}, {}, datetime.now(UTC))
+        yield _row({"key": alert["key"], **said}, None, title=alert["title"], body=alert["body"])
+        for invoice, attempt in each["attempts"].items():
+            yield _row({"key": f"payment_failed:{invoice}:{attempt}", **said}, datetime.now(UTC))
     op.get_bind().execute(sa.delete(cursors).where(named))
 
 
-def _insert(
-    outbox: sa.Table, said: dict[str, Any], payload: dict[str, str], sent_at: datetime | None
-) -> None:
+def _row(said: dict[str, Any], sent_at: datetime | None, **payload: str) -> dict[str, Any]:
     at = sent_at or datetime.now(UTC)
     state = {"created_at": at, "next_try_at": at, "tries": int(sent_at is not None), "sent_at": sent_at}
-    op.get_bind().execute(outbox.insert().values(**said, payload=json.dumps(payload), **state))
+    return {**said, "payload": json.dumps(payload), **state}
