@@ -25,7 +25,7 @@ from spell_billing.core.latencies import BOUNDS_SECONDS, Latencies
 from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.figures import Figures, read_figures
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.outbox import GivenUp
+from spell_billing.ledger.mails import GivenUp
 from spell_billing.ledger.runs import RunResult
 from spell_billing.settings import Settings
 

@@ -15,7 +15,6 @@ import dagster as dg
 from pydantic import Field, SecretStr
 
 from spell_billing.alerts.channels import Alerts
-from spell_billing.alerts.memory import MEMORY
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
 from spell_billing.databases import DatabaseUrl, parse_database_url
@@ -23,6 +22,7 @@ from spell_billing.invoicing.account import AccountGuard
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.outbox import in_memory
 from spell_billing.notification_settings import NotificationSettings
 from spell_billing.settings import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
@@ -160,7 +160,7 @@ class StripeResource(dg.ConfigurableResource[None]):
 
 
 class AlertResource(dg.ConfigurableResource[None]):
-    """The channels on which people are told."""
+    """The channels of alerts to operators."""
 
     urls: list[str] | None = Field(
         default=None,
@@ -171,7 +171,7 @@ class AlertResource(dg.ConfigurableResource[None]):
         """Return the channels for one tick or run.
 
         Args:
-            ledger: Keeps what went out. None where it does not answer: then this process remembers.
+            ledger: Holds the outbox. None where it does not answer: then this process remembers what it sent.
             log: Where alerts are written when there is no channel.
         """
         urls = (
@@ -179,4 +179,4 @@ class AlertResource(dg.ConfigurableResource[None]):
             if self.urls is None
             else [SecretStr(url) for url in self.urls]
         )
-        return Alerts(urls, MEMORY if ledger is None else ledger.alerts, log)
+        return Alerts(urls, in_memory() if ledger is None else ledger.outbox, log)

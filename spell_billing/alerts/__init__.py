@@ -1,1 +1,1 @@
-"""What people are told when billing needs one of them: see docs/alerts.md."""
+"""What is sent to operators when billing needs one of them: see docs/alerts.md."""

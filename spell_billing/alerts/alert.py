@@ -1,14 +1,17 @@
-"""One thing that a person must know of, and the key under which it is told once."""
+"""One thing that operators must know of, and the key under which it is sent once."""
 
 from dataclasses import dataclass
 
+from spell_billing.alerts.redact import redact
+from spell_billing.ledger.outbox import ALERTS, Message
+
 LONGEST_KEY = 200
-"""Of `ledger_alerts.key`."""
+"""Of `ledger_outbox.key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What is told to people.
+    """What is sent to operators.
 
     Attributes:
         key: Names the occurrence; at most 200 characters. It is sent once on each channel.
@@ -27,3 +30,8 @@ class Alert:
     def __post_init__(self) -> None:
         if not 0 < len(self.key) <= LONGEST_KEY:
             raise ValueError(f"an alert's key has 1 to {LONGEST_KEY} characters, not {len(self.key)}")
+
+    def on(self, channel: str = ALERTS) -> Message:
+        """Return the message for a channel, by default for all; what looks secret is masked."""
+        payload = {"title": redact(self.title), "body": redact(self.body)}
+        return Message(self.key, channel, self.kind, payload, self.month)

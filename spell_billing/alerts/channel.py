@@ -29,7 +29,7 @@ class Channel:
     """One channel.
 
     Attributes:
-        name: For people and for `ledger_alerts`: the service, its host where that is no secret, and a
+        name: For people and for `ledger_outbox`: the service, its host where that is no secret, and a
             fingerprint that tells channels apart. The same for the same URL, at any place in the list.
         url: The secret URL.
         apprise: Sends; None when Apprise cannot use the URL.

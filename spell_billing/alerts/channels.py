@@ -2,17 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 
 from pydantic import SecretStr
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channel import Channel, open_channels
-from spell_billing.alerts.memory import AlertMemory
-from spell_billing.alerts.redact import redact
+from spell_billing.alerts.channel import open_channels
 from spell_billing.core.errors import AlertError
-from spell_billing.ledger.alerts import AlertLog
+from spell_billing.ledger.outbox import ALERTS, Message, Outbox
 
 LOG_CHANNEL = "log"
 """Where alerts go when there is no channel."""
@@ -22,89 +21,101 @@ FAILURES_AT_ONCE = 2
 
 
 class Alerts:
-    """The way to people, for one tick or one run.
+    """Delivers alerts, for one tick or one run.
 
     Args:
         urls: Apprise's URL of each channel; with none, alerts are written to `log`.
-        sent: What went out before.
+        outbox: What waits and what went out.
         log: Where alerts go that have no channel.
+
+    Attributes:
+        sent: The keys of the alerts that went out by this object on some channel.
     """
 
-    def __init__(self, urls: Sequence[SecretStr], sent: AlertLog | AlertMemory, log: logging.Logger) -> None:
+    def __init__(self, urls: Sequence[SecretStr], outbox: Outbox, log: logging.Logger) -> None:
         self._urls = urls
-        self._sent = sent
+        self._outbox = outbox
         self._log = log
         self._failures = Counter[str]()
         self._last_problem: dict[str, str] = {}
+        self.sent: set[str] = set()
 
     def send(self, alert: Alert) -> None:
-        """Send an alert on every channel that has not had it.
+        """Send an alert, as `send_all`."""
+        self.send_all([alert])
+
+    def send_all(self, found: Iterable[Alert] = (), *, kind: str | None = None) -> int:
+        """Put alerts into the outbox, and send them on every channel that has not had them.
+
+        Args:
+            found: To be sent; a caller that finds them again by its next call need not keep them.
+            kind: Of alerts that the caller has put into the outbox itself: what waits of it is sent too.
+
+        Returns:
+            How many were found.
 
         Raises:
-            AlertError: naming the channels that did not take it, after all were tried. Send it again later:
+            AlertError: naming the channels that did not take all, after all were tried. Send it again later:
                 the channels that took it do not get it twice.
         """
-        had = self._sent.channels_of(alert.key)
-        if not self._urls:
-            if LOG_CHANNEL not in had:
-                self._log.warning("%s\n%s", *_texts(alert))
-                self._record(alert, LOG_CHANNEL)
-            return
-        failed = self._send(alert, [channel for channel in self._channels if channel.name not in had])
+        keys = set()
+        for alert in found:
+            keys.add(alert.key)
+            self._outbox.put([alert.on(name) for name in self._channels])
+        for stored in self._outbox.due([ALERTS], (), kind) if kind else ():
+            self._outbox.put([replace(stored, channel=name) for name in self._channels])
+            self._outbox.record(stored, None)
+        failed = self._deliver(self._channels, keys, kind) if keys or kind else []
         if failed:
-            failed |= self._report(failed)
+            title = failed[0][0].payload["title"]
+            failed += self._report({message.channel for message, _ in failed})
+            problems = {message.channel: problem for message, problem in failed}
             raise AlertError(
-                f"The alert {redact(alert.title)!r} did not go out on "
-                + "; ".join(f"{name}: {problem}" for name, problem in failed.items())
+                f"The alert {title!r} did not go out on "
+                + "; ".join(f"{name}: {problem}" for name, problem in problems.items())
                 + ".",
                 remedy="Check ALERT_URLS with `spell-billing alert-test`. It is tried again by itself.",
             )
+        return len(keys)
 
     @cached_property
-    def _channels(self) -> list[Channel]:
-        return open_channels(self._urls)
+    def _channels(self) -> Mapping[str, Callable[[str, str], str | None]]:
+        """Return what delivers a title and a body, by channel, and gives what is wrong."""
+        if not self._urls:
+            return {LOG_CHANNEL: partial(self._log.warning, "%s\n%s")}
+        return {channel.name: channel.deliver for channel in open_channels(self._urls)}
 
-    def _send(self, alert: Alert, channels: Sequence[Channel]) -> dict[str, str]:
-        """Send on the given channels; give what is wrong with those that failed, by name."""
-        title, body = _texts(alert)
-        failed = {}
-        for channel in channels:
-            if self._failures[channel.name] < FAILURES_AT_ONCE:
-                problem = channel.deliver(title, body)
+    def _deliver(
+        self, names: Collection[str], keys: Collection[str], kind: str | None = None
+    ) -> list[tuple[Message, str]]:
+        """Send what is due on channels; return what failed, with what is wrong."""
+        failed = []
+        for message in self._outbox.due(names, keys, kind):
+            name = message.channel
+            if self._failures[name] < FAILURES_AT_ONCE:
+                problem = self._channels[name](message.payload["title"], message.payload["body"])
+                self._outbox.record(message, problem)
                 if problem is None:
-                    self._record(alert, channel.name)
+                    self.sent.add(message.key)
                     continue
-                self._failures[channel.name] += 1
-                self._last_problem[channel.name] = problem
-            failed[channel.name] = self._last_problem[channel.name]
+                self._failures[name] += 1
+                self._last_problem[name] = problem
+            failed.append((message, self._last_problem[name]))
         return failed
 
-    def _report(self, failed: Mapping[str, str]) -> dict[str, str]:
-        """Tell the other channels of those that failed, once per outage; give those that failed at that."""
-        failed_too: dict[str, str] = {}
-        for name, problem in failed.items():
+    def _report(self, failed: set[str]) -> list[tuple[Message, str]]:
+        """Name the channels that failed on the others, once per outage; return what failed of that."""
+        others, keys = [name for name in self._channels if name not in failed], set()
+        for name in sorted(failed):
             # An outage begins with the last alert that the channel took.
-            last = self._sent.last_sent(name)
+            last = self._outbox.last_sent(name)
             outage = Alert(
                 key=f"alert_channel:{name}:{last.isoformat() if last else 'never'}",
                 kind="alert_channel",
                 title=f"Alerts do not reach {name}",
-                body=f"{problem}.\nThey are tried again by themselves, and go out on the other channels "
-                "meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
+                body=f"{self._last_problem[name]}.\nThey are tried again by themselves, and go out on the "
+                "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
-            had = self._sent.channels_of(outage.key)
-            others = [
-                channel
-                for channel in self._channels
-                if channel.name not in had and channel.name not in failed and channel.name not in failed_too
-            ]
-            failed_too |= self._send(outage, others)
-        return failed_too
-
-    def _record(self, alert: Alert, channel: str) -> None:
-        text = "\n".join(_texts(alert))
-        self._sent.record(key=alert.key, channel=channel, kind=alert.kind, month=alert.month, text=text)
-
-
-def _texts(alert: Alert) -> tuple[str, str]:
-    return redact(alert.title), redact(alert.body)
+            self._outbox.put([outage.on(other) for other in others])
+            keys.add(outage.key)
+        return self._deliver(others, keys)

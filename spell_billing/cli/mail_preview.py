@@ -20,7 +20,7 @@ from spell_billing.core.month import Month
 def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
     """Show the mail that a user would get about an invoice as it stands. Nothing is sent or stored."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.ledger.outbox import Template  # noqa: PLC0415
+    from spell_billing.ledger.mails import Template  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
     from spell_billing.mail.settings import MailSettings  # noqa: PLC0415
     from spell_billing.settings import Settings  # noqa: PLC0415

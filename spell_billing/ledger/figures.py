@@ -10,9 +10,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
-from spell_billing.ledger.message_tables import alerts, outbox
+from spell_billing.ledger.mails import GivenUp
+from spell_billing.ledger.message_tables import SENT_ALERTS, outbox
 from spell_billing.ledger.month_state import undone_months
-from spell_billing.ledger.outbox import GivenUp
+from spell_billing.ledger.outbox import MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.schema import events, runs
 from spell_billing.ledger.standing import closed_months
@@ -82,7 +83,7 @@ def read_figures(
         runs=results,
         requests=requests,
         limited=limited,
-        alerts=_counts(connection, alerts.c.kind),
+        alerts=_alerts(connection),
         events_waiting=_count(connection, events.c.event_id, events.c.handled_at.is_(None)),
         mails=_mails(connection),
     )
@@ -101,8 +102,10 @@ def _runs(connection: Connection) -> tuple[dict[str, int], dict[str, Latencies],
 
 
 def _mails(connection: Connection) -> Mails:
-    waiting = sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_(None))
-    given_up = sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_not(None))
+    waiting = sa.and_(outbox.c.channel == MAIL, is_waiting())
+    given_up = sa.and_(
+        outbox.c.channel == MAIL, outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_not(None)
+    )
     reason = sa.case(
         *((outbox.c.error.startswith(each.value), each.value) for each in GivenUp), else_="unknown"
     )
@@ -118,6 +121,6 @@ def _count(connection: Connection, column: sa.Column[object], condition: sa.Colu
     return int(connection.scalar(sa.select(sa.func.count(column)).where(condition)) or 0)
 
 
-def _counts(connection: Connection, column: sa.Column[str]) -> dict[str, int]:
-    rows = connection.execute(sa.select(column, sa.func.count()).group_by(column))
-    return {row[0]: row[1] for row in rows}
+def _alerts(connection: Connection) -> dict[str, int]:
+    kinds = sa.select(outbox.c.kind, sa.func.count()).where(SENT_ALERTS).group_by(outbox.c.kind)
+    return {row[0]: row[1] for row in connection.execute(kinds)}

@@ -13,16 +13,15 @@ from sqlalchemy.engine import Connection, Engine
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
-from spell_billing.ledger.alerts import AlertLog
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
 from spell_billing.ledger.lock import is_held, month_lock, process_name
 from spell_billing.ledger.migrate import migrate, require_current
+from spell_billing.ledger.outbox import Outbox
 from spell_billing.ledger.payments import Payment, read_payment, read_payments
 from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
 from spell_billing.ledger.redrafting import require_redrafted
-from spell_billing.ledger.reported import ReportedBills
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import audit, invoices
@@ -76,14 +75,9 @@ class Ledger:
         self._engine.dispose()
 
     @property
-    def alerts(self) -> AlertLog:
-        """Which alerts went out on which channels."""
-        return AlertLog(self._engine, self._reader)
-
-    @property
-    def reported(self) -> ReportedBills:
-        """Which users without an invoice people were told of."""
-        return ReportedBills(self._engine, self._reader)
+    def outbox(self) -> Outbox:
+        """What waits to be sent, and what went out."""
+        return Outbox(self._engine, self._reader)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -1,224 +1,207 @@
-"""Mail to users: what is to be sent, each once, and what became of it. No address is kept here."""
+"""The outbox: what is to be sent, each message once on its channel, and what became of it."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime
+from functools import cache, reduce
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.message_tables import outbox
-from spell_billing.ledger.payments import Payment
-from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import cursors, invoices, payments
 from spell_billing.ledger.upsert import insert_new
 
-SINCE = "mail_since"
-"""The cursor that holds when mail was first switched on: earlier invoices are not mailed."""
-_LOOKED = "mail_looked"
-_OVERLAP = timedelta(days=3)
-"""How long after it was finalized an invoice can get into the ledger and still be mailed."""
-_OLDEST = timedelta(days=30)
-"""What happened longer ago is no news to the user: not mailed, however long nobody looked."""
+MAIL = "mail"
+"""The channel of mail to users."""
+ALERTS = "alerts"
+"""The channel of alerts that are still to be put on each of ALERT_URLS."""
 
 
-class Template(StrEnum):
-    """The kinds of mail."""
+Said = Mapping[str, sa.ColumnElement[str] | str]
+"""What messages made by the database say: texts, the same for all or of the row's columns."""
 
-    FINALIZED = "finalized"
-    PAYMENT_FAILED = "payment_failed"
-
-
-class GivenUp(StrEnum):
-    """Why a mail will not be sent; `error` begins with the word."""
-
-    NO_ADDRESS = "no_address"
-    BAD_ADDRESS = "bad_address"
-    REFUSED = "refused"
-    OUTDATED = "outdated"
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A mail to be sent, with what is known by now of the invoice it is about.
+class Message:
+    """A message on one channel: a row of `ledger_outbox`. The last three are the outbox's to say."""
 
-    Attributes:
-        id: Of the row in the outbox.
-        key: Names the occurrence, as `finalized:<invoice id>`.
-        template: What kind of mail it is.
-        month: As 2026-10.
-        user_id: The platform's user.
-        tries: Tries in vain so far.
-        waiting_since: When it was put into the outbox.
-        attempt: Where a payment failed: how many attempts had, by then; else 0.
-        bill: The bill; None when the ledger has none any more.
-        payment: Its payment; None while nothing is known of it.
-    """
-
-    id: int
     key: str
-    template: Template
-    month: str
-    user_id: str
-    tries: int
-    waiting_since: datetime
-    attempt: int
-    bill: Bill | None
-    payment: Payment | None
-
-    @property
-    def outdated(self) -> bool:
-        """Whether the mail would say what is no longer so."""
-        if self.bill is None or self.bill.state not in INVOICED:
-            return True
-        if self.template is Template.FINALIZED:
-            return False
-        return self.payment is None or not self.payment.failing or self.payment.failed_attempts > self.attempt
+    channel: str
+    kind: str
+    payload: dict[str, Any]
+    month: str | None = None
+    user_id: str | None = None
+    id: int = 0
+    tries: int = 0
+    created_at: datetime = _NEVER
 
 
-def has_news(connection: Connection, now: datetime) -> bool:
-    """Say whether `fill` would add anything: a look that takes no write lock."""
-    since = _since(connection, now)
-    return any(
-        connection.execute(chosen.limit(1)).first()
-        for chosen in (_finalized(since, now), _failed(since, now))
-    )
+def put(connection: Connection, messages: Iterable[Message], *, sent: bool = False) -> int:
+    """Put messages into the outbox, as sent or to be sent; those that are in it already stay as they are.
+
+    Returns:
+        How many were added.
+    """
+    rows = [
+        {name: getattr(each, name) for name in ("key", "channel", "kind", "month", "user_id")}
+        | {"payload": orjson.dumps(each.payload).decode(), **_state(datetime.now(UTC), sent=sent)}
+        for each in messages
+    ]
+    return insert_new(connection, outbox, rows)
 
 
-def fill(connection: Connection, now: datetime) -> int:
-    """Put into the outbox what is to be mailed and is not in it yet: one statement for each kind of mail.
+def put_selected(
+    connection: Connection,
+    about: sa.Table,
+    which: sa.ColumnElement[bool],
+    said: Said,
+    now: datetime,
+    *,
+    sent: bool = False,
+) -> int:
+    """Put a message into the outbox for each row of a table with month and user, all in one statement.
 
     Args:
         connection: To the ledger, in a transaction.
+        about: The table.
+        which: The condition for its rows; those whose message is in the outbox already are left out.
+        said: Key, channel, kind and payload.
         now: The present, an aware datetime.
+        sent: Whether they count as sent.
 
     Returns:
-        How many mails were added.
+        How many were added.
     """
-    since = _since(connection, now)
-    return _add(connection, _finalized(since, now)) + _add(connection, _failed(since, now))
+    texts = {name: words(value) for name, value in said.items()}
+    state = {name: sa.literal(value, outbox.c[name].type) for name, value in _state(now, sent=sent).items()}
+    values = {**texts, "month": about.c.month, "user_id": about.c.user_id, **state}
+    put_before = sa.exists().where(outbox.c.key == texts["key"], outbox.c.channel == texts["channel"])
+    chosen = sa.select(*values.values()).where(which, ~put_before).order_by(about.c.month, texts["key"])
+    insert = outbox.insert().from_select([*values], chosen)
+    return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
 
 
-def note_look(connection: Connection, now: datetime) -> None:
-    """Note that everything up to now was put into the outbox. The first note switches mail on, from now."""
-    for name in (SINCE, _LOOKED):
-        insert_new(connection, cursors, [{"name": name, "value": now.isoformat(), "moved_at": now}])
-    connection.execute(
-        cursors.update().where(cursors.c.name == _LOOKED).values(value=now.isoformat(), moved_at=now)
-    )
+def _state(now: datetime, *, sent: bool) -> dict[str, Any]:
+    return {"created_at": now, "next_try_at": now, "tries": 0, "sent_at": now if sent else None}
 
 
-def _since(connection: Connection, now: datetime) -> datetime:
-    rows = connection.execute(sa.select(cursors.c.name, cursors.c.value))
-    moments = {name: datetime.fromisoformat(value) for name, value in rows if name in {SINCE, _LOOKED}}
-    return max(moments.get(SINCE, now), moments.get(_LOOKED, now) - _OVERLAP, now - _OLDEST)
-
-
-def _finalized(since: datetime, now: datetime) -> sa.Select[Any]:
-    invoice_id = invoices.c.stripe_invoice_id
-    key = _text("finalized:").concat(invoice_id)
-    content = _text('{"invoice":"').concat(invoice_id).concat(_text('"}'))
-    return (
-        _rows(Template.FINALIZED, invoices, key, content, now)
-        .where(invoices.c.finalized_at >= since, invoice_id.is_not(None))
-        .where(invoices.c.state.in_([state.value for state in INVOICED]))
-        .order_by(invoices.c.id)
-    )
-
-
-def _failed(since: datetime, now: datetime) -> sa.Select[Any]:
-    invoice_id, attempt = payments.c.stripe_invoice_id, sa.cast(payments.c.failed_attempts, sa.Text)
-    key = _text("payment_failed:").concat(invoice_id).concat(_text(":")).concat(attempt)
-    # Ids are Stripe's, of letters, digits and underscores: nothing in them to escape.
-    content = _text('{"invoice":"').concat(invoice_id).concat(_text('","attempt":'))
-    return (
-        _rows(Template.PAYMENT_FAILED, payments, key, content.concat(attempt).concat(_text("}")), now)
-        .where(payments.c.status == "open", payments.c.failed_attempts > 0, payments.c.as_of >= since)
-        .order_by(invoice_id)
-    )
-
-
-_FILLED = ["key", "template", "month", "user_id", "content", "created_at", "tries", "next_try_at"]
-
-
-def _rows(
-    template: Template,
-    about: sa.Table,
-    key: sa.ColumnElement[str],
-    content: sa.ColumnElement[str],
+def due(
+    connection: Connection,
+    channels: Iterable[str],
     now: datetime,
-) -> sa.Select[Any]:
-    at = sa.literal(now, outbox.c.created_at.type)
-    chosen = sa.select(key, _text(template), about.c.month, about.c.user_id, content, at, sa.literal(0), at)
-    return chosen.where(~sa.exists().where(outbox.c.key == key))
+    which: sa.ColumnElement[bool] | None = None,
+    *,
+    limit: int | None = None,
+) -> list[Message]:
+    """Return messages whose turn has come, all or those of a condition, the longest due first."""
+    columns = [outbox.c[name] for name in Message.__dataclass_fields__]
+    query = sa.select(*columns).where(is_due(channels, now), sa.true() if which is None else which)
+    rows = connection.execute(query.order_by(outbox.c.next_try_at, outbox.c.id).limit(limit)).mappings()
+    return [Message(**{**row, "payload": orjson.loads(row["payload"])}) for row in rows]
 
 
-def _add(connection: Connection, chosen: sa.Select[Any]) -> int:
-    insert = outbox.insert().from_select(_FILLED, chosen).execution_options(preserve_rowcount=True)
-    return connection.execute(insert).rowcount
+def is_due(channels: Iterable[str], now: datetime) -> sa.ColumnElement[bool]:
+    """Return the condition for messages whose turn has come."""
+    return sa.and_(outbox.c.channel.in_(list(channels)), is_waiting(), outbox.c.next_try_at <= now)
 
 
-def _text(words: str) -> sa.ColumnElement[str]:
-    return sa.literal(words, sa.Text)
+def is_waiting() -> sa.ColumnElement[bool]:
+    """Return the condition for messages that are neither sent nor given up."""
+    return sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_(None))
 
 
-def due(connection: Connection, now: datetime, *, limit: int) -> list[Waiting]:
-    """Return mails whose turn has come, the longest due first."""
-    query = sa.select(outbox).where(_is_due(now)).order_by(outbox.c.next_try_at, outbox.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    contents = [orjson.loads(row.content) for row in rows]
-    ids = {content["invoice"] for content in contents}
-    bills = connection.execute(sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids))).mappings()
-    bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
-    paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
-    payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
-    return [
-        Waiting(
-            id=row.id,
-            key=row.key,
-            template=Template(row.template),
-            month=row.month,
-            user_id=row.user_id,
-            tries=row.tries,
-            waiting_since=row.created_at,
-            attempt=content.get("attempt", 0),
-            bill=bill_of.get(content["invoice"]),
-            payment=payment_of.get(content["invoice"]),
-        )
-        for row, content in zip(rows, contents, strict=True)
-    ]
+def count_waiting(connection: Connection, kind: str) -> int:
+    """Return how many alerts of a kind wait for some channel."""
+    waiting = sa.and_(outbox.c.kind == kind, outbox.c.channel != MAIL, is_waiting())
+    return connection.scalar(sa.select(sa.func.count(outbox.c.key.distinct())).where(waiting)) or 0
 
 
-def mark_sent(connection: Connection, mail_id: int, now: datetime) -> None:
-    """Note that the mail server took a mail."""
-    _update(connection, outbox.c.id == mail_id, sent_at=now, tries=outbox.c.tries + 1, error=None)
+def is_put(key: sa.ColumnElement[str], channel: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a message is in the outbox."""
+    return sa.exists().where(outbox.c.key == key, outbox.c.channel == channel)
 
 
-def mark_given_up(connection: Connection, mail_id: int, reason: GivenUp, detail: str, now: datetime) -> None:
-    """Note that a mail will not be sent, and why; `detail` holds no address."""
-    error = f"{reason}: {detail}" if detail else reason.value
-    _update(connection, outbox.c.id == mail_id, given_up_at=now, error=error)
+def words(*parts: sa.ColumnElement[Any] | str) -> sa.ColumnElement[str]:
+    """Join columns and words into a text."""
+    texts = [sa.literal(part, sa.Text) if isinstance(part, str) else sa.cast(part, sa.Text) for part in parts]
+    return reduce(sa.ColumnElement.concat, texts)
 
 
-def mark_tried(connection: Connection, mail_id: int, error: str, next_try_at: datetime) -> None:
-    """Note a try in vain; `error` holds no address."""
-    _update(
-        connection, outbox.c.id == mail_id, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at
-    )
+def is_message(message: Message) -> sa.ColumnElement[bool]:
+    """Return the condition for one message."""
+    return outbox.c.id == message.id
 
 
-def mark_all_due_tried(connection: Connection, error: str, now: datetime, next_try_at: datetime) -> None:
-    """Note for every mail that is due that the server could not be used."""
-    _update(connection, _is_due(now), tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
+def mark_sent(connection: Connection, message: Message, now: datetime) -> None:
+    """Record that the channel took a message."""
+    update(connection, is_message(message), sent_at=now, tries=outbox.c.tries + 1, error=None)
 
 
-def _is_due(now: datetime) -> sa.ColumnElement[bool]:
-    waiting = sa.and_(outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_(None))
-    return sa.and_(waiting, outbox.c.next_try_at <= now)
+def mark_tried(
+    connection: Connection, which: sa.ColumnElement[bool], error: str, next_try_at: datetime
+) -> None:
+    """Record a try in vain."""
+    update(connection, which, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
 
 
-def _update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> None:
+def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> None:
+    """Change rows; `error` holds no address and no secret."""
     connection.execute(outbox.update().where(which).values(**values))
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """The outbox for who delivers from it, each step in a transaction of its own.
+
+    Attributes:
+        writer: The ledger's engine.
+        reader: The same, for reading only: a look takes no write lock.
+    """
+
+    writer: Engine
+    reader: Engine
+
+    def put(self, messages: Sequence[Message]) -> None:
+        """Put messages into the outbox that are not in it yet."""
+        same = outbox.c.key.in_({each.key for each in messages})
+        with self.reader.connect() as connection:
+            rows = connection.execute(sa.select(outbox.c.key, outbox.c.channel).where(same))
+            known = {(key, channel) for key, channel in rows}
+        new = [each for each in messages if (each.key, each.channel) not in known]
+        if new:
+            with self.writer.begin() as connection:
+                put(connection, new)
+
+    def due(self, channels: Iterable[str], keys: Iterable[str], kind: str | None) -> list[Message]:
+        """Return messages of some keys or one kind whose turn has come, the longest due first."""
+        which = outbox.c.key.in_(list(keys)) | (outbox.c.kind == kind)
+        with self.reader.connect() as connection:
+            return due(connection, channels, datetime.now(UTC), which)
+
+    def last_sent(self, channel: str) -> datetime | None:
+        """Return when a channel last took a message; None when it never did."""
+        query = sa.select(sa.func.max(outbox.c.sent_at)).where(outbox.c.channel == channel)
+        with self.reader.connect() as connection:
+            found: datetime | None = connection.scalar(query)
+            return found
+
+    def record(self, message: Message, problem: str | None) -> None:
+        """Record that a message went out, or what was wrong; then it is due again at once."""
+        now = datetime.now(UTC)
+        with self.writer.begin() as connection:
+            if problem is None:
+                mark_sent(connection, message, now)
+            else:
+                mark_tried(connection, is_message(message), problem, now)
+
+
+@cache
+def in_memory() -> Outbox:
+    """Return this process's own outbox, for alerts that the ledger cannot keep because it does not answer."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+    outbox.create(engine)
+    return Outbox(engine, engine)

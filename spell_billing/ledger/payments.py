@@ -39,7 +39,6 @@ class Payment:
     invoice_pdf: str | None
     as_of: datetime
     way: str
-    alerted_attempts: int = 0
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Payment":
@@ -74,7 +73,6 @@ def newest(one: Payment, other: Payment) -> Payment:
         message=reason.message,
         hosted_invoice_url=later.hosted_invoice_url or earlier.hosted_invoice_url,
         invoice_pdf=later.invoice_pdf or earlier.invoice_pdf,
-        alerted_attempts=max(one.alerted_attempts, other.alerted_attempts),
     )
 
 

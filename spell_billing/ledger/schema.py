@@ -132,7 +132,6 @@ payments = sa.Table(
     sa.Column("invoice_pdf", sa.Text),
     sa.Column("as_of", UtcDateTime, nullable=False),
     sa.Column("way", sa.String(20), nullable=False),
-    sa.Column("alerted_attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ledger_payments_by_month", "month", "status"),
     sa.Index("ledger_payments_by_status", "status", "month"),
 )
@@ -140,7 +139,7 @@ payments = sa.Table(
 
 `attempts` is Stripe's count, which a try under way raises too; `failed_attempts` of them are known to have
 failed. `decline_code` and `message` belong to the last failed one. `as_of` is when Stripe said it, `way` how
-we heard. `alerted_attempts`: alerts on failures up to this attempt went out.
+it came to us.
 """
 
 events = sa.Table(

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
-from spell_billing.ledger.message_tables import alerts, outbox, reported_bills
+from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import (
     audit,
@@ -28,7 +28,7 @@ from spell_billing.ledger.schema import (
 Mode = Literal["test", "live"]
 
 _MADE_BY_BILLING = (
-    *(reported_bills, outbox, dunning, payments, events, cursors, alerts, runs, decisions, reviews),
+    *(outbox, dunning, payments, events, cursors, runs, decisions, reviews),
     *(invoices, months, stripe_account),
 )
 

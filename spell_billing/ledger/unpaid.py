@@ -1,6 +1,6 @@
-"""Questions about invoices that are still to be paid: who is unread, failing, or not told of."""
+"""Questions about invoices that are still to be paid: who is unread, failing, or not alerted on."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.outbox import ALERTS, is_put, words
 from spell_billing.ledger.schema import audit, invoices, months, payments
 from spell_billing.ledger.settling import FOLLOWED, UNSETTLED, VoidedBill
 
@@ -129,8 +130,13 @@ def failures_without_reason(connection: Connection, limit: int) -> list[str]:
     return list(connection.scalars(query))
 
 
-def failures_not_told(connection: Connection, limit: int) -> list[FailedPayment]:
-    """Return the failed payments of standing bills that people do not know of, by month and user."""
+FAILED = "payment_failed"
+"""The kind of alert; `payment_failed:<invoice>:<attempt>` names a failure in the outbox."""
+
+
+def failures_not_alerted(connection: Connection, limit: int) -> list[FailedPayment]:
+    """Return the failed payments of standing bills that operators were not alerted on, by month and user."""
+    key = words(f"{FAILED}:", payments.c.stripe_invoice_id, ":", payments.c.failed_attempts)
     query = (
         sa.select(
             payments.c.stripe_invoice_id,
@@ -146,29 +152,14 @@ def failures_not_told(connection: Connection, limit: int) -> list[FailedPayment]
         .join(invoices, invoices.c.stripe_invoice_id == payments.c.stripe_invoice_id)
         .where(
             payments.c.status == "open",
-            payments.c.failed_attempts > payments.c.alerted_attempts,
+            payments.c.failed_attempts > 0,
             invoices.c.state == State.PAYMENT_FAILED.value,
+            ~is_put(key, ALERTS),
         )
         .order_by(invoices.c.month, invoices.c.user_id)
         .limit(limit)
     )
     return [FailedPayment(*row) for row in connection.execute(query)]
-
-
-def mark_told(connection: Connection, told: Iterable[tuple[str, int]]) -> None:
-    """Note up to which attempt alerts on invoices' failures went out."""
-    statement = (
-        payments.update()
-        .where(
-            payments.c.stripe_invoice_id == sa.bindparam("id"),
-            payments.c.alerted_attempts < sa.bindparam("attempt"),
-        )
-        .values(alerted_attempts=sa.bindparam("attempt"))
-    )
-    # In the order of ids, as every writer of these rows goes: two at once never wait in a circle.
-    rows = [{"id": invoice_id, "attempt": attempt} for invoice_id, attempt in sorted(told)]
-    if rows:
-        connection.execute(statement, rows)
 
 
 def last_act(connection: Connection, bill: VoidedBill) -> str | None:

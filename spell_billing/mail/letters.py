@@ -14,7 +14,7 @@ import jinja2
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.ledger.outbox import Template
+from spell_billing.ledger.mails import Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 

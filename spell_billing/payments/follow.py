@@ -1,11 +1,11 @@
 """One tick of following payments: read events, handle them, catch up, dun, park, and alert.
 
 Every step leaves the ledger whole, and each tick does all of them again: whatever a crash cuts off is done by
-the next. A step that needs Stripe may fail; what people must know is told all the same.
+the next. A step that needs Stripe may fail; what operators must know is sent all the same.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,12 @@ from spell_billing.ledger.events import forget_events
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
+from spell_billing.ledger.unpaid import FAILED
 from spell_billing.payments import catch_up, stripe_events
 from spell_billing.payments.dunning import dun
+from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import handle_batch
 from spell_billing.payments.reasons import look_up_reasons
-from spell_billing.payments.telling import tell_of_failures
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.payments.voids import park_voided
 from spell_billing.stripe_api.problems import StripeProblem
@@ -87,7 +88,7 @@ def follow_payments(
     Args:
         ledger: The ledger.
         connect: Opens the gateway to Stripe.
-        alerts: The way to people.
+        alerts: The way to operators.
         dunning_days: The steps of our own dunning; empty when it is off.
 
     Raises:
@@ -110,9 +111,14 @@ def follow_payments(
     others = [_unfinished_void(each) for each in voids.unfinished]
     if problem is not None:
         others += _unread(ledger, problem)
-    unsent = _tell(ledger, alerts, others, result)
-    if problem or unsent:
-        raise problem or unsent or AssertionError
+    alert_on_failures(ledger)
+    try:
+        alerts.send_all(others, kind=FAILED)
+    except AlertError as unsent:
+        problem = problem or unsent
+    result.alerts_sent = len(alerts.sent)
+    if problem:
+        raise problem
     return result
 
 
@@ -167,23 +173,6 @@ def _without_stripe(ledger: Ledger, result: Followed) -> None:
     with ledger.writing() as connection:
         result.bills_settled += settle(connection)
         forget_events(connection, handled_before=datetime.now(UTC) - _KEEP_EVENTS)
-
-
-def _tell(
-    ledger: Ledger, alerts: Alerts, others: Sequence[Alert], result: Followed
-) -> SpellBillingError | None:
-    """Send the alerts; return the first problem with that, after all was tried."""
-    unsent: SpellBillingError | None = None
-    for alert in others:
-        try:
-            alerts.send(alert)
-        except AlertError as error:
-            unsent = unsent or error
-    try:
-        result.alerts_sent = tell_of_failures(ledger, alerts)
-    except AlertError as error:
-        unsent = unsent or error
-    return unsent
 
 
 def _unfinished_void(voided: VoidedBill) -> Alert:

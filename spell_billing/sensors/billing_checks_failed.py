@@ -13,12 +13,11 @@ from spell_billing.core.month import Month
 from spell_billing.dagster_unstable import OWNERS
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, Kind, first_tick
-from spell_billing.sensors.sending import send_all
 
 KIND = "billing_checks_failed"
 
 _IN_REVIEW = next(iter(month_is_plausible.check_keys))
-"""The sensor `month_in_review` tells of it, once for the same drafts however many runs find them."""
+"""The sensor `month_in_review` alerts on it, once for the same drafts however many runs find them."""
 
 _ENDED: tuple[Kind, ...] = (
     dg.DagsterEventType.RUN_SUCCESS,
@@ -44,7 +43,7 @@ def billing_checks_failed(
     ended_runs = EndedRuns(context, _ENDED, now)
     with ledger.open() as open_ledger:
         found = (alert for ended in ended_runs for alert in _alerts(context.instance, ended))
-        sent = send_all(alerts.open(open_ledger, context.log), found)
+        sent = alerts.open(open_ledger, context.log).send_all(found)
     said = f"Alerted on {sent} recently failed checks." if sent else "No check of a run failed."
     return dg.SensorResult(skip_reason=said, cursor=ended_runs.cursor)
 

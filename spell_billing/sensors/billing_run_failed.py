@@ -1,14 +1,13 @@
 """`billing_run_failed`: alerts on each billing run that failed or was canceled, and of backfills."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.text import bill_command, body
 from spell_billing.assets.common import actor_of
 from spell_billing.billing_runs import is_billing_backfill, month_of, problem_of, short
@@ -16,7 +15,6 @@ from spell_billing.dagster_unstable import OWNERS
 from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.sensors.ended_runs import EndedRun, EndedRuns, first_tick
-from spell_billing.sensors.sending import send_all
 
 KIND = "billing_run_failed"
 BACKFILLS_PER_TICK = 20
@@ -46,24 +44,14 @@ def billing_run_failed(
     if (first := first_tick(context, now)) is not None:
         return first
     ended = EndedRuns(context, (_FAILED, _CANCELED), now)
-    with _channels(context, ledger, alerts) as channels:
-        sent = send_all(channels, _found(context, ended, now))
+    with ExitStack() as stack:
+        opened = None
+        # Without the ledger too: its failure is among those to alert on.
+        with suppress(DatabaseUnreachableError):
+            opened = stack.enter_context(ledger.open())
+        sent = alerts.open(opened, context.log).send_all(_found(context, ended, now))
     said = f"Alerted on {sent} recently failed runs." if sent else "No billing run failed."
     return dg.SensorResult(skip_reason=said, cursor=ended.cursor)
-
-
-@contextmanager
-def _channels(
-    context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
-) -> Iterator[Alerts]:
-    """Open the channels; without the ledger too, because its failure is among those to tell."""
-    try:
-        opened = ledger.open()
-    except DatabaseUnreachableError:
-        yield alerts.open(None, context.log)
-        return
-    with opened:
-        yield alerts.open(opened, context.log)
 
 
 def _found(context: dg.SensorEvaluationContext, ended_runs: EndedRuns, now: datetime) -> Iterator[Alert]:
@@ -75,7 +63,7 @@ def _found(context: dg.SensorEvaluationContext, ended_runs: EndedRuns, now: date
             yield _alert(context.instance, ended)
     for backfill in context.instance.get_backfills(limit=BACKFILLS_PER_TICK):
         young = backfill.backfill_timestamp >= ended_runs.since.timestamp()
-        # Its runs that fail are told of one by one; this one could not even launch them.
+        # On its runs that fail alerts go out one by one; this one could not even launch them.
         if young and backfill.status.value == "FAILED" and is_billing_backfill(backfill):
             yield Alert(
                 key=f"{KIND}:backfill:{backfill.backfill_id}",

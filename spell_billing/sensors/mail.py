@@ -1,4 +1,4 @@
-"""`mail`: tells users of their invoices and of failed payments, where mail is switched on."""
+"""`mail`: sends users mail about their invoices and failed payments, where it is switched on."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -39,12 +39,11 @@ def mail(
         return dict(zip(wanted["user_id"].to_pylist(), wanted["email"].to_pylist(), strict=True))
 
     with ledger.open() as open_ledger:
-        delivery = Delivery(open_ledger, settings.server, letters, addresses)
         try:
-            delivered = delivery.round()
+            delivered = Delivery(open_ledger, settings.server, letters, addresses).round()
         except MonthLockedError:
             return dg.SkipReason("Another process is sending mail to users.")
-        if delivered.trouble or delivered.given_up_count:
+        if delivered.trouble or delivered.given_up:
             context.log.warning(str(delivered))
         _alarm(alerts, open_ledger, context, delivered, str(settings.server))
     return dg.SkipReason(str(delivered))

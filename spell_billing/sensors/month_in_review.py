@@ -14,7 +14,6 @@ from spell_billing.ledger.comparing import charged
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import read_review
 from spell_billing.resources import AlertResource, LedgerResource
-from spell_billing.sensors.sending import send_all
 
 KIND = "month_in_review"
 
@@ -32,7 +31,7 @@ def month_in_review(
     """Send one alert per month and drafts; drafts that changed are another review."""
     with ledger.open() as open_ledger:
         channels = alerts.open(open_ledger, context.log)
-        found = send_all(channels, _in_review(open_ledger, months_under_way(context.instance)))
+        found = channels.send_all(_in_review(open_ledger, months_under_way(context.instance)))
     return dg.SkipReason(f"{found} months are in review." if found else "No month is in review.")
 
 

@@ -15,7 +15,6 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.resources import AlertResource, LedgerResource
 from spell_billing.schedules import tick_that_bills
-from spell_billing.sensors.sending import send_all
 from spell_billing.settings import Settings
 
 KIND = "month_unbilled"
@@ -34,7 +33,7 @@ def month_unbilled(
     """Send one alert per month, and one more when a billed month was opened again."""
     with ledger.open() as open_ledger:
         channels = alerts.open(open_ledger, context.log)
-        found = send_all(channels, _overdue(open_ledger, context.instance, datetime.now(UTC)))
+        found = channels.send_all(_overdue(open_ledger, context.instance, datetime.now(UTC)))
     return dg.SkipReason(f"{found} months are overdue." if found else "No month is overdue.")
 
 

@@ -13,7 +13,6 @@ from spell_billing.instance import fail_dead_runs
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.resources import AlertResource, LedgerResource
-from spell_billing.sensors.sending import send_all
 from spell_billing.sensors.tries import Tries, read_tries
 from spell_billing.settings import Settings
 
@@ -30,7 +29,7 @@ MONTHS_PER_TICK = 12
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Tries a month again whose run died or ended early for a passing reason: after 15 minutes, 1, 4 and "
-        "12 hours; then people are told. What needs a person is left to people."
+        "12 hours; then operators are alerted. What needs a person is never retried."
     ),
 )
 def retry_leftovers(
@@ -59,7 +58,7 @@ def retry_leftovers(
                 requests.append(_request(month, tries))
         if not requests:
             # An alert that does not go out fails the tick, and with it whatever else the tick wants.
-            send_all(alerts.open(open_ledger, context.log), given_up)
+            alerts.open(open_ledger, context.log).send_all(given_up)
     if not requests:
         return dg.SensorResult(skip_reason="No month is due to be tried again.")
     return dg.SensorResult(run_requests=requests[:MONTHS_PER_TICK])

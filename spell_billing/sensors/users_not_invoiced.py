@@ -3,17 +3,24 @@
 import dagster as dg
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.text import amounts, bill_command, body, first_names, users
 from spell_billing.billing_runs import months_under_way
-from spell_billing.core.errors import AlertError
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.dagster_unstable import OWNERS
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.reported import Unreported
+from spell_billing.ledger.outbox import put
+from spell_billing.ledger.waiting_users import (
+    KIND,
+    WaitingUsers,
+    first_users,
+    forget_changed,
+    months_to_look_at,
+    not_alerted,
+    note_alerted,
+)
 from spell_billing.resources import AlertResource, LedgerResource
 
-KIND = "users_not_invoiced"
 NAMED_USERS = 5
 """So many appear by name; `spell-billing invoices` has them all."""
 
@@ -28,41 +35,46 @@ NAMED_USERS = 5
 def users_not_invoiced(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
 ) -> dg.SkipReason:
-    """Send what nobody was told yet, of months whose billing started and that no run holds right now."""
-    sent, first_problem = 0, None
+    """Send what nobody was alerted on, of months whose billing started and that no run holds right now."""
+    alerted = 0
     with ledger.open() as open_ledger:
-        channels, under_way = alerts.open(open_ledger, context.log), months_under_way(context.instance)
-        open_ledger.reported.forget_changed()
-        for month in open_ledger.reported.months_to_look_at():
-            if month in under_way or open_ledger.is_held(month):
-                continue
-            for group in open_ledger.reported.unreported(month):
-                try:
-                    _tell(open_ledger, channels, group)
-                except AlertError as problem:
-                    first_problem = first_problem or problem
-                sent += 1
-    if first_problem is not None:
-        raise first_problem
-    return dg.SkipReason(f"Told of {sent} reasons." if sent else "Nobody waits whom people do not know of.")
-
-
-def _tell(ledger: Ledger, channels: Alerts, group: Unreported) -> None:
-    month, named = group.month, ledger.reported.first_users(group, NAMED_USERS)
-    parked = group.states == {State.PARKED}
-    what = "to be looked at" if parked else "without an invoice"
-    channels.send(
-        Alert(
-            key=f"{KIND}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
-            kind=KIND,
-            title=f"{month}: {users(group.users)} {what}, {amounts(group.totals_cents)} ({group.reason})",
-            body=body(
-                f"{REMEDIES[group.reason]}",
-                f"Who: {first_names(named, group.users)}",
-                f"Next: spell-billing invoices --month {month}, then {bill_command(month)}",
-            ),
-            month=str(month),
-        )
+        under_way = months_under_way(context.instance)
+        forget_changed(open_ledger)
+        with open_ledger.reading() as connection:
+            months = months_to_look_at(connection)
+        for month in months:
+            if month not in under_way and not open_ledger.is_held(month):
+                alerted += _alert_on(open_ledger, month)
+        alerts.open(open_ledger, context.log).send_all(kind=KIND)
+    return dg.SkipReason(
+        f"Alerted on {alerted} reasons." if alerted else "Nobody waits whom operators do not know of."
     )
-    # Only now: what did not go out on every channel is told again.
-    ledger.reported.mark(group)
+
+
+def _alert_on(ledger: Ledger, month: Month) -> int:
+    """Put the alerts into the outbox, and with each the bills that it is about."""
+    with ledger.reading() as connection:
+        groups = [
+            (group, first_users(connection, group, NAMED_USERS)) for group in not_alerted(connection, month)
+        ]
+    if groups:
+        with ledger.writing() as connection:
+            for group, named in groups:
+                note_alerted(connection, group)
+                put(connection, [_alert(group, named).on()])
+    return len(groups)
+
+
+def _alert(group: WaitingUsers, named: list[str]) -> Alert:
+    month, what = group.month, "to be looked at" if group.states == {State.PARKED} else "without an invoice"
+    return Alert(
+        key=f"{KIND}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
+        kind=KIND,
+        title=f"{month}: {users(group.users)} {what}, {amounts(group.totals_cents)} ({group.reason})",
+        body=body(
+            REMEDIES[group.reason],
+            f"Who: {first_names(named, group.users)}",
+            f"Next: spell-billing invoices --month {month}, then {bill_command(month)}",
+        ),
+        month=str(month),
+    )

@@ -55,6 +55,6 @@ def alerts_on(ledger: Ledger) -> Callable[..., Alerts]:
     """Give `alerts_on(*urls)`: the alerts of one tick, with these channels."""
 
     def make(*urls: str) -> Alerts:
-        return Alerts([SecretStr(url) for url in urls], ledger.alerts, logging.getLogger("tick"))
+        return Alerts([SecretStr(url) for url in urls], ledger.outbox, logging.getLogger("tick"))
 
     return make

@@ -1,5 +1,6 @@
 """An alert reaches every channel once; a channel that fails is named on the others and tried again."""
 
+import json
 import logging
 import socket
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from spell_billing.alerts.channel import Channel
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import alerts as alerts_table
+from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.outbox import put
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 AlertsOn = Callable[..., Alerts]
@@ -27,10 +29,12 @@ ALERT = Alert(
 
 
 def sent(ledger: Ledger) -> list[tuple[Any, ...]]:
-    columns = (alerts_table.c.key, alerts_table.c.kind, alerts_table.c.month, alerts_table.c.text)
+    columns = (outbox.c.key, outbox.c.channel, outbox.c.kind, outbox.c.month, outbox.c.payload)
+    query = sa.select(*columns).where(outbox.c.sent_at.is_not(None)).order_by(outbox.c.sent_at)
     with ledger.reading() as connection:
         return [
-            tuple(row) for row in connection.execute(sa.select(*columns).order_by(alerts_table.c.sent_at))
+            (key, channel, kind, month, "\n".join(json.loads(payload).values()))
+            for key, channel, kind, month, payload in connection.execute(query)
         ]
 
 
@@ -50,7 +54,9 @@ def test_an_alert_comes_by_mail_and_to_webhooks_with_what_to_do_next(
     assert "oncall@example.com" in str(letter["To"])
     text = "".join(str(part.get_payload()) for part in letter.walk() if not part.is_multipart())
     assert "Next: spell-billing bill --month 2026-10" in text
-    assert sent(ledger) == [(ALERT.key, ALERT.kind, ALERT.month, f"{ALERT.title}\n{ALERT.body}")] * 3
+    assert [(key, *about) for key, _, *about in sent(ledger)] == [
+        (ALERT.key, ALERT.kind, ALERT.month, f"{ALERT.title}\n{ALERT.body}")
+    ] * 3
 
 
 def test_an_alert_goes_out_once_on_a_channel_however_often_it_is_sent(
@@ -198,9 +204,32 @@ def test_without_channels_an_alert_is_logged_once(
         alerts_on().send(ALERT)
 
     assert [record.getMessage() for record in caplog.records] == [f"{ALERT.title}\n{ALERT.body}"]
-    assert ledger.alerts.channels_of(ALERT.key) == {"log"}
+    assert [row[:2] for row in sent(ledger)] == [(ALERT.key, "log")]
 
 
 def test_a_key_too_long_for_the_ledger_is_refused_where_it_is_made() -> None:
     with pytest.raises(ValueError, match="1 to 200 characters, not 201"):
         Alert("k" * 201, "kind", "title", "body")
+
+
+@pytest.mark.both_databases
+def test_an_alert_stored_with_its_fact_goes_out_once_and_fails_nobody_elses_tick(
+    alerts_on: AlertsOn, web: WebReceiver, ledger: Ledger
+) -> None:
+    with ledger.outbox.writer.connect() as connection:
+        put(connection, [Alert("undone", ALERT.kind, "rolled back", "body").on()])
+        connection.rollback()
+    for _ in range(2):
+        with ledger.writing() as connection:
+            put(connection, [ALERT.on()])
+    web.status = 500
+    for _ in range(2):
+        with pytest.raises(AlertError, match="2026-10 is not billed"):
+            alerts_on(web.url()).send_all(kind=ALERT.kind)
+
+    web.status = 200
+    alerts_on(web.url()).send(Alert("key", "kind", "title", "body"))
+    for _ in range(2):
+        alerts_on(web.url()).send_all(kind=ALERT.kind)
+
+    assert web.titles == ["title", ALERT.title]

@@ -14,7 +14,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.redact import redact, url_secrets
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import alerts as alerts_table
+from spell_billing.ledger.message_tables import outbox
 from spell_billing_tests.alerting.receivers import WebReceiver
 
 SECRETS = ("hunter2hunter2", "T0KENinThePath99", "T0KENinTheHeader", "T0KENinTheQuery0")
@@ -32,7 +32,7 @@ def closed_port() -> int:
 
 def everything_kept(ledger: Ledger) -> str:
     with ledger.reading() as connection:
-        return repr(connection.execute(sa.select(alerts_table)).all())
+        return repr(connection.execute(sa.select(outbox)).all())
 
 
 @pytest.mark.parametrize("works", [True, False], ids=["taken", "refused"])

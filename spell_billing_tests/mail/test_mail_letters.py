@@ -13,7 +13,7 @@ import pytest
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.outbox import Template
+from spell_billing.ledger.mails import Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.mail.letters import Letter, Letters

@@ -10,7 +10,7 @@ import pytest
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
-from spell_billing.ledger.outbox import GivenUp
+from spell_billing.ledger.mails import GivenUp
 from spell_billing.mail.delivery import pause
 from spell_billing.mail.settings import MailServer
 
@@ -270,14 +270,14 @@ def test_two_processes_never_send_at_once(switched_on: Any, mail_server: MailSer
     switched_on.invoice(*USERS)
     asked, go_on = Event(), Event()
     slow = switched_on.delivery(mail_server)
-    addresses = slow._addresses
+    addresses = slow.addresses
 
     def slowly(users: Any) -> Any:
         asked.set()
         assert go_on.wait(20)
         return addresses(users)
 
-    slow._addresses = slowly
+    slow.addresses = slowly
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(slow.round)
         assert asked.wait(20)

@@ -6,7 +6,7 @@ from typing import Any
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import alerts, outbox
+from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.runs import RunRecord, RunResult
 from spell_billing.ledger.schema import events, invoices, months
 from spell_billing.metrics import MONTHS
@@ -38,21 +38,22 @@ def fill(ledger: Ledger) -> None:
             ],
         )
         connection.execute(
-            alerts.insert(),
+            outbox.insert(),
             [
-                {"key": key, "channel": channel, "kind": "month_unbilled", "text": "", "sent_at": NOW}
-                for key, channel in (("a", "one"), ("a", "two"), ("b", "one"))
-            ],
+                _message(key, channel=channel, kind="month_unbilled", sent_at=NOW, tries=1)
+                for key, channel in (("a", "one"), ("a", "two"), ("b", "one"), ("b", "alerts"))
+            ]
+            + [_message("b", channel="two", kind="month_unbilled", tries=1)],
         )
         connection.execute(events.insert(), [_event("evt_1"), _event("evt_2", handled_at=NOW)])
         connection.execute(
             outbox.insert(),
             [
-                _mail("a"),
-                _mail("b", tries=2),
-                _mail("c", sent_at=NOW, tries=1),
-                _mail("d", given_up_at=NOW, error="no_address"),
-                _mail("e", given_up_at=NOW, error="refused: 550 unknown"),
+                _message("a"),
+                _message("b", tries=2),
+                _message("c", sent_at=NOW, tries=1),
+                _message("d", given_up_at=NOW, error="no_address"),
+                _message("e", given_up_at=NOW, error="refused: 550 unknown"),
             ],
         )
     for seconds in (0.2, 0.3, 20.0):
@@ -99,7 +100,15 @@ def _event(event_id: str, handled_at: datetime | None = None) -> dict[str, Any]:
     return {"event_id": event_id, "type": "invoice.paid", "way": "sensor", "content": "{}", **at}
 
 
-def _mail(key: str, **said: Any) -> dict[str, Any]:
-    usual = {"template": "finalized", "month": str(LAST), "user_id": "user-0001", "content": "{}", "tries": 0}
-    at = {"created_at": NOW, "next_try_at": NOW, "sent_at": None, "given_up_at": None, "error": None}
+def _message(key: str, **said: Any) -> dict[str, Any]:
+    usual = {"channel": "mail", "kind": "finalized", "month": str(LAST), "user_id": "user-0001"}
+    at = {
+        "payload": "{}",
+        "tries": 0,
+        "created_at": NOW,
+        "next_try_at": NOW,
+        "sent_at": None,
+        "given_up_at": None,
+        "error": None,
+    }
     return {"key": key, **usual, **at, **said}

@@ -47,7 +47,7 @@ def must_be_complete(world: World) -> None:
         *("paid", "payment_failed", "parked", "paid"),
     ]
     assert len(world.web.texts) == 1, world.web.texts
-    assert world.payment(TWO).alerted_attempts == 1
+    assert world.alerted(TWO) == [1]
     assert all(len(world.followed(user)) == 1 for user in (ONE, TWO, FOUR))
     assert None not in {outcome for _, outcome in world.inbox()}
 

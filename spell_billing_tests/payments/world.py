@@ -11,6 +11,7 @@ import time_machine
 
 from spell_billing.alerts.channels import Alerts
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import events
@@ -52,7 +53,7 @@ class World:
         self.double.add_customer(f"cus_{user}", card=card)
 
     def alerts(self, ledger: Ledger) -> Alerts:
-        return Alerts(self.urls, ledger.alerts, logging.getLogger("tick"))
+        return Alerts(self.urls, ledger.outbox, logging.getLogger("tick"))
 
     def tick(self, *days: int, ledger: Ledger | None = None) -> Followed:
         """Follow payments once, with our own dunning on the given days."""
@@ -91,6 +92,16 @@ class World:
             payment = ledger.payment(self.invoice_id(user))
         assert payment is not None
         return payment
+
+    def alerted(self, user: str) -> list[int]:
+        """Give the attempts whose failure went out as an alert, alone or with others, on some channel."""
+        key = f"payment_failed:{self.invoice_id(user)}:"
+        with self.ledger() as ledger, ledger.reading() as connection:
+            rows = connection.execute(sa.select(outbox).where(outbox.c.kind == "payment_failed")).all()
+        about = [row for row in rows if row.channel == "alerts" and row.key.startswith(key)]
+        sent = {row.key for row in rows if row.channel != "alerts" and row.sent_at is not None}
+        summed_up = [each for each in sent if not each.startswith("payment_failed:in_")]
+        return [int(row.key.removeprefix(key)) for row in about if row.key in sent or summed_up]
 
     def followed(self, user: str) -> list[tuple[str, str, str]]:
         """Give how the user's bill followed its payment: actor, from, to."""

@@ -51,8 +51,9 @@ def voided(platform: SmallPlatform) -> None:
 
 def waiting_mail(platform: SmallPlatform) -> None:
     platform.sql(
-        "INSERT INTO ledger_outbox (key, template, month, user_id, content, created_at, tries, next_try_at) "
-        f"VALUES ('finalized:x', 'finalized', '2025-03', '{ANN}', '{{}}', '2025-04-01 00:00:00', 0, "
+        "INSERT INTO ledger_outbox (key, channel, kind, month, user_id, payload, "
+        "created_at, tries, next_try_at) VALUES ("
+        f"'finalized:x', 'mail', 'finalized', '2025-03', '{ANN}', '{{}}', '2025-04-01 00:00:00', 0, "
         "'2025-04-01 00:00:00')"
     )
 

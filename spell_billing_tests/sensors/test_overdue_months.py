@@ -103,7 +103,7 @@ def test_drafts_only_and_users_to_be_tried_again_are_told_as_such(
     (text,) = small_world.web.texts
     assert "It was drafted, and nothing was sent to Stripe." in text
 
-    small_world.source.execute("DELETE FROM ledger_alerts")
+    small_world.source.execute("DELETE FROM ledger_outbox")
     small_world.stripe_is_down()
     assert not small_world.run("2025-03").success
     small_world.tick(SENSOR)
@@ -111,7 +111,7 @@ def test_drafts_only_and_users_to_be_tried_again_are_told_as_such(
     # Stripe was never reached: the month is not pinned.
     assert "It was drafted, and nothing was sent to Stripe." in small_world.web.texts[1]
 
-    small_world.source.execute("DELETE FROM ledger_alerts")
+    small_world.source.execute("DELETE FROM ledger_outbox")
     small_world.stripe_is_back()
     small_world.double.arm(FaultKind.ERROR_500_UNSTORED, operation="invoices.create", times=2)
     small_world.run("2025-03")

@@ -122,7 +122,7 @@ def test_after_the_last_try_people_are_told_once_and_nothing_is_requested(
         assert requested(small_world) == ([("2025-03-01", str(number + 1))] if number < 4 else [])
     clock.shift(timedelta(days=3))
     small_world.web.requests.clear()
-    small_world.source.execute("DELETE FROM ledger_alerts")
+    small_world.source.execute("DELETE FROM ledger_outbox")
 
     small_world.web.status = 500
     with pytest.raises(AlertError):

@@ -1,0 +1,119 @@
+"""Mail to users in the outbox: what is to be mailed, and what is known by now of what it is about."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.outcomes import INVOICED
+from spell_billing.ledger.cursors import move_cursor, read_cursor
+from spell_billing.ledger.outbox import MAIL, Message, Said, due, put_selected, words
+from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices, payments
+
+SINCE = "mail_since"
+"""The cursor that holds when mail was first switched on: earlier invoices are not mailed."""
+_LOOKED = "mail_looked"
+_OVERLAP = timedelta(days=3)
+"""How long after it was finalized an invoice can get into the ledger and still be mailed."""
+_OLDEST = timedelta(days=30)
+"""What happened longer ago is no news to the user: not mailed, however long nobody looked."""
+
+
+class Template(StrEnum):
+    """The kinds of mail."""
+
+    FINALIZED = "finalized"
+    PAYMENT_FAILED = "payment_failed"
+
+
+class GivenUp(StrEnum):
+    """Why a mail will not be sent; `error` begins with the word."""
+
+    NO_ADDRESS = "no_address"
+    BAD_ADDRESS = "bad_address"
+    REFUSED = "refused"
+    OUTDATED = "outdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail to be sent, with what is known by now of the invoice it is about.
+
+    Attributes:
+        message: The row of the outbox. Its key names the occurrence, as `finalized:<invoice id>`.
+        bill: The bill; None when the ledger has none any more.
+        payment: Its payment; None while nothing is known of it.
+    """
+
+    message: Message
+    bill: Bill | None
+    payment: Payment | None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the mail would say what is no longer so."""
+        if self.bill is None or self.bill.state not in INVOICED:
+            return True
+        if self.message.kind == Template.FINALIZED:
+            return False
+        attempt = self.message.payload["attempt"]
+        return self.payment is None or not self.payment.failing or self.payment.failed_attempts > attempt
+
+
+def fill(connection: Connection, now: datetime) -> int:
+    """Put into the outbox what is to be mailed and is not in it yet: one statement for each kind of mail.
+
+    The first time switches mail on, from now.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        now: The present, an aware datetime.
+
+    Returns:
+        How many mails were added.
+    """
+    since, looked = (
+        datetime.fromisoformat(cursor.value) if cursor else now
+        for cursor in (read_cursor(connection, SINCE), read_cursor(connection, _LOOKED))
+    )
+    begin = max(since, looked - _OVERLAP, now - _OLDEST)
+    move_cursor(connection, SINCE, since.isoformat())
+    move_cursor(connection, _LOOKED, now.isoformat())
+    bill, payment = invoices.c.stripe_invoice_id, payments.c.stripe_invoice_id
+    attempt = payments.c.failed_attempts
+    # Ids are Stripe's, of letters, digits and underscores: nothing in them to escape.
+    finalized: Said = {
+        "key": words("finalized:", bill),
+        "payload": words('{"invoice":"', bill, '"}'),
+        "channel": MAIL,
+        "kind": Template.FINALIZED,
+    }
+    failed: Said = {
+        "key": words("payment_failed:", payment, ":", attempt),
+        "payload": words('{"invoice":"', payment, '","attempt":', attempt, "}"),
+        "channel": MAIL,
+        "kind": Template.PAYMENT_FAILED,
+    }
+    standing = sa.and_(invoices.c.state.in_([*INVOICED]), bill.is_not(None), invoices.c.finalized_at >= begin)
+    failing = sa.and_(payments.c.status == "open", attempt > 0, payments.c.as_of >= begin)
+    return put_selected(connection, invoices, standing, finalized, now) + put_selected(
+        connection, payments, failing, failed, now
+    )
+
+
+def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail]:
+    """Return mails whose turn has come, the longest due first."""
+    messages = due(connection, [MAIL], now, limit=limit)
+    ids = {message.payload["invoice"] for message in messages}
+    bills = connection.execute(sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids))).mappings()
+    bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
+    paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
+    payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
+    return [
+        Mail(each, bill_of.get(each.payload["invoice"]), payment_of.get(each.payload["invoice"]))
+        for each in messages
+    ]

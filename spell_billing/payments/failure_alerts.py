@@ -1,0 +1,88 @@
+"""Alerts on failed payments: each failed attempt once, many of them in one alert."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from spell_billing.alerts.alert import Alert
+from spell_billing.alerts.text import amounts, body, first_names
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.outbox import ALERTS, Message, count_waiting, put
+from spell_billing.ledger.unpaid import FAILED, FailedPayment, failures_not_alerted
+from spell_billing.payments.words import reason_in_words
+
+SINGLY = 5
+"""Up to so many failures of a tick make an alert each, more make one together."""
+
+_NAMED = 10
+_AT_ONCE = 5_000
+_WAITING = 20
+"""While so many alerts wait for a channel, further failures wait to be sent together."""
+
+
+def alert_on_failures(ledger: Ledger) -> None:
+    """Put an alert on each failure that there is none for into the outbox, and with it what it is about."""
+    with ledger.reading() as connection:
+        full = count_waiting(connection, FAILED) >= _WAITING
+        new = [] if full else failures_not_alerted(connection, _AT_ONCE)
+    if new:
+        groups = [[each] for each in new] if len(new) <= SINGLY else [new]
+        about = [Message(_key(each), ALERTS, FAILED, {}, each.month) for each in new]
+        with ledger.writing() as connection:
+            put(connection, [_alert(group).on() for group in groups])
+            put(connection, about, sent=True)
+
+
+def _key(failure: FailedPayment) -> str:
+    return f"{FAILED}:{failure.stripe_invoice_id}:{failure.failed_attempts}"
+
+
+def _alert(failures: Sequence[FailedPayment]) -> Alert:
+    return _single(failures[0]) if len(failures) == 1 else _summary(failures)
+
+
+def _single(failure: FailedPayment) -> Alert:
+    money = format_money(failure.due_cents, failure.currency, grouping=True)
+    if failure.next_attempt_at is None:
+        again = "Stripe plans no further attempt."
+    else:
+        again = f"Stripe's next attempt: {failure.next_attempt_at:%Y-%m-%d %H:%M} UTC."
+    return Alert(
+        key=_key(failure),
+        kind=FAILED,
+        title=f"Payment of {money} failed: {failure.user_id}, {failure.month}",
+        body=body(
+            f"Attempt {failure.failed_attempts} to collect invoice {failure.stripe_invoice_id} of user "
+            f"{failure.user_id} for {Month.parse(failure.month).label} failed.",
+            f"Reason: {reason_in_words(failure.decline_code, failure.message)}",
+            again,
+            f"Next: spell-billing explain --month {failure.month} --user {failure.user_id}",
+            f"https://dashboard.stripe.com/invoices/{failure.stripe_invoice_id}",
+        ),
+        month=failure.month,
+    )
+
+
+def _summary(failures: Sequence[FailedPayment]) -> Alert:
+    due: defaultdict[str, int] = defaultdict(int)
+    for each in failures:
+        due[each.currency] += each.due_cents
+    reasons = Counter(reason_in_words(each.decline_code, None) for each in failures)
+    planned = sum(each.next_attempt_at is not None for each in failures)
+    months = sorted({each.month for each in failures})
+    names = [each.user_id for each in failures[:_NAMED]]
+    named = "\n".join(sorted(map(_key, failures)))
+    return Alert(
+        key=f"{FAILED}:{len(failures)}:{hashlib.sha256(named.encode()).hexdigest()}",
+        kind=FAILED,
+        title=f"{len(failures):,} payments of {amounts(due)} failed",
+        body=body(
+            f"For {', '.join(months)}. Users: {first_names(names, len(failures))}",
+            *(f"{count:,} x {words}" for words, count in reasons.most_common()),
+            f"Stripe tries {planned:,} of them again by itself.",
+            *(f"Next: spell-billing status --month {month}" for month in months),
+        ),
+        month=months[0] if len(months) == 1 else None,
+    )
