@@ -79,6 +79,8 @@ class Invoice:
     attempted: bool = False
     next_payment_attempt: int | None = None
     payment_intent: str | None = None
+    processing: bool = False
+    """A bank debit is under way: it takes days."""
     finalized_at: int | None = None
     paid_at: int | None = None
     voided_at: int | None = None

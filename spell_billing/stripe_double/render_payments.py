@@ -52,7 +52,8 @@ def _payment(invoice: Invoice, charges: Sequence[Charge], *, expand_intent: bool
 def _intent(invoice: Invoice, charges: Sequence[Charge]) -> dict[str, Any]:
     own = [charge for charge in charges if charge.payment_intent == invoice.payment_intent]
     last = own[-1] if own else None
-    status = {"paid": "succeeded", "void": "canceled"}.get(invoice.status, "requires_payment_method")
+    waiting = "processing" if invoice.processing else "requires_payment_method"
+    status = {"paid": "succeeded", "void": "canceled"}.get(invoice.status, waiting)
     error = None
     if last is not None and last.failure_code is not None:
         error = {

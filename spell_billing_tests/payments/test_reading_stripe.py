@@ -203,7 +203,7 @@ def test_an_attempt_under_way_is_no_failure(world: World) -> None:
     account = world.double.state
     invoice = account.invoices.get(world.invoice_id(ONE))
     # A bank debit takes days: attempted, open, and nothing planned.
-    account.put_invoice(replace(invoice, attempted=True, attempt_count=1))
+    account.put_invoice(replace(invoice, attempted=True, attempt_count=1, processing=True))
     world.platform.bill(MARCH, verify=True)
     assert world.state(ONE) == "finalized"
 
