@@ -11,7 +11,7 @@ from spell_billing.metrics import metrics_app
 from spell_billing.web.access_log import AccessLog
 from spell_billing.web.admin import admin_routes
 from spell_billing.web.context import WebContext
-from spell_billing.web.dagster_door import DagsterDoor, ReadOnly
+from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
 from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
@@ -57,9 +57,9 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         *overview_routes(context, read_only=read_only),
         *admin_routes(context, runs),
         *openapi_routes(context),
-        Route("/metrics", metrics_app(lambda: nullcontext(context.ledger))),
+        Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
-    behind = _OursOr(admitted, DagsterHeaders(DagsterDoor(dagster_app, read_only=read_only)))
+    behind = _OursOr(admitted, DagsterHeaders(DagsterGuard(dagster_app, read_only=read_only)))
     gate = Gate(_ours(unguarded), ReadOnly(behind) if read_only else behind, context, check, sessions)
     return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
 

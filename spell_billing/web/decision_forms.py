@@ -1,7 +1,7 @@
 """The overview's forms: approve, hold, release and settle, as plain HTML forms without scripts."""
 
 from http import HTTPStatus
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +16,7 @@ from spell_billing.web.context import WebContext
 from spell_billing.web.decisions import BODIES, Decisions, in_a_sentence, refusal_of
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
+from spell_billing.web.forms import read_fields
 
 DONE = {
     "approve": "Approved. The next billing run sends the month.",
@@ -24,11 +25,6 @@ DONE = {
     "settle": "Settled. Nobody waits for an invoice of it.",
 }
 """What the page says after each decision."""
-
-HEADERS = {"Referrer-Policy": "same-origin"}
-"""Of pages with these forms: with `no-referrer` older browsers do not say where a form comes from."""
-
-_MOST_FIELDS = 6
 
 
 def form_routes(context: WebContext) -> list[Route]:
@@ -44,7 +40,7 @@ def form_routes(context: WebContext) -> list[Route]:
 async def _take(decisions: Decisions, request: Request) -> Response:
     try:
         month = Month.parse(request.path_params["month"])
-        fields = await _fields(request)
+        fields = await read_fields(request)
         name = fields.pop("decision", "")
         if name not in BODIES:
             return error_page(422, "The form is not one of this server's pages", "Open the page again.")
@@ -65,12 +61,3 @@ async def _take(decisions: Decisions, request: Request) -> Response:
     page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
     # A page that is loaded again must not send the form again.
     return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        fields = parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        return {}
-    return {name: values[0] for name, values in fields.items()}

@@ -1,7 +1,6 @@
 """What a person decides about a month, over HTTP: approve, hold, release, settle."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +25,6 @@ from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import Decision, read_decisions, read_review
 from spell_billing.ledger.rows import Actor
-from spell_billing.resources import StripeResource
 from spell_billing.web.answers import json_answer, json_error
 from spell_billing.web.context import WebContext
 from spell_billing.web.facts import facts_of
@@ -151,10 +149,15 @@ class Decisions:
             cents = self._settle_credit(month, body, body.credit.lower(), actor)
             return {**done, "credit_cents": cents, "currency": body.credit.lower()}
         settled_as = SettledAs(str(body.settled_as))
-        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-            bill = asyncio.run(
-                settle_bill(session, self._connect(ledger), body.user_id, settled_as, body.reason)
+
+        def connect() -> AbstractAsyncContextManager[Gateway]:
+            account = self._context.stripe(
+                timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2
             )
+            return account.connect(ledger)
+
+        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+            bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
         return {**done, "state": bill.state.value, "total_cents": bill.total_cents, "currency": bill.currency}
 
     def _settle_credit(self, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
@@ -162,19 +165,6 @@ class Decisions:
         with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
             credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
         return credit.amount_cents
-
-    def _connect(self, ledger: Ledger) -> Callable[[], AbstractAsyncContextManager[Gateway]]:
-        def connect() -> AbstractAsyncContextManager[Gateway]:
-            settings = self._context.settings
-            return StripeResource(
-                api_key=settings.stripe_api_key.get_secret_value(),
-                api_base=settings.stripe_api_base,
-                timeout_seconds=_STRIPE_SECONDS,
-                down_seconds=_STRIPE_SECONDS,
-                tries=2,
-            ).connect(ledger)
-
-        return connect
 
 
 def decision_routes(context: WebContext) -> list[Route]:

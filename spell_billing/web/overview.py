@@ -22,9 +22,10 @@ from spell_billing.web import cursors
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.csv_files import bills_csv, months_csv
-from spell_billing.web.decision_forms import DONE, HEADERS, form_routes
+from spell_billing.web.decision_forms import DONE, form_routes
 from spell_billing.web.decisions import review_as_json
 from spell_billing.web.errors import error_page
+from spell_billing.web.forms import HEADERS
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import page
 

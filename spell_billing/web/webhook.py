@@ -20,7 +20,6 @@ from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.stripe_account import read_account
 from spell_billing.payments.handler import handle_batch, handle_waiting, receive
-from spell_billing.resources import StripeResource
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.web.answers import json_answer, json_error
 from spell_billing.web.context import WebContext
@@ -46,7 +45,7 @@ def webhook_routes(context: WebContext) -> list[Route]:
 class _Webhook:
     def __init__(self, context: WebContext) -> None:
         self._context = context
-        self._handling = EventHandling(context.ledger)
+        self._handling = EventHandling(context)
 
     async def take(self, request: Request) -> Response:
         secrets = self._context.web.stripe_webhook_secrets
@@ -71,7 +70,7 @@ class _Webhook:
         event = _event(payload)
         if event is None or await run_in_threadpool(_is_of_other_mode, self._context.ledger, event):
             return json_answer({"received": True, "new": False, "ignored": True})
-        # Where the ledger does not answer this raises, Stripe hears 503 and sends the event again.
+        # Where the ledger does not answer this raises, Stripe is told 503 and sends the event again.
         new = await run_in_threadpool(receive, self._context.ledger, [event], _WAY)
         answer = json_answer({"received": True, "new": bool(new), "ignored": False})
         if new:
@@ -141,8 +140,8 @@ class EventHandling:
     Whatever it leaves, for want of time or of Stripe's answer, the sensor takes up.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
         self._at_work = False
         self._more = False
 
@@ -160,15 +159,15 @@ class EventHandling:
             self._at_work = False
 
     async def _handle(self) -> None:
+        ledger = self._context.ledger
         try:
-            stripe_account = StripeResource()
-            if stripe_account.has_key:
-                async with stripe_account.connect(self._ledger) as gateway:
+            if self._context.settings.has_stripe_api_key:
+                async with self._context.stripe().connect(ledger) as gateway:
                     for _ in range(_BATCHES):
-                        if not (await handle_waiting(self._ledger, gateway, _BATCH)).waiting:
+                        if not (await handle_waiting(ledger, gateway, _BATCH)).waiting:
                             return
             else:
-                await asyncio.to_thread(handle_batch, self._ledger, _BATCH)
+                await asyncio.to_thread(handle_batch, ledger, _BATCH)
         except (SpellBillingError, StripeProblem, SQLAlchemyError) as error:
             # What an event holds is never logged.
             _LOG.warning("events wait for the payments sensor: %s", type(error).__name__)

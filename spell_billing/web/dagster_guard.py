@@ -17,7 +17,7 @@ GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
 
 
-class DagsterDoor:
+class DagsterGuard:
     """Stands before Dagster's app.
 
     `/graphql` takes JSON by POST only: Dagster itself also runs what stands in an address, which a link on a
