@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -17,7 +18,6 @@ _API_PREFIXES = ("/admin/", "/v1/", "/stripe/", "/graphql", "/report_")
 _WORDS: Mapping[int, tuple[str, str, str]] = {
     404: ("not_found", "There is no such page", "Check the address."),
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
-    408: ("too_slow", "The request did not arrive in time", "Send it again."),
     413: ("body_too_large", "The request is too large", "Send less at once."),
 }
 
@@ -51,12 +51,17 @@ def error_answer(
     return json_error(status_code, code, f"{message}.", remedy, headers=headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def http_error(request: Request, error: Exception) -> Response:
+    """Return the answer to an error of HTTP, as an unknown path or a body that is too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     code, message, remedy = _WORDS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
-    return error_answer(request, error.status_code, code, message, remedy, headers=error.headers)
+    # What is left of a body that is too large is not read: the connection ends.
+    headers = (
+        {"Connection": "close"} if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else error.headers
+    )
+    return error_answer(request, error.status_code, code, message, remedy, headers=headers)
 
 
 async def _known_error(request: Request, error: Exception) -> Response:
@@ -86,7 +91,7 @@ async def _unknown_error(request: Request, _: Exception) -> Response:
 
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-    HTTPException: _http_error,
+    HTTPException: http_error,
     SpellBillingError: _known_error,
     SQLAlchemyError: _database_error,
     Exception: _unknown_error,
