@@ -13,8 +13,8 @@ from spell_billing.core.errors import LedgerError, MonthError, StripeAccountErro
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import BODIES, Decisions, in_a_sentence, refusal_of
-from spell_billing.web.errors import error_page
+from spell_billing.web.decisions import BODIES, Decisions, refusal_of
+from spell_billing.web.errors import error_page, in_a_sentence
 from spell_billing.web.facts import facts_of
 from spell_billing.web.forms import read_fields
 
@@ -48,7 +48,8 @@ async def _take(decisions: Decisions, request: Request) -> Response:
     except MonthError as error:
         return error_page(422, error.message.rstrip("."), error.remedy)
     except ValidationError as error:
-        return error_page(422, in_a_sentence(error).rstrip("."), "Go back, and give a reason in words.")
+        wrong = in_a_sentence(error.errors()[0], "The form")
+        return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
     facts = facts_of(request.scope)
     facts.action = f"asked to {name} {month}"
     try:

@@ -2,35 +2,35 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import APIRouter, Security
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from spell_billing.core.errors import (
-    LedgerError,
-    LedgerLostError,
-    MonthError,
-    MonthLockedError,
-    StripeAccountError,
-)
+from spell_billing.core.errors import LedgerError, LedgerLostError, MonthLockedError, StripeAccountError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.credits import settle_credit
-from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.reviews import Decision, read_decisions, read_review
 from spell_billing.ledger.rows import Actor
-from spell_billing.web.answers import json_answer, json_error
+from spell_billing.web.api import (
+    ADMIN_SECRET,
+    REFUSALS,
+    TOO_LARGE,
+    Asker,
+    Cents,
+    Context,
+    JsonRoute,
+    MonthInPath,
+    MonthText,
+    errors,
+)
 from spell_billing.web.context import WebContext
-from spell_billing.web.facts import facts_of
+from spell_billing.web.errors import ApiError
+from spell_billing.web.facts import Facts
 
-PATH = "/admin/billing/months/{month}/"
-DECISIONS_SHOWN = 50
 _WAIT_SECONDS = 10.0
 _STRIPE_SECONDS = 8.0
 """A request is answered within 30 seconds, whatever Stripe does."""
@@ -108,6 +108,19 @@ BODIES: dict[str, type[_Body]] = {"approve": Approval, "hold": Hold, "release": 
 """What each decision takes, by its name in the path."""
 
 
+class Decided(BaseModel):
+    """What came of a decision, which may have been carried out before."""
+
+    month: MonthText
+    decision: str
+    drafts_hash: str = Field(default="", description="Of the drafts that were approved.")
+    bills: int = Field(default=0, description="How many were held or released.")
+    credit_cents: Cents = 0
+    state: str = Field(default="", description="Of the bill that was settled.")
+    total_cents: Cents = 0
+    currency: str = ""
+
+
 class NoSuchBillError(LedgerError):
     """The month has no bill of the user."""
 
@@ -122,8 +135,8 @@ class Decisions:
     def __init__(self, context: WebContext) -> None:
         self._context = context
 
-    def decide(self, month: Month, body: _Body, name: str, actor: Actor) -> dict[str, Any]:
-        """Do what was decided; give what came of it for programs.
+    def decide(self, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
+        """Do what was decided, and return what came of it.
 
         Raises:
             NoSuchBillError: when the user has no bill in the month.
@@ -137,17 +150,17 @@ class Decisions:
             raise NoSuchBillError(
                 f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
             )
-        done: dict[str, Any] = {"month": str(month), "decision": name}
+        done = partial(Decided, month=str(month), decision=name)
         if isinstance(body, Approval):
             review = approve(ledger, month, actor, body.reason, body.drafts_hash)
-            return {**done, "drafts_hash": review.drafts_hash}
+            return done(drafts_hash=review.drafts_hash)
         if isinstance(body, Hold):
             act = hold if name == "hold" else release
-            return {**done, "bills": act(ledger, month, actor, body.reason, user_id)}
+            return done(bills=act(ledger, month, actor, body.reason, user_id))
         assert isinstance(body, Settlement)  # noqa: S101 - there is no other
         if body.credit is not None:
             cents = self._settle_credit(month, body, body.credit.lower(), actor)
-            return {**done, "credit_cents": cents, "currency": body.credit.lower()}
+            return done(credit_cents=cents, currency=body.credit.lower())
         settled_as = SettledAs(str(body.settled_as))
 
         def connect() -> AbstractAsyncContextManager[Gateway]:
@@ -158,7 +171,7 @@ class Decisions:
 
         with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
             bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
-        return {**done, "state": bill.state.value, "total_cents": bill.total_cents, "currency": bill.currency}
+        return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
 
     def _settle_credit(self, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
         ledger = self._context.ledger
@@ -167,36 +180,58 @@ class Decisions:
         return credit.amount_cents
 
 
-def decision_routes(context: WebContext) -> list[Route]:
-    """Return the routes of the decisions for programs; the gate stands before them."""
-    decisions = Decisions(context)
+router = APIRouter(
+    prefix="/admin/billing/months/{month}",
+    route_class=JsonRoute,
+    dependencies=[Security(ADMIN_SECRET)],
+    responses={
+        **REFUSALS,
+        **errors(
+            {
+                404: "The month has no bill of the user.",
+                409: "Not possible now: other drafts than those reviewed, nothing to decide, or a run is at "
+                "the month.",
+            }
+        ),
+        **TOO_LARGE,
+    },
+)
+"""The endpoints of the decisions for programs; the gate stands before them."""
 
-    def endpoint(name: str) -> Route:
-        async def decide(request: Request) -> Response:
-            return await _decide(decisions, name, request)
 
-        return Route(f"{PATH}{name}", decide, methods=["POST"])
-
-    return [endpoint(name) for name in BODIES]
+@router.post("/approve", operation_id="approveMonth", response_model_exclude_unset=True)
+def approve_month(context: Context, facts: Asker, month: MonthInPath, body: Approval) -> Decided:
+    """Approve a month in review, exactly as it was reviewed."""
+    return _decide(context, facts, month, body, "approve")
 
 
-async def _decide(decisions: Decisions, name: str, request: Request) -> Response:
-    try:
-        month = Month.parse(request.path_params["month"])
-        body = BODIES[name].model_validate_json(await request.body() or b"{}")
-    except MonthError as error:
-        return json_error(422, "wrong_month", error.message, error.remedy)
-    except ValidationError as error:
-        return json_error(422, "wrong_body", in_a_sentence(error), "See /openapi.json.")
-    facts = facts_of(request.scope)
+@router.post("/hold", operation_id="holdMonth", response_model_exclude_unset=True)
+def hold_month(context: Context, facts: Asker, month: MonthInPath, body: Hold) -> Decided:
+    """Hold one user's bill, or everybody's."""
+    return _decide(context, facts, month, body, "hold")
+
+
+@router.post("/release", operation_id="releaseMonth", response_model_exclude_unset=True)
+def release_month(context: Context, facts: Asker, month: MonthInPath, body: Hold) -> Decided:
+    """Release one user's bill that was held, or everybody's."""
+    return _decide(context, facts, month, body, "release")
+
+
+@router.post("/settle", operation_id="settleMonth", response_model_exclude_unset=True)
+def settle_month(context: Context, facts: Asker, month: MonthInPath, body: Settlement) -> Decided:
+    """Close a bill that a person dealt with, or a credit that a person gave back."""
+    return _decide(context, facts, month, body, "settle")
+
+
+def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
     facts.action = f"asked to {name} {month}"
     try:
-        done = await run_in_threadpool(decisions.decide, month, body, name, Actor(facts.actor))
+        done = Decisions(context).decide(month, body, name, Actor(facts.actor))
     except (LedgerError, StripeAccountError) as error:
         status, code = refusal_of(error)
-        return json_error(status, code, error.message, error.remedy)
+        raise ApiError(status, code, error.message, error.remedy) from error
     facts.action = f"{name} {month}"
-    return json_answer(done)
+    return done
 
 
 def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
@@ -212,39 +247,3 @@ def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
     if isinstance(error, NoSuchBillError):
         return 404, "no_such_bill"
     return 409, "month_is_locked" if isinstance(error, MonthLockedError) else "not_possible_now"
-
-
-def in_a_sentence(error: ValidationError) -> str:
-    """Name the first thing that is wrong with a body, without repeating what was sent."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return f"The body is not what is expected{f' at {place}' if place else ''}: {what}."
-
-
-def review_as_json(ledger: Ledger, month: Month) -> dict[str, Any]:
-    """Return what the month's review found, and what was decided since, the newest first."""
-    with ledger.reading() as connection:
-        review, decided = read_review(connection, month), read_decisions(connection, month)
-    return {
-        "review": None
-        if review is None
-        else {
-            "drafts_hash": review.drafts_hash,
-            "reviewed_at": review.reviewed_at,
-            "needs_approval": review.needs_approval,
-            "findings": list(review.findings),
-            "approval": _decision(review.approval) if review.approval else None,
-        },
-        "decisions": [_decision(each) for each in reversed(decided[-DECISIONS_SHOWN:])],
-    }
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {
-        "kind": decision.kind.value,
-        "user_id": decision.user_id,
-        "reason": decision.reason,
-        "actor": decision.actor,
-        "at": decision.at,
-    }

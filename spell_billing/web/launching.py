@@ -1,9 +1,9 @@
 """Dagster's side of the admin endpoint: which runs a month has, and starting one as Dagster's pages do."""
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 
@@ -43,22 +43,16 @@ class Run:
     created_at: datetime
     ended_at: datetime | None
 
-    def as_json(self, base_url: str) -> dict[str, Any]:
-        """Return the run for programs, with its page."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "actor": self.actor,
-            "created_at": self.created_at,
-            "ended_at": self.ended_at,
-            "url": f"{base_url}/runs/{self.id}",
-        }
-
 
 class DagsterRuns:
-    """Reads and launches runs of the billing job. Every method blocks: call it in a thread."""
+    """Reads and launches runs of the billing job. Every method blocks: call it in a thread.
+
+    Attributes:
+        launching: Held from looking whether a run is under way until one is started.
+    """
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
+        self.launching = threading.Lock()
         self._workspace = workspace
         self._schema = create_schema()
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -45,7 +46,8 @@ class RequestLimits:
 
     def __init__(self, app: ASGIApp) -> None:
         # A body that turns out too large ends its request as an HTTPException, before the gate or behind it.
-        self._app = ExceptionMiddleware(app, handlers={HTTPException: http_error})
+        handlers: dict[Any, Any] = {HTTPException: http_error}
+        self._app = ExceptionMiddleware(app, handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, or say which bound it breaks."""

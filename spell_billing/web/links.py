@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from spell_billing.web.context import WebContext
+
 PURPOSE = "user link"
 """Nothing else is signed with this key, and this key signs nothing else: see `keys.derive_key`."""
 _LONGEST_TOKEN = 8_000
@@ -59,3 +61,8 @@ class Links:
 
     def _write(self, user_id: str, until_seconds: int) -> str:
         return str(self._serializer.dumps([user_id, until_seconds]))
+
+
+def links_of(context: WebContext) -> Links:
+    """Return the maker and reader of links of a server."""
+    return Links(context.key_for(PURPOSE), context.clock)

@@ -23,9 +23,9 @@ from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.csv_files import bills_csv, months_csv
 from spell_billing.web.decision_forms import DONE, form_routes
-from spell_billing.web.decisions import review_as_json
 from spell_billing.web.errors import error_page
 from spell_billing.web.forms import HEADERS
+from spell_billing.web.month_answers import Reviewed, read_reviewed
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import page
 
@@ -54,7 +54,7 @@ class _MonthPage:
     runs: Sequence[RunRecord]
     bills: Sequence[dict[str, Any]]
     following: BillKey | None
-    review: dict[str, Any]
+    reviewed: Reviewed
 
 
 class _Overview:
@@ -121,7 +121,8 @@ class _Overview:
             is_first=after is None,
             first_page=f"?{urlencode(kept)}",
             next_page=f"?{urlencode(kept | following)}" if following else None,
-            **found.review,
+            review=found.reviewed.review,
+            decisions=found.reviewed.decisions,
             may_decide=not self._read_only,
             done=DONE.get(query.get("done", "")),
             headers=HEADERS,
@@ -164,8 +165,8 @@ class _Overview:
             found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
         following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
-        review = review_as_json(self._ledger, month)
-        return _MonthPage(figures, self._ledger.runs(month, RUNS_SHOWN), bills, following, review)
+        runs, reviewed = self._ledger.runs(month, RUNS_SHOWN), read_reviewed(self._ledger, month)
+        return _MonthPage(figures, runs, bills, following, reviewed)
 
 
 def _choices(story: dict[str, Any]) -> list[str]:

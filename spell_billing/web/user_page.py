@@ -17,12 +17,12 @@ from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import BillKey, UserBill, bills_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.web import cursors
-from spell_billing.web.bill_facts import invoice_facts
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.links import PURPOSE, Links
+from spell_billing.web.history_answers import invoice_of
+from spell_billing.web.links import links_of
 from spell_billing.web.pages import page
 from spell_billing.web.user_usage import METHOD, UserUsage, read_usage
 
@@ -51,7 +51,7 @@ def user_page_routes(context: WebContext) -> list[Route]:
 class _UserPage:
     def __init__(self, context: WebContext) -> None:
         self._context = context
-        self._links = Links(context.key_for(PURPOSE), context.clock)
+        self._links = links_of(context)
 
     async def show(self, request: Request) -> Response:
         token = request.path_params["token"]
@@ -73,7 +73,7 @@ class _UserPage:
             until=link.until,
             token=token,
             is_first=before is None,
-            invoices=[invoice_facts(each, internal=False) for each in shown.bills],
+            invoices=[invoice_of(each, internal=False) for each in shown.bills],
             following=cursors.pack(shown.following) if shown.following else None,
             usage=shown.usage,
             charts=cost_charts([each.bill for each in shown.newest], shown.usage),

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
-from typing import Any, Literal
+from typing import Literal
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import exact_sum, format_money, plain, round_half_up
+from spell_billing.core.money import exact_sum, format_money, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import covered_cents, rate_cents
 from spell_billing.ledger.browsing import has_bill
@@ -76,41 +76,6 @@ class UserUsage:
     def money(self, amount_cents: int) -> str:
         """Write an amount in the user's currency."""
         return format_money(amount_cents, self.currency, grouping=True)
-
-    def as_json(self, user_id: str) -> dict[str, Any]:
-        """Return it for programs."""
-        days = self.days
-        return {
-            "user_id": user_id,
-            "month": str(self.month),
-            "month_name": self.month.label,
-            "source": self.source,
-            "as_of": self.as_of.isoformat(),
-            "currency": self.currency,
-            "calls": self.calls,
-            "exact_usage_cents": plain(self.usage_cents),
-            "included_cents": self.included_cents,
-            **self._charge(self.charge),
-            "days": None
-            if days is None
-            else [
-                {
-                    "day": each.day.isoformat(),
-                    "calls": each.calls,
-                    "exact_usage_cents": plain(each.cost_cents),
-                }
-                for each in days
-            ],
-            "projection": {**self._charge(self.projected), "method": METHOD} if self.projected else None,
-        }
-
-    def _charge(self, charge: Charge) -> dict[str, Any]:
-        return {
-            "usage_cents": charge.usage_cents,
-            "covered_cents": charge.covered_cents,
-            "due_cents": charge.due_cents,
-            "due": self.money(charge.due_cents),
-        }
 
 
 def read_usage(context: WebContext, user_id: str, month: Month) -> UserUsage | None:
