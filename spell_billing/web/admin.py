@@ -4,31 +4,20 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Request, Response, Security
+from fastapi import Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.ledger.rows import Actor
 from spell_billing.status import month_status
+from spell_billing.web import api
 from spell_billing.web.answers import json_answer
-from spell_billing.web.api import (
-    ADMIN_SECRET,
-    DIGITS,
-    REFUSALS,
-    TOO_LARGE,
-    Asker,
-    BaseUrl,
-    Context,
-    ErrorAnswer,
-    JsonRoute,
-    MonthInPath,
-    MonthText,
-)
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError
 from spell_billing.web.launching import DagsterRuns, LaunchError, Run
 from spell_billing.web.month_answers import MonthAnswer, Months, RunAnswer, read_reviewed
+from spell_billing.web.month_figures import all_months
 
 MONTHS_PATH = "/admin/billing/months"
 PROCESS_PATH = "/admin/billing/process-monthly"
@@ -46,7 +35,7 @@ class BillingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    month: MonthText | None = Field(default=None, description="Default: the last closed month.")
+    month: api.MonthText | None = Field(default=None, description="Default: the last closed month.")
     verify: bool = Field(default=False, description="Ask Stripe what stands even when every user is done.")
 
 
@@ -61,12 +50,12 @@ class Launch(BaseModel):
     """What became of the request."""
 
     status: Literal["started", "already_billed", "already_running"]
-    month: MonthText
+    month: api.MonthText
     run_id: str | None
     links: LaunchLinks
 
 
-class AlreadyRunning(ErrorAnswer, Launch):
+class AlreadyRunning(api.ErrorAnswer, Launch):
     """A run of the month is under way."""
 
 
@@ -76,7 +65,7 @@ async def _runs(request: Request) -> DagsterRuns:
 
 
 Runs = Annotated[DagsterRuns, Depends(_runs)]
-router = APIRouter(route_class=JsonRoute, dependencies=[Security(ADMIN_SECRET)], responses=REFUSALS)
+router = api.guarded_router()
 """The admin endpoints; the gate stands before them."""
 
 
@@ -88,15 +77,14 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Security(ADMIN_SECRET)],
     responses={
         202: {"model": Launch, "description": "A run was started."},
         409: {"model": AlreadyRunning, "description": "A run of the month is under way."},
-        **TOO_LARGE,
     },
 )
 def process(
     *,
-    context: Context,
+    context: api.Context,
     runs: Runs,
-    facts: Asker,
-    base_url: BaseUrl,
+    facts: api.Asker,
+    base_url: api.BaseUrl,
     response: Response,
     wanted: Annotated[BillingRequest, Body(default_factory=BillingRequest)],
 ) -> Launch:
@@ -131,24 +119,19 @@ def process(
 
 @router.get(MONTHS_PATH, operation_id="listMonths", response_model=Months)
 def list_months(
-    context: Context,
+    context: api.Context,
     runs: Runs,
-    base_url: BaseUrl,
-    limit: Annotated[int, Field(ge=1, le=MOST_MONTHS), DIGITS] = DEFAULT_MONTHS,
+    base_url: api.BaseUrl,
+    limit: Annotated[int, Field(ge=1, le=MOST_MONTHS), api.DIGITS] = DEFAULT_MONTHS,
 ) -> Response:
     """Say where the latest months stand, the newest first."""
-    present = Month.containing(context.clock())
-    drafted = [Month.parse(each.month) for each in context.ledger.months()]
-    first = min([*drafted, present.previous()])
-    months: list[MonthAnswer] = []
-    while present >= first and len(months) < limit:
-        months.append(_read(context, runs, present, _RUNS_OF_EACH, base_url))
-        present = present.previous()
+    wanted = all_months(context.ledger, context.clock())[:limit]
+    months = [_read(context, runs, month, _RUNS_OF_EACH, base_url) for month in wanted]
     return json_answer(Months(months=months).model_dump())
 
 
 @router.get(MONTHS_PATH + "/{month}", operation_id="showMonth", response_model=MonthAnswer)
-def show_month(context: Context, runs: Runs, base_url: BaseUrl, month: MonthInPath) -> Response:
+def show_month(context: api.Context, runs: Runs, base_url: api.BaseUrl, month: api.MonthInPath) -> Response:
     """Say where a month stands, with its latest runs."""
     return json_answer(_read(context, runs, month, _RUNS_OF_ONE, base_url).model_dump())
 

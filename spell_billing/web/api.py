@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -22,7 +23,7 @@ MONTH_SCHEMA: dict[str, Any] = {
     "pattern": "^(?!0000|9999)[0-9]{4}-(0[1-9]|1[0-2])$",
     "examples": ["2026-10"],
 }
-ADMIN_SECRET = APIKeyHeader(name="X-Admin-Secret", scheme_name="adminSecret", auto_error=False)
+_ADMIN_SECRET = APIKeyHeader(name="X-Admin-Secret", scheme_name="adminSecret", auto_error=False)
 """For the description alone: the gate has compared the secret before a request is here."""
 
 
@@ -35,6 +36,14 @@ def _digits(value: object) -> object:
 DIGITS = BeforeValidator(_digits)
 """Of a whole number in an address: pydantic alone takes `+5` and `5.0`, too."""
 Cents = Annotated[int, Field(description="Minor units of the currency.")]
+Exact = Annotated[
+    str,
+    Field(
+        pattern=r"^-?\d+(\.\d+)?$",
+        description="Exact minor units, with decimals where a call costs a fraction of a cent.",
+    ),
+]
+Money = Annotated[str, Field(description="The amount for people.", examples=["$12.34"])]
 MonthText = Annotated[str, Field(json_schema_extra=MONTH_SCHEMA)]
 Moment = Annotated[
     datetime,
@@ -62,20 +71,31 @@ def errors(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": text} for status, text in texts.items()}
 
 
-REFUSALS = errors(
-    {
-        400: "The address is malformed.",
-        401: "The secret is missing or wrong.",
-        403: "The request comes from another site, or the server only reads.",
-        404: "There is no such path.",
-        422: "The body or a parameter is wrong, or the month is not one that this can be done for.",
-        429: "Too many wrong secrets came from this address: see Retry-After.",
-        503: "The ledger, the platform's database or Dagster does not answer, or there is too much to do.",
-    }
-)
-"""Errors that every endpoint behind the secret may answer with."""
+_REFUSALS = {
+    400: "The address is malformed.",
+    401: "The secret is missing or wrong.",
+    403: "The request comes from another site, or the server only reads.",
+    404: "There is no such path.",
+    413: "The body is too large.",
+    422: "The body or a parameter is wrong, or the month is not one that this can be done for.",
+    429: "Too many wrong secrets came from this address: see Retry-After.",
+    503: "The ledger, the platform's database or Dagster does not answer, or there is too much to do.",
+}
 
-TOO_LARGE = errors({413: "The body is too large."})
+
+def guarded_router(prefix: str = "", texts: Mapping[int, str] = MappingProxyType({})) -> APIRouter:
+    """Return a router for endpoints behind the secret.
+
+    Args:
+        prefix: Of their paths.
+        texts: Errors that they answer with besides those of all endpoints, or that mean something else here.
+    """
+    return APIRouter(
+        prefix=prefix,
+        route_class=JsonRoute,
+        dependencies=[Security(_ADMIN_SECRET)],
+        responses=errors({**_REFUSALS, **texts}),
+    )
 
 
 class JsonRoute(APIRoute):

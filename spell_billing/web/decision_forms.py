@@ -13,7 +13,7 @@ from spell_billing.core.errors import LedgerError, MonthError, StripeAccountErro
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import BODIES, Decisions, refusal_of
+from spell_billing.web.decisions import BODIES, decide, refusal_of
 from spell_billing.web.errors import error_page, in_a_sentence
 from spell_billing.web.facts import facts_of
 from spell_billing.web.forms import read_fields
@@ -29,15 +29,14 @@ DONE = {
 
 def form_routes(context: WebContext) -> list[Route]:
     """Return the routes that the forms are sent to; the gate stands before them."""
-    decisions = Decisions(context)
 
     async def take(request: Request) -> Response:
-        return await _take(decisions, request)
+        return await _take(context, request)
 
     return [Route("/billing/{month}/decide", take, methods=["POST"])]
 
 
-async def _take(decisions: Decisions, request: Request) -> Response:
+async def _take(context: WebContext, request: Request) -> Response:
     try:
         month = Month.parse(request.path_params["month"])
         fields = await read_fields(request)
@@ -53,7 +52,7 @@ async def _take(decisions: Decisions, request: Request) -> Response:
     facts = facts_of(request.scope)
     facts.action = f"asked to {name} {month}"
     try:
-        await run_in_threadpool(decisions.decide, month, body, name, Actor(facts.actor))
+        await run_in_threadpool(decide, context, month, body, name, Actor(facts.actor))
     except (LedgerError, StripeAccountError) as error:
         status, _ = refusal_of(error)
         return error_page(status, error.message.rstrip("."), f"{error.remedy} Nothing was changed.")

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Security
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from spell_billing.core.errors import LedgerError, LedgerLostError, MonthLockedError, StripeAccountError
@@ -14,19 +13,9 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.credits import settle_credit
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.web.api import (
-    ADMIN_SECRET,
-    REFUSALS,
-    TOO_LARGE,
-    Asker,
-    Cents,
-    Context,
-    JsonRoute,
-    MonthInPath,
-    MonthText,
-    errors,
-)
+from spell_billing.web import api
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError
 from spell_billing.web.facts import Facts
@@ -111,13 +100,13 @@ BODIES: dict[str, type[_Body]] = {"approve": Approval, "hold": Hold, "release": 
 class Decided(BaseModel):
     """What came of a decision, which may have been carried out before."""
 
-    month: MonthText
+    month: api.MonthText
     decision: str
     drafts_hash: str = Field(default="", description="Of the drafts that were approved.")
     bills: int = Field(default=0, description="How many were held or released.")
-    credit_cents: Cents = 0
+    credit_cents: api.Cents = 0
     state: str = Field(default="", description="Of the bill that was settled.")
-    total_cents: Cents = 0
+    total_cents: api.Cents = 0
     currency: str = ""
 
 
@@ -125,100 +114,79 @@ class NoSuchBillError(LedgerError):
     """The month has no bill of the user."""
 
 
-class Decisions:
-    """Carries decisions out. Every method blocks: call it in a thread.
+def decide(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
+    """Do what was decided, and return what came of it. It blocks: call it in a thread.
 
-    Args:
-        context: Of the server.
+    Raises:
+        NoSuchBillError: when the user has no bill in the month.
+        LedgerError: when the month or the bill is not in a state for it.
+        MonthLockedError: when a run is at the month.
+        StripeAccountError: when Stripe does not say what stands of a bill to settle.
     """
+    ledger = context.ledger
+    user_id = getattr(body, "user_id", None)
+    if user_id is not None and not ledger.bills_of_user(month, user_id):
+        raise NoSuchBillError(
+            f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
+        )
+    done = partial(Decided, month=str(month), decision=name)
+    if isinstance(body, Approval):
+        review = approve(ledger, month, actor, body.reason, body.drafts_hash)
+        return done(drafts_hash=review.drafts_hash)
+    if isinstance(body, Hold):
+        act = hold if name == "hold" else release
+        return done(bills=act(ledger, month, actor, body.reason, user_id))
+    assert isinstance(body, Settlement)  # noqa: S101 - there is no other
+    if body.credit is not None:
+        cents = _settle_credit(context.ledger, month, body, body.credit.lower(), actor)
+        return done(credit_cents=cents, currency=body.credit.lower())
+    settled_as = SettledAs(str(body.settled_as))
 
-    def __init__(self, context: WebContext) -> None:
-        self._context = context
+    def connect() -> AbstractAsyncContextManager[Gateway]:
+        account = context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)
+        return account.connect(ledger)
 
-    def decide(self, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
-        """Do what was decided, and return what came of it.
-
-        Raises:
-            NoSuchBillError: when the user has no bill in the month.
-            LedgerError: when the month or the bill is not in a state for it.
-            MonthLockedError: when a run is at the month.
-            StripeAccountError: when Stripe does not say what stands of a bill to settle.
-        """
-        ledger = self._context.ledger
-        user_id = getattr(body, "user_id", None)
-        if user_id is not None and not ledger.bills_of_user(month, user_id):
-            raise NoSuchBillError(
-                f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
-            )
-        done = partial(Decided, month=str(month), decision=name)
-        if isinstance(body, Approval):
-            review = approve(ledger, month, actor, body.reason, body.drafts_hash)
-            return done(drafts_hash=review.drafts_hash)
-        if isinstance(body, Hold):
-            act = hold if name == "hold" else release
-            return done(bills=act(ledger, month, actor, body.reason, user_id))
-        assert isinstance(body, Settlement)  # noqa: S101 - there is no other
-        if body.credit is not None:
-            cents = self._settle_credit(month, body, body.credit.lower(), actor)
-            return done(credit_cents=cents, currency=body.credit.lower())
-        settled_as = SettledAs(str(body.settled_as))
-
-        def connect() -> AbstractAsyncContextManager[Gateway]:
-            account = self._context.stripe(
-                timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2
-            )
-            return account.connect(ledger)
-
-        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-            bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
-        return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
-
-    def _settle_credit(self, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
-        ledger = self._context.ledger
-        with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
-            credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
-        return credit.amount_cents
+    with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+        bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
+    return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
 
 
-router = APIRouter(
-    prefix="/admin/billing/months/{month}",
-    route_class=JsonRoute,
-    dependencies=[Security(ADMIN_SECRET)],
-    responses={
-        **REFUSALS,
-        **errors(
-            {
-                404: "The month has no bill of the user.",
-                409: "Not possible now: other drafts than those reviewed, nothing to decide, or a run is at "
-                "the month.",
-            }
-        ),
-        **TOO_LARGE,
+def _settle_credit(ledger: Ledger, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
+    with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
+        credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
+    return credit.amount_cents
+
+
+router = api.guarded_router(
+    "/admin/billing/months/{month}",
+    {
+        404: "The month has no bill of the user.",
+        409: "Not possible now: the drafts have changed, nothing is to decide, or a run is at the month.",
     },
 )
 """The endpoints of the decisions for programs; the gate stands before them."""
 
 
 @router.post("/approve", operation_id="approveMonth", response_model_exclude_unset=True)
-def approve_month(context: Context, facts: Asker, month: MonthInPath, body: Approval) -> Decided:
+def approve_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Approval) -> Decided:
     """Approve a month in review, exactly as it was reviewed."""
     return _decide(context, facts, month, body, "approve")
 
 
 @router.post("/hold", operation_id="holdMonth", response_model_exclude_unset=True)
-def hold_month(context: Context, facts: Asker, month: MonthInPath, body: Hold) -> Decided:
+def hold_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
     """Hold one user's bill, or everybody's."""
     return _decide(context, facts, month, body, "hold")
 
 
 @router.post("/release", operation_id="releaseMonth", response_model_exclude_unset=True)
-def release_month(context: Context, facts: Asker, month: MonthInPath, body: Hold) -> Decided:
+def release_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
     """Release one user's bill that was held, or everybody's."""
     return _decide(context, facts, month, body, "release")
 
 
 @router.post("/settle", operation_id="settleMonth", response_model_exclude_unset=True)
-def settle_month(context: Context, facts: Asker, month: MonthInPath, body: Settlement) -> Decided:
+def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Settlement) -> Decided:
     """Close a bill that a person dealt with, or a credit that a person gave back."""
     return _decide(context, facts, month, body, "settle")
 
@@ -226,7 +194,7 @@ def settle_month(context: Context, facts: Asker, month: MonthInPath, body: Settl
 def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
     facts.action = f"asked to {name} {month}"
     try:
-        done = Decisions(context).decide(month, body, name, Actor(facts.actor))
+        done = decide(context, month, body, name, Actor(facts.actor))
     except (LedgerError, StripeAccountError) as error:
         status, code = refusal_of(error)
         raise ApiError(status, code, error.message, error.remedy) from error

@@ -3,30 +3,17 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Security
+from fastapi import Body, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from spell_billing.core.month import Month
-from spell_billing.ledger.browsing import BillKey, bills_of
-from spell_billing.web import cursors
-from spell_billing.web.api import (
-    ADMIN_SECRET,
-    DIGITS,
-    MONTH_SCHEMA,
-    REFUSALS,
-    TOO_LARGE,
-    Asker,
-    BaseUrl,
-    Context,
-    JsonRoute,
-    Moment,
-    errors,
-)
+from spell_billing.ledger.browsing import bills_of
+from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
-from spell_billing.web.history_answers import Invoices, Usage, invoice_of, usage_of
+from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
 from spell_billing.web.user_access import UserId, may_read, needs_secret
-from spell_billing.web.user_usage import is_known, read_usage
+from spell_billing.web.user_usage import Usage, is_known, read_usage
 
 MOST_INVOICES = 100
 USUAL_INVOICES = 20
@@ -46,49 +33,15 @@ class MadeLink(BaseModel):
     """A link to a user's own page."""
 
     url: str
-    expires_at: Moment
+    expires_at: api.Moment
 
 
-async def _before(
-    before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
-) -> BillKey | None:
-    key = None if before is None else cursors.unpack_month(before)
-    if before is not None and key is None:
-        raise ApiError(
-            422, "wrong_cursor", "before is not what is expected.", "Send the `next` of an earlier answer."
-        )
-    return key
-
-
-async def _month(
-    context: Context,
-    month: Annotated[
-        str | None,
-        Query(json_schema_extra=MONTH_SCHEMA, description="Default: the present month (UTC)."),
-    ] = None,
-) -> Month:
-    present = Month.containing(context.clock())
-    asked = present if month is None else Month.parse(month)
-    if asked > present:
-        raise ApiError(
-            422, "month_in_future", f"{asked} has not begun yet.", f"Ask for {present} or an earlier month."
-        )
-    return asked
-
-
-router = APIRouter(
-    prefix="/v1/users/{user_id:path}",
-    route_class=JsonRoute,
-    dependencies=[Security(ADMIN_SECRET)],
-    responses={
-        **REFUSALS,
-        **errors(
-            {
-                401: "The secret or the link's token is missing, wrong or over.",
-                403: "The link is for another user, or the request comes from another site.",
-                404: "Nothing is known of the user.",
-            }
-        ),
+router = api.guarded_router(
+    "/v1/users/{user_id:path}",
+    {
+        401: "The secret or the link's token is missing, wrong or over.",
+        403: "The link is for another user, or the request comes from another site.",
+        404: "Nothing is known of the user.",
     },
 )
 """Each endpoint checks for itself who asks; a user id may hold slashes."""
@@ -101,16 +54,19 @@ router = APIRouter(
     dependencies=[Depends(may_read)],
 )
 def invoices(
-    context: Context,
-    facts: Asker,
+    context: api.Context,
+    facts: api.Asker,
     user_id: UserId,
-    before: Annotated[BillKey | None, Depends(_before)],
-    limit: Annotated[int, Field(ge=1, le=MOST_INVOICES), DIGITS] = USUAL_INVOICES,
+    before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+    limit: Annotated[int, Field(ge=1, le=MOST_INVOICES), api.DIGITS] = USUAL_INVOICES,
 ) -> Invoices:
     """Return a user's invoices, the newest first, every generation."""
+    key = None if before is None else cursors.unpack_month(before)
+    if key is None and before is not None:
+        raise ApiError(422, "wrong_cursor", "before is no cursor.", "Send the `next` of an earlier answer.")
     with context.ledger.reading() as connection:
-        found = bills_of(connection, user_id, before=before, limit=limit + 1)
-    if not found and before is None and not is_known(context, user_id):
+        found = bills_of(connection, user_id, before=key, limit=limit + 1)
+    if not found and key is None and not is_known(context, user_id):
         raise _unknown(user_id)
     last = found[limit - 1].bill if len(found) > limit else None
     return Invoices(
@@ -121,19 +77,32 @@ def invoices(
 
 
 @router.get("/usage", operation_id="showUsage", dependencies=[Depends(may_read)])
-def usage(context: Context, user_id: UserId, month: Annotated[Month, Depends(_month)]) -> Usage:
+def usage(
+    context: api.Context,
+    user_id: UserId,
+    month: Annotated[
+        str | None,
+        Query(json_schema_extra=api.MONTH_SCHEMA, description="Default: the present month (UTC)."),
+    ] = None,
+) -> Usage:
     """Return a user's calls and cost of a month, by day; for the present month so far."""
-    found = read_usage(context, user_id, month)
+    present = Month.containing(context.clock())
+    asked = present if month is None else Month.parse(month)
+    if asked > present:
+        raise ApiError(
+            422, "month_in_future", f"{asked} has not begun yet.", f"Ask for {present} or an earlier month."
+        )
+    found = read_usage(context, user_id, asked)
     if found is None:
         raise _unknown(user_id)
-    return usage_of(found, user_id)
+    return found
 
 
-@router.post("/link", operation_id="makeLink", dependencies=[Depends(needs_secret)], responses=TOO_LARGE)
+@router.post("/link", operation_id="makeLink", dependencies=[Depends(needs_secret)])
 def link(
-    context: Context,
-    facts: Asker,
-    base_url: BaseUrl,
+    context: api.Context,
+    facts: api.Asker,
+    base_url: api.BaseUrl,
     user_id: UserId,
     wanted: Annotated[LinkRequest, Body(default_factory=LinkRequest)],
 ) -> MadeLink:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Path, Query, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from spell_billing.web.api import Asker, Context
+from spell_billing.web import api
 from spell_billing.web.errors import ApiError
 from spell_billing.web.links import links_of
 
@@ -25,8 +25,8 @@ _USER_LINK = HTTPBearer(
 
 
 async def may_read(
-    context: Context,
-    facts: Asker,
+    context: api.Context,
+    facts: api.Asker,
     user_id: UserId,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_USER_LINK)],
     token: Annotated[str | None, Query(include_in_schema=False)] = None,
@@ -47,7 +47,7 @@ async def may_read(
     facts.who = f"user link {user_id}"
 
 
-async def needs_secret(facts: Asker) -> None:
+async def needs_secret(facts: api.Asker) -> None:
     """Refuse a request that carries neither the secret nor a session."""
     if not facts.admitted:
         raise ApiError(401, "no_secret", "A link is made with the admin secret only.", "Send X-Admin-Secret.")

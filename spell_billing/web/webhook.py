@@ -3,14 +3,13 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import stripe
 from fastapi import APIRouter, BackgroundTasks, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from spell_billing.core.errors import SpellBillingError
@@ -18,14 +17,13 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.stripe_account import read_account
 from spell_billing.payments.handler import handle_batch, handle_waiting, receive
 from spell_billing.stripe_api.problems import StripeProblem
-from spell_billing.web.api import Asker, Context, errors
+from spell_billing.web import api
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError
 
 PATH = "/stripe/webhook"
 TOLERANCE_SECONDS = 300
 _WAY = "webhook"
-_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
 _LATEST = 2**33
 """In the year 2242."""
 
@@ -42,6 +40,19 @@ class Receipt(BaseModel):
     ignored: bool
 
 
+class _Data(BaseModel):
+    object: dict[str, Any]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,255}$")]
+    type: str
+    created: Annotated[int, Field(ge=0, le=_LATEST)]
+    data: _Data
+
+
 router = APIRouter()
 """It lies before the gate; Stripe's signature guards it."""
 
@@ -50,7 +61,7 @@ router = APIRouter()
     PATH,
     operation_id="stripeWebhook",
     response_description="Taken.",
-    responses=errors(
+    responses=api.errors(
         {
             400: "The signature is missing, wrong or too old.",
             413: "The body is too large.",
@@ -64,7 +75,9 @@ router = APIRouter()
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
     },
 )
-async def take(request: Request, context: Context, facts: Asker, background: BackgroundTasks) -> Receipt:
+async def take(
+    request: Request, context: api.Context, facts: api.Asker, background: BackgroundTasks
+) -> Receipt:
     """Take an event that Stripe signed; it is handled after the answer."""
     secrets = context.web.stripe_webhook_secrets
     if not secrets:
@@ -133,23 +146,11 @@ def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
 def _event(payload: bytes) -> Mapping[str, Any] | None:
     """Return a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
     try:
-        event = json.loads(payload)
-    except ValueError:
+        _Event.model_validate_json(payload)
+    except ValidationError:
         return None
-    if not isinstance(event, dict):
-        return None
-    data = event.get("data")
-    event_id, created = event.get("id"), event.get("created")
-    whole = (
-        isinstance(event_id, str)
-        and _ID.fullmatch(event_id) is not None
-        and isinstance(event.get("type"), str)
-        and type(created) is int
-        and 0 <= created <= _LATEST
-        and isinstance(data, dict)
-        and isinstance(data.get("object"), dict)
-    )
-    return event if whole else None
+    event: Mapping[str, Any] = json.loads(payload)
+    return event
 
 
 class EventHandling:
