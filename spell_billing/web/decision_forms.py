@@ -11,7 +11,6 @@ from starlette.routing import Route
 
 from spell_billing.core.errors import LedgerError, MonthError, StripeAccountError
 from spell_billing.core.month import Month
-from spell_billing.ledger.rows import Actor
 from spell_billing.web.context import WebContext
 from spell_billing.web.decisions import BODIES, decide, refusal_of
 from spell_billing.web.errors import error_page, in_a_sentence
@@ -49,14 +48,11 @@ async def _take(context: WebContext, request: Request) -> Response:
     except ValidationError as error:
         wrong = in_a_sentence(error.errors()[0], "The form")
         return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
-    facts = facts_of(request.scope)
-    facts.action = f"asked to {name} {month}"
     try:
-        await run_in_threadpool(decide, context, month, body, name, Actor(facts.actor))
+        await run_in_threadpool(decide, context, facts_of(request.scope), month, body, name)
     except (LedgerError, StripeAccountError) as error:
         status, _ = refusal_of(error)
         return error_page(status, error.message.rstrip("."), f"{error.remedy} Nothing was changed.")
-    facts.action = f"{name} {month}"
     user_id = fields.get("user_id")
     page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
     # A page that is loaded again must not send the form again.

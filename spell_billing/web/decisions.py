@@ -114,8 +114,15 @@ class NoSuchBillError(LedgerError):
     """The month has no bill of the user."""
 
 
-def decide(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
+def decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
     """Do what was decided, and return what came of it. It blocks: call it in a thread.
+
+    Args:
+        context: Of the server.
+        facts: Of the request: who decides, and where it is noted what was done.
+        month: The month.
+        body: One of `BODIES`.
+        name: Its name there.
 
     Raises:
         NoSuchBillError: when the user has no bill in the month.
@@ -123,6 +130,13 @@ def decide(context: WebContext, month: Month, body: _Body, name: str, actor: Act
         MonthLockedError: when a run is at the month.
         StripeAccountError: when Stripe does not say what stands of a bill to settle.
     """
+    facts.action = f"asked to {name} {month}"
+    done = _carry_out(context, month, body, name, Actor(facts.actor))
+    facts.action = f"{name} {month}"
+    return done
+
+
+def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
     ledger = context.ledger
     user_id = getattr(body, "user_id", None)
     if user_id is not None and not ledger.bills_of_user(month, user_id):
@@ -192,14 +206,11 @@ def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath,
 
 
 def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
-    facts.action = f"asked to {name} {month}"
     try:
-        done = decide(context, month, body, name, Actor(facts.actor))
+        return decide(context, facts, month, body, name)
     except (LedgerError, StripeAccountError) as error:
         status, code = refusal_of(error)
         raise ApiError(status, code, error.message, error.remedy) from error
-    facts.action = f"{name} {month}"
-    return done
 
 
 def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
