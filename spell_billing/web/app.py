@@ -5,21 +5,18 @@ from contextlib import nullcontext
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.datastructures import State
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.metrics import metrics_app
+from spell_billing.web import admin, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
-from spell_billing.web.admin import router as admin_router
 from spell_billing.web.context import WebContext
 from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
-from spell_billing.web.decisions import router as decisions_router
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
 from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
-from spell_billing.web.health import HealthCheck
-from spell_billing.web.health import router as health_router
-from spell_billing.web.history_api import router as history_router
 from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.limits import RequestLimits, Turns
 from spell_billing.web.login import login_routes
@@ -29,8 +26,6 @@ from spell_billing.web.secret import SecretCheck
 from spell_billing.web.sessions import PURPOSE, Sessions
 from spell_billing.web.throttle import Throttle
 from spell_billing.web.user_page import user_page_routes
-from spell_billing.web.webhook import EventHandling
-from spell_billing.web.webhook import router as webhook_router
 
 _NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -60,16 +55,16 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     https = (context.public_url or "").startswith("https://")
 
     shared = {"context": context, "runs": runs}
-    shared |= {"health": HealthCheck(context.ledger), "events": EventHandling(context)}
-    unguarded = [*login_routes(context, check, sessions), *health_router.routes]
-    unguarded += [] if read_only else webhook_router.routes
+    shared |= {"health": health.HealthCheck(context.ledger), "events": webhook.EventHandling(context)}
+    unguarded = [*login_routes(context, check, sessions), *health.router.routes]
+    unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
-    unguarded += [*history_router.routes, *user_page_routes(context)]
+    unguarded += [*history_api.router.routes, *user_page_routes(context)]
     admitted = [
-        *history_router.routes,
+        *history_api.router.routes,
         *overview_routes(context, read_only=read_only),
-        *admin_router.routes,
-        *decisions_router.routes,
+        *admin.router.routes,
+        *decisions.router.routes,
         *openapi_routes(context),
         Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
@@ -105,6 +100,5 @@ def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
         telemetry=_NO_TELEMETRY,
     )
     app.router.routes.extend(routes)
-    for name, value in shared.items():
-        setattr(app.state, name, value)
+    app.state = State(dict(shared))
     return Turns(app)

@@ -73,10 +73,9 @@ async def http_error(request: Request, error: HTTPException) -> Response:
     code, message, remedy = _WORDS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
+    too_large = error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     # What is left of a body that is too large is not read: the connection ends.
-    headers = (
-        {"Connection": "close"} if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else error.headers
-    )
+    headers = {"Connection": "close"} if too_large else error.headers
     return error_answer(request, error.status_code, code, message, remedy, headers=headers)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import stripe
 from fastapi import APIRouter, BackgroundTasks, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from spell_billing.core.errors import SpellBillingError
@@ -146,10 +146,10 @@ def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
 def _event(payload: bytes) -> Mapping[str, Any] | None:
     """Return a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
     try:
-        _Event.model_validate_json(payload)
-    except ValidationError:
+        event: Mapping[str, Any] = json.loads(payload)
+        _Event.model_validate(event)
+    except ValueError:
         return None
-    event: Mapping[str, Any] = json.loads(payload)
     return event
 
 
