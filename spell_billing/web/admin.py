@@ -1,6 +1,5 @@
 """`/admin/billing`: start a month's billing, and say where months stand."""
 
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError
 from spell_billing.web.launching import DagsterRuns, LaunchError, Run
-from spell_billing.web.month_answers import MonthAnswer, Months, RunAnswer, read_reviewed
+from spell_billing.web.month_answers import MonthAnswer, Months, read_reviewed
 from spell_billing.web.month_figures import all_months
 
 MONTHS_PATH = "/admin/billing/months"
@@ -98,7 +97,7 @@ def process(
     try:
         # In this process one at a time; between processes the ledger's lock does the same.
         with runs.launching, ledger.exclusive(LAUNCH_LOCK, wait_seconds=LOCK_WAIT_SECONDS):
-            run = runs.under_way(month)
+            run = runs.under_way(month, base_url)
             if run is not None or ledger.is_held(month):
                 raise _under_way(month, run, base_url)
             if not wanted.verify and month_status(ledger, month, context.clock()).state == "billed":
@@ -142,9 +141,7 @@ def _read(context: WebContext, runs: DagsterRuns, month: Month, most_runs: int, 
         **month_status(context.ledger, month, context.clock()).as_json(),
         review=reviewed.review,
         decisions=reviewed.decisions,
-        runs=[
-            RunAnswer(**asdict(run), url=f"{base_url}/runs/{run.id}") for run in runs.latest(month, most_runs)
-        ],
+        runs=runs.latest(month, most_runs, base_url),
     )
 
 

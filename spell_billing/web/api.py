@@ -99,7 +99,7 @@ def guarded_router(prefix: str = "", texts: Mapping[int, str] = MappingProxyType
 
 
 class JsonRoute(APIRoute):
-    """Reads every body as JSON, and answers HEAD as GET does, as Starlette's own routes do."""
+    """Read every body as JSON, and answer HEAD as GET does, as Starlette's own routes do."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, which is given the request with its body as JSON."""

@@ -1,4 +1,4 @@
-"""Puts the server together: what needs no secret, what lies behind the gate, what every request passes."""
+"""Put the server together: what needs no secret, what lies behind the gate, what every request passes."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -77,7 +77,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
 
 
 class _OursOr:
-    """Serves paths that are ours, and leaves every other one, and the server's start and end, to Dagster."""
+    """Serve paths that are ours, and leave every other one, and the server's start and end, to Dagster."""
 
     def __init__(self, routes: Sequence[BaseRoute], ours: ASGIApp, otherwise: ASGIApp) -> None:
         self._routes = routes

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -18,14 +17,16 @@ from spell_billing.web.pages import page
 _LOG = logging.getLogger("spell_billing.web")
 _API_PREFIXES = ("/admin/", "/v1/", "/stripe/", "/graphql", "/report_")
 _WORDS: Mapping[int, tuple[str, str, str]] = {
+    400: ("wrong_path", "The address is malformed", "Check it."),
     404: ("not_found", "There is no such page", "Check the address."),
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
     413: ("body_too_large", "The request is too large", "Send less at once."),
 }
+_ENDING = frozenset({400, 413})
 
 
 class ApiError(Exception):
-    """Ends a request to an endpoint for programs with an error; `json_error` says what it is made of."""
+    """End a request to an endpoint for programs with an error; `json_error` says what it is made of."""
 
     def __init__(self, status_code: int, code: str, message: str, remedy: str, **more: Any) -> None:
         super().__init__(code)
@@ -73,9 +74,8 @@ async def http_error(request: Request, error: HTTPException) -> Response:
     code, message, remedy = _WORDS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
-    too_large = error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    # What is left of a body that is too large is not read: the connection ends.
-    headers = {"Connection": "close"} if too_large else error.headers
+    # What is left of the body is not read: the connection ends.
+    headers = {"Connection": "close"} if error.status_code in _ENDING else error.headers
     return error_answer(request, error.status_code, code, message, remedy, headers=headers)
 
 

@@ -26,7 +26,7 @@ class Health(BaseModel):
 
 
 class HealthCheck:
-    """Asks the ledger whether it answers, for all who ask at once."""
+    """Ask the ledger whether it answers, for all who ask at once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

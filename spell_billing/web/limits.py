@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spell_billing.web.bodies import again
@@ -39,38 +38,32 @@ WAIT_SECONDS = 5.0
 
 
 class RequestLimits:
-    """Refuses paths with control characters, and bodies that are too large, announced or not.
+    """Refuse paths with control characters, and bodies that are too large, announced or not.
 
     Slow senders and long headers are the reverse proxy's: see `docs/serve.md`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        # A body that turns out too large ends its request as an HTTPException, before the gate or behind it.
+        self._app = app
+        # Whatever breaks a bound, here or where the body is read, is answered in one place.
         handlers: dict[Any, Any] = {HTTPException: http_error}
-        self._app = ExceptionMiddleware(app, handlers)
+        self._answering = ExceptionMiddleware(self._limit, handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, or say which bound it breaks."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif len(scope["path"]) > LONGEST_PATH or _CONTROL.search(scope["path"]) is not None:
-            await _refused(scope, 400, "wrong_path", "The address is malformed")(scope, receive, send)
-        elif int(Headers(scope=scope).get("content-length", "0")) > _largest_body(scope["path"]):
-            await _refused(scope, 413, "body_too_large", "The request is too large")(scope, receive, send)
-        else:
-            limited = RequestBodyLimitMiddleware(self._app, _largest_body(scope["path"]))
-            await limited(scope, receive, send)
+        await (self._answering if scope["type"] == "http" else self._app)(scope, receive, send)
 
-
-def _refused(scope: Scope, status_code: int, code: str, message: str) -> Response:
-    # What is left of the body is not read: the connection ends.
-    headers = {"Connection": "close"}
-    remedy = "Send a smaller request, or check its address."
-    return error_answer(HTTPConnection(scope), status_code, code, message, remedy, headers=headers)
+    async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if len(path) > LONGEST_PATH or _CONTROL.search(path) is not None:
+            raise HTTPException(400)
+        if int(Headers(scope=scope).get("content-length", "0")) > _largest_body(path):
+            raise HTTPException(413)
+        await RequestBodyLimitMiddleware(self._app, _largest_body(path))(scope, receive, send)
 
 
 class Turns:
-    """Lets a bounded number of requests work at once, and answers one that takes too long that it does.
+    """Let a bounded number of requests work at once, and answer one that takes too long that it does.
 
     A request's turn begins when its body is there, so nobody keeps others out by sending slowly, and it ends
     with its work: one that was answered without it still counts for as long as its thread works on.
@@ -118,7 +111,7 @@ class Turns:
 
 
 class _Sending:
-    """Passes an answer on, unless it comes too late."""
+    """Pass an answer on, unless it comes too late."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

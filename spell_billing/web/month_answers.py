@@ -10,6 +10,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState
 from spell_billing.ledger.reviews import DecisionKind, read_decisions, read_review
 from spell_billing.web.api import Moment, MonthText
+from spell_billing.web.launching import Run
 
 DECISIONS_SHOWN = 50
 
@@ -51,17 +52,6 @@ class Reviewed(_FromLedger):
 
     review: ReviewAnswer | None
     decisions: list[DecisionAnswer] = Field(description="The newest first.")
-
-
-class RunAnswer(_FromLedger):
-    """A run of a month."""
-
-    id: str
-    status: str = Field(description="Dagster's, as QUEUED, STARTED, SUCCESS or FAILURE.")
-    actor: str = Field(description="Who launched it.")
-    created_at: Moment
-    ended_at: Moment | None
-    url: str = Field(description="Its page in Dagster.")
 
 
 class ReasonAnswer(_FromLedger):
@@ -113,7 +103,7 @@ class MonthAnswer(Reviewed):
     currencies: list[str]
     reasons: list[ReasonAnswer]
     usage_version: str | None
-    runs: list[RunAnswer] = Field(description="The newest first.")
+    runs: list[Run] = Field(description="The newest first.")
 
 
 class Months(BaseModel):

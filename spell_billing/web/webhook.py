@@ -154,7 +154,7 @@ def _event(payload: bytes) -> Mapping[str, Any] | None:
 
 
 class EventHandling:
-    """Handles what waits in the inbox with the sensor's code, one batch after the other.
+    """Handle what waits in the inbox with the sensor's code, one batch after the other.
 
     Whatever it leaves, for want of time or of Stripe's answer, the sensor takes up.
     """
