@@ -38,7 +38,7 @@ class Links:
         self._clock = clock
 
     def make(self, user_id: str, until: datetime) -> str:
-        """Return a user's token, made of letters that an address bears; `until` is aware, in whole seconds."""
+        """Return a user's token, of letters that an address bears; `until` is aware, in whole seconds."""
         return self._write(user_id, int(until.timestamp()))
 
     def read(self, token: str | None) -> Link | None:
