@@ -77,30 +77,38 @@ class LedgerCollector(Collector):
             yield from _people(figures)
 
 
-def metrics_text(open_ledger: OpenLedger) -> bytes:
-    """Read the ledger once and give all metrics in Prometheus' text format.
+def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
+    """Read the ledger once and return all metrics in Prometheus' text format.
+
+    Args:
+        open_ledger: Gives the ledger.
+        settings: Of billing. Default: those of the environment.
 
     Raises:
         SpellBillingError: when the ledger cannot be read.
     """
-    return generate_latest(_registry(_read(open_ledger)))
+    return generate_latest(_registry(_read(open_ledger, settings)))
 
 
-def metrics_app(open_ledger: OpenLedger, *, timeout_seconds: float = TIMEOUT_SECONDS) -> ASGIApp:
+def metrics_app(
+    open_ledger: OpenLedger, *, settings: Settings | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> ASGIApp:
     """Return the ASGI app that serves the metrics; a server has it as the endpoint of its route `/metrics`.
 
     A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
 
     Args:
         open_ledger: Gives the ledger; asked at each scrape.
+        settings: Of billing. Default: those of the environment.
         timeout_seconds: The longest that a scrape waits for the ledger.
     """
-    return _App(open_ledger, timeout_seconds)
+    return _App(open_ledger, settings, timeout_seconds)
 
 
 class _App:
-    def __init__(self, open_ledger: OpenLedger, timeout_seconds: float) -> None:
+    def __init__(self, open_ledger: OpenLedger, settings: Settings | None, timeout_seconds: float) -> None:
         self._open_ledger = open_ledger
+        self._settings = settings
         self._timeout_seconds = timeout_seconds
         self._reading: asyncio.Task[Figures | None] | None = None
 
@@ -133,14 +141,14 @@ class _App:
 
     def _figures(self) -> Figures | None:
         try:
-            return _read(self._open_ledger)
+            return _read(self._open_ledger, self._settings)
         except (SpellBillingError, SQLAlchemyError, OSError) as error:
             _LOG.warning("the ledger could not be read for metrics: %s", type(error).__name__)
             return None
 
 
-def _read(open_ledger: OpenLedger) -> Figures:
-    first = Settings.from_environment().first_month
+def _read(open_ledger: OpenLedger, settings: Settings | None) -> Figures:
+    first = (settings or Settings.from_environment()).first_month
     with open_ledger() as ledger, ledger.reading() as connection:
         return read_figures(connection, first=first, latest_months=MONTHS)
 

@@ -1,25 +1,22 @@
 """`/admin/billing`: start a month's billing, and say where months stand."""
 
-import asyncio
-from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import Body, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from spell_billing.core.errors import MonthError, MonthLockedError
+from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.ledger.rows import Actor
 from spell_billing.status import month_status
-from spell_billing.web.answers import json_answer, json_error
+from spell_billing.web import api
+from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import decision_routes, in_a_sentence, review_as_json
-from spell_billing.web.facts import facts_of
+from spell_billing.web.errors import ApiError
 from spell_billing.web.launching import DagsterRuns, LaunchError, Run
+from spell_billing.web.month_answers import MonthAnswer, Months, read_reviewed
+from spell_billing.web.month_figures import all_months
 
 MONTHS_PATH = "/admin/billing/months"
 PROCESS_PATH = "/admin/billing/process-monthly"
@@ -30,154 +27,140 @@ DEFAULT_MONTHS = 12
 MOST_MONTHS = 120
 _RUNS_OF_ONE = 10
 _RUNS_OF_EACH = 1
-_WHAT_TO_SEND = 'Send {"month": "2026-10"}, with "verify": true or not, or nothing for the last closed month.'
 
 
-class Order(BaseModel):
-    """The body of a request to bill a month."""
+class BillingRequest(BaseModel):
+    """What to bill; nothing is the last closed month."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    month: str | None = None
-    verify: bool = False
+    month: api.MonthText | None = Field(default=None, description="Default: the last closed month.")
+    verify: bool = Field(default=False, description="Ask Stripe what stands even when every user is done.")
 
 
-def admin_routes(context: WebContext, runs: DagsterRuns) -> list[Route]:
-    """Return the routes of the admin endpoints; the gate stands before them."""
-    admin = _Admin(context, runs)
-    return [
-        Route(PROCESS_PATH, admin.process, methods=["POST"]),
-        Route(MONTHS_PATH, admin.list_months, methods=["GET"]),
-        Route(MONTHS_PATH + "/{month}", admin.show_month, methods=["GET"]),
-        *decision_routes(context),
-    ]
+class LaunchLinks(BaseModel):
+    """Where to look on."""
+
+    status: str
+    run: str = ""
 
 
-class _Admin:
-    def __init__(self, context: WebContext, runs: DagsterRuns) -> None:
-        self._context = context
-        self._runs = runs
-        self._launching = asyncio.Lock()
+class Launch(BaseModel):
+    """What became of the request."""
 
-    async def process(self, request: Request) -> Response:
-        now = self._context.clock()
-        try:
-            order = await _order(request)
-            month = Month.parse(order.month) if order.month is not None else Month.containing(now).previous()
-            settings = self._context.settings
-            require_billable(month, first=settings.first_month, now=now, grace=settings.billing_grace)
-        except ValidationError as error:
-            return json_error(422, "wrong_body", in_a_sentence(error), _WHAT_TO_SEND)
-        except MonthError as error:
-            return json_error(422, "wrong_month", error.message, error.remedy)
-        facts = facts_of(request.scope)
-        base_url = self._context.base_url(request)
+    status: Literal["started", "already_billed", "already_running"]
+    month: api.MonthText
+    run_id: str | None
+    links: LaunchLinks
+
+
+class AlreadyRunning(api.ErrorAnswer, Launch):
+    """A run of the month is under way."""
+
+
+async def _runs(request: Request) -> DagsterRuns:
+    runs: DagsterRuns = request.app.state.runs
+    return runs
+
+
+Runs = Annotated[DagsterRuns, Depends(_runs)]
+router = api.guarded_router()
+"""The admin endpoints; the gate stands before them."""
+
+
+@router.post(
+    PROCESS_PATH,
+    operation_id="processMonthly",
+    response_model_exclude_unset=True,
+    response_description="The month is billed already; nothing was started.",
+    responses={
+        202: {"model": Launch, "description": "A run was started."},
+        409: {"model": AlreadyRunning, "description": "A run of the month is under way."},
+    },
+)
+def process(
+    *,
+    context: api.Context,
+    runs: Runs,
+    facts: api.Asker,
+    base_url: api.BaseUrl,
+    response: Response,
+    wanted: Annotated[BillingRequest, Body(default_factory=BillingRequest)],
+) -> Launch:
+    """Start the billing of a closed month, unless it runs already or is done."""
+    now = context.clock()
+    month = Month.containing(now).previous() if wanted.month is None else Month.parse(wanted.month)
+    settings = context.settings
+    require_billable(month, first=settings.first_month, now=now, grace=settings.billing_grace)
+    facts.action = f"asked to bill {month}"
+    ledger = context.ledger
+    try:
         # In this process one at a time; between processes the ledger's lock does the same.
-        async with self._launching:
-            facts.action = f"asked to bill {month}"
-            try:
-                answer, run_id = await run_in_threadpool(
-                    self._bill, month, facts.actor, base_url, verify=order.verify
-                )
-            except MonthLockedError:
-                return json_error(
-                    503,
-                    "busy",
-                    "Another server is launching a run.",
-                    "Try again.",
-                    headers={"Retry-After": "5"},
-                )
-            except LaunchError as error:
-                return json_error(503, "not_launched", error.message, error.remedy)
-        if run_id is not None:
-            facts.action = f"launched {month} run {run_id}"
-        return answer
-
-    def _bill(self, month: Month, actor: str, base_url: str, *, verify: bool) -> tuple[Response, str | None]:
-        ledger = self._context.ledger
-        with ledger.exclusive(LAUNCH_LOCK, wait_seconds=LOCK_WAIT_SECONDS):
-            run = self._runs.under_way(month)
+        with runs.launching, ledger.exclusive(LAUNCH_LOCK, wait_seconds=LOCK_WAIT_SECONDS):
+            run = runs.under_way(month, base_url)
             if run is not None or ledger.is_held(month):
-                return _under_way(month, run, base_url), None
-            if not verify and month_status(ledger, month, self._context.clock()).state == "billed":
-                content = {"status": "already_billed", "month": str(month), "run_id": None}
-                return json_answer(content | _links(month, None, base_url)), None
-            run_id = self._runs.launch(month, actor, verify=verify)
-            ledger.record_action(month, Actor(actor, run_id), ACTION, f"{PROCESS_PATH}, verify={verify}")
-        content = {"status": "started", "month": str(month), "run_id": run_id}
-        return json_answer(content | _links(month, run_id, base_url), HTTPStatus.ACCEPTED), run_id
-
-    async def list_months(self, request: Request) -> Response:
-        limit = _limit(request.query_params.get("limit", str(DEFAULT_MONTHS)))
-        if limit is None:
-            return json_error(
-                422, "wrong_limit", "limit is not a number of months.", f"Give one from 1 to {MOST_MONTHS}."
-            )
-        base_url = self._context.base_url(request)
-        return json_answer(await run_in_threadpool(self._months, limit, base_url))
-
-    async def show_month(self, request: Request) -> Response:
-        try:
-            month = Month.parse(request.path_params["month"])
-        except MonthError as error:
-            return json_error(422, "wrong_month", error.message, error.remedy)
-        base_url = self._context.base_url(request)
-        return json_answer(await run_in_threadpool(self._month, month, _RUNS_OF_ONE, base_url))
-
-    def _months(self, limit: int, base_url: str) -> dict[str, Any]:
-        present = Month.containing(self._context.clock())
-        drafted = [Month.parse(each.month) for each in self._context.ledger.months()]
-        first = min([*drafted, present.previous()])
-        months: list[dict[str, Any]] = []
-        while present >= first and len(months) < limit:
-            months.append(self._month(present, _RUNS_OF_EACH, base_url))
-            present = present.previous()
-        return {"months": months}
-
-    def _month(self, month: Month, most_runs: int, base_url: str) -> dict[str, Any]:
-        now: datetime = self._context.clock()
-        runs = [run.as_json(base_url) for run in self._runs.latest(month, most_runs)]
-        ledger = self._context.ledger
-        return {**month_status(ledger, month, now).as_json(), **review_as_json(ledger, month), "runs": runs}
+                raise _under_way(month, run, base_url)
+            if not wanted.verify and month_status(ledger, month, context.clock()).state == "billed":
+                return _launch("already_billed", month, None, base_url)
+            run_id = runs.launch(month, facts.actor, verify=wanted.verify)
+            detail = f"{PROCESS_PATH}, verify={wanted.verify}"
+            ledger.record_action(month, Actor(facts.actor, run_id), ACTION, detail)
+    except MonthLockedError as error:
+        raise ApiError(
+            503, "busy", "Another server is launching a run.", "Try again.", headers={"Retry-After": "5"}
+        ) from error
+    except LaunchError as error:
+        raise ApiError(503, "not_launched", error.message, error.remedy) from error
+    facts.action = f"launched {month} run {run_id}"
+    response.status_code = HTTPStatus.ACCEPTED
+    return _launch("started", month, run_id, base_url)
 
 
-async def _order(request: Request) -> Order:
-    body = await request.body()
-    return Order.model_validate_json(body) if body.strip() else Order()
+@router.get(MONTHS_PATH, operation_id="listMonths", response_model=Months)
+def list_months(
+    context: api.Context,
+    runs: Runs,
+    base_url: api.BaseUrl,
+    limit: Annotated[int, Field(ge=1, le=MOST_MONTHS), api.DIGITS] = DEFAULT_MONTHS,
+) -> Response:
+    """Say where the latest months stand, the newest first."""
+    wanted = all_months(context.ledger, context.clock())[:limit]
+    months = [_read(context, runs, month, _RUNS_OF_EACH, base_url) for month in wanted]
+    return json_answer(Months(months=months).model_dump())
 
 
-def _under_way(month: Month, run: Run | None, base_url: str) -> Response:
-    if run is None:
-        return json_error(
-            409,
-            "already_running",
-            f"{month} is being billed right now by a process that is no run of this Dagster.",
-            "Wait until it has ended; a run after that takes up what is left.",
-            status="already_running",
-            month=str(month),
-            run_id=None,
-            **_links(month, None, base_url),
-        )
-    return json_error(
-        409,
-        "already_running",
-        f"{month} has a run under way: {run.status.lower()}.",
-        "Wait until it has ended.",
-        status="already_running",
-        month=str(month),
-        run_id=run.id,
-        **_links(month, run.id, base_url),
+@router.get(MONTHS_PATH + "/{month}", operation_id="showMonth", response_model=MonthAnswer)
+def show_month(context: api.Context, runs: Runs, base_url: api.BaseUrl, month: api.MonthInPath) -> Response:
+    """Say where a month stands, with its latest runs."""
+    return json_answer(_read(context, runs, month, _RUNS_OF_ONE, base_url).model_dump())
+
+
+def _read(context: WebContext, runs: DagsterRuns, month: Month, most_runs: int, base_url: str) -> MonthAnswer:
+    reviewed = read_reviewed(context.ledger, month)
+    return MonthAnswer(
+        **month_status(context.ledger, month, context.clock()).as_json(),
+        review=reviewed.review,
+        decisions=reviewed.decisions,
+        runs=runs.latest(month, most_runs, base_url),
     )
 
 
-def _links(month: Month, run_id: str | None, base_url: str) -> dict[str, Any]:
-    links = {"status": f"{base_url}{MONTHS_PATH}/{month}"}
-    if run_id is not None:
-        links["run"] = f"{base_url}/runs/{run_id}"
-    return {"links": links}
+def _under_way(month: Month, run: Run | None, base_url: str) -> ApiError:
+    if run is None:
+        message = f"{month} is being billed right now by a process that is no run of this Dagster."
+        remedy = "Wait until it has ended; a run after that takes up what is left."
+    else:
+        message, remedy = f"{month} has a run under way: {run.status.lower()}.", "Wait until it has ended."
+    launch = _launch("already_running", month, run.id if run else None, base_url)
+    return ApiError(409, "already_running", message, remedy, **launch.model_dump(exclude_unset=True))
 
 
-def _limit(text: str) -> int | None:
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(MOST_MONTHS)):
-        return None
-    return int(text) if 1 <= int(text) <= MOST_MONTHS else None
+def _launch(
+    status: Literal["started", "already_billed", "already_running"],
+    month: Month,
+    run_id: str | None,
+    base_url: str,
+) -> Launch:
+    run: dict[str, Any] = {"run": f"{base_url}/runs/{run_id}"} if run_id else {}
+    links = LaunchLinks(status=f"{base_url}{MONTHS_PATH}/{month}", **run)
+    return Launch(status=status, month=str(month), run_id=run_id, links=links)

@@ -1,22 +1,22 @@
-"""Puts the server together: what needs no secret, what lies behind the gate, what every request passes."""
+"""Put the server together: what needs no secret, what lies behind the gate, what every request passes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from starlette.datastructures import State
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.metrics import metrics_app
+from spell_billing.web import admin, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
-from spell_billing.web.admin import admin_routes
 from spell_billing.web.context import WebContext
-from spell_billing.web.dagster_door import DagsterDoor, ReadOnly
+from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
 from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
-from spell_billing.web.health import health_routes
-from spell_billing.web.history_api import history_routes
 from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.limits import RequestLimits, Turns
 from spell_billing.web.login import login_routes
@@ -26,7 +26,14 @@ from spell_billing.web.secret import SecretCheck
 from spell_billing.web.sessions import PURPOSE, Sessions
 from spell_billing.web.throttle import Throttle
 from spell_billing.web.user_page import user_page_routes
-from spell_billing.web.webhook import webhook_routes
+
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, read_only: bool) -> ASGIApp:
@@ -47,29 +54,34 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     _ = context.web.stripe_webhook_secrets
     https = (context.public_url or "").startswith("https://")
 
-    unguarded = [*login_routes(context, check, sessions), *health_routes(context)]
-    unguarded += [] if read_only else webhook_routes(context)
+    shared = {"context": context, "runs": runs}
+    shared |= {"health": health.HealthCheck(context.ledger), "events": webhook.EventHandling(context)}
+    unguarded = [*login_routes(context, check, sessions), *health.router.routes]
+    unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
-    history = history_routes(context)
-    unguarded += [*history, *user_page_routes(context)]
+    unguarded += [*history_api.router.routes, *user_page_routes(context)]
     admitted = [
-        *history,
+        *history_api.router.routes,
         *overview_routes(context, read_only=read_only),
-        *admin_routes(context, runs),
+        *admin.router.routes,
+        *decisions.router.routes,
         *openapi_routes(context),
-        Route("/metrics", metrics_app(lambda: nullcontext(context.ledger))),
+        Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
-    behind = _OursOr(admitted, DagsterHeaders(DagsterDoor(dagster_app, read_only=read_only)))
-    gate = Gate(_ours(unguarded), ReadOnly(behind) if read_only else behind, context, check, sessions)
+    behind = _OursOr(
+        admitted, _ours(admitted, shared), DagsterHeaders(DagsterGuard(dagster_app, read_only=read_only))
+    )
+    guarded = ReadOnly(behind) if read_only else behind
+    gate = Gate(_ours(unguarded, shared), guarded, context, check, sessions)
     return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
 
 
 class _OursOr:
-    """Serves paths that are ours, and leaves every other one, and the server's start and end, to Dagster."""
+    """Serve paths that are ours, and leave every other one, and the server's start and end, to Dagster."""
 
-    def __init__(self, routes: Sequence[BaseRoute], otherwise: ASGIApp) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], ours: ASGIApp, otherwise: ASGIApp) -> None:
         self._routes = routes
-        self._ours = _ours(routes)
+        self._ours = ours
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,8 +91,14 @@ class _OursOr:
         await (self._ours if is_ours else self._otherwise)(scope, receive, send)
 
 
-def _ours(routes: Sequence[BaseRoute]) -> ASGIApp:
-    app = Starlette(routes=routes, exception_handlers=dict(EXCEPTION_HANDLERS))
-    # Another spelling of a path is not led to ours: it is not found.
-    app.router.redirect_slashes = False
+def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
+    app = FastAPI(
+        openapi_url=None,
+        # Another spelling of a path is not led to ours: it is not found.
+        redirect_slashes=False,
+        exception_handlers=EXCEPTION_HANDLERS,
+        telemetry=_NO_TELEMETRY,
+    )
+    app.router.routes.extend(routes)
+    app.state = State(dict(shared))
     return Turns(app)

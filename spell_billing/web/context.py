@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from starlette.requests import HTTPConnection
 
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.resources import StripeResource
 from spell_billing.settings import Settings
-from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing.web.keys import derive_key
 from spell_billing.web.settings import WebSettings
@@ -53,9 +52,23 @@ class WebContext:
         host = connection.headers.get("host", "")
         return f"{connection.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""
 
-    def open_usage(self) -> UsageSource:
-        """Return the source of usage; nothing is connected before its first call."""
-        return open_usage_source(self.settings.usage_database)
+    def stripe(self, **patience: float) -> StripeResource:
+        """Return the Stripe account of the settings; nothing is sent before it is connected.
+
+        Args:
+            patience: Fields of `StripeResource` that say how long to wait and how often to try.
+
+        Raises:
+            SettingsError: when no key is set.
+        """
+        settings = self.settings
+        return StripeResource(
+            api_key=settings.stripe_api_key.get_secret_value(),
+            api_base=settings.stripe_api_base,
+            requests_per_second=settings.stripe_requests_per_second,
+            requests_per_second_per_endpoint=settings.stripe_requests_per_second_per_endpoint,
+            **patience,  # type: ignore[arg-type]
+        )
 
     def usage_store(self) -> UsageStore:
         """Return the store of frozen usage."""

@@ -2,10 +2,9 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from spell_billing.core.money import plain
@@ -29,11 +28,11 @@ def bills_csv(ledger: Ledger, month: Month) -> StreamingResponse:
     A page at a time, each from a short transaction: a slow download holds nothing open in the ledger.
     """
 
-    async def rows() -> AsyncIterator[str]:
+    def rows() -> Iterator[str]:
         yield BYTE_ORDER_MARK + _lines([_BILL_COLUMNS])
         after: BillKey | None = None
         while True:
-            page = await run_in_threadpool(_page, ledger, month, after)
+            page = _page(ledger, month, after)
             yield _lines(_bill_row(month, bill) for bill in page)
             if len(page) < PAGE_ROWS:
                 return
@@ -53,10 +52,10 @@ def months_csv(
         at_once: So many of them are read together.
     """
 
-    async def rows() -> AsyncIterator[str]:
+    def rows() -> Iterator[str]:
         yield BYTE_ORDER_MARK + _lines([_MONTH_COLUMNS])
         for start in range(0, len(months), at_once):
-            found = await run_in_threadpool(figures, months[start : start + at_once])
+            found = figures(months[start : start + at_once])
             yield _lines(row for each in found for row in _month_rows(each))
 
     return _download(rows(), "billing.csv")
@@ -104,6 +103,6 @@ def _lines(rows: Iterable[Sequence[str | int]]) -> str:
     return text.getvalue()
 
 
-def _download(rows: AsyncIterator[str], name: str) -> StreamingResponse:
+def _download(rows: Iterator[str], name: str) -> StreamingResponse:
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)

@@ -1,7 +1,7 @@
 """The overview's forms: approve, hold, release and settle, as plain HTML forms without scripts."""
 
 from http import HTTPStatus
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from spell_billing.core.errors import LedgerError, MonthError, StripeAccountError
 from spell_billing.core.month import Month
-from spell_billing.ledger.rows import Actor
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import BODIES, Decisions, in_a_sentence, refusal_of
-from spell_billing.web.errors import error_page
+from spell_billing.web.decisions import BODIES, decide, refusal_of
+from spell_billing.web.errors import error_page, in_a_sentence
 from spell_billing.web.facts import facts_of
+from spell_billing.web.forms import read_fields
 
 DONE = {
     "approve": "Approved. The next billing run sends the month.",
@@ -25,26 +25,20 @@ DONE = {
 }
 """What the page says after each decision."""
 
-HEADERS = {"Referrer-Policy": "same-origin"}
-"""Of pages with these forms: with `no-referrer` older browsers do not say where a form comes from."""
-
-_MOST_FIELDS = 6
-
 
 def form_routes(context: WebContext) -> list[Route]:
     """Return the routes that the forms are sent to; the gate stands before them."""
-    decisions = Decisions(context)
 
     async def take(request: Request) -> Response:
-        return await _take(decisions, request)
+        return await _take(context, request)
 
     return [Route("/billing/{month}/decide", take, methods=["POST"])]
 
 
-async def _take(decisions: Decisions, request: Request) -> Response:
+async def _take(context: WebContext, request: Request) -> Response:
     try:
         month = Month.parse(request.path_params["month"])
-        fields = await _fields(request)
+        fields = await read_fields(request)
         name = fields.pop("decision", "")
         if name not in BODIES:
             return error_page(422, "The form is not one of this server's pages", "Open the page again.")
@@ -52,25 +46,14 @@ async def _take(decisions: Decisions, request: Request) -> Response:
     except MonthError as error:
         return error_page(422, error.message.rstrip("."), error.remedy)
     except ValidationError as error:
-        return error_page(422, in_a_sentence(error).rstrip("."), "Go back, and give a reason in words.")
-    facts = facts_of(request.scope)
-    facts.action = f"asked to {name} {month}"
+        wrong = in_a_sentence(error.errors()[0], "The form")
+        return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
     try:
-        await run_in_threadpool(decisions.decide, month, body, name, Actor(facts.actor))
+        await run_in_threadpool(decide, context, facts_of(request.scope), month, body, name)
     except (LedgerError, StripeAccountError) as error:
         status, _ = refusal_of(error)
         return error_page(status, error.message.rstrip("."), f"{error.remedy} Nothing was changed.")
-    facts.action = f"{name} {month}"
     user_id = fields.get("user_id")
     page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
     # A page that is loaded again must not send the form again.
     return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        fields = parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        return {}
-    return {name: values[0] for name, values in fields.items()}

@@ -1,38 +1,25 @@
 """What a person decides about a month, over HTTP: approve, hold, release, settle."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from spell_billing.core.errors import (
-    LedgerError,
-    LedgerLostError,
-    MonthError,
-    MonthLockedError,
-    StripeAccountError,
-)
+from spell_billing.core.errors import LedgerError, LedgerLostError, MonthLockedError, StripeAccountError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.reviews import Decision, read_decisions, read_review
 from spell_billing.ledger.rows import Actor
-from spell_billing.resources import StripeResource
-from spell_billing.web.answers import json_answer, json_error
+from spell_billing.web import api
 from spell_billing.web.context import WebContext
-from spell_billing.web.facts import facts_of
+from spell_billing.web.errors import ApiError
+from spell_billing.web.facts import Facts
 
-PATH = "/admin/billing/months/{month}/"
-DECISIONS_SHOWN = 50
 _WAIT_SECONDS = 10.0
 _STRIPE_SECONDS = 8.0
 """A request is answered within 30 seconds, whatever Stripe does."""
@@ -110,103 +97,120 @@ BODIES: dict[str, type[_Body]] = {"approve": Approval, "hold": Hold, "release": 
 """What each decision takes, by its name in the path."""
 
 
+class Decided(BaseModel):
+    """What came of a decision, which may have been carried out before."""
+
+    month: api.MonthText
+    decision: str
+    drafts_hash: str = Field(default="", description="Of the drafts that were approved.")
+    bills: int = Field(default=0, description="How many were held or released.")
+    credit_cents: api.Cents = 0
+    state: str = Field(default="", description="Of the bill that was settled.")
+    total_cents: api.Cents = 0
+    currency: str = ""
+
+
 class NoSuchBillError(LedgerError):
     """The month has no bill of the user."""
 
 
-class Decisions:
-    """Carries decisions out. Every method blocks: call it in a thread.
+def decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
+    """Do what was decided, and return what came of it. It blocks: call it in a thread.
 
     Args:
         context: Of the server.
+        facts: Of the request: who decides, and where it is noted what was done.
+        month: The month.
+        body: One of `BODIES`.
+        name: Its name there.
+
+    Raises:
+        NoSuchBillError: when the user has no bill in the month.
+        LedgerError: when the month or the bill is not in a state for it.
+        MonthLockedError: when a run is at the month.
+        StripeAccountError: when Stripe does not say what stands of a bill to settle.
     """
-
-    def __init__(self, context: WebContext) -> None:
-        self._context = context
-
-    def decide(self, month: Month, body: _Body, name: str, actor: Actor) -> dict[str, Any]:
-        """Do what was decided; give what came of it for programs.
-
-        Raises:
-            NoSuchBillError: when the user has no bill in the month.
-            LedgerError: when the month or the bill is not in a state for it.
-            MonthLockedError: when a run is at the month.
-            StripeAccountError: when Stripe does not say what stands of a bill to settle.
-        """
-        ledger = self._context.ledger
-        user_id = getattr(body, "user_id", None)
-        if user_id is not None and not ledger.bills_of_user(month, user_id):
-            raise NoSuchBillError(
-                f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
-            )
-        done: dict[str, Any] = {"month": str(month), "decision": name}
-        if isinstance(body, Approval):
-            review = approve(ledger, month, actor, body.reason, body.drafts_hash)
-            return {**done, "drafts_hash": review.drafts_hash}
-        if isinstance(body, Hold):
-            act = hold if name == "hold" else release
-            return {**done, "bills": act(ledger, month, actor, body.reason, user_id)}
-        assert isinstance(body, Settlement)  # noqa: S101 - there is no other
-        if body.credit is not None:
-            cents = self._settle_credit(month, body, body.credit.lower(), actor)
-            return {**done, "credit_cents": cents, "currency": body.credit.lower()}
-        settled_as = SettledAs(str(body.settled_as))
-        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-            bill = asyncio.run(
-                settle_bill(session, self._connect(ledger), body.user_id, settled_as, body.reason)
-            )
-        return {**done, "state": bill.state.value, "total_cents": bill.total_cents, "currency": bill.currency}
-
-    def _settle_credit(self, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
-        ledger = self._context.ledger
-        with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
-            credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
-        return credit.amount_cents
-
-    def _connect(self, ledger: Ledger) -> Callable[[], AbstractAsyncContextManager[Gateway]]:
-        def connect() -> AbstractAsyncContextManager[Gateway]:
-            settings = self._context.settings
-            return StripeResource(
-                api_key=settings.stripe_api_key.get_secret_value(),
-                api_base=settings.stripe_api_base,
-                timeout_seconds=_STRIPE_SECONDS,
-                down_seconds=_STRIPE_SECONDS,
-                tries=2,
-            ).connect(ledger)
-
-        return connect
-
-
-def decision_routes(context: WebContext) -> list[Route]:
-    """Return the routes of the decisions for programs; the gate stands before them."""
-    decisions = Decisions(context)
-
-    def endpoint(name: str) -> Route:
-        async def decide(request: Request) -> Response:
-            return await _decide(decisions, name, request)
-
-        return Route(f"{PATH}{name}", decide, methods=["POST"])
-
-    return [endpoint(name) for name in BODIES]
-
-
-async def _decide(decisions: Decisions, name: str, request: Request) -> Response:
-    try:
-        month = Month.parse(request.path_params["month"])
-        body = BODIES[name].model_validate_json(await request.body() or b"{}")
-    except MonthError as error:
-        return json_error(422, "wrong_month", error.message, error.remedy)
-    except ValidationError as error:
-        return json_error(422, "wrong_body", in_a_sentence(error), "See /openapi.json.")
-    facts = facts_of(request.scope)
     facts.action = f"asked to {name} {month}"
+    done = _carry_out(context, month, body, name, Actor(facts.actor))
+    facts.action = f"{name} {month}"
+    return done
+
+
+def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
+    ledger = context.ledger
+    user_id = getattr(body, "user_id", None)
+    if user_id is not None and not ledger.bills_of_user(month, user_id):
+        raise NoSuchBillError(
+            f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
+        )
+    done = partial(Decided, month=str(month), decision=name)
+    if isinstance(body, Approval):
+        review = approve(ledger, month, actor, body.reason, body.drafts_hash)
+        return done(drafts_hash=review.drafts_hash)
+    if isinstance(body, Hold):
+        act = hold if name == "hold" else release
+        return done(bills=act(ledger, month, actor, body.reason, user_id))
+    assert isinstance(body, Settlement)  # noqa: S101 - there is no other
+    if body.credit is not None:
+        cents = _settle_credit(context.ledger, month, body, body.credit.lower(), actor)
+        return done(credit_cents=cents, currency=body.credit.lower())
+    settled_as = SettledAs(str(body.settled_as))
+
+    def connect() -> AbstractAsyncContextManager[Gateway]:
+        account = context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)
+        return account.connect(ledger)
+
+    with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+        bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
+    return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
+
+
+def _settle_credit(ledger: Ledger, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
+    with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
+        credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
+    return credit.amount_cents
+
+
+router = api.guarded_router(
+    "/admin/billing/months/{month}",
+    {
+        404: "The month has no bill of the user.",
+        409: "Not possible now: the drafts have changed, nothing is to decide, or a run is at the month.",
+    },
+)
+"""The endpoints of the decisions for programs; the gate stands before them."""
+
+
+@router.post("/approve", operation_id="approveMonth", response_model_exclude_unset=True)
+def approve_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Approval) -> Decided:
+    """Approve a month in review, exactly as it was reviewed."""
+    return _decide(context, facts, month, body, "approve")
+
+
+@router.post("/hold", operation_id="holdMonth", response_model_exclude_unset=True)
+def hold_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
+    """Hold one user's bill, or everybody's."""
+    return _decide(context, facts, month, body, "hold")
+
+
+@router.post("/release", operation_id="releaseMonth", response_model_exclude_unset=True)
+def release_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
+    """Release one user's bill that was held, or everybody's."""
+    return _decide(context, facts, month, body, "release")
+
+
+@router.post("/settle", operation_id="settleMonth", response_model_exclude_unset=True)
+def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Settlement) -> Decided:
+    """Close a bill that a person dealt with, or a credit that a person gave back."""
+    return _decide(context, facts, month, body, "settle")
+
+
+def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
     try:
-        done = await run_in_threadpool(decisions.decide, month, body, name, Actor(facts.actor))
+        return decide(context, facts, month, body, name)
     except (LedgerError, StripeAccountError) as error:
         status, code = refusal_of(error)
-        return json_error(status, code, error.message, error.remedy)
-    facts.action = f"{name} {month}"
-    return json_answer(done)
+        raise ApiError(status, code, error.message, error.remedy) from error
 
 
 def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
@@ -222,39 +226,3 @@ def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
     if isinstance(error, NoSuchBillError):
         return 404, "no_such_bill"
     return 409, "month_is_locked" if isinstance(error, MonthLockedError) else "not_possible_now"
-
-
-def in_a_sentence(error: ValidationError) -> str:
-    """Name the first thing that is wrong with a body, without repeating what was sent."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return f"The body is not what is expected{f' at {place}' if place else ''}: {what}."
-
-
-def review_as_json(ledger: Ledger, month: Month) -> dict[str, Any]:
-    """Return what the month's review found, and what was decided since, the newest first."""
-    with ledger.reading() as connection:
-        review, decided = read_review(connection, month), read_decisions(connection, month)
-    return {
-        "review": None
-        if review is None
-        else {
-            "drafts_hash": review.drafts_hash,
-            "reviewed_at": review.reviewed_at,
-            "needs_approval": review.needs_approval,
-            "findings": list(review.findings),
-            "approval": _decision(review.approval) if review.approval else None,
-        },
-        "decisions": [_decision(each) for each in reversed(decided[-DECISIONS_SHOWN:])],
-    }
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {
-        "kind": decision.kind.value,
-        "user_id": decision.user_id,
-        "reason": decision.reason,
-        "actor": decision.actor,
-        "at": decision.at,
-    }

@@ -1,8 +1,10 @@
 """Answers to requests that go wrong: JSON for programs, a plain page for people, never a stack trace."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -15,11 +17,27 @@ from spell_billing.web.pages import page
 _LOG = logging.getLogger("spell_billing.web")
 _API_PREFIXES = ("/admin/", "/v1/", "/stripe/", "/graphql", "/report_")
 _WORDS: Mapping[int, tuple[str, str, str]] = {
+    400: ("wrong_path", "The address is malformed", "Check it."),
     404: ("not_found", "There is no such page", "Check the address."),
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
-    408: ("too_slow", "The request did not arrive in time", "Send it again."),
     413: ("body_too_large", "The request is too large", "Send less at once."),
 }
+_ENDING = frozenset({400, 413})
+
+
+class ApiError(Exception):
+    """End a request to an endpoint for programs with an error; `json_error` says what it is made of."""
+
+    def __init__(self, status_code: int, code: str, message: str, remedy: str, **more: Any) -> None:
+        super().__init__(code)
+        self.answer = json_error(status_code, code, message, remedy, **more)
+
+
+def in_a_sentence(wrong: Mapping[str, Any], what: str) -> str:
+    """Name one of pydantic's errors, without repeating what was sent."""
+    place = ".".join(str(part) for part in wrong["loc"])
+    reason = str(wrong["msg"]).removeprefix("Value error, ")
+    return f"{what} is not what is expected{f' at {place}' if place else ''}: {reason}."
 
 
 def wants_page(connection: HTTPConnection) -> bool:
@@ -51,16 +69,29 @@ def error_answer(
     return json_error(status_code, code, f"{message}.", remedy, headers=headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+async def http_error(request: Request, error: HTTPException) -> Response:
+    """Return the answer to an error of HTTP, as an unknown path or a body that is too large."""
     code, message, remedy = _WORDS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
-    return error_answer(request, error.status_code, code, message, remedy, headers=error.headers)
+    # What is left of the body is not read: the connection ends.
+    headers = {"Connection": "close"} if error.status_code in _ENDING else error.headers
+    return error_answer(request, error.status_code, code, message, remedy, headers=headers)
 
 
-async def _known_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SpellBillingError)  # noqa: S101 - registered for nothing else
+async def _api_error(_: Request, error: ApiError) -> Response:
+    return error.answer
+
+
+async def _wrong_request(_: Request, error: RequestValidationError) -> Response:
+    wrong = error.errors()[0]
+    kind, *place = wrong["loc"]
+    what = "body" if kind == "body" else str(place.pop(0))
+    message = in_a_sentence({**wrong, "loc": place}, "The body" if kind == "body" else what)
+    return json_error(422, f"wrong_{what}", message, "See /openapi.json.")
+
+
+async def _known_error(request: Request, error: SpellBillingError) -> Response:
     if isinstance(error, MonthError):
         return error_answer(request, 422, "wrong_month", error.message.rstrip("."), error.remedy)
     # Its message may name hosts and files: for the server's log, not for the client.
@@ -70,7 +101,7 @@ async def _known_error(request: Request, error: Exception) -> Response:
     )
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
+async def _database_error(request: Request, error: SQLAlchemyError) -> Response:
     # Without the statement and its values, which are data of users.
     reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__
     _LOG.warning("the database did not answer: %s", reason)
@@ -85,8 +116,10 @@ async def _unknown_error(request: Request, _: Exception) -> Response:
     )
 
 
-EXCEPTION_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-    HTTPException: _http_error,
+EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    HTTPException: http_error,
+    RequestValidationError: _wrong_request,
+    ApiError: _api_error,
     SpellBillingError: _known_error,
     SQLAlchemyError: _database_error,
     Exception: _unknown_error,

@@ -1,24 +1,19 @@
 """The history API: a user's invoices and usage for the platform's backend, and links for users themselves."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated
 
-import orjson
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import Body, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
 
 from spell_billing.core.month import Month
-from spell_billing.ledger.browsing import BillKey, bills_of
-from spell_billing.web import cursors
-from spell_billing.web.answers import json_answer, json_error
-from spell_billing.web.bill_facts import invoice_facts
-from spell_billing.web.context import WebContext
-from spell_billing.web.facts import facts_of
-from spell_billing.web.links import PURPOSE, Links
-from spell_billing.web.user_access import refusal
-from spell_billing.web.user_usage import is_known, read_usage
+from spell_billing.ledger.browsing import bills_of
+from spell_billing.web import api, cursors
+from spell_billing.web.errors import ApiError
+from spell_billing.web.history_answers import Invoices, invoice_of
+from spell_billing.web.links import links_of
+from spell_billing.web.user_access import UserId, may_read, needs_secret
+from spell_billing.web.user_usage import Usage, is_known, read_usage
 
 MOST_INVOICES = 100
 USUAL_INVOICES = 20
@@ -26,120 +21,101 @@ MOST_HOURS = 720
 USUAL_HOURS = 24
 
 
-def history_routes(context: WebContext) -> list[Route]:
-    """Return the routes below `/v1/users/`. Each checks for itself who asks; a user id may hold slashes."""
-    api = _HistoryApi(context)
-    return [
-        Route("/v1/users/{user_id:path}/invoices", api.invoices, methods=["GET"]),
-        Route("/v1/users/{user_id:path}/usage", api.usage, methods=["GET"]),
-        Route("/v1/users/{user_id:path}/link", api.link, methods=["POST"]),
-    ]
+class LinkRequest(BaseModel):
+    """How long a link works."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    expires_in_hours: int = Field(default=USUAL_HOURS, ge=1, le=MOST_HOURS)
 
 
-class _HistoryApi:
-    def __init__(self, context: WebContext) -> None:
-        self._context = context
-        self._links = Links(context.key_for(PURPOSE), context.clock)
+class MadeLink(BaseModel):
+    """A link to a user's own page."""
 
-    async def invoices(self, request: Request) -> Response:
-        user_id = request.path_params["user_id"]
-        refused = refusal(request, user_id, self._links)
-        if refused is not None:
-            return refused
-        limit = _whole_number(request.query_params.get("limit", str(USUAL_INVOICES)), MOST_INVOICES)
-        if limit is None:
-            return _wrong("wrong_limit", "limit", f"a whole number from 1 to {MOST_INVOICES}")
-        before = None
-        if "before" in request.query_params:
-            before = cursors.unpack_month(request.query_params["before"])
-            if before is None:
-                return _wrong("wrong_cursor", "before", "the `next` of an earlier answer")
-        internal = facts_of(request.scope).admitted
-        found = await run_in_threadpool(self._read_invoices, user_id, before, limit, internal)
-        return _unknown(user_id) if found is None else json_answer(found)
+    url: str
+    expires_at: api.Moment
 
-    async def usage(self, request: Request) -> Response:
-        user_id = request.path_params["user_id"]
-        refused = refusal(request, user_id, self._links)
-        if refused is not None:
-            return refused
-        present = Month.containing(self._context.clock())
-        text = request.query_params.get("month")
-        month = present if text is None else Month.parse(text)
-        if month > present:
-            return json_error(
-                422,
-                "month_in_future",
-                f"{month} has not begun yet.",
-                f"Ask for {present} or an earlier month.",
-            )
-        usage = await run_in_threadpool(read_usage, self._context, user_id, month)
-        return _unknown(user_id) if usage is None else json_answer(usage.as_json(user_id))
 
-    async def link(self, request: Request) -> Response:
-        facts = facts_of(request.scope)
-        if not facts.admitted:
-            return json_error(
-                401, "no_secret", "A link is made with the admin secret only.", "Send X-Admin-Secret."
-            )
-        user_id = request.path_params["user_id"]
-        hours = _hours(await request.body())
-        if hours is None:
-            wanted = f'nothing, or {{"expires_in_hours": {USUAL_HOURS}}} with 1 to {MOST_HOURS} hours'
-            return _wrong("wrong_body", "The body", wanted)
-        if not await run_in_threadpool(is_known, self._context, user_id):
-            return _unknown(user_id)
-        until = (self._context.clock() + timedelta(hours=hours)).replace(microsecond=0)
-        facts.action = f"made a link for user {user_id} until {until.isoformat()}"
-        base_url = self._context.base_url(request)
-        return json_answer(
-            {"url": f"{base_url}/u/{self._links.make(user_id, until)}", "expires_at": until.isoformat()}
+router = api.guarded_router(
+    "/v1/users/{user_id:path}",
+    {
+        401: "The secret or the link's token is missing, wrong or over.",
+        403: "The link is for another user, or the request comes from another site.",
+        404: "Nothing is known of the user.",
+    },
+)
+"""Each endpoint checks for itself who asks; a user id may hold slashes."""
+
+
+@router.get(
+    "/invoices",
+    operation_id="listInvoices",
+    response_model_exclude_unset=True,
+    dependencies=[Depends(may_read)],
+)
+def invoices(
+    context: api.Context,
+    facts: api.Asker,
+    user_id: UserId,
+    before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+    limit: Annotated[int, Field(ge=1, le=MOST_INVOICES), api.DIGITS] = USUAL_INVOICES,
+) -> Invoices:
+    """Return a user's invoices, the newest first, every generation."""
+    key = None if before is None else cursors.unpack_month(before)
+    if key is None and before is not None:
+        raise ApiError(422, "wrong_cursor", "before is no cursor.", "Send the `next` of an earlier answer.")
+    with context.ledger.reading() as connection:
+        found = bills_of(connection, user_id, before=key, limit=limit + 1)
+    if not found and key is None and not is_known(context, user_id):
+        raise _unknown(user_id)
+    last = found[limit - 1].bill if len(found) > limit else None
+    return Invoices(
+        user_id=user_id,
+        invoices=[invoice_of(each, internal=facts.admitted) for each in found[:limit]],
+        next=cursors.pack((last.month, last.generation)) if last else None,
+    )
+
+
+@router.get("/usage", operation_id="showUsage", dependencies=[Depends(may_read)])
+def usage(
+    context: api.Context,
+    user_id: UserId,
+    month: Annotated[
+        str | None,
+        Query(json_schema_extra=api.MONTH_SCHEMA, description="Default: the present month (UTC)."),
+    ] = None,
+) -> Usage:
+    """Return a user's calls and cost of a month, by day; for the present month so far."""
+    present = Month.containing(context.clock())
+    asked = present if month is None else Month.parse(month)
+    if asked > present:
+        raise ApiError(
+            422, "month_in_future", f"{asked} has not begun yet.", f"Ask for {present} or an earlier month."
         )
-
-    def _read_invoices(
-        self,
-        user_id: str,
-        before: BillKey | None,
-        limit: int,
-        internal: bool,  # noqa: FBT001
-    ) -> dict[str, Any] | None:
-        with self._context.ledger.reading() as connection:
-            found = bills_of(connection, user_id, before=before, limit=limit + 1)
-        if not found and before is None and not is_known(self._context, user_id):
-            return None
-        more, page = len(found) > limit, found[:limit]
-        last = page[-1].bill if more else None
-        return {
-            "user_id": user_id,
-            "invoices": [invoice_facts(each, internal=internal) for each in page],
-            "next": cursors.pack((last.month, last.generation)) if last else None,
-        }
+    found = read_usage(context, user_id, asked)
+    if found is None:
+        raise _unknown(user_id)
+    return found
 
 
-def _hours(body: bytes) -> int | None:
-    if not body.strip():
-        return USUAL_HOURS
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(content, dict) or content.keys() - {"expires_in_hours"}:
-        return None
-    hours = content.get("expires_in_hours", USUAL_HOURS)
-    return hours if type(hours) is int and 0 < hours <= MOST_HOURS else None
+@router.post("/link", operation_id="makeLink", dependencies=[Depends(needs_secret)])
+def link(
+    context: api.Context,
+    facts: api.Asker,
+    base_url: api.BaseUrl,
+    user_id: UserId,
+    wanted: Annotated[LinkRequest, Body(default_factory=LinkRequest)],
+) -> MadeLink:
+    """Make a link to the user's own page. Anyone with it sees the page until it expires."""
+    if not is_known(context, user_id):
+        raise _unknown(user_id)
+    until = (context.clock() + timedelta(hours=wanted.expires_in_hours)).replace(microsecond=0)
+    facts.action = f"made a link for user {user_id} until {until.isoformat()}"
+    return MadeLink(url=f"{base_url}/u/{links_of(context).make(user_id, until)}", expires_at=until)
 
 
-def _whole_number(text: str, most: int) -> int | None:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(most)) else 0
-    return number if 0 < number <= most else None
-
-
-def _wrong(code: str, name: str, wanted: str) -> Response:
-    return json_error(422, code, f"{name} is not what it should be.", f"Send {wanted}.")
-
-
-def _unknown(user_id: str) -> Response:
-    return json_error(
+def _unknown(user_id: str) -> ApiError:
+    return ApiError(
         404,
         "unknown_user",
         f"Nothing is known of user {user_id!r}: no invoice, no account, no usage.",

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 
+from itsdangerous import URLSafeSerializer
 from pydantic import SecretStr
 
 
@@ -14,3 +15,9 @@ def derive_key(secret: SecretStr, purpose: str) -> bytes:
     """
     message = b"spell_billing/" + purpose.encode()
     return hmac.digest(secret.get_secret_value().encode(), message, hashlib.sha256)
+
+
+def signer(key: bytes, purpose: str) -> URLSafeSerializer:
+    """Return what signs and reads texts that go back and forth in cookies and addresses."""
+    kwargs = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    return URLSafeSerializer(key, salt=purpose, signer_kwargs=kwargs)

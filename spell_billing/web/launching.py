@@ -1,11 +1,11 @@
 """Dagster's side of the admin endpoint: which runs a month has, and starting one as Dagster's pages do."""
 
 import asyncio
-from dataclasses import dataclass
+import threading
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
+from pydantic import BaseModel, Field
 
 from spell_billing.assets.common import ACTOR_TAG, actor_of
 from spell_billing.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
@@ -13,6 +13,7 @@ from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.dagster_unstable import WorkspaceProcessContext, WorkspaceRequestContext, create_schema
 from spell_billing.jobs import monthly_billing
+from spell_billing.web.api import Moment
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename
@@ -25,52 +26,38 @@ class LaunchError(SpellBillingError):
     """Dagster did not take the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of a month, for people and programs.
-
-    Attributes:
-        id: Dagster's.
-        status: Dagster's, as `QUEUED`.
-        actor: Who launched it.
-        created_at: When it was launched.
-        ended_at: None while it is under way.
-    """
+class Run(BaseModel):
+    """A run of a month."""
 
     id: str
-    status: str
-    actor: str
-    created_at: datetime
-    ended_at: datetime | None
-
-    def as_json(self, base_url: str) -> dict[str, Any]:
-        """Return the run for programs, with its page."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "actor": self.actor,
-            "created_at": self.created_at,
-            "ended_at": self.ended_at,
-            "url": f"{base_url}/runs/{self.id}",
-        }
+    status: str = Field(description="Dagster's, as QUEUED, STARTED, SUCCESS or FAILURE.")
+    actor: str = Field(description="Who launched it.")
+    created_at: Moment
+    ended_at: Moment | None = Field(description="Null while it is under way.")
+    url: str = Field(description="Its page in Dagster.")
 
 
 class DagsterRuns:
-    """Reads and launches runs of the billing job. Every method blocks: call it in a thread."""
+    """Read and launch runs of the billing job. Every method blocks: call it in a thread.
+
+    Attributes:
+        launching: Held from looking whether a run is under way until one is started.
+    """
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
+        self.launching = threading.Lock()
         self._workspace = workspace
         self._schema = create_schema()
 
-    def under_way(self, month: Month) -> Run | None:
+    def under_way(self, month: Month, base_url: str) -> Run | None:
         """Return the run that bills a month or waits to, the first of them where there are several."""
         wanted = dg.RunsFilter(tags={PARTITION_TAG: month.partition_key}, statuses=UNDER_WAY)
         records = self._workspace.instance.get_run_records(wanted, ascending=True)
-        return next((_run(record) for record in records if is_billing(record.dagster_run)), None)
+        return next((_run(record, base_url) for record in records if is_billing(record.dagster_run)), None)
 
-    def latest(self, month: Month, limit: int) -> list[Run]:
+    def latest(self, month: Month, limit: int, base_url: str) -> list[Run]:
         """Return the month's latest runs, the newest first."""
-        return [_run(record) for record in last_runs(self._workspace.instance, month, limit)]
+        return [_run(record, base_url) for record in last_runs(self._workspace.instance, month, limit)]
 
     def launch(self, month: Month, actor: str, *, verify: bool) -> str:
         """Start a run of a month: it goes into Dagster's queue like one that a person launches.
@@ -131,7 +118,14 @@ def _selector(request: WorkspaceRequestContext) -> dict[str, str]:
     )
 
 
-def _run(record: dg.RunRecord) -> Run:
+def _run(record: dg.RunRecord, base_url: str) -> Run:
     run = record.dagster_run
     ended = None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
-    return Run(run.run_id, run.status.value, actor_of(run).name, record.create_timestamp, ended)
+    return Run(
+        id=run.run_id,
+        status=run.status.value,
+        actor=actor_of(run).name,
+        created_at=record.create_timestamp,
+        ended_at=ended,
+        url=f"{base_url}/runs/{run.run_id}",
+    )

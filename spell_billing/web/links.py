@@ -1,12 +1,14 @@
 """Signed links to one user's own page and figures: whose they are, and until when."""
 
-import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData
+
+from spell_billing.web.context import WebContext
+from spell_billing.web.keys import signer
 
 PURPOSE = "user link"
 """Nothing else is signed with this key, and this key signs nothing else: see `keys.derive_key`."""
@@ -24,7 +26,7 @@ class Link:
 
 
 class Links:
-    """Makes and reads tokens. They hold nothing but user id and end; a new `ADMIN_SECRET` ends all of them.
+    """Make and read tokens. They hold nothing but user id and end; a new `ADMIN_SECRET` ends all of them.
 
     Args:
         key: Of `PURPOSE`.
@@ -32,15 +34,11 @@ class Links:
     """
 
     def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
-        self._serializer = URLSafeSerializer(
-            key,
-            salt=PURPOSE,
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
-        )
+        self._serializer = signer(key, PURPOSE)
         self._clock = clock
 
     def make(self, user_id: str, until: datetime) -> str:
-        """Give a user's token, made of letters that an address bears; `until` is aware, in whole seconds."""
+        """Return a user's token, of letters that an address bears; `until` is aware, in whole seconds."""
         return self._write(user_id, int(until.timestamp()))
 
     def read(self, token: str | None) -> Link | None:
@@ -59,3 +57,8 @@ class Links:
 
     def _write(self, user_id: str, until_seconds: int) -> str:
         return str(self._serializer.dumps([user_id, until_seconds]))
+
+
+def links_of(context: WebContext) -> Links:
+    """Return the maker and reader of links of a server."""
+    return Links(context.key_for(PURPOSE), context.clock)

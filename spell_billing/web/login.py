@@ -1,7 +1,7 @@
 """The page to sign in with the secret, and to sign out."""
 
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
@@ -10,14 +10,11 @@ from starlette.routing import Route
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
+from spell_billing.web.forms import HEADERS, read_fields
 from spell_billing.web.pages import page
 from spell_billing.web.same_origin import may_act
 from spell_billing.web.secret import SecretCheck, Verdict
 from spell_billing.web.sessions import Sessions, cookie_of, delete_cookie, is_https, set_cookie
-
-_MOST_FIELDS = 5
-_HEADERS = {"Referrer-Policy": "same-origin"}
-"""With `no-referrer` a browser sends a form with the origin `null`; older ones send nothing else to go by."""
 
 
 def login_address(connection: HTTPConnection) -> str:
@@ -46,24 +43,24 @@ class _Login:
 
     async def ask(self, request: Request) -> Response:
         wanted = local_path(request.query_params.get("next", "/"))
-        return page("login.html", headers=_HEADERS, wanted=wanted, problem=None)
+        return page("login.html", headers=HEADERS, wanted=wanted, problem=None)
 
     async def sign_in(self, request: Request) -> Response:
         if not may_act(request, self._context.public_url):
             return _from_elsewhere()
-        fields = await _fields(request)
+        fields = await read_fields(request)
         wanted = local_path(fields.get("next", "/"))
         facts = facts_of(request.scope)
         verdict, pause = self._check.try_secret(fields.get("secret", "").strip().encode(), facts.address)
         if verdict is Verdict.TOO_SOON:
             facts.action = "secret tried too soon"
             problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
-            headers = {**_HEADERS, "Retry-After": str(pause)}
+            headers = {**HEADERS, "Retry-After": str(pause)}
             return page("login.html", 429, headers=headers, wanted=wanted, problem=problem)
         if verdict is Verdict.WRONG:
             facts.action = "wrong secret"
             problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
-            return page("login.html", 401, headers=_HEADERS, wanted=wanted, problem=problem)
+            return page("login.html", 401, headers=HEADERS, wanted=wanted, problem=problem)
         session, value = self._sessions.begin()
         facts.who, facts.action = f"session {session.id}", "signed in"
         response = RedirectResponse(wanted, status_code=303)
@@ -71,7 +68,7 @@ class _Login:
         return response
 
     async def ask_to_leave(self, request: Request) -> Response:
-        return page("logout.html", headers=_HEADERS, signed_in=self._session(request) is not None)
+        return page("logout.html", headers=HEADERS, signed_in=self._session(request) is not None)
 
     async def sign_out(self, request: Request) -> Response:
         if not may_act(request, self._context.public_url):
@@ -100,15 +97,6 @@ def local_path(wanted: str) -> str:
     if leads_away or "\\" in wanted or not wanted.isprintable():
         return "/"
     return wanted
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        fields = parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        return {}
-    return {name: values[0] for name, values in fields.items()}
 
 
 def _from_elsewhere() -> Response:

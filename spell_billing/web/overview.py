@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from spell_billing.core.errors import MonthError, UsageError
+from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -22,9 +21,10 @@ from spell_billing.web import cursors
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.csv_files import bills_csv, months_csv
-from spell_billing.web.decision_forms import DONE, HEADERS, form_routes
-from spell_billing.web.decisions import review_as_json
+from spell_billing.web.decision_forms import DONE, form_routes
 from spell_billing.web.errors import error_page
+from spell_billing.web.forms import HEADERS
+from spell_billing.web.month_answers import Reviewed, read_reviewed
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import page
 
@@ -53,7 +53,7 @@ class _MonthPage:
     runs: Sequence[RunRecord]
     bills: Sequence[dict[str, Any]]
     following: BillKey | None
-    review: dict[str, Any]
+    reviewed: Reviewed
 
 
 class _Overview:
@@ -62,15 +62,12 @@ class _Overview:
         self._ledger = context.ledger
         self._read_only = read_only
 
-    async def months(self, request: Request) -> Response:
-        try:
-            text = request.query_params.get("before")
-            before = Month.parse(text) if text else None
-        except MonthError as error:
-            return _wrong(error)
-        months = await run_in_threadpool(all_months, self._ledger, self._context.clock())
+    def months(self, request: Request) -> Response:
+        text = request.query_params.get("before")
+        before = Month.parse(text) if text else None
+        months = all_months(self._ledger, self._context.clock())
         left = [month for month in months if before is None or month < before]
-        figures = await run_in_threadpool(self._figures, left[:MONTHS_A_PAGE])
+        figures = self._figures(left[:MONTHS_A_PAGE])
         return page(
             "billing.html",
             now=self._context.clock(),
@@ -80,31 +77,26 @@ class _Overview:
             following=left[MONTHS_A_PAGE - 1] if len(left) > MONTHS_A_PAGE else None,
         )
 
-    async def months_file(self, _: Request) -> Response:
-        months = await run_in_threadpool(all_months, self._ledger, self._context.clock())
+    def months_file(self, _: Request) -> Response:
+        months = all_months(self._ledger, self._context.clock())
         return months_csv(months, self._figures, MONTHS_A_PAGE)
 
-    async def month_file(self, request: Request) -> Response:
-        try:
-            month = Month.parse(request.path_params["month"])
-        except MonthError as error:
-            return _wrong(error)
+    def month_file(self, request: Request) -> Response:
+        month = Month.parse(request.path_params["month"])
         return bills_csv(self._ledger, month)
 
-    async def month(self, request: Request) -> Response:
+    def month(self, request: Request) -> Response:
         query = request.query_params
+        month = Month.parse(request.path_params["month"])
+        asked = {name: query.get(name, "").strip() for name in ("q", "in", "state", "reason")}
         try:
-            month = Month.parse(request.path_params["month"])
-            asked = {name: query.get(name, "").strip() for name in ("q", "in", "state", "reason")}
             search = _search(asked)
-        except MonthError as error:
-            return _wrong(error)
         except ValueError:
             return error_page(422, "There is no such state or reason", "Choose one from the list.")
         after = cursors.unpack(query["after"]) if "after" in query else None
         if "after" in query and after is None:
             return error_page(422, "There is no such page", "Go back to the first one.")
-        found = await run_in_threadpool(self._month_page, month, search, after)
+        found = self._month_page(month, search, after)
         kept = {name: each for name, each in asked.items() if each}
         following = {"after": cursors.pack(found.following)} if found.following else {}
         return page(
@@ -120,21 +112,19 @@ class _Overview:
             is_first=after is None,
             first_page=f"?{urlencode(kept)}",
             next_page=f"?{urlencode(kept | following)}" if following else None,
-            **found.review,
+            review=found.reviewed.review,
+            decisions=found.reviewed.decisions,
             may_decide=not self._read_only,
             done=DONE.get(query.get("done", "")),
             headers=HEADERS,
         )
 
-    async def user(self, request: Request) -> Response:
-        try:
-            month = Month.parse(request.path_params["month"])
-        except MonthError as error:
-            return _wrong(error)
+    def user(self, request: Request) -> Response:
+        month = Month.parse(request.path_params["month"])
         user_id = request.path_params["user_id"]
         store = self._context.usage_store()
         try:
-            story = await run_in_threadpool(explain, self._ledger, store, month, user_id)
+            story = explain(self._ledger, store, month, user_id)
         except UsageError:
             return error_page(
                 503,
@@ -163,8 +153,8 @@ class _Overview:
             found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
         following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
-        review = review_as_json(self._ledger, month)
-        return _MonthPage(figures, self._ledger.runs(month, RUNS_SHOWN), bills, following, review)
+        runs, reviewed = self._ledger.runs(month, RUNS_SHOWN), read_reviewed(self._ledger, month)
+        return _MonthPage(figures, runs, bills, following, reviewed)
 
 
 def _choices(story: dict[str, Any]) -> list[str]:
@@ -191,10 +181,6 @@ def _search(asked: dict[str, str]) -> Search:
         state=State(asked["state"]) if asked["state"] else None,
         reason=Reason(asked["reason"]) if asked["reason"] else None,
     )
-
-
-def _wrong(error: MonthError) -> Response:
-    return error_page(422, error.message.rstrip("."), error.remedy)
 
 
 def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:

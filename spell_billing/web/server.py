@@ -28,11 +28,10 @@ from spell_billing.web.access_log import log_to_standard_error
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
 from spell_billing.web.launching import DagsterRuns
-from spell_billing.web.limits import LARGEST_HEADERS_BYTES
 from spell_billing.web.settings import WebSettings
-from spell_billing.web.slow_headers import PatientWithHeaders
 
 WORKSPACE_FILE = "workspace.yaml"
+LARGEST_HEADERS_BYTES = 32 * 1024
 KEEP_ALIVE_SECONDS = 5
 SHUTDOWN_SECONDS = 10
 MOST_CONNECTIONS = 800
@@ -105,7 +104,7 @@ def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
     """Return uvicorn's configuration: its limits, and whose word on the client's address is believed."""
     return uvicorn.Config(
         app,
-        http=PatientWithHeaders,
+        http="h11",
         h11_max_incomplete_event_size=LARGEST_HEADERS_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

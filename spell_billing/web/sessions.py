@@ -1,16 +1,16 @@
 """Signed-in browsers: a signed cookie that ends by itself, and that signing out ends at once."""
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from spell_billing.web.context import WebContext
+from spell_billing.web.keys import signer
 
 LIFETIME = timedelta(hours=12)
 PURPOSE = "session"
@@ -29,23 +29,19 @@ class Session:
 
 
 class Sessions:
-    """Begins, reads and ends sessions.
+    """Begin, read and end sessions.
 
     What was signed out before its time is remembered by this process, and no session outlives the process:
     a restart would otherwise bring those back. A new `ADMIN_SECRET` ends all sessions, too.
     """
 
     def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
-        self._serializer = URLSafeSerializer(
-            key + secrets.token_bytes(_KEY_BYTES),
-            salt=PURPOSE,
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
-        )
+        self._serializer = signer(key + secrets.token_bytes(_KEY_BYTES), PURPOSE)
         self._clock = clock
         self._ended: dict[str, datetime] = {}
 
     def begin(self) -> tuple[Session, str]:
-        """Begin a session; give it and the cookie's value."""
+        """Begin a session; return it and the cookie's value."""
         session = Session(secrets.token_urlsafe(_ID_BYTES), self._clock() + LIFETIME)
         return session, str(self._serializer.dumps([session.id, int(session.until.timestamp())]))
 

@@ -1,37 +1,53 @@
 """Who may see a user's data: anyone admitted by secret or session, and the user by a signed link."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Annotated
 
-from spell_billing.web.answers import json_error
-from spell_billing.web.facts import facts_of
-from spell_billing.web.links import Links
+from fastapi import Path, Query, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-_BEARER = "bearer "
+from spell_billing.web import api
+from spell_billing.web.errors import ApiError
+from spell_billing.web.links import links_of
+
+UserId = Annotated[
+    str,
+    Path(
+        description="The platform's id, with / written %2F.",
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f]+$"},
+    ),
+]
 _REMEDY = "Ask the platform for a new link."
+_USER_LINK = HTTPBearer(
+    scheme_name="userLink",
+    description="The token of a user's link, which opens that user's data; `?token=` does as well.",
+    auto_error=False,
+)
 
 
-def refusal(request: Request, user_id: str, links: Links) -> Response | None:
-    """Return None when the request may see the user's data, else the answer to it.
+async def may_read(
+    context: api.Context,
+    facts: api.Asker,
+    user_id: UserId,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_USER_LINK)],
+    token: Annotated[str | None, Query(include_in_schema=False)] = None,
+) -> None:
+    """Refuse a request that may not see the user's data.
 
     A link's token comes as `Authorization: Bearer ...` or as `?token=...`, and opens one user's data alone.
     """
-    facts = facts_of(request.scope)
     if facts.admitted:
-        return None
-    link = links.read(_token(request))
+        return
+    link = links_of(context).read(bearer.credentials.strip() if bearer else token)
     if link is None:
-        return json_error(401, "wrong_token", "The link's token is not valid.", _REMEDY)
+        raise ApiError(401, "wrong_token", "The link's token is not valid.", _REMEDY)
     if link.is_over:
-        return json_error(401, "token_expired", "The link has expired.", _REMEDY)
+        raise ApiError(401, "token_expired", "The link has expired.", _REMEDY)
     if link.user_id != user_id:
-        return json_error(403, "other_user", "The link is for another user's data.", _REMEDY)
+        raise ApiError(403, "other_user", "The link is for another user's data.", _REMEDY)
     facts.who = f"user link {user_id}"
-    return None
 
 
-def _token(request: Request) -> str | None:
-    header = request.headers.get("authorization", "")
-    if header.lower().startswith(_BEARER):
-        return header[len(_BEARER) :].strip()
-    return request.query_params.get("token")
+async def needs_secret(facts: api.Asker) -> None:
+    """Refuse a request that carries neither the secret nor a session."""
+    if not facts.admitted:
+        raise ApiError(401, "no_secret", "A link is made with the admin secret only.", "Send X-Admin-Secret.")

@@ -3,9 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,14 +15,14 @@ from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import BillKey, UserBill, bills_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.web import cursors
-from spell_billing.web.bill_facts import invoice_facts
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.links import PURPOSE, Links
+from spell_billing.web.history_answers import invoice_of
+from spell_billing.web.links import links_of
 from spell_billing.web.pages import page
-from spell_billing.web.user_usage import METHOD, UserUsage, read_usage
+from spell_billing.web.user_usage import METHOD, Usage, read_usage
 
 PAGE_INVOICES = 24
 CHART_MONTHS = 12
@@ -40,7 +38,7 @@ class _Shown:
     bills: Sequence[UserBill]
     following: BillKey | None
     newest: Sequence[UserBill]
-    usage: UserUsage | None
+    usage: Usage | None
 
 
 def user_page_routes(context: WebContext) -> list[Route]:
@@ -51,9 +49,9 @@ def user_page_routes(context: WebContext) -> list[Route]:
 class _UserPage:
     def __init__(self, context: WebContext) -> None:
         self._context = context
-        self._links = Links(context.key_for(PURPOSE), context.clock)
+        self._links = links_of(context)
 
-    async def show(self, request: Request) -> Response:
+    def show(self, request: Request) -> Response:
         token = request.path_params["token"]
         link = self._links.read(token)
         if link is None:
@@ -66,14 +64,14 @@ class _UserPage:
             if before is None:
                 return error_page(422, "There is no such page", "Go back to the first one.")
         facts_of(request.scope).who = f"user link {link.user_id}"
-        shown = await run_in_threadpool(self._read, link.user_id, before)
+        shown = self._read(link.user_id, before)
         return page(
             "user.html",
             user_id=link.user_id,
             until=link.until,
             token=token,
             is_first=before is None,
-            invoices=[invoice_facts(each, internal=False) for each in shown.bills],
+            invoices=[invoice_of(each, internal=False) for each in shown.bills],
             following=cursors.pack(shown.following) if shown.following else None,
             usage=shown.usage,
             charts=cost_charts([each.bill for each in shown.newest], shown.usage),
@@ -95,7 +93,7 @@ class _UserPage:
         return _Shown(bills, (last.month, last.generation) if last else None, newest, usage)
 
 
-def cost_charts(bills: Sequence[Bill], usage: UserUsage | None) -> list[Chart]:
+def cost_charts(bills: Sequence[Bill], usage: Usage | None) -> list[Chart]:
     """Lay out the cost of the latest twelve months, in a chart for each currency.
 
     Args:
@@ -108,14 +106,14 @@ def cost_charts(bills: Sequence[Bill], usage: UserUsage | None) -> list[Chart]:
         # A later generation takes the place of the one that was voided for it.
         costs.setdefault(bill.currency, {})[Month.parse(bill.month)] = cents
     if usage is not None and (usage.calls or usage.currency in costs):
-        costs.setdefault(usage.currency, {})[usage.month] = max(0, usage.charge.due_cents)
+        costs.setdefault(usage.currency, {})[Month.parse(usage.month)] = max(0, usage.due_cents)
     return [
         _chart(currency, by_month, usage if usage and usage.currency == currency else None)
         for currency, by_month in sorted(costs.items())
     ]
 
 
-def _chart(currency: str, cents_by_month: dict[Month, int], usage: UserUsage | None) -> Chart:
+def _chart(currency: str, cents_by_month: dict[Month, int], usage: Usage | None) -> Chart:
     last = max(cents_by_month)
     first = max(min(cents_by_month), last.plus(1 - CHART_MONTHS))
     columns = []
@@ -132,15 +130,16 @@ def _chart(currency: str, cents_by_month: dict[Month, int], usage: UserUsage | N
     )
 
 
-def _column(month: Month, cents: int, currency: str, usage: UserUsage | None) -> Column:
-    projected: Any = usage.projected if usage is not None and usage.month == month else None
-    expected = max(0, projected.due_cents) if projected else None
+def _column(month: Month, cents: int, currency: str, usage: Usage | None) -> Column:
+    so_far = usage is not None and usage.month == str(month)
+    projection = usage.projection if usage is not None and so_far else None
+    expected = max(0, projection.due_cents) if projection else None
     text = format_money(cents, currency, grouping=True)
     return Column(
         label=month.label[:3],
         name=month.label,
         value=cents,
-        text=f"{text} so far" if usage is not None and usage.month == month else text,
+        text=f"{text} so far" if so_far else text,
         expected=expected,
         expected_text=None if expected is None else format_money(expected, currency, grouping=True),
     )

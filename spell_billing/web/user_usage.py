@@ -1,10 +1,11 @@
 """One user's usage of a month: as the platform has it now, or as it was frozen and billed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
@@ -15,6 +16,7 @@ from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.aggregate import DayUsage, rows_of_user
 from spell_billing.usage.one_user import open_one_user
+from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
 SOONEST = timedelta(days=1)
@@ -27,93 +29,48 @@ _DIGITS = 60
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What usage comes to, in whole minor units: `usage_cents` - `covered_cents` = `due_cents`."""
+class _Charged(BaseModel):
+    """What usage comes to: `usage_cents` - `covered_cents` = `due_cents`."""
 
-    usage_cents: int
-    covered_cents: int
-    due_cents: int
-
-    @classmethod
-    def of(cls, usage_cents: Decimal, included_cents: int) -> "Charge":
-        """Rate exact usage under a plan's allowance, as the invoice will."""
-        return cls(
-            round_half_up(usage_cents),
-            covered_cents(usage_cents, included_cents),
-            rate_cents(usage_cents, included_cents),
-        )
+    usage_cents: Cents
+    covered_cents: Cents
+    due_cents: Cents
+    due: Money
 
 
-@dataclass(frozen=True, slots=True)
-class UserUsage:
-    """One user's usage of a month.
+class Day(BaseModel):
+    """One day's calls."""
 
-    Attributes:
-        month: The month.
-        source: `live` as the platform's tables have it now, `frozen` as it was billed.
-        as_of: When it was so; aware.
-        calls: How many.
-        usage_cents: Their exact cost, in (possibly fractional) minor units.
-        days: Days (UTC) with calls; None where the frozen rows are not at hand.
-        currency: Of the amounts.
-        included_cents: The plan's monthly allowance.
-        charge: What the usage comes to.
-        projected: What the whole month may come to; None for any but the present month, and on its first day.
-    """
-
-    month: Month
-    source: Literal["live", "frozen"]
-    as_of: datetime
+    day: date
     calls: int
-    usage_cents: Decimal
-    days: Sequence[DayUsage] | None
+    exact_usage_cents: Exact
+
+
+class Projection(_Charged):
+    """What the whole month may come to, linear by elapsed time."""
+
+    method: str
+
+
+class Usage(_Charged):
+    """A user's usage of a month."""
+
+    user_id: str
+    month: MonthText
+    month_name: str
+    source: Literal["live", "frozen"] = Field(description="As it is now, or as it was billed.")
+    as_of: Moment
     currency: str
-    included_cents: int
-    charge: Charge
-    projected: Charge | None
-
-    def money(self, amount_cents: int) -> str:
-        """Write an amount in the user's currency."""
-        return format_money(amount_cents, self.currency, grouping=True)
-
-    def as_json(self, user_id: str) -> dict[str, Any]:
-        """Return it for programs."""
-        days = self.days
-        return {
-            "user_id": user_id,
-            "month": str(self.month),
-            "month_name": self.month.label,
-            "source": self.source,
-            "as_of": self.as_of.isoformat(),
-            "currency": self.currency,
-            "calls": self.calls,
-            "exact_usage_cents": plain(self.usage_cents),
-            "included_cents": self.included_cents,
-            **self._charge(self.charge),
-            "days": None
-            if days is None
-            else [
-                {
-                    "day": each.day.isoformat(),
-                    "calls": each.calls,
-                    "exact_usage_cents": plain(each.cost_cents),
-                }
-                for each in days
-            ],
-            "projection": {**self._charge(self.projected), "method": METHOD} if self.projected else None,
-        }
-
-    def _charge(self, charge: Charge) -> dict[str, Any]:
-        return {
-            "usage_cents": charge.usage_cents,
-            "covered_cents": charge.covered_cents,
-            "due_cents": charge.due_cents,
-            "due": self.money(charge.due_cents),
-        }
+    calls: int
+    exact_usage_cents: Exact
+    included_cents: int = Field(description="The plan's monthly allowance, in minor units.")
+    days: list[Day] | None = Field(
+        description="Days (UTC) with calls; null where the frozen rows are not at hand."
+    )
+    projection: Projection | None = Field(description="For the present month after its first day.")
 
 
-def read_usage(context: WebContext, user_id: str, month: Month) -> UserUsage | None:
+def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
     """Read a user's usage of a month that is not in the future.
 
     Returns:
@@ -131,20 +88,21 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> UserUsage | N
     account, found = users.account(user_id), users.month(user_id, month)
     if account is None and not found.calls and not _was_billed(context, user_id):
         return None
-    included_cents = account.included_cents if account else 0
-    usage_cents = found.cost_cents
-    whole_month = projected_cents(usage_cents, month, now)
-    return UserUsage(
-        month=month,
+    account = account or Account(None)
+    plan: dict[str, Any] = {"included_cents": account.included_cents, "currency": account.currency}
+    whole_month = projected_cents(found.cost_cents, month, now)
+    return _usage(
+        user_id,
+        month,
+        **plan,
         source="live",
         as_of=now,
         calls=found.calls,
-        usage_cents=usage_cents,
+        usage_cents=found.cost_cents,
         days=found.days,
-        currency=_currency(account),
-        included_cents=included_cents,
-        charge=Charge.of(usage_cents, included_cents),
-        projected=None if whole_month is None else Charge.of(whole_month, included_cents),
+        projection=None
+        if whole_month is None
+        else Projection(**_charged(whole_month, **plan), method=METHOD),
     )
 
 
@@ -170,7 +128,7 @@ def projected_cents(usage_cents: Decimal, month: Month, now: datetime) -> Decima
         return usage_cents * (whole // _MICROSECOND) / (passed // _MICROSECOND)
 
 
-def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord) -> UserUsage | None:
+def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord) -> Usage | None:
     bills = context.ledger.bills_of_user(month, user_id)
     if not bills and not is_known(context, user_id):
         return None
@@ -182,24 +140,56 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
         # Frozen rows may lie on another machine, or in a backup; the ledger has what was billed.
         days = None
     bill = bills[-1] if bills else None
-    usage_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents) if bill else Decimal(0)
-    included_cents = bill.included_cents if bill else 0
-    return UserUsage(
-        month=month,
+    return _usage(
+        user_id,
+        month,
         source="frozen",
         as_of=as_of,
         calls=bill.calls + bill.unbilled_calls if bill else 0,
-        usage_cents=usage_cents,
+        usage_cents=exact_sum(bill.usage_cents, bill.unbilled_usage_cents) if bill else Decimal(0),
         days=days,
-        currency=bill.currency if bill else _currency(None),
-        included_cents=included_cents,
-        charge=Charge.of(usage_cents, included_cents),
-        projected=None,
+        included_cents=bill.included_cents if bill else 0,
+        currency=bill.currency if bill else Account(None).currency,
+        projection=None,
     )
 
 
-def _currency(account: Account | None) -> str:
-    return account.currency if account else Account(None).currency
+def _usage(
+    user_id: str,
+    month: Month,
+    *,
+    usage_cents: Decimal,
+    included_cents: int,
+    currency: str,
+    days: Sequence[DayUsage] | None,
+    **more: Any,
+) -> Usage:
+    return Usage(
+        user_id=user_id,
+        month=str(month),
+        month_name=month.label,
+        currency=currency,
+        exact_usage_cents=plain(usage_cents),
+        included_cents=included_cents,
+        days=None if days is None else [_day(each) for each in days],
+        **_charged(usage_cents, included_cents, currency),
+        **more,
+    )
+
+
+def _day(usage: DayUsage) -> Day:
+    return Day(day=usage.day, calls=usage.calls, exact_usage_cents=plain(usage.cost_cents))
+
+
+def _charged(usage_cents: Decimal, included_cents: int, currency: str) -> dict[str, Any]:
+    """Rate exact usage under a plan's allowance, as the invoice will."""
+    due_cents = rate_cents(usage_cents, included_cents)
+    return {
+        "usage_cents": round_half_up(usage_cents),
+        "covered_cents": covered_cents(usage_cents, included_cents),
+        "due_cents": due_cents,
+        "due": format_money(due_cents, currency, grouping=True),
+    }
 
 
 def _was_billed(context: WebContext, user_id: str) -> bool:

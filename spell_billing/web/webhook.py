@@ -3,33 +3,27 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import stripe
-from pydantic import SecretStr
+from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.stripe_account import read_account
 from spell_billing.payments.handler import handle_batch, handle_waiting, receive
-from spell_billing.resources import StripeResource
 from spell_billing.stripe_api.problems import StripeProblem
-from spell_billing.web.answers import json_answer, json_error
+from spell_billing.web import api
 from spell_billing.web.context import WebContext
-from spell_billing.web.facts import facts_of
+from spell_billing.web.errors import ApiError
 
 PATH = "/stripe/webhook"
 TOLERANCE_SECONDS = 300
 _WAY = "webhook"
-_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
 _LATEST = 2**33
 """In the year 2242."""
 
@@ -38,45 +32,81 @@ _BATCHES = 20
 _LOG = logging.getLogger("spell_billing.web")
 
 
-def webhook_routes(context: WebContext) -> list[Route]:
-    """Return the webhook's route: it lies before the gate, Stripe's signature guards it."""
-    return [Route(PATH, _Webhook(context).take, methods=["POST"])]
+class Receipt(BaseModel):
+    """What became of an event."""
+
+    received: bool
+    new: bool = Field(description="False for one that came before.")
+    ignored: bool
 
 
-class _Webhook:
-    def __init__(self, context: WebContext) -> None:
-        self._context = context
-        self._handling = EventHandling(context.ledger)
+class _Data(BaseModel):
+    object: dict[str, Any]
 
-    async def take(self, request: Request) -> Response:
-        secrets = self._context.web.stripe_webhook_secrets
-        if not secrets:
-            return json_error(
-                503,
-                "no_webhook_secret",
-                "STRIPE_WEBHOOK_SECRET is not set: no event can be verified.",
-                "Set it on the server to the endpoint's signing secret (whsec_...).",
-            )
-        payload = await request.body()
-        header = request.headers.get("stripe-signature", "")
-        if not is_signed(payload, header, secrets, int(self._context.clock().timestamp())):
-            facts_of(request.scope).action = "wrong signature"
-            return json_error(
-                400,
-                "wrong_signature",
-                "The signature is missing, wrong, or not of the last five minutes.",
-                "Check STRIPE_WEBHOOK_SECRET, and the clock of the server.",
-            )
-        facts_of(request.scope).who = "stripe"
-        event = _event(payload)
-        if event is None or await run_in_threadpool(_is_of_other_mode, self._context.ledger, event):
-            return json_answer({"received": True, "new": False, "ignored": True})
-        # Where the ledger does not answer this raises, Stripe hears 503 and sends the event again.
-        new = await run_in_threadpool(receive, self._context.ledger, [event], _WAY)
-        answer = json_answer({"received": True, "new": bool(new), "ignored": False})
-        if new:
-            answer.background = BackgroundTask(self._handling.wake)
-        return answer
+
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,255}$")]
+    type: str
+    created: Annotated[int, Field(ge=0, le=_LATEST)]
+    data: _Data
+
+
+router = APIRouter()
+"""It lies before the gate; Stripe's signature guards it."""
+
+
+@router.post(
+    PATH,
+    operation_id="stripeWebhook",
+    response_description="Taken.",
+    responses=api.errors(
+        {
+            400: "The signature is missing, wrong or too old.",
+            413: "The body is too large.",
+            503: "STRIPE_WEBHOOK_SECRET is not set, or the ledger does not answer.",
+        }
+    ),
+    openapi_extra={
+        "parameters": [
+            {"name": "Stripe-Signature", "in": "header", "required": True, "schema": {"type": "string"}}
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+    },
+)
+async def take(
+    request: Request, context: api.Context, facts: api.Asker, background: BackgroundTasks
+) -> Receipt:
+    """Take an event that Stripe signed; it is handled after the answer."""
+    secrets = context.web.stripe_webhook_secrets
+    if not secrets:
+        raise ApiError(
+            503,
+            "no_webhook_secret",
+            "STRIPE_WEBHOOK_SECRET is not set: no event can be verified.",
+            "Set it on the server to the endpoint's signing secret (whsec_...).",
+        )
+    payload = await request.body()
+    header = request.headers.get("stripe-signature", "")
+    if not is_signed(payload, header, secrets, int(context.clock().timestamp())):
+        facts.action = "wrong signature"
+        raise ApiError(
+            400,
+            "wrong_signature",
+            "The signature is missing, wrong, or not of the last five minutes.",
+            "Check STRIPE_WEBHOOK_SECRET, and the clock of the server.",
+        )
+    facts.who = "stripe"
+    event = _event(payload)
+    if event is None or await run_in_threadpool(_is_of_other_mode, context.ledger, event):
+        return Receipt(received=True, new=False, ignored=True)
+    # Where the ledger does not answer this raises, Stripe is told 503 and sends the event again.
+    new = await run_in_threadpool(receive, context.ledger, [event], _WAY)
+    handling: EventHandling = request.app.state.events
+    if new:
+        background.add_task(handling.wake)
+    return Receipt(received=True, new=bool(new), ignored=False)
 
 
 def is_signed(payload: bytes, header: str, secrets: tuple[SecretStr, ...], now: int) -> bool:
@@ -116,33 +146,21 @@ def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
 def _event(payload: bytes) -> Mapping[str, Any] | None:
     """Return a signed payload as an event; None for one without an object, as of Stripe's newer kinds."""
     try:
-        event = json.loads(payload)
+        event: Mapping[str, Any] = json.loads(payload)
+        _Event.model_validate(event)
     except ValueError:
         return None
-    if not isinstance(event, dict):
-        return None
-    data = event.get("data")
-    event_id, created = event.get("id"), event.get("created")
-    whole = (
-        isinstance(event_id, str)
-        and _ID.fullmatch(event_id) is not None
-        and isinstance(event.get("type"), str)
-        and type(created) is int
-        and 0 <= created <= _LATEST
-        and isinstance(data, dict)
-        and isinstance(data.get("object"), dict)
-    )
-    return event if whole else None
+    return event
 
 
 class EventHandling:
-    """Handles what waits in the inbox with the sensor's code, one batch after the other.
+    """Handle what waits in the inbox with the sensor's code, one batch after the other.
 
     Whatever it leaves, for want of time or of Stripe's answer, the sensor takes up.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, context: WebContext) -> None:
+        self._context = context
         self._at_work = False
         self._more = False
 
@@ -160,15 +178,15 @@ class EventHandling:
             self._at_work = False
 
     async def _handle(self) -> None:
+        ledger = self._context.ledger
         try:
-            stripe_account = StripeResource()
-            if stripe_account.has_key:
-                async with stripe_account.connect(self._ledger) as gateway:
+            if self._context.settings.has_stripe_api_key:
+                async with self._context.stripe().connect(ledger) as gateway:
                     for _ in range(_BATCHES):
-                        if not (await handle_waiting(self._ledger, gateway, _BATCH)).waiting:
+                        if not (await handle_waiting(ledger, gateway, _BATCH)).waiting:
                             return
             else:
-                await asyncio.to_thread(handle_batch, self._ledger, _BATCH)
+                await asyncio.to_thread(handle_batch, ledger, _BATCH)
         except (SpellBillingError, StripeProblem, SQLAlchemyError) as error:
             # What an event holds is never logged.
             _LOG.warning("events wait for the payments sensor: %s", type(error).__name__)

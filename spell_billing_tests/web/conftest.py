@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spell_billing.stripe_double import StripeDouble
-from spell_billing_tests.proof.small_platform import SmallPlatform
+from spell_billing_tests.proof.small_platform import KEY, SmallPlatform
 from spell_billing_tests.web.house import House, house
 
 _SETTINGS = (
@@ -58,5 +58,6 @@ def platform(
 @pytest.fixture
 def platform_house(platform: SmallPlatform, tmp_path: Path) -> Iterator[House]:
     """Give a server over the platform, on each database."""
-    with house(platform.url, tmp_path / "house") as opened:
+    base = platform.double.base_url
+    with house(platform.url, tmp_path / "house", STRIPE_API_KEY=KEY, STRIPE_API_BASE=base) as opened:
         yield opened

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -146,6 +147,32 @@ def test_a_wrong_month_or_body_is_refused_with_the_reason(
     assert answer.json["error"]["code"] == code
     assert says in answer.json["error"]["message"]
     assert answer.json["error"]["remedy"]
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "nonsense"])
+def test_a_body_is_read_as_json_whatever_it_is_called(shared_house: House, content_type: str) -> None:
+    answer = shared_house.admit("POST", PROCESS, '{"month": "2025-04"}', content_type=content_type)
+
+    assert (answer.status, answer.json["error"]["code"]) == (422, "wrong_month")
+
+
+@pytest.mark.parametrize("path", [MONTHS, f"{MONTHS}/2025-03", "/health", "/openapi.json", "/billing"])
+def test_head_is_answered_as_get_without_the_body(shared_house: House, path: str) -> None:
+    answer = shared_house.admit("HEAD", path)
+
+    assert (answer.status, answer.body) == (200, b"")
+    assert shared_house.admit("HEAD", f"{MONTHS}/x").status == 422
+    assert shared_house.admit("HEAD", PROCESS).status == 405
+
+
+def test_the_exact_cost_of_a_month_keeps_all_its_digits(platform: SmallPlatform, tmp_path: Path) -> None:
+    usage_cents = Decimal("12345678901234567.123456")
+    with platform.ledger() as ledger, ledger.session(MARCH, Actor("a run")) as session:
+        session.replace_drafts([], usage_version="v0001", calls=1, usage_cents=usage_cents)
+    with house(platform.url, tmp_path / "house") as opened:
+        answer = opened.admit("GET", f"{MONTHS}/2025-03")
+
+    assert '"usage_cents":12345678901234567.123456,' in answer.text
 
 
 def test_nothing_is_started_without_the_secret(shared_house: House) -> None:

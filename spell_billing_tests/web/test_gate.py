@@ -11,7 +11,12 @@ from spell_billing_tests.web.house import SECRET, House
 
 OPEN = {"/login", "/logout", "/stripe/webhook", "/health"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-OURS = ("/metrics", "/openapi.json", "/admin/billing/months", "/admin/billing/process-monthly")
+MONTH = "/admin/billing/months/2025-03"
+OURS = (
+    *("/metrics", "/openapi.json", "/admin/billing/months", "/admin/billing/process-monthly", MONTH),
+    *(f"{MONTH}/{decision}" for decision in ("approve", "hold", "release", "settle")),
+    "/billing/2025-03/decide",
+)
 ODD_SPELLINGS = (
     *("/graphql/", "//graphql", "/%67raphql", "/GRAPHQL", "/graphql.", "/graphql%2f", "/./graphql"),
     *("/login/../graphql", "/login/", "//login", "/login%2f..%2fgraphql", "/LOGIN", "/login;/graphql"),

@@ -1,5 +1,6 @@
 """The description at /openapi.json is valid, complete, and what the server does with whatever is sent."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -41,6 +42,13 @@ def test_the_description_lists_every_endpoint_for_programs(shared_house: House) 
         ("/v1/users/{user_id}/link", "post"),
         ("/health", "get"),
     }
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/oauth2-redirect", "/redoc"])
+def test_no_page_about_it_loads_scripts_from_elsewhere(shared_house: House, path: str) -> None:
+    answer = shared_house.admit("GET", path)
+
+    assert re.search(r"swagger|redoc\b|cdn\.", answer.text.lower()) is None
 
 
 def test_every_schema_in_it_is_a_json_schema() -> None:

@@ -19,7 +19,7 @@ from spell_billing.ledger.schema import events
 from spell_billing.ledger.stripe_account import StripeAccount, record_account
 from spell_billing.payments.handler import handle_waiting
 from spell_billing.stripe_double.render import to_json
-from spell_billing_tests.proof.small_platform import KEY, MARCH, SmallPlatform
+from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 from spell_billing_tests.web.house import WEBHOOK_SECRET, Answer, House, house
 
 PATH = "/stripe/webhook"
@@ -50,15 +50,6 @@ def inbox(at: House) -> list[tuple[str, str | None, str]]:
     with at.ledger.reading() as connection:
         rows = connection.execute(sa.select(events.c.event_id, events.c.outcome, events.c.way))
         return [(row[0], row[1], row[2]) for row in rows]
-
-
-@pytest.fixture(autouse=True)
-def stripe_account(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the handling of events ask the double."""
-    if "platform" in request.fixturenames:
-        double = request.getfixturevalue("platform").double
-        monkeypatch.setenv("STRIPE_API_KEY", KEY)
-        monkeypatch.setenv("STRIPE_API_BASE", double.base_url)
 
 
 def test_a_payment_reaches_the_bill_without_waiting_for_the_sensor(

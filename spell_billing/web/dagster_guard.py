@@ -17,8 +17,8 @@ GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
 
 
-class DagsterDoor:
-    """Stands before Dagster's app.
+class DagsterGuard:
+    """Stand before Dagster's app.
 
     `/graphql` takes JSON by POST only: Dagster itself also runs what stands in an address, which a link on a
     foreign page could hold. What changes something is named in the access log. The websocket serves
@@ -63,7 +63,7 @@ class DagsterDoor:
 
 
 class ReadOnly:
-    """Refuses whatever is not reading, in a server for people who look and do not act."""
+    """Refuse whatever is not reading, in a server for people who look and do not act."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,0 +1,154 @@
+"""What a user's invoice says, as programs read it in the history API and as the user's page shows it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from spell_billing.core.drafting import USAGE, Line
+from spell_billing.core.lines import shown_lines
+from spell_billing.core.money import format_money, plain
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.browsing import UserBill
+from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.rows import Bill
+from spell_billing.web import words
+from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
+
+
+class InvoiceLine(BaseModel):
+    """A line of an invoice."""
+
+    kind: str
+    description: str
+    amount_cents: Cents
+    amount: Money
+    usage_month: str
+    calls: int
+
+
+class InvoicePayment(BaseModel):
+    """How the payment of an invoice stands."""
+
+    status: str = Field(description="Stripe's: open, paid, uncollectible or void.")
+    attempts: int
+    failed_attempts: int
+    next_attempt_at: Moment | None
+    amount_due_cents: Cents
+    amount_due: Money
+    amount_paid_cents: Cents
+    amount_paid: Money
+    as_of: Moment = Field(description="When Stripe said so.")
+
+
+class Breakdown(BaseModel):
+    """The total taken apart: usage - covered by the plan + late usage - credit applied + other = total."""
+
+    usage_cents: Cents
+    covered_cents: Cents
+    late_cents: Cents
+    credit_applied_cents: Cents
+    other_cents: Cents
+
+
+class Invoice(BaseModel):
+    """A bill of a user. `reason` and `why` are answered to the secret alone."""
+
+    month: MonthText
+    month_name: str
+    generation: int = Field(description="Above 1 where an earlier invoice was voided.")
+    state: State
+    state_in_words: str
+    currency: str
+    calls: int
+    total_cents: Cents
+    total: Money
+    breakdown: Breakdown
+    exact_usage_cents: Exact
+    carried_cents: int = Field(description="Credit that goes to a later invoice, in minor units.")
+    lines: list[InvoiceLine]
+    stripe_invoice_id: str | None
+    finalized_at: Moment | None
+    hosted_invoice_url: str | None = Field(
+        description="Stripe's page of the invoice; null until Stripe's event about it was read."
+    )
+    invoice_pdf: str | None
+    payment: InvoicePayment | None
+    reason: str | None = Field(default=None, description="Why there is no invoice, for programs.")
+    why: str | None = Field(default=None, description="The same in words, with what to do about it.")
+
+
+class Invoices(BaseModel):
+    """A page of a user's invoices."""
+
+    user_id: str
+    invoices: list[Invoice]
+    next: str | None = Field(description="Where the next page begins: its `before`. Null on the last page.")
+
+
+def invoice_of(item: UserBill, *, internal: bool) -> Invoice:
+    """Return what is answered of one bill.
+
+    Args:
+        item: The bill and what is known of its payment.
+        internal: Whether the reader is the platform itself: then also why there is no invoice.
+    """
+    bill, payment = item.bill, item.payment
+    lines = shown_lines(bill.parsed_lines, bill.currency)
+    more: dict[str, Any] = {"reason": bill.reason, "why": bill.why} if internal else {}
+    return Invoice(
+        month=bill.month,
+        month_name=Month.parse(bill.month).label,
+        generation=bill.generation,
+        state=bill.state,
+        state_in_words=words.for_user(item),
+        currency=bill.currency,
+        calls=bill.calls,
+        total_cents=bill.total_cents,
+        total=_money(bill, bill.total_cents),
+        breakdown=_breakdown(bill, lines),
+        exact_usage_cents=plain(bill.usage_cents),
+        carried_cents=bill.carried_cents,
+        lines=[
+            InvoiceLine(**msgspec.structs.asdict(line), amount=_money(bill, line.amount_cents))
+            for line in lines
+        ],
+        stripe_invoice_id=bill.stripe_invoice_id,
+        finalized_at=bill.finalized_at,
+        hosted_invoice_url=web_address(payment.hosted_invoice_url if payment else None),
+        invoice_pdf=web_address(payment.invoice_pdf if payment else None),
+        payment=_payment(bill, payment) if payment else None,
+        **more,
+    )
+
+
+def web_address(url: str | None) -> str | None:
+    """Return a web page's address; None for what is none, or no address that a page may link to."""
+    return url if url and url.startswith(("https://", "http://")) else None
+
+
+def _breakdown(bill: Bill, lines: Sequence[Line]) -> Breakdown:
+    usage_cents = sum(line.amount_cents for line in lines if line.kind == USAGE)
+    known_cents = usage_cents - bill.covered_cents + bill.late_cents - bill.credit_applied_cents
+    return Breakdown(
+        usage_cents=usage_cents,
+        covered_cents=bill.covered_cents,
+        late_cents=bill.late_cents,
+        credit_applied_cents=bill.credit_applied_cents,
+        other_cents=bill.total_cents - known_cents,
+    )
+
+
+def _payment(bill: Bill, payment: Payment) -> InvoicePayment:
+    return InvoicePayment(
+        **asdict(payment),
+        amount_due=_money(bill, payment.amount_due_cents),
+        amount_paid=_money(bill, payment.amount_paid_cents),
+    )
+
+
+def _money(bill: Bill, amount_cents: int) -> str:
+    return format_money(amount_cents, bill.currency, grouping=True)
