@@ -15,6 +15,9 @@ Since API 2025-03-31 an invoice names neither charge nor payment intent. Stripe 
 this works for one invoice, not in a list.
 """
 
+STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
+_CREDITED = ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+
 NOT_GIVEN = "not_given"
 """The decline code where Stripe gives none."""
 NO_PAYMENT_METHOD = "no_payment_method"
@@ -38,14 +41,21 @@ def payment_of(
     """Return how the payment of a finalized invoice stands.
 
     Args:
-        invoice: As Stripe renders it, in any API version: only fields that all versions have are read.
+        invoice: As Stripe renders it, in any API version: only fields that all versions have are needed.
         bill: Whose invoice it is.
         as_of: When Stripe said so.
         way: How it was heard.
         failed: The last attempt is known to have failed. Where it is not, a planned next attempt says so: an
             attempt alone may still be under way, as with a bank debit.
+
+    Raises:
+        KeyError: when the invoice lacks what is needed.
+        ValueError: for a status that is not known, or an amount that is none.
+        TypeError: for an amount that is null.
     """
-    attempts, next_attempt = int(invoice["attempt_count"] or 0), invoice["next_payment_attempt"]
+    if invoice["status"] not in STATUSES:
+        raise ValueError(f"an invoice of the unknown status {invoice['status']!r}")
+    attempts, next_attempt = int(invoice.get("attempt_count") or 0), invoice.get("next_payment_attempt")
     failed_attempts = max(attempts, 1) if failed else attempts if next_attempt else 0
     reason = _reason(invoice) if failed_attempts else None
     return Payment(
@@ -65,7 +75,25 @@ def payment_of(
         invoice_pdf=invoice.get("invoice_pdf"),
         as_of=as_of,
         way=way,
+        balance_cents=_moved_to_balance(invoice),
+        credited_cents=sum(int(invoice.get(name) or 0) for name in _CREDITED),
     )
+
+
+def _moved_to_balance(invoice: Mapping[str, Any]) -> int:
+    """Return what the invoice moved to the customer's balance; below zero, what it took from there.
+
+    A total below Stripe's smallest charge is not charged: it is moved, and the invoice counts as paid.
+    """
+    ending = invoice.get("ending_balance")
+    return 0 if ending is None else int(ending) - int(invoice.get("starting_balance") or 0)
+
+
+def intents_of(invoice: Mapping[str, Any]) -> list[str]:
+    """Return the payment intents of an invoice whose payments are expanded, by their ids."""
+    found = ((each.get("payment") or {}) for each in (invoice.get("payments") or {}).get("data") or [])
+    intents = (each.get("payment_intent") for each in found)
+    return [str(each["id"] if isinstance(each, Mapping) else each) for each in intents if each]
 
 
 def is_unclear(invoice: Mapping[str, Any]) -> bool:

@@ -10,6 +10,9 @@ from sqlalchemy.engine import Connection
 from spell_billing.ledger.schema import events
 from spell_billing.ledger.upsert import insert_new
 
+TO_LOOK_AT, SET_ASIDE = "to_look_at", "set_aside"
+"""Outcomes of events that are kept: what they point to is still to be read; nobody could read them."""
+
 _OLDEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,6 +60,32 @@ def waiting_events(connection: Connection, limit: int) -> list[Event]:
     return [Event(*row) for row in connection.execute(query)]
 
 
+def events_to_look_at(connection: Connection, limit: int) -> list[Event]:
+    """Return the oldest events that point to something at Stripe which is still to be read."""
+    return _events(connection, events.c.outcome == TO_LOOK_AT, limit)
+
+
+def events_set_aside(connection: Connection, limit: int) -> list[Event]:
+    """Return the oldest events that could not be handled."""
+    return _events(connection, events.c.outcome == SET_ASIDE, limit)
+
+
+def handle_again(connection: Connection) -> int:
+    """Let the events that were set aside wait to be handled again; give how many."""
+    again = events.update().where(events.c.outcome == SET_ASIDE).values(handled_at=None, outcome=None)
+    return connection.execute(again).rowcount
+
+
+def _events(connection: Connection, which: sa.ColumnElement[bool], limit: int) -> list[Event]:
+    query = (
+        sa.select(events.c.event_id, events.c.type, events.c.created_at, events.c.way, events.c.content)
+        .where(events.c.handled_at > _OLDEST, which)
+        .order_by(events.c.created_at, events.c.event_id)
+        .limit(limit)
+    )
+    return [Event(*row) for row in connection.execute(query)]
+
+
 def mark_handled(connection: Connection, outcomes: Mapping[str, str]) -> None:
     """Note what became of events, by event id."""
     if not outcomes:
@@ -78,4 +107,5 @@ def forget_events(connection: Connection, *, handled_before: datetime) -> int:
     """Delete events handled before a time; give how many."""
     # From a fixed time on, so that the index serves.
     old = events.c.handled_at.between(_OLDEST, handled_before)
-    return connection.execute(events.delete().where(old)).rowcount
+    done = events.c.outcome.not_in([TO_LOOK_AT, SET_ASIDE])
+    return connection.execute(events.delete().where(old, done)).rowcount

@@ -1,6 +1,6 @@
 """What is known of each invoice's payment: the newest that Stripe said, whatever order it was heard in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,8 @@ from spell_billing.ledger.upsert import insert_new
 _ROWS_AT_ONCE = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _RANKS = {"open": 0, "uncollectible": 1, "paid": 2, "void": 2}
-"""An invoice's status only rises: open, uncollectible, then paid or void for good."""
+"""Events come in any order, so a status only rises: open, uncollectible, then paid or void. That a paid
+invoice is open again, only reading the invoice itself tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class Payment:
     invoice_pdf: str | None
     as_of: datetime
     way: str
+    balance_cents: int = 0
+    credited_cents: int = 0
+    returned_outside_cents: int = 0
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Payment":
@@ -73,6 +77,18 @@ def newest(one: Payment, other: Payment) -> Payment:
         message=reason.message,
         hosted_invoice_url=later.hosted_invoice_url or earlier.hosted_invoice_url,
         invoice_pdf=later.invoice_pdf or earlier.invoice_pdf,
+        returned_outside_cents=max(one.returned_outside_cents, other.returned_outside_cents),
+    )
+
+
+def _as_read(before: Payment, read: Payment) -> Payment:
+    """Return what was read, with what it leaves open about the last failure."""
+    reason = read if read.decline_code is not None else before
+    return replace(
+        read,
+        failed_attempts=max(before.failed_attempts, read.failed_attempts),
+        decline_code=reason.decline_code,
+        message=reason.message,
     )
 
 
@@ -84,6 +100,8 @@ def _order(payment: Payment) -> tuple[Any, ...]:
         payment.as_of,
         payment.status,
         payment.amount_paid_cents,
+        payment.credited_cents,
+        payment.balance_cents,
         payment.next_attempt_at or _LONG_AGO,
         -payment.amount_due_cents,
         payment.hosted_invoice_url or "",
@@ -98,12 +116,14 @@ def _reason_order(payment: Payment) -> tuple[Any, ...]:
     return payment.failed_attempts, known, payment.as_of, payment.decline_code or "", payment.message or ""
 
 
-def keep_payments(connection: Connection, said: Iterable[Payment]) -> int:
+def keep_payments(connection: Connection, said: Iterable[Payment], *, as_it_is: bool = False) -> int:
     """Write down what Stripe said, where it is news.
 
     Args:
         connection: To the ledger, in a transaction.
         said: Any order, any number of an invoice.
+        as_it_is: They were read from the invoices just now: that replaces what was known, even where a paid
+            invoice is open again.
 
     Returns:
         How many invoices' rows were added or changed.
@@ -116,11 +136,11 @@ def keep_payments(connection: Connection, said: Iterable[Payment]) -> int:
     # In the order of ids: two writers at once wait for each other, and never in a circle.
     in_order = [by_invoice[invoice_id] for invoice_id in sorted(by_invoice)]
     for start in range(0, len(in_order), _ROWS_AT_ONCE):
-        changed += _keep_group(connection, in_order[start : start + _ROWS_AT_ONCE])
+        changed += _keep_group(connection, in_order[start : start + _ROWS_AT_ONCE], as_it_is=as_it_is)
     return changed
 
 
-def _keep_group(connection: Connection, group: Sequence[Payment]) -> int:
+def _keep_group(connection: Connection, group: Sequence[Payment], *, as_it_is: bool) -> int:
     added = insert_new(connection, payments, [_values(payment) for payment in group])
     ids = [payment.stripe_invoice_id for payment in group]
     query = (
@@ -135,9 +155,8 @@ def _keep_group(connection: Connection, group: Sequence[Payment]) -> int:
     for each in group:
         before = known[each.stripe_invoice_id]
         # The first to name the bill is right: metadata of an invoice can be changed by hand.
-        after = replace(
-            newest(before, each), month=before.month, user_id=before.user_id, generation=before.generation
-        )
+        known_now = _as_read(before, each) if as_it_is else newest(before, each)
+        after = replace(known_now, month=before.month, user_id=before.user_id, generation=before.generation)
         if after != before:
             changes.append({f"new_{name}": value for name, value in _values(after).items()})
     if changes:
@@ -162,6 +181,14 @@ def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | No
     query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
     row = connection.execute(query).mappings().first()
     return Payment.from_mapping(row) if row else None
+
+
+def paid_invoices(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
+    """Return those of the invoices that are known as paid."""
+    query = sa.select(payments.c.stripe_invoice_id).where(
+        payments.c.stripe_invoice_id.in_(list(invoice_ids)), payments.c.status == "paid"
+    )
+    return set(connection.scalars(query))
 
 
 def read_payments(connection: Connection, month: Month) -> list[Payment]:

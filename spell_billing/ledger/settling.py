@@ -24,7 +24,7 @@ UNSETTLED = (State.FINALIZED, State.PAYMENT_FAILED)
 """Stripe may still collect."""
 
 _FOLLOWING = (*UNSETTLED, State.UNCOLLECTIBLE)
-"""A bill in another state has nothing to follow: paid is for good, all others have no standing invoice."""
+"""A bill in another state has nothing to follow: it is paid, or has no standing invoice."""
 
 _ROWS_AT_ONCE = 1_000
 
@@ -40,7 +40,11 @@ class VoidedBill:
 
 
 def settle(
-    connection: Connection, *, actor: Actor | None = None, invoice_ids: Collection[str] | None = None
+    connection: Connection,
+    *,
+    actor: Actor | None = None,
+    invoice_ids: Collection[str] | None = None,
+    back: bool = False,
 ) -> int:
     """Bring bills' states up to what is known of their payments.
 
@@ -51,6 +55,7 @@ def settle(
         connection: To the ledger, in a transaction.
         actor: Who does it, for the audit trail; by default the way the news came.
         invoice_ids: Only these invoices'; by default all, up to a thousand.
+        back: The invoices were read just now: a paid bill follows one that is open again.
 
     Returns:
         How many bills changed.
@@ -58,7 +63,7 @@ def settle(
     query = (
         sa.select(invoices.c.id, invoices.c.state, invoices.c.user_id.label("bill_user_id"), payments)
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(_behind(), payments.c.status != "void")
+        .where(_behind(back=back), payments.c.status != "void")
         .order_by(invoices.c.id)
         .limit(_ROWS_AT_ONCE)
         .with_for_update(of=invoices, skip_locked=True)
@@ -115,10 +120,12 @@ def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
     return [VoidedBill(*row) for row in connection.execute(query)]
 
 
-def _behind() -> sa.ColumnElement[bool]:
-    """Choose bills that are behind their payment; none goes back from what the ledger learned elsewhere."""
+def _behind(*, back: bool) -> sa.ColumnElement[bool]:
+    """Choose bills that are behind their payment; unless `back`, none returns from being paid."""
     status, state = payments.c.status, invoices.c.state
+    returned = sa.and_(state == State.PAID.value, status.in_(["open", "uncollectible"]))
     return sa.or_(
+        returned if back else sa.false(),
         sa.and_(state == State.FINALIZED.value, sa.or_(status != "open", payments.c.failed_attempts > 0)),
         sa.and_(state == State.PAYMENT_FAILED.value, status != "open"),
         sa.and_(state == State.UNCOLLECTIBLE.value, status.in_(["paid", "void"])),

@@ -67,6 +67,14 @@ def bills_of_invoices(connection: Connection, invoice_ids: Collection[str]) -> d
     return {invoice_id: BillName(*name) for invoice_id, *name in connection.execute(query)}
 
 
+def invoices_of_customer(connection: Connection, customer_id: str) -> bool:
+    """Return whether any bill has an invoice of a customer at Stripe."""
+    query = sa.select(invoices.c.id).where(
+        invoices.c.stripe_customer_id == customer_id, invoices.c.stripe_invoice_id.is_not(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def unsettled_months(connection: Connection) -> list[str]:
     """Return the months with invoices that Stripe may still collect, oldest first."""
     query = (

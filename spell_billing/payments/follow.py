@@ -21,10 +21,12 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
 from spell_billing.ledger.unpaid import FAILED
-from spell_billing.payments import catch_up, stripe_events
+from spell_billing.payments import catch_up, charge_reading, stripe_events
 from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
-from spell_billing.payments.handler import handle_batch
+from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
+from spell_billing.payments.money_back import KIND as MONEY_BACK
+from spell_billing.payments.money_back import look_again
 from spell_billing.payments.reasons import look_up_reasons
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.payments.voids import park_voided
@@ -39,6 +41,8 @@ STRIPE_SECONDS = 45.0
 
 EVENT_PAGES = 30
 INVOICE_REQUESTS = 50
+LOOKS = 100
+CHARGE_PAGES = 10
 REASONS = 50
 DUNNING_STEPS = 10
 VOIDED_BILLS = 500
@@ -58,6 +62,7 @@ class Followed:
 
     events_read: int = 0
     events_handled: int = 0
+    looked_at: int = 0
     invoices_read: int = 0
     reasons_looked_up: int = 0
     dunning_steps: int = 0
@@ -112,10 +117,11 @@ def follow_payments(
     if problem is not None:
         others += _unread(ledger, problem)
     alert_on_failures(ledger)
-    try:
-        alerts.send_all(others, kind=FAILED)
-    except AlertError as unsent:
-        problem = problem or unsent
+    for found, kind in ((others, FAILED), ((), MONEY_BACK), ((), SET_ASIDE_KIND)):
+        try:
+            alerts.send_all(found, kind=kind)
+        except AlertError as unsent:
+            problem = problem or unsent
     result.alerts_sent = len(alerts.sent)
     if problem:
         raise problem
@@ -133,8 +139,12 @@ async def _ask_stripe(
         if not events.complete:
             result.more.append("older events")
         _handle(ledger, result)
+        result.looked_at = await look_again(ledger, gateway, LOOKS, budget)
         result.invoices_read = await catch_up.read_invoices(
             ledger, gateway, requests=INVOICE_REQUESTS, budget=budget
+        )
+        result.looked_at += await charge_reading.read_listed_charges(
+            ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
         with ledger.reading() as connection:
             reading = catch_up.read_reading(connection)
@@ -153,6 +163,7 @@ def _begin_readings(ledger: Ledger) -> None:
         lost = stripe_events.is_lost(stripe_events.read_place(connection), now)
         if lost:
             stripe_events.start_from(connection, now)
+        charge_reading.begin_if_due(connection, now, lost=lost)
         if lost or catch_up.is_due(catch_up.read_reading(connection), now):
             catch_up.begin(connection, now)
 

@@ -5,44 +5,38 @@ The sensor and the webhook both call `receive` with the events as Stripe renders
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.keys import GENERATION, KEY, MONTH, USER
+from spell_billing.alerts.alert import LONGEST_KEY, Alert
+from spell_billing.alerts.text import body
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.payment_facts import bill_named_by, payment_of
 from spell_billing.ledger.events import Event, count_waiting, mark_handled, receive_events, waiting_events
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import Payment, keep_payments
+from spell_billing.ledger.outbox import put
+from spell_billing.ledger.payments import Payment, keep_payments, paid_invoices
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices
+from spell_billing.payments.event_content import EventOutcome, content_of
+from spell_billing.payments.money_back import look_again
 from spell_billing.payments.reasons import look_up_reasons
+from spell_billing.payments.tick_budget import Budget
+
+SET_ASIDE_KIND = "event_set_aside"
+"""The kind of alert."""
 
 FAILURES = frozenset({"invoice.payment_failed", "invoice.payment_action_required"})
 """Events that say that the last attempt failed; a snapshot alone does not always tell."""
 
-_KEPT = (
-    *("id", "status", "attempt_count", "next_payment_attempt", "amount_due", "amount_paid"),
-    *("hosted_invoice_url", "invoice_pdf"),
-)
-_KEPT_METADATA = (KEY, MONTH, USER, GENERATION)
 _LONGEST_TYPE = 80
+_LOOKING_SECONDS = 10.0
 _REASONS_AT_ONCE = 20
 """So many failed payments' reasons are asked for after one batch; the sensor asks for the rest."""
-
-
-class EventOutcome(StrEnum):
-    """What became of an event, in `ledger_events.outcome`."""
-
-    HANDLED = "handled"
-    IGNORED_TYPE = "ignored_type"
-    NOT_OURS = "not_ours"
-    DRAFT = "draft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +49,7 @@ class Handled:
         news: Invoices of whose payment something new is known.
         settled: Bills whose state changed.
         waiting: Events left in the inbox.
+        to_look_at: Of them, events that point to an invoice which is still to be read.
     """
 
     events: int = 0
@@ -62,6 +57,7 @@ class Handled:
     news: int = 0
     settled: int = 0
     waiting: int = 0
+    to_look_at: int = 0
 
 
 def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> int:
@@ -81,19 +77,19 @@ def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> in
 
 def put_into_inbox(connection: Connection, events: Sequence[Mapping[str, Any]], way: str) -> int:
     """Do what `receive` does in a transaction that the caller has begun."""
-    return receive_events(
-        connection,
-        [
-            Event(
-                event_id=event["id"],
-                type=event["type"][:_LONGEST_TYPE],
-                created_at=datetime.fromtimestamp(event["created"], UTC),
-                way=way,
-                content=json.dumps(_content(event)),
-            )
-            for event in events
-        ],
-    )
+    return receive_events(connection, [_kept(event, way) for event in events if event.get("id")])
+
+
+def _kept(event: Mapping[str, Any], way: str) -> Event:
+    """Return what is kept of an event, whatever it lacks: one odd event must not stop the others."""
+    try:
+        created_at = datetime.fromtimestamp(event["created"], UTC)
+        content = content_of(event)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        created_at = datetime.now(UTC)
+        content = {"unreadable": f"{type(problem).__name__}: {problem}"}
+    kind = str(event.get("type"))[:_LONGEST_TYPE]
+    return Event(str(event["id"]), kind, created_at, way, json.dumps(content))
 
 
 async def handle_waiting(ledger: Ledger, gateway: Gateway, limit: int) -> Handled:
@@ -114,6 +110,8 @@ async def handle_waiting(ledger: Ledger, gateway: Gateway, limit: int) -> Handle
     handled = await asyncio.to_thread(handle_batch, ledger, limit)
     if handled.news:
         await look_up_reasons(ledger, gateway, _REASONS_AT_ONCE)
+    if handled.to_look_at:
+        await look_again(ledger, gateway, _REASONS_AT_ONCE, Budget(_LOOKING_SECONDS))
     return handled
 
 
@@ -124,11 +122,17 @@ def handle_batch(ledger: Ledger, limit: int) -> Handled:
         if not events:
             return Handled()
         contents = {event.event_id: json.loads(event.content) for event in events}
-        bills = bills_of_invoices(connection, {each["id"] for each in contents.values() if each})
+        invoice_ids = {each["id"] for each in contents.values() if each.get("id")}
+        bills = bills_of_invoices(connection, invoice_ids)
+        paid = paid_invoices(connection, invoice_ids)
         said: list[Payment] = []
         outcomes: dict[str, str] = {}
         for event in events:
-            outcome, payment = _read(event, contents[event.event_id], bills)
+            try:
+                outcome, payment = _read(event, contents[event.event_id], bills, paid)
+            except (KeyError, TypeError, ValueError, OverflowError) as problem:
+                outcome, payment = EventOutcome.SET_ASIDE, None
+                put(connection, [_set_aside(event, problem).on()])
             outcomes[event.event_id] = outcome
             if payment is not None:
                 said.append(payment)
@@ -136,14 +140,41 @@ def handle_batch(ledger: Ledger, limit: int) -> Handled:
         touched = {payment.stripe_invoice_id for payment in said}
         settled = settle(connection, invoice_ids=touched) if touched else 0
         mark_handled(connection, outcomes)
-        return Handled(len(events), len(events) - len(said), news, settled, count_waiting(connection))
+        return Handled(
+            events=len(events),
+            ignored=len(events) - len(said),
+            news=news,
+            settled=settled,
+            waiting=count_waiting(connection),
+            to_look_at=sum(each == EventOutcome.TO_LOOK_AT for each in outcomes.values()),
+        )
+
+
+def _set_aside(event: Event, problem: Exception) -> Alert:
+    """Return the alert on an event that cannot be read: it is kept, and all others are handled."""
+    what = f"{type(problem).__name__}: {problem}"
+    return Alert(
+        key=f"{SET_ASIDE_KIND}:{event.event_id}"[:LONGEST_KEY],
+        kind=SET_ASIDE_KIND,
+        title=f"A Stripe event could not be read: {event.type}",
+        body=body(
+            f"Event {event.event_id} of {event.created_at:%Y-%m-%d %H:%M} UTC was set aside ({what}). "
+            "All other events are handled.",
+            "Next: look at it in Stripe's dashboard (Developers, Events). After an upgrade, handle it again: "
+            "spell-billing events --again",
+        ),
+    )
 
 
 def _read(
-    event: Event, invoice: Mapping[str, Any], bills: Mapping[str, BillName]
+    event: Event, invoice: Mapping[str, Any], bills: Mapping[str, BillName], paid: Collection[str]
 ) -> tuple[EventOutcome, Payment | None]:
     if not invoice:
         return EventOutcome.IGNORED_TYPE, None
+    if "unreadable" in invoice:
+        raise ValueError(invoice["unreadable"])
+    if "look_at" in invoice:
+        return EventOutcome.TO_LOOK_AT, None
     if invoice["status"] == "draft":
         return EventOutcome.DRAFT, None
     # A bill that is lost to the ledger still has its name in the invoice's metadata.
@@ -151,19 +182,7 @@ def _read(
     if bill is None:
         return EventOutcome.NOT_OURS, None
     payment = payment_of(invoice, bill, as_of=event.created_at, way=event.way, failed=event.type in FAILURES)
+    if payment.status == "open" and payment.stripe_invoice_id in paid:
+        # Older than the payment, or a bank debit that came back: the invoice itself tells.
+        return EventOutcome.TO_LOOK_AT, payment
     return EventOutcome.HANDLED, payment
-
-
-def _content(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the few fields of an event's invoice that are used; empty for an event about anything else."""
-    invoice = event["data"]["object"]
-    if not event["type"].startswith("invoice.") or invoice.get("object") != "invoice":
-        return {}
-    # Of an upcoming invoice Stripe gives a preview, which has no id.
-    if invoice.get("id") is None:
-        return {}
-    metadata = invoice.get("metadata") or {}
-    return {
-        **{name: invoice.get(name) for name in _KEPT},
-        "metadata": {name: metadata[name] for name in _KEPT_METADATA if name in metadata},
-    }

@@ -22,6 +22,14 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 WAY = "stripe events"
 CURSOR = "stripe_events"
 TYPES = (
+    "charge.refunded",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
+    "credit_note.created",
+    "credit_note.voided",
     "invoice.finalized",
     "invoice.marked_uncollectible",
     "invoice.overdue",

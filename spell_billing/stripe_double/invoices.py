@@ -231,7 +231,15 @@ def list_invoices(account: Account, call: Call) -> Page:
             and (invoice.test_clock is None or "customer" in params)
         )
 
-    return account.invoices.page(call.cursor, owner=params.get("customer"), keep=keep)
+    page = account.invoices.page(call.cursor, owner=params.get("customer"), keep=keep)
+    if "data.payments" not in params.get("expand", ()):
+        return page
+    expanded = (
+        with_payments(each, account.charges.owned(each.customer), expand_intent=False)
+        for each in page.data
+        if isinstance(each, Invoice)
+    )
+    return replace(page, data=tuple(expanded))
 
 
 def list_lines(account: Account, call: Call) -> Page:

@@ -254,5 +254,6 @@ def test_nothing_of_a_card_is_kept(world: World) -> None:
     kept = {name for row in rows for name in json.loads(row)}
     assert kept == {
         *("id", "status", "attempt_count", "next_payment_attempt", "amount_due", "amount_paid"),
-        *("hosted_invoice_url", "invoice_pdf", "metadata"),
+        *("hosted_invoice_url", "invoice_pdf", "metadata", "starting_balance", "ending_balance"),
+        *("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount"),
     }
