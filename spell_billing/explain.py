@@ -6,9 +6,10 @@ from typing import Any
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.dunning import steps_of
 from spell_billing.ledger.ledger import LISTED, Ledger
-from spell_billing.ledger.payments import read_payment
+from spell_billing.ledger.payments import payment_in_words, read_payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.payments.words import reason_in_words
 from spell_billing.status import bill_as_json, whole
@@ -30,11 +31,12 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     bills = ledger.bills_of_user(month, user_id)
     days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
     trail = ledger.audit_trail(month, user_id)
-    payments = _payments(ledger, [bill.stripe_invoice_id for bill in bills if bill.stripe_invoice_id])
+    currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
+    payments = _payments(ledger, currencies)
     return {
         "month": str(month),
         "user_id": user_id,
-        "answer": _answer(month, user_id, bills, drafted=record is not None),
+        "answer": _answer(month, user_id, bills, payments, drafted=record is not None),
         "usage": {
             "version": record.usage_version if record else None,
             "calls": sum(day.calls for day in days),
@@ -49,7 +51,9 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     }
 
 
-def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> str:
+def _answer(
+    month: Month, user_id: str, bills: list[Bill], payments: dict[str, dict[str, Any]], *, drafted: bool
+) -> str:
     if not drafted:
         return f"{month} was not drafted yet: there is no bill of anyone."
     if not bills:
@@ -57,17 +61,22 @@ def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> 
     bill = bills[-1]
     money = format_money(bill.total_cents, bill.currency, grouping=True)
     if bill.state in INVOICED:
-        return f"Invoice {bill.stripe_invoice_id} of {money} ({bill.calls:,} calls) is {bill.state}."
+        paid = payments.get(str(bill.stripe_invoice_id), {}).get("in_words")
+        # A paid invoice may have been moved to the next one, or paid from the customer's balance.
+        how = f": {paid}" if paid and bill.state is State.PAID and paid != f"{money} paid" else ""
+        return f"Invoice {bill.stripe_invoice_id} of {money} ({bill.calls:,} calls) is {bill.state}{how}."
     if bill.state in {State.PLANNED, State.DRAFTED}:
         return f"A bill of {money} is {bill.state}, not finalized yet: the next run sends it on."
     return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"
 
 
-def _payments(ledger: Ledger, invoice_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the invoices' payments, by invoice id."""
+def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what is known of the payments of invoices, given with their currencies, by invoice id."""
     with ledger.reading() as connection:
-        steps = steps_of(connection, invoice_ids)
-        known = [read_payment(connection, invoice_id) for invoice_id in invoice_ids]
+        steps = steps_of(connection, list(currencies))
+        known = [read_payment(connection, invoice_id) for invoice_id in currencies]
+        charges = read_charges(connection, invoice_ids=list(currencies))
+    back = {name: [each for each in charges if each.stripe_invoice_id == name] for name in currencies}
     return {
         payment.stripe_invoice_id: {
             "status": payment.status,
@@ -76,6 +85,10 @@ def _payments(ledger: Ledger, invoice_ids: list[str]) -> dict[str, dict[str, Any
             "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
             "amount_due_cents": payment.amount_due_cents,
             "amount_paid_cents": payment.amount_paid_cents,
+            "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id]),
+            "refunded_cents": sum(each.refunded_cents for each in back[payment.stripe_invoice_id]),
+            "disputed_cents": sum(each.disputed_cents for each in back[payment.stripe_invoice_id]),
+            "disputes": [each.dispute for each in back[payment.stripe_invoice_id] if each.dispute],
             "decline_code": payment.decline_code,
             "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
             "as_of": payment.as_of.isoformat(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
+from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState
 from spell_billing.ledger.rows import MonthRecord
@@ -19,6 +20,9 @@ NAMED_USERS = 5
 TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents")
 """What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
 rounding of each user's fraction of a cent."""
+
+MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
+"""What became of the invoices' money: kept = paid - refunded - disputed."""
 
 PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""
@@ -33,6 +37,7 @@ class MonthStatus:
     record: MonthRecord | None
     groups: tuple[GroupTotals, ...]
     examples: Mapping[tuple[State, Reason | None, str], Sequence[str]]
+    money: tuple[Kept, ...] = ()
 
     def named(self, group: GroupTotals) -> Sequence[str]:
         """Return the first users of a group who have no invoice and should have one."""
@@ -87,6 +92,8 @@ class MonthStatus:
                 for state in PAYMENT_STATES
                 for unit, counted in (("", self.count), ("_cents", self.cents))
             },
+            # Paid is what was received, not what the paid invoices charged.
+            **{name: sum(getattr(each, name) for each in self.money) for name in MONEY},
             "currencies": sorted({group.currency for group in self.groups}),
             "reasons": [
                 {
@@ -114,7 +121,9 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
         for group in groups
         if group.state in UNDONE and group.reason is not None
     }
-    return MonthStatus(month, ledger.standing(month).state(now), record, groups, examples)
+    with ledger.reading() as connection:
+        money = tuple(kept_of_months(connection, [month])[str(month)])
+    return MonthStatus(month, ledger.standing(month).state(now), record, groups, examples, money)
 
 
 def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:

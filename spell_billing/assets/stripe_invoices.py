@@ -28,6 +28,7 @@ from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.invoicing.run_record import recorded
 from spell_billing.invoicing.sound_bills import require_sound_bills
+from spell_billing.ledger.charges import kept_of_months
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.settings import Settings
@@ -111,6 +112,8 @@ def stripe_invoices(
 
                 asyncio.run(run())
                 groups = open_ledger.group_totals(month)
+                with open_ledger.reading() as connection:
+                    money = kept_of_months(connection, [month])[str(month)]
                 if not users_of(groups, UNDONE):
                     session.finish_billing()
                 report.completed(outcome, open_ledger.bills(month, UNDONE))
@@ -119,6 +122,8 @@ def stripe_invoices(
                 **totals_metadata(groups),
                 **links,
                 **_invoice_metadata(groups),
+                "paid_cents": sum(each.paid_cents for each in money),
+                "kept_cents": sum(each.kept_cents for each in money),
                 **_run_metadata(outcome, time.monotonic() - started),
             }
         )
@@ -140,7 +145,6 @@ def _invoice_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
             for currency in apart
         },
         "paid": users_of(groups, {State.PAID}),
-        "paid_cents": cents_of(groups, {State.PAID}),
         "payment_failed": users_of(groups, {State.PAYMENT_FAILED}),
     }
 

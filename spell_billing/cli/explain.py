@@ -57,8 +57,13 @@ def _tell(story: dict[str, Any]) -> None:
 
 
 def _tell_payment(payment: dict[str, Any]) -> None:
-    paid, due = payment["amount_paid_cents"], payment["amount_due_cents"]
-    click.echo(f"  Payment: {payment['status']}, {paid} of {due} cents paid ({payment['as_of']})")
+    click.echo(f"  Payment: {payment['status']}, {payment['in_words']} ({payment['as_of']})")
+    if payment["refunded_cents"] or payment["disputes"]:
+        disputes = f", dispute {', '.join(payment['disputes'])}" if payment["disputes"] else ""
+        click.echo(
+            f"  Money back: {payment['refunded_cents']} cents refunded, {payment['disputed_cents']} cents "
+            f"disputed{disputes}"
+        )
     if payment["failed_attempts"]:
         again = payment["next_attempt_at"] or "none planned"
         why = f" {payment['why']}" if payment["why"] else ""

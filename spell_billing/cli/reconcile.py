@@ -13,7 +13,7 @@ from spell_billing.cli.common import (
     person,
     write_json,
 )
-from spell_billing.core.money import plain
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 
 
@@ -21,7 +21,7 @@ from spell_billing.core.month import Month
 @month_option(required=True)
 @json_option
 def command(month: Month, *, as_json: bool) -> None:
-    """Compare the frozen usage, the ledger and Stripe to the cent, and name every difference.
+    """Compare frozen usage, ledger, Stripe and the money that was kept, and name every difference.
 
     Ends with 3 when there are any. Only reads at Stripe.
     """
@@ -54,10 +54,21 @@ def command(month: Month, *, as_json: bool) -> None:
         )
         click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {result.ledger_cents:,} cents")
         click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {result.stripe_cents:,} cents")
+        for kept in result.money:
+            paid, refunded, disputed, left, due = (
+                format_money(cents, kept.currency, grouping=True)
+                for cents in (
+                    *(kept.paid_cents, kept.refunded_cents, kept.disputed_cents, kept.kept_cents),
+                    kept.due_cents,
+                )
+            )
+            click.echo(
+                f"Money   {left} kept: {paid} received, {refunded} refunded, {disputed} disputed; {due} due"
+            )
         for each in result.findings:
             invoice = f", {each.stripe_invoice_id}" if each.stripe_invoice_id else ""
             click.echo(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
             click.echo(f"  {each.remedy}")
-        click.echo(f"{len(result.findings)} findings." if result.findings else "All three agree to the cent.")
+        click.echo(f"{len(result.findings)} findings." if result.findings else "All four agree to the cent.")
     if result.findings:
         sys.exit(EXIT_USERS_LEFT)

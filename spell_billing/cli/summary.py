@@ -5,6 +5,7 @@ from rich.table import Table
 
 from spell_billing.core.money import format_money, round_half_up
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
+from spell_billing.ledger.charges import Kept
 from spell_billing.status import MonthStatus
 
 _WORDS = {
@@ -57,7 +58,26 @@ def write_summary(console: Console, status: MonthStatus) -> None:
         if users or states is INVOICED:
             totals.add_row(name, f"{users:,}", _money(status.cents(states), currencies))
     console.print(totals)
+    for kept in status.money:
+        _write_money(console, kept)
     _write_reasons(console, status)
+
+
+def _write_money(console: Console, kept: Kept) -> None:
+    """Write what was received and kept, where that is not simply what the paid invoices charged."""
+    parts = (
+        ("refunded", kept.refunded_cents),
+        ("disputed", kept.disputed_cents),
+        ("taken off by credit notes", kept.credited_cents),
+        ("moved to the next invoices", kept.moved_cents),
+        ("paid from balances", kept.from_balance_cents),
+    )
+    told = [f"{format_money(cents, kept.currency, grouping=True)} {words}" for words, cents in parts if cents]
+    if told:
+        paid, left = (
+            format_money(cents, kept.currency, grouping=True) for cents in (kept.paid_cents, kept.kept_cents)
+        )
+        console.print(f"Money: {paid} received, {', '.join(told)}; {left} kept.")
 
 
 def _write_reasons(console: Console, status: MonthStatus) -> None:

@@ -26,6 +26,8 @@ from spell_billing.invoicing.lookups import (
     invoices_of_bill,
     retrieve,
 )
+from spell_billing.invoicing.payment_facts import payment_beside
+from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.stripe_api.client import Answer, Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
@@ -216,7 +218,7 @@ class Drive:
             stripe_request_id=self._finalizing_request,
             finalized_at=finalized_at(invoice),
         )
-        await self._write(after, "finalized")
+        await self._write(after, "finalized", payment=payment_beside(self.bill, invoice))
 
     async def _adopt_existing(self) -> bool:
         """Ask Stripe for an invoice of this bill, and take up the one it has."""
@@ -282,8 +284,10 @@ class Drive:
             replace(self.bill, state=State.PARKED, reason=reason, message=message), "parked", message
         )
 
-    async def _write(self, after: Bill, action: str, detail: str | None = None) -> None:
-        self.bill = await self._commits.write(Change(self.bill, after, action, detail))
+    async def _write(
+        self, after: Bill, action: str, detail: str | None = None, *, payment: Payment | None = None
+    ) -> None:
+        self.bill = await self._commits.write(Change(self.bill, after, action, detail, payment))
 
     async def _ours(self) -> list[Invoice]:
         customer_id, month = str(self.bill.stripe_customer_id), Month.parse(self.bill.month)

@@ -7,6 +7,8 @@ from typing import Any
 
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
+from spell_billing.ledger.charges import Kept
+from spell_billing.stripe_api.client import Invoice
 
 
 class Kind(StrEnum):
@@ -32,6 +34,7 @@ class Kind(StrEnum):
     CREDIT_NOT_GRANTED = "credit_not_granted"
     CONTENT_ALTERED = "content_altered"
     NOT_APPROVED = "not_approved"
+    MONEY_DIFFERS = "money_differs"
 
 
 _REMEDIES = {
@@ -79,6 +82,10 @@ _REMEDIES = {
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
     ),
+    Kind.MONEY_DIFFERS: (
+        "Money went back that the ledger does not know of yet. The sensor `payments` reads it within a "
+        "minute; where it does not run, start the Dagster daemon."
+    ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }
 
@@ -116,7 +123,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Reconciliation:
-    """The three sides in numbers, and every difference between them. Amounts in minor units."""
+    """The four sides in numbers, and every difference between them. Amounts in minor units.
+
+    `money` is what was received and kept by Stripe, by currency; `standing` the invoices at Stripe.
+    """
 
     month: Month
     frozen_users: int = 0
@@ -126,7 +136,9 @@ class Reconciliation:
     ledger_cents: int = 0
     stripe_invoices: int = 0
     stripe_cents: int = 0
+    money: list[Kept] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    standing: list[Invoice] = field(default_factory=list)
 
     def keep_the_telling_ones(self) -> None:
         """Drop findings that only repeat, in other words, what another one of the same user says."""
@@ -137,7 +149,7 @@ class Reconciliation:
 
     @property
     def differences(self) -> list[Finding]:
-        """Where two of the three sides contradict each other; a user without an invoice is none."""
+        """Where two of the sides contradict each other; a user without an invoice is none."""
         return [finding for finding in self.findings if finding.kind is not Kind.NOT_INVOICED]
 
     def as_json(self) -> dict[str, Any]:
@@ -152,5 +164,16 @@ class Reconciliation:
             },
             "ledger": {"invoices": self.ledger_invoices, "total_cents": self.ledger_cents},
             "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
+            "money": [
+                {
+                    "currency": each.currency,
+                    "paid_cents": each.paid_cents,
+                    "refunded_cents": each.refunded_cents,
+                    "disputed_cents": each.disputed_cents,
+                    "kept_cents": each.kept_cents,
+                    "due_cents": each.due_cents,
+                }
+                for each in self.money
+            ],
             "findings": [finding.as_json() for finding in self.findings],
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, billing_key
 from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.unpaid import BillName
 
 REASONS = "payments.data.payment.payment_intent"
@@ -75,18 +76,35 @@ def payment_of(
         invoice_pdf=invoice.get("invoice_pdf"),
         as_of=as_of,
         way=way,
-        balance_cents=_moved_to_balance(invoice),
+        **_balance(invoice),
         credited_cents=sum(int(invoice.get(name) or 0) for name in _CREDITED),
     )
 
 
-def _moved_to_balance(invoice: Mapping[str, Any]) -> int:
-    """Return what the invoice moved to the customer's balance; below zero, what it took from there.
+def payment_beside(bill: Bill, invoice: Mapping[str, Any]) -> Payment | None:
+    """Return what the answer to a finalization says of the payment, where it is not simply the bill's total.
 
-    A total below Stripe's smallest charge is not charged: it is moved, and the invoice counts as paid.
+    The customer's balance, or Stripe's smallest charge, makes another amount due.
     """
-    ending = invoice.get("ending_balance")
-    return 0 if ending is None else int(ending) - int(invoice.get("starting_balance") or 0)
+    if int(invoice["amount_due"]) == bill.total_cents:
+        return None
+    name = BillName(bill.month, bill.user_id, bill.generation)
+    return payment_of(invoice, name, as_of=datetime.now(UTC), way="finalized")
+
+
+def _balance(invoice: Mapping[str, Any]) -> dict[str, int]:
+    """Return what the invoice moved to the customer's next one, and what the customer's balance paid of it.
+
+    A total below Stripe's smallest charge is not charged: it is moved, and the invoice counts as paid. A
+    balance above zero is what the customer owes.
+    """
+    if invoice.get("ending_balance") is None:
+        return {}
+    starting, ending = int(invoice.get("starting_balance") or 0), int(invoice["ending_balance"])
+    return {
+        "moved_cents": max(ending, 0) - max(starting, 0),
+        "from_balance_cents": max(-starting, 0) - max(-ending, 0),
+    }
 
 
 def intents_of(invoice: Mapping[str, Any]) -> list[str]:

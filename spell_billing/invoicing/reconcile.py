@@ -25,7 +25,10 @@ from spell_billing.usage.user_usage import open_user_usage
 
 _IN_STEPS = frozenset({"bhd", "jod", "kwd", "omr", "tnd", "isk", "ugx"})
 _DAY_SECONDS = 86_400
-_COMPARED = ("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice")
+_COMPARED = (
+    *("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice"),
+    *("amount_paid", "amount_remaining", "payments"),
+)
 _MOST_RETRIEVED = 200
 """So many invoices are looked for by their id; where more are missing, it is another account."""
 
@@ -58,6 +61,7 @@ async def reconcile(
     known = {bill.stripe_invoice_id for generations in by_user.values() for bill in generations}
     at_stripe = await _list_ours(month, gateway, known)
     _compare_invoices(result, by_user, at_stripe)
+    result.standing = [invoice for invoice in at_stripe if invoice["status"] not in {"draft", "void"}]
     return result
 
 
@@ -135,14 +139,14 @@ async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | Non
     since = int(month.end.timestamp()) - _DAY_SECONDS
     found: list[Invoice] = [
         {name: invoice.get(name) for name in _COMPARED}
-        async for page in gateway.invoices(created={"gte": since})
+        async for page in gateway.invoices(created={"gte": since}, expand=["data.payments"])
         for invoice in page
         if invoice["metadata"].get("spell_month") == str(month) or invoice["id"] in known
     ]
     # What is on a test clock is in no list of the account.
     missing = sorted({each for each in known if each} - {invoice["id"] for invoice in found})
     for invoice_id in missing[:_MOST_RETRIEVED]:
-        invoice = await retrieve(gateway, invoice_id)
+        invoice = await retrieve(gateway, invoice_id, expand=["payments"])
         if invoice is not None:
             found.append({name: invoice.get(name) for name in _COMPARED})
     return found

@@ -11,7 +11,9 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.reconcile import reconcile
+from spell_billing.invoicing.reconcile_money import charges_since, money_at_stripe, money_findings, sums
 from spell_billing.invoicing.rederive import rederive
+from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
@@ -23,14 +25,14 @@ from spell_billing.usage.store import UsageStore
 
 RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
-_CHANGED_SINCE = ("redrafted", "drafted_again", "adopted")
+_CHANGED_SINCE = ("redrafted", "drafted_again", "adopted", "revised", "settled")
 """Actions after which bills are others than were reviewed."""
 
 
 async def reconcile_month(
     ledger: Ledger, store: UsageStore, gateway: Gateway, month: Month, actor: Actor
 ) -> Reconciliation:
-    """Compare the month's three sides; the outcome goes into the audit trail.
+    """Compare the month's four sides; the outcome goes into the audit trail.
 
     Raises:
         LedgerError: when the month was never drafted, or the erasure of a user was not completed.
@@ -49,6 +51,7 @@ async def reconcile_month(
     try:
         bills = list(ledger.bills(month))
         result = await reconcile(month, frozen, bills, gateway)
+        charges = await charges_since(gateway, month)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe cannot be asked what stands for {month}: {problem.message}.",
@@ -60,6 +63,10 @@ async def reconcile_month(
     with ledger.reading() as connection:
         result.findings.extend(rederive(connection, month, frozen, by_user))
         result.findings.extend(_not_approved(connection, record, read_review(connection, month)))
+        known = read_charges(connection, invoice_ids=[invoice["id"] for invoice in result.standing])
+        found = money_at_stripe(result.standing, charges, {each.charge_id: each for each in known})
+        result.money = sums(found)
+        result.findings.extend(money_findings(connection, month, bills, found))
     result.keep_the_telling_ones()
     ledger.record_action(
         month,

@@ -244,7 +244,8 @@ class _Sweep:
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
         """Follow the invoice's payment; what the ledger has heard later, from an event, stays."""
         payment = await payment_now(self._gateway, invoice, bill, as_of=self._started_at, way="sweep")
-        if bill.state not in INVOICED or payment.bill_state in {State.FINALIZED, bill.state}:
+        same = payment.bill_state in {State.FINALIZED, bill.state}
+        if bill.state not in INVOICED or (same and payment.amount_due_cents == bill.total_cents):
             return None
         await asyncio.to_thread(self._session.follow, payment)
         return await self._bill_of(invoice)

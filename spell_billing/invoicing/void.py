@@ -67,7 +67,8 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
     if invoice is not None and invoice["status"] == "paid":
         raise LedgerError(
             f"Invoice {invoice_id} of user {bill.user_id} is paid, and Stripe voids no paid invoice.",
-            remedy="Refund it or issue a credit note at Stripe.",
+            remedy=f"Give it back: spell-billing credit --month {session.month} --user {bill.user_id} --all "
+            "--reason ...",
         )
     others = await _others(session, gateway, bill)
     if others:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.schema import audit, invoices
 
@@ -43,6 +44,7 @@ def write_changes(
     ]
     if connection.execute(_UPDATE, parameters).rowcount != len(changes):
         return None
+    keep_payments(connection, [change.payment for change in changes if change.payment is not None])
     connection.execute(
         audit.insert(),
         [

@@ -1,6 +1,6 @@
 """Charges of which money went back, and what is left of each invoice's payment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -8,7 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
-from spell_billing.ledger.schema import charges, invoices, payments
+from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.money_tables import charges
+from spell_billing.ledger.schema import invoices, payments
 from spell_billing.ledger.upsert import insert_new
 
 _KEPT_DISPUTES = frozenset({"won", "prevented"})
@@ -39,8 +41,8 @@ class Kept:
         refunded_cents: Returned by refunds, or outside of Stripe by credit notes.
         disputed_cents: Taken back by banks in disputes that are open or lost.
         credited_cents: Taken off the invoices by credit notes.
-        balance_cents: Moved to customers' balances, to be charged with their next invoice; below zero, paid
-            from their balances.
+        moved_cents: Moved to the customers' next invoices, because Stripe does not charge so little.
+        from_balance_cents: Paid from the customers' balances.
         due_cents: Still to be paid.
     """
 
@@ -49,7 +51,8 @@ class Kept:
     refunded_cents: int = 0
     disputed_cents: int = 0
     credited_cents: int = 0
-    balance_cents: int = 0
+    moved_cents: int = 0
+    from_balance_cents: int = 0
     due_cents: int = 0
 
     @property
@@ -91,39 +94,48 @@ def read_charges(
     return [Charge(**{str(name): value for name, value in row.items()}) for row in rows]
 
 
-def kept_of_month(connection: Connection, month: Month) -> list[Kept]:
-    """Return what became of the month's standing invoices, by currency, as far as Stripe was read."""
+def kept_of_months(connection: Connection, months: Collection[Month]) -> dict[str, list[Kept]]:
+    """Return what became of months' standing invoices, by month and currency, as far as Stripe was read.
+
+    A paid bill of whose payment nothing is known yet counts as paid in full.
+    """
+    names, nothing = [str(month) for month in months], sa.literal(0)
     back = (
         sa.select(
             charges.c.stripe_invoice_id,
             sa.func.sum(charges.c.refunded_cents).label("refunded"),
             sa.func.sum(charges.c.disputed_cents).label("disputed"),
         )
-        .where(charges.c.month == str(month))
+        .where(charges.c.month.in_(names))
         .group_by(charges.c.stripe_invoice_id)
         .subquery()
     )
-    nothing = sa.literal(0)
+    is_paid = invoices.c.state == State.PAID.value
+    total, paid = invoices.c.total_cents, payments.c.amount_paid_cents
+    due = sa.case((payments.c.status == "open", payments.c.amount_due_cents - paid), else_=nothing)
+    unknown = payments.c.stripe_invoice_id.is_(None)
     sums = (
-        payments.c.amount_paid_cents,
+        sa.case((unknown, sa.case((is_paid, total), else_=nothing)), else_=paid),
         sa.func.coalesce(back.c.refunded, nothing) + payments.c.returned_outside_cents,
-        sa.func.coalesce(back.c.disputed, nothing),
+        back.c.disputed,
         payments.c.credited_cents,
-        payments.c.balance_cents,
-        sa.case(
-            (payments.c.status == "open", payments.c.amount_due_cents - payments.c.amount_paid_cents),
-            else_=nothing,
-        ),
+        payments.c.moved_cents,
+        payments.c.from_balance_cents,
+        sa.case((unknown, sa.case((is_paid, nothing), else_=total)), else_=due),
     )
+    by = (invoices.c.month, invoices.c.currency)
     query = (
-        sa.select(invoices.c.currency, *(sa.func.sum(each) for each in sums))
-        .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
+        sa.select(*by, *(sa.func.coalesce(sa.func.sum(each), nothing) for each in sums))
+        .outerjoin(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
         .outerjoin(back, back.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(invoices.c.month == str(month), payments.c.status != "void")
-        .group_by(invoices.c.currency)
-        .order_by(invoices.c.currency)
+        .where(invoices.c.month.in_(names), invoices.c.state.in_([state.value for state in INVOICED]))
+        .group_by(*by)
+        .order_by(*by)
     )
-    return [Kept(currency, *(int(each) for each in rest)) for currency, *rest in connection.execute(query)]
+    found: dict[str, list[Kept]] = {name: [] for name in names}
+    for month, currency, *rest in connection.execute(query):
+        found[month].append(Kept(currency, *(int(each) for each in rest)))
+    return found
 
 
 def _facts(charge: Charge | None) -> tuple[int, int, str | None]:

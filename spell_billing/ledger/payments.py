@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.schema import payments
@@ -40,7 +41,8 @@ class Payment:
     invoice_pdf: str | None
     as_of: datetime
     way: str
-    balance_cents: int = 0
+    moved_cents: int = 0
+    from_balance_cents: int = 0
     credited_cents: int = 0
     returned_outside_cents: int = 0
 
@@ -60,6 +62,24 @@ class Payment:
         if self.status == "open":
             return State.PAYMENT_FAILED if self.failing else State.FINALIZED
         return {"paid": State.PAID, "uncollectible": State.UNCOLLECTIBLE, "void": State.VOID}[self.status]
+
+
+def payment_in_words(payment: Payment, currency: str) -> str:
+    """Say what became of an invoice's payment: a paid invoice need not have been paid with money."""
+
+    def money(cents: int) -> str:
+        return format_money(cents, currency, grouping=True)
+
+    parts = [
+        (payment.amount_paid_cents, "paid"),
+        (payment.moved_cents, "moved to the next invoice"),
+        (payment.from_balance_cents, "paid from the balance"),
+        (payment.credited_cents, "taken off by a credit note"),
+        (payment.returned_outside_cents, "returned outside of Stripe"),
+    ]
+    if payment.status == "open":
+        parts.append((payment.amount_due_cents - payment.amount_paid_cents, "due"))
+    return ", ".join(f"{money(cents)} {words}" for cents, words in parts if cents > 0) or "nothing due"
 
 
 def newest(one: Payment, other: Payment) -> Payment:
@@ -101,7 +121,8 @@ def _order(payment: Payment) -> tuple[Any, ...]:
         payment.status,
         payment.amount_paid_cents,
         payment.credited_cents,
-        payment.balance_cents,
+        payment.moved_cents,
+        payment.from_balance_cents,
         payment.next_attempt_at or _LONG_AGO,
         -payment.amount_due_cents,
         payment.hosted_invoice_url or "",

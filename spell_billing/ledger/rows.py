@@ -24,6 +24,7 @@ from spell_billing.core.drafting import (
 from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State, words
+from spell_billing.ledger.payments import Payment
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,15 @@ class MonthRecord:
 class Change:
     """A bill's new content, and what to write into the audit trail about it.
 
-    `before` guards the update: it fails when another process changed the bill's state meanwhile.
+    `before` guards the update: it fails when another process changed the bill's state meanwhile. `payment` is
+    what Stripe said of the invoice's payment with the same answer, where that is more than its state.
     """
 
     before: Bill
     after: Bill
     action: str
     detail: str | None = None
+    payment: Payment | None = None
 
 
 class Content(msgspec.Struct, frozen=True):

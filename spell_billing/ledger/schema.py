@@ -132,7 +132,8 @@ payments = sa.Table(
     sa.Column("invoice_pdf", sa.Text),
     sa.Column("as_of", UtcDateTime, nullable=False),
     sa.Column("way", sa.String(20), nullable=False),
-    sa.Column("balance_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("moved_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("from_balance_cents", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("credited_cents", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("returned_outside_cents", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("ledger_payments_by_month", "month", "status"),
@@ -142,27 +143,9 @@ payments = sa.Table(
 
 `attempts` is Stripe's count, which a try under way raises too; `failed_attempts` of them are known to have
 failed. `decline_code` and `message` belong to the last failed one. `as_of` is when Stripe said it, `way` how
-it came to us.
-"""
-
-charges = sa.Table(
-    "ledger_charges",
-    metadata,
-    sa.Column("charge_id", sa.Text, primary_key=True),
-    sa.Column("stripe_invoice_id", sa.Text, nullable=False),
-    sa.Column("month", sa.String(7), nullable=False),
-    sa.Column("currency", sa.String(10), nullable=False),
-    sa.Column("amount_cents", sa.BigInteger, nullable=False),
-    sa.Column("refunded_cents", sa.BigInteger, nullable=False),
-    sa.Column("disputed_cents", sa.BigInteger, nullable=False),
-    sa.Column("dispute", sa.String(40)),
-    sa.Column("as_of", UtcDateTime, nullable=False),
-    sa.Index("ledger_charges_by_invoice", "stripe_invoice_id"),
-    sa.Index("ledger_charges_by_month", "month"),
-)
-"""Charges of our invoices of which money went back: refunded, or taken back by the bank in a dispute.
-
-`dispute` is Stripe's status of the dispute; what a won one took is back, and `disputed_cents` is 0 then.
+it came to us. `moved_cents` was moved to the customer's next invoice (below zero: came from an earlier one),
+`from_balance_cents` was paid from the customer's balance, `credited_cents` taken off by credit notes, and
+`returned_outside_cents` given back outside of Stripe.
 """
 
 events = sa.Table(

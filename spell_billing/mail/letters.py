@@ -88,12 +88,15 @@ class Letters:
         return message
 
     def _facts(self, template: Template, bill: Bill, payment: Payment | None) -> dict[str, Any]:
-        failed = template is Template.PAYMENT_FAILED and payment is not None
-        cents = payment.amount_due_cents if failed and payment else bill.total_cents
+        # What is due can be more or less than the total: the customer's balance counts.
+        due_cents = payment.amount_due_cents if payment else bill.total_cents
+        cents = due_cents if template is Template.PAYMENT_FAILED else bill.total_cents
         next_attempt = payment.next_attempt_at if payment else None
         return {
             "month": Month.parse(bill.month).label,
             "amount": format_money(cents, bill.currency, grouping=True),
+            "due": format_money(due_cents, bill.currency, grouping=True),
+            "moved": payment is not None and payment.moved_cents > 0,
             "calls": bill.calls,
             "description": bill.description,
             "paid": payment is not None and payment.status == "paid",

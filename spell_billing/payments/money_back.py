@@ -65,7 +65,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 
 
 async def read_again(
-    ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
+    ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None, alerting: bool = True
 ) -> bool:
     """Read an invoice and its charges as they are now, and alert on money that went back.
 
@@ -74,6 +74,7 @@ async def read_again(
         gateway: To Stripe.
         invoice_id: The invoice.
         event: What pointed to it; a dispute's amount and status stand in it alone.
+        alerting: Whether operators do not know yet.
 
     Returns:
         Whether it is an invoice of ours.
@@ -103,16 +104,17 @@ async def read_again(
     ]
     outside_cents = await _returned_outside(gateway, invoice)
     payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
-    await asyncio.to_thread(_write, ledger, payment, found)
+    await asyncio.to_thread(_write, ledger, payment, found, alerting=alerting)
     return True
 
 
-def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge]) -> None:
+def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], *, alerting: bool) -> None:
     with ledger.writing() as connection:
         keep_payments(connection, [payment], as_it_is=True)
         news = keep_charges(connection, found)
         settle(connection, invoice_ids=[payment.stripe_invoice_id], back=True)
-        _alert(connection, payment, news)
+        if alerting:
+            _alert(connection, payment, news)
 
 
 def _alert(connection: Connection, payment: Payment, news: Sequence[Charge]) -> None:

@@ -20,7 +20,8 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "account_country": "US",
         "account_name": "Stripe double",
         "account_tax_ids": None,
-        "amount_due": invoice.amount_due_cents,
+        # A credit note before the payment lowers what is due: what remains is due less paid.
+        "amount_due": invoice.amount_due_cents - invoice.pre_payment_credit_cents,
         "amount_overpaid": 0,
         "amount_paid": invoice.amount_paid_cents,
         "amount_paid_off_stripe": invoice.paid_off_stripe_cents,

@@ -13,7 +13,7 @@ from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import UserBill
-from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
 from spell_billing.web import words
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
@@ -41,6 +41,10 @@ class InvoicePayment(BaseModel):
     amount_due: Money
     amount_paid_cents: Cents
     amount_paid: Money
+    moved_cents: Cents = Field(description="Too little to be charged: moved to the next invoice.")
+    from_balance_cents: Cents = Field(description="Paid from the customer's balance.")
+    credited_cents: Cents = Field(description="Taken off by credit notes.")
+    in_words: str
     as_of: Moment = Field(description="When Stripe said so.")
 
 
@@ -147,6 +151,7 @@ def _payment(bill: Bill, payment: Payment) -> InvoicePayment:
         **asdict(payment),
         amount_due=_money(bill, payment.amount_due_cents),
         amount_paid=_money(bill, payment.amount_paid_cents),
+        in_words=payment_in_words(payment, bill.currency),
     )
 
 

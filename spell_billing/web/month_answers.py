@@ -95,7 +95,12 @@ class MonthAnswer(Reviewed):
     credit_applied_cents: int
     carried_cents: int
     paid: int
-    paid_cents: int
+    paid_cents: int = Field(description="What was received for the invoices.")
+    refunded_cents: int
+    disputed_cents: int = Field(description="Taken back by banks in disputes that are open or lost.")
+    kept_cents: int = Field(description="Paid less refunded less disputed.")
+    moved_cents: int = Field(description="Too little to be charged: moved to the next invoices.")
+    from_balance_cents: int = Field(description="Paid from customers' balances at Stripe.")
     payment_failed: int
     payment_failed_cents: int
     uncollectible: int

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState, is_undone, state_of_month
 from spell_billing.ledger.queries import read_month, read_months
@@ -24,7 +25,8 @@ class Money:
         invoices: How many stand at Stripe.
         invoiced_cents: What they charge.
         paid: How many of them are paid.
-        paid_cents: What these charge.
+        paid_cents: What was received for the invoices.
+        kept_cents: Of it, what was neither refunded nor taken back in disputes.
         failed_cents: What those charge whose payment failed or was given up.
         missing_cents: What users are charged who have no invoice yet.
     """
@@ -34,6 +36,7 @@ class Money:
     invoiced_cents: int
     paid: int
     paid_cents: int
+    kept_cents: int
     failed_cents: int
     missing_cents: int
 
@@ -111,6 +114,7 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
         drafted = [month for month, record in records.items() if record is not None]
         groups = month_groups(connection, drafted)
         reviews = {month: read_review(connection, month) for month in drafted}
+        kept = kept_of_months(connection, drafted)
         runs = {month: runs_of_month(connection, month, 1) for month in wanted}
     return [
         _figures(
@@ -118,6 +122,7 @@ def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[M
             records[month],
             reviews.get(month),
             [each for each in groups if each.month == str(month)],
+            {each.currency: each for each in kept.get(str(month), ())},
             last_run=next(iter(runs[month]), None),
             now=now,
         )
@@ -130,6 +135,7 @@ def _figures(
     record: MonthRecord | None,
     review: Review | None,
     groups: Sequence[MonthGroup],
+    kept: Mapping[str, Kept],
     *,
     last_run: RunRecord | None,
     now: datetime,
@@ -143,14 +149,14 @@ def _figures(
         state=state_of_month(month, record, review, undone=undone, now=now),
         record=record,
         users=sum(by_state.values()),
-        money=[_money(currency, groups) for currency in sorted({each.currency for each in groups})],
+        money=[_money(each, groups, kept.get(each)) for each in sorted({group.currency for group in groups})],
         users_by_state=by_state,
         problems=_problems(groups),
         last_run=last_run,
     )
 
 
-def _money(currency: str, groups: Sequence[MonthGroup]) -> Money:
+def _money(currency: str, groups: Sequence[MonthGroup], kept: Kept | None) -> Money:
     own = [each for each in groups if each.currency == currency]
 
     def cents(states: Iterable[State]) -> int:
@@ -161,7 +167,8 @@ def _money(currency: str, groups: Sequence[MonthGroup]) -> Money:
         invoices=sum(each.bills for each in own if each.state in INVOICED),
         invoiced_cents=cents(INVOICED),
         paid=sum(each.bills for each in own if each.state is State.PAID),
-        paid_cents=cents({State.PAID}),
+        paid_cents=kept.paid_cents if kept else 0,
+        kept_cents=kept.kept_cents if kept else 0,
         failed_cents=cents({State.PAYMENT_FAILED, State.UNCOLLECTIBLE}),
         missing_cents=cents(UNDONE),
     )

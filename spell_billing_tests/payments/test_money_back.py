@@ -1,17 +1,20 @@
-"""Money that goes back after an invoice was paid is seen within a tick, told once, and not counted as kept."""
+"""Money that goes back after an invoice was paid is seen within a tick, told once, and counted as gone."""
 
 from typing import Any
 
 import pytest
 
-from spell_billing.ledger.charges import Kept, kept_of_month
+from spell_billing.invoicing.findings import Kind
+from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
-from spell_billing_tests.proof.small_platform import MARCH
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
+from spell_billing_tests.stripe_double.shapes import FIXTURES
 
 
 def kept(world: World) -> Kept:
     with world.ledger() as ledger, ledger.reading() as connection:
-        (found,) = kept_of_month(connection, MARCH)
+        (found,) = kept_of_months(connection, [MARCH])[str(MARCH)]
     return found
 
 
@@ -234,3 +237,82 @@ def test_an_event_of_no_shape_at_all_stops_nothing(world: World) -> None:
     assert world.state(ONE) == "paid"
     world.tick()
     assert world.state(ONE) == "paid"
+
+
+def test_reconcile_has_the_money_as_its_fourth_side(paid: World) -> None:
+    refund(paid, ONE, 400)
+    paid.double.dispute(paid.invoice_id(TWO))
+
+    before = paid.platform.reconcile(MARCH)
+    paid.tick()
+    after = paid.platform.must_agree(MARCH)
+
+    found = {each.user_id: each for each in before.findings}
+    assert {user: each.kind for user, each in found.items()} == dict.fromkeys((ONE, TWO), Kind.MONEY_DIFFERS)
+    assert found[ONE].found == "$6.00: $10.00 paid, $4.00 refunded, $0.00 disputed"
+    (money,) = after.money
+    assert money == Kept("usd", paid_cents=3000, refunded_cents=400, disputed_cents=1000)
+    assert money.kept_cents == 1600
+
+
+def test_a_dispute_that_was_won_is_kept_money_in_reconciliation_too(paid: World) -> None:
+    paid.double.dispute(paid.invoice_id(TWO), outcome="won")
+    paid.tick()
+
+    (money,) = paid.platform.must_agree(MARCH).money
+
+    assert money.kept_cents == 3000
+
+
+def test_an_amount_below_the_smallest_charge_is_moved_and_not_paid(world: World) -> None:
+    world.bill(ONE, cents=30)
+    world.tick()
+
+    assert kept(world) == Kept("usd", moved_cents=30)
+    story = world.platform.explain(MARCH, ONE)
+    assert "is paid: $0.30 moved to the next invoice." in story["answer"]
+    with world.ledger() as ledger:
+        assert month_status(ledger, MARCH, NOW).as_json()["paid_cents"] == 0
+    (money,) = world.platform.must_agree(MARCH).money
+    assert money.paid_cents == 0
+    # The next invoice collects it.
+    world.platform.calls(APRIL, (ONE, 1000))
+    world.platform.bill(APRIL)
+    world.advance()
+    world.tick()
+    with world.ledger() as ledger, ledger.reading() as connection:
+        (next_month,) = kept_of_months(connection, [APRIL])[str(APRIL)]
+    assert next_month == Kept("usd", paid_cents=1030, moved_cents=-30)
+
+
+def test_what_the_balance_covers_is_not_paid_with_money(world: World) -> None:
+    world.platform.accounts(ONE)
+    world.double.add_customer(f"cus_{ONE}", balance_cents=-400)
+    world.platform.calls(MARCH, (ONE, 1000))
+    world.platform.bill(MARCH)
+    world.advance()
+    world.tick()
+
+    assert kept(world) == Kept("usd", paid_cents=600, from_balance_cents=400)
+
+
+def test_every_example_of_stripe_s_own_is_read(world: World) -> None:
+    """An event of each kind with Stripe's own example object is read, and none of them is an error."""
+    world.bill(ONE)
+    kinds = {
+        "charge": ("charge.refunded", "charge.failed"),
+        "credit_note": ("credit_note.created", "credit_note.voided"),
+        "dispute": ("charge.dispute.created", "charge.dispute.closed"),
+        "invoice": ("invoice.paid", "invoice.payment_failed", "invoice.updated"),
+    }
+    happened = [
+        {"id": f"evt_{kind}", "type": kind, "created": 1_743_500_000, "data": {"object": shown}}
+        for name, shown in FIXTURES.items()
+        for kind in kinds.get(name, (f"{name}.updated",))
+    ]
+
+    world.hear(happened)
+    world.tick()
+
+    outcomes = {outcome for _, outcome in world.inbox()}
+    assert outcomes == {"not_ours", "ignored_type", "draft", "handled"}

@@ -38,7 +38,8 @@ def test_reconcile_ends_with_0_when_all_agree(command: Command) -> None:
         "Frozen  3 users, 4 calls, 1734 cents of usage",
         "Ledger  2 invoices, 1,734 cents",
         "Stripe  2 invoices, 1,734 cents",
-        "All three agree to the cent.",
+        "Money   $0.00 kept: $0.00 received, $0.00 refunded, $0.00 disputed; $17.34 due",
+        "All four agree to the cent.",
     ]
 
 

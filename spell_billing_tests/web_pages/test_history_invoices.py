@@ -59,6 +59,10 @@ def test_links_and_payment_are_unknown_until_stripe_s_event_was_read(doors: Hous
         "amount_due": "$12.34",
         "amount_paid_cents": 0,
         "amount_paid": "$0.00",
+        "moved_cents": 0,
+        "from_balance_cents": 0,
+        "credited_cents": 0,
+        "in_words": "$12.34 due",
         "as_of": "2025-04-03T09:30:00+00:00",
     }
     assert "stolen" not in json.dumps(after)

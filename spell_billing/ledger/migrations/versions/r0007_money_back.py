@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from spell_billing.ledger.column_types import UtcDateTime
+from spell_billing.ledger.column_types import BigId, UtcDateTime
 
 revision = "0007"
 down_revision = "0006"
@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the columns and the table; what is known so far stays, and the next reading fills the rest."""
-    for name in ("balance_cents", "credited_cents", "returned_outside_cents"):
+    for name in ("moved_cents", "from_balance_cents", "credited_cents", "returned_outside_cents"):
         op.add_column("ledger_payments", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
     op.create_table(
         "ledger_charges",
@@ -26,6 +26,19 @@ def upgrade() -> None:
         sa.Column("disputed_cents", sa.BigInteger, nullable=False),
         sa.Column("dispute", sa.String(40)),
         sa.Column("as_of", UtcDateTime, nullable=False),
+    )
+    op.create_table(
+        "ledger_credit_notes",
+        sa.Column("bill_id", BigId, primary_key=True, autoincrement=False),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("stripe_invoice_id", sa.Text, nullable=False),
+        sa.Column("cents", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("asked_at", UtcDateTime, nullable=False),
+        sa.Column("outcome", sa.String(20)),
+        sa.Column("credit_note_id", sa.Text),
     )
     op.create_index("ledger_charges_by_invoice", "ledger_charges", ["stripe_invoice_id"])
     op.create_index("ledger_charges_by_month", "ledger_charges", ["month"])

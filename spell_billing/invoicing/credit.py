@@ -1,0 +1,246 @@
+"""Crediting one user's invoice: explicit, audited, and each credit note issued exactly once.
+
+The row is written before Stripe is asked, and the request's key and body depend on nothing but the row: after
+a crash or a lost answer the same command sends the same request, and Stripe issues it once. Where a key may
+have expired or holds a stored failure, Stripe's list is asked first.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.keys import KEY, billing_key, idempotency_key
+from spell_billing.core.money import format_money
+from spell_billing.core.outcomes import INVOICED
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import retrieve
+from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes, write_credit_note
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.session import MonthSession
+from spell_billing.stripe_api.client import Invoice
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+CREATE, LIST = "POST /v1/credit_notes", "GET /v1/credit_notes"
+NUMBER = "spell_credit"
+"""The metadata that numbers a bill's credit notes."""
+
+_MOST_ATTEMPTS = 5
+"""So many keys are passed over in one command for the failures that Stripe stored under them."""
+_LONGEST_MEMO = 500
+
+
+async def credit_bill(
+    session: MonthSession,
+    gateway: Gateway,
+    user_id: str,
+    cents: int | None,
+    reason: str,
+    *,
+    to_balance: bool = False,
+) -> CreditNote:
+    """Issue a credit note for the user's invoice. To repeat it completes it, or changes nothing.
+
+    Args:
+        session: Holds the month's lock.
+        gateway: To Stripe.
+        user_id: The platform's user.
+        cents: How much, in minor units of the bill's currency; None: all that is not credited yet.
+        reason: A person's words, for the audit trail and on the credit note.
+        to_balance: Of a paid invoice: give the money to the customer's balance instead of the card.
+
+    Returns:
+        The credit note. Of an open invoice it lowers what is due, of a paid one it gives money back.
+
+    Raises:
+        LedgerError: when there is no invoice, less is left than is to be credited, or another credit of the
+            bill is not completed.
+        StripeAccountError: when Stripe does not answer or refuses; the same command finds out.
+    """
+    bill = await _invoiced(session, user_id)
+    known = await asyncio.to_thread(_read, session, bill)
+    open_one = next((each for each in known if each.outcome is None), None)
+    same = [each for each in known if _is_same(each, cents, reason) and each.outcome != "refused"]
+    if open_one is not None and open_one not in same:
+        money = format_money(open_one.cents, bill.currency)
+        raise LedgerError(
+            f"A credit of {money} for user {user_id} ({open_one.reason}) was begun; its outcome is unknown.",
+            remedy="Complete it first: repeat that command.",
+        )
+    if same and open_one is None:
+        return same[-1]
+    try:
+        note = open_one or await _begun(
+            session, gateway, bill, cents=cents, reason=reason, known=known, to_balance=to_balance
+        )
+        return note if note.outcome else await _issue(session, gateway, bill, note)
+    except StripeProblem as problem:
+        raise StripeAccountError(
+            f"Stripe did not say whether it issued the credit note: {problem.message}.",
+            remedy="Run the command again; it finds out what became of it.",
+        ) from None
+
+
+def _is_same(note: CreditNote, cents: int | None, reason: str) -> bool:
+    return note.reason == reason and cents in {None, note.cents}
+
+
+async def _begun(
+    session: MonthSession,
+    gateway: Gateway,
+    bill: Bill,
+    *,
+    cents: int | None,
+    reason: str,
+    known: Sequence[CreditNote],
+    to_balance: bool,
+) -> CreditNote:
+    """Write the credit note's row, by what the invoice is now; one of a lost ledger is taken over."""
+    invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
+    if invoice is None or invoice["status"] not in {"open", "paid", "uncollectible"}:
+        raise LedgerError(
+            f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} does not stand at Stripe.",
+            remedy=f"See what stands: spell-billing bill --month {session.month} --verify.",
+        )
+    kind = CreditKind.REDUCE
+    if invoice["status"] == "paid":
+        kind = CreditKind.BALANCE if to_balance else CreditKind.REFUND
+    issued = await _issued(gateway, bill)
+    used = [*(int(each["metadata"][NUMBER]) for each in issued), *(each.number for each in known)]
+    note = CreditNote(
+        bill_id=bill.id,
+        number=max(used, default=0) + 1,
+        stripe_invoice_id=str(bill.stripe_invoice_id),
+        cents=_left_cents(invoice) if cents is None else cents,
+        kind=kind,
+        reason=reason,
+        attempt=1,
+        asked_at=datetime.now(UTC),
+    )
+    for each in issued:
+        if each["memo"] == _memo(note) and cents in {None, int(each["amount"])}:
+            number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
+            return await _done(
+                session, bill, replace(note, number=number, cents=amount_cents), str(each["id"])
+            )
+    if not 0 < note.cents <= _left_cents(invoice):
+        raise LedgerError(
+            f"{format_money(_left_cents(invoice), bill.currency)} of invoice {bill.stripe_invoice_id} can be "
+            f"credited, not {format_money(note.cents, bill.currency)}.",
+            remedy="Credit no more than that; `spell-billing explain` shows what was credited before.",
+        )
+    await asyncio.to_thread(_write, session, bill, note, "credit_requested")
+    return note
+
+
+def _left_cents(invoice: Invoice) -> int:
+    """Return what may still be credited: of an open invoice what is left to pay."""
+    credited = sum(
+        int(invoice.get(name) or 0)
+        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    )
+    left = int(invoice["total"]) - credited
+    return left if invoice["status"] == "paid" else min(left, int(invoice["amount_remaining"]))
+
+
+async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: CreditNote) -> CreditNote:
+    """Send the row's request until its outcome is known."""
+    last_attempt = note.attempt + _MOST_ATTEMPTS
+    while True:
+        found = await _at_stripe(gateway, bill, note)
+        if found is not None:
+            return await _done(session, bill, note, found)
+        try:
+            answer = await gateway.send(
+                CREATE, "post", "/v1/credit_notes", _parameters(bill, note), key=_key(bill, note)
+            )
+        except StripeProblem as problem:
+            if problem.kind is Kind.STUCK and note.attempt < last_attempt:
+                note = replace(note, attempt=note.attempt + 1)
+                await asyncio.to_thread(_write, session, bill, note, "credit_next_attempt")
+                continue
+            if problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
+                raise
+            refused = replace(note, outcome="refused")
+            await asyncio.to_thread(_write, session, bill, refused, "credit_refused", problem.message)
+            raise LedgerError(
+                f"Stripe refused the credit note: {problem.message}",
+                remedy="Nothing was credited. Correct what it names, then run the command again.",
+            ) from None
+        return await _done(session, bill, note, str(answer.object["id"]))
+
+
+async def _done(session: MonthSession, bill: Bill, note: CreditNote, credit_note_id: str) -> CreditNote:
+    issued = replace(note, outcome="issued", credit_note_id=credit_note_id)
+    await asyncio.to_thread(_write, session, bill, issued, "credited")
+    return issued
+
+
+async def _at_stripe(gateway: Gateway, bill: Bill, note: CreditNote) -> str | None:
+    """Return the credit note that Stripe has already; asked before every request."""
+    for each in await _issued(gateway, bill):
+        if int(each["metadata"][NUMBER]) == note.number and int(each["amount"]) == note.cents:
+            return str(each["id"])
+    return None
+
+
+async def _issued(gateway: Gateway, bill: Bill) -> list[dict[str, Any]]:
+    """Return the bill's credit notes of ours that Stripe has."""
+    parameters = {"invoice": bill.stripe_invoice_id, "limit": 100}
+    found = (await gateway.send(LIST, "get", "/v1/credit_notes", parameters)).object["data"]
+    name = billing_key(bill.month, bill.user_id, bill.generation)
+    ours = [each for each in found if (each.get("metadata") or {}).get(KEY) == name]
+    return [each for each in ours if str(each["metadata"].get(NUMBER)).isdecimal()]
+
+
+def _parameters(bill: Bill, note: CreditNote) -> dict[str, Any]:
+    shares = {CreditKind.REFUND: "refund_amount", CreditKind.BALANCE: "credit_amount"}
+    share = {shares[note.kind]: note.cents} if note.kind in shares else {}
+    return {
+        "invoice": note.stripe_invoice_id,
+        "amount": note.cents,
+        **share,
+        "memo": _memo(note),
+        "metadata": _metadata(bill, note),
+    }
+
+
+def _memo(note: CreditNote) -> str:
+    return note.reason[:_LONGEST_MEMO]
+
+
+def _metadata(bill: Bill, note: CreditNote) -> dict[str, str]:
+    return {KEY: billing_key(bill.month, bill.user_id, bill.generation), NUMBER: str(note.number)}
+
+
+def _key(bill: Bill, note: CreditNote) -> str:
+    return idempotency_key(bill.month, bill.user_id, bill.generation, f"credit:{note.number}", note.attempt)
+
+
+def _read(session: MonthSession, bill: Bill) -> list[CreditNote]:
+    with session.writing() as connection:
+        return read_credit_notes(connection, [bill.id])
+
+
+def _write(
+    session: MonthSession, bill: Bill, note: CreditNote, action: str, problem: str | None = None
+) -> None:
+    money = format_money(note.cents, bill.currency)
+    detail = f"{note.kind} {money}, {note.credit_note_id or 'asked'}: {problem or note.reason}"
+    with session.writing() as connection:
+        write_credit_note(connection, bill, note, actor=session.actor, action=action, detail=detail)
+
+
+async def _invoiced(session: MonthSession, user_id: str) -> Bill:
+    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
+    own = [bill for bill in bills if bill.user_id == user_id]
+    bill = max(own, key=lambda each: each.generation, default=None)
+    if bill is None or bill.state not in INVOICED or bill.stripe_invoice_id is None:
+        stands = "no bill" if bill is None else f"a bill that is {bill.state}"
+        raise LedgerError(
+            f"User {user_id} has {stands} for {session.month}: there is no invoice to credit.",
+            remedy="See `spell-billing explain` for what became of it.",
+        )
+    return bill

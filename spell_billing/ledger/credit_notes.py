@@ -1,0 +1,74 @@
+"""Credit notes that a person issued: each is a row before Stripe is asked, and until its outcome is known."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.ledger.schema import audit
+
+
+class CreditKind(StrEnum):
+    """Where the money of a credit note goes."""
+
+    REDUCE = "reduce"
+    REFUND = "refund"
+    BALANCE = "balance"
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNote:
+    """A row of `ledger_credit_notes`. `outcome` is None while it is not known: `issued` or `refused`."""
+
+    bill_id: int
+    number: int
+    stripe_invoice_id: str
+    cents: int
+    kind: CreditKind
+    reason: str
+    attempt: int
+    asked_at: datetime
+    outcome: str | None = None
+    credit_note_id: str | None = None
+
+
+def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[CreditNote]:
+    """Return the credit notes of bills, in the order they were issued."""
+    query = (
+        sa.select(credit_notes)
+        .where(credit_notes.c.bill_id.in_(list(bill_ids)))
+        .order_by(credit_notes.c.bill_id, credit_notes.c.number)
+    )
+    rows = connection.execute(query).mappings()
+    return [CreditNote(**{**row, "kind": CreditKind(row["kind"])}) for row in rows]
+
+
+def write_credit_note(
+    connection: Connection, bill: Bill, note: CreditNote, *, actor: Actor, action: str, detail: str
+) -> None:
+    """Write a credit note's row, new or as it is now, and its audit entry."""
+    values: dict[str, Any] = {**asdict(note), "kind": note.kind.value}
+    same = sa.and_(credit_notes.c.bill_id == note.bill_id, credit_notes.c.number == note.number)
+    if not connection.execute(credit_notes.update().where(same).values(**values)).rowcount:
+        connection.execute(credit_notes.insert().values(**values))
+    connection.execute(
+        audit.insert().values(
+            at=datetime.now(UTC),
+            actor=actor.name,
+            run_id=actor.run_id,
+            month=bill.month,
+            user_id=bill.user_id,
+            generation=bill.generation,
+            action=action,
+            from_state=bill.state.value,
+            to_state=bill.state.value,
+            stripe_invoice_id=note.stripe_invoice_id,
+            detail=detail,
+        )
+    )
