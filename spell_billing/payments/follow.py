@@ -29,7 +29,7 @@ from spell_billing.payments.money_back import KIND as MONEY_BACK
 from spell_billing.payments.money_back import look_again
 from spell_billing.payments.reasons import look_up_reasons
 from spell_billing.payments.tick_budget import Budget
-from spell_billing.payments.voids import park_voided
+from spell_billing.payments.voids import follow_revisions, park_voided
 from spell_billing.stripe_api.problems import StripeProblem
 
 ACTOR = Actor("stripe events")
@@ -41,6 +41,7 @@ STRIPE_SECONDS = 45.0
 
 EVENT_PAGES = 30
 INVOICE_REQUESTS = 50
+REVISIONS = 20
 LOOKS = 100
 CHARGE_PAGES = 10
 REASONS = 50
@@ -62,6 +63,7 @@ class Followed:
 
     events_read: int = 0
     events_handled: int = 0
+    revisions_followed: int = 0
     looked_at: int = 0
     invoices_read: int = 0
     reasons_looked_up: int = 0
@@ -139,6 +141,7 @@ async def _ask_stripe(
         if not events.complete:
             result.more.append("older events")
         _handle(ledger, result)
+        result.revisions_followed = await follow_revisions(ledger, gateway, ACTOR, REVISIONS)
         result.looked_at = await look_again(ledger, gateway, LOOKS, budget)
         result.invoices_read = await catch_up.read_invoices(
             ledger, gateway, requests=INVOICE_REQUESTS, budget=budget

@@ -1,17 +1,22 @@
-"""Parks bills whose invoice a person voided at Stripe, when nobody holds their month."""
+"""Bills whose invoice is void at Stripe, and not by us: followed to a revision of it, or parked."""
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.invoicing.by_hand import as_it_stands
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import STATE_OF_STATUS, retrieve
 from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.rows import Actor, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.settling import VoidedBill, voided_bills
 from spell_billing.ledger.unpaid import last_act
+from spell_billing.stripe_api.client import Invoice
 
 OWN_VOID = "void_requested"
 """What our own `void` writes down before it asks Stripe."""
@@ -24,6 +29,43 @@ class Voids:
     parked: int = 0
     deferred: int = 0
     unfinished: list[VoidedBill] = field(default_factory=list)
+
+
+async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit: int) -> int:
+    """Follow bills whose invoice is void because somebody edited it at Stripe, to its latest revision.
+
+    Months that are held are left for the next tick; what is void for another reason is left to `park_voided`.
+
+    Returns:
+        How many bills were followed.
+
+    Raises:
+        StripeProblem: when Stripe does not answer.
+        StripeAccountError: when the account refuses.
+    """
+    with ledger.reading() as connection:
+        found = voided_bills(connection, limit)
+    followed = 0
+    for each in found:
+        original = await retrieve(gateway, each.stripe_invoice_id)
+        latest = (original or {}).get("latest_revision")
+        revision = await retrieve(gateway, str(latest)) if latest else None
+        if revision is not None and revision["status"] in STATE_OF_STATUS:
+            followed += await asyncio.to_thread(_follow, ledger, each, revision, actor)
+    return followed
+
+
+def _follow(ledger: Ledger, voided: VoidedBill, revision: Invoice, actor: Actor) -> bool:
+    try:
+        with ledger.session(Month.parse(voided.month), actor, wait_seconds=0) as session:
+            for bill in session.bills_of_users([voided.user_id]):
+                if bill.stripe_invoice_id == voided.stripe_invoice_id and bill.state in INVOICED:
+                    detail = f"{bill.stripe_invoice_id} was edited at Stripe"
+                    session.apply([Change(bill, as_it_stands(bill, revision), "revised", detail)])
+                    return True
+    except MonthLockedError:
+        pass
+    return False
 
 
 def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:

@@ -9,6 +9,7 @@ from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
+from spell_billing_tests.proof.test_people_at_stripe import revise
 from spell_billing_tests.stripe_double.shapes import FIXTURES
 
 
@@ -316,3 +317,19 @@ def test_every_example_of_stripe_s_own_is_read(world: World) -> None:
 
     outcomes = {outcome for _, outcome in world.inbox()}
     assert outcomes == {"not_ours", "ignored_type", "draft", "handled"}
+
+
+def test_an_edited_invoice_is_followed_within_a_tick(world: World) -> None:
+    world.bill(ONE, TWO, cards={ONE: "declined"})
+    world.advance()
+    world.tick()
+    revision = revise(world.platform, world.invoice_id(ONE), -300)
+
+    world.tick()
+
+    bill = world.bill_of(ONE)
+    assert (bill.stripe_invoice_id, bill.total_cents) == (revision, 700)
+    assert bill.state in {"finalized", "payment_failed"}
+    world.platform.must_agree(MARCH)
+    world.platform.bill(MARCH, verify=True)
+    world.platform.must_agree(MARCH)
