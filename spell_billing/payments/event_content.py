@@ -18,6 +18,15 @@ MONEY_BACK = ("charge.refunded", "charge.dispute.", "credit_note.")
 """The events, or what their types begin with, after which an invoice and its charges are read again."""
 
 
+DISPUTES = (
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
+)
+
+
 class EventOutcome(StrEnum):
     """What became of an event, in `ledger_events.outcome`."""
 

@@ -26,7 +26,7 @@ from spell_billing.ledger.outbox import put
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
-from spell_billing.payments.event_content import EventOutcome
+from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
 from spell_billing.payments.reasons import payment_read
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
@@ -34,6 +34,7 @@ from spell_billing.stripe_api.client import Invoice
 KIND = "money_back"
 """The kind of alert."""
 
+_MOST_EVENT_PAGES = 10
 _LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
 
 
@@ -89,6 +90,16 @@ async def read_again(
     if bill is None:
         return False
     dispute = json.loads(event.content).get("dispute") if event is not None else None
+    charges = [
+        charge
+        for intent in intents_of(invoice)
+        for charge in await _charges_of(gateway, intent)
+        if charge["paid"]
+    ]
+    for charge in charges:
+        unknown = charge["id"] not in known or known[charge["id"]].dispute is None
+        if charge.get("disputed") and dispute is None and unknown:
+            dispute = await _dispute_of(gateway, charge)
     found = [
         _charge(
             charge,
@@ -98,9 +109,7 @@ async def read_again(
             dispute=dispute,
             as_of=as_of,
         )
-        for intent in intents_of(invoice)
-        for charge in await _charges_of(gateway, intent)
-        if charge["paid"]
+        for charge in charges
     ]
     outside_cents = await _returned_outside(gateway, invoice)
     payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
@@ -212,6 +221,26 @@ async def _charges_of(gateway: Gateway, intent: str) -> list[dict[str, Any]]:
     answer = await gateway.send(_LIST_CHARGES, "get", "/v1/charges", parameters)
     found: list[dict[str, Any]] = answer.object["data"]
     return found
+
+
+async def _dispute_of(gateway: Gateway, charge: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how a charge's dispute stands by the newest event of it; None where Stripe no longer has one."""
+    parameters: dict[str, Any] = {
+        "types": list(DISPUTES),
+        "created": {"gte": int(charge["created"])},
+        "limit": 100,
+    }
+    for _ in range(_MOST_EVENT_PAGES):
+        page = (await gateway.send("GET /v1/events", "get", "/v1/events", parameters)).object
+        for event in page["data"]:
+            pointer = content_of(event).get("dispute")
+            if pointer is not None and pointer["charge"] == charge["id"]:
+                found: dict[str, Any] = pointer
+                return found
+        if not page["data"] or not page["has_more"]:
+            return None
+        parameters["starting_after"] = page["data"][-1]["id"]
+    return None
 
 
 async def _returned_outside(gateway: Gateway, invoice: Invoice) -> int:

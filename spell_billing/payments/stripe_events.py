@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.payments.event_content import DISPUTES
 from spell_billing.payments.handler import put_into_inbox
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.problems import Kind, StripeProblem
@@ -23,11 +24,7 @@ WAY = "stripe events"
 CURSOR = "stripe_events"
 TYPES = (
     "charge.refunded",
-    "charge.dispute.created",
-    "charge.dispute.updated",
-    "charge.dispute.funds_withdrawn",
-    "charge.dispute.funds_reinstated",
-    "charge.dispute.closed",
+    *DISPUTES,
     "credit_note.created",
     "credit_note.voided",
     "invoice.finalized",

@@ -72,6 +72,9 @@ def dispute(
 
 def reopen(account: Account, invoice: Invoice) -> Invoice:
     """Let a bank debit fail after the invoice was paid: it is open again, and nothing is paid on it."""
+    for charge in account.charges:
+        if charge.invoice == invoice.id and charge.failure_code is None:
+            account.charges.replace(replace(charge, failure_code="debit_returned"))
     opened = account.put_invoice(
         replace(
             invoice,

@@ -1,0 +1,110 @@
+"""Whatever people do in Stripe's dashboard, in any order with our steps: the ledger knows the money kept."""
+
+import random
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.ledger.charges import kept_of_months
+from spell_billing.stripe_double import Invoice
+from spell_billing_tests.payments.test_credit import credit
+from spell_billing_tests.payments.world import ONE, TWO, World
+from spell_billing_tests.proof.small_platform import MARCH
+
+USERS = (ONE, TWO)
+STEPS = (
+    *(
+        "void",
+        "mark_uncollectible",
+        "pay",
+        "pay_outside",
+        "refund",
+        "credit_note",
+        "dispute",
+        "win",
+        "return",
+    ),
+    *("advance", "tick", "verify", "our_credit"),
+)
+
+
+def person(world: World, method: str, path: str, parameters: dict[str, Any]) -> None:
+    """Do something at Stripe that may be refused there."""
+    with suppress(AssertionError):
+        world.platform.person(method, path, parameters)
+
+
+def do(world: World, step: str, user: str) -> None:  # noqa: C901 - one branch a step
+    invoice_id = world.invoice_id(user)
+    invoice = world.double.state.invoices.get(invoice_id)
+    charge = next(
+        (c for c in world.double.state.charges if c.invoice == invoice_id and c.failure_code is None), None
+    )
+    if step in {"void", "mark_uncollectible", "pay"}:
+        person(world, "POST", f"/v1/invoices/{invoice_id}/{step}", {})
+    elif step == "pay_outside":
+        person(world, "POST", f"/v1/invoices/{invoice_id}/pay", {"paid_out_of_band": "true"})
+    elif step == "refund" and charge is not None and not charge.disputed:
+        person(world, "POST", "/v1/refunds", {"charge": charge.id, "amount": 300})
+    elif step == "credit_note":
+        shares = {"refund_amount": 200} if invoice.status == "paid" and charge is not None else {}
+        person(world, "POST", "/v1/credit_notes", {"invoice": invoice_id, "amount": 200, **shares})
+    elif step in {"dispute", "win"} and charge is not None and not charge.refunded_cents:
+        world.double.dispute(invoice_id, outcome="lost" if step == "dispute" else "won")
+    elif step == "return" and _may_return(invoice, charge):
+        world.double.return_payment(invoice_id)
+    elif step == "advance":
+        world.advance(days=1)
+    elif step == "tick":
+        world.tick()
+    elif step == "verify":
+        world.platform.bill(MARCH, verify=True)
+    elif step == "our_credit":
+        with suppress(SpellBillingError):
+            credit(world, user, 100, "ours")
+
+
+def _may_return(invoice: Invoice, charge: Any) -> bool:
+    untouched = charge is not None and not charge.disputed and not charge.refunded_cents
+    return untouched and invoice.status == "paid" and not invoice.post_payment_credit_cents
+
+
+def kept_at_stripe(world: World) -> int:
+    """Sum what Stripe's objects say was received and kept, by no code of ours."""
+    account, kept = world.double.state, 0
+    for invoice in account.invoices:
+        if invoice.status not in {"open", "paid", "uncollectible"}:
+            continue
+        kept += invoice.amount_paid_cents
+        charges = [c for c in account.charges if c.invoice == invoice.id and c.failure_code is None]
+        for charge in charges:
+            kept -= charge.refunded_cents
+            last = [d for d in account.disputes if d.charge == charge.id]
+            if last and last[-1].status != "won":
+                kept -= last[-1].amount_cents
+    return kept
+
+
+@pytest.mark.parametrize("cards", [("ok", "ok"), ("ok", "declined")])
+@pytest.mark.parametrize("seed", range(16))
+def test_the_ledger_knows_the_money_kept(small_world: World, cards: tuple[str, str], seed: int) -> None:
+    world, chance = small_world, random.Random(seed)  # noqa: S311 - the same sequence each time
+    steps = [(chance.choice(STEPS), chance.choice(USERS)) for _ in range(10)]
+    world.bill(*USERS, cards=dict(zip(USERS, cards, strict=True)))
+    world.advance()
+    for step, user in steps:
+        do(world, step, user)
+
+    for _ in range(3):
+        world.tick()
+
+    with world.ledger() as ledger, ledger.reading() as connection:
+        found = kept_of_months(connection, [MARCH])[str(MARCH)]
+    standing = {user for user in USERS if world.state(user) not in {"parked", "void"}}
+    assert sum(each.kept_cents for each in found) == kept_at_stripe(world)
+    kinds = {finding.kind.value for finding in world.platform.reconcile(MARCH).findings}
+    assert kinds <= {"void_at_stripe", "not_invoiced"}
+    for user in set(USERS) - standing:
+        assert world.bill_of(user).reason == "voided_at_stripe"
