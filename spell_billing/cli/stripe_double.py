@@ -39,7 +39,10 @@ def command(
     auto_create_customers: bool,
 ) -> None:
     """Run a stateful stand-in for Stripe: invoices, idempotency keys, events, faults on demand."""
-    from spell_billing.stripe_double import DoubleError, serve  # noqa: PLC0415 - heavy: a web server
+    try:
+        from spell_billing.stripe_double import DoubleError, serve  # noqa: PLC0415 - heavy: a web server
+    except ModuleNotFoundError:
+        fail("The stand-in for Stripe is not part of the installed package. Run it from a source checkout.")
 
     def ready(base_url: str) -> None:
         click.echo(f"Stripe's double listens. Point spell-billing to it with:\n  STRIPE_API_BASE={base_url}")

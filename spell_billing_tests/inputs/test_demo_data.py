@@ -8,7 +8,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.demo_data import UNKNOWN_CUSTOMER_ID, DemoSummary, seed, stripe_customers
+from spell_billing.demo.data import UNKNOWN_CUSTOMER_ID, DemoSummary, seed, stripe_customers
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
 USERS = 80

@@ -1,7 +1,9 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,29 @@ def test_no_python_a_too_old_one_and_one_without_venv_are_each_named_with_the_re
     assert "No Python 3.11 or newer was found" in nothing.stderr
     assert "PYTHON=python3 is no Python 3.11 or newer" in too_old.stderr
     assert "apt-get install python3.12-venv" in without_venv.stderr
+
+
+def test_the_wheel_holds_the_product_without_the_stand_in_and_the_demo(
+    repository: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copytree(repository / "spell_billing", source / "spell_billing")
+    for name in ("pyproject.toml", "README.md", "setup.cfg"):
+        shutil.copy(repository / name, source / name)
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+
+    (wheel,) = source.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "spell_billing/invoicing/drive.py" in names
+    assert "spell_billing/web/templates/billing.html" in names
+    assert [name for name in names if "stripe_double/" in name or "/demo/" in name] == []
+    unpacked = tmp_path / "unpacked"
+    shutil.unpack_archive(wheel, unpacked, "zip")
+    load = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import spell_billing.cli, spell_billing.web.server, "
+        "spell_billing.definitions as loaded; assert loaded.__file__.startswith(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", load, str(unpacked)], cwd=tmp_path, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Over a year with refunds, disputes, credits and small amounts all four sides agree, and the money closes."""
+"""Over a year with refunds, disputes, credits and small amounts all four sides agree; the money closes."""
 
 from datetime import UTC, datetime
 from typing import Any

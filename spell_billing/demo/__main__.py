@@ -16,7 +16,7 @@ from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.databases import create_engine_for
-from spell_billing.demo_data import seed, stripe_customers
+from spell_billing.demo.data import seed, stripe_customers
 from spell_billing.instance import prepare_dagster_home
 from spell_billing.ledger.migrate import migrate
 from spell_billing.settings import Settings
