@@ -26,6 +26,7 @@ from spell_billing.resources import AlertResource, LedgerResource, StripeResourc
 from spell_billing.schedules import monthly_billing_schedule
 from spell_billing.sensors.billing_checks_failed import billing_checks_failed
 from spell_billing.sensors.billing_run_failed import billing_run_failed
+from spell_billing.sensors.events_out import events_out
 from spell_billing.sensors.mail import mail
 from spell_billing.sensors.month_in_review import month_in_review
 from spell_billing.sensors.month_unbilled import month_unbilled
@@ -87,6 +88,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             retry_leftovers,
             payments,
             mail,
+            events_out,
         ],
         loggers={"console": console},
         resources={**resources, **(resource_overrides or {}), "io_manager": NoValues()},
