@@ -57,7 +57,7 @@ class Round:
     sent: dict[str, Sent] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{self.overdue} bills became overdue"] if self.overdue else []
+        parts = [f"bills that became overdue: {self.overdue}"] if self.overdue else []
         parts += ["the ledger is being written: nothing was added"] if self.busy else []
         return "; ".join([*parts, *(f"{name}: {sent}" for name, sent in self.sent.items())])
 

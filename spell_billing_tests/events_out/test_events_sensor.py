@@ -50,7 +50,7 @@ def test_without_urls_overdue_bills_are_marked_for_those_who_poll(
     office.now = datetime.now(UTC) - timedelta(days=15)
     office.invoice("anna")
 
-    assert tick().startswith("1 bills became overdue. EVENT_URLS is not set")
+    assert tick().startswith("bills that became overdue: 1. EVENT_URLS is not set")
     assert tick().startswith("EVENT_URLS is not set")
     assert office.types()[-1] == ("anna", "user.overdue")
     assert office.outbox() == []
