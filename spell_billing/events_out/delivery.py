@@ -20,7 +20,9 @@ from spell_billing.ledger.outbox import Message
 from spell_billing.ledger.overdue import mark_overdue
 
 EVENTS_AT_ONCE = 5_000
-"""Put into the outbox for a URL, and read from it, in one step."""
+"""Put into the outbox for a URL in one round."""
+READ_AT_ONCE = 1_000
+"""Read from the outbox for a URL in one step."""
 SECONDS_AT_ONCE = 30.0
 """No request begins later in a round; a sensor's tick must end within 60 seconds."""
 GIVE_UP_AFTER = timedelta(days=3)
@@ -151,7 +153,7 @@ class EventDelivery:
 
     def _due(self, receiver: Receiver) -> list[Message]:
         with self.ledger.reading() as connection:
-            return outbox.first_due(connection, receiver.channel, self.now(), limit=EVENTS_AT_ONCE)
+            return outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
 
     async def _post(self, session: aiohttp.ClientSession, receiver: Receiver, message: Message) -> str | None:
         assert self.secret is not None, "receivers come with a secret"  # noqa: S101 - for the type checker

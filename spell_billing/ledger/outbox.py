@@ -111,8 +111,16 @@ def due(
 
 def first_due(connection: Connection, channel: str, now: datetime, *, limit: int) -> list[Message]:
     """Return messages of a channel whose turn has come, and behind none of the same user; in their order."""
-    first = sa.select(sa.func.min(outbox.c.id)).where(outbox.c.channel == channel, is_waiting())
-    return due(connection, [channel], now, outbox.c.id.in_(first.group_by(outbox.c.user_id)), limit=limit)
+    place = sa.func.row_number().over(partition_by=outbox.c.user_id, order_by=outbox.c.id).label("place")
+    waiting = (
+        sa.select(outbox.c.id, outbox.c.next_try_at, place)
+        .where(outbox.c.channel == channel, is_waiting())
+        .subquery()
+    )
+    # Not in one statement: without statistics PostgreSQL would look through all of them for each row.
+    first = sa.select(waiting.c.id).where(waiting.c.place == 1, waiting.c.next_try_at <= now)
+    ids = connection.scalars(first.order_by(waiting.c.id).limit(limit)).all()
+    return sorted(due(connection, [channel], now, outbox.c.id.in_(ids)), key=lambda each: each.id)
 
 
 def is_due(channels: Iterable[str], now: datetime) -> sa.ColumnElement[bool]:
