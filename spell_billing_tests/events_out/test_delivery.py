@@ -1,7 +1,9 @@
 """Events on their way: signed, each at least once, in order per user, and nobody waits for a dead URL."""
 
 import json
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from spell_billing.events_out.delivery import EventDelivery
 from spell_billing.events_out.receiver import Receiver
 from spell_billing_tests.events_out.world import OCTOBER, SECRET, Office, Platform
 
+CERTIFICATE = Path(__file__).parents[1] / "mail" / "localhost.pem"
 USERS = [f"user-{number:02}" for number in range(25)]
 
 
@@ -204,6 +207,22 @@ def test_a_proxy_of_the_environment_is_not_used_towards_this_machine(
     office.round(platform.url)
 
     assert platform.told == [("anna", "invoice.finalized")]
+
+
+def test_a_receiver_with_a_certificate_that_nobody_vouches_for_is_told_nothing(
+    office: Office, platform: Platform
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with Platform(tls=context).running() as encrypted:
+        url = f"https://localhost:{encrypted.port}/billing"
+        office.round(url)
+        office.invoice("anna")
+
+        (sent,) = office.round(url).sent.values()
+
+    assert (sent.taken, sent.problem) == (0, "it could not be reached (ClientConnectorCertificateError)")
+    assert encrypted.told == platform.told == []
 
 
 def test_a_url_that_is_put_back_goes_on_where_it_was(office: Office, platform: Platform) -> None:

@@ -1,6 +1,7 @@
 """Bills whose states move, a clock that moves when told, and a web service that takes events or does not."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Platform:
     status: int = 200
     status_of_user: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    tls: ssl.SSLContext | None = None
     port: int = 0
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -76,6 +78,8 @@ class Platform:
 
         with _Server(("127.0.0.1", self.port), Handler) as server:
             self.port = server.server_port
+            if self.tls is not None:
+                server.socket = self.tls.wrap_socket(server.socket, server_side=True)
             thread = threading.Thread(target=server.serve_forever, args=(0.02,))
             thread.start()
             try:
