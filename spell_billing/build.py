@@ -22,10 +22,12 @@ from spell_billing.dagster_unstable import with_source_code_references
 from spell_billing.jobs import monthly_billing
 from spell_billing.logs import console
 from spell_billing.no_values import NoValues
+from spell_billing.readiness_job import payment_readiness
 from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
-from spell_billing.schedules import monthly_billing_schedule
+from spell_billing.schedules import monthly_billing_schedule, payment_readiness_schedule
 from spell_billing.sensors.billing_checks_failed import billing_checks_failed
 from spell_billing.sensors.billing_run_failed import billing_run_failed
+from spell_billing.sensors.events_out import events_out
 from spell_billing.sensors.mail import mail
 from spell_billing.sensors.month_in_review import month_in_review
 from spell_billing.sensors.month_unbilled import month_unbilled
@@ -76,8 +78,8 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             every_user_invoiced,
             stripe_matches_ledger,
         ],
-        jobs=[monthly_billing],
-        schedules=[monthly_billing_schedule],
+        jobs=[monthly_billing, payment_readiness],
+        schedules=[monthly_billing_schedule, payment_readiness_schedule],
         sensors=[
             billing_run_failed,
             billing_checks_failed,
@@ -87,6 +89,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             retry_leftovers,
             payments,
             mail,
+            events_out,
         ],
         loggers={"console": console},
         resources={**resources, **(resource_overrides or {}), "io_manager": NoValues()},

@@ -26,7 +26,8 @@ from spell_billing.ledger.outbox import in_memory
 from spell_billing.notification_settings import NotificationSettings
 from spell_billing.settings import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
-from spell_billing.usage.contract import SourceRules, UsageSource
+from spell_billing.usage.contract import SourceRules, Totals, UsageSource
+from spell_billing.usage.so_far import usage_so_far
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -62,16 +63,22 @@ class UsageResource(dg.ConfigurableResource[None]):
         """Return the source that serves the database."""
         settings = Settings.from_environment()
         rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
-        if self.database_url is None:
-            return open_usage_source(settings.usage_database, rules)
-        url = parse_database_url(self.database_url, setting="UsageResource.database_url")
-        return open_usage_source(url, rules)
+        return open_usage_source(self._url(), rules)
+
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        """Return what each user has used in a month so far, as `usage_so_far`."""
+        return usage_so_far(self._url(), month)
 
     def store(self) -> UsageStore:
         """Return the store of frozen usage."""
         if self.store_path is None:
             return UsageStore(Settings.from_environment().usage_store)
         return UsageStore(Path(self.store_path))
+
+    def _url(self) -> DatabaseUrl:
+        if self.database_url is None:
+            return Settings.from_environment().usage_database
+        return parse_database_url(self.database_url, setting="UsageResource.database_url")
 
 
 class StripeResource(dg.ConfigurableResource[None]):

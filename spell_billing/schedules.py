@@ -11,7 +11,8 @@ from spell_billing.dagster_unstable import OWNERS
 from spell_billing.databases import DatabaseUnreachableError
 from spell_billing.jobs import monthly_billing
 from spell_billing.ledger.standing import closed_months
-from spell_billing.resources import LedgerResource
+from spell_billing.readiness_job import payment_readiness, week_of
+from spell_billing.resources import LedgerResource, StripeResource
 from spell_billing.settings import Settings
 
 MONTHS_PER_TICK = 12
@@ -105,6 +106,23 @@ def monthly_billing_schedule(
         dg.RunRequest(run_key=f"{month} {tick.isoformat()}", partition_key=month.partition_key)
         for month in due[:MONTHS_PER_TICK]
     ]
+
+
+@dg.schedule(
+    job=payment_readiness,
+    cron_schedule="0 6 * * 1",
+    execution_timezone="UTC",
+    owners=OWNERS,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Mondays at 06:00 UTC: check who has usage in the present month and no way to pay.",
+)
+def payment_readiness_schedule(
+    context: dg.ScheduleEvaluationContext, stripe: StripeResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Request the check, once in a week."""
+    if not stripe.has_key:
+        return dg.SkipReason("STRIPE_API_KEY is not set: Stripe cannot be asked who can pay.")
+    return dg.RunRequest(run_key=week_of(context.scheduled_execution_time))
 
 
 def _due(closed: list[Month], settings: Settings, tick: datetime) -> list[Month]:

@@ -151,7 +151,7 @@ class Settings(EnvironmentSettings):
     def stripe_api_key(self) -> SecretStr:
         """`STRIPE_API_KEY`: Stripe's secret (`sk_...`) or restricted (`rk_...`) key.
 
-        Needed by `bill`, `reconcile` and `void`.
+        Needed by `bill`, `reconcile`, `readiness` and `void`.
 
         Default: none.
         """

@@ -54,7 +54,7 @@ def _environment_secrets() -> frozenset[str]:
     for name, value in os.environ.items():
         if _SECRET_SETTINGS.search(name):
             found.add(value)
-        elif name == "ALERT_URLS":
+        elif name in {"ALERT_URLS", "EVENT_URLS"}:
             found.update(split_urls(value))
         elif _URL_SETTINGS.search(name):
             login, at, _ = value.partition("://")[2].rpartition("@")

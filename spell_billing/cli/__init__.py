@@ -24,6 +24,7 @@ _COMMANDS = {
     "metrics": "Serve the ledger's numbers to Prometheus.",
     "move-user": "Record that usage moved from one user to another.",
     "preview": "Show what billing a month would send. Nothing is sent or stored.",
+    "readiness": "Name users with usage who have no way to pay.",
     "reconcile": "Compare frozen usage, ledger and Stripe to the cent.",
     "release": "Release bills that are held.",
     "serve": "Serve Dagster's pages, the endpoints and the webhook, behind a secret.",

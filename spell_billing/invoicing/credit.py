@@ -17,7 +17,13 @@ from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes, write_credit_note
+from spell_billing.ledger.credit_notes import (
+    CREDITED,
+    CreditKind,
+    CreditNote,
+    read_credit_notes,
+    write_credit_note,
+)
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
@@ -174,7 +180,7 @@ async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: Cred
 
 async def _done(session: MonthSession, bill: Bill, note: CreditNote, credit_note_id: str) -> CreditNote:
     issued = replace(note, outcome="issued", credit_note_id=credit_note_id)
-    await asyncio.to_thread(_write, session, bill, issued, "credited")
+    await asyncio.to_thread(_write, session, bill, issued, CREDITED)
     return issued
 
 

@@ -13,6 +13,9 @@ from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit
 
+CREDITED = "credited"
+"""The action in the audit trail once Stripe has issued a credit note; its detail names the note."""
+
 
 class CreditKind(StrEnum):
     """Where the money of a credit note goes."""

@@ -26,6 +26,11 @@ def read_cursor(connection: Connection, name: str) -> Cursor | None:
     return Cursor(*row) if row else None
 
 
+def drop_cursor(connection: Connection, name: str) -> None:
+    """Forget a place."""
+    connection.execute(cursors.delete().where(cursors.c.name == name))
+
+
 def move_cursor(connection: Connection, name: str, value: str) -> None:
     """Write down the place that was reached."""
     row = {"value": value, "moved_at": datetime.now(UTC)}

@@ -26,7 +26,7 @@ from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.settling import FOLLOWED
+from spell_billing.ledger.settling import BESIDE_RUNS
 from spell_billing.ledger.standing import Standing, read_standing
 from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
 
@@ -174,10 +174,10 @@ class Ledger:
             return first_users(connection, month, group, limit)
 
     def last_action(self, month: Month) -> str | None:
-        """Return the action of the month's newest audit entry that is no payment's, or None."""
+        """Return the month's newest audited action, but for those that come beside runs, or None."""
         query = (
             sa.select(audit.c.action)
-            .where(audit.c.month == str(month), audit.c.action != FOLLOWED)
+            .where(audit.c.month == str(month), audit.c.action.not_in(BESIDE_RUNS))
             .order_by(audit.c.id.desc())
             .limit(1)
         )

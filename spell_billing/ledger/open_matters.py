@@ -10,7 +10,7 @@ from spell_billing.core.outcomes import UNDONE, Reason, State
 from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.message_tables import outbox
-from spell_billing.ledger.outbox import MAIL, is_waiting
+from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import invoices, moves
@@ -66,10 +66,14 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
 
 
 def _mail(connection: Connection, user_id: str) -> list[str]:
-    waiting = sa.select(outbox.c.month).where(
-        outbox.c.user_id == user_id, outbox.c.channel == MAIL, is_waiting()
+    is_event = outbox.c.channel.startswith(EVENT)
+    waiting = sa.select(outbox.c.month, is_event).where(
+        outbox.c.user_id == user_id, sa.or_(outbox.c.channel == MAIL, is_event), is_waiting()
     )
-    return [f"a mail about {month} waits to be sent" for month in connection.scalars(waiting)]
+    return [
+        f"{'an event for the platform' if event else 'a mail'} about {month} waits to be sent"
+        for month, event in connection.execute(waiting)
+    ]
 
 
 def _moves(connection: Connection, user_id: str, started: list[MonthRecord]) -> list[str]:

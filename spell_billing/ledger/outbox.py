@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, reduce
 from typing import Any
 
@@ -17,12 +17,15 @@ MAIL = "mail"
 """The channel of mail to users."""
 ALERTS = "alerts"
 """The channel of alerts that are still to be put on each of ALERT_URLS."""
-
+EVENT = "event:"
+"""Begins the channels of events for the platform; the rest names one of EVENT_URLS."""
 
 Said = Mapping[str, sa.ColumnElement[str] | str]
 """What messages made by the database say: texts, the same for all or of the row's columns."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,9 @@ class Message:
     created_at: datetime = _NEVER
 
 
-def put(connection: Connection, messages: Iterable[Message], *, sent: bool = False) -> int:
+def put(
+    connection: Connection, messages: Iterable[Message], *, sent: bool = False, now: datetime | None = None
+) -> int:
     """Put messages into the outbox, as sent or to be sent; those that are in it already stay as they are.
 
     Returns:
@@ -48,7 +53,7 @@ def put(connection: Connection, messages: Iterable[Message], *, sent: bool = Fal
     """
     rows = [
         {name: getattr(each, name) for name in ("key", "channel", "kind", "month", "user_id")}
-        | {"payload": orjson.dumps(each.payload).decode(), **_state(datetime.now(UTC), sent=sent)}
+        | {"payload": orjson.dumps(each.payload).decode(), **_state(now or datetime.now(UTC), sent=sent)}
         for each in messages
     ]
     return insert_new(connection, outbox, rows)
@@ -104,6 +109,20 @@ def due(
     return [Message(**{**row, "payload": orjson.loads(row["payload"])}) for row in rows]
 
 
+def first_due(connection: Connection, channel: str, now: datetime, *, limit: int) -> list[Message]:
+    """Return messages of a channel whose turn has come, and behind none of the same user; in their order."""
+    place = sa.func.row_number().over(partition_by=outbox.c.user_id, order_by=outbox.c.id).label("place")
+    waiting = (
+        sa.select(outbox.c.id, outbox.c.next_try_at, place)
+        .where(outbox.c.channel == channel, is_waiting())
+        .subquery()
+    )
+    # Not in one statement: without statistics PostgreSQL would look through all of them for each row.
+    first = sa.select(waiting.c.id).where(waiting.c.place == 1, waiting.c.next_try_at <= now)
+    ids = connection.scalars(first.order_by(waiting.c.id).limit(limit)).all()
+    return sorted(due(connection, [channel], now, outbox.c.id.in_(ids)), key=lambda each: each.id)
+
+
 def is_due(channels: Iterable[str], now: datetime) -> sa.ColumnElement[bool]:
     """Return the condition for messages whose turn has come."""
     return sa.and_(outbox.c.channel.in_(list(channels)), is_waiting(), outbox.c.next_try_at <= now)
@@ -136,6 +155,12 @@ def is_message(message: Message) -> sa.ColumnElement[bool]:
     return outbox.c.id == message.id
 
 
+def pause(tries: int) -> timedelta:
+    """Return the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
+    doublings = min(tries - 1, 20)
+    return min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
+
+
 def mark_sent(connection: Connection, message: Message, now: datetime) -> None:
     """Record that the channel took a message."""
     update(connection, is_message(message), sent_at=now, tries=outbox.c.tries + 1, error=None)
@@ -146,6 +171,18 @@ def mark_tried(
 ) -> None:
     """Record a try in vain."""
     update(connection, which, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
+
+
+def is_failing(connection: Connection, channel: str) -> bool:
+    """Return whether a message of a channel was tried in vain and still waits."""
+    waiting = sa.select(outbox.c.id).where(outbox.c.channel == channel, is_waiting(), outbox.c.tries > 0)
+    return connection.execute(waiting.limit(1)).first() is not None
+
+
+def give_up_older(connection: Connection, channel: str, than: datetime, now: datetime) -> int:
+    """Give up what waits on a channel and was put there up to a time; return how many."""
+    which = sa.and_(outbox.c.channel == channel, is_waiting(), outbox.c.created_at <= than)
+    return connection.execute(outbox.update().where(which).values(given_up_at=now)).rowcount
 
 
 def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any) -> None:

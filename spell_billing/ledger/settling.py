@@ -20,6 +20,12 @@ from spell_billing.ledger.schema import audit, invoices, months, payments
 FOLLOWED = "status_followed"
 """The action in the audit trail. It changes no amount."""
 
+OVERDUE = "overdue"
+"""The action that says that a bill was not paid in time; the bill's state stays."""
+
+BESIDE_RUNS = (FOLLOWED, OVERDUE)
+"""Actions that come at any time, beside a run that holds the month: they are no step of its work."""
+
 UNSETTLED = (State.FINALIZED, State.PAYMENT_FAILED)
 """Stripe may still collect."""
 

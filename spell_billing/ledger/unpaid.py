@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.outbox import ALERTS, is_put, words
 from spell_billing.ledger.schema import audit, invoices, months, payments
-from spell_billing.ledger.settling import FOLLOWED, UNSETTLED, VoidedBill
+from spell_billing.ledger.settling import BESIDE_RUNS, UNSETTLED, VoidedBill
 
 _TO_FOLLOW = [State.DRAFTED.value, *(state.value for state in INVOICED)]
 _UNSETTLED = [state.value for state in UNSETTLED]
@@ -171,14 +171,14 @@ def failures_not_alerted(connection: Connection, limit: int) -> list[FailedPayme
 
 
 def last_act(connection: Connection, bill: VoidedBill) -> str | None:
-    """Return the last audited action on a bill, but for those of payments."""
+    """Return the last audited action on a bill, but for those that come beside runs."""
     query = (
         sa.select(audit.c.action)
         .where(
             audit.c.month == bill.month,
             audit.c.user_id == bill.user_id,
             audit.c.generation == bill.generation,
-            audit.c.action != FOLLOWED,
+            audit.c.action.not_in(BESIDE_RUNS),
         )
         .order_by(audit.c.id.desc())
         .limit(1)

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from spell_billing.alerts.text import first_names
 from spell_billing.ledger import outbox
@@ -19,8 +19,6 @@ from spell_billing.mail.settings import MailServer, checked_address
 MAILS_AT_ONCE = 1_000
 SECONDS_AT_ONCE = 35.0
 """A sensor's tick must end within 60 seconds."""
-_FIRST_PAUSE = timedelta(minutes=1)
-_LONGEST_PAUSE = timedelta(hours=2)
 _NAMED = 5
 
 Addresses = Callable[[Collection[str]], Mapping[str, str | None]]
@@ -131,7 +129,9 @@ class Delivery:
             delivered.trouble, now = str(error), self.now()
             all_due = outbox.is_due([outbox.MAIL], now)
             with self.ledger.writing() as writing:
-                outbox.mark_tried(writing, all_due, str(error), now + pause(ready[0][0].message.tries + 1))
+                outbox.mark_tried(
+                    writing, all_due, str(error), now + outbox.pause(ready[0][0].message.tries + 1)
+                )
 
     def _send_one(self, connection: MailConnection, ready: _Ready, delivered: Delivered) -> bool:
         """Send one mail and record it; False when the connection is of no use any more."""
@@ -148,7 +148,7 @@ class Delivery:
         except (MailDelayedError, ServerUnusableError) as error:
             # Only this mail waits: one that always breaks the connection must not hold up those behind it.
             delivered.delayed += 1
-            next_try_at = self.now() + pause(row.tries + 1)
+            next_try_at = self.now() + outbox.pause(row.tries + 1)
             with self.ledger.writing() as writing:
                 outbox.mark_tried(writing, this, str(error), next_try_at)
             if isinstance(error, ServerUnusableError):
@@ -159,12 +159,6 @@ class Delivery:
             with self.ledger.writing() as writing:
                 outbox.mark_sent(writing, row, self.now())
         return True
-
-
-def pause(tries: int) -> timedelta:
-    """Return the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
-    doublings = min(tries - 1, 20)
-    return min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
 
 
 def _ready(mail: Mail, address: str | None) -> _Ready | GivenUp:

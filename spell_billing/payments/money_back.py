@@ -24,6 +24,7 @@ from spell_billing.ledger.events import Event, events_to_look_at, mark_handled
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import put
 from spell_billing.ledger.payments import Payment, keep_payments
+from spell_billing.ledger.schema import audit
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
@@ -124,6 +125,27 @@ def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], *, alertin
         settle(connection, invoice_ids=[payment.stripe_invoice_id], back=True)
         if alerting:
             _alert(connection, payment, news)
+            _note(connection, payment, news)
+
+
+def _note(connection: Connection, payment: Payment, news: Sequence[Charge]) -> None:
+    """Write into the audit trail what went back without a command of ours."""
+    for each in news:
+        refunded = format_money(each.refunded_cents, each.currency, grouping=True)
+        disputed = format_money(each.disputed_cents, each.currency, grouping=True)
+        connection.execute(
+            audit.insert().values(
+                at=each.as_of,
+                actor=payment.way,
+                run_id="",
+                month=payment.month,
+                user_id=payment.user_id,
+                generation=payment.generation,
+                action=KIND,
+                stripe_invoice_id=each.stripe_invoice_id,
+                detail=f"{refunded} refunded, {disputed} disputed ({each.dispute or 'no dispute'})",
+            )
+        )
 
 
 def _alert(connection: Connection, payment: Payment, news: Sequence[Charge]) -> None:

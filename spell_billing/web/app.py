@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.metrics import metrics_app
-from spell_billing.web import admin, decisions, health, history_api, webhook
+from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
 from spell_billing.web.context import WebContext
 from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
@@ -62,6 +62,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     unguarded += [*history_api.router.routes, *user_page_routes(context)]
     admitted = [
         *history_api.router.routes,
+        *changes_api.router.routes,
         *overview_routes(context, read_only=read_only),
         *admin.router.routes,
         *decisions.router.routes,

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from spell_billing.web import admin, decisions, health, history_api, webhook
+from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
 from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
 
 PATH = "/openapi.json"
-_ROUTERS = (admin.router, decisions.router, history_api.router, webhook.router, health.router)
+_MODULES = (admin, decisions, history_api, changes_api, webhook, health)
 
 
 def openapi_routes(context: WebContext) -> list[Route]:
@@ -32,5 +32,5 @@ def description(base_url: str) -> dict[str, Any]:
         version=version("spell-billing"),
         description="Amounts are integer minor units of the currency, times RFC 3339 in UTC.",
         servers=[{"url": base_url or "/"}],
-        routes=[route for router in _ROUTERS for route in router.routes],
+        routes=[route for module in _MODULES for route in module.router.routes],
     )

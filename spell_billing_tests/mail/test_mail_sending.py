@@ -11,7 +11,7 @@ import pytest
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
 from spell_billing.ledger.mails import GivenUp
-from spell_billing.mail.delivery import pause
+from spell_billing.ledger.outbox import pause
 from spell_billing.mail.settings import MailServer
 
 USERS = ("user-0001", "user-0002", "user-0003")

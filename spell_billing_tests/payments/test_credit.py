@@ -10,6 +10,7 @@ import pytest
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.invoicing.credit import credit_bill
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote
+from spell_billing.ledger.feed import read_feed
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession
 from spell_billing.payments.money_back import read_again
@@ -60,6 +61,10 @@ def test_a_paid_invoice_is_refunded_to_the_card(world_of_two: World) -> None:
     assert not any("refunded" in text for text in world_of_two.web.texts), "operators issued it themselves"
     entries = [e["action"] for e in world_of_two.platform.trail(MARCH, ONE) if "credit" in e["action"]]
     assert entries == ["credit_requested", "credited"]
+    with world_of_two.ledger() as ledger, ledger.reading() as connection:
+        feed = [each for _, each in read_feed(connection, after=0, until=10**9, limit=100)]
+    (told,) = [each for each in feed if each.type == "invoice.credited"]
+    assert (told.user_id, told.total_cents, told.currency) == (ONE, 400, "usd")
     world_of_two.platform.must_agree(MARCH)
 
 

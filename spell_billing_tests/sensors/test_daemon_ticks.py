@@ -87,8 +87,9 @@ def moment(text: str) -> datetime:
 
 
 def runs(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
-    """Give partition and status of every run, in the order they were requested."""
-    records = sorted(instance.get_run_records(), key=lambda record: record.storage_id)
+    """Give partition and status of every billing run, in the order they were requested."""
+    billing = dg.RunsFilter(job_name="monthly_billing")
+    records = sorted(instance.get_run_records(billing), key=lambda record: record.storage_id)
     return [
         (record.dagster_run.tags["dagster/partition"][:7], record.dagster_run.status.value)
         for record in records

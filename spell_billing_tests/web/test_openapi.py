@@ -40,6 +40,7 @@ def test_the_description_lists_every_endpoint_for_programs(shared_house: House) 
         ("/v1/users/{user_id}/invoices", "get"),
         ("/v1/users/{user_id}/usage", "get"),
         ("/v1/users/{user_id}/link", "post"),
+        ("/v1/changes", "get"),
         ("/health", "get"),
     }
 

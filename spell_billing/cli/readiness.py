@@ -1,0 +1,69 @@
+"""`spell-billing readiness`: who will owe something for a month, and has no way to pay it."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, json_option, month_option, write_json
+from spell_billing.core.month import Month
+
+if TYPE_CHECKING:
+    from spell_billing.readiness import Readiness
+
+
+@click.command("readiness")
+@month_option(required=False)
+@json_option
+def command(month: Month | None, *, as_json: bool) -> None:
+    """Name users with usage in the present month, or another, who have no way to pay for it.
+
+    No billing account, no customer at Stripe, or no default payment method. Ends with 3 when there are any.
+    Asks Stripe about every such user's customer, at the usual pace; nothing is frozen, sent or stored.
+    """
+    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.readiness import Readiness, check_readiness, owing_so_far  # noqa: PLC0415
+    from spell_billing.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.usage.so_far import usage_so_far  # noqa: PLC0415 - heavy: DuckDB
+    from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
+
+    asked = month or Month.containing(datetime.now(UTC))
+    with clear_errors():
+        settings = Settings.from_environment()
+        stripe = StripeResource()
+        stripe.check()
+        usage = usage_so_far(settings.usage_database, asked)
+        owing = owing_so_far(open_usage_source(settings.usage_database), usage)
+        with Ledger(settings.database) as ledger:
+
+            async def ask() -> Readiness:
+                async with stripe.connect(ledger) as gateway:
+                    return await check_readiness(asked, owing, gateway)
+
+            found = asyncio.run(ask())
+    if as_json:
+        write_json(found.as_json())
+    else:
+        _write(found)
+    if found.unready:
+        sys.exit(EXIT_USERS_LEFT)
+
+
+def _write(found: "Readiness") -> None:
+    from spell_billing.alerts.text import amounts, users  # noqa: PLC0415
+    from spell_billing.core.money import format_money  # noqa: PLC0415
+    from spell_billing.readiness import REMEDIES  # noqa: PLC0415
+
+    for each in found.unready:
+        money = format_money(each.owing.cents, each.owing.currency, grouping=True)
+        click.echo(f"{each.owing.user_id}: {money}; {REMEDIES[each.gap]}")
+    for gap, (number, sums) in found.by_gap().items():
+        click.echo(f"{gap}: {users(number)}, {amounts(sums)}")
+    if found.unready:
+        total = amounts(found.unready_cents)
+        click.echo(f"{found.month}: {len(found.unready):,} of {users(len(found.owing))} cannot pay {total}.")
+    else:
+        click.echo(f"{found.month}: everyone who owes something can pay ({users(len(found.owing))}).")

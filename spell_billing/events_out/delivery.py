@@ -1,0 +1,190 @@
+"""Fills the outbox with events and empties it: bounded, each URL on its own, each user's events in order."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import orjson
+from pydantic import SecretStr
+from sqlalchemy.engine import Connection
+
+from spell_billing.events_out.outages import close_outage, outage_since, report_lost, report_stuck
+from spell_billing.events_out.receiver import TIMEOUT_SECONDS, Receiver, signature
+from spell_billing.ledger import outbox
+from spell_billing.ledger.feed import LedgerBusyError, fill, final_id
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.outbox import Message
+from spell_billing.ledger.overdue import mark_overdue
+
+EVENTS_AT_ONCE = 5_000
+"""Put into the outbox for a URL in one round."""
+READ_AT_ONCE = 1_000
+"""Read from the outbox for a URL in one step."""
+SECONDS_AT_ONCE = 30.0
+"""No request begins later in a round; a sensor's tick must end within 60 seconds."""
+GIVE_UP_AFTER = timedelta(days=3)
+
+_SIDE_BY_SIDE = 10
+"""Requests to one URL at a time, each for another user."""
+_FEWEST_TRIES = 10
+"""An event is not given up before: the daemon itself may have been down for days."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one round did for one URL."""
+
+    added: int = 0
+    taken: int = 0
+    delayed: int = 0
+    given_up: int = 0
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.added} added", f"{self.taken} taken"]
+        parts += [f"{self.delayed} delayed"] if self.delayed else []
+        parts += [f"{self.given_up} given up"] if self.given_up else []
+        return ", ".join(parts) + (f" ({self.problem})" if self.problem else "")
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round did: bills that became overdue, and what each URL got."""
+
+    overdue: int = 0
+    busy: bool = False
+    sent: dict[str, Sent] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"bills that became overdue: {self.overdue}"] if self.overdue else []
+        parts += ["the ledger is being written: nothing was added"] if self.busy else []
+        return "; ".join([*parts, *(f"{name}: {sent}" for name, sent in self.sent.items())])
+
+
+@dataclass
+class EventDelivery:
+    """Delivers what is due.
+
+    A crash between a receiver's answer and its record sends up to ten events again, with the same ids.
+
+    Attributes:
+        ledger: Holds the audit trail and the outbox.
+        receivers: Where events go; none: bills that are overdue are marked all the same.
+        secret: Signs them; None without receivers.
+        overdue_after: How long after its finalization an unpaid invoice is overdue.
+        now: The present, aware.
+    """
+
+    ledger: Ledger
+    receivers: Sequence[Receiver]
+    secret: SecretStr | None
+    overdue_after: timedelta
+    _: KW_ONLY
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def round(self, *, seconds: float = SECONDS_AT_ONCE, timeout_seconds: float = TIMEOUT_SECONDS) -> Round:
+        """Mark overdue bills, put new events into the outbox, and send what is due.
+
+        Args:
+            seconds: After this time no further request is begun.
+            timeout_seconds: Of one request.
+
+        Raises:
+            MonthLockedError: when another process is at it.
+        """
+        with self.ledger.exclusive("events", wait_seconds=0):
+            done = Round(sent={str(each): Sent() for each in self.receivers})
+            with self.ledger.writing() as connection:
+                done.overdue = mark_overdue(connection, self.overdue_after, self.now())
+            if self.receivers:
+                self._fill(done)
+                asyncio.run(self._deliver(done, time.monotonic() + seconds, timeout_seconds))
+        return done
+
+    def _fill(self, done: Round) -> None:
+        try:
+            with self.ledger.reading() as connection:
+                until = final_id(connection)
+        except LedgerBusyError:
+            done.busy = True
+            return
+        with self.ledger.writing() as connection:
+            added = fill(
+                connection,
+                [each.channel for each in self.receivers],
+                until=until,
+                now=self.now(),
+                limit=EVENTS_AT_ONCE,
+            )
+        for each in self.receivers:
+            done.sent[str(each)].added = added[each.channel]
+
+    async def _deliver(self, done: Round, deadline: float, timeout_seconds: float) -> None:
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        # Each URL has connections of its own, so that one that hangs takes none from the others.
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            await asyncio.gather(
+                *(self._empty(session, each, done.sent[str(each)], deadline) for each in self.receivers)
+            )
+        with self.ledger.writing() as connection:
+            for receiver in self.receivers:
+                if outbox.is_failing(connection, receiver.channel):
+                    report_stuck(connection, receiver, done.sent[str(receiver)].problem, self.now())
+                else:
+                    close_outage(connection, receiver)
+
+    async def _empty(
+        self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
+    ) -> None:
+        while messages := self._due(receiver):
+            for start in range(0, len(messages), _SIDE_BY_SIDE):
+                if time.monotonic() >= deadline:
+                    return
+                some = messages[start : start + _SIDE_BY_SIDE]
+                problems = await asyncio.gather(*(self._post(session, receiver, each) for each in some))
+                self._record(receiver, list(zip(some, problems, strict=True)), sent)
+                if all(problems):
+                    # It takes nothing now. What was not tried keeps its place and its tries.
+                    return
+
+    def _due(self, receiver: Receiver) -> list[Message]:
+        with self.ledger.reading() as connection:
+            return outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
+
+    async def _post(self, session: aiohttp.ClientSession, receiver: Receiver, message: Message) -> str | None:
+        assert self.secret is not None, "receivers come with a secret"  # noqa: S101 - for the type checker
+        body = orjson.dumps(message.payload)
+        return await receiver.post(session, body, signature(self.secret, body, int(self.now().timestamp())))
+
+    def _record(self, receiver: Receiver, outcomes: Sequence[tuple[Message, str | None]], sent: Sent) -> None:
+        now = self.now()
+        with self.ledger.writing() as connection:
+            lost = 0
+            for message, problem in outcomes:
+                if problem is None:
+                    outbox.mark_sent(connection, message, now)
+                    sent.taken += 1
+                    continue
+                sent.problem, sent.delayed = problem, sent.delayed + 1
+                outage_since(connection, receiver, now)
+                again = now + outbox.pause(message.tries + 1)
+                outbox.mark_tried(connection, outbox.is_message(message), problem, again)
+                lost += self._is_over(message, now)
+                if self._is_over(message, now):
+                    outbox.update(connection, outbox.is_message(message), given_up_at=now)
+            if lost and all(problem for _, problem in outcomes):
+                lost += self._give_up_the_rest(connection, receiver, now)
+            if lost:
+                sent.given_up += lost
+                report_lost(connection, receiver, sent.problem, now)
+
+    def _give_up_the_rest(self, connection: Connection, receiver: Receiver, now: datetime) -> int:
+        """Give up what has waited as long behind events that the URL did not take."""
+        return outbox.give_up_older(connection, receiver.channel, now - GIVE_UP_AFTER, now)
+
+    def _is_over(self, message: Message, now: datetime) -> bool:
+        return message.tries + 1 >= _FEWEST_TRIES and now - message.created_at >= GIVE_UP_AFTER
