@@ -25,6 +25,7 @@ class Limits:
     endpoint_per_second: float
 
 
+LOCK_TIMEOUT = "lock_timeout"
 LIVE = Limits(100.0, 25.0)
 SANDBOX = Limits(25.0, 25.0)
 LOOPBACK = Limits(5_000.0, 5_000.0)
@@ -65,7 +66,12 @@ class Pace:
             await self._sleep(delay_seconds)
 
     def slow_down(self, endpoint: str, limited_by: str) -> None:
-        """Heed a 429: of the account when Stripe names a global limit, else of the endpoint."""
+        """Heed a 429: of the account when Stripe names a global limit, else of the endpoint.
+
+        A `lock_timeout` is no matter of pace: another request was at the same object.
+        """
+        if limited_by == LOCK_TIMEOUT:
+            return
         bucket = self._account if limited_by.startswith("global") else self._endpoint(endpoint)
         bucket.slow_down(self._clock())
 
