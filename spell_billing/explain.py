@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import asdict
+
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
@@ -97,6 +99,7 @@ def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "run_id": bill.run_id,
         "stripe_request_id": bill.stripe_request_id,
         "request_attempt": bill.request_attempt,
+        "terms": asdict(bill.parsed_terms),
         "lines": [
             {"kind": line.kind, "description": line.description, "amount_cents": line.amount_cents}
             for line in bill.parsed_lines

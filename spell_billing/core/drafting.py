@@ -38,6 +38,7 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents
+from spell_billing.core.terms import USUAL_TERMS, Terms, terms_of
 
 __all__ = [
     "ADJUSTMENT",
@@ -68,13 +69,25 @@ MAX_LINES = 250
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance."""
+    """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance.
+
+    `collection` and what follows it are as the table has them, blank text as None.
+    """
 
     stripe_customer_id: str | None
     currency: str = "usd"
     plan_id: str | None = None
     plan_name: str | None = None
     included_cents: int = 0
+    collection: str | None = None
+    net_days: str | None = None
+    po_number: str | None = None
+    footer: str | None = None
+
+    @property
+    def terms(self) -> Terms | Reason:
+        """The terms of the account's bills; or why it cannot be billed."""
+        return terms_of(self.collection, self.net_days, self.po_number, self.footer)
 
 
 class Credit(msgspec.Struct, frozen=True):
@@ -107,6 +120,7 @@ class Draft(msgspec.Struct, frozen=True):
     included_cents: int
     lines: tuple[Line, ...]
     description: str
+    terms: Terms = USUAL_TERMS
 
 
 def draft_invoice(
@@ -166,6 +180,7 @@ def draft_invoice(
         text = f"Left for the next invoice ({format_money(left_cents, currency)})"
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
+    terms = account.terms if account else USUAL_TERMS
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
@@ -190,6 +205,7 @@ def draft_invoice(
         included_cents=account.included_cents if account else 0,
         lines=tuple(lines),
         description=usage.description if usage and same else describe(month, calls, total_cents, currency),
+        terms=USUAL_TERMS if isinstance(terms, Reason) else terms,
     )
 
 
@@ -233,7 +249,9 @@ def _account_problem(account: Account | None) -> Reason | None:
         return Reason.NO_BILLING_ACCOUNT
     if not account.stripe_customer_id:
         return Reason.NO_STRIPE_CUSTOMER
-    return None if is_currency(account.currency) else Reason.UNKNOWN_CURRENCY
+    if not is_currency(account.currency):
+        return Reason.UNKNOWN_CURRENCY
+    return account.terms if isinstance(account.terms, Reason) else None
 
 
 def _size_problem(*, fits: bool, lines: int) -> Reason | None:

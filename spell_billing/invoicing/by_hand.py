@@ -53,11 +53,12 @@ def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
     if change_cents:
         text = f"Changed at Stripe ({format_money(change_cents, bill.currency)})"
         kept.append(Line(CHANGED, text, change_cents, bill.month))
+    customer = bill.stripe_customer_id or ""
     return replace(
         bill,
         total_cents=int(invoice["total"]),
         lines=dump_lines(kept),
-        lines_hash=lines_hash(bill.stripe_customer_id or "", bill.currency, bill.description, kept),
+        lines_hash=lines_hash(customer, bill.currency, bill.description, kept, bill.terms),
         **asdict(line_sums(kept)),
         **standing(invoice),
     )

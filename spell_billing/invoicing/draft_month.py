@@ -31,6 +31,7 @@ _CHANGES_AT_ONCE = 1_000
 _COLUMNS = (
     *("user_id", "calls", "cost_cents", "account_known"),
     *("stripe_customer_id", "currency", "plan_id", "plan_name", "included_cents"),
+    *("collection", "net_days", "po_number", "footer"),
 )
 
 
@@ -203,5 +204,6 @@ def _account(
     plan_id: str | None,
     plan_name: str | None,
     included_cents: int | None,
+    *terms: str | None,
 ) -> Account:
-    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0)
+    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0, *terms)

@@ -16,19 +16,25 @@ from spell_billing.stripe_api.client import Invoice
 CREATE = "POST /v1/invoices"
 ADD_LINES = "POST /v1/invoices/{invoice}/add_lines"
 FINALIZE = "POST /v1/invoices/{invoice}/finalize"
+PO_NUMBER = "PO number"
+"""Names the field of the invoice that shows the customer's purchase order number."""
 
 
 def create_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that creates the draft: no pending item and no discount can slip in."""
+    terms = bill.parsed_terms
     return {
         "customer": bill.stripe_customer_id,
         "currency": bill.currency,
-        "collection_method": "charge_automatically",
+        "collection_method": "send_invoice" if terms.is_sent else "charge_automatically",
         "auto_advance": False,
         "pending_invoice_items_behavior": "exclude",
         "discounts": "",
         "description": bill.description,
         "metadata": invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls),
+        **({"days_until_due": terms.net_days} if terms.is_sent else {}),
+        **({"custom_fields": [{"name": PO_NUMBER, "value": terms.po_number}]} if terms.po_number else {}),
+        **({"footer": terms.footer} if terms.footer else {}),
     }
 
 
@@ -38,7 +44,7 @@ def lines_parameters(bill: Bill) -> dict[str, Any]:
 
 
 def finalize_parameters() -> dict[str, Any]:
-    """Return the body that finalizes: from then on Stripe collects by itself."""
+    """Return the body that finalizes: from then on Stripe collects, or mails the invoice, by itself."""
     return {"auto_advance": True}
 
 

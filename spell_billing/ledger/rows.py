@@ -24,6 +24,7 @@ from spell_billing.core.drafting import (
 from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State, words
+from spell_billing.core.terms import Terms, dump_terms, load_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Bill:
     created_at: datetime
     updated_at: datetime
     finalized_at: datetime | None
+    terms: str | None = None
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Bill":
@@ -82,6 +84,11 @@ class Bill:
     def parsed_lines(self) -> tuple[Line, ...]:
         """The frozen invoice lines."""
         return load_lines(self.lines)
+
+    @property
+    def parsed_terms(self) -> Terms:
+        """How the bill is collected, and what its invoice says beside the lines."""
+        return load_terms(self.terms)
 
     @property
     def why(self) -> str | None:
@@ -136,6 +143,7 @@ class Content(msgspec.Struct, frozen=True):
     description: str
     lines: str
     lines_hash: str
+    terms: str | None
 
 
 def content_of(draft: Draft) -> Content:
@@ -143,6 +151,7 @@ def content_of(draft: Draft) -> Content:
     account, lines = draft.account, draft.lines
     customer_id = account.stripe_customer_id if account else None
     sums = line_sums(lines)
+    terms = dump_terms(draft.terms)
     return Content(
         draft.usage_cents,
         draft.state,
@@ -160,7 +169,8 @@ def content_of(draft: Draft) -> Content:
         sums.late_lines,
         draft.description,
         dump_lines(lines),
-        lines_hash(customer_id or "", draft.currency, draft.description, lines),
+        lines_hash(customer_id or "", draft.currency, draft.description, lines, terms),
+        terms,
     )
 
 

@@ -61,6 +61,7 @@ class Invoice:
     status: str = "draft"
     description: str | None = None
     footer: str | None = None
+    custom_fields: tuple[tuple[str, str], ...] = ()
     statement_descriptor: str | None = None
     metadata: Metadata = field(default_factory=dict)
     lines: tuple[Line, ...] = ()

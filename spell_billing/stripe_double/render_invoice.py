@@ -42,7 +42,7 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "collection_method": invoice.collection_method,
         "created": invoice.created,
         "currency": invoice.currency,
-        "custom_fields": None,
+        "custom_fields": [{"name": name, "value": value} for name, value in invoice.custom_fields] or None,
         "customer": invoice.customer,
         "customer_account": None,
         "customer_address": None,

@@ -17,6 +17,7 @@ from spell_billing.core.drafting import Account, Credit, LateUsage, draft_invoic
 from spell_billing.core.keys import HASH, KEY
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.core.terms import LONGEST_FOOTER, LONGEST_PO_NUMBER, Terms, dump_terms
 from spell_billing.invoicing import requests
 from spell_billing.ledger.rows import Bill, new_bill_values
 
@@ -113,6 +114,23 @@ def test_the_draft_names_its_bill_and_takes_nothing_foreign_in() -> None:
     assert (body["customer"], body["currency"]) == ("cus_1", "usd")
     assert body["description"] == bill.description
     assert requests.finalize_parameters() == {"auto_advance": True}
+
+
+def test_a_bill_that_is_sent_says_when_it_is_due_and_what_the_customer_wants_to_read(
+    refusals: Callable[[str, Any], list[str]],
+) -> None:
+    terms = Terms("send", 14, "7" * LONGEST_PO_NUMBER, "f" * LONGEST_FOOTER)
+    bill = replace(bill_of(), terms=dump_terms(terms))
+    body = requests.create_parameters(bill)
+
+    assert refusals(requests.CREATE, body) == []
+    usual = {**requests.create_parameters(bill_of()), "collection_method": "send_invoice"}
+    assert body == {
+        **usual,
+        "days_until_due": 14,
+        "custom_fields": [{"name": "PO number", "value": "7" * LONGEST_PO_NUMBER}],
+        "footer": "f" * LONGEST_FOOTER,
+    }
 
 
 def test_the_lines_sum_to_the_bill_and_carry_their_month() -> None:
