@@ -57,7 +57,7 @@ def _answer(month: Month, user_id: str, bills: list[Bill], *, drafted: bool) -> 
     if not bills:
         return f"User {user_id} had no usage in {month}, so there is no bill."
     bill = bills[-1]
-    money = format_money(bill.total_cents, bill.currency, grouping=True)
+    money = format_money(bill.invoice_cents, bill.currency, grouping=True)
     if bill.state in INVOICED:
         return f"Invoice {bill.stripe_invoice_id} of {money} ({bill.calls:,} calls) is {bill.state}."
     if bill.state in {State.PLANNED, State.DRAFTED}:
@@ -100,6 +100,7 @@ def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "stripe_request_id": bill.stripe_request_id,
         "request_attempt": bill.request_attempt,
         "terms": asdict(bill.parsed_terms),
+        "without_tax": bill.without_tax,
         "lines": [
             {"kind": line.kind, "description": line.description, "amount_cents": line.amount_cents}
             for line in bill.parsed_lines

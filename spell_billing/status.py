@@ -20,6 +20,9 @@ TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents"
 """What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
 rounding of each user's fraction of a cent."""
 
+BESIDE = ("tax_cents", "without_tax")
+"""What Stripe put on top of the totals, and how many invoices are without the tax that was asked for."""
+
 PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""
 
@@ -59,7 +62,7 @@ class MonthStatus:
         )
 
     def total(self, name: str) -> int:
-        """Sum one of `TOTALS` over all bills."""
+        """Sum one of `TOTALS` or `BESIDE` over all bills."""
         return sum(int(getattr(group, name)) for group in self.groups)
 
     def as_json(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class MonthStatus:
             "settled": self.count(frozenset({State.SETTLED})),
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
-            **{name: self.total(name) for name in TOTALS},
+            **{name: self.total(name) for name in (*TOTALS, *BESIDE)},
             **{
                 f"{state.value}{unit}": counted(frozenset({state}))
                 for state in PAYMENT_STATES

@@ -44,6 +44,10 @@ def _tell(story: dict[str, Any]) -> None:
         )
         for line in bill["lines"]:
             click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")
+        if bill["tax_cents"] is not None:
+            click.echo(f"  {bill['tax_cents']:>10} cents  tax, on top of the total")
+        if bill["without_tax"]:
+            click.echo(f"  Without the tax that was asked for: {bill['without_tax']}")
         if bill["payment"]:
             _tell_payment(bill["payment"])
         if bill["why"]:

@@ -38,7 +38,7 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents
-from spell_billing.core.terms import USUAL_TERMS, Terms, terms_of
+from spell_billing.core.terms import USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
 __all__ = [
     "ADJUSTMENT",
@@ -133,6 +133,7 @@ def draft_invoice(
     late: Sequence[LateUsage] = (),
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
+    policy: Policy = USUAL_POLICY,
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -145,6 +146,7 @@ def draft_invoice(
         late: Usage that was not billed with its month.
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
+        policy: What the settings say of all bills.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
@@ -181,6 +183,9 @@ def draft_invoice(
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
     terms = account.terms if account else USUAL_TERMS
+    if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
+        shown = shown_lines(lines, currency)
+        terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)

@@ -12,6 +12,26 @@ LONGEST_FOOTER = 5000
 """Characters of a custom field's value, and of a footer, at Stripe: https://docs.stripe.com/api/invoices/create."""
 
 
+OFF, ON, ENFORCED = "off", "on", "enforced"
+LEFT_OUT = "left_out"
+"""Tax is asked for, but the bill has a negative line, and Stripe computes no tax on an invoice with one."""
+NEGATIVE_LINE, NOT_PLACED = "negative_line", "not_placed"
+"""Why an invoice is without the tax that is asked for."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the settings say of all bills that are drafted.
+
+    `automatic_tax`: `off`, `on` (a customer whom Stripe cannot place is billed without tax), or `enforced`
+    (is not billed then).
+    """
+
+    automatic_tax: str = OFF
+
+
+USUAL_POLICY = Policy()
+
+
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a bill's requests depend on beside its lines.
 
@@ -21,12 +41,19 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
         net_days: Days until it is due, where it is sent.
         po_number: The customer's purchase order number, shown on the invoice.
         footer: Shown at the invoice's end.
+        tax: As the policy said when the bill was drafted, or `left_out`.
     """
 
     collection: str = CHARGE
     net_days: int | None = None
     po_number: str | None = None
     footer: str | None = None
+    tax: str = OFF
+
+    @property
+    def is_taxed(self) -> bool:
+        """Whether Stripe is asked to compute tax."""
+        return self.tax in {ON, ENFORCED}
 
     @property
     def is_sent(self) -> bool:
@@ -60,6 +87,13 @@ def terms_of(
         if days is None or not 0 <= days <= LONGEST_NET_DAYS:
             return Reason.INVALID_NET_DAYS
     return Terms(how, days, po_number, footer)
+
+
+def under(policy: Policy, terms: Terms, *, has_negative_line: bool) -> Terms:
+    """Return an account's terms as the policy completes them for one bill."""
+    if policy.automatic_tax == OFF:
+        return terms
+    return msgspec.structs.replace(terms, tax=LEFT_OUT if has_negative_line else policy.automatic_tax)
 
 
 def dump_terms(terms: Terms) -> str | None:

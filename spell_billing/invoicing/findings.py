@@ -116,7 +116,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Reconciliation:
-    """The three sides in numbers, and every difference between them. Amounts in minor units."""
+    """The three sides in numbers, and every difference between them. Amounts in minor units.
+
+    `ledger_cents` and `stripe_cents` are invoices' totals, `ledger_tax_cents` of it the tax on top.
+    """
 
     month: Month
     frozen_users: int = 0
@@ -124,6 +127,7 @@ class Reconciliation:
     frozen_usage_cents: Decimal = Decimal(0)
     ledger_invoices: int = 0
     ledger_cents: int = 0
+    ledger_tax_cents: int = 0
     stripe_invoices: int = 0
     stripe_cents: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -150,7 +154,11 @@ class Reconciliation:
                 "calls": self.frozen_calls,
                 "usage_cents": plain(self.frozen_usage_cents),
             },
-            "ledger": {"invoices": self.ledger_invoices, "total_cents": self.ledger_cents},
+            "ledger": {
+                "invoices": self.ledger_invoices,
+                "total_cents": self.ledger_cents,
+                "tax_cents": self.ledger_tax_cents,
+            },
             "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
             "findings": [finding.as_json() for finding in self.findings],
         }

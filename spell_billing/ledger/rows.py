@@ -23,8 +23,8 @@ from spell_billing.core.drafting import (
 )
 from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State, words
-from spell_billing.core.terms import Terms, dump_terms, load_terms
+from spell_billing.core.outcomes import INVOICED, Reason, State, words
+from spell_billing.core.terms import LEFT_OUT, NEGATIVE_LINE, NOT_PLACED, ON, Terms, dump_terms, load_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Bill:
     updated_at: datetime
     finalized_at: datetime | None
     terms: str | None = None
+    tax_cents: int | None = None
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Bill":
@@ -89,6 +90,19 @@ class Bill:
     def parsed_terms(self) -> Terms:
         """How the bill is collected, and what its invoice says beside the lines."""
         return load_terms(self.terms)
+
+    @property
+    def invoice_cents(self) -> int:
+        """The total of the invoice: that of the lines, with what Stripe put beside it."""
+        return self.total_cents + (self.tax_cents or 0)
+
+    @property
+    def without_tax(self) -> str | None:
+        """Why the invoice is without the tax that was asked for; None where it is not."""
+        if self.parsed_terms.tax == LEFT_OUT:
+            return NEGATIVE_LINE
+        not_computed = self.state in INVOICED and self.tax_cents is None
+        return NOT_PLACED if self.parsed_terms.tax == ON and not_computed else None
 
     @property
     def why(self) -> str | None:
@@ -214,6 +228,7 @@ def new_bill_values(
         "stripe_request_id": None,
         "request_attempt": 1,
         "finalized_at": None,
+        "tax_cents": None,
         "run_id": run_id,
         "created_at": now,
         "updated_at": now,

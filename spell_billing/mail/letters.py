@@ -89,7 +89,7 @@ class Letters:
 
     def _facts(self, template: Template, bill: Bill, payment: Payment | None) -> dict[str, Any]:
         failed = template is Template.PAYMENT_FAILED and payment is not None
-        cents = payment.amount_due_cents if failed and payment else bill.total_cents
+        cents = payment.amount_due_cents if failed and payment else bill.invoice_cents
         next_attempt = payment.next_attempt_at if payment else None
         return {
             "month": Month.parse(bill.month).label,

@@ -5,6 +5,7 @@ from typing import Any
 
 from spell_billing.stripe_double.errors import ApiError, unsupported
 from spell_billing.stripe_double.objects import Invoice
+from spell_billing.stripe_double.taxes import refuse_negative
 
 _UNSERVED = frozenset(
     {
@@ -38,8 +39,22 @@ def refuse_unserved(params: dict[str, Any]) -> None:
     for name in sorted(_UNSERVED & params.keys()):
         if params[name]:
             raise unsupported(name)
-    if params.get("automatic_tax", {}).get("enabled"):
+
+
+def automatic_tax(invoice: Invoice, params: dict[str, Any]) -> bool:
+    """Return whether tax is computed for an invoice, by what the request says.
+
+    Raises:
+        ApiError: when it has a negative line.
+    """
+    if "automatic_tax" not in params:
+        return invoice.automatic_tax
+    if "liability" in params["automatic_tax"]:
         raise unsupported("automatic_tax")
+    enabled = bool(params["automatic_tax"]["enabled"])
+    if enabled:
+        refuse_negative(invoice.lines)
+    return enabled
 
 
 def custom_fields(params: dict[str, Any]) -> tuple[tuple[str, str], ...] | None:

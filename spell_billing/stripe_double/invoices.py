@@ -9,6 +9,7 @@ from spell_billing.stripe_double.collection import Collection, Page
 from spell_billing.stripe_double.errors import ApiError, not_editable
 from spell_billing.stripe_double.invoice_params import (
     PLAIN,
+    automatic_tax,
     custom_fields,
     plain,
     refuse_unserved,
@@ -60,6 +61,7 @@ def create_invoice(account: Account, call: Call) -> Invoice:
     draft = with_due_date(draft, params)
     if params.get("pending_invoice_items_behavior") == "include":
         draft = replace(draft, lines=_take_pending(account, draft))
+    draft = replace(draft, automatic_tax=automatic_tax(draft, params))
     created = account.put_invoice(with_draft_totals(account, draft))
     account.emit("invoice.created", created)
     return created
@@ -75,8 +77,11 @@ def update_invoice(account: Account, call: Call) -> Invoice:
         invoice,
         metadata=merged_metadata(invoice.metadata, params.get("metadata")),
         custom_fields=invoice.custom_fields if (fields := custom_fields(params)) is None else fields,
+        automatic_tax=automatic_tax(invoice, params),
         **plain(params),
     )
+    if invoice.status == "draft":
+        changed = with_draft_totals(account, changed)
     updated = account.put_invoice(changed)
     previous = {name: getattr(invoice, name) for name in PLAIN & params.keys()}
     if "metadata" in params:

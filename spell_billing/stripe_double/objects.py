@@ -70,6 +70,9 @@ class Invoice:
     due_date: int | None = None
     effective_at: int | None = None
     number: str | None = None
+    automatic_tax: bool = False
+    tax_status: str | None = None
+    tax_cents: int = 0
     total_cents: int = 0
     amount_due_cents: int = 0
     amount_paid_cents: int = 0

@@ -3,6 +3,7 @@
 from typing import Any
 
 from spell_billing.stripe_double.objects import ABSENT, Invoice, Line
+from spell_billing.stripe_double.taxes import tax_json
 
 EMBEDDED_LINES = 10
 """An invoice carries its first ten lines; the rest is behind `/v1/invoices/{id}/lines`."""
@@ -12,7 +13,7 @@ _PAGES = "https://invoice.stripe.com/i/double"
 
 def invoice_json(invoice: Invoice) -> dict[str, Any]:
     """Return the invoice as Stripe answers it."""
-    total = invoice.total_cents
+    subtotal = invoice.total_cents - invoice.tax_cents
     finalized = invoice.finalized_at is not None
     shown = {
         "id": invoice.id,
@@ -30,13 +31,6 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "attempt_count": invoice.attempt_count,
         "attempted": invoice.attempted,
         "auto_advance": invoice.auto_advance,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
         "automatically_finalizes_at": None,
         "billing_reason": "manual",
         "collection_method": invoice.collection_method,
@@ -103,14 +97,13 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
             "paid_at": invoice.paid_at,
             "voided_at": invoice.voided_at,
         },
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
+        "subtotal": subtotal,
+        "subtotal_excluding_tax": subtotal,
         "test_clock": invoice.test_clock,
-        "total": total,
+        "total": invoice.total_cents,
         "total_discount_amounts": [],
-        "total_excluding_tax": total,
         "total_pretax_credit_amounts": [],
-        "total_taxes": [],
+        **tax_json(invoice),
         "webhooks_delivered_at": invoice.created,
         **invoice.shown,
     }

@@ -32,6 +32,8 @@ def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
         "calls": bill.calls,
         "total_cents": bill.total_cents,
         "total": _money(bill, bill.total_cents),
+        "tax_cents": bill.tax_cents,
+        "invoice_cents": bill.invoice_cents,
         "breakdown": _breakdown(bill, lines),
         "exact_usage_cents": plain(bill.usage_cents),
         "carried_cents": bill.carried_cents,
