@@ -218,10 +218,25 @@ class Settings(EnvironmentSettings):
             )
         return text
 
+    @cached_property
+    def honour_stripe_discounts(self) -> bool:
+        """`HONOUR_STRIPE_DISCOUNTS`: whether a customer's coupon at Stripe applies to invoices.
+
+        `true` or `false`. Frozen with each bill. See [data](data.md#coupons).
+
+        Default: `false`.
+        """
+        text = (self._text("HONOUR_STRIPE_DISCOUNTS") or "false").lower()
+        if text not in {"true", "false"}:
+            raise SettingsError(
+                f"HONOUR_STRIPE_DISCOUNTS={text!r} is neither true nor false.", remedy="Write true or false."
+            )
+        return text == "true"
+
     @property
     def policy(self) -> Policy:
         """What the settings say of all bills that are drafted."""
-        return Policy(self.automatic_tax)
+        return Policy(self.automatic_tax, self.honour_stripe_discounts)
 
     @cached_property
     def dunning_days(self) -> tuple[int, ...]:

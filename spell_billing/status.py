@@ -20,8 +20,8 @@ TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents"
 """What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
 rounding of each user's fraction of a cent."""
 
-BESIDE = ("tax_cents", "without_tax")
-"""What Stripe put on top of the totals, and how many invoices are without the tax that was asked for."""
+BESIDE = ("tax_cents", "discount_cents", "without_tax")
+"""What Stripe put on top of the totals and took off; how many invoices lack the tax that was asked for."""
 
 PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""

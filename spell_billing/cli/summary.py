@@ -57,6 +57,8 @@ def write_summary(console: Console, status: MonthStatus) -> None:
         if users or states is INVOICED:
             totals.add_row(name, f"{users:,}", _money(status.cents(states), currencies))
     console.print(totals)
+    if status.total("discount_cents"):
+        console.print(f"Coupons at Stripe took {_money(status.total('discount_cents'), currencies)} off.")
     if status.total("tax_cents"):
         console.print(f"Stripe put tax of {_money(status.total('tax_cents'), currencies)} on top.")
     if status.total("without_tax"):

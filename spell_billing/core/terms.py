@@ -23,10 +23,11 @@ class Policy(msgspec.Struct, frozen=True):
     """What the settings say of all bills that are drafted.
 
     `automatic_tax`: `off`, `on` (a customer whom Stripe cannot place is billed without tax), or `enforced`
-    (is not billed then).
+    (is not billed then). `discounts`: a customer's coupon at Stripe applies.
     """
 
     automatic_tax: str = OFF
+    discounts: bool = False
 
 
 USUAL_POLICY = Policy()
@@ -42,6 +43,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
         po_number: The customer's purchase order number, shown on the invoice.
         footer: Shown at the invoice's end.
         tax: As the policy said when the bill was drafted, or `left_out`.
+        discounts: Whether the customer's coupon at Stripe applies, as the policy said then.
     """
 
     collection: str = CHARGE
@@ -49,6 +51,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     po_number: str | None = None
     footer: str | None = None
     tax: str = OFF
+    discounts: bool = False
 
     @property
     def is_taxed(self) -> bool:
@@ -91,9 +94,9 @@ def terms_of(
 
 def under(policy: Policy, terms: Terms, *, has_negative_line: bool) -> Terms:
     """Return an account's terms as the policy completes them for one bill."""
-    if policy.automatic_tax == OFF:
-        return terms
-    return msgspec.structs.replace(terms, tax=LEFT_OUT if has_negative_line else policy.automatic_tax)
+    left_out = has_negative_line and policy.automatic_tax != OFF
+    tax = LEFT_OUT if left_out else policy.automatic_tax
+    return msgspec.structs.replace(terms, tax=tax, discounts=policy.discounts)
 
 
 def dump_terms(terms: Terms) -> str | None:

@@ -1,4 +1,4 @@
-"""What an invoice at Stripe charges for its lines, and what Stripe put beside that on top of it."""
+"""What an invoice at Stripe charges for its lines, and what Stripe put beside that: tax, a discount."""
 
 from typing import Any
 
@@ -11,13 +11,17 @@ def charged_cents(terms: Terms, invoice: Invoice) -> int:
 
     Anything that the terms do not provide for stays in it, and shows as a difference.
     """
-    return int(invoice["total"]) - (beside(terms, invoice)["tax_cents"] or 0)
+    there = beside(terms, invoice)
+    return int(invoice["total"]) - (there["tax_cents"] or 0) + (there["discount_cents"] or 0)
 
 
 def beside(terms: Terms, invoice: Invoice) -> dict[str, Any]:
     """Return the columns of a bill for what Stripe put beside the total; null where nothing was computed."""
     taxed = terms.is_taxed and is_taxed(invoice)
-    return {"tax_cents": _tax_on_top_cents(invoice) if taxed else None}
+    return {
+        "tax_cents": _tax_on_top_cents(invoice) if taxed else None,
+        "discount_cents": _discount_cents(invoice) if terms.discounts else None,
+    }
 
 
 def is_taxed(invoice: Invoice) -> bool:
@@ -28,7 +32,14 @@ def is_taxed(invoice: Invoice) -> bool:
 def terms_seen(invoice: Invoice) -> Terms:
     """Return the terms that an invoice at Stripe was made on, as far as amounts and payment need them."""
     sent = invoice.get("collection_method") == "send_invoice"
-    return Terms(SEND if sent else CHARGE, tax=ON if is_taxed(invoice) else OFF)
+    discounted = bool(_discount_cents(invoice))
+    return Terms(SEND if sent else CHARGE, tax=ON if is_taxed(invoice) else OFF, discounts=discounted)
+
+
+def _discount_cents(invoice: Invoice) -> int:
+    """Sum what coupons take off the lines."""
+    discounts: list[dict[str, Any]] = invoice.get("total_discount_amounts") or []
+    return sum(int(each["amount"]) for each in discounts)
 
 
 def _tax_on_top_cents(invoice: Invoice) -> int:

@@ -118,7 +118,8 @@ class Finding:
 class Reconciliation:
     """The three sides in numbers, and every difference between them. Amounts in minor units.
 
-    `ledger_cents` and `stripe_cents` are invoices' totals, `ledger_tax_cents` of it the tax on top.
+    `ledger_cents` and `stripe_cents` are invoices' totals, `ledger_tax_cents` of it the tax on top, and
+    `ledger_discount_cents` what coupons took off.
     """
 
     month: Month
@@ -128,6 +129,7 @@ class Reconciliation:
     ledger_invoices: int = 0
     ledger_cents: int = 0
     ledger_tax_cents: int = 0
+    ledger_discount_cents: int = 0
     stripe_invoices: int = 0
     stripe_cents: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -158,6 +160,7 @@ class Reconciliation:
                 "invoices": self.ledger_invoices,
                 "total_cents": self.ledger_cents,
                 "tax_cents": self.ledger_tax_cents,
+                "discount_cents": self.ledger_discount_cents,
             },
             "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
             "findings": [finding.as_json() for finding in self.findings],

@@ -26,7 +26,7 @@ PO_NUMBER = "PO number"
 
 
 def create_parameters(bill: Bill) -> dict[str, Any]:
-    """Return the body that creates the draft: no pending item and no discount can slip in."""
+    """Return the body that creates the draft: no pending item, and no discount unless it is honoured."""
     terms = bill.parsed_terms
     return {
         "customer": bill.stripe_customer_id,
@@ -34,7 +34,7 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
         "collection_method": "send_invoice" if terms.is_sent else "charge_automatically",
         "auto_advance": False,
         "pending_invoice_items_behavior": "exclude",
-        "discounts": "",
+        **({} if terms.discounts else {"discounts": ""}),
         "description": bill.description,
         "metadata": invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls),
         **({"days_until_due": terms.net_days} if terms.is_sent else {}),
@@ -46,7 +46,8 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that adds the frozen lines."""
-    return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines, bill.currency)]}
+    lines, discounts = shown_lines(bill.parsed_lines, bill.currency), bill.parsed_terms.discounts
+    return {"lines": [_line_parameters(line, discounts=discounts) for line in lines]}
 
 
 def finalize_parameters() -> dict[str, Any]:
@@ -101,7 +102,7 @@ def billing_key_of(bill: Bill) -> str:
 def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:
     """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal.
 
-    Compared is the total before tax, which stands beside it.
+    Compared is the total before discount and tax, which stand beside it.
     """
     shown = shown_lines(bill.parsed_lines, bill.currency)
     expected = sorted((line.description, line.amount_cents) for line in shown)
@@ -128,12 +129,12 @@ def misnamed(bill: Bill, invoice: Invoice) -> str | None:
     return f"other metadata than the bill's ({', '.join(wrong)})" if wrong else None
 
 
-def _line_parameters(line: Line) -> dict[str, Any]:
+def _line_parameters(line: Line, *, discounts: bool) -> dict[str, Any]:
     month = Month.parse(line.usage_month)
     return {
         "amount": line.amount_cents,
         "description": line.description,
-        "discountable": False,
+        "discountable": discounts and line.amount_cents > 0,
         "period": {"start": month.first_second, "end": month.last_second},
         "metadata": {
             "spell_kind": line.kind,

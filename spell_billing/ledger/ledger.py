@@ -34,7 +34,7 @@ PAGE_ROWS = 2_000
 LISTED = (
     *("user_id", "stripe_customer_id", "stripe_invoice_id", "state", "reason", "message", "calls"),
     *("usage_cents", "total_cents", "currency", "description", "generation", "carried_cents", "finalized_at"),
-    "tax_cents",
+    *("tax_cents", "discount_cents"),
 )
 DEFAULT_WAIT_SECONDS = 6 * 3600.0
 _LONGEST_NAME = 63

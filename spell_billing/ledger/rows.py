@@ -72,6 +72,7 @@ class Bill:
     finalized_at: datetime | None
     terms: str | None = None
     tax_cents: int | None = None
+    discount_cents: int | None = None
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Bill":
@@ -93,8 +94,8 @@ class Bill:
 
     @property
     def invoice_cents(self) -> int:
-        """The total of the invoice: that of the lines, with what Stripe put beside it."""
-        return self.total_cents + (self.tax_cents or 0)
+        """The total of the invoice: that of the lines, less the discount, with the tax on top."""
+        return self.total_cents - (self.discount_cents or 0) + (self.tax_cents or 0)
 
     @property
     def without_tax(self) -> str | None:
@@ -229,6 +230,7 @@ def new_bill_values(
         "request_attempt": 1,
         "finalized_at": None,
         "tax_cents": None,
+        "discount_cents": None,
         "run_id": run_id,
         "created_at": now,
         "updated_at": now,

@@ -35,7 +35,8 @@ class GroupTotals:
     """Users, calls and amounts of the bills that share state, reason and currency.
 
     `calls` and `usage_cents` (exact) count what an adopted invoice left out: it is owed to a later invoice.
-    `tax_cents` is what Stripe put on top, `without_tax` counts invoices without the tax that was asked for.
+    `tax_cents` is what Stripe put on top, `discount_cents` what coupons took off, `without_tax` counts
+    invoices without the tax that was asked for.
     """
 
     state: State
@@ -50,6 +51,7 @@ class GroupTotals:
     late_cents: int
     credit_applied_cents: int
     tax_cents: int
+    discount_cents: int
     without_tax: int
 
 
@@ -79,7 +81,7 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
             sa.func.count(),
             sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
             *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
-            sa.func.coalesce(sa.func.sum(invoices.c.tax_cents), 0),
+            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0) for name in ("tax_cents", "discount_cents")),
             sa.func.coalesce(sa.func.sum(_WITHOUT_TAX), 0),
             *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
             *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),

@@ -13,7 +13,6 @@ _UNSERVED = frozenset(
         "automatically_finalizes_at",
         "customer_account",
         "default_tax_rates",
-        "discounts",
         "on_behalf_of",
         "shipping_cost",
         "subscription",

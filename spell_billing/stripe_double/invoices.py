@@ -6,7 +6,8 @@ from typing import Any
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.calls import Call, merged_metadata, within
 from spell_billing.stripe_double.collection import Collection, Page
-from spell_billing.stripe_double.errors import ApiError, not_editable
+from spell_billing.stripe_double.discounts import with_discount
+from spell_billing.stripe_double.errors import ApiError, not_editable, unsupported
 from spell_billing.stripe_double.invoice_params import (
     PLAIN,
     automatic_tax,
@@ -61,7 +62,7 @@ def create_invoice(account: Account, call: Call) -> Invoice:
     draft = with_due_date(draft, params)
     if params.get("pending_invoice_items_behavior") == "include":
         draft = replace(draft, lines=_take_pending(account, draft))
-    draft = replace(draft, automatic_tax=automatic_tax(draft, params))
+    draft = replace(with_discount(account, draft, params), automatic_tax=automatic_tax(draft, params))
     created = account.put_invoice(with_draft_totals(account, draft))
     account.emit("invoice.created", created)
     return created
@@ -71,6 +72,8 @@ def update_invoice(account: Account, call: Call) -> Invoice:
     """`POST /v1/invoices/{invoice}`."""
     invoice, params = account.invoices.get(call.object_id), call.params
     refuse_unserved(params)
+    if params.get("discounts"):
+        raise unsupported("discounts")
     if invoice.status != "draft" and not params.keys() <= _AFTER_FINALIZATION:
         raise not_editable("Finalized invoices can't be updated in this way.")
     changed = replace(
@@ -231,7 +234,7 @@ def list_lines(account: Account, call: Call) -> Page:
     for line in reversed(invoice.lines):
         lines.add(line)
     page = lines.page(call.cursor, owner=None, keep=lambda _line: True)
-    data = tuple(line_json(line, invoice.id) for line in page.data if isinstance(line, Line))
+    data = tuple(line_json(line, invoice.id, invoice) for line in page.data if isinstance(line, Line))
     return replace(page, data=data)
 
 

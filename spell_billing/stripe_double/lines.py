@@ -73,6 +73,8 @@ def new_line(
         quantity=quantity,
         unit_amount_decimal=f"{unit:f}",
         product=price.get("product"),
+        # "Defaults to false for prorations or negative line items, and true for all other invoice items."
+        discountable=params.get("discountable", amount_cents >= 0),
     )
 
 

@@ -46,6 +46,7 @@ class Line:
     quantity: int
     unit_amount_decimal: str
     product: str | None = None
+    discountable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ class Invoice:
     due_date: int | None = None
     effective_at: int | None = None
     number: str | None = None
+    discount: str | None = None
+    discount_percent: str = "0"
+    discount_cents: int = 0
     automatic_tax: bool = False
     tax_status: str | None = None
     tax_cents: int = 0

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.currencies import is_chargeable, largest_cents, step_cents
+from spell_billing.stripe_double.discounts import taken_off_cents
 from spell_billing.stripe_double.errors import ApiError, not_editable
 from spell_billing.stripe_double.objects import Charge, Customer, Invoice
 from spell_billing.stripe_double.taxes import require_location, tax_on
@@ -22,15 +23,18 @@ _DECLINES = {"declined": "generic_decline", "insufficient_funds": "insufficient_
 
 
 def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
-    """Return a draft with its total, tax included, and what would be due if it were finalized now."""
+    """Return a draft with its total after discount and tax, and what would be due if finalized now."""
     customer = account.customers.get(invoice.customer)
     subtotal_cents = sum(line.amount_cents for line in invoice.lines)
-    tax_status, tax_cents = tax_on(customer, subtotal_cents) if invoice.automatic_tax else (None, 0)
-    total_cents = subtotal_cents + tax_cents
+    discount_cents = taken_off_cents(invoice)
+    taxable_cents = subtotal_cents - discount_cents
+    tax_status, tax_cents = tax_on(customer, taxable_cents) if invoice.automatic_tax else (None, 0)
+    total_cents = taxable_cents + tax_cents
     starting_cents = customer.balances_cents.get(invoice.currency, 0)
     due_cents = total_cents + starting_cents
     return replace(
         invoice,
+        discount_cents=discount_cents,
         tax_status=tax_status,
         tax_cents=tax_cents,
         total_cents=total_cents,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from spell_billing.stripe_double.discounts import discount_json, taken_off_line_cents
 from spell_billing.stripe_double.objects import ABSENT, Invoice, Line
 from spell_billing.stripe_double.taxes import tax_json
 
@@ -13,7 +14,7 @@ _PAGES = "https://invoice.stripe.com/i/double"
 
 def invoice_json(invoice: Invoice) -> dict[str, Any]:
     """Return the invoice as Stripe answers it."""
-    subtotal = invoice.total_cents - invoice.tax_cents
+    subtotal = invoice.total_cents - invoice.tax_cents + invoice.discount_cents
     finalized = invoice.finalized_at is not None
     shown = {
         "id": invoice.id,
@@ -50,7 +51,6 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "default_source": None,
         "default_tax_rates": [],
         "description": invoice.description,
-        "discounts": [],
         "due_date": invoice.due_date,
         "effective_at": invoice.effective_at,
         "ending_balance": invoice.ending_balance_cents,
@@ -65,7 +65,7 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "latest_revision": invoice.latest_revision,
         "lines": {
             "object": "list",
-            "data": [line_json(line, invoice.id) for line in invoice.lines[:EMBEDDED_LINES]],
+            "data": [line_json(line, invoice.id, invoice) for line in invoice.lines[:EMBEDDED_LINES]],
             "has_more": len(invoice.lines) > EMBEDDED_LINES,
             "url": f"/v1/invoices/{invoice.id}/lines",
         },
@@ -101,8 +101,8 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "subtotal_excluding_tax": subtotal,
         "test_clock": invoice.test_clock,
         "total": invoice.total_cents,
-        "total_discount_amounts": [],
         "total_pretax_credit_amounts": [],
+        **discount_json(invoice),
         **tax_json(invoice),
         "webhooks_delivered_at": invoice.created,
         **invoice.shown,
@@ -110,16 +110,20 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value != ABSENT}
 
 
-def line_json(line: Line, invoice_id: str | None) -> dict[str, Any]:
-    """Return a line as Stripe answers it."""
+def line_json(line: Line, invoice_id: str | None, invoice: Invoice | None = None) -> dict[str, Any]:
+    """Return a line as Stripe answers it, with what the discount of its invoice takes off."""
+    taken_off = []
+    if invoice is not None and invoice.discount is not None:
+        cents = taken_off_line_cents(line, invoice.discount_percent)
+        taken_off = [{"amount": cents, "discount": invoice.discount}]
     return {
         "id": line.id,
         "object": "line_item",
         "amount": line.amount_cents,
         "currency": line.currency,
         "description": line.description,
-        "discount_amounts": [],
-        "discountable": line.amount_cents >= 0,
+        "discount_amounts": taken_off,
+        "discountable": line.discountable,
         "discounts": [],
         "invoice": invoice_id,
         "livemode": False,

@@ -32,6 +32,7 @@ def invoice_facts(item: UserBill, *, internal: bool) -> dict[str, Any]:
         "calls": bill.calls,
         "total_cents": bill.total_cents,
         "total": _money(bill, bill.total_cents),
+        "discount_cents": bill.discount_cents,
         "tax_cents": bill.tax_cents,
         "invoice_cents": bill.invoice_cents,
         "breakdown": _breakdown(bill, lines),

@@ -75,11 +75,15 @@ _INVOICE = _object(
         "calls": _COUNT,
         "total_cents": _CENTS,
         "total": _MONEY,
+        "discount_cents": {**_maybe(_CENTS), "description": "What a coupon took off; null where none may."},
         "tax_cents": {
             **_maybe(_CENTS),
             "description": "Tax on top of the total; null where none is computed.",
         },
-        "invoice_cents": {**_CENTS, "description": "What the invoice charges: the total with tax."},
+        "invoice_cents": {
+            **_CENTS,
+            "description": "What the invoice charges: the total less the discount, with tax.",
+        },
         "breakdown": _BREAKDOWN,
         "exact_usage_cents": _EXACT,
         "carried_cents": {**_CENTS, "description": "Credit that goes to a later invoice."},

@@ -54,7 +54,15 @@ _LINKS = {
 _COUNTS = (
     *("users", "calls", "total_cents", "invoiced", "failed", "held", "skipped", "parked", "pending", "void"),
     *("settled", "invoiced_cents", "uninvoiced_cents"),
-    *("covered_cents", "late_cents", "credit_applied_cents", "carried_cents", "tax_cents", "without_tax"),
+    *(
+        "covered_cents",
+        "late_cents",
+        "credit_applied_cents",
+        "carried_cents",
+        "tax_cents",
+        "discount_cents",
+        "without_tax",
+    ),
     *("paid", "paid_cents", "payment_failed", "payment_failed_cents", "uncollectible", "uncollectible_cents"),
 )
 _SCHEMES = {"adminSecret": {"type": "apiKey", "in": "header", "name": "X-Admin-Secret"}}

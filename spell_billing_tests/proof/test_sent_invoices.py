@@ -32,7 +32,11 @@ def test_an_invoice_goes_out_by_mail_and_waits_for_its_transfer(platform: SmallP
     assert (charged.collection_method, charged.due_date) == ("charge_automatically", None)
     assert platform.bill_of(MARCH, "user-0001").state is State.FINALIZED
     assert platform.bill_of(MARCH, "user-0002").terms is None
-    assert platform.explain(MARCH, "user-0001")["bills"][0]["terms"] == {**SENT, "tax": "off"}
+    assert platform.explain(MARCH, "user-0001")["bills"][0]["terms"] == {
+        **SENT,
+        "tax": "off",
+        "discounts": False,
+    }
     platform.must_agree(MARCH)
 
 
