@@ -3,7 +3,11 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Self
+
+from spell_billing.core.errors import SettingsError
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,3 +30,36 @@ class EnvironmentSettings:
 
     def _text(self, name: str) -> str | None:
         return self.environment.get(name, "").strip() or None
+
+    def _minutes(self, name: str, *, default: int, longest: int) -> timedelta:
+        text = self._text(name) or str(default)
+        if not text.isascii() or not text.isdigit() or len(text) > len(str(longest)) or int(text) > longest:
+            raise SettingsError(
+                f"{name}={text!r} is not a number of minutes.",
+                remedy=f"Write a whole number from 0 to {longest}, as {default or 90}.",
+            )
+        return timedelta(minutes=int(text))
+
+    def _rate(self, name: str) -> float | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < float("inf"):
+            raise SettingsError(f"{name}={text!r} is not a rate.", remedy="Write a number above 0, as 25.")
+        return rate
+
+    def _path(self, name: str) -> Path | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            return Path(text).expanduser().absolute()
+        except RuntimeError:
+            raise SettingsError(
+                f"{name}={text!r} begins with the home of a user that this machine does not know.",
+                remedy="Write an absolute path.",
+            ) from None

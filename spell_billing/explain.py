@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import asdict
+
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
@@ -59,7 +61,7 @@ def _answer(
     if not bills:
         return f"User {user_id} had no usage in {month}, so there is no bill."
     bill = bills[-1]
-    money = format_money(bill.total_cents, bill.currency, grouping=True)
+    money = format_money(bill.invoice_cents, bill.currency, grouping=True)
     if bill.state in INVOICED:
         paid = payments.get(str(bill.stripe_invoice_id), {}).get("in_words")
         # A paid invoice may have been moved to the next one, or paid from the customer's balance.
@@ -110,6 +112,8 @@ def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "run_id": bill.run_id,
         "stripe_request_id": bill.stripe_request_id,
         "request_attempt": bill.request_attempt,
+        "terms": asdict(bill.parsed_terms),
+        "without_tax": bill.without_tax,
         "lines": [
             {"kind": line.kind, "description": line.description, "amount_cents": line.amount_cents}
             for line in bill.parsed_lines

@@ -21,6 +21,7 @@ from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.invoicing.account import AccountGuard
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
+from spell_billing.invoicing.shared_pace import shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
 from spell_billing.notification_settings import NotificationSettings
@@ -113,6 +114,8 @@ class StripeResource(dg.ConfigurableResource[None]):
     async def connect(self, ledger: Ledger) -> AsyncIterator[Gateway]:
         """Open the account's gateway for one run on a ledger, which bills one account only.
 
+        All runs on the ledger share the account's rate.
+
         Raises:
             SettingsError: when no key is set, or the address would send it in the clear.
             StripeAccountError: when the key is of another mode than the one the ledger bills.
@@ -127,7 +130,8 @@ class StripeResource(dg.ConfigurableResource[None]):
                 longest_pause_seconds=self.longest_pause_seconds,
                 down_seconds=self.down_seconds,
             )
-            yield Gateway(api, Pace(self.limits()), patience, guard=guard)
+            async with shared(Pace(self.limits()), ledger.months_held) as pace:
+                yield Gateway(api, pace, patience, guard=guard)
 
     def invoices_link(self, month: Month) -> dict[str, dg.UrlMetadataValue]:
         """Return the link to a month's invoices in Stripe's dashboard; none for a stand-in for Stripe."""

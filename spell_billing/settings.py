@@ -5,22 +5,28 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import SecretStr
 
+from spell_billing.addresses import (
+    DEFAULT_STRIPE_API_BASE,
+    check_api_base,
+    check_api_key,
+    check_public_url,
+)
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
+from spell_billing.core.terms import ENFORCED, OFF, ON, Policy
 from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.environment import EnvironmentSettings
 
-DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
+__all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_key"]
+
 _LONGEST_DEADLINE_HOURS = 28 * 24
 _LATEST_DUNNING_DAY = 60
 _LONGEST_WAIT_MINUTES = 6 * 60
 _LONGEST_GRACE_MINUTES = 7 * 24 * 60
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
@@ -197,6 +203,42 @@ class Settings(EnvironmentSettings):
         return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
 
     @cached_property
+    def automatic_tax(self) -> str:
+        """`AUTOMATIC_TAX`: whether Stripe Tax computes tax on top of each invoice: `off`, `on` or `enforced`.
+
+        Where Stripe cannot place the customer, `on` sends the invoice without tax and says so, `enforced`
+        fails the user. Frozen with each bill. See [data](data.md#tax).
+
+        Default: `off`.
+        """
+        text = (self._text("AUTOMATIC_TAX") or OFF).lower()
+        if text not in {OFF, ON, ENFORCED}:
+            raise SettingsError(
+                f"AUTOMATIC_TAX={text!r} is none of its values.", remedy="Write off, on or enforced."
+            )
+        return text
+
+    @cached_property
+    def honour_stripe_discounts(self) -> bool:
+        """`HONOUR_STRIPE_DISCOUNTS`: whether a customer's coupon at Stripe applies to invoices.
+
+        `true` or `false`. Frozen with each bill. See [data](data.md#coupons).
+
+        Default: `false`.
+        """
+        text = (self._text("HONOUR_STRIPE_DISCOUNTS") or "false").lower()
+        if text not in {"true", "false"}:
+            raise SettingsError(
+                f"HONOUR_STRIPE_DISCOUNTS={text!r} is neither true nor false.", remedy="Write true or false."
+            )
+        return text == "true"
+
+    @property
+    def policy(self) -> Policy:
+        """What the settings say of all bills that are drafted."""
+        return Policy(self.automatic_tax, self.honour_stripe_discounts)
+
+    @cached_property
     def dunning_days(self) -> tuple[int, ...]:
         """`DUNNING_DAYS`: days after finalization on which to ask Stripe to collect an open invoice again.
 
@@ -227,26 +269,7 @@ class Settings(EnvironmentSettings):
         Default: none: links lead to where the request went.
         """
         text = self._text("SPELL_BILLING_PUBLIC_URL")
-        if text is None:
-            return None
-        try:
-            parts = urlsplit(text)
-            usable = bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            raise _no_public_url() from None
-        if not usable or parts.username or parts.password or parts.query or parts.fragment:
-            raise _no_public_url()
-        if parts.path.strip("/"):
-            raise SettingsError(
-                "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
-                remedy="Write it as https://billing.example.com.",
-            )
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise SettingsError(
-                "SPELL_BILLING_PUBLIC_URL would send secrets unencrypted.",
-                remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
-            )
-        return f"{parts.scheme}://{parts.netloc}"
+        return None if text is None else check_public_url(text)
 
     @cached_property
     def dagster_home(self) -> Path:
@@ -257,82 +280,3 @@ class Settings(EnvironmentSettings):
         Default: `$SPELL_BILLING_HOME/dagster`, made on first use.
         """
         return self._path("DAGSTER_HOME") or self.home / "dagster"
-
-    def _minutes(self, name: str, *, default: int, longest: int) -> timedelta:
-        text = self._text(name) or str(default)
-        if not text.isascii() or not text.isdigit() or len(text) > len(str(longest)) or int(text) > longest:
-            raise SettingsError(
-                f"{name}={text!r} is not a number of minutes.",
-                remedy=f"Write a whole number from 0 to {longest}, as {default or 90}.",
-            )
-        return timedelta(minutes=int(text))
-
-    def _rate(self, name: str) -> float | None:
-        text = self._text(name)
-        if text is None:
-            return None
-        try:
-            rate = float(text)
-        except ValueError:
-            rate = 0.0
-        if not 0 < rate < float("inf"):
-            raise SettingsError(f"{name}={text!r} is not a rate.", remedy="Write a number above 0, as 25.")
-        return rate
-
-    def _path(self, name: str) -> Path | None:
-        text = self._text(name)
-        if text is None:
-            return None
-        try:
-            return Path(text).expanduser().absolute()
-        except RuntimeError:
-            raise SettingsError(
-                f"{name}={text!r} begins with the home of a user that this machine does not know.",
-                remedy="Write an absolute path.",
-            ) from None
-
-
-def check_api_key(text: str) -> SecretStr:
-    """Accept a Stripe secret or restricted key.
-
-    Raises:
-        SettingsError: for anything else; the text itself is not repeated.
-    """
-    if not text.startswith(("sk_", "rk_")) or not text.isascii() or not text.isprintable() or " " in text:
-        raise SettingsError(
-            "STRIPE_API_KEY is not a Stripe secret key.",
-            remedy="It starts with sk_live_, sk_test_, rk_live_ or rk_test_; publishable keys cannot bill.",
-        )
-    return SecretStr(text)
-
-
-def check_api_base(text: str) -> str:
-    """Accept an https address, or plain http to this machine; the scheme comes back in lower case, no slash.
-
-    Raises:
-        SettingsError: when the address is malformed or would send the key in the clear.
-    """
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname
-        parts.port  # noqa: B018 - reading it checks it
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if not host or parts.username or parts.password or parts.query or parts.fragment:
-        raise SettingsError(
-            "STRIPE_API_BASE is not an address.",
-            remedy="Write it as https://api.stripe.com, or leave it unset.",
-        )
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
-        raise SettingsError(
-            f"STRIPE_API_BASE={parts.scheme}://{host} would send the Stripe key unencrypted.",
-            remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
-        )
-    return parts.geturl().rstrip("/")
-
-
-def _no_public_url() -> SettingsError:
-    return SettingsError(
-        "SPELL_BILLING_PUBLIC_URL is not an address of web pages.",
-        remedy="Write it as https://billing.example.com, with no login in it, or leave it unset.",
-    )

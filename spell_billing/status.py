@@ -23,6 +23,8 @@ rounding of each user's fraction of a cent."""
 
 MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
 """What became of the invoices' money: kept = paid - refunded - disputed."""
+BESIDE = ("tax_cents", "discount_cents", "without_tax")
+"""What Stripe put on top of the totals and took off; how many invoices lack the tax that was asked for."""
 
 PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""
@@ -64,7 +66,7 @@ class MonthStatus:
         )
 
     def total(self, name: str) -> int:
-        """Sum one of `TOTALS` over all bills."""
+        """Sum one of `TOTALS` or `BESIDE` over all bills."""
         return sum(int(getattr(group, name)) for group in self.groups)
 
     def as_json(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class MonthStatus:
             "settled": self.count(frozenset({State.SETTLED})),
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
-            **{name: self.total(name) for name in TOTALS},
+            **{name: self.total(name) for name in (*TOTALS, *BESIDE)},
             **{
                 f"{state.value}{unit}": counted(frozenset({state}))
                 for state in PAYMENT_STATES

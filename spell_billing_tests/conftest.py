@@ -236,7 +236,8 @@ def make_source_tables() -> Callable[..., SourceTables]:
         if accounts:
             source.execute(
                 f"CREATE TABLE billing_accounts (user_id {kind(accounts_user_id or user_id)} PRIMARY KEY, "
-                "stripe_customer_id text, currency text DEFAULT 'usd', email text, plan_id text)"
+                "stripe_customer_id text, currency text DEFAULT 'usd', email text, plan_id text, "
+                f"collection text, net_days {kind('bigint')}, po_number text, footer text)"
             )
         if plans:
             source.execute(

@@ -266,3 +266,23 @@ def test_the_column_to_prove_unique_is_a_plain_name() -> None:
     for wrong in ("request id", "id; DROP TABLE x", '"id"', "1st", "lower(id)"):
         with pytest.raises(SettingsError, match=r"is not the name of a column.*as request_id"):
             _ = Settings({"USAGE_DEDUPE_COLUMN": wrong}).usage_dedupe_column
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("", "off"), ("off", "off"), (" On ", "on"), ("enforced", "enforced")]
+)
+def test_automatic_tax_is_off_on_or_enforced(text: str, value: str) -> None:
+    settings = Settings({"AUTOMATIC_TAX": text})
+
+    assert settings.automatic_tax == settings.policy.automatic_tax == value
+    with pytest.raises(SettingsError, match=r"AUTOMATIC_TAX='true' is none of its values"):
+        Settings({"AUTOMATIC_TAX": "true"}).policy  # noqa: B018 - reading it checks it
+
+
+@pytest.mark.parametrize(("text", "value"), [("", False), ("false", False), ("True", True)])
+def test_discounts_of_stripe_are_honoured_or_not(text: str, value: bool) -> None:  # noqa: FBT001 - a value
+    settings = Settings({"HONOUR_STRIPE_DISCOUNTS": text})
+
+    assert settings.honour_stripe_discounts is settings.policy.discounts is value
+    with pytest.raises(SettingsError, match=r"HONOUR_STRIPE_DISCOUNTS='yes' is neither true nor false"):
+        Settings({"HONOUR_STRIPE_DISCOUNTS": "yes"}).policy  # noqa: B018 - reading it checks it

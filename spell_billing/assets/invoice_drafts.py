@@ -17,6 +17,7 @@ from spell_billing.invoicing.usage_versions import with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.resources import LedgerResource, UsageResource
 from spell_billing.review_settings import ReviewSettings
+from spell_billing.settings import Settings
 
 COLUMNS = table_schema(
     ("month", "string", "The billing period, as 2026-10"),
@@ -67,7 +68,8 @@ def invoice_drafts(
                     "Restore the usage store from its backup."
                 )
             settings = ReviewSettings.from_environment()
-            changed = draft_month(session, source, frozen, settings.hold_rules)
+            policy = Settings.from_environment().policy
+            changed = draft_month(session, source, frozen, settings.hold_rules, policy)
             rules = settings.review_rules
             review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
             groups = open_ledger.group_totals(month)

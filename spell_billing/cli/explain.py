@@ -44,6 +44,7 @@ def _tell(story: dict[str, Any]) -> None:
         )
         for line in bill["lines"]:
             click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")
+        _tell_beside(bill)
         if bill["payment"]:
             _tell_payment(bill["payment"])
         if bill["why"]:
@@ -54,6 +55,15 @@ def _tell(story: dict[str, Any]) -> None:
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
         words = ", ".join(str(entry[name]) for name in rest if name in entry)
         click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+
+
+def _tell_beside(bill: dict[str, Any]) -> None:
+    if bill["discount_cents"]:
+        click.echo(f"  {-bill['discount_cents']:>10} cents  discount at Stripe, off the total")
+    if bill["tax_cents"] is not None:
+        click.echo(f"  {bill['tax_cents']:>10} cents  tax, on top of the total")
+    if bill["without_tax"]:
+        click.echo(f"  Without the tax that was asked for: {bill['without_tax']}")
 
 
 def _tell_payment(payment: dict[str, Any]) -> None:

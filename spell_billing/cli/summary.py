@@ -60,6 +60,12 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     console.print(totals)
     for kept in status.money:
         _write_money(console, kept)
+    if status.total("discount_cents"):
+        console.print(f"Coupons at Stripe took {_money(status.total('discount_cents'), currencies)} off.")
+    if status.total("tax_cents"):
+        console.print(f"Stripe put tax of {_money(status.total('tax_cents'), currencies)} on top.")
+    if status.total("without_tax"):
+        console.print(f"{status.total('without_tax'):,} invoices are without the tax that was asked for.")
     _write_reasons(console, status)
 
 

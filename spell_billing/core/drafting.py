@@ -38,6 +38,7 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents
+from spell_billing.core.terms import USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
 __all__ = [
     "ADJUSTMENT",
@@ -68,13 +69,25 @@ MAX_LINES = 250
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance."""
+    """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance.
+
+    `collection` and what follows it are as the table has them, blank text as None.
+    """
 
     stripe_customer_id: str | None
     currency: str = "usd"
     plan_id: str | None = None
     plan_name: str | None = None
     included_cents: int = 0
+    collection: str | None = None
+    net_days: str | None = None
+    po_number: str | None = None
+    footer: str | None = None
+
+    @property
+    def terms(self) -> Terms | Reason:
+        """The terms of the account's bills; or why it cannot be billed."""
+        return terms_of(self.collection, self.net_days, self.po_number, self.footer)
 
 
 class Credit(msgspec.Struct, frozen=True):
@@ -107,6 +120,7 @@ class Draft(msgspec.Struct, frozen=True):
     included_cents: int
     lines: tuple[Line, ...]
     description: str
+    terms: Terms = USUAL_TERMS
 
 
 def draft_invoice(
@@ -119,6 +133,7 @@ def draft_invoice(
     late: Sequence[LateUsage] = (),
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
+    policy: Policy = USUAL_POLICY,
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -131,6 +146,7 @@ def draft_invoice(
         late: Usage that was not billed with its month.
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
+        policy: What the settings say of all bills.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
@@ -166,6 +182,10 @@ def draft_invoice(
         text = f"Left for the next invoice ({format_money(left_cents, currency)})"
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
+    terms = account.terms if account else USUAL_TERMS
+    if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
+        shown = shown_lines(lines, currency)
+        terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
@@ -190,6 +210,7 @@ def draft_invoice(
         included_cents=account.included_cents if account else 0,
         lines=tuple(lines),
         description=usage.description if usage and same else describe(month, calls, total_cents, currency),
+        terms=USUAL_TERMS if isinstance(terms, Reason) else terms,
     )
 
 
@@ -233,7 +254,9 @@ def _account_problem(account: Account | None) -> Reason | None:
         return Reason.NO_BILLING_ACCOUNT
     if not account.stripe_customer_id:
         return Reason.NO_STRIPE_CUSTOMER
-    return None if is_currency(account.currency) else Reason.UNKNOWN_CURRENCY
+    if not is_currency(account.currency):
+        return Reason.UNKNOWN_CURRENCY
+    return account.terms if isinstance(account.terms, Reason) else None
 
 
 def _size_problem(*, fits: bool, lines: int) -> Reason | None:

@@ -72,9 +72,20 @@ _JSON = msgspec.json.Encoder()
 _LINES = msgspec.json.Decoder(tuple[Line, ...])
 
 
-def lines_hash(customer_id: str, currency: str, description: str, lines: Sequence[Line]) -> str:
-    """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger."""
-    return hashlib.sha256(_JSON.encode((customer_id, currency, description, lines))).hexdigest()
+def lines_hash(
+    customer_id: str, currency: str, description: str, lines: Sequence[Line], terms: str | None = None
+) -> str:
+    """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger.
+
+    Args:
+        customer_id: Who pays.
+        currency: Of all amounts.
+        description: Of the invoice.
+        lines: Those of the ledger.
+        terms: As `dump_terms` writes them. Null, the usual ones, leaves the hash as it is without them.
+    """
+    content = (customer_id, currency, description, lines)
+    return hashlib.sha256(_JSON.encode(content if terms is None else (*content, terms))).hexdigest()
 
 
 def dump_lines(lines: Sequence[Line]) -> str:

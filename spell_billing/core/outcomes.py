@@ -42,6 +42,9 @@ class Reason(StrEnum):
     NO_BILLING_ACCOUNT = "no_billing_account"
     NO_STRIPE_CUSTOMER = "no_stripe_customer"
     UNKNOWN_CURRENCY = "unknown_currency"
+    UNKNOWN_COLLECTION = "unknown_collection"
+    INVALID_NET_DAYS = "invalid_net_days"
+    TEXT_TOO_LONG = "invoice_text_too_long"
     CURRENCY_CHANGED = "currency_changed"
     AMOUNT_TOO_LARGE = "amount_too_large"
     TOO_MANY_LINES = "too_many_lines"
@@ -78,6 +81,18 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.UNKNOWN_CURRENCY: (
         "The billing account's currency is not a three-letter code. Correct it, then bill the month again."
+    ),
+    Reason.UNKNOWN_COLLECTION: (
+        "The billing account's collection is neither `charge` nor `send`. Correct it, then bill the month "
+        "again."
+    ),
+    Reason.INVALID_NET_DAYS: (
+        "The billing account's net_days is not a whole number from 0 to 365. Correct it, then bill the month "
+        "again."
+    ),
+    Reason.TEXT_TOO_LONG: (
+        "The billing account's po_number has more than 140 characters, or its footer more than 5,000. "
+        "Shorten it, then bill the month again."
     ),
     Reason.CURRENCY_CHANGED: (
         "A credit or late usage of an earlier month is in another currency than the account now has. "

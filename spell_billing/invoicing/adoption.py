@@ -12,20 +12,23 @@ from spell_billing.core.keys import CALLS, HASH
 from spell_billing.core.lines import MOVED
 from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
+from spell_billing.core.terms import dump_terms
+from spell_billing.invoicing.amounts import beside, charged_cents, terms_seen
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, finalized_at
 from spell_billing.ledger.rows import Bill, line_sums
 from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
-def standing(invoice: Invoice) -> dict[str, Any]:
-    """Return the columns that say that the invoice stands at Stripe."""
+def standing(invoice: Invoice, bill: Bill | None) -> dict[str, Any]:
+    """Return the columns that say that the invoice stands at Stripe, on the bill's terms."""
     return {
         "state": STATE_OF_STATUS[invoice["status"]],
         "reason": None,
         "message": None,
         "stripe_invoice_id": invoice["id"],
         "finalized_at": finalized_at(invoice),
+        **beside(bill.parsed_terms if bill else terms_seen(invoice), invoice),
     }
 
 
@@ -43,7 +46,7 @@ def adopted_content(
     Returns:
         What was billed; what the frozen usage has beyond it stands as unbilled, for a later draft.
     """
-    billed = [_line(line, month) for line in lines]
+    billed, terms = [_line(line, month) for line in lines], terms_seen(invoice)
     calls = int(invoice["metadata"].get(CALLS, "0"))
     usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in billed if line.kind == USAGE))
     drafted = frozen.parsed_lines if frozen else ()
@@ -60,12 +63,14 @@ def adopted_content(
         "usage_cents": usage_cents,
         "unbilled_calls": unbilled_calls,
         "unbilled_usage_cents": unbilled_usage_cents,
-        "total_cents": int(invoice["total"]),
+        "total_cents": charged_cents(terms, invoice),
         "carried_cents": 0,
         **asdict(line_sums(kept)),
         "description": invoice["description"] or "",
         "lines": dump_lines(kept),
         "lines_hash": invoice["metadata"].get(HASH, ""),
+        "terms": dump_terms(terms),
+        **beside(terms, invoice),
     }
 
 

@@ -8,19 +8,14 @@ from functools import partial
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
-from spell_billing.invoicing.drive import Drive, Unfinished
+from spell_billing.invoicing.drive import Drive
+from spell_billing.invoicing.drive_all import drive_all, drive_one
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.outcome import Outcome, SweepResult
 from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.sweep import sweep
-from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import Kind, StripeProblem
-
-_CONCURRENT_BILLS = 64
-"""Enough to keep 75 requests a second under way at Stripe's latency of about 0.3 seconds."""
-
-_PAGE_ROWS = 500
 
 
 class Pinning:
@@ -105,7 +100,7 @@ async def bill_month(
         async with GroupCommit(session) as commits:
             tried = await _try_one(gateway, commits, pinning, report, outcome) if pinned_now else 0
             most = None if first is None else first - (tried > 0)
-            await _drive_all(session, gateway, commits, report, outcome, after_id=tried, most=most)
+            await drive_all(session, gateway, commits, report, outcome, after_id=tried, most=most)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
@@ -140,69 +135,10 @@ async def _try_one(
     for bill in await commits.in_turn(page):
         drive = Drive(gateway, commits, bill)
         try:
-            await _drive_one(drive, report, outcome)
+            await drive_one(drive, report, outcome)
         except StripeAccountError as error:
             if drive.bill.state is State.PLANNED and not gateway.unknown_writes and not error.transient:
                 await commits.in_turn(pinning.take_back)
             raise
         return bill.id
     return 0
-
-
-async def _drive_all(
-    session: MonthSession,
-    gateway: Gateway,
-    commits: GroupCommit,
-    report: BillingReport,
-    outcome: Outcome,
-    *,
-    after_id: int,
-    most: int | None,
-) -> None:
-    queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=_PAGE_ROWS)
-
-    async def feed() -> None:
-        last_id, left = after_id, most
-        while left != 0:
-            limit = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-            page = await commits.in_turn(partial(session.page, TO_DRIVE, after_id=last_id, limit=limit))
-            if not page:
-                break
-            for bill in page:
-                await queue.put(bill)
-            last_id = page[-1].id
-            left = None if left is None else left - len(page)
-        for _ in range(_CONCURRENT_BILLS):
-            await queue.put(None)
-
-    async def work() -> None:
-        while (bill := await queue.get()) is not None:
-            await _drive_one(Drive(gateway, commits, bill), report, outcome)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(feed())
-            for _ in range(_CONCURRENT_BILLS):
-                tasks.create_task(work())
-    except ExceptionGroup as errors:
-        # Not `except*`: Python 3.11.2 would wrap the one that is raised in a group again.
-        raise _first(errors) from errors
-
-
-async def _drive_one(drive: Drive, report: BillingReport, outcome: Outcome) -> None:
-    try:
-        bill = await drive.run()
-    except Unfinished as unfinished:
-        outcome.unfinished[drive.bill.user_id] = str(unfinished)
-        report.not_invoiced()
-        return
-    if bill.state in {State.FAILED, State.PARKED}:
-        report.not_invoiced()
-    else:
-        outcome.invoiced += 1
-        report.invoiced(bill)
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

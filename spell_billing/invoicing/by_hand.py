@@ -12,6 +12,7 @@ from spell_billing.core.lines import CHANGED, Line, dump_lines, lines_hash
 from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.invoicing.adoption import standing
+from spell_billing.invoicing.amounts import charged_cents
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS
 from spell_billing.invoicing.outcome import SweepResult
@@ -49,23 +50,25 @@ def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
     is charged as ever, and what was given away is not charged again.
     """
     kept = [line for line in bill.parsed_lines if line.kind != CHANGED]
-    change_cents = int(invoice["total"]) - sum(line.amount_cents for line in kept)
+    total_cents = charged_cents(bill.parsed_terms, invoice)
+    change_cents = total_cents - sum(line.amount_cents for line in kept)
     if change_cents:
         text = f"Changed at Stripe ({format_money(change_cents, bill.currency)})"
         kept.append(Line(CHANGED, text, change_cents, bill.month))
+    customer = bill.stripe_customer_id or ""
     return replace(
         bill,
-        total_cents=int(invoice["total"]),
+        total_cents=total_cents,
         lines=dump_lines(kept),
-        lines_hash=lines_hash(bill.stripe_customer_id or "", bill.currency, bill.description, kept),
+        lines_hash=lines_hash(customer, bill.currency, bill.description, kept, bill.terms),
         **asdict(line_sums(kept)),
-        **standing(invoice),
+        **standing(invoice, bill),
     )
 
 
 def both_amounts(bill: Bill, invoice: Invoice) -> str:
     """Say what stands at Stripe and what the ledger billed."""
-    there = format_money(int(invoice["total"]), str(invoice["currency"]))
+    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
     return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
 
 

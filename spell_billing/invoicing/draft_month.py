@@ -16,6 +16,7 @@ from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules
+from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.history import History
 from spell_billing.ledger.redrafting import end_redrafting
@@ -31,11 +32,16 @@ _CHANGES_AT_ONCE = 1_000
 _COLUMNS = (
     *("user_id", "calls", "cost_cents", "account_known"),
     *("stripe_customer_id", "currency", "plan_id", "plan_name", "included_cents"),
+    *("collection", "net_days", "po_number", "footer"),
 )
 
 
 def draft_month(
-    session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules = USUAL_RULES
+    session: MonthSession,
+    source: UsageSource,
+    frozen: FrozenUsage,
+    rules: HoldRules = USUAL_RULES,
+    policy: Policy = USUAL_POLICY,
 ) -> bool:
     """Bring the month's drafts up to date in the ledger. Nothing goes to Stripe.
 
@@ -48,20 +54,21 @@ def draft_month(
         source: For the accounts.
         frozen: The version to draft from; after the start of billing, the pinned one.
         rules: From where on a user's bill is held.
+        policy: What the settings say of all bills; frozen with each that is drafted now.
 
     Returns:
         True when drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
-        changed = _redraft(session, source, frozen, rules)
+        changed = _redraft(session, source, frozen, rules, policy)
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
     totals = frozen.manifest.frozen
     with _without_collection():
         session.replace_drafts(
-            drafts_of(session.month, source, frozen, session.history),
+            drafts_of(session.month, source, frozen, session.history, policy=policy),
             usage_version=frozen.version,
             calls=totals.calls,
             usage_cents=totals.cost_cents,
@@ -89,6 +96,7 @@ def drafts_of(
     history_of: Callable[[Collection[BillOf]], History],
     *,
     only: Collection[str] | None = None,
+    policy: Policy = USUAL_POLICY,
 ) -> Iterator[Draft]:
     """Draft every user's invoice of the month, ordered by user id.
 
@@ -98,6 +106,7 @@ def drafts_of(
         frozen: The month's frozen and aggregated usage.
         history_of: Reads what the ledger has of all bills but those that are drafted.
         only: Draft these users alone, and each of them; None for all that have something on their draft.
+        policy: What the settings say of all bills. It changes no total.
     """
     new = _late_rows(frozen)
     if only is not None:
@@ -109,7 +118,7 @@ def drafts_of(
     credited = {user for user, found in credits_of if any(each.amount_cents > 0 for each in found)}
     others = late.keys() | credited if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
-    return _drafts(month, batches, late, history, only)
+    return _drafts(month, batches, late, history, only, policy=policy)
 
 
 def _drafts(
@@ -118,6 +127,8 @@ def _drafts(
     late: Mapping[str, Sequence[LateUsage]],
     history: History,
     only: Collection[str] | None,
+    *,
+    policy: Policy,
 ) -> Iterator[Draft]:
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
@@ -136,6 +147,7 @@ def _drafts(
                 late=late.get(user_id, ()),
                 credit=credit,
                 other_credits=others,
+                policy=policy,
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:
                 yield draft
@@ -149,7 +161,9 @@ def _credit(found: Sequence[Credit], account: Account | None) -> tuple[Credit | 
     return usable, [each for each in found if each is not usable]
 
 
-def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules) -> bool:
+def _redraft(
+    session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules, policy: Policy
+) -> bool:
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
         return False
@@ -157,7 +171,8 @@ def _redraft(session: MonthSession, source: UsageSource, frozen: FrozenUsage, ru
     changed = False
     holding = holding_of_redrafts(session, rules)
     history_of = partial(session.history, only=waiting.keys())
-    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys()):
+    drafts = drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy)
+    for drafted in drafts:
         bill = waiting[drafted.user_id]
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
@@ -203,5 +218,6 @@ def _account(
     plan_id: str | None,
     plan_name: str | None,
     included_cents: int | None,
+    *terms: str | None,
 ) -> Account:
-    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0)
+    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0, *terms)

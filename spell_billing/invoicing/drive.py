@@ -14,7 +14,9 @@ from typing import Any
 from spell_billing.core.keys import HASH
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.terms import ON
 from spell_billing.invoicing import requests
+from spell_billing.invoicing.adoption import standing
 from spell_billing.invoicing.by_hand import both_amounts
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
@@ -22,7 +24,6 @@ from spell_billing.invoicing.lookups import (
     STATE_OF_STATUS,
     all_lines,
     delete_draft,
-    finalized_at,
     invoices_of_bill,
     retrieve,
 )
@@ -162,6 +163,15 @@ class Drive:
             others = [each for each in await self._ours() if each["id"] != self.bill.stripe_invoice_id]
             if others:
                 raise Unfinished(f"another invoice of this bill stands at Stripe: {others[0]['id']}")
+        try:
+            return await self._step(requests.FINALIZE, requests.finalize_parameters())
+        except StripeProblem as problem:
+            if problem.reason is not Reason.TAX_LOCATION or self.bill.parsed_terms.tax != ON:
+                raise
+            await self._write(self.bill, "tax_left_out", problem.message)
+        untaxed = await self._step(requests.LEAVE_TAX_OUT, requests.untaxed_parameters())
+        if untaxed is None or untaxed["status"] != "draft":
+            return untaxed
         return await self._step(requests.FINALIZE, requests.finalize_parameters())
 
     async def _step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice | None:
@@ -181,7 +191,7 @@ class Drive:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                     raise
                 current = await self._retrieve()
-                if current is None or _done(endpoint, current):
+                if current is None or requests.is_done(endpoint, current):
                     return await self._or_its_successor(current)
                 fresh_failures += problem.fresh
                 if problem.kind is not Kind.STUCK or fresh_failures > _FRESH_FAILURES:
@@ -209,16 +219,10 @@ class Drive:
             amounts = both_amounts(self.bill, invoice)
             await self._park(Reason.CHANGED_AT_STRIPE, f"{amounts}: Stripe shows {wrong}")
             return
-        after = replace(
-            self.bill,
-            state=STATE_OF_STATUS[invoice["status"]],
-            reason=None,
-            message=None,
-            # None where the answer was lost: another request told what became of the invoice.
-            stripe_request_id=self._finalizing_request,
-            finalized_at=finalized_at(invoice),
-        )
-        await self._write(after, "finalized", payment=payment_beside(self.bill, invoice))
+        # No request where the answer was lost: another one told what became of the invoice.
+        columns = standing(invoice, self.bill) | {"stripe_request_id": self._finalizing_request}
+        after = replace(self.bill, **columns)
+        await self._write(after, "finalized", payment=payment_beside(after, invoice))
 
     async def _adopt_existing(self) -> bool:
         """Ask Stripe for an invoice of this bill, and take up the one it has."""
@@ -244,7 +248,7 @@ class Drive:
 
     async def _send_step(self, endpoint: str, parameters: dict[str, Any], number: int) -> Answer:
         path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
-        key = requests.step_key(self.bill, "lines" if endpoint == requests.ADD_LINES else "finalize", number)
+        key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
         answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
         if endpoint == requests.FINALIZE:
             self._finalizing_request = answer.request_id
@@ -295,7 +299,3 @@ class Drive:
 
     async def _retrieve(self) -> Invoice | None:
         return await retrieve(self._gateway, str(self.bill.stripe_invoice_id))
-
-
-def _done(endpoint: str, invoice: Invoice) -> bool:
-    return invoice["status"] != "draft" or (endpoint == requests.ADD_LINES and bool(invoice["lines"]["data"]))

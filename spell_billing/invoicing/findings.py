@@ -125,7 +125,9 @@ class Finding:
 class Reconciliation:
     """The four sides in numbers, and every difference between them. Amounts in minor units.
 
-    `money` is what was received and kept by Stripe, by currency; `standing` the invoices at Stripe.
+    `ledger_cents` and `stripe_cents` are invoices' totals, `ledger_tax_cents` of it the tax on top, and
+    `ledger_discount_cents` what coupons took off. `money` is what was received and kept by Stripe, by
+    currency; `standing` the invoices at Stripe.
     """
 
     month: Month
@@ -134,6 +136,8 @@ class Reconciliation:
     frozen_usage_cents: Decimal = Decimal(0)
     ledger_invoices: int = 0
     ledger_cents: int = 0
+    ledger_tax_cents: int = 0
+    ledger_discount_cents: int = 0
     stripe_invoices: int = 0
     stripe_cents: int = 0
     money: list[Kept] = field(default_factory=list)
@@ -162,7 +166,12 @@ class Reconciliation:
                 "calls": self.frozen_calls,
                 "usage_cents": plain(self.frozen_usage_cents),
             },
-            "ledger": {"invoices": self.ledger_invoices, "total_cents": self.ledger_cents},
+            "ledger": {
+                "invoices": self.ledger_invoices,
+                "total_cents": self.ledger_cents,
+                "tax_cents": self.ledger_tax_cents,
+                "discount_cents": self.ledger_discount_cents,
+            },
             "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
             "money": [
                 {

@@ -46,6 +46,7 @@ class Gateway:
     """Sends requests until they succeed, fail for good, or patience ends.
 
     Attributes:
+        pace: How fast requests go out.
         requests: How many requests were sent to each endpoint and how long Stripe took, whatever it answered.
         limited: Requests that Stripe answered with 429.
         unknown_writes: Writes that were sent and not answered, whatever a later try of them brought.
@@ -63,7 +64,7 @@ class Gateway:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._api = api
-        self._pace = pace
+        self.pace = pace
         self._patience = patience
         self._guard = guard
         self._guarding = asyncio.Lock()
@@ -118,7 +119,7 @@ class Gateway:
     ) -> Answer:
         unknown = limited = 0
         while True:
-            await self._pace.wait(endpoint)
+            await self.pace.wait(endpoint)
             try:
                 answer = await self._timed(endpoint, method, path, parameters, key)
             except StripeProblem as problem:
@@ -129,7 +130,7 @@ class Gateway:
                 if problem.kind is Kind.LIMITED:
                     limited += 1
                     self.limited += 1
-                    self._pace.slow_down(endpoint, problem.limited_by)
+                    self.pace.slow_down(endpoint, problem.limited_by)
                     if limited >= self._patience.limited_tries:
                         raise
                 elif problem.kind is Kind.TRANSIENT:

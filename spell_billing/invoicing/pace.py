@@ -24,7 +24,12 @@ class Limits:
     account_per_second: float
     endpoint_per_second: float
 
+    def divided(self, parts: int) -> "Limits":
+        """Return the limits of one of so many equal parts."""
+        return Limits(self.account_per_second / parts, self.endpoint_per_second / parts)
 
+
+LOCK_TIMEOUT = "lock_timeout"
 LIVE = Limits(100.0, 25.0)
 SANDBOX = Limits(25.0, 25.0)
 LOOPBACK = Limits(5_000.0, 5_000.0)
@@ -41,11 +46,18 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._limits = limits
+        self._whole = self._limits = limits
         self._clock = clock
         self._sleep = sleep
         self._account = _Bucket(limits.account_per_second, clock())
         self._endpoints: dict[str, _Bucket] = {}
+
+    def share(self, runs: int) -> None:
+        """Take one part of the limits, as one of so many runs at the same account."""
+        self._limits = self._whole.divided(runs)
+        self._account.set_ceiling(self._limits.account_per_second)
+        for bucket in self._endpoints.values():
+            bucket.set_ceiling(self._limits.endpoint_per_second)
 
     async def wait(self, endpoint: str) -> None:
         """Return when a request to the endpoint may be sent: first come, first served."""
@@ -65,7 +77,12 @@ class Pace:
             await self._sleep(delay_seconds)
 
     def slow_down(self, endpoint: str, limited_by: str) -> None:
-        """Heed a 429: of the account when Stripe names a global limit, else of the endpoint."""
+        """Heed a 429: of the account when Stripe names a global limit, else of the endpoint.
+
+        A `lock_timeout` is no matter of pace: another request was at the same object.
+        """
+        if limited_by == LOCK_TIMEOUT:
+            return
         bucket = self._account if limited_by.startswith("global") else self._endpoint(endpoint)
         bucket.slow_down(self._clock())
 
@@ -89,6 +106,11 @@ class _Bucket:
         self._counted_since = now
         self._slowed_at = now - _REST_SECONDS
         self.turn = asyncio.Lock()
+
+    def set_ceiling(self, ceiling: float) -> None:
+        """Move the ceiling, and the rate in proportion."""
+        self.rate *= ceiling / self._ceiling
+        self._ceiling = ceiling
 
     def next_slot(self, now: float) -> float:
         self._recover(now)

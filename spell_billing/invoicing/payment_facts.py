@@ -86,7 +86,7 @@ def payment_beside(bill: Bill, invoice: Mapping[str, Any]) -> Payment | None:
 
     The customer's balance, or Stripe's smallest charge, makes another amount due.
     """
-    if int(invoice["amount_due"]) == bill.total_cents:
+    if int(invoice["amount_due"]) == bill.invoice_cents:
         return None
     name = BillName(bill.month, bill.user_id, bill.generation)
     return payment_of(invoice, name, as_of=datetime.now(UTC), way="finalized")

@@ -27,7 +27,7 @@ _IN_STEPS = frozenset({"bhd", "jod", "kwd", "omr", "tnd", "isk", "ugx"})
 _DAY_SECONDS = 86_400
 _COMPARED = (
     *("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice"),
-    *("amount_paid", "amount_remaining", "payments"),
+    *("amount_paid", "amount_remaining", "payments", "total_taxes", "total_discount_amounts"),
 )
 _MOST_RETRIEVED = 200
 """So many invoices are looked for by their id; where more are missing, it is another account."""
@@ -194,7 +194,9 @@ def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -
     """One bill of the ledger that names an invoice against that invoice."""
     if bill.state in INVOICED:
         result.ledger_invoices += 1
-        result.ledger_cents += bill.total_cents
+        result.ledger_cents += _due_cents(bill)
+        result.ledger_tax_cents += bill.tax_cents or 0
+        result.ledger_discount_cents += bill.discount_cents or 0
     if invoice is None:
         if bill.state in INVOICED:
             _add(result, Kind.MISSING_AT_STRIPE, bill, f"{bill.state} invoice of {bill.total_cents}", "none")
@@ -210,13 +212,36 @@ def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -
     named = invoice["metadata"].get("spell_billing_key")
     for kind, expected, at_stripe in (
         (Kind.METADATA_DIFFERS, billing_key(bill.month, bill.user_id, bill.generation), named),
-        (Kind.AMOUNT_DIFFERS, bill.total_cents, invoice["total"]),
+        (Kind.AMOUNT_DIFFERS, _due_cents(bill), invoice["total"]),
+        (Kind.AMOUNT_DIFFERS, f"tax {bill.tax_cents}", f"tax {_tax_cents(bill, invoice)}"),
+        (
+            *(Kind.AMOUNT_DIFFERS, f"discount {bill.discount_cents}"),
+            f"discount {_discount_cents(bill, invoice)}",
+        ),
         (Kind.CURRENCY_DIFFERS, bill.currency, invoice["currency"]),
         (Kind.CUSTOMER_DIFFERS, bill.stripe_customer_id, invoice["customer"]),
     ):
         if expected != at_stripe:
             _add(result, kind, bill, str(expected), str(at_stripe))
     _compare_lines(result, bill, invoice["lines"])
+
+
+def _tax_cents(bill: Bill, invoice: Invoice) -> int | None:
+    """Return the tax on top of what the lines charge, where the ledger's bill has one."""
+    taxes = invoice["total_taxes"] or ()
+    on_top = (tax["amount"] for tax in taxes if tax["tax_behavior"] == "exclusive")
+    return None if bill.tax_cents is None else sum(on_top)
+
+
+def _discount_cents(bill: Bill, invoice: Invoice) -> int | None:
+    """Return what coupons took off the lines, where the ledger's bill has a discount."""
+    amounts = (discount["amount"] for discount in invoice["total_discount_amounts"] or ())
+    return None if bill.discount_cents is None else sum(amounts)
+
+
+def _due_cents(bill: Bill) -> int:
+    """Return the invoice's total by the ledger: what the lines charge, less the discount, and the tax."""
+    return bill.total_cents - (bill.discount_cents or 0) + (bill.tax_cents or 0)
 
 
 def _compare_lines(result: Reconciliation, bill: Bill, at_stripe: Mapping[str, Any]) -> None:

@@ -137,6 +137,6 @@ def money_findings(
 def _believed_cents(bill: Bill, payment: Payment | None, charges: Sequence[Charge]) -> int:
     """Return what the ledger takes as kept; without news, a paid bill was paid with its total."""
     if payment is None:
-        return bill.total_cents if bill.state is State.PAID else 0
+        return bill.invoice_cents if bill.state is State.PAID else 0
     back_cents = sum(charge.refunded_cents + charge.disputed_cents for charge in charges)
     return payment.amount_paid_cents - back_cents

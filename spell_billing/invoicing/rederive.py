@@ -228,7 +228,10 @@ def _adopted(connection: Connection, month: Month) -> set[tuple[str, int]]:
 
 
 def _fingerprint(bill: Bill, lines: Sequence[_Line]) -> str:
-    content = (bill.stripe_customer_id or "", bill.currency, bill.description, tuple(lines))
+    content: tuple[object, ...] = (
+        *(bill.stripe_customer_id or "", bill.currency, bill.description, tuple(lines)),
+        *([] if bill.terms is None else [bill.terms]),
+    )
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 

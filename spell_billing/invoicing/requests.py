@@ -10,36 +10,63 @@ from spell_billing.core.drafting import Line
 from spell_billing.core.keys import billing_key, idempotency_key, invoice_metadata
 from spell_billing.core.lines import shown_lines
 from spell_billing.core.month import Month
+from spell_billing.core.terms import ENFORCED, OFF
+from spell_billing.invoicing.amounts import charged_cents, is_taxed
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 
 CREATE = "POST /v1/invoices"
 ADD_LINES = "POST /v1/invoices/{invoice}/add_lines"
 FINALIZE = "POST /v1/invoices/{invoice}/finalize"
+LEAVE_TAX_OUT = "POST /v1/invoices/{invoice}"
+STEPS = {ADD_LINES: "lines", FINALIZE: "finalize", LEAVE_TAX_OUT: "untaxed"}
+"""What a step on a draft is called in its key."""
+PO_NUMBER = "PO number"
+"""Names the field of the invoice that shows the customer's purchase order number."""
 
 
 def create_parameters(bill: Bill) -> dict[str, Any]:
-    """Return the body that creates the draft: no pending item and no discount can slip in."""
+    """Return the body that creates the draft: no pending item, and no discount unless it is honoured."""
+    terms = bill.parsed_terms
     return {
         "customer": bill.stripe_customer_id,
         "currency": bill.currency,
-        "collection_method": "charge_automatically",
+        "collection_method": "send_invoice" if terms.is_sent else "charge_automatically",
         "auto_advance": False,
         "pending_invoice_items_behavior": "exclude",
-        "discounts": "",
+        **({} if terms.discounts else {"discounts": ""}),
         "description": bill.description,
         "metadata": invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls),
+        **({"days_until_due": terms.net_days} if terms.is_sent else {}),
+        **({"custom_fields": [{"name": PO_NUMBER, "value": terms.po_number}]} if terms.po_number else {}),
+        **({"footer": terms.footer} if terms.footer else {}),
+        **({} if terms.tax == OFF else {"automatic_tax": {"enabled": terms.is_taxed}}),
     }
 
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that adds the frozen lines."""
-    return {"lines": [_line_parameters(line) for line in shown_lines(bill.parsed_lines, bill.currency)]}
+    lines, discounts = shown_lines(bill.parsed_lines, bill.currency), bill.parsed_terms.discounts
+    return {"lines": [_line_parameters(line, discounts=discounts) for line in lines]}
 
 
 def finalize_parameters() -> dict[str, Any]:
-    """Return the body that finalizes: from then on Stripe collects by itself."""
+    """Return the body that finalizes: from then on Stripe collects, or mails the invoice, by itself."""
     return {"auto_advance": True}
+
+
+def untaxed_parameters() -> dict[str, Any]:
+    """Return the body that takes the tax off a draft whose customer Stripe cannot place."""
+    return {"automatic_tax": {"enabled": False}}
+
+
+def is_done(endpoint: str, invoice: Invoice) -> bool:
+    """Return whether an invoice shows that a step on its draft was done."""
+    if invoice["status"] != "draft":
+        return True
+    if endpoint == LEAVE_TAX_OUT:
+        return not is_taxed(invoice)
+    return endpoint == ADD_LINES and bool(invoice["lines"]["data"])
 
 
 def create_key(bill: Bill, number: int) -> str:
@@ -60,7 +87,7 @@ def step_key(bill: Bill, step: str, number: int) -> str:
 
     Args:
         bill: Drafted, so that it has an invoice id.
-        step: `lines` or `finalize`.
+        step: One of `STEPS`.
         number: From 1; the next one when Stripe replays a failure for the one before.
     """
     named = f"{step}:{bill.stripe_invoice_id}"
@@ -73,7 +100,10 @@ def billing_key_of(bill: Bill) -> str:
 
 
 def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:
-    """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal."""
+    """Compare the ledger's bill with the invoice at Stripe; None when lines, total and currency are equal.
+
+    Compared is the total before discount and tax, which stand beside it.
+    """
     shown = shown_lines(bill.parsed_lines, bill.currency)
     expected = sorted((line.description, line.amount_cents) for line in shown)
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
@@ -83,9 +113,11 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
         return f"{len(found)} lines instead of {len(expected)}"
     if found != expected:
         return "other lines than the ledger's"
-    if invoice["total"] != bill.total_cents:
-        return f"total {invoice['total']} instead of {bill.total_cents}"
-    return None
+    terms = bill.parsed_terms
+    charged = charged_cents(terms, invoice)
+    if charged != bill.total_cents:
+        return f"total {charged} instead of {bill.total_cents}"
+    return "no automatic tax" if terms.tax == ENFORCED and not is_taxed(invoice) else None
 
 
 def misnamed(bill: Bill, invoice: Invoice) -> str | None:
@@ -97,12 +129,12 @@ def misnamed(bill: Bill, invoice: Invoice) -> str | None:
     return f"other metadata than the bill's ({', '.join(wrong)})" if wrong else None
 
 
-def _line_parameters(line: Line) -> dict[str, Any]:
+def _line_parameters(line: Line, *, discounts: bool) -> dict[str, Any]:
     month = Month.parse(line.usage_month)
     return {
         "amount": line.amount_cents,
         "description": line.description,
-        "discountable": False,
+        "discountable": discounts and line.amount_cents > 0,
         "period": {"start": month.first_second, "end": month.last_second},
         "metadata": {
             "spell_kind": line.kind,

@@ -2,6 +2,7 @@
 
 import hashlib
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -17,10 +18,11 @@ from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 
 _ROWS_AT_ONCE = 5_000
-_COLUMNS = (
+_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     *(invoices.c.user_id, invoices.c.stripe_customer_id, invoices.c.currency, invoices.c.description),
     *(invoices.c.lines, invoices.c.lines_hash, invoices.c.total_cents, invoices.c.credit_applied_cents),
-    *(invoices.c.covered_cents, invoices.c.included_cents, sa.cast(invoices.c.usage_cents, sa.Text)),
+    *(invoices.c.covered_cents, invoices.c.included_cents),
+    *(sa.cast(invoices.c.usage_cents, sa.Text), invoices.c.terms),
 )
 WITH_A_PAST = sa.or_(
     invoices.c.covered_cents != 0,
@@ -39,6 +41,7 @@ class _Amount(msgspec.Struct):
     amount_cents: int
 
 
+_encode = msgspec.json.encode
 _read_amounts = msgspec.json.Decoder(tuple[_Amount, ...]).decode
 
 
@@ -102,6 +105,7 @@ def _wrong(  # noqa: PLR0917 - the columns, in their order
     covered_cents: int,
     included_cents: int,
     usage_cents: str,
+    terms: str | None,
 ) -> str | None:
     amounts = _read_amounts(lines)
     covered = {-sum(line.amount_cents for line in amounts if line.kind == "included"), covered_cents}
@@ -118,8 +122,8 @@ def _wrong(  # noqa: PLR0917 - the columns, in their order
     credit = -sum(line.amount_cents for line in amounts if line.kind in {"credit", "brought_forward"})
     if total_cents > 0 and total_cents % step_cents(currency):
         return f"The bill of user {user_id} for {month} charges an amount that {currency} does not allow."
-    head = msgspec.json.encode((customer or "", currency, description))
-    content = head[:-1] + b"," + lines.encode() + b"]"
+    head = _encode((customer or "", currency, description))
+    content = head[:-1] + b"," + lines.encode() + (b"" if terms is None else b"," + _encode(terms)) + b"]"
     if (
         len(covered) > 1
         or credit != credit_applied_cents

@@ -13,6 +13,7 @@ from typing import Any
 from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing.adoption import adopted_content, adoption_detail, new_bill_of, standing
+from spell_billing.invoicing.amounts import charged_cents
 from spell_billing.invoicing.by_hand import (
     as_it_stands,
     is_revision_of_another,
@@ -193,10 +194,10 @@ class _Sweep:
         else:
             content: dict[str, Any] = {}
             detail = None
-            if not same_bill or invoice["total"] != bill.total_cents:
+            if not same_bill or charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
                 content = await self._content(invoice, bill)
                 detail = adoption_detail(bill, content)
-            adopted = await self._write(bill, "adopted", detail, **standing(invoice), **content)
+            adopted = await self._write(bill, "adopted", detail, **{**standing(invoice, bill), **content})
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
         return await self._follow(invoice, adopted) or adopted
@@ -230,7 +231,7 @@ class _Sweep:
         bills = await self._bills_of_user(invoice)
         latest = max(bills, key=lambda bill: bill.generation, default=None)
         frozen = latest if latest is not None and latest.generation < name.generation else None
-        values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice)
+        values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice, None)
         if frozen is None:
             detail = values["message"] = "found at Stripe; the ledger has no usage for it"
             self.result.unknown.append(invoice["id"])
@@ -245,7 +246,7 @@ class _Sweep:
         """Follow the invoice's payment; what the ledger has heard later, from an event, stays."""
         payment = await payment_now(self._gateway, invoice, bill, as_of=self._started_at, way="sweep")
         same = payment.bill_state in {State.FINALIZED, bill.state}
-        if bill.state not in INVOICED or (same and payment.amount_due_cents == bill.total_cents):
+        if bill.state not in INVOICED or (same and payment.amount_due_cents == bill.invoice_cents):
             return None
         await asyncio.to_thread(self._session.follow, payment)
         return await self._bill_of(invoice)

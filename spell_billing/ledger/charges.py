@@ -111,7 +111,10 @@ def kept_of_months(connection: Connection, months: Collection[Month]) -> dict[st
         .subquery()
     )
     is_paid = invoices.c.state == State.PAID.value
-    total, paid = invoices.c.total_cents, payments.c.amount_paid_cents
+    beside = sa.func.coalesce(invoices.c.tax_cents, nothing) - sa.func.coalesce(
+        invoices.c.discount_cents, nothing
+    )
+    total, paid = invoices.c.total_cents + beside, payments.c.amount_paid_cents
     due = sa.case((payments.c.status == "open", payments.c.amount_due_cents - paid), else_=nothing)
     unknown = payments.c.stripe_invoice_id.is_(None)
     sums = (

@@ -36,6 +36,8 @@ def due_steps(
 ) -> list[tuple[str, int]]:
     """Return invoices that are still open in the ledger, each with the latest step that is due, if not begun.
 
+    Invoices that were sent to be paid by transfer are left out: Stripe has nothing to charge.
+
     Args:
         connection: To the ledger.
         days: The steps, in days since finalization.
@@ -57,6 +59,7 @@ def due_steps(
                 invoices.c.stripe_invoice_id.is_not(None),
                 invoices.c.finalized_at <= due_since,
                 invoices.c.finalized_at > due_since - at_most_late,
+                ~paid_by_transfer(invoices.c.terms),
                 ~later,
             )
             .order_by(invoices.c.finalized_at, invoices.c.id)
@@ -65,6 +68,11 @@ def due_steps(
         for invoice_id in connection.scalars(query, {"step": step}):
             found.setdefault(invoice_id, step)
     return sorted(found.items(), key=lambda each: -each[1])[:limit]
+
+
+def paid_by_transfer(terms: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
+    """Return the condition that a bill is sent to be paid; its terms begin with what is not usual."""
+    return sa.func.coalesce(terms, "").startswith('{"collection":"send"', autoescape=True)
 
 
 def begin_step(connection: Connection, invoice_id: str, step: int) -> bool:

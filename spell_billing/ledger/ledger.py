@@ -15,7 +15,7 @@ from spell_billing.core.outcomes import State
 from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
-from spell_billing.ledger.lock import is_held, month_lock, process_name
+from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name
 from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.outbox import Outbox
 from spell_billing.ledger.payments import Payment, read_payment, read_payments
@@ -34,6 +34,7 @@ PAGE_ROWS = 2_000
 LISTED = (
     *("user_id", "stripe_customer_id", "stripe_invoice_id", "state", "reason", "message", "calls"),
     *("usage_cents", "total_cents", "currency", "description", "generation", "carried_cents", "finalized_at"),
+    *("tax_cents", "discount_cents"),
 )
 DEFAULT_WAIT_SECONDS = 6 * 3600.0
 _LONGEST_NAME = 63
@@ -147,6 +148,15 @@ class Ledger:
         """Return whether a process holds the lock of a month or a thing right now; never waits for it."""
         with self._reader.connect() as connection:
             return is_held(self._url, connection, str(what))
+
+    def months_held(self) -> int:
+        """Count the months that processes hold right now, this one included.
+
+        Raises:
+            DatabaseUnreachableError: when the database does not answer.
+        """
+        with database_errors(self._url), self._reader.connect() as connection:
+            return months_held(self._url, connection)
 
     def history(self, month: Month, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
         """Read what other bills left for a month's drafts, of all users or of those that are named."""
@@ -265,7 +275,7 @@ class Ledger:
         self, what: str, wait_seconds: float, on_wait: Callable[[str], None]
     ) -> Iterator[tuple[Connection, Callable[[], None]]]:
         """Hold a lock with a connection of its own, which PostgreSQL knows by the holder's name."""
-        name = f"spell_billing {what}: {process_name()}"[:_LONGEST_NAME]
+        name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
         engine = create_engine_for(self._url, application_name=name)
         try:
             with (

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +20,21 @@ from spell_billing.ledger.pooling import is_pooled, pooler_refused, session_of
 ONCE = "run-"
 """Begins the names of locks that are taken once and never again."""
 
+HOLDER = "spell_billing"
+"""Begins the name of a holder's connection, before what it holds: `spell_billing 2026-10: process ...`."""
+
 _POLL_SECONDS = 0.2
 _NEVER_IDLE_TOO_LONG = sa.text(
     "SELECT set_config(name, '0', false) FROM pg_settings "
     "WHERE name = 'idle_session_timeout' AND setting <> '0'"
+)
+
+
+_HERE = "l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+_MONTHS_HELD = sa.text(
+    "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+    f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
+    f"AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
 )
 
 
@@ -80,6 +92,21 @@ def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
     return (_PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)).is_held()
 
 
+def months_held(url: DatabaseUrl, connection: Connection) -> int:
+    """Count the months that processes hold right now, without taking a lock from anyone."""
+    path = url.sqlite_path
+    if path is not None:
+        return sum(_SqliteLock(path, month).is_held() for month in _months_with_a_holder(path))
+    held: int = connection.scalar(_MONTHS_HELD) or 0
+    connection.commit()
+    return held
+
+
+def _months_with_a_holder(base: Path) -> list[str]:
+    name = re.compile(rf"{re.escape(base.name)}\.(\d{{4}}-\d{{2}})\.holder")
+    return [found[1] for each in base.parent.iterdir() if (found := name.fullmatch(each.name))]
+
+
 def process_name() -> str:
     """Name this process as other holders shall see it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
@@ -117,8 +144,7 @@ class _PostgresLock:
         name: str | None = self._connection.scalar(
             sa.text(
                 "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-                "WHERE l.locktype = 'advisory' AND l.granted "
-                "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+                f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
                 "AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
             ),
             {"key": self._key},

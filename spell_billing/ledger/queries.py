@@ -28,6 +28,21 @@ def read_bills(
     return [Bill.from_mapping(row) for row in result.mappings()]
 
 
+def read_bills_of_customer(
+    connection: Connection, like: Bill, states: Iterable[State], *, ids: range, limit: int
+) -> list[Bill]:
+    """Return a page of the bills of a bill's month and Stripe customer with ids in a range."""
+    query = sa.select(invoices).where(
+        invoices.c.month == like.month,
+        invoices.c.state.in_([state.value for state in states]),
+        invoices.c.stripe_customer_id == like.stripe_customer_id,
+        invoices.c.id >= ids.start,
+        invoices.c.id < ids.stop,
+    )
+    result = connection.execute(query.order_by(invoices.c.id).limit(limit))
+    return [Bill.from_mapping(row) for row in result.mappings()]
+
+
 def latest_generation(month: Month) -> sa.ColumnElement[bool]:
     """Return the condition that chooses each user's latest bill of the month."""
     older, newer = invoices.alias(), invoices.alias()

@@ -23,7 +23,8 @@ from spell_billing.core.drafting import (
 )
 from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State, words
+from spell_billing.core.outcomes import INVOICED, Reason, State, words
+from spell_billing.core.terms import LEFT_OUT, NEGATIVE_LINE, NOT_PLACED, ON, Terms, dump_terms, load_terms
 from spell_billing.ledger.payments import Payment
 
 
@@ -70,6 +71,9 @@ class Bill:
     created_at: datetime
     updated_at: datetime
     finalized_at: datetime | None
+    terms: str | None = None
+    tax_cents: int | None = None
+    discount_cents: int | None = None
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Bill":
@@ -83,6 +87,24 @@ class Bill:
     def parsed_lines(self) -> tuple[Line, ...]:
         """The frozen invoice lines."""
         return load_lines(self.lines)
+
+    @property
+    def parsed_terms(self) -> Terms:
+        """How the bill is collected, and what its invoice says beside the lines."""
+        return load_terms(self.terms)
+
+    @property
+    def invoice_cents(self) -> int:
+        """The total of the invoice: that of the lines, less the discount, with the tax on top."""
+        return self.total_cents - (self.discount_cents or 0) + (self.tax_cents or 0)
+
+    @property
+    def without_tax(self) -> str | None:
+        """Why the invoice is without the tax that was asked for; None where it is not."""
+        if self.parsed_terms.tax == LEFT_OUT:
+            return NEGATIVE_LINE
+        not_computed = self.state in INVOICED and self.tax_cents is None
+        return NOT_PLACED if self.parsed_terms.tax == ON and not_computed else None
 
     @property
     def why(self) -> str | None:
@@ -139,6 +161,7 @@ class Content(msgspec.Struct, frozen=True):
     description: str
     lines: str
     lines_hash: str
+    terms: str | None
 
 
 def content_of(draft: Draft) -> Content:
@@ -146,6 +169,7 @@ def content_of(draft: Draft) -> Content:
     account, lines = draft.account, draft.lines
     customer_id = account.stripe_customer_id if account else None
     sums = line_sums(lines)
+    terms = dump_terms(draft.terms)
     return Content(
         draft.usage_cents,
         draft.state,
@@ -163,7 +187,8 @@ def content_of(draft: Draft) -> Content:
         sums.late_lines,
         draft.description,
         dump_lines(lines),
-        lines_hash(customer_id or "", draft.currency, draft.description, lines),
+        lines_hash(customer_id or "", draft.currency, draft.description, lines, terms),
+        terms,
     )
 
 
@@ -207,6 +232,8 @@ def new_bill_values(
         "stripe_request_id": None,
         "request_attempt": 1,
         "finalized_at": None,
+        "tax_cents": None,
+        "discount_cents": None,
         "run_id": run_id,
         "created_at": now,
         "updated_at": now,

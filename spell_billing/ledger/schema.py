@@ -48,6 +48,9 @@ invoices = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("finalized_at", UtcDateTime),
+    sa.Column("terms", sa.Text),
+    sa.Column("tax_cents", sa.BigInteger),
+    sa.Column("discount_cents", sa.BigInteger),
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
     sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
     # Partial: 100,000 new drafts, which have neither, are not entered into them.
@@ -76,6 +79,9 @@ invoices = sa.Table(
 what late lines charge: rounded usage - covered + late - credit applied = total.
 `unbilled_calls` and `unbilled_usage_cents`: usage of the month that the invoice does not hold, because an
 invoice made earlier was adopted; the next month's draft bills it as late usage.
+`terms`: how the bill is collected and what its invoice says beside the lines, as JSON; null for the usual.
+`tax_cents`: what Stripe put on top of the total; null where it computed no tax.
+`discount_cents`: what the customer's coupon took off the total; null where none may apply.
 The index by state holds what metrics sum, so that a scrape does not read the rows.
 """
 

@@ -11,7 +11,8 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.core.terms import LEFT_OUT, ON
 from spell_billing.ledger.queries import is_replaced, latest_generation
 from spell_billing.ledger.schema import invoices
 
@@ -20,11 +21,22 @@ _WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLE
 _SUMMED = ("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents")
 
 
+_INVOICED = invoices.c.state.in_([state.value for state in INVOICED])
+_WITHOUT_TAX = sa.case(
+    # Within a text of JSON, quotes would be escaped.
+    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')), 1),
+    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None)), 1),
+    else_=0,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class GroupTotals:
     """Users, calls and amounts of the bills that share state, reason and currency.
 
     `calls` and `usage_cents` (exact) count what an adopted invoice left out: it is owed to a later invoice.
+    `tax_cents` is what Stripe put on top, `discount_cents` what coupons took off, `without_tax` counts
+    invoices without the tax that was asked for.
     """
 
     state: State
@@ -38,6 +50,9 @@ class GroupTotals:
     covered_cents: int
     late_cents: int
     credit_applied_cents: int
+    tax_cents: int
+    discount_cents: int
+    without_tax: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,8 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
             sa.func.count(),
             sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
             *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
+            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0) for name in ("tax_cents", "discount_cents")),
+            sa.func.coalesce(sa.func.sum(_WITHOUT_TAX), 0),
             *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
             *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
         )

@@ -89,8 +89,8 @@ class Letters:
 
     def _facts(self, template: Template, bill: Bill, payment: Payment | None) -> dict[str, Any]:
         # What is due can be more or less than the total: the customer's balance counts.
-        due_cents = payment.amount_due_cents if payment else bill.total_cents
-        cents = due_cents if template is Template.PAYMENT_FAILED else bill.total_cents
+        due_cents = payment.amount_due_cents if payment else bill.invoice_cents
+        cents = due_cents if template is Template.PAYMENT_FAILED else bill.invoice_cents
         next_attempt = payment.next_attempt_at if payment else None
         return {
             "month": Month.parse(bill.month).label,

@@ -76,6 +76,7 @@ _ACCOUNT_CODES = frozenset(
         "platform_api_key_expired",
         "platform_account_required",
         "secret_key_required",
+        "stripe_tax_inactive",
         "testmode_charges_only",
         "tls_version_unsupported",
     }

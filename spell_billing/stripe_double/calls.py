@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.collection import DEFAULT_PAGE, Cursor
 
 
@@ -22,6 +23,17 @@ class Call:
             starting_after=self.params.get("starting_after"),
             ending_before=self.params.get("ending_before"),
         )
+
+
+def locked_by(account: Account, call: Call) -> frozenset[str]:
+    """Return the ids of the objects that a write locks: the one in its path, and its customer.
+
+    A write on one of an invoice's objects runs into a write on another object of the same customer:
+    https://docs.stripe.com/rate-limits#object-lock-timeouts speaks of "the same or related objects".
+    """
+    invoice = account.invoices.find(call.object_id or str(call.params.get("invoice", "")))
+    customer = call.params.get("customer") if invoice is None else invoice.customer
+    return frozenset(each for each in (call.object_id, customer) if each)
 
 
 def within(bounds: Any) -> Callable[[int], bool]:

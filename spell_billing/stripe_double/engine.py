@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from spell_billing.stripe_double.account import Account, Request
-from spell_billing.stripe_double.calls import Call
+from spell_billing.stripe_double.calls import Call, locked_by
 from spell_billing.stripe_double.delivery import drop, read_body, send_half, send_whole, wait_until_gone
 from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
@@ -161,7 +161,7 @@ class Engine:
         return answer
 
     async def _execute(self, operation: Operation, call: Call, record: RequestRecord, fault: Fault) -> Answer:
-        with self._holding(call.object_id if operation.writes else ""):
+        with self._holding(locked_by(self.account, call) if operation.writes else frozenset()):
             await self._pause(self._latency_seconds)
             if fault.kind is FaultKind.ERROR_500_BEFORE:
                 return _refused(internal_error(), record)
@@ -181,17 +181,14 @@ class Engine:
         return Answer(200, payload, record.request_id)
 
     @contextmanager
-    def _holding(self, object_id: str) -> Iterator[None]:
-        if not object_id:
-            yield
-            return
-        if object_id in self._held:
+    def _holding(self, object_ids: frozenset[str]) -> Iterator[None]:
+        if object_ids & self._held:
             raise lock_timeout()
-        self._held.add(object_id)
+        self._held |= object_ids
         try:
             yield
         finally:
-            self._held.discard(object_id)
+            self._held -= object_ids
 
     async def _pause(self, seconds: float) -> None:
         if seconds <= 0 or self.stopping.is_set():

@@ -6,7 +6,16 @@ from typing import Any
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.calls import Call, merged_metadata, within
 from spell_billing.stripe_double.collection import Collection, Page
+from spell_billing.stripe_double.discounts import with_discount
 from spell_billing.stripe_double.errors import ApiError, not_editable, unsupported
+from spell_billing.stripe_double.invoice_params import (
+    PLAIN,
+    automatic_tax,
+    custom_fields,
+    plain,
+    refuse_unserved,
+    with_due_date,
+)
 from spell_billing.stripe_double.lines import new_line, with_lines
 from spell_billing.stripe_double.objects import Deleted, Invoice, InvoiceItem, Line
 from spell_billing.stripe_double.payment import (
@@ -21,38 +30,13 @@ from spell_billing.stripe_double.render_invoice import line_json
 from spell_billing.stripe_double.render_payments import INTENT_OF_PAYMENT, with_payments
 from spell_billing.stripe_double.revisions import draft_revision, void_original
 
-_UNSERVED = frozenset(
-    {
-        "application_fee_amount",
-        "automatically_finalizes_at",
-        "customer_account",
-        "default_tax_rates",
-        "discounts",
-        "on_behalf_of",
-        "shipping_cost",
-        "subscription",
-        "transfer_data",
-    }
-)
-_PLAIN = frozenset(
-    {
-        "auto_advance",
-        "collection_method",
-        "description",
-        "due_date",
-        "effective_at",
-        "footer",
-        "number",
-        "statement_descriptor",
-    }
-)
 _AFTER_FINALIZATION = frozenset({"auto_advance", "expand", "metadata"})
 
 
 def create_invoice(account: Account, call: Call) -> Invoice:
     """`POST /v1/invoices`."""
     params = call.params
-    _refuse_unserved(params)
+    refuse_unserved(params)
     if params.get("from_invoice"):
         revision = draft_revision(account, params["from_invoice"])
         created = account.put_invoice(with_draft_totals(account, revision))
@@ -72,12 +56,13 @@ def create_invoice(account: Account, call: Call) -> Invoice:
         currency=currency,
         metadata=merged_metadata({}, params.get("metadata")),
         test_clock=customer.test_clock,
-        **_plain(params),
+        custom_fields=custom_fields(params) or (),
+        **plain(params),
     )
-    if "days_until_due" in params:
-        draft = replace(draft, due_date=now + params["days_until_due"] * 24 * 3600)
+    draft = with_due_date(draft, params)
     if params.get("pending_invoice_items_behavior") == "include":
         draft = replace(draft, lines=_take_pending(account, draft))
+    draft = replace(with_discount(account, draft, params), automatic_tax=automatic_tax(draft, params))
     created = account.put_invoice(with_draft_totals(account, draft))
     account.emit("invoice.created", created)
     return created
@@ -86,14 +71,22 @@ def create_invoice(account: Account, call: Call) -> Invoice:
 def update_invoice(account: Account, call: Call) -> Invoice:
     """`POST /v1/invoices/{invoice}`."""
     invoice, params = account.invoices.get(call.object_id), call.params
-    _refuse_unserved(params)
+    refuse_unserved(params)
+    if params.get("discounts"):
+        raise unsupported("discounts")
     if invoice.status != "draft" and not params.keys() <= _AFTER_FINALIZATION:
         raise not_editable("Finalized invoices can't be updated in this way.")
     changed = replace(
-        invoice, metadata=merged_metadata(invoice.metadata, params.get("metadata")), **_plain(params)
+        invoice,
+        metadata=merged_metadata(invoice.metadata, params.get("metadata")),
+        custom_fields=invoice.custom_fields if (fields := custom_fields(params)) is None else fields,
+        automatic_tax=automatic_tax(invoice, params),
+        **plain(params),
     )
+    if invoice.status == "draft":
+        changed = with_draft_totals(account, changed)
     updated = account.put_invoice(changed)
-    previous = {name: getattr(invoice, name) for name in _PLAIN & params.keys()}
+    previous = {name: getattr(invoice, name) for name in PLAIN & params.keys()}
     if "metadata" in params:
         previous["metadata"] = dict(invoice.metadata)
     account.emit("invoice.updated", updated, previous)
@@ -249,20 +242,8 @@ def list_lines(account: Account, call: Call) -> Page:
     for line in reversed(invoice.lines):
         lines.add(line)
     page = lines.page(call.cursor, owner=None, keep=lambda _line: True)
-    data = tuple(line_json(line, invoice.id) for line in page.data if isinstance(line, Line))
+    data = tuple(line_json(line, invoice.id, invoice) for line in page.data if isinstance(line, Line))
     return replace(page, data=data)
-
-
-def _refuse_unserved(params: dict[str, Any]) -> None:
-    for name in sorted(_UNSERVED & params.keys()):
-        if params[name]:
-            raise unsupported(name)
-    if params.get("automatic_tax", {}).get("enabled"):
-        raise unsupported("automatic_tax")
-
-
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: params[name] if params[name] != "" else None for name in _PLAIN & params.keys()}
 
 
 def _take_pending(account: Account, invoice: Invoice) -> tuple[Line, ...]:

@@ -10,6 +10,7 @@ from spell_billing.stripe_double.currencies import largest_cents
 from spell_billing.stripe_double.errors import ApiError, missing, unsupported
 from spell_billing.stripe_double.objects import Invoice, Line
 from spell_billing.stripe_double.schema import MAX_LINES
+from spell_billing.stripe_double.taxes import refuse_negative
 
 _UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
 
@@ -72,6 +73,8 @@ def new_line(
         quantity=quantity,
         unit_amount_decimal=f"{unit:f}",
         product=price.get("product"),
+        # "Defaults to false for prorations or negative line items, and true for all other invoice items."
+        discountable=params.get("discountable", amount_cents >= 0),
     )
 
 
@@ -79,8 +82,11 @@ def with_lines(invoice: Invoice, new: Sequence[Line]) -> Invoice:
     """Return the invoice with more lines at its end.
 
     Raises:
-        ApiError: when it would have more than 250: https://docs.stripe.com/api/invoiceitems/create.
+        ApiError: when it would have more than 250: https://docs.stripe.com/api/invoiceitems/create; for a
+            negative one where tax is computed.
     """
+    if invoice.automatic_tax:
+        refuse_negative(new)
     lines = (*invoice.lines, *new)
     if len(lines) > MAX_LINES:
         raise ApiError(400, f"An invoice has at most {MAX_LINES} line items.", param="lines")

@@ -46,6 +46,7 @@ class Line:
     quantity: int
     unit_amount_decimal: str
     product: str | None = None
+    discountable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Invoice:
     status: str = "draft"
     description: str | None = None
     footer: str | None = None
+    custom_fields: tuple[tuple[str, str], ...] = ()
     statement_descriptor: str | None = None
     metadata: Metadata = field(default_factory=dict)
     lines: tuple[Line, ...] = ()
@@ -69,6 +71,12 @@ class Invoice:
     due_date: int | None = None
     effective_at: int | None = None
     number: str | None = None
+    discount: str | None = None
+    discount_percent: str = "0"
+    discount_cents: int = 0
+    automatic_tax: bool = False
+    tax_status: str | None = None
+    tax_cents: int = 0
     total_cents: int = 0
     amount_due_cents: int = 0
     amount_paid_cents: int = 0

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.currencies import is_chargeable, largest_cents, step_cents
+from spell_billing.stripe_double.discounts import taken_off_cents
 from spell_billing.stripe_double.errors import ApiError, not_editable
 from spell_billing.stripe_double.objects import Charge, Customer, Invoice
+from spell_billing.stripe_double.taxes import require_location, tax_on
 
 CARD = "double_card"
 """Customer metadata that decides what the card does: ok, declined, insufficient_funds, none."""
@@ -21,12 +23,20 @@ _DECLINES = {"declined": "generic_decline", "insufficient_funds": "insufficient_
 
 
 def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
-    """Return a draft with its total, and what would be due if it were finalized now."""
-    total_cents = sum(line.amount_cents for line in invoice.lines)
-    starting_cents = account.customers.get(invoice.customer).balances_cents.get(invoice.currency, 0)
+    """Return a draft with its total after discount and tax, and what would be due if finalized now."""
+    customer = account.customers.get(invoice.customer)
+    subtotal_cents = sum(line.amount_cents for line in invoice.lines)
+    discount_cents = taken_off_cents(invoice)
+    taxable_cents = subtotal_cents - discount_cents
+    tax_status, tax_cents = tax_on(customer, taxable_cents) if invoice.automatic_tax else (None, 0)
+    total_cents = taxable_cents + tax_cents
+    starting_cents = customer.balances_cents.get(invoice.currency, 0)
     due_cents = total_cents + starting_cents
     return replace(
         invoice,
+        discount_cents=discount_cents,
+        tax_status=tax_status,
+        tax_cents=tax_cents,
         total_cents=total_cents,
         starting_balance_cents=starting_cents,
         amount_due_cents=due_cents if is_chargeable(due_cents, invoice.currency) else 0,
@@ -44,6 +54,7 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
     if invoice.status != "draft":
         raise not_editable("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
     draft = with_draft_totals(account, invoice)
+    require_location(draft)
     largest = largest_cents(draft.currency)
     if abs(draft.total_cents) > largest:
         raise ApiError(400, f"Amount must be no more than {largest}.", code="amount_too_large")

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from spell_billing.stripe_double.discounts import discount_json, taken_off_line_cents
 from spell_billing.stripe_double.objects import ABSENT, Invoice, Line
+from spell_billing.stripe_double.taxes import tax_json
 
 EMBEDDED_LINES = 10
 """An invoice carries its first ten lines; the rest is behind `/v1/invoices/{id}/lines`."""
@@ -12,7 +14,7 @@ _PAGES = "https://invoice.stripe.com/i/double"
 
 def invoice_json(invoice: Invoice) -> dict[str, Any]:
     """Return the invoice as Stripe answers it."""
-    total = invoice.total_cents
+    subtotal = invoice.total_cents - invoice.tax_cents + invoice.discount_cents
     finalized = invoice.finalized_at is not None
     shown = {
         "id": invoice.id,
@@ -31,19 +33,12 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "attempt_count": invoice.attempt_count,
         "attempted": invoice.attempted,
         "auto_advance": invoice.auto_advance,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
         "automatically_finalizes_at": None,
         "billing_reason": "manual",
         "collection_method": invoice.collection_method,
         "created": invoice.created,
         "currency": invoice.currency,
-        "custom_fields": None,
+        "custom_fields": [{"name": name, "value": value} for name, value in invoice.custom_fields] or None,
         "customer": invoice.customer,
         "customer_account": None,
         "customer_address": None,
@@ -57,7 +52,6 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "default_source": None,
         "default_tax_rates": [],
         "description": invoice.description,
-        "discounts": [],
         "due_date": invoice.due_date,
         "effective_at": invoice.effective_at,
         "ending_balance": invoice.ending_balance_cents,
@@ -72,7 +66,7 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
         "latest_revision": invoice.latest_revision,
         "lines": {
             "object": "list",
-            "data": [line_json(line, invoice.id) for line in invoice.lines[:EMBEDDED_LINES]],
+            "data": [line_json(line, invoice.id, invoice) for line in invoice.lines[:EMBEDDED_LINES]],
             "has_more": len(invoice.lines) > EMBEDDED_LINES,
             "url": f"/v1/invoices/{invoice.id}/lines",
         },
@@ -104,30 +98,33 @@ def invoice_json(invoice: Invoice) -> dict[str, Any]:
             "paid_at": invoice.paid_at,
             "voided_at": invoice.voided_at,
         },
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
+        "subtotal": subtotal,
+        "subtotal_excluding_tax": subtotal,
         "test_clock": invoice.test_clock,
-        "total": total,
-        "total_discount_amounts": [],
-        "total_excluding_tax": total,
+        "total": invoice.total_cents,
         "total_pretax_credit_amounts": [],
-        "total_taxes": [],
+        **discount_json(invoice),
+        **tax_json(invoice),
         "webhooks_delivered_at": invoice.created,
         **invoice.shown,
     }
     return {name: value for name, value in shown.items() if value != ABSENT}
 
 
-def line_json(line: Line, invoice_id: str | None) -> dict[str, Any]:
-    """Return a line as Stripe answers it."""
+def line_json(line: Line, invoice_id: str | None, invoice: Invoice | None = None) -> dict[str, Any]:
+    """Return a line as Stripe answers it, with what the discount of its invoice takes off."""
+    taken_off = []
+    if invoice is not None and invoice.discount is not None:
+        cents = taken_off_line_cents(line, invoice.discount_percent)
+        taken_off = [{"amount": cents, "discount": invoice.discount}]
     return {
         "id": line.id,
         "object": "line_item",
         "amount": line.amount_cents,
         "currency": line.currency,
         "description": line.description,
-        "discount_amounts": [],
-        "discountable": line.amount_cents >= 0,
+        "discount_amounts": taken_off,
+        "discountable": line.discountable,
         "discounts": [],
         "invoice": invoice_id,
         "livemode": False,

@@ -31,6 +31,11 @@ def draft_revision(account: Account, source: dict[str, Any]) -> Invoice:
         footer=original.footer,
         metadata=original.metadata,
         collection_method=original.collection_method,
+        due_date=original.due_date,
+        custom_fields=original.custom_fields,
+        automatic_tax=original.automatic_tax,
+        discount=original.discount,
+        discount_percent=original.discount_percent,
         lines=tuple(
             replace(line, id=account.new_id("il"), item=account.new_id("ii")) for line in original.lines
         ),

@@ -8,6 +8,7 @@ from spell_billing.usage.contract import ACCOUNTS_SCHEMA
 from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, places, texts
 
 DEFAULT_CURRENCY = "usd"
+_TERMS = ("collection", "net_days", "po_number", "footer")
 _INT64_LIMIT = 2**63
 
 
@@ -15,7 +16,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     """Join accounts with their plans.
 
     Args:
-        accounts: Text columns user_id, stripe_customer_id, currency, email, plan_id.
+        accounts: Text columns user_id, stripe_customer_id, currency, email, plan_id, and the terms of bills:
+            collection, net_days, po_number, footer.
         plans: Text columns plan_id, name, included_cents.
 
     Returns:
@@ -42,6 +44,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
             accounts["plan_id"],
             plans["name"].take(place),
             included.take(place),
+            *(_blank_to_null(accounts[name]) for name in _TERMS),
         ],
         schema=ACCOUNTS_SCHEMA,
     )

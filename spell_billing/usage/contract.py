@@ -23,6 +23,10 @@ ACCOUNTS_SCHEMA = pa.schema(
         pa.field("plan_id", pa.string()),
         pa.field("plan_name", pa.string()),
         pa.field("included_cents", pa.int64()),
+        pa.field("collection", pa.string()),
+        pa.field("net_days", pa.string()),
+        pa.field("po_number", pa.string()),
+        pa.field("footer", pa.string()),
     ]
 )
 

@@ -121,6 +121,10 @@ def account_of(accounts: Texts, plans: Texts) -> Account | None:
         row["plan_id"],
         row["plan_name"],
         row["included_cents"] or 0,
+        row["collection"],
+        row["net_days"],
+        row["po_number"],
+        row["footer"],
     )
 
 

@@ -15,7 +15,7 @@ PLANS_TABLE = "billing_plans"
 
 USAGE_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
 ACCOUNT_COLUMNS = ("user_id", "stripe_customer_id")
-ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "plan_id")
+ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "collection", "net_days", "po_number", "footer", "plan_id")
 PLAN_COLUMNS = ("plan_id",)
 PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
 

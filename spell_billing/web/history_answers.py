@@ -70,6 +70,11 @@ class Invoice(BaseModel):
     calls: int
     total_cents: Cents
     total: Money
+    discount_cents: int | None = Field(description="What a coupon took off; null where none may.")
+    tax_cents: int | None = Field(description="Tax on top of the total; null where none is computed.")
+    invoice_cents: Cents = Field(
+        description="What the invoice charges: the total less the discount, with tax."
+    )
     breakdown: Breakdown
     exact_usage_cents: Exact
     carried_cents: int = Field(description="Credit that goes to a later invoice, in minor units.")
@@ -113,6 +118,9 @@ def invoice_of(item: UserBill, *, internal: bool) -> Invoice:
         calls=bill.calls,
         total_cents=bill.total_cents,
         total=_money(bill, bill.total_cents),
+        discount_cents=bill.discount_cents,
+        tax_cents=bill.tax_cents,
+        invoice_cents=bill.invoice_cents,
         breakdown=_breakdown(bill, lines),
         exact_usage_cents=plain(bill.usage_cents),
         carried_cents=bill.carried_cents,

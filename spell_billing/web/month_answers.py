@@ -94,6 +94,9 @@ class MonthAnswer(Reviewed):
     late_cents: int
     credit_applied_cents: int
     carried_cents: int
+    tax_cents: int = Field(description="Tax that Stripe put on top.")
+    discount_cents: int = Field(description="What coupons took off.")
+    without_tax: int = Field(description="Invoices without the tax that was asked for.")
     paid: int
     paid_cents: int = Field(description="What was received for the invoices.")
     refunded_cents: int

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr
@@ -24,7 +24,7 @@ from spell_billing.stripe_api.client import StripeApi
 OCTOBER = Month(2026, 10)
 
 _QUICK = Patience(first_pause_seconds=0.001, longest_pause_seconds=0.01, down_seconds=20.0)
-_LOG = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def bill(run: Run) -> Outcome:
         outcome = asyncio.run(send(session, run))
         if next(ledger.bills(OCTOBER, UNDONE), None) is None:
             session.finish_billing()
-        BillingReport(_LOG, to_drive=0).completed(outcome, ledger.bills(OCTOBER, UNDONE))
+        BillingReport(LOG, to_drive=0).completed(outcome, ledger.bills(OCTOBER, UNDONE))
         return outcome
 
 
@@ -70,7 +70,14 @@ def opened(run: Run) -> Iterator[tuple[Ledger, MonthSession]]:
 
 async def send(session: MonthSession, run: Run, connect: Callable[..., StripeApi] = StripeApi) -> Outcome:
     """Drive the month at Stripe, through a connection of a kind of the test's own if it wants one."""
+    async with gateway(run, connect) as opened_gateway:
+        report = BillingReport(LOG, to_drive=0)
+        return await bill_month(session, opened_gateway, report, verify=run.verify)
+
+
+@asynccontextmanager
+async def gateway(run: Run, connect: Callable[..., StripeApi] = StripeApi) -> AsyncIterator[Gateway]:
+    """Open a gateway to Stripe."""
     key = SecretStr("sk_test_exactly_once")
     async with connect(key, run.stripe_url, timeout_seconds=run.timeout_seconds) as api:
-        gateway = Gateway(api, Pace(LOOPBACK), _QUICK)
-        return await bill_month(session, gateway, BillingReport(_LOG, to_drive=0), verify=run.verify)
+        yield Gateway(api, Pace(LOOPBACK), _QUICK)

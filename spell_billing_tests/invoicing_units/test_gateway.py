@@ -135,6 +135,23 @@ def test_a_429_slows_the_endpoint_down(run: Run, scripted: Any) -> None:
     run(main)
 
 
+def test_a_locked_object_is_tried_again_after_a_pause_and_slows_nobody_down(run: Run, scripted: Any) -> None:
+    locked = StripeProblem(Kind.LIMITED, "This object cannot be accessed", limited_by="lock_timeout")
+    stripe = scripted([locked, locked, OK])
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pace = Pace(LOOPBACK, clock=loop.time)
+        gateway = Gateway(stripe, pace, Patience(), clock=loop.time, jitter=lambda: 1.0)
+        await gateway.send(*CREATE, key="spell:2026-10:user-0001:g1:create")
+        assert gateway.limited == 2
+        assert pace.rate_per_second("POST /v1/invoices") == 5_000
+
+    run(main)
+
+    assert pauses(stripe) == [0.5, 1]
+
+
 def test_a_stripe_that_is_down_stops_the_run_after_the_time_it_was_given(run: Run, scripted: Any) -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()

@@ -107,6 +107,36 @@ def test_what_the_ceilings_allow_is_used_up(run: Run, limits: Limits, endpoints:
     assert sent[-1][0] - sent[0][0] <= seconds * 1.03
 
 
+def test_runs_that_share_the_limits_stay_below_them_together_and_use_them_up(run: Run) -> None:
+    async def main() -> SENT:
+        paces = [new_pace(LIVE) for _ in range(4)]
+        for pace in paces:
+            pace.share(4)
+        arrivals = [(0.0, name) for name in "abcde" for _ in range(50)]
+        sent = await asyncio.gather(*(send_all(pace, arrivals) for pace in paces))
+        return [each for of_one in sent for each in of_one]
+
+    sent: SENT = run(main)
+
+    assert busiest_second([moment for moment, _ in sent]) <= 100
+    assert max(busiest_second([m for m, each in sent if each == name]) for name in "abcde") <= 25
+    assert sent[-1][0] - sent[0][0] <= 1000 / 100 * 1.05
+
+
+def test_a_share_changes_while_requests_go_out_and_keeps_what_a_429_cut(run: Run) -> None:
+    async def main() -> list[float]:
+        pace, rates = new_pace(LIVE), []
+        await saturated(pace, "a", 4)
+        for runs in (2, 1):
+            pace.share(runs)
+            rates += [pace.rate_per_second("a"), pace.rate_per_second("b")]
+        pace.slow_down("a", "endpoint-rate")
+        pace.share(2)
+        return [*rates, pace.rate_per_second("a")]
+
+    assert run(main) == [12.5, 12.5, 25.0, 25.0, pytest.approx(8.75, rel=0.1)]
+
+
 def test_a_slow_endpoint_does_not_hold_up_the_others(run: Run) -> None:
     async def main() -> SENT:
         pace = new_pace(LIVE)

@@ -15,8 +15,18 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Credit, LateUsage, draft_invoice
 from spell_billing.core.keys import HASH, KEY
+from spell_billing.core.lines import USAGE, Line, dump_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.core.terms import (
+    ENFORCED,
+    LEFT_OUT,
+    LONGEST_FOOTER,
+    LONGEST_PO_NUMBER,
+    ON,
+    Terms,
+    dump_terms,
+)
 from spell_billing.invoicing import requests
 from spell_billing.ledger.rows import Bill, new_bill_values
 
@@ -113,6 +123,89 @@ def test_the_draft_names_its_bill_and_takes_nothing_foreign_in() -> None:
     assert (body["customer"], body["currency"]) == ("cus_1", "usd")
     assert body["description"] == bill.description
     assert requests.finalize_parameters() == {"auto_advance": True}
+
+
+def test_a_bill_that_is_sent_says_when_it_is_due_and_what_the_customer_wants_to_read(
+    refusals: Callable[[str, Any], list[str]],
+) -> None:
+    terms = Terms("send", 14, "7" * LONGEST_PO_NUMBER, "f" * LONGEST_FOOTER)
+    bill = replace(bill_of(), terms=dump_terms(terms))
+    body = requests.create_parameters(bill)
+
+    assert refusals(requests.CREATE, body) == []
+    usual = {**requests.create_parameters(bill_of()), "collection_method": "send_invoice"}
+    assert body == {
+        **usual,
+        "days_until_due": 14,
+        "custom_fields": [{"name": "PO number", "value": "7" * LONGEST_PO_NUMBER}],
+        "footer": "f" * LONGEST_FOOTER,
+    }
+
+
+@pytest.mark.parametrize(
+    ("terms", "automatic_tax"),
+    [
+        (Terms(), None),
+        (Terms(tax=ON), {"enabled": True}),
+        (Terms(tax=ENFORCED), {"enabled": True}),
+        (Terms(tax=LEFT_OUT), {"enabled": False}),
+    ],
+)
+def test_tax_is_asked_for_as_the_bill_says(
+    refusals: Callable[[str, Any], list[str]], terms: Terms, automatic_tax: Any
+) -> None:
+    body = requests.create_parameters(replace(bill_of(), terms=dump_terms(terms)))
+
+    assert refusals(requests.CREATE, body) == []
+    assert body.get("automatic_tax") == automatic_tax
+    assert refusals(requests.LEAVE_TAX_OUT, requests.untaxed_parameters()) == []
+
+
+def test_discounts_are_kept_out_of_a_bill_and_its_lines_unless_they_are_honoured(
+    refusals: Callable[[str, Any], list[str]],
+) -> None:
+    honoured = replace(bill_of(), terms=dump_terms(Terms(discounts=True)))
+    create, lines = requests.create_parameters(honoured), requests.lines_parameters(honoured)
+
+    assert refusals(requests.CREATE, create) == refusals(requests.ADD_LINES, lines) == []
+    assert "discounts" not in create
+    assert [each["discountable"] for each in lines["lines"]] == [
+        each["amount"] > 0 for each in lines["lines"]
+    ]
+    assert requests.create_parameters(bill_of())["discounts"] == ""
+    assert not any(each["discountable"] for each in requests.lines_parameters(bill_of())["lines"])
+
+
+@pytest.mark.parametrize(
+    ("terms", "shown", "wrong"),
+    [
+        (Terms(tax=ON), {"total": 119, "tax": ("exclusive", 19)}, None),
+        (Terms(tax=ON), {"total": 100, "tax": ("inclusive", 16)}, None),
+        (Terms(tax=ON), {"total": 120, "tax": ("exclusive", 19)}, "total 101 instead of 100"),
+        (Terms(tax=ON), {"total": 99, "tax": ("exclusive", 19), "off": 20}, "total 80 instead of 100"),
+        (Terms(tax=ON, discounts=True), {"total": 95, "tax": ("exclusive", 15), "off": 20}, None),
+        (Terms(discounts=True), {"total": 80, "off": 20}, None),
+        (Terms(), {"total": 80, "off": 20}, "total 80 instead of 100"),
+        (Terms(), {"total": 119, "tax": ("exclusive", 19)}, "total 119 instead of 100"),
+        (Terms(tax=ON), {"total": 100}, None),
+        (Terms(tax=ENFORCED), {"total": 100}, "no automatic tax"),
+    ],
+)
+def test_what_is_compared_is_the_total_before_what_the_terms_provide_for(
+    terms: Terms, shown: dict[str, Any], wrong: str | None
+) -> None:
+    lines = (Line(USAGE, "text", 100, "2026-10"),)
+    bill = replace(bill_of(), total_cents=100, lines=dump_lines(lines), terms=dump_terms(terms))
+    behavior, tax_cents = shown.get("tax", ("", 0))
+    invoice = {
+        "currency": "usd",
+        "total": shown["total"],
+        "automatic_tax": {"enabled": "tax" in shown},
+        "total_taxes": [{"amount": tax_cents, "tax_behavior": behavior}],
+        "total_discount_amounts": [{"amount": shown.get("off", 0)}],
+    }
+
+    assert requests.difference(bill, invoice, [{"description": "text", "amount": 100}]) == wrong
 
 
 def test_the_lines_sum_to_the_bill_and_carry_their_month() -> None:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
+from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.explain import explain
 from spell_billing.invoicing.bill_month import bill_month
@@ -59,6 +60,7 @@ class SmallPlatform:
     double: StripeDouble
     store_path: Path
     tries: int = 3
+    policy: Policy = USUAL_POLICY
 
     def ledger(self) -> Ledger:
         return Ledger(self._url)
@@ -93,7 +95,7 @@ class SmallPlatform:
                 aggregate(frozen)
             with ledger.session(month, Actor("tester", run_id), drafting=True) as session:
                 frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
-                return draft_month(session, source, frozen)
+                return draft_month(session, source, frozen, policy=self.policy)
 
     def bill(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:
         """Do what the job does, from the freeze to the finalized invoices."""

@@ -85,7 +85,7 @@ def test_every_column_of_text_was_looked_at() -> None:
             "type",
         ),
         *("outcome", "name", "key", "channel", "kind", "template", "result", "requests", "drafts_hash"),
-        *("content_hash", "mode", "account_id", "usage_version"),
+        *("content_hash", "mode", "account_id", "usage_version", "terms"),
     }
     ids = {"user_id", "from_user", "to_user"}
     for table in metadata.sorted_tables:

@@ -26,7 +26,7 @@ def test_a_month_billed_in_peace_is_clean_and_its_sums_are_named(billed: SmallPl
         "month": "2025-03",
         "clean": True,
         "frozen": {"users": 3, "calls": 4, "usage_cents": "1734"},
-        "ledger": {"invoices": 2, "total_cents": 1734},
+        "ledger": {"invoices": 2, "total_cents": 1734, "tax_cents": 0, "discount_cents": 0},
         "stripe": {"invoices": 2, "total_cents": 1734},
         "findings": [],
     }

@@ -74,7 +74,9 @@ def test_requests_at_once_are_limited(call_at: Call, limits: RateLimits, reason:
 def test_two_changes_of_one_invoice_at_once_run_into_its_lock(
     double: StripeDouble, call: Call, draft: Call
 ) -> None:
-    path, other = f"/v1/invoices/{draft(500)['id']}", f"/v1/invoices/{draft(500)['id']}"
+    double.add_customer("cus_2")
+    path = f"/v1/invoices/{draft(500)['id']}"
+    other = f"/v1/invoices/{draft(500, customer='cus_2')['id']}"
     running = Event()
     double.arm("slow", seconds=0.5, before_effect=lambda _record: running.set())
     with ThreadPoolExecutor(1) as pool:
@@ -88,11 +90,38 @@ def test_two_changes_of_one_invoice_at_once_run_into_its_lock(
     assert call("POST", f"{path}/void", key="second")[0] == 200
 
 
+@pytest.mark.parametrize("write", ["create", "add_lines", "finalize"])
+def test_two_changes_of_one_customers_invoices_at_once_run_into_the_customers_lock(
+    double: StripeDouble, call: Call, draft: Call, write: str
+) -> None:
+    # https://docs.stripe.com/rate-limits#object-lock-timeouts: "the same or related objects".
+    double.add_customer("cus_2")
+    path, sibling = f"/v1/invoices/{draft(500)['id']}", f"/v1/invoices/{draft(500)['id']}"
+    second: dict[str, tuple[Any, ...]] = {
+        "create": CREATE,
+        "add_lines": ("POST", f"{sibling}/add_lines", {"lines": [{"amount": 1, "description": "x"}]}),
+        "finalize": ("POST", f"{sibling}/finalize"),
+    }
+    running = Event()
+    double.arm("slow", seconds=0.5, before_effect=lambda _record: running.set())
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(call, "POST", f"{path}/finalize", key="first")
+        assert running.wait(5)
+        status, _, body = call(*second[write], key="second")
+        assert (status, body["error"]["code"]) == (429, "lock_timeout")
+        assert call("GET", sibling)[0] == call("GET", "/v1/invoices", {"customer": "cus_1"})[0] == 200
+        assert call("POST", "/v1/invoices", {"customer": "cus_2"})[0] == 200
+        assert slow.result()[0] == 200
+    assert call(*second[write], key="second")[0] == 200
+
+
 def test_latency_is_added_to_every_request(call_at: Call) -> None:
     with StripeDouble(latency_seconds=0.3).running() as double, ThreadPoolExecutor(8) as pool:
-        double.add_customer("cus_1")
+        for number in range(8):
+            double.add_customer(f"cus_{number}")
         started = time.monotonic()
-        answers = list(pool.map(lambda _n: call_at(double, *CREATE), range(8)))
+        creates = [("POST", "/v1/invoices", {"customer": f"cus_{number}"}) for number in range(8)]
+        answers = list(pool.map(lambda create: call_at(double, *create), creates))
         took_seconds = time.monotonic() - started
     assert [status for status, _, _ in answers] == [200] * 8
     assert 0.3 <= took_seconds < 8 * 0.3

@@ -32,7 +32,11 @@ TOO_MANY_KEYS = {f"key{n}": "x" for n in range(51)}
         ({"customer": "cus_1", "issuer": {"type": "self", "name": "x"}}, "parameter_unknown", "issuer[name]"),
         ({"customer": "cus_1", "discounts": [{"coupon": "c"}]}, "double_unsupported", "discounts"),
         ({"customer": "cus_1", "subscription": "sub_1"}, "double_unsupported", "subscription"),
-        ({"customer": "cus_1", "automatic_tax": {"enabled": True}}, "double_unsupported", "automatic_tax"),
+        (
+            {"customer": "cus_1", "automatic_tax": {"enabled": True, "liability": {"type": "account"}}},
+            "double_unsupported",
+            "automatic_tax",
+        ),
     ],
 )
 def test_a_wrong_parameter_of_an_invoice_is_named(

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.terms import Terms
 from spell_billing.databases import parse_database_url
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
+from spell_billing.usage.one_user import open_one_user
 from spell_billing.usage.source import open_usage_source
 
 
@@ -21,7 +23,16 @@ def test_accounts_come_with_their_plans_and_tidy_values(database_url: str, make_
         [
             {"user_id": "user-2", "stripe_customer_id": " cus_2 ", "currency": "EUR", "plan_id": "gone"},
             {"user_id": "user-3", "stripe_customer_id": "  ", "currency": "", "email": ""},
-            {"user_id": "user-1", "stripe_customer_id": "cus_1", "email": "a@example.com", "plan_id": "pro"},
+            {
+                "user_id": "user-1",
+                "stripe_customer_id": "cus_1",
+                "email": "a@example.com",
+                "plan_id": "pro",
+                "collection": "send",
+                "net_days": 14,
+                "po_number": " PO 7",
+                "footer": "Thank you ",
+            },
             {"user_id": "user-4", "stripe_customer_id": None, "currency": None},
         ]
     )
@@ -30,11 +41,33 @@ def test_accounts_come_with_their_plans_and_tidy_values(database_url: str, make_
 
     assert accounts.schema == ACCOUNTS_SCHEMA
     assert sorted(tuple(row.values()) for row in accounts.to_pylist()) == [
-        ("user-1", "cus_1", "usd", "a@example.com", "pro", "Pro", 5000),
-        ("user-2", "cus_2", "eur", None, "gone", None, None),
-        ("user-3", None, "usd", None, None, None, None),
-        ("user-4", None, "usd", None, None, None, None),
+        ("user-1", "cus_1", "usd", "a@example.com", "pro", "Pro", 5000, "send", "14", "PO 7", "Thank you"),
+        ("user-2", "cus_2", "eur", None, "gone", None, None, *[None] * 4),
+        ("user-3", None, "usd", None, None, None, None, *[None] * 4),
+        ("user-4", None, "usd", None, None, None, None, *[None] * 4),
     ]
+
+
+@pytest.mark.parametrize("kind", ["text", "bigint", "numeric(5, 2)"])
+def test_terms_of_one_user_are_those_of_all_accounts(
+    database_url: str, make_source_tables: Any, kind: str
+) -> None:
+    tables = make_source_tables(database_url, accounts=False)
+    tables.execute(
+        "CREATE TABLE billing_accounts (user_id text PRIMARY KEY, stripe_customer_id text, plan_id text, "
+        f"collection text, net_days {kind}, po_number text, footer text)"
+    )
+    tables.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 5000}])
+    sent = {"collection": " Send ", "net_days": 14, "po_number": " PO 7 ", "footer": " "}
+    tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_id": "pro", **sent}])
+
+    account = open_one_user(parse_database_url(database_url, setting="DATABASE_URL")).account("user-1")
+    (row,) = source_of(database_url).accounts().to_pylist()
+
+    assert account is not None
+    assert account.terms == Terms("send", 14, "PO 7", None)
+    assert (account.plan_name, account.included_cents) == ("Pro", 5000)
+    assert {name: getattr(account, name) for name in sent} == {name: row[name] for name in sent}
 
 
 def test_optional_columns_and_the_plans_table_may_be_missing(
@@ -53,6 +86,10 @@ def test_optional_columns_and_the_plans_table_may_be_missing(
             "plan_id": None,
             "plan_name": None,
             "included_cents": None,
+            "collection": None,
+            "net_days": None,
+            "po_number": None,
+            "footer": None,
         }
     ]
 

@@ -27,6 +27,7 @@ def test_an_invoice_is_told_to_the_cent(doors: House) -> None:
     assert (invoice["state"], invoice["state_in_words"]) == ("finalized", "Sent, to be paid")
     assert (invoice["calls"], invoice["total_cents"], invoice["total"]) == (2, 1234, "$12.34")
     assert (invoice["currency"], invoice["exact_usage_cents"]) == ("usd", "1234")
+    assert (invoice["discount_cents"], invoice["tax_cents"], invoice["invoice_cents"]) == (None, None, 1234)
     assert invoice["stripe_invoice_id"] == bill.stripe_invoice_id
     assert [line["amount"] for line in invoice["lines"]] == ["$12.34"]
 

@@ -44,6 +44,16 @@ def test_the_page_shows_invoices_with_words_and_links(doors: House, platform: Sm
     assert "It works until 4 April 2025, 09:30 UTC" in page.text
 
 
+def test_the_page_shows_discount_and_tax_beside_the_total(doors: House, platform: SmallPlatform) -> None:
+    platform.sql("UPDATE ledger_invoices SET tax_cents = 203, discount_cents = 166")
+
+    page = page_of(doors, ONE)
+
+    # What the invoice charges stands at its head.
+    assert "March 2025 $12.71 Sent, to be paid" in page.text
+    assert [page.row(name)[1] for name in ("Total", "Discount", "Tax")] == ["$12.34", "-$1.66", "$2.03"]
+
+
 def test_the_chart_has_a_description_and_the_same_as_a_table(doors: House, platform: SmallPlatform) -> None:
     platform.source.calls([(ONE, 100, moment(1))])
 

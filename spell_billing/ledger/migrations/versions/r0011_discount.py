@@ -1,0 +1,14 @@
+"""Add what a customer's coupon took off an invoice, beside its total."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column; null where no coupon may apply."""
+    op.add_column("ledger_invoices", sa.Column("discount_cents", sa.BigInteger))

@@ -1,0 +1,145 @@
+"""A customer's coupon at Stripe stays out, or stands beside the total where the setting honours it."""
+
+from typing import Any
+
+import pytest
+
+from spell_billing.core.terms import OFF, ON, Policy
+from spell_billing.status import month_status
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW, SmallPlatform
+
+ONE, TWO = "user-0001", "user-0002"
+HONOURED = Policy(discounts=True)
+
+
+def with_coupon(platform: SmallPlatform, policy: Policy, **metadata: str) -> SmallPlatform:
+    """Give two users an account, the first with a coupon of 20 per cent at Stripe."""
+    platform.policy = policy
+    platform.accounts(ONE, TWO)
+    platform.double.add_customer(f"cus_{ONE}", metadata={"double_coupon": "20", **metadata})
+    return platform
+
+
+def test_a_coupon_stays_out_unless_it_is_honoured(platform: SmallPlatform) -> None:
+    with_coupon(platform, Policy())
+    platform.calls(MARCH, (ONE, 1000), (TWO, 500))
+    platform.bill(MARCH)
+
+    assert [each.total_cents for each in platform.standing()] == [1000, 500]
+    assert platform.bill_of(MARCH, ONE).discount_cents is None
+    assert not platform.standing()[0].lines[0].discountable
+    platform.must_agree(MARCH)
+
+
+def test_a_coupon_that_is_honoured_stands_beside_the_total(platform: SmallPlatform) -> None:
+    with_coupon(platform, HONOURED)
+    platform.calls(MARCH, (ONE, 1000), (TWO, 500))
+    assert platform.bill(MARCH).invoiced == 2
+
+    assert [each.total_cents for each in platform.standing()] == [800, 500]
+    bill = platform.bill_of(MARCH, ONE)
+    assert (bill.total_cents, bill.discount_cents, bill.invoice_cents) == (1000, 200, 800)
+    assert platform.bill_of(MARCH, TWO).discount_cents == 0
+    result = platform.must_agree(MARCH)
+    assert (result.ledger_cents, result.ledger_discount_cents) == (1300, 200)
+    with platform.ledger() as ledger:
+        status: dict[str, Any] = month_status(ledger, MARCH, NOW).as_json()
+    assert (status["total_cents"], status["discount_cents"]) == (1500, 200)
+    story = platform.explain(MARCH, ONE)
+    assert "of $8.00" in story["answer"]
+    assert story["bills"][0]["discount_cents"] == 200
+
+
+def test_a_changed_setting_changes_no_bill_that_is_drafted(platform: SmallPlatform) -> None:
+    with_coupon(platform, HONOURED)
+    platform.calls(MARCH, (ONE, 1000))
+    platform.draft(MARCH)
+    for nth in range(1, 1 + platform.tries):
+        platform.double.arm("lost_after", operation="invoices.add_lines", nth=nth)
+    assert platform.send(MARCH).unfinished
+    platform.double.disarm()
+    platform.policy = Policy()
+    platform.bill(MARCH)
+
+    assert [each.discount_cents for each in platform.standing()] == [200]
+    platform.must_agree(MARCH)
+
+
+def test_a_coupon_given_at_stripe_between_draft_and_next_run_is_on_the_next_invoice(
+    light_platform: SmallPlatform,
+) -> None:
+    platform = with_coupon(light_platform, HONOURED)
+    platform.calls(MARCH, (TWO, 500))
+    platform.bill(MARCH)
+    platform.double.add_customer(f"cus_{TWO}", metadata={"double_coupon": "50"})
+    platform.calls(APRIL, (TWO, 500))
+    platform.bill(APRIL)
+
+    assert [platform.bill_of(month, TWO).discount_cents for month in (MARCH, APRIL)] == [0, 250]
+    platform.must_agree(MARCH)
+    platform.must_agree(APRIL)
+
+
+def test_a_coupon_for_everything_leaves_an_invoice_of_nothing(light_platform: SmallPlatform) -> None:
+    platform = with_coupon(light_platform, HONOURED)
+    platform.double.add_customer(f"cus_{ONE}", metadata={"double_coupon": "100"})
+    platform.calls(MARCH, (ONE, 1000))
+    platform.bill(MARCH)
+
+    bill = platform.bill_of(MARCH, ONE)
+    assert (bill.state, bill.total_cents, bill.invoice_cents) == ("paid", 1000, 0)
+    platform.must_agree(MARCH)
+
+
+def test_tax_is_on_what_the_discount_leaves_and_a_credit_is_not_discounted(platform: SmallPlatform) -> None:
+    with_coupon(platform, Policy(ON, discounts=True), double_tax="10")
+    platform.calls(MARCH, (ONE, 1000), (TWO, -100))
+    platform.bill(MARCH)
+    platform.double.add_customer(f"cus_{TWO}", metadata={"double_coupon": "20"})
+    platform.calls(APRIL, (TWO, 1000))
+    platform.bill(APRIL)
+
+    taxed = platform.bill_of(MARCH, ONE)
+    assert (taxed.discount_cents, taxed.tax_cents, taxed.invoice_cents) == (200, 80, 880)
+    credited = platform.bill_of(APRIL, TWO)
+    assert (credited.total_cents, credited.discount_cents, credited.invoice_cents) == (900, 200, 700)
+    assert credited.without_tax == "negative_line"
+    platform.must_agree(MARCH)
+    platform.must_agree(APRIL)
+
+
+def test_late_usage_is_charged_by_its_rating_whatever_a_coupon_took_off(platform: SmallPlatform) -> None:
+    with_coupon(platform, HONOURED)
+    platform.calls(MARCH, (ONE, 1000))
+    platform.bill(MARCH)
+    platform.calls(MARCH, (ONE, 100))
+    platform.calls(APRIL, (ONE, 500))
+    platform.bill(APRIL)
+
+    bill = platform.bill_of(APRIL, ONE)
+    assert (bill.total_cents, bill.late_cents, bill.discount_cents) == (600, 100, 120)
+    platform.must_agree(APRIL)
+
+
+@pytest.mark.parametrize("then", [HONOURED, Policy(OFF)])
+def test_a_lost_ledger_gets_total_and_discount_back(platform: SmallPlatform, then: Policy) -> None:
+    with_coupon(platform, HONOURED)
+    platform.calls(MARCH, (ONE, 1000), (TWO, 500))
+    platform.bill(MARCH)
+    platform.policy = then
+    platform.lose_the_ledger()
+    assert platform.bill(MARCH).sweep.adopted == 2
+
+    bill = platform.bill_of(MARCH, ONE)
+    assert (bill.total_cents, bill.discount_cents) == (1000, 200)
+    assert len(platform.standing()) == 2
+    platform.must_agree(MARCH)
+
+
+def test_an_altered_discount_is_found(light_platform: SmallPlatform) -> None:
+    platform = with_coupon(light_platform, HONOURED)
+    platform.calls(MARCH, (ONE, 1000))
+    platform.bill(MARCH)
+    platform.sql("UPDATE ledger_invoices SET discount_cents = 100, total_cents = 900")
+
+    assert (ONE, "amount_differs") in platform.findings(MARCH)
