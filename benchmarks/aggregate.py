@@ -19,7 +19,7 @@ _STORE = "store"
 
 def freeze_for_aggregation(url: str, folder: str) -> Callable[[], None]:
     """Prepare to freeze the month into a store that stays, for `ours`."""
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -127,8 +127,8 @@ def three_assets(url: str, ledger_url: str, folder: str) -> Callable[[], dict[st
     """
     import dagster as dg  # noqa: PLC0415 - not into the parent's memory
 
-    from spell_billing.build import build_defs  # noqa: PLC0415
-    from spell_billing.resources import LedgerResource, UsageResource  # noqa: PLC0415
+    from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
+    from spell_billing.orchestration.resources import LedgerResource, UsageResource  # noqa: PLC0415
 
     store = tempfile.mkdtemp(dir=folder)
     ledger = LedgerResource(database_url=ledger_url)

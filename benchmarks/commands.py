@@ -12,9 +12,9 @@ from benchmarks.report import Figure, Kind
 
 _A_USER = "user-0000007"
 _COMMANDS = {
-    "status": ("spell_billing.cli.summary", "spell_billing.status"),
-    "invoices": ("rich.table", "spell_billing.status"),
-    "explain": ("spell_billing.explain",),
+    "status": ("spell_billing.cli.summary", "spell_billing.reporting.status"),
+    "invoices": ("rich.table", "spell_billing.reporting.status"),
+    "explain": ("spell_billing.reporting.explain",),
 }
 
 

@@ -29,7 +29,7 @@ def copy_to_nowhere(server: Server, url: str) -> Run:
 
 def ours(url: str, folder: str) -> Callable[[], dict[str, Any]]:
     """Prepare to freeze the month into a store of its own."""
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -53,7 +53,7 @@ def pandas_whole(url: str) -> Callable[[], dict[str, Any]]:
     import pandas as pd  # noqa: PLC0415 - only in the process that measures it
     import sqlalchemy as sa  # noqa: PLC0415
 
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415
 
     engine = sa.create_engine(parse_database_url(url, setting="URL").sqlalchemy_url)
 
@@ -70,7 +70,7 @@ def pandas_in_chunks(url: str) -> Callable[[], dict[str, Any]]:
     import pandas as pd  # noqa: PLC0415
     import sqlalchemy as sa  # noqa: PLC0415
 
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415
 
     engine = sa.create_engine(parse_database_url(url, setting="URL").sqlalchemy_url)
 

@@ -24,13 +24,13 @@ _ONE_AT_A_TIME = 20
 def ours(url: str, stripe: str, *, live: bool) -> Callable[[], dict[str, Any]]:
     """Prepare to drive every bill of the drafted month to a finalized invoice."""
     from spell_billing.core.outcomes import TO_DRIVE  # noqa: PLC0415 - not into the parent's memory
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415
     from spell_billing.invoicing.bill_month import bill_month  # noqa: PLC0415
     from spell_billing.invoicing.outcome import Outcome  # noqa: PLC0415
     from spell_billing.invoicing.report import BillingReport  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor, Bill  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415
 
     ledger = Ledger(parse_database_url(url, setting="DATABASE_URL"))
     users = sum(group.users for group in ledger.group_totals(MONTH) if group.state in TO_DRIVE)

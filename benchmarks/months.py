@@ -68,7 +68,7 @@ def command(*arguments: str) -> list[str]:
 
 def freeze_and_aggregate(url: str, store: str) -> Callable[[], None]:
     """Prepare to freeze and aggregate the month."""
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.aggregate import aggregate  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
@@ -83,10 +83,10 @@ def freeze_and_aggregate(url: str, store: str) -> Callable[[], None]:
 
 def draft(url: str, store: str) -> Callable[[], dict[str, Any]]:
     """Prepare to draft the month, frozen and aggregated before, into the ledger."""
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.invoicing.draft_month import draft_month  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -109,11 +109,11 @@ def mark_billed(url: str) -> Callable[[], None]:
     """Prepare to mark a drafted month as billed and reconciled, as a run leaves it in the ledger."""
     import sqlalchemy as sa  # noqa: PLC0415 - not into the parent's memory
 
-    from spell_billing.databases import create_engine_for, parse_database_url  # noqa: PLC0415
     from spell_billing.invoicing.reconcile_month import RECONCILED  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
     from spell_billing.ledger.schema import invoices, months  # noqa: PLC0415
+    from spell_billing.settings.databases import create_engine_for, parse_database_url  # noqa: PLC0415
 
     database = parse_database_url(url, setting="DATABASE_URL")
     engine = create_engine_for(database)
@@ -157,7 +157,7 @@ def finished_month(server: Server, folder: Path, users: int, repeats: int) -> li
             runs = interleaved(
                 repeats,
                 {
-                    "floor": lambda: imports("spell_billing.cli.bill", "spell_billing.build"),
+                    "floor": lambda: imports("spell_billing.cli.bill", "spell_billing.orchestration.build"),
                     "ours": partial(run_command, bill, environment=settings),
                 },
             )

@@ -1,5 +1,5 @@
 """What Dagster loads."""
 
-from spell_billing.build import build_defs
+from spell_billing.orchestration.build import build_defs
 
 defs = build_defs()

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.source_tables import SourceTables
 
 # A newcomer's environment: output is buffered, and no setting of the developer's leaks in.

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.assets.opened import failures
 from spell_billing.core.errors import SettingsError
-from spell_billing.databases import (
+from spell_billing.orchestration.assets.opened import failures
+from spell_billing.settings.databases import (
     DatabaseUnreachableError,
     create_engine_for,
     database_errors,

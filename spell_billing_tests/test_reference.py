@@ -14,9 +14,9 @@ import click
 
 from spell_billing.cli import main
 from spell_billing.mail.settings import MailSettings
-from spell_billing.notification_settings import NotificationSettings
-from spell_billing.review_settings import ReviewSettings
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
+from spell_billing.settings.notifications import NotificationSettings
+from spell_billing.settings.review import ReviewSettings
 from spell_billing.web.settings import WebSettings
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import pytest
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.plausible import HoldRules
 from spell_billing.core.review import ReviewRules
-from spell_billing.review_settings import ReviewSettings
+from spell_billing.settings.review import ReviewSettings
 
 
 def test_defaults_and_what_the_environment_says() -> None:

@@ -32,7 +32,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from spell_billing.core.errors import SpellBillingError
-from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, parse_database_url
+from spell_billing.settings.databases import (
+    DatabaseUrl,
+    create_engine_for,
+    database_errors,
+    parse_database_url,
+)
 
 BYTES_PER_CENT = 100_000
 BATCH_ROWS = 5_000

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from spell_billing.notification_settings import split_urls
+from spell_billing.settings.notifications import split_urls
 
 MASK = "***"
 _SHAPES = (

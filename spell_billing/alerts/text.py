@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.notification_settings import NotificationSettings
+from spell_billing.settings.notifications import NotificationSettings
 
 
 def body(*lines: str | None, run_id: str | None = None) -> str:

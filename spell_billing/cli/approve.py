@@ -18,7 +18,7 @@ def command(month: Month, reason: str) -> None:
     from spell_billing.invoicing.review import approve  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")

@@ -23,7 +23,7 @@ from spell_billing.core.outcomes import INVOICED, TO_DRIVE
 if TYPE_CHECKING:
     import dagster as dg
 
-    from spell_billing.settings import Settings
+    from spell_billing.settings.billing import Settings
 
 
 @click.command("bill")
@@ -41,7 +41,7 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     Safe to repeat: what is done is not done again, and what failed is taken up. A month that is far from what
     was billed before is sent only when a person has approved it: see `approve`.
     """
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors():
         settings = Settings.from_environment()
@@ -56,7 +56,7 @@ def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None)
     from spell_billing.cli.review import write_review_of  # noqa: PLC0415
     from spell_billing.cli.summary import write_summary  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
-    from spell_billing.status import month_status  # noqa: PLC0415
+    from spell_billing.reporting.status import month_status  # noqa: PLC0415
 
     with Ledger(settings.database) as ledger:
         before = month_status(ledger, month, datetime.now(UTC))
@@ -95,7 +95,7 @@ def _execute(
     settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
 ) -> "dg.ExecuteInProcessResult":
     with _loading():
-        from spell_billing.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
+        from spell_billing.orchestration.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
             fail_dead_runs,
             living_process,
             open_instance,
@@ -103,9 +103,9 @@ def _execute(
         )
 
         prepare_dagster_home(settings)
-        from spell_billing.assets.common import ACTOR_TAG  # noqa: PLC0415
-        from spell_billing.build import build_defs  # noqa: PLC0415
         from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
+        from spell_billing.orchestration.assets.common import ACTOR_TAG  # noqa: PLC0415
+        from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
 
     with (
         open_instance() as instance,

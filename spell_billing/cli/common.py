@@ -70,7 +70,7 @@ def clear_errors() -> Iterator[None]:
     except SpellBillingError as error:
         fail(str(error))
     except DBAPIError as error:
-        from spell_billing.databases import refused_statement  # noqa: PLC0415 - only where it is needed
+        from spell_billing.settings.databases import refused_statement  # noqa: PLC0415 - only where it is needed
 
         fail(str(refused_statement(error)))
 

@@ -31,9 +31,9 @@ def command(month: Month, user_id: str, cents: int | None, reason: str, to: str,
     from spell_billing.ledger.credit_notes import CreditKind, CreditNote  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     if (cents is None) is not everything:
         raise click.UsageError("Say how much: --cents N, or --all.")

@@ -28,8 +28,8 @@ def command(user_id: str, known_as: str | None) -> None:
     from spell_billing.invoicing.erase_user import Erasing, erasing  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.one_user import is_at_platform, open_one_user  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 

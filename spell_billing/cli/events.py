@@ -16,7 +16,7 @@ def command(*, again: bool) -> None:
     """
     from spell_billing.ledger.events import events_set_aside, handle_again  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors(), Ledger(Settings.from_environment().database) as ledger:
         with ledger.reading() as connection:

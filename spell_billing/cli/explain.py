@@ -14,9 +14,9 @@ from spell_billing.core.month import Month
 @json_option
 def command(month: Month, user_id: str, *, as_json: bool) -> None:
     """Tell the whole story of one user's bill, from the frozen rows to the invoice or the reason for none."""
-    from spell_billing.explain import explain  # noqa: PLC0415 - heavy: SQLAlchemy, DuckDB
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.reporting.explain import explain  # noqa: PLC0415 - heavy: SQLAlchemy, DuckDB
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
     with clear_errors():

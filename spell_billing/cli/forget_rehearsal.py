@@ -23,7 +23,7 @@ def command(*, yes: bool) -> None:
         forget_rehearsal,
         require_rehearsal,
     )
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors(), Ledger(Settings.from_environment().database) as ledger:
         with ledger.reading() as connection:

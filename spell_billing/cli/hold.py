@@ -14,7 +14,7 @@ def command(month: Month, user_id: str | None, reason: str, *, everybody: bool) 
     from spell_billing.invoicing.review import hold  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     require_one(user_id, everybody=everybody)
     if not reason.strip():

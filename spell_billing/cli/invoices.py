@@ -23,8 +23,8 @@ _LINE = "{:<36}  {:<28}  {:<14}  {:>9}  {:>14}  {}"
 def command(month: Month, *, as_json: bool) -> None:
     """List every user's bill of a month, with its state and the reason where there is no invoice."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.settings import Settings  # noqa: PLC0415
-    from spell_billing.status import bill_as_json  # noqa: PLC0415
+    from spell_billing.reporting.status import bill_as_json  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors(), Ledger(Settings.from_environment().database) as ledger:
         if as_json:

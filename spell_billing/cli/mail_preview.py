@@ -23,7 +23,7 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
     from spell_billing.ledger.mails import Template  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
     from spell_billing.mail.settings import MailSettings  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors():
         settings = MailSettings.from_environment()

@@ -14,8 +14,8 @@ from spell_billing.cli.common import clear_errors, fail
 def command(host: str, port: int, *, once: bool) -> None:
     """Serve the ledger's numbers to Prometheus at /metrics, until it is stopped."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.metrics import KeptLedger, metrics_app, metrics_text  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.reporting.metrics import KeptLedger, metrics_app, metrics_text  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors():
         url = Settings.from_environment().database

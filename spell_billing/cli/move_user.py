@@ -20,7 +20,7 @@ def command(from_user: str, to_user: str, reason: str) -> None:
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.moves import record_move  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.one_user import has_usage, open_one_user  # noqa: PLC0415
 
     if not reason.strip():

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from spell_billing.comparing import Against
     from spell_billing.core.comparison import Difference
+    from spell_billing.reporting.comparing import Against
 
 _SHOWN_USERS = 50
 _BILLED = "billed"
@@ -52,8 +52,8 @@ def command(
 ) -> None:
     """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.preview import preview_drafts, spreadsheet_frame  # noqa: PLC0415 - heavy: pandas
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.reporting.preview import preview_drafts, spreadsheet_frame  # noqa: PLC0415 - heavy: pandas
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -66,11 +66,11 @@ def command(
             source = open_usage_source(settings.usage_database)
             drafts = preview_drafts(month, ledger, source, UsageStore(settings.usage_store))
             if against is None:
-                from spell_billing.preview import drafts_frame  # noqa: PLC0415
+                from spell_billing.reporting.preview import drafts_frame  # noqa: PLC0415
 
                 frame = drafts_frame(drafts)
             else:
-                from spell_billing.comparing import compare_drafts, differences_frame  # noqa: PLC0415
+                from spell_billing.reporting.comparing import compare_drafts, differences_frame  # noqa: PLC0415
 
                 differences = compare_drafts(month, drafts, ledger, against)
                 frame = differences_frame(differences)

@@ -11,7 +11,7 @@ from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, json_option,
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
-    from spell_billing.readiness import Readiness
+    from spell_billing.reporting.readiness import Readiness
 
 
 @click.command("readiness")
@@ -24,9 +24,9 @@ def command(month: Month | None, *, as_json: bool) -> None:
     Asks Stripe about every such user's customer, at the usual pace; nothing is frozen, sent or stored.
     """
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.readiness import Readiness, check_readiness, owing_so_far  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.reporting.readiness import Readiness, check_readiness, owing_so_far  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.so_far import usage_so_far  # noqa: PLC0415 - heavy: DuckDB
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
 def _write(found: "Readiness") -> None:
     from spell_billing.alerts.text import amounts, users  # noqa: PLC0415
     from spell_billing.core.money import format_money  # noqa: PLC0415
-    from spell_billing.readiness import REMEDIES  # noqa: PLC0415
+    from spell_billing.reporting.readiness import REMEDIES  # noqa: PLC0415
 
     for each in found.unready:
         money = format_money(each.owing.cents, each.owing.currency, grouping=True)

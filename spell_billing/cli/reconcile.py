@@ -29,8 +29,8 @@ def command(month: Month, *, as_json: bool) -> None:
     from spell_billing.invoicing.reconcile_month import reconcile_month  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
     with clear_errors():

@@ -34,7 +34,7 @@ def command(host: str, port: int, *, read_only: bool) -> None:
 
     Needs ADMIN_SECRET. Runs that are launched here wait for `dagster-daemon run`, which starts them.
     """
-    from spell_billing.settings import Settings  # noqa: PLC0415 - heavy imports only where they are used
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415 - heavy imports only where they are used
     from spell_billing.web.settings import WebSettings  # noqa: PLC0415
 
     with clear_errors():

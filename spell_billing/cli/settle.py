@@ -47,7 +47,7 @@ def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> No
     from spell_billing.ledger.credits import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     actor = Actor(person())
     with (
@@ -65,8 +65,8 @@ def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> No
     from spell_billing.invoicing.settle import SettledAs, settle_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with (
         Ledger(Settings.from_environment().database) as ledger,

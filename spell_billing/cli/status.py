@@ -15,8 +15,8 @@ def command(month: Month | None, *, as_json: bool) -> None:
     """Say where a month stands, or every month from the first drafted one to the present."""
     from spell_billing.cli.summary import write_summary  # noqa: PLC0415 - rich tables, only where shown
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.settings import Settings  # noqa: PLC0415
-    from spell_billing.status import month_status  # noqa: PLC0415
+    from spell_billing.reporting.status import month_status  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     now = datetime.now(UTC)
     with clear_errors(), Ledger(Settings.from_environment().database) as ledger:

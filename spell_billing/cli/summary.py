@@ -6,7 +6,7 @@ from rich.table import Table
 from spell_billing.core.money import format_money, round_half_up
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
 from spell_billing.ledger.charges import Kept
-from spell_billing.status import MonthStatus
+from spell_billing.reporting.status import MonthStatus
 
 _WORDS = {
     "open": "open: the month is not over yet",

@@ -15,7 +15,7 @@ from spell_billing.triggering.client import Server
 from spell_billing.triggering.trigger import Ending, bill_month, bill_months
 
 LONGEST_SECONDS = 12 * 3600
-"""Dagster ends a billing run after that time: see spell_billing/jobs.py."""
+"""Dagster ends a billing run after that time: see spell_billing/orchestration/jobs.py."""
 
 PATIENCE_SECONDS = 30.0
 """How long to wait for a first answer, as while the server restarts. Following a run has its own end."""

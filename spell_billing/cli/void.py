@@ -22,8 +22,8 @@ def command(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
     from spell_billing.invoicing.void import void_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor, Bill  # noqa: PLC0415
-    from spell_billing.resources import StripeResource  # noqa: PLC0415
-    from spell_billing.settings import Settings  # noqa: PLC0415
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")

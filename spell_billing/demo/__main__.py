@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.databases import create_engine_for
 from spell_billing.demo.data import seed, stripe_customers
-from spell_billing.instance import prepare_dagster_home
 from spell_billing.ledger.migrate import migrate
-from spell_billing.settings import Settings
+from spell_billing.orchestration.instance import prepare_dagster_home
+from spell_billing.settings.billing import Settings
+from spell_billing.settings.databases import create_engine_for
 from spell_billing.stripe_double import StripeDouble
 
 _HOME = Path(".demo")

@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
 from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name
@@ -29,6 +28,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.settling import BESIDE_RUNS
 from spell_billing.ledger.standing import Standing, read_standing
 from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
+from spell_billing.settings.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 
 PAGE_ROWS = 2_000
 LISTED = (

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import MonthLockedError
-from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.pooling import is_pooled, pooler_refused, session_of
+from spell_billing.settings.databases import DatabaseUrl
 
 ONCE = "run-"
 """Begins the names of locks that are taken once and never again."""

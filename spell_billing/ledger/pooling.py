@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 
 _OTHERS = 4
 """So many connections try to get the session of another that is idle."""

@@ -12,7 +12,7 @@ import idna
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.environment import EnvironmentSettings
+from spell_billing.settings.environment import EnvironmentSettings
 
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -1,1 +1,4 @@
-"""Stripe's wire: the official SDK behind the few requests we use, and its errors sorted."""
+"""The Stripe client: the official SDK behind the few requests we use, and its errors classified.
+
+One request, once. Pace, retries and what a request means are in `invoicing`.
+"""

@@ -12,7 +12,7 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.aggregate import DayUsage
 from spell_billing.usage.tables import (

@@ -11,7 +11,7 @@ from psycopg.errors import QueryCanceled
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, database_errors
+from spell_billing.settings.databases import DatabaseUrl, database_errors
 from spell_billing.usage.aggregate import DayUsage
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.one_user import (

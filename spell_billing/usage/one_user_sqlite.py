@@ -16,7 +16,7 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, database_errors, unreachable
+from spell_billing.settings.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.aggregate import DayUsage
 from spell_billing.usage.duck import open_duckdb
 from spell_billing.usage.one_user import (

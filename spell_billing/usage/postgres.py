@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
 from spell_billing.usage.contract import (

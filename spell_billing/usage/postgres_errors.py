@@ -8,7 +8,7 @@ import adbc_driver_manager
 import pyarrow as pa
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
-from spell_billing.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
+from spell_billing.settings.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
 
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"

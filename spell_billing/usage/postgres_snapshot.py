@@ -12,7 +12,7 @@ import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import Totals
 from spell_billing.usage.duck import open_duckdb

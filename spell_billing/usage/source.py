@@ -1,6 +1,6 @@
 """Opens the usage source that a database URL names; the one place that knows which adapters exist."""
 
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.postgres import PostgresUsage
 from spell_billing.usage.sqlite import SqliteUsage

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, database_errors, unreachable
+from spell_billing.settings.databases import DatabaseUrl, database_errors, unreachable
 from spell_billing.usage.accounts import build_accounts
 from spell_billing.usage.contract import (
     BadRow,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from spell_billing.core.errors import UsageError
-from spell_billing.databases import DatabaseUrl, unreachable
+from spell_billing.settings.databases import DatabaseUrl, unreachable
 from spell_billing.usage.tables import Columns, texts
 
 _DYING_SECONDS = 5.0

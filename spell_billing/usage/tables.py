@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
-from spell_billing.databases import DatabaseUrl
+from spell_billing.settings.databases import DatabaseUrl
 
 USAGE_TABLE = "usage_counters"
 ACCOUNTS_TABLE = "billing_accounts"

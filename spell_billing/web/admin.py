@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.ledger.rows import Actor
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing.web import api
 from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext

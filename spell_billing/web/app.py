@@ -9,7 +9,7 @@ from starlette.datastructures import State
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spell_billing.metrics import metrics_app
+from spell_billing.reporting.metrics import metrics_app
 from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
 from spell_billing.web.context import WebContext

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from starlette.requests import HTTPConnection
 
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.resources import StripeResource
-from spell_billing.settings import Settings
+from spell_billing.orchestration.resources import StripeResource
+from spell_billing.settings.billing import Settings
 from spell_billing.usage.store import UsageStore
 from spell_billing.web.keys import derive_key
 from spell_billing.web.settings import WebSettings

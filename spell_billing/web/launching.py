@@ -7,12 +7,16 @@ from datetime import UTC, datetime
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from spell_billing.assets.common import ACTOR_TAG, actor_of
-from spell_billing.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
-from spell_billing.dagster_unstable import WorkspaceProcessContext, WorkspaceRequestContext, create_schema
-from spell_billing.jobs import monthly_billing
+from spell_billing.orchestration.assets.common import ACTOR_TAG, actor_of
+from spell_billing.orchestration.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
+from spell_billing.orchestration.jobs import monthly_billing
+from spell_billing.orchestration.unstable import (
+    WorkspaceProcessContext,
+    WorkspaceRequestContext,
+    create_schema,
+)
 from spell_billing.web.api import Moment
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {

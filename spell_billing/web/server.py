@@ -15,15 +15,15 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__ as webserver_version
 from starlette.types import ASGIApp
 
-from spell_billing.dagster_unstable import (
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.orchestration.instance import open_instance, prepare_dagster_home
+from spell_billing.orchestration.unstable import (
     ModuleTarget,
     WorkspaceFileTarget,
     WorkspaceLoadTarget,
     WorkspaceProcessContext,
 )
-from spell_billing.instance import open_instance, prepare_dagster_home
-from spell_billing.ledger.ledger import Ledger
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
 from spell_billing.web.access_log import log_to_standard_error
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext

@@ -7,7 +7,7 @@ from functools import cached_property
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
 
 SHORTEST_SECRET = 16
 

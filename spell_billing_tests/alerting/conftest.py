@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from spell_billing.alerts.channels import Alerts
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from spell_billing.alerts.text import amounts, body
 from spell_billing.cli import main
 from spell_billing.core.errors import SettingsError
-from spell_billing.notification_settings import NotificationSettings, split_urls
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
+from spell_billing.settings.notifications import NotificationSettings, split_urls
 from spell_billing_tests.alerting.receivers import WebReceiver
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from spell_billing.databases import create_engine_for, parse_database_url
+from spell_billing.settings.databases import create_engine_for, parse_database_url
 from spell_billing.stripe_double import StripeDouble
 
 SECRETS = {

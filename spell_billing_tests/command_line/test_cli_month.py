@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from spell_billing.databases import create_engine_for, parse_database_url
+from spell_billing.settings.databases import create_engine_for, parse_database_url
 
 STATUS_KEYS = [
     *("month", "state", "users", "calls", "usage_cents", "total_cents"),

@@ -208,7 +208,7 @@ def test_a_dagster_storage_that_does_not_answer_is_named_without_the_password(
     home = shop.home / "production"
     home.mkdir()
     (home / "dagster.yaml").write_text(
-        "storage:\n  custom:\n    module: spell_billing.dagster_storage\n    class: PostgresStorage\n"
+        "storage:\n  custom:\n    module: spell_billing.orchestration.storage\n    class: PostgresStorage\n"
         "    config: {postgres_url: {env: DAGSTER_POSTGRES_URL}}\n",
         encoding="utf-8",
     )

@@ -9,14 +9,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from spell_billing import partitions
-from spell_billing.build import build_defs
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.invoicing.review import approve
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
-from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.orchestration import partitions
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import Invoice, StripeDouble
 
 KEY = "sk_test_dagster_layer"

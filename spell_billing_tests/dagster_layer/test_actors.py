@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from spell_billing.assets.common import actor_of
+from spell_billing.orchestration.assets.common import actor_of
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 
 from spell_billing import definitions
-from spell_billing.assets.invoice_drafts import invoice_drafts
-from spell_billing.assets.raw_usage import raw_usage
-from spell_billing.assets.stripe_invoices import stripe_invoices
-from spell_billing.assets.user_usage import user_usage
-from spell_billing.build import build_defs
-from spell_billing.resources import StripeResource
+from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
+from spell_billing.orchestration.assets.raw_usage import raw_usage
+from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
+from spell_billing.orchestration.assets.user_usage import user_usage
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import StripeResource
 
 ASSETS = (raw_usage, user_usage, invoice_drafts, stripe_invoices)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from spell_billing.build import build_defs
+from spell_billing.orchestration.build import build_defs
 
 RECORDED = Path(__file__).with_name("definitions.json")
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from spell_billing.freshness import invoiced_by_deadline
-from spell_billing.settings import Settings
+from spell_billing.orchestration.freshness import invoiced_by_deadline
+from spell_billing.settings.billing import Settings
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,16 @@ def test_a_wrong_import_breaks_it(tmp_path: Path, module: str, imported: str, co
 
     assert checked.returncode == 1
     assert f"{contract} BROKEN" in checked.stdout
+
+
+@pytest.mark.parametrize("place", ["spell_billing/new_room.py", "spell_billing/orchestration/new_part.py"])
+def test_a_module_without_a_place_breaks_it(tmp_path: Path, place: str) -> None:
+    package = tmp_path / "spell_billing"
+    shutil.copytree(ROOT / "spell_billing", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    (tmp_path / place).write_text('"""A module that the contract does not know."""\n')
+
+    checked = lint_imports(tmp_path)
+
+    assert checked.returncode == 1
+    assert Path(place).stem in checked.stdout

@@ -12,7 +12,7 @@ from dagster import DagsterRunStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = ROOT / "dagster.yaml"
-LOCAL = ROOT / "spell_billing" / "local_dagster.yaml"
+LOCAL = ROOT / "spell_billing" / "orchestration" / "local_dagster.yaml"
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spell_billing.build import build_defs
-from spell_billing.resources import StripeResource
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import StripeResource
 from spell_billing.usage.aggregate import aggregate_verified
 from spell_billing.usage.user_usage import keep_user_usage
 
@@ -198,7 +198,7 @@ def test_users_that_are_not_the_rows_fail_the_check_and_stop_the_month(
         keep_user_usage(found.path.with_name("wrong"), found.path.parent)
         return found
 
-    monkeypatch.setattr("spell_billing.assets.user_usage.aggregate_verified", aggregate_wrongly)
+    monkeypatch.setattr("spell_billing.orchestration.assets.user_usage.aggregate_verified", aggregate_wrongly)
     result = drafted.run("2025-03")
 
     failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
@@ -220,7 +220,9 @@ def test_users_that_were_altered_since_fail_the_check_and_are_not_drafted(
         pq.write_table(users.set_column(0, users.schema.field(0), [exchanged]), found.path)
         return found
 
-    monkeypatch.setattr("spell_billing.assets.user_usage.aggregate_verified", aggregate_then_alter)
+    monkeypatch.setattr(
+        "spell_billing.orchestration.assets.user_usage.aggregate_verified", aggregate_then_alter
+    )
     result = drafted.run("2025-03")
 
     failed = [each for each in result.get_asset_check_evaluations() if not each.passed]

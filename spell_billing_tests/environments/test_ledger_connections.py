@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from spell_billing.core.errors import MonthLockedError, SettingsError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger import ledger as ledger_module
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.environments.servers import Server, own_server, pooler
 
 OCTOBER = Month(2026, 10)

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore

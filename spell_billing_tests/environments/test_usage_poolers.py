@@ -10,7 +10,7 @@ import pytest
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage import postgres_snapshot
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.one_user_postgres import PostgresOneUser

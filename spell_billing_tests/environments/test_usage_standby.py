@@ -9,7 +9,7 @@ import pytest
 
 from spell_billing.core.errors import SourceBehindError
 from spell_billing.core.month import Month
-from spell_billing.databases import is_transient_sqlstate, parse_database_url
+from spell_billing.settings.databases import is_transient_sqlstate, parse_database_url
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.events_out.world import Office, Platform
 
 

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.notification_settings import NotificationSettings
-from spell_billing.resources import AlertResource, LedgerResource
-from spell_billing.sensors.events_out import events_out
+from spell_billing.orchestration.resources import AlertResource, LedgerResource
+from spell_billing.orchestration.sensors.events_out import events_out
+from spell_billing.settings.notifications import NotificationSettings
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.events_out.world import SECRET, Office, Platform
 

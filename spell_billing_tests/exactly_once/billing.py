@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
-from spell_billing.databases import parse_database_url
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.outcome import Outcome
@@ -19,6 +18,7 @@ from spell_billing.invoicing.report import BillingReport
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_api.client import StripeApi
 
 OCTOBER = Month(2026, 10)

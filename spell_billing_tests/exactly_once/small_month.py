@@ -9,9 +9,9 @@ from urllib.parse import urlencode, urlsplit
 
 from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.exactly_once.billing import OCTOBER
 

@@ -9,10 +9,10 @@ from threading import Event
 from typing import Any
 
 from spell_billing.core.drafting import Draft
-from spell_billing.databases import parse_database_url
 from spell_billing.invoicing.outcome import Outcome
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.exactly_once.billing import OCTOBER, Run, bill
 from spell_billing_tests.exactly_once.children import Children

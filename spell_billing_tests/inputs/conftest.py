@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from spell_billing.databases import create_engine_for, parse_database_url
+from spell_billing.settings.databases import create_engine_for, parse_database_url
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.errors import LedgerLostError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.databases import parse_database_url
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.session import MonthSession
+from spell_billing.settings.databases import parse_database_url
 
 OCTOBER = Month(2026, 10)
 

@@ -10,9 +10,9 @@ import pytest
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 
 OtherProcess = Callable[..., "subprocess.Popen[str]"]
 """`start(job, url, *months)`: starts it and returns once it is ready."""

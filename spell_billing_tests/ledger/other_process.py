@@ -7,10 +7,10 @@ import sys
 from contextlib import ExitStack
 
 from spell_billing.core.month import Month
-from spell_billing.databases import create_engine_for, parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.migrate import migrate
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import create_engine_for, parse_database_url
 
 
 def say(text: str) -> None:

@@ -12,11 +12,11 @@ from msgspec import structs
 from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.databases import DatabaseUrl, create_engine_for
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.settings.databases import DatabaseUrl, create_engine_for
 
 OCTOBER = Month(2026, 10)
 COPY_OF_THE_AUDIT = (

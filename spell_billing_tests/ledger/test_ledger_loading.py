@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.ledger import copying
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession
+from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 
 OCTOBER, NOVEMBER = Month(2026, 10), Month(2026, 11)
 USERS = [f"user-{number:04}" for number in range(500)]

@@ -17,9 +17,9 @@ from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError, MonthLockedError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.databases import DatabaseUrl, create_engine_for, parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Change
+from spell_billing.settings.databases import DatabaseUrl, create_engine_for, parse_database_url
 
 OCTOBER = Month(2026, 10)
 ME = Actor("me")

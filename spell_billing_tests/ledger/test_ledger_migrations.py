@@ -13,16 +13,16 @@ from alembic.script import ScriptDirectory
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.databases import (
+from spell_billing.ledger.column_types import metadata
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.migrate import HEAD, current_revision, migrate
+from spell_billing.ledger.schema import invoices
+from spell_billing.settings.databases import (
     DatabaseUnreachableError,
     DatabaseUrl,
     create_engine_for,
     parse_database_url,
 )
-from spell_billing.ledger.column_types import metadata
-from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.migrate import HEAD, current_revision, migrate
-from spell_billing.ledger.schema import invoices
 
 TABLES = {*metadata.tables, "ledger_version"}
 

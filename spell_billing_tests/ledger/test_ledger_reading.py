@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.browsing import bills_of, has_bill
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
 from spell_billing.ledger.rows import Actor, Change
+from spell_billing.settings.databases import DatabaseUrl
 
 OCTOBER = Month(2026, 10)
 

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from spell_billing.alerts.channel import open_channels
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUrl, create_engine_for
 from spell_billing.ledger.column_types import UtcDateTime
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
@@ -23,6 +22,7 @@ from spell_billing.ledger.migrate import migrate
 from spell_billing.ledger.outbox import MAIL, due
 from spell_billing.ledger.unpaid import failures_not_alerted
 from spell_billing.ledger.waiting_users import forget_changed, not_alerted
+from spell_billing.settings.databases import DatabaseUrl, create_engine_for
 from spell_billing_tests.alerting.receivers import WebReceiver
 
 MARCH = Month(2025, 3)

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import pytest
 
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, DatabaseUrl, unreachable
 from spell_billing.invoicing.pace import LIVE, Pace
 from spell_billing.invoicing.shared_pace import shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.resources import StripeResource
+from spell_billing.orchestration.resources import StripeResource
+from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, unreachable
 
 OtherProcess = Callable[..., "subprocess.Popen[str]"]
 ME = Actor("me")

@@ -23,7 +23,6 @@ from pydantic import SecretStr
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.databases import DatabaseUrl, parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -31,6 +30,7 @@ from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.mail.delivery import Delivered, Delivery
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.settings import MailServer
+from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 
 OCTOBER = Month(2026, 10)
 CERTIFICATE = Path(__file__).with_name("localhost.pem")

@@ -10,11 +10,11 @@ import pytest
 
 from spell_billing.alerts.channels import LOG_CHANNEL
 from spell_billing.core.errors import SettingsError
-from spell_billing.databases import DatabaseUrl
 from spell_billing.ledger.message_tables import outbox
 from spell_billing.mail.settings import MailServer
-from spell_billing.resources import AlertResource, LedgerResource, UsageResource
-from spell_billing.sensors.mail import mail
+from spell_billing.orchestration.resources import AlertResource, LedgerResource, UsageResource
+from spell_billing.orchestration.sensors.mail import mail
+from spell_billing.settings.databases import DatabaseUrl
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.runs import RunRecord, RunResult
 from spell_billing.ledger.schema import events, invoices, months
-from spell_billing.metrics import MONTHS
+from spell_billing.reporting.metrics import MONTHS
 
 NOW = datetime.now(UTC)
 LAST = Month.containing(NOW).previous()

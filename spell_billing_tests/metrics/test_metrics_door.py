@@ -17,9 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from spell_billing.core.errors import SpellBillingError
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.metrics import metrics_app, metrics_text
+from spell_billing.reporting.metrics import metrics_app, metrics_text
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.metrics.reading import families, samples
 
 

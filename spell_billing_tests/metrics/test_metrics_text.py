@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.metrics import MONTHS, metrics_text
+from spell_billing.reporting.metrics import MONTHS, metrics_text
 from spell_billing_tests.metrics.contents import LAST, NOW
 from spell_billing_tests.metrics.reading import families, samples
 

@@ -116,7 +116,9 @@ def test_drafts_that_are_not_the_frozen_usage_are_refused(
     def differs(*_: object) -> None:
         raise IntegrityError("The drafts differ.", remedy="Do not bill.")
 
-    monkeypatch.setattr("spell_billing.assets.stripe_invoices.require_drafts_equal_usage", differs)
+    monkeypatch.setattr(
+        "spell_billing.orchestration.assets.stripe_invoices.require_drafts_equal_usage", differs
+    )
 
     light_plant.bill()
 

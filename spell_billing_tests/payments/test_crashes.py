@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import AlertError
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 
 

@@ -7,7 +7,7 @@ import pytest
 from spell_billing.core.errors import AlertError, SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 

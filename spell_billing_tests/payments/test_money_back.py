@@ -6,7 +6,7 @@ import pytest
 
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept, kept_of_months
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
 from spell_billing_tests.proof.test_people_at_stripe import revise

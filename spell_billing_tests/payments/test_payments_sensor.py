@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from spell_billing.build import build_defs
 from spell_billing.core.errors import AlertError, SettingsError, SpellBillingError
-from spell_billing.resources import AlertResource, LedgerResource, StripeResource
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 

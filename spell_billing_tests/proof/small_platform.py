@@ -17,8 +17,6 @@ from pydantic import SecretStr
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
-from spell_billing.databases import DatabaseUrl, parse_database_url
-from spell_billing.explain import explain
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.findings import Reconciliation
@@ -38,7 +36,9 @@ from spell_billing.invoicing.usage_versions import (
 from spell_billing.invoicing.void import void_bill
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
-from spell_billing.status import month_status
+from spell_billing.reporting.explain import explain
+from spell_billing.reporting.status import month_status
+from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.stripe_api.client import StripeApi
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.usage.aggregate import aggregate

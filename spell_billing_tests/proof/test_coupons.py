@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from spell_billing.core.terms import OFF, ON, Policy
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW, SmallPlatform
 
 ONE, TWO = "user-0001", "user-0002"

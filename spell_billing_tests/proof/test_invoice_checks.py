@@ -5,9 +5,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from spell_billing.build import build_defs
 from spell_billing.core.outcomes import State
-from spell_billing.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing_tests.proof.small_platform import KEY, MARCH, SmallPlatform
 
 ONE, TWO, FREE = "user-0001", "user-0002", "user-0003"

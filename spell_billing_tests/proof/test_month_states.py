@@ -7,7 +7,7 @@ import pytest
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.figures import read_figures
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing.web.month_figures import figures_of
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 

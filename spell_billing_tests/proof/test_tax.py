@@ -9,7 +9,7 @@ import pytest
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ENFORCED, LEFT_OUT, OFF, ON, Policy
 from spell_billing.invoicing.report import BillingReport
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, NOW, SmallPlatform
 
 ONE, TWO, THREE = "user-0001", "user-0002", "user-0003"

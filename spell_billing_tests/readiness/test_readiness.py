@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from spell_billing.build import build_defs
 from spell_billing.cli import main
 from spell_billing.core.errors import StripeSilentError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
-from spell_billing.readiness import Readiness, check_readiness, owing_so_far
-from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
+from spell_billing.reporting.readiness import Readiness, check_readiness, owing_so_far
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double.objects import Deleted
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.so_far import usage_so_far

@@ -21,10 +21,10 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.definitions import defs
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.sensors.world import on_its_own

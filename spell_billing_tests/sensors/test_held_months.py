@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
-from spell_billing.instance import living_process
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.orchestration.instance import living_process
+from spell_billing.settings.databases import parse_database_url
 
 MARCH, APRIL = Month(2025, 3), Month(2025, 4)
 HOLD = """
 import sys
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 ledger = Ledger(parse_database_url(sys.argv[1], setting="DATABASE_URL"))

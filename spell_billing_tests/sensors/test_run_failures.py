@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from spell_billing.core.errors import AlertError
-from spell_billing.resources import LedgerResource
+from spell_billing.orchestration.resources import LedgerResource
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.sensors.world import World
 
@@ -202,7 +202,7 @@ def test_a_failure_of_the_ledgers_database_is_told_without_it(small_world: World
 def test_many_failures_are_told_over_several_ticks(
     small_world: World, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spell_billing.sensors.ended_runs.RUNS_PER_TICK", 2)
+    monkeypatch.setattr("spell_billing.orchestration.sensors.ended_runs.RUNS_PER_TICK", 2)
     for _ in range(5):
         fail(small_world)
     clock.shift(timedelta(minutes=2))

@@ -7,8 +7,8 @@ import pytest
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
-from spell_billing.resources import LedgerResource
-from spell_billing.schedules import checked_cron, tick_that_bills, ticks
+from spell_billing.orchestration.resources import LedgerResource
+from spell_billing.orchestration.schedules import checked_cron, tick_that_bills, ticks
 from spell_billing_tests.sensors.world import World
 
 NAME = "monthly_billing_schedule"

@@ -8,11 +8,11 @@ import time_machine
 
 from spell_billing.core.errors import AlertError
 from spell_billing.core.month import Month
-from spell_billing.instance import living_process, process_tags
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.runs import RunRecord, RunResult
-from spell_billing.resources import LedgerResource
-from spell_billing.sensors.tries import PAUSES, Try, newest_streak
+from spell_billing.orchestration.instance import living_process, process_tags
+from spell_billing.orchestration.resources import LedgerResource
+from spell_billing.orchestration.sensors.tries import PAUSES, Try, newest_streak
 from spell_billing.stripe_double import FaultKind
 from spell_billing_tests.sensors.world import World
 

@@ -11,13 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 
-from spell_billing.build import build_defs
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.invoicing.review import approve
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.resources import AlertResource, LedgerResource, StripeResource, UsageResource
+from spell_billing.orchestration.build import build_defs
+from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.alerting.receivers import WebReceiver
 

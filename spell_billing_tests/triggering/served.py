@@ -19,9 +19,9 @@ import dagster as dg
 import orjson
 
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import Invoice, StripeDouble
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,9 @@ class Served:
         self._callers: list[Running] = []
         dagster_home = home / "dagster"
         dagster_home.mkdir()
-        shutil.copy(ROOT / "spell_billing" / "local_dagster.yaml", dagster_home / "dagster.yaml")
+        shutil.copy(
+            ROOT / "spell_billing" / "orchestration" / "local_dagster.yaml", dagster_home / "dagster.yaml"
+        )
         # Server and daemon started at once on an empty home would race for who makes Dagster's own tables.
         with dg.DagsterInstance.from_config(str(dagster_home)):
             pass

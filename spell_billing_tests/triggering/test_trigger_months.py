@@ -2,9 +2,9 @@
 
 import pytest
 
-from spell_billing.assets.common import ACTOR_TAG
-from spell_billing.billing_runs import PARTITION_TAG
-from spell_billing.jobs import monthly_billing
+from spell_billing.orchestration.assets.common import ACTOR_TAG
+from spell_billing.orchestration.billing_runs import PARTITION_TAG
+from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.triggering import dagster_side
 from spell_billing_tests.triggering.served import Running, Served
 

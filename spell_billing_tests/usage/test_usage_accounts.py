@@ -6,7 +6,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.terms import Terms
-from spell_billing.databases import parse_database_url
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
 from spell_billing.usage.one_user import open_one_user
 from spell_billing.usage.source import open_usage_source

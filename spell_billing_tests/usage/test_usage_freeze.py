@@ -13,7 +13,7 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage import postgres, sqlite
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals, UsageSource

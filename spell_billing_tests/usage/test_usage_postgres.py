@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage import postgres_rows
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals

@@ -14,7 +14,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage import postgres_rows, postgres_snapshot
 from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshots
 from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql

@@ -10,7 +10,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import Totals
 from spell_billing.usage.so_far import usage_so_far

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage import sqlite_snapshot
 from spell_billing.usage.contract import FrozenUsage, Totals
 from spell_billing.usage.duck import open_duckdb

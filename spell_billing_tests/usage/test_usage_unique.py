@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import parse_database_url
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage import unique
 from spell_billing.usage.contract import FrozenUsage, SourceRules
 from spell_billing.usage.source import open_usage_source

@@ -12,7 +12,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.source import open_usage_source

@@ -27,7 +27,7 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.types import ASGIApp
 
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
 from spell_billing.web.access_log import LOGGER
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext

@@ -10,7 +10,7 @@ import pytest
 
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform, bill_march
 from spell_billing_tests.web.house import SECRET, Answer, House, house
 

@@ -101,7 +101,9 @@ def environment(tmp_path: Path, sqlite_url: str, shared_double: StripeDouble) ->
     shared_double.reset()
     dagster_home = tmp_path / "dagster"
     dagster_home.mkdir()
-    shutil.copy(ROOT / "spell_billing" / "local_dagster.yaml", dagster_home / "dagster.yaml")
+    shutil.copy(
+        ROOT / "spell_billing" / "orchestration" / "local_dagster.yaml", dagster_home / "dagster.yaml"
+    )
     with dg.DagsterInstance.from_config(str(dagster_home)):
         pass
     return {
@@ -200,8 +202,8 @@ def test_two_servers_and_a_daemon_bill_a_month_once(
 def test_a_reading_server_says_so_ends_when_told_and_keeps_its_secret_to_itself(
     environment: dict[str, str], tmp_path: Path, sqlite_url: str
 ) -> None:
-    from spell_billing.databases import parse_database_url  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
+    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415
 
     with Ledger(parse_database_url(sqlite_url, setting="DATABASE_URL")):
         pass

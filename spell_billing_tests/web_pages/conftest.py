@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.settings import Settings
+from spell_billing.settings.billing import Settings
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
 from spell_billing.web.settings import WebSettings

@@ -13,7 +13,7 @@ import pytest
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
 from spell_billing.usage import one_user_postgres, one_user_sqlite
 from spell_billing.usage.aggregate import DayUsage, rows_of_user
 from spell_billing.usage.one_user import OneUser, open_one_user

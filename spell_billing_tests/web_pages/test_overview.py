@@ -9,7 +9,7 @@ import pytest
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.runs import RunRecord, RunResult
-from spell_billing.status import month_status
+from spell_billing.reporting.status import month_status
 from spell_billing.web import overview
 from spell_billing.web.month_figures import figures_of
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform, bill_march

@@ -9,10 +9,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.databases import parse_database_url
 from spell_billing.ledger.browsing import Search, bills_of, has_bill, search_bills
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.totals import month_groups
+from spell_billing.settings.databases import parse_database_url
 
 MARCH = Month(2025, 3)
 AFTER = ("user-0500", 1)

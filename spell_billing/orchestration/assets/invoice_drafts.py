@@ -1,0 +1,130 @@
+"""`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import dagster as dg
+
+from spell_billing.core.money import exact_sum
+from spell_billing.core.outcomes import REMEDIES, State
+from spell_billing.invoicing.draft_month import draft_month
+from spell_billing.invoicing.review_month import review_month
+from spell_billing.invoicing.usage_versions import with_what_came_since
+from spell_billing.ledger.totals import GroupTotals
+from spell_billing.orchestration.assets.common import (
+    COMMON,
+    actor_of,
+    overview_link,
+    table,
+    table_schema,
+    usage_metadata,
+)
+from spell_billing.orchestration.assets.opened import opened_month
+from spell_billing.orchestration.assets.platform_tables import billing_accounts, billing_plans
+from spell_billing.orchestration.assets.user_usage import user_usage
+from spell_billing.orchestration.resources import LedgerResource, UsageResource
+from spell_billing.settings.billing import Settings
+from spell_billing.settings.review import ReviewSettings
+
+COLUMNS = table_schema(
+    ("month", "string", "The billing period, as 2026-10"),
+    ("user_id", "string", "The platform's user"),
+    ("generation", "int", "1; higher after a void"),
+    ("state", "string", "planned, skipped, held, failed, or what became of it at Stripe"),
+    ("reason", "string", "Why there is no invoice"),
+    ("stripe_customer_id", "string", "The customer at Stripe"),
+    ("currency", "string", "Three lower-case letters"),
+    ("calls", "int", "Calls of the month"),
+    ("usage_cents", "decimal", "Their exact cost"),
+    ("total_cents", "int", "The invoice's total in whole cents"),
+    ("lines", "json", "The frozen invoice lines"),
+)
+
+LEDGER_TABLE = "ledger_invoices"
+
+
+@dg.asset(
+    **COMMON,
+    deps=[user_usage, billing_accounts, billing_plans],
+    kinds={"sql", "python"},
+    tags={"spell_billing/step": "draft"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": LEDGER_TABLE},
+    description=(
+        "One draft per user in the ledger: lines, total, or the reason why there is none. Drafts are written "
+        "anew until billing starts, and reviewed; after that only users without an invoice are drafted again."
+    ),
+)
+def invoice_drafts(
+    context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.MaterializeResult[None]:
+    """Draft the month into the ledger."""
+    with opened_month(context, ledger, usage) as opened:
+        open_ledger, store, month = opened.ledger, opened.store, opened.month
+        with (
+            open_ledger.session(
+                month, actor_of(context.run), on_wait=context.log.info, drafting=True
+            ) as session,
+            open_ledger.exclusive(on_wait=context.log.info),
+        ):
+            source = usage.source()
+            frozen, missing = with_what_came_since(open_ledger, session, store, source, opened.frozen)
+            for lost in missing:
+                context.log.warning(
+                    f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
+                    "Restore the usage store from its backup."
+                )
+            settings = ReviewSettings.from_environment()
+            policy = Settings.from_environment().policy
+            changed = draft_month(session, source, frozen, settings.hold_rules, policy)
+            rules = settings.review_rules
+            review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
+            groups = open_ledger.group_totals(month)
+        context.log.info("Drafts written" if changed else "All drafts stand as they were")
+        return dg.MaterializeResult(
+            metadata={
+                **totals_metadata(groups),
+                "version": frozen.version,
+                **overview_link(month),
+                "review_findings": len(review.findings) if review else 0,
+            }
+        )
+
+
+def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+    """Return a month's totals as metadata: numbers to plot, and who has no invoice and why."""
+    without = [group for group in groups if group.reason is not None]
+    return {
+        "dagster/row_count": sum(group.users for group in groups),
+        "dagster/column_schema": COLUMNS,
+        "users": sum(group.users for group in groups),
+        "calls": sum(group.calls for group in groups),
+        **usage_metadata(exact_sum(*(group.usage_cents for group in groups))),
+        "total_cents": cents_of(groups, set(State)),
+        "skipped": users_of(groups, {State.SKIPPED}),
+        "held": users_of(groups, {State.HELD}),
+        "failed": users_of(groups, {State.FAILED}),
+        "parked": users_of(groups, {State.PARKED}),
+        "without_invoice": table(
+            [
+                {
+                    "state": str(group.state),
+                    "reason": str(group.reason),
+                    "users": group.users,
+                    "total_cents": group.total_cents,
+                    "remedy": REMEDIES[group.reason] if group.reason else "",
+                }
+                for group in without
+            ]
+        ),
+    }
+
+
+def users_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
+    """Count the users in the given states."""
+    return sum(group.users for group in groups if group.state in states)
+
+
+def cents_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
+    """Sum what is due, in whole cents, over the bills in the given states; credits count as nothing."""
+    return sum(group.total_cents for group in groups if group.state in states and group.total_cents > 0)

@@ -1,0 +1,25 @@
+"""The platform's tables, as the lineage shows them. They are only read, so nothing here is materialized."""
+
+import dagster as dg
+
+from spell_billing.orchestration.unstable import OWNERS
+
+
+def _table(name: str, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        name,
+        group_name="platform",
+        kinds={"table"},
+        owners=OWNERS,
+        metadata={"dagster/table_name": name},
+        description=description,
+    )
+
+
+usage_counters = _table(
+    "usage_counters", "The platform's API calls, one row each with its cost, in USAGE_DATABASE_URL."
+)
+billing_accounts = _table(
+    "billing_accounts", "The platform's users with their Stripe customer, currency and plan."
+)
+billing_plans = _table("billing_plans", "The platform's plans and what each includes. Optional.")

@@ -1,0 +1,164 @@
+"""`stripe_invoices`: the drafts as finalized invoices at Stripe. The only asset with effects outside."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from spell_billing.core.latencies import together
+from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
+from spell_billing.invoicing.bill_month import Pinning, bill_month
+from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
+from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.review_month import in_words, keeps_back
+from spell_billing.invoicing.run_record import recorded
+from spell_billing.invoicing.sound_bills import require_sound_bills
+from spell_billing.ledger.charges import kept_of_months
+from spell_billing.ledger.totals import GroupTotals
+from spell_billing.orchestration.assets.common import COMMON, actor_of, overview_link, table_schema
+from spell_billing.orchestration.assets.invoice_drafts import (
+    LEDGER_TABLE,
+    cents_of,
+    invoice_drafts,
+    totals_metadata,
+    users_of,
+)
+from spell_billing.orchestration.assets.opened import opened_month
+from spell_billing.orchestration.freshness import invoiced_by_deadline
+from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.settings.billing import Settings
+
+COLUMNS = table_schema(
+    ("stripe_invoice_id", "string", "The invoice at Stripe"),
+    ("stripe_customer_id", "string", "The customer it was sent to"),
+    ("user_id", "string", "The platform's user"),
+    ("total_cents", "int", "The invoice's total in whole cents"),
+    ("state", "string", "finalized, paid, payment_failed, uncollectible"),
+)
+
+
+class StripeInvoicesConfig(dg.Config):
+    """What a person may choose at launch."""
+
+    verify: bool = False
+    """Ask Stripe what stands even when every user is done."""
+    first: int | None = Field(default=None, gt=0)
+    """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
+
+
+@dg.asset(
+    **COMMON,
+    deps=[invoice_drafts],
+    kinds={"stripe", "sql"},
+    tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},
+    code_version="2",
+    # A month in review is not materialized, and neither are the checks of its invoices.
+    output_required=False,
+    freshness_policy=invoiced_by_deadline(Settings.from_environment()),
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": LEDGER_TABLE},
+    description=(
+        "One finalized invoice per user, exactly once, however often it is materialized. A month already "
+        "billed sends nothing, and neither does one in review. Users who cannot be billed are named and do "
+        "not stop the others."
+    ),
+)
+def stripe_invoices(
+    context: dg.AssetExecutionContext,
+    config: StripeInvoicesConfig,
+    usage: UsageResource,
+    ledger: LedgerResource,
+    stripe: StripeResource,
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Drive the month's drafts to finalized invoices; a month in review is left as it is."""
+    with opened_month(context, ledger, usage) as opened:
+        month, open_ledger, store = opened.month, opened.ledger, opened.store
+        with recorded(open_ledger, month, context.run.run_id, context.log) as outcome:
+            stripe.check()
+            # A setting that cannot be read must fail before anything is sent, not after.
+            links = {**overview_link(month), **stripe.invoices_link(month)}
+            started = time.monotonic()
+            with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
+                # A blocking check guards only its own run; a person may launch this asset alone.
+                require_drafts_equal_usage(session, store)
+                require_sound_bills(session)
+                review = keeps_back(session)
+                if review is not None:
+                    outcome.in_review = True
+                    context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
+                    return
+                require_once = partial(require_late_usage_once, open_ledger, store, month)
+                require_once()
+                exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
+                pinning = Pinning(session, exclusive=exclusive, require=require_once)
+                to_drive = users_of(open_ledger.group_totals(month), TO_DRIVE)
+                report = BillingReport(context.log, to_drive=to_drive)
+
+                async def run() -> None:
+                    async with stripe.connect(open_ledger) as gateway:
+                        await bill_month(
+                            session,
+                            gateway,
+                            report,
+                            verify=config.verify,
+                            first=config.first,
+                            outcome=outcome,
+                            pinning=pinning,
+                        )
+
+                asyncio.run(run())
+                groups = open_ledger.group_totals(month)
+                with open_ledger.reading() as connection:
+                    money = kept_of_months(connection, [month])[str(month)]
+                if not users_of(groups, UNDONE):
+                    session.finish_billing()
+                report.completed(outcome, open_ledger.bills(month, UNDONE))
+        yield dg.MaterializeResult(
+            metadata={
+                **totals_metadata(groups),
+                **links,
+                **_invoice_metadata(groups),
+                "paid_cents": sum(each.paid_cents for each in money),
+                "kept_cents": sum(each.kept_cents for each in money),
+                **_run_metadata(outcome, time.monotonic() - started),
+            }
+        )
+
+
+def _invoice_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+    currencies = sorted({group.currency for group in groups if group.state in INVOICED})
+    # A sum over currencies says little: each has one of its own, where there are several.
+    apart = currencies if len(currencies) > 1 else []
+    return {
+        "dagster/row_count": users_of(groups, INVOICED),
+        "dagster/column_schema": COLUMNS,
+        "invoiced": users_of(groups, INVOICED),
+        "invoiced_cents": cents_of(groups, INVOICED),
+        **{
+            f"invoiced_cents_{currency}": cents_of(
+                [group for group in groups if group.currency == currency], INVOICED
+            )
+            for currency in apart
+        },
+        "paid": users_of(groups, {State.PAID}),
+        "payment_failed": users_of(groups, {State.PAYMENT_FAILED}),
+    }
+
+
+def _run_metadata(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    requests = together(outcome.requests.values())
+    return {
+        "invoiced_in_this_run": outcome.invoiced,
+        "unfinished": len(outcome.unfinished),
+        "stripe_requests": requests.count,
+        "stripe_429s": outcome.limited,
+        "stripe_mean_seconds": round(requests.mean_seconds, 4),
+        "stripe_p95_seconds": round(requests.quantile_seconds(0.95), 4),
+        "adopted": outcome.sweep.adopted,
+        "seconds": round(seconds, 1),
+        "sent_nothing": outcome.sent_nothing,
+    }

@@ -1,0 +1,59 @@
+"""`user_usage`: calls and exact cost per user."""
+
+import dagster as dg
+
+from spell_billing.orchestration.assets.common import (
+    COMMON,
+    LARGEST_USERS,
+    overview_link,
+    table,
+    table_schema,
+    usage_metadata,
+)
+from spell_billing.orchestration.assets.opened import opened_month
+from spell_billing.orchestration.assets.raw_usage import raw_usage
+from spell_billing.orchestration.resources import LedgerResource, UsageResource
+from spell_billing.usage.aggregate import aggregate_verified
+
+COLUMNS = table_schema(
+    ("user_id", "string", "The platform's user"),
+    ("calls", "int", "Rows of the user in the month, refunds included"),
+    ("cost_cents", "int or decimal", "Their exact cost in cents"),
+)
+
+
+@dg.asset(
+    **COMMON,
+    deps=[raw_usage],
+    kinds={"parquet", "duckdb"},
+    tags={"spell_billing/step": "aggregate"},
+    code_version="1",
+    metadata={"dagster/column_schema": COLUMNS},
+    description="The frozen month summed per user: calls and exact cost, aggregated out of core by DuckDB.",
+)
+def user_usage(
+    context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
+) -> dg.MaterializeResult[None]:
+    """Aggregate the frozen rows."""
+    with opened_month(context, ledger, usage) as opened:
+        frozen = opened.frozen
+        totals = aggregate_verified(frozen, opened.store.verify, largest=LARGEST_USERS)
+        context.log.info(f"Found {totals.users} users with usage")
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": totals.users,
+                "dagster/column_schema": COLUMNS,
+                "users": totals.users,
+                "calls": totals.totals.calls,
+                **usage_metadata(totals.totals.cost_cents),
+                "version": frozen.version,
+                "dagster/uri": frozen.directory.absolute().as_uri(),
+                **overview_link(opened.month),
+                "largest_users": table(
+                    [
+                        {"user_id": user.user_id, "calls": user.calls, "cost_cents": str(user.cost_cents)}
+                        for user in totals.largest
+                    ]
+                ),
+            }
+        )

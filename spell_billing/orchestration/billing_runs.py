@@ -1,0 +1,125 @@
+"""Which of Dagster's runs are billing, of which month, and how they went wrong, in words."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from spell_billing.core.errors import MonthError
+from spell_billing.core.month import Month
+from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
+from spell_billing.orchestration.assets.raw_usage import raw_usage
+from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
+from spell_billing.orchestration.assets.user_usage import user_usage
+from spell_billing.orchestration.jobs import monthly_billing
+from spell_billing.orchestration.unstable import PartitionBackfill
+
+PARTITION_TAG = "dagster/partition"
+UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+_ASSETS = frozenset(asset.key for asset in (raw_usage, user_usage, invoice_drafts, stripe_invoices))
+_IMPLICIT_JOB = "__ASSET_JOB"
+"""Dagster's name for the job of assets that a person launches alone."""
+_LONGEST_WORDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a run did not succeed.
+
+    Attributes:
+        step: The step that failed; None when the run as a whole did.
+        words: What the failure says, at most 600 characters.
+        transient: Whether a later try may succeed although no person did anything.
+    """
+
+    step: str | None
+    words: str
+    transient: bool
+
+
+def is_billing(run: dg.DagsterRun, location: str | None = None) -> bool:
+    """Return whether a run is of the billing job, or of its assets launched alone.
+
+    Args:
+        run: Any run of the instance.
+        location: Our code location's name, where it is known: others may have a job of the same name.
+    """
+    origin = run.remote_job_origin
+    if origin is not None and location is not None and origin.location_name != location:
+        return False
+    if run.job_name == monthly_billing.name:
+        return True
+    # Without a selection it is of all assets.
+    return run.job_name.startswith(_IMPLICIT_JOB) and bool(_ASSETS & (run.asset_selection or _ASSETS))
+
+
+def is_billing_backfill(backfill: PartitionBackfill) -> bool:
+    """Return whether a backfill is of the billing job, or of its assets."""
+    if backfill.partition_set_name is not None:
+        return backfill.partition_set_name == f"{monthly_billing.name}_partition_set"
+    return bool(_ASSETS.intersection(backfill.asset_selection or ()))
+
+
+def month_of(run: dg.DagsterRun) -> Month | None:
+    """Return the month that a run is of; None when it has none."""
+    try:
+        return Month.from_partition_key(run.tags.get(PARTITION_TAG, ""))
+    except MonthError:
+        return None
+
+
+def months_under_way(instance: dg.DagsterInstance) -> frozenset[Month]:
+    """Return the months that a run bills, or waits to bill."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
+    found = (month_of(run) for run in runs if is_billing(run))
+    return frozenset(month for month in found if month is not None)
+
+
+def last_runs(instance: dg.DagsterInstance, month: Month, limit: int) -> list[dg.RunRecord]:
+    """Return the billing job's latest runs of a month, the newest first, with the times they ended."""
+    wanted = dg.RunsFilter(job_name=monthly_billing.name, tags={PARTITION_TAG: month.partition_key})
+    return list(instance.get_run_records(wanted, limit=limit))
+
+
+def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
+    """Say why a run did not succeed, from its events: a blocking check, a step, or the run as a whole."""
+    kinds = dg.DagsterEventType
+    entries = instance.all_logs(
+        run_id,
+        of_type={kinds.ASSET_CHECK_EVALUATION, kinds.STEP_FAILURE, kinds.RUN_FAILURE, kinds.RUN_CANCELED},
+    )
+    events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    checks = {event.step_key: event for event in events if event.event_type is kinds.ASSET_CHECK_EVALUATION}
+    for event in events:
+        if event.event_type is kinds.STEP_FAILURE:
+            if event.step_key in checks:
+                evaluation = checks[event.step_key].asset_check_evaluation_data
+                words = f"{evaluation.asset_check_key.name}: {evaluation.description or 'did not pass'}"
+                return Problem(event.step_key, short(words), transient=False)
+            return _problem_of_step(event)
+    words = " ".join(event.message for event in events if event.message and event.step_key is None)
+    # No step says what is wrong: the process that ran it has died. A canceled run was a person's wish.
+    died = not any(event.event_type is kinds.RUN_CANCELED for event in events)
+    return Problem(None, short(words or "Dagster says nothing about it."), transient=died)
+
+
+def _problem_of_step(event: dg.DagsterEvent) -> Problem:
+    failure = event.step_failure_data
+    said = failure.user_failure_data
+    if said is not None and said.description:
+        transient = said.metadata.get("transient")
+        return Problem(event.step_key, short(said.description), transient=bool(transient and transient.value))
+    cause = failure.error and (failure.error.cause or failure.error)
+    return Problem(event.step_key, short(cause.message if cause else "It failed."), transient=False)
+
+
+def short(words: str) -> str:
+    """Bring an error's words onto one line of at most 600 characters."""
+    words = " ".join(words.split())
+    return words if len(words) <= _LONGEST_WORDS else f"{words[: _LONGEST_WORDS - 4]} ..."

@@ -1,0 +1,120 @@
+"""The Dagster instance that the command line uses, and the runs that died without telling it."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from uuid import uuid4
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus, RunsFilter
+
+from spell_billing.core.errors import SettingsError, SpellBillingError
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.lock import ONCE
+from spell_billing.orchestration.billing_runs import month_of
+from spell_billing.orchestration.jobs import monthly_billing
+from spell_billing.settings.billing import Settings
+
+HOST_TAG = "spell_billing/host"
+PROCESS_TAG = "spell_billing/process"
+LOCK_TAG = "spell_billing/lock"
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Make the Dagster home where `DAGSTER_HOME` is unset, and point this process at it.
+
+    Raises:
+        SettingsError: when `DAGSTER_HOME` is set to a folder that does not exist.
+    """
+    home = settings.dagster_home
+    if settings.environment.get("DAGSTER_HOME", "").strip():
+        if not home.is_dir():
+            raise SettingsError(
+                f"DAGSTER_HOME={home} is not a folder.",
+                remedy="Create it with a dagster.yaml in it, or leave DAGSTER_HOME unset.",
+            )
+    else:
+        home.mkdir(parents=True, exist_ok=True)
+        configuration = home / "dagster.yaml"
+        if not configuration.exists():
+            source = resources.files("spell_billing.orchestration") / "local_dagster.yaml"
+            with resources.as_file(source) as path:
+                shutil.copyfile(path, configuration)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Open the instance of `DAGSTER_HOME`; close it after use (a context manager).
+
+    Raises:
+        SpellBillingError: when its storage does not answer, or its configuration is wrong.
+    """
+    try:
+        return dg.DagsterInstance.get()
+    except SpellBillingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - storage plug-ins raise what their drivers raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise SpellBillingError(
+            f"Dagster's instance cannot be opened: {first_line}.",
+            remedy="Check dagster.yaml in DAGSTER_HOME, and DAGSTER_POSTGRES_URL where it is used.",
+        ) from None
+
+
+def process_tags() -> dict[str, str]:
+    """Name this process in a run's tags, so that a later one can tell whether it still lives."""
+    process = psutil.Process()
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}:{process.create_time():.2f}"}
+
+
+@contextmanager
+def living_process(ledger: Ledger) -> Iterator[dict[str, str]]:
+    """Hold a lock of the ledger's while this process runs a job, and give the tags that name both.
+
+    The lock is released when the process dies, so that every host that shares the ledger can tell.
+    """
+    name = f"{ONCE}{uuid4().hex}"
+    with ledger.exclusive(name, wait_seconds=0):
+        yield {**process_tags(), LOCK_TAG: name}
+
+
+def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
+    """Mark runs as failed whose `bill` process has died, here or elsewhere: they hold their month's slot.
+
+    Returns:
+        The ids of the runs that were marked.
+    """
+    waiting = instance.get_runs(
+        RunsFilter(
+            job_name=monthly_billing.name,
+            statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED],
+        )
+    )
+    dead = [run for run in waiting if HOST_TAG in run.tags and _has_died(run, ledger)]
+    for run in dead:
+        instance.report_run_failed(
+            run, "The process that ran it has died; the next run takes up what is left."
+        )
+    return [run.run_id for run in dead]
+
+
+def _has_died(run: dg.DagsterRun, ledger: Ledger) -> bool:
+    if run.tags[HOST_TAG] == socket.gethostname():
+        return not _lives(run.tags.get(PROCESS_TAG, ""))
+    # Only its lock tells of a process elsewhere; a run of an earlier version has none.
+    lock, month = run.tags.get(LOCK_TAG), month_of(run)
+    return lock is not None and month is not None and not ledger.is_held(lock) and not ledger.is_held(month)
+
+
+def _lives(name: str) -> bool:
+    pid, _, created = name.partition(":")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except (psutil.NoSuchProcess, ValueError):
+        return False

@@ -1,0 +1,22 @@
+"""The one job: a month from raw usage to invoices. See https://docs.dagster.io/guides/build/jobs."""
+
+import dagster as dg
+
+from spell_billing.orchestration.unstable import OWNERS
+
+MAX_RUNTIME_SECONDS = 12 * 3600
+"""Far above the longest month (1 M users at 25 invoices a second take 11 hours 7 minutes)."""
+
+monthly_billing = dg.define_asset_job(
+    "monthly_billing",
+    selection=dg.AssetSelection.groups("monthly_billing"),
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    description="Freezes a closed month's usage, drafts every user's invoice, and sends them to Stripe once.",
+    tags={
+        "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
+        # A failed step says what a person must fix; only a worker that died is run again by itself.
+        "dagster/retry_on_asset_or_op_failure": "false",
+    },
+)
+"""In process: three of the four steps are short, and a process each would cost 2-3 s of imports."""

@@ -1,0 +1,59 @@
+"""`payments`: the ledger follows what Stripe collects, and alerts on failed payments."""
+
+from datetime import timedelta
+from functools import partial
+
+import dagster as dg
+
+from spell_billing.core.errors import MonthLockedError, SettingsError
+from spell_billing.ledger.unpaid import anything_to_follow
+from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource
+from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.payments.follow import follow_payments
+from spell_billing.settings.billing import Settings
+
+INTERVAL = timedelta(seconds=60)
+
+
+@dg.sensor(
+    name="payments",
+    minimum_interval_seconds=int(INTERVAL.total_seconds()),
+    owners=OWNERS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Reads Stripe's events, brings bills up to what became of their invoices, and alerts on failed "
+        "payments. Bounded in each tick; goes on where it was."
+    ),
+)
+def payments(
+    context: dg.SensorEvaluationContext,
+    ledger: LedgerResource,
+    stripe: StripeResource,
+    alerts: AlertResource,
+) -> dg.SkipReason:
+    """Follow payments once."""
+    if not stripe.has_key:
+        return dg.SkipReason("STRIPE_API_KEY is not set: no payment can be followed.")
+    dunning_days, wrong = _dunning_days()
+    with ledger.open() as open_ledger:
+        with open_ledger.reading() as connection:
+            if not anything_to_follow(connection):
+                return dg.SkipReason("No bill has an invoice at Stripe: there is nothing to follow.")
+        try:
+            with open_ledger.exclusive("payments", wait_seconds=0):
+                channels = alerts.open(open_ledger, context.log)
+                connect = partial(stripe.connect, open_ledger)
+                done = follow_payments(open_ledger, connect, channels, dunning_days=dunning_days)
+        except MonthLockedError:
+            return dg.SkipReason("The tick before is still at work.")
+    if wrong is not None:
+        raise wrong
+    return dg.SkipReason(done.in_words)
+
+
+def _dunning_days() -> tuple[tuple[int, ...], SettingsError | None]:
+    """Return the steps, or none and what is wrong with them: payments are followed all the same."""
+    try:
+        return Settings.from_environment().dunning_days, None
+    except SettingsError as error:
+        return (), error

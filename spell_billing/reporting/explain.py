@@ -1,0 +1,129 @@
+"""The whole story of one user's bill: from the frozen rows to the invoice, or to the reason for none."""
+
+from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import asdict
+
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.charges import read_charges
+from spell_billing.ledger.dunning import steps_of
+from spell_billing.ledger.ledger import LISTED, Ledger
+from spell_billing.ledger.payments import payment_in_words, read_payment
+from spell_billing.ledger.rows import Bill
+from spell_billing.payments.words import reason_in_words
+from spell_billing.reporting.status import bill_as_json, whole
+from spell_billing.usage.aggregate import rows_of_user
+from spell_billing.usage.store import UsageStore
+
+
+def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> dict[str, Any]:
+    """Tell the story of one user's bill, for people and programs. Nothing is asked of Stripe.
+
+    Returns:
+        `answer` in a sentence; frozen usage by day; every generation's lines, state and ids; the audit trail
+        with times, actors, runs and Stripe's request ids.
+
+    Raises:
+        UsageError: when the frozen usage is not in the store.
+    """
+    record = ledger.month(month)
+    bills = ledger.bills_of_user(month, user_id)
+    days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
+    trail = ledger.audit_trail(month, user_id)
+    currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
+    payments = _payments(ledger, currencies)
+    return {
+        "month": str(month),
+        "user_id": user_id,
+        "answer": _answer(month, user_id, bills, payments, drafted=record is not None),
+        "usage": {
+            "version": record.usage_version if record else None,
+            "calls": sum(day.calls for day in days),
+            "usage_cents": whole(sum((day.cost_cents for day in days), start=Decimal(0))),
+            "days": [
+                {"day": day.day.isoformat(), "calls": day.calls, "usage_cents": whole(day.cost_cents)}
+                for day in days
+            ],
+        },
+        "bills": [_bill(bill, payments) for bill in bills],
+        "history": [_entry(entry) for entry in trail],
+    }
+
+
+def _answer(
+    month: Month, user_id: str, bills: list[Bill], payments: dict[str, dict[str, Any]], *, drafted: bool
+) -> str:
+    if not drafted:
+        return f"{month} was not drafted yet: there is no bill of anyone."
+    if not bills:
+        return f"User {user_id} had no usage in {month}, so there is no bill."
+    bill = bills[-1]
+    money = format_money(bill.invoice_cents, bill.currency, grouping=True)
+    if bill.state in INVOICED:
+        paid = payments.get(str(bill.stripe_invoice_id), {}).get("in_words")
+        # A paid invoice may have been moved to the next one, or paid from the customer's balance.
+        how = f": {paid}" if paid and bill.state is State.PAID and paid != f"{money} paid" else ""
+        return f"Invoice {bill.stripe_invoice_id} of {money} ({bill.calls:,} calls) is {bill.state}{how}."
+    if bill.state in {State.PLANNED, State.DRAFTED}:
+        return f"A bill of {money} is {bill.state}, not finalized yet: the next run sends it on."
+    return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"
+
+
+def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what is known of the payments of invoices, given with their currencies, by invoice id."""
+    with ledger.reading() as connection:
+        steps = steps_of(connection, list(currencies))
+        known = [read_payment(connection, invoice_id) for invoice_id in currencies]
+        charges = read_charges(connection, invoice_ids=list(currencies))
+    back = {name: [each for each in charges if each.stripe_invoice_id == name] for name in currencies}
+    return {
+        payment.stripe_invoice_id: {
+            "status": payment.status,
+            "attempts": payment.attempts,
+            "failed_attempts": payment.failed_attempts,
+            "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
+            "amount_due_cents": payment.amount_due_cents,
+            "amount_paid_cents": payment.amount_paid_cents,
+            "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id]),
+            "refunded_cents": sum(each.refunded_cents for each in back[payment.stripe_invoice_id]),
+            "disputed_cents": sum(each.disputed_cents for each in back[payment.stripe_invoice_id]),
+            "disputes": [each.dispute for each in back[payment.stripe_invoice_id] if each.dispute],
+            "decline_code": payment.decline_code,
+            "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
+            "as_of": payment.as_of.isoformat(),
+            "heard_by": payment.way,
+            "dunning": [
+                {"day": step.step, "asked_at": step.asked_at.isoformat(), "outcome": step.outcome}
+                for step in steps
+                if step.stripe_invoice_id == payment.stripe_invoice_id
+            ],
+        }
+        for payment in known
+        if payment is not None
+    }
+
+
+def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        **bill_as_json({name: getattr(bill, name) for name in LISTED}),
+        "run_id": bill.run_id,
+        "stripe_request_id": bill.stripe_request_id,
+        "request_attempt": bill.request_attempt,
+        "terms": asdict(bill.parsed_terms),
+        "without_tax": bill.without_tax,
+        "lines": [
+            {"kind": line.kind, "description": line.description, "amount_cents": line.amount_cents}
+            for line in bill.parsed_lines
+        ],
+        "unbilled_calls": bill.unbilled_calls,
+        "unbilled_usage_cents": whole(bill.unbilled_usage_cents),
+        "payment": payments.get(bill.stripe_invoice_id or ""),
+    }
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in entry.items() if name not in {"id", "month", "user_id"} and value}
+    return {**shown, "at": entry["at"].isoformat()}

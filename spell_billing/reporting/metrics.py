@@ -1,0 +1,267 @@
+"""The ledger's numbers for Prometheus: a collector that reads the ledger at each scrape, and an ASGI app.
+
+See https://prometheus.io/docs/instrumenting/writing_exporters/.
+"""
+
+import asyncio
+import gzip
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder, generate_latest, gzip_accepted
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.latencies import BOUNDS_SECONDS, Latencies
+from spell_billing.ledger.figures import Figures, read_figures
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.mails import GivenUp
+from spell_billing.ledger.runs import RunResult
+from spell_billing.settings.billing import Settings
+from spell_billing.settings.databases import DatabaseUrl
+
+MONTHS = 13
+"""The present month and a year before it: the label `month` has no more values."""
+TIMEOUT_SECONDS = 9.0
+"""Prometheus gives up after 10 seconds unless told otherwise."""
+
+_LOG = logging.getLogger(__name__)
+
+OpenLedger = Callable[[], AbstractContextManager[Ledger]]
+
+
+class KeptLedger:
+    """Opens the ledger at the first scrape that finds it, and keeps its connections for the next ones."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self._url = url
+        self._ledger: Ledger | None = None
+
+    def __call__(self) -> AbstractContextManager[Ledger]:
+        """Return the ledger for one scrape.
+
+        Raises:
+            SpellBillingError: when it cannot be opened.
+        """
+        if self._ledger is None:
+            self._ledger = Ledger(self._url)
+        return nullcontext(self._ledger)
+
+
+class LedgerCollector(Collector):
+    """Gives the figures of one read as metrics; None stands for a ledger that could not be read."""
+
+    def __init__(self, figures: Figures | None) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric, each with the same labels whether or not anything has happened yet."""
+        figures = self._figures
+        yield GaugeMetricFamily(
+            "spell_billing_up", "1 when the ledger could be read, else 0.", value=int(figures is not None)
+        )
+        if figures is not None:
+            yield from _bills(figures)
+            yield from _months(figures)
+            yield from _runs(figures)
+            yield from _stripe(figures)
+            yield from _people(figures)
+
+
+def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
+    """Read the ledger once and return all metrics in Prometheus' text format.
+
+    Args:
+        open_ledger: Gives the ledger.
+        settings: Of billing. Default: those of the environment.
+
+    Raises:
+        SpellBillingError: when the ledger cannot be read.
+    """
+    return generate_latest(_registry(_read(open_ledger, settings)))
+
+
+def metrics_app(
+    open_ledger: OpenLedger, *, settings: Settings | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> ASGIApp:
+    """Return the ASGI app that serves the metrics; a server has it as the endpoint of its route `/metrics`.
+
+    A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
+
+    Args:
+        open_ledger: Gives the ledger; asked at each scrape.
+        settings: Of billing. Default: those of the environment.
+        timeout_seconds: The longest that a scrape waits for the ledger.
+    """
+    return _App(open_ledger, settings, timeout_seconds)
+
+
+class _App:
+    def __init__(self, open_ledger: OpenLedger, settings: Settings | None, timeout_seconds: float) -> None:
+        self._open_ledger = open_ledger
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
+        self._reading: asyncio.Task[Figures | None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method in {"GET", "HEAD"}:
+            response = await self._scrape(request)
+        else:
+            response = Response(status_code=405, headers={"Allow": "GET, HEAD"})
+        await response(scope, receive, send)
+
+    async def _scrape(self, request: Request) -> Response:
+        figures = await self._figures_in_time()
+        encoder, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
+        body = encoder(_registry(figures))
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if gzip_accepted(",".join(request.headers.getlist("accept-encoding"))):
+            body = gzip.compress(body)
+            headers["Content-Encoding"] = "gzip"
+        return Response(body, status_code=500 if figures is None else 200, headers=headers)
+
+    async def _figures_in_time(self) -> Figures | None:
+        # Scrapes at the same time share one read: a slow ledger is not asked more often than it answers.
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(self._figures))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._reading), self._timeout_seconds)
+        except TimeoutError:
+            return None
+
+    def _figures(self) -> Figures | None:
+        try:
+            return _read(self._open_ledger, self._settings)
+        except (SpellBillingError, SQLAlchemyError, OSError) as error:
+            _LOG.warning("the ledger could not be read for metrics: %s", type(error).__name__)
+            return None
+
+
+def _read(open_ledger: OpenLedger, settings: Settings | None) -> Figures:
+    first = (settings or Settings.from_environment()).first_month
+    with open_ledger() as ledger, ledger.reading() as connection:
+        return read_figures(connection, first=first, latest_months=MONTHS)
+
+
+def _registry(figures: Figures | None) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(LedgerCollector(figures))
+    return registry
+
+
+def _bills(figures: Figures) -> Iterator[Metric]:
+    labels = ("month", "state", "currency")
+    count = GaugeMetricFamily(
+        "spell_billing_invoices", f"Bills of the last {MONTHS} months by state.", labels=labels
+    )
+    amount = GaugeMetricFamily(
+        "spell_billing_invoice_amount_cents",
+        f"What the bills of the last {MONTHS} months charge, in minor units of the currency.",
+        labels=labels,
+        unit="cents",
+    )
+    sums: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for group in figures.bills:
+        both = sums[group.month, group.state, group.currency]
+        both[0] += group.bills
+        both[1] += group.total_cents
+    for named, (bills, total_cents) in sums.items():
+        count.add_metric(named, bills)
+        amount.add_metric(named, total_cents)
+    yield from (count, amount)
+
+
+def _months(figures: Figures) -> Iterator[Metric]:
+    month = GaugeMetricFamily(
+        "spell_billing_last_billed_month_timestamp_seconds",
+        "Unix time of the start of the latest month that is billed completely.",
+        labels=(),
+        unit="seconds",
+    )
+    billed_at = GaugeMetricFamily(
+        "spell_billing_last_billed_timestamp_seconds",
+        "Unix time when the latest completely billed month was.",
+        labels=(),
+        unit="seconds",
+    )
+    if figures.last_billed is not None:
+        month.add_metric((), figures.last_billed[0].first_second)
+        billed_at.add_metric((), figures.last_billed[1].timestamp())
+    yield from (month, billed_at)
+    yield GaugeMetricFamily(
+        "spell_billing_unbilled_months",
+        "Closed months since the first drafted one that are not billed completely.",
+        value=figures.unbilled_months,
+    )
+
+
+def _runs(figures: Figures) -> Iterator[Metric]:
+    results = {result.value: figures.runs.get(result, 0) for result in RunResult}
+    yield _counter("spell_billing_runs", "Drives of a month to Stripe by how they ended.", "result", results)
+
+
+def _stripe(figures: Figures) -> Iterator[Metric]:
+    requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
+    yield _counter("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests)
+    yield CounterMetricFamily(
+        "spell_billing_stripe_rate_limited",
+        "Requests of all runs that Stripe answered with 429.",
+        value=figures.limited,
+    )
+    durations = HistogramMetricFamily(
+        "spell_billing_stripe_request_duration_seconds",
+        "How long Stripe took to answer.",
+        labels=("endpoint",),
+        unit="seconds",
+    )
+    for endpoint, took in sorted(figures.requests.items()):
+        durations.add_metric((endpoint,), _cumulative(took), took.seconds)
+    yield durations
+
+
+def _people(figures: Figures) -> Iterator[Metric]:
+    yield _counter(
+        "spell_billing_alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts
+    )
+    yield GaugeMetricFamily(
+        "spell_billing_events_waiting",
+        "Events of Stripe that were received and not handled yet.",
+        value=figures.events_waiting,
+    )
+    yield GaugeMetricFamily(
+        "spell_billing_mails_waiting", "Mails to users to be sent.", value=figures.mails.waiting
+    )
+    yield GaugeMetricFamily(
+        "spell_billing_mails_failing",
+        "Mails to users that were tried in vain and are tried again.",
+        value=figures.mails.failing,
+    )
+    reasons = {reason.value: figures.mails.given_up.get(reason, 0) for reason in GivenUp}
+    yield _counter(
+        "spell_billing_mails_given_up", "Mails to users that will not be sent, by reason.", "reason", reasons
+    )
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for value, count in sorted(values.items()):
+        family.add_metric((value,), count)
+    return family
+
+
+def _cumulative(took: Latencies) -> list[tuple[str, float]]:
+    buckets, so_far = [], 0
+    for bound, inside in zip((*map(str, BOUNDS_SECONDS), "+Inf"), took.buckets, strict=True):
+        so_far += inside
+        buckets.append((bound, float(so_far)))
+    return buckets

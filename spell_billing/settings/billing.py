@@ -1,0 +1,282 @@
+"""Settings: read from the environment only, each with its default, none of them secret in print."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import SecretStr
+
+from spell_billing.core.errors import MonthError, SettingsError
+from spell_billing.core.month import Month
+from spell_billing.core.terms import ENFORCED, OFF, ON, Policy
+from spell_billing.settings.addresses import (
+    DEFAULT_STRIPE_API_BASE,
+    check_api_base,
+    check_api_key,
+    check_public_url,
+)
+from spell_billing.settings.databases import DatabaseUrl, parse_database_url
+from spell_billing.settings.environment import EnvironmentSettings
+
+__all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_key"]
+
+_LONGEST_DEADLINE_HOURS = 28 * 24
+_LATEST_DUNNING_DAY = 60
+_LONGEST_WAIT_MINUTES = 6 * 60
+_LONGEST_GRACE_MINUTES = 7 * 24 * 60
+_COLUMN = re.compile(r"[^\W\d]\w{0,62}")
+
+
+@dataclass(frozen=True, repr=False)
+class Settings(EnvironmentSettings):
+    """The settings of billing: databases, Stripe, files, when."""
+
+    @cached_property
+    def home(self) -> Path:
+        """`SPELL_BILLING_HOME`: the folder for files that have no setting of their own.
+
+        Default: the user's data directory (`~/.local/share/spell-billing` on Linux).
+        """
+        return self._path("SPELL_BILLING_HOME") or user_data_path("spell-billing", appauthor=False)
+
+    @cached_property
+    def database(self) -> DatabaseUrl:
+        """`DATABASE_URL`: the ledger's database.
+
+        `sqlite:///relative`, `sqlite:////absolute`, `postgresql://`, `postgres://`,
+        `postgresql+psycopg://`; a socket directory goes into `?host=`. A direct connection, or a pooler in
+        session mode: see [below](#what-connection-database_url-needs).
+
+        Default: `sqlite:///$SPELL_BILLING_HOME/billing.db`.
+        """
+        text = self._text("DATABASE_URL") or f"sqlite:///{self.home / 'billing.db'}"
+        return parse_database_url(text, setting="DATABASE_URL")
+
+    @cached_property
+    def usage_database(self) -> DatabaseUrl:
+        """`USAGE_DATABASE_URL`: the platform's database, or a replica of it.
+
+        Only read: `usage_counters`, `billing_accounts` and, where there is one, `billing_plans`.
+
+        Default: `DATABASE_URL`.
+        """
+        text = self._text("USAGE_DATABASE_URL")
+        return parse_database_url(text, setting="USAGE_DATABASE_URL") if text else self.database
+
+    @cached_property
+    def usage_store(self) -> Path:
+        """`SPELL_BILLING_USAGE_STORE`: frozen usage: the evidence behind every invoice.
+
+        On a local disk; back it up with the ledger.
+
+        Default: `$SPELL_BILLING_HOME/usage`.
+        """
+        return self._path("SPELL_BILLING_USAGE_STORE") or self.home / "usage"
+
+    @cached_property
+    def first_month(self) -> Month:
+        """`SPELL_BILLING_FIRST_MONTH`: months before it are never billed.
+
+        Default: `2024-01`.
+        """
+        text = self._text("SPELL_BILLING_FIRST_MONTH") or "2024-01"
+        try:
+            return Month.parse(text)
+        except MonthError as error:
+            raise SettingsError(
+                f"SPELL_BILLING_FIRST_MONTH={text!r} is not a month.",
+                remedy="Write it as YYYY-MM, as 2024-01.",
+            ) from error
+
+    @cached_property
+    def billing_cron(self) -> str:
+        """`BILLING_CRON`: when months are billed: a cron schedule of five fields, in UTC.
+
+        Default: `0 0 1 * *`.
+        """
+        return self._text("BILLING_CRON") or "0 0 1 * *"
+
+    @cached_property
+    def billing_grace(self) -> timedelta:
+        """`BILLING_GRACE_MINUTES`: how long to wait after a month's end before billing it.
+
+        For platforms that write usage late; the schedule has an extra tick at the end of this time. 0 to
+        10080.
+
+        Default: 0.
+        """
+        return self._minutes("BILLING_GRACE_MINUTES", default=0, longest=_LONGEST_GRACE_MINUTES)
+
+    @cached_property
+    def source_wait(self) -> timedelta:
+        """`SOURCE_WAIT_MINUTES`: how long a run waits for a standby to have the whole month.
+
+        After that it fails with a transient error that says how far the standby is, and is retried. 0 to
+        360.
+
+        Default: 30.
+        """
+        return self._minutes("SOURCE_WAIT_MINUTES", default=30, longest=_LONGEST_WAIT_MINUTES)
+
+    @cached_property
+    def usage_dedupe_column(self) -> str | None:
+        """`USAGE_DEDUPE_COLUMN`: a column of `usage_counters` that never repeats a value, as `request_id`.
+
+        Within a month; rows where it is null or empty are not compared.
+
+        Default: none.
+        """
+        text = self._text("USAGE_DEDUPE_COLUMN")
+        if text is not None and not _COLUMN.fullmatch(text):
+            raise SettingsError(
+                f"USAGE_DEDUPE_COLUMN={text!r} is not the name of a column.",
+                remedy="Write the name of a column of usage_counters, as request_id, or leave it unset.",
+            )
+        return text
+
+    @cached_property
+    def billing_deadline(self) -> timedelta:
+        """`BILLING_DEADLINE_HOURS`: alert if a month is still unbilled this long after its scheduled run.
+
+        1 to 672.
+
+        Default: 6.
+        """
+        text = self._text("BILLING_DEADLINE_HOURS") or "6"
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _LONGEST_DEADLINE_HOURS:
+            raise SettingsError(
+                f"BILLING_DEADLINE_HOURS={text!r} is not a number of hours.",
+                remedy=f"Write a whole number from 1 to {_LONGEST_DEADLINE_HOURS}, as 6.",
+            )
+        return timedelta(hours=int(text))
+
+    @cached_property
+    def stripe_api_key(self) -> SecretStr:
+        """`STRIPE_API_KEY`: Stripe's secret (`sk_...`) or restricted (`rk_...`) key.
+
+        Needed by `bill`, `reconcile`, `readiness` and `void`.
+
+        Default: none.
+        """
+        text = self._text("STRIPE_API_KEY")
+        if not text:
+            raise SettingsError(
+                "STRIPE_API_KEY is not set.",
+                remedy="Set it to your Stripe secret key (sk_... or rk_...); nothing is billed without one.",
+            )
+        return check_api_key(text)
+
+    @property
+    def has_stripe_api_key(self) -> bool:
+        """Whether `STRIPE_API_KEY` is set, be it right or wrong."""
+        return self._text("STRIPE_API_KEY") is not None
+
+    @cached_property
+    def stripe_api_base(self) -> str:
+        """`STRIPE_API_BASE`: Stripe's address.
+
+        Plain `http` only for this machine (127.0.0.1, localhost, ::1).
+
+        Default: `https://api.stripe.com`.
+        """
+        return check_api_base(self._text("STRIPE_API_BASE") or DEFAULT_STRIPE_API_BASE)
+
+    @cached_property
+    def stripe_requests_per_second(self) -> float | None:
+        """`STRIPE_REQUESTS_PER_SECOND`: requests per second for the whole account.
+
+        No limit towards this machine.
+
+        Default: 100 for live keys, 25 for test keys.
+        """
+        return self._rate("STRIPE_REQUESTS_PER_SECOND")
+
+    @cached_property
+    def stripe_requests_per_second_per_endpoint(self) -> float | None:
+        """`STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT`: requests per second for each endpoint.
+
+        Default: 25.
+        """
+        return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
+
+    @cached_property
+    def automatic_tax(self) -> str:
+        """`AUTOMATIC_TAX`: whether Stripe Tax computes tax on top of each invoice: `off`, `on` or `enforced`.
+
+        Where Stripe cannot place the customer, `on` sends the invoice without tax and says so, `enforced`
+        fails the user. Frozen with each bill. See [data](data.md#tax).
+
+        Default: `off`.
+        """
+        text = (self._text("AUTOMATIC_TAX") or OFF).lower()
+        if text not in {OFF, ON, ENFORCED}:
+            raise SettingsError(
+                f"AUTOMATIC_TAX={text!r} is none of its values.", remedy="Write off, on or enforced."
+            )
+        return text
+
+    @cached_property
+    def honour_stripe_discounts(self) -> bool:
+        """`HONOUR_STRIPE_DISCOUNTS`: whether a customer's coupon at Stripe applies to invoices.
+
+        `true` or `false`. Frozen with each bill. See [data](data.md#coupons).
+
+        Default: `false`.
+        """
+        text = (self._text("HONOUR_STRIPE_DISCOUNTS") or "false").lower()
+        if text not in {"true", "false"}:
+            raise SettingsError(
+                f"HONOUR_STRIPE_DISCOUNTS={text!r} is neither true nor false.", remedy="Write true or false."
+            )
+        return text == "true"
+
+    @property
+    def policy(self) -> Policy:
+        """What the settings say of all bills that are drafted."""
+        return Policy(self.automatic_tax, self.honour_stripe_discounts)
+
+    @cached_property
+    def dunning_days(self) -> tuple[int, ...]:
+        """`DUNNING_DAYS`: days after finalization on which to ask Stripe to collect an open invoice again.
+
+        As `3,5,7`: 1 to 60, in rising order. Unset: Stripe's own retries serve. See
+        [payments](payments.md).
+
+        Default: none.
+        """
+        text = self._text("DUNNING_DAYS")
+        if text is None:
+            return ()
+        parts = [part.strip() for part in text.split(",")]
+        numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in parts]
+        days = all(0 < number <= _LATEST_DUNNING_DAY for number in numbers)
+        if not days or numbers != sorted(set(numbers)):
+            raise SettingsError(
+                f"DUNNING_DAYS={text!r} is not a list of days.",
+                remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
+            )
+        return tuple(numbers)
+
+    @cached_property
+    def public_url(self) -> str | None:
+        """`SPELL_BILLING_PUBLIC_URL`: the public address of `serve`, as `https://billing.example.com`.
+
+        With https, cookies are sent over https only. Needed behind a proxy that changes the `Host` header.
+
+        Default: none: links lead to where the request went.
+        """
+        text = self._text("SPELL_BILLING_PUBLIC_URL")
+        return None if text is None else check_public_url(text)
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        """`DAGSTER_HOME`: the Dagster instance.
+
+        In production the folder of the top-level `dagster.yaml`.
+
+        Default: `$SPELL_BILLING_HOME/dagster`, made on first use.
+        """
+        return self._path("DAGSTER_HOME") or self.home / "dagster"
