@@ -19,7 +19,7 @@ class KilledError(BaseException):
 def killed(platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch) -> SmallPlatform:
     """Bill March for one user, and kill the run that would draft the other one again with 40 cents more."""
 
-    def kill(*_: object) -> None:
+    def kill(*_: object, **__: object) -> None:
         raise KilledError
 
     platform.accounts(ONE)
