@@ -17,9 +17,10 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import retrieve
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
+from spell_billing.stripe_api.problems import Kind as Problem
+from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.user_usage import open_user_usage
 
@@ -29,6 +30,7 @@ _COMPARED = (
     *("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice"),
     *("amount_paid", "amount_remaining", "payments", "total_taxes", "total_discount_amounts"),
 )
+_RETRIEVE = "GET /v1/invoices/{invoice}"
 _MOST_RETRIEVED = 200
 """So many invoices are looked for by their id; where more are missing, it is another account."""
 
@@ -146,9 +148,14 @@ async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | Non
     # What is on a test clock is in no list of the account.
     missing = sorted({each for each in known if each} - {invoice["id"] for invoice in found})
     for invoice_id in missing[:_MOST_RETRIEVED]:
-        invoice = await retrieve(gateway, invoice_id, expand=["payments"])
-        if invoice is not None:
-            found.append({name: invoice.get(name) for name in _COMPARED})
+        try:
+            shown = {"expand": ["payments"]}
+            answer = await gateway.send(_RETRIEVE, "get", f"/v1/invoices/{invoice_id}", shown)
+        except StripeProblem as problem:
+            if problem.kind is not Problem.MISSING:
+                raise
+        else:
+            found.append({name: answer.object.get(name) for name in _COMPARED})
     return found
 
 

@@ -193,7 +193,8 @@ def usage(make_source_tables: Callable[[str], Any], database: str, double: Strip
 
 def test_one_command_loads_the_workspace_with_the_schedule_running(instance: Instance) -> None:
     (location,) = instance.ask(LOCATION)["workspaceOrError"]["locationEntries"]
-    (schedule,) = instance.ask(SCHEDULES)["schedulesOrError"]["results"]
+    found = instance.ask(SCHEDULES)["schedulesOrError"]["results"]
+    (schedule,) = [each for each in found if each["name"] == "monthly_billing_schedule"]
 
     assert location["name"] == "spell_billing"
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation", location

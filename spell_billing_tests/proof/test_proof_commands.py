@@ -108,7 +108,7 @@ def test_void_refuses_with_1_and_the_remedy(light_billed: SmallPlatform, command
     light_billed.double.advance()
     paid = command("void", "--month", "2025-03", "--user", ONE, "--reason", "wrong price")
     assert paid.exit_code == 1
-    assert "Refund it or issue a credit note at Stripe." in paid.stderr
+    assert "Give it back: spell-billing credit --month 2025-03 --user user-0001 --all" in paid.stderr
     assert command("void", "--month", "2025-03", "--user", ONE, "--reason", " ").exit_code == 2
     assert command("void", "--month", "2025-03", "--user", ONE).exit_code == 2
 

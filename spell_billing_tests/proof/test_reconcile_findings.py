@@ -28,6 +28,16 @@ def test_a_month_billed_in_peace_is_clean_and_its_sums_are_named(billed: SmallPl
         "frozen": {"users": 3, "calls": 4, "usage_cents": "1734"},
         "ledger": {"invoices": 2, "total_cents": 1734, "tax_cents": 0, "discount_cents": 0},
         "stripe": {"invoices": 2, "total_cents": 1734},
+        "money": [
+            {
+                "currency": "usd",
+                "paid_cents": 0,
+                "refunded_cents": 0,
+                "disputed_cents": 0,
+                "kept_cents": 0,
+                "due_cents": 1734,
+            }
+        ],
         "findings": [],
     }
 
@@ -47,7 +57,8 @@ def test_reconciling_only_reads_at_stripe(billed: SmallPlatform) -> None:
     before = billed.generations(MARCH, ONE), billed.generations(MARCH, TWO)
     assert billed.findings(MARCH)
     assert len(billed.double.writes) == writes
-    assert [each.operation for each in billed.double.requests[requests:]] == ["invoices.list"]
+    asked = [each.operation for each in billed.double.requests[requests:]]
+    assert asked == ["invoices.list", "charges.list"]
     assert (billed.generations(MARCH, ONE), billed.generations(MARCH, TWO)) == before
 
 
@@ -184,6 +195,17 @@ def test_every_difference_is_found_beside_the_others(billed: SmallPlatform) -> N
         ("user-0003", "missing_in_ledger"),
         ("user-0009", "unknown_to_ledger"),
     ]
+
+
+def test_metadata_that_was_cleared_and_money_that_went_back_are_named(billed: SmallPlatform) -> None:
+    billed.double.advance()
+    billed.sql("UPDATE ledger_invoices SET state = 'paid'")
+    one, two = (str(billed.bill_of(MARCH, user).stripe_invoice_id) for user in (ONE, TWO))
+    billed.person("POST", f"/v1/invoices/{one}", {"metadata": ""})
+    charge = next(each for each in billed.double.state.charges if each.invoice == two)
+    billed.person("POST", "/v1/refunds", {"charge": charge.id, "amount": 1})
+
+    assert billed.findings(MARCH) == [(ONE, "metadata_differs"), (TWO, "money_differs")]
 
 
 def test_every_kind_of_finding_is_made_by_a_test() -> None:
