@@ -284,9 +284,8 @@ class Drive:
         return self.bill
 
     async def _park(self, reason: Reason, message: str | None = None) -> None:
-        await self._write(
-            replace(self.bill, state=State.PARKED, reason=reason, message=message), "parked", message
-        )
+        parked = replace(self.bill, state=State.PARKED, reason=reason, message=message)
+        await self._write(parked, "parked", message)
 
     async def _write(
         self, after: Bill, action: str, detail: str | None = None, *, payment: Payment | None = None

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
@@ -176,7 +177,8 @@ class _Sweep:
             self._useless_drafts.append(invoice["id"])
             return
         own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
-        if own is not None and _age(own) <= _age(invoice):
+        age = itemgetter("created", "id")
+        if own is not None and age(own) <= age(invoice):
             self._useless_drafts.append(invoice["id"])
             return
         self.result.drafts_taken_up += 1
@@ -295,7 +297,3 @@ def _named(invoice: Invoice, bills: Sequence[Bill]) -> Bill | None:
     """Return the bill whose key the invoice carries."""
     key = invoice["metadata"].get(KEY)
     return next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
-
-
-def _age(invoice: Invoice) -> tuple[int, str]:
-    return invoice["created"], invoice["id"]

@@ -76,7 +76,7 @@ class Control:
 
     async def _clock(self, request: Request) -> Response:
         self._double.shift_clock(int((await request.json())["shift_seconds"]))
-        return JSONResponse({"now": self._double.now})
+        return JSONResponse({"now": self._double.state.clock.unix()})
 
     async def _customers(self, request: Request) -> Response:
         for customer in await request.json():

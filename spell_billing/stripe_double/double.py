@@ -20,7 +20,7 @@ from spell_billing.stripe_double.errors import DoubleError
 from spell_billing.stripe_double.faults import Callback, Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import Limiter, RateLimits
 from spell_billing.stripe_double.objects import Customer, Event, Invoice, Violation
-from spell_billing.stripe_double.server import Server, listening_socket
+from spell_billing.stripe_double.server import Server, listening_socket, url_of
 from spell_billing.stripe_double.state_file import load_account, save_account
 from spell_billing.stripe_double.summary import summarise
 
@@ -110,10 +110,10 @@ class StripeDouble:
             DoubleError: at the end, when a request hit a defect of the double itself.
         """
         ready = threading.Event()
-        server = self._new_server(ready.set)
+        self._server = server = Server(self, on_ready=ready.set, on_stopping=self._release_waiting)
         listener = listening_socket(*self._address)
         self._address = listener.getsockname()[:2]
-        self._base_url = _url(*self._address)
+        self._base_url = url_of(*self._address)
         self.engine.stopping = asyncio.Event()
         thread = threading.Thread(target=server.run, args=([listener],), name="stripe-double", daemon=True)
         thread.start()
@@ -136,18 +136,16 @@ class StripeDouble:
             OSError: when the port is taken.
         """
         listener = listening_socket(*self._address)
-        self._base_url = url = _url(*listener.getsockname()[:2])
-        server = self._new_server(lambda: on_ready(url) if on_ready is not None else None)
+        self._base_url = url = url_of(*listener.getsockname()[:2])
+        self._server = server = Server(
+            self, on_ready=lambda: on_ready(url) if on_ready else None, on_stopping=self._release_waiting
+        )
         try:
             server.run([listener])
         finally:
             listener.close()
             self._base_url = self._server = None
             self._save()
-
-    def _new_server(self, on_ready: Callable[[], object]) -> Server:
-        self._server = Server(self, on_ready=on_ready, on_stopping=self._release_waiting)
-        return self._server
 
     def _release_waiting(self) -> None:
         self.engine.stopping.set()
@@ -205,11 +203,6 @@ class StripeDouble:
         """Move the double's clock."""
         self.engine.account.clock.shift(seconds)
 
-    @property
-    def now(self) -> int:
-        """The double's time, in Unix seconds."""
-        return self.engine.account.clock.unix()
-
     def expire_all_keys(self) -> None:
         """Forget every idempotency key, as after 24 hours."""
         with self.engine.lock:
@@ -236,7 +229,7 @@ class StripeDouble:
             raise DoubleError(f"{card!r} is no card: choose of {', '.join(payment.CARDS)}.")
         customer = Customer(
             id=id,
-            created=self.now,
+            created=self.state.clock.unix(),
             email=email,
             metadata={payment.CARD: card, **(metadata or {})},
             currency=currency,
@@ -304,7 +297,3 @@ class StripeDouble:
     def summary(self) -> dict[str, Any]:
         """Return counts and violations as plain JSON."""
         return summarise(self.engine)
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -287,8 +287,7 @@ class UsageSource(Protocol):
         Blank customer ids are null, currencies are lower case (default `usd`).
 
         Raises:
-            UsageError: the tables are not what billing needs.
-            DatabaseUnreachableError: the database does not answer.
+            UsageError: the tables are not what billing needs; DatabaseUnreachableError: no answer.
         """
         ...
 
