@@ -11,7 +11,7 @@ from spell_billing.core.month import Month
 @click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
 @click.option(
     "--template",
-    type=click.Choice(["finalized", "payment_failed"]),
+    type=click.Choice(["finalized", "payment_failed", "credited"]),
     default="finalized",
     show_default=True,
     help="The kind of mail.",
@@ -19,6 +19,7 @@ from spell_billing.core.month import Month
 @click.option("--html", is_flag=True, help="Write the HTML part instead of subject and text.")
 def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
     """Show the mail that a user would get about an invoice as it stands. Nothing is sent or stored."""
+    from spell_billing.ledger.credit_notes import read_credit_notes  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.mails import Template  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
@@ -34,7 +35,13 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
                 fail(f"{user_id} has no bill of {month} that charges anything.")
             invoice_id = bills[-1].stripe_invoice_id
             payment = ledger.payment(invoice_id) if invoice_id else None
-        letter = letters.write(Template(template), bills[-1], payment)
+            with ledger.reading() as connection:
+                notes = read_credit_notes(connection, [bills[-1].id])
+            if template == Template.CREDITED and not notes:
+                fail(
+                    f"Nothing of {user_id}'s invoice for {month} was given back with `spell-billing credit`."
+                )
+        letter = letters.write(Template(template), bills[-1], payment, notes[-1] if notes else None)
     if html:
         click.echo(letter.html, nl=False)
     else:

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
@@ -28,10 +29,19 @@ _WITH_REASON = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED, State.VOI
 
 @dataclass(frozen=True, slots=True)
 class UserBill:
-    """One generation of a user's bill, with what is known of its payment."""
+    """One generation of a user's bill, with what is known of its payment.
+
+    Attributes:
+        bill: The bill.
+        payment: Its payment; None while nothing is known of it.
+        refunded_cents: What went back by refunds, or outside of Stripe.
+        disputed_cents: What banks took back in disputes that are open or lost.
+    """
 
     bill: Bill
     payment: Payment | None
+    refunded_cents: int = 0
+    disputed_cents: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +87,21 @@ def bills_of(
         query = query.where(sa.or_(invoices.c.month < month, same))
     query = query.order_by(invoices.c.month.desc(), invoices.c.generation.desc()).limit(limit)
     bills = [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
-    return [
-        UserBill(bill, read_payment(connection, bill.stripe_invoice_id) if bill.stripe_invoice_id else None)
-        for bill in bills
-    ]
+    return [_with_payment(connection, bill) for bill in bills]
+
+
+def _with_payment(connection: Connection, bill: Bill) -> UserBill:
+    if bill.stripe_invoice_id is None:
+        return UserBill(bill, None)
+    payment = read_payment(connection, bill.stripe_invoice_id)
+    charges = read_charges(connection, invoice_ids=[bill.stripe_invoice_id])
+    return UserBill(
+        bill,
+        payment,
+        refunded_cents=sum(each.refunded_cents for each in charges)
+        + (payment.returned_outside_cents if payment else 0),
+        disputed_cents=sum(each.disputed_cents for each in charges),
+    )
 
 
 def search_bills(

@@ -8,7 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.ledger.credit_notes import CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
+from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
@@ -23,11 +25,20 @@ _OLDEST = timedelta(days=30)
 """What happened longer ago is no news to the user: not mailed, however long nobody looked."""
 
 
+_issued = (
+    sa.select(credit_notes, invoices.c.month, invoices.c.user_id)
+    .join(invoices, invoices.c.id == credit_notes.c.bill_id)
+    .where(credit_notes.c.outcome == "issued")
+    .subquery()
+)
+
+
 class Template(StrEnum):
     """The kinds of mail."""
 
     FINALIZED = "finalized"
     PAYMENT_FAILED = "payment_failed"
+    CREDITED = "credited"
 
 
 class GivenUp(StrEnum):
@@ -47,17 +58,21 @@ class Mail:
         message: The row of the outbox. Its key names the occurrence, as `finalized:<invoice id>`.
         bill: The bill; None when the ledger has none any more.
         payment: Its payment; None while nothing is known of it.
+        note: The credit note that the mail is about, if it is about one.
     """
 
     message: Message
     bill: Bill | None
     payment: Payment | None
+    note: CreditNote | None = None
 
     @property
     def outdated(self) -> bool:
         """Whether the mail would say what is no longer so."""
         if self.bill is None or self.bill.state not in INVOICED:
             return True
+        if self.message.kind == Template.CREDITED:
+            return self.note is None
         if self.message.kind == Template.FINALIZED:
             return False
         attempt = self.message.payload["attempt"]
@@ -98,10 +113,18 @@ def fill(connection: Connection, now: datetime) -> int:
         "channel": MAIL,
         "kind": Template.PAYMENT_FAILED,
     }
+    credited: Said = {
+        "key": words("credited:", _issued.c.stripe_invoice_id, ":", _issued.c.number),
+        "payload": words('{"invoice":"', _issued.c.stripe_invoice_id, '","number":', _issued.c.number, "}"),
+        "channel": MAIL,
+        "kind": Template.CREDITED,
+    }
     standing = sa.and_(invoices.c.state.in_([*INVOICED]), bill.is_not(None), invoices.c.finalized_at >= begin)
     failing = sa.and_(payments.c.status == "open", attempt > 0, payments.c.as_of >= begin)
-    return put_selected(connection, invoices, standing, finalized, now) + put_selected(
-        connection, payments, failing, failed, now
+    return (
+        put_selected(connection, invoices, standing, finalized, now)
+        + put_selected(connection, payments, failing, failed, now)
+        + put_selected(connection, _issued, _issued.c.asked_at >= begin, credited, now)
     )
 
 
@@ -113,7 +136,16 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
     paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
     payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
+    notes = read_credit_notes(connection, [bill.id for bill in bill_of.values()])
+    note_of: dict[tuple[str, int | None], CreditNote] = {
+        (note.stripe_invoice_id, note.number): note for note in notes
+    }
     return [
-        Mail(each, bill_of.get(each.payload["invoice"]), payment_of.get(each.payload["invoice"]))
+        Mail(
+            each,
+            bill_of.get(each.payload["invoice"]),
+            payment_of.get(each.payload["invoice"]),
+            note_of.get((each.payload["invoice"], each.payload.get("number"))),
+        )
         for each in messages
     ]

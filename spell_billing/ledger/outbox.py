@@ -61,7 +61,7 @@ def put(
 
 def put_selected(
     connection: Connection,
-    about: sa.Table,
+    about: sa.FromClause,
     which: sa.ColumnElement[bool],
     said: Said,
     now: datetime,
@@ -72,7 +72,7 @@ def put_selected(
 
     Args:
         connection: To the ledger, in a transaction.
-        about: The table.
+        about: The table, or a query like one.
         which: The condition for its rows; those whose message is in the outbox already are left out.
         said: Key, channel, kind and payload.
         now: The present, an aware datetime.

@@ -14,6 +14,7 @@ import jinja2
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
+from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.mails import Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
@@ -32,7 +33,8 @@ class Letters:
     """Writes letters from the built-in templates, or those of the same name in a folder.
 
     Args:
-        folder: Its `finalized.subject`, `.txt`, `.html` and `payment_failed.*` come first; None: no folder.
+        folder: Its `finalized.subject`, `.txt`, `.html`, `payment_failed.*`, `credited.*` come first;
+            None: no folder.
         sender: Who the mail is from.
     """
 
@@ -47,18 +49,23 @@ class Letters:
         )
         self._sender = sender
 
-    def write(self, template: Template, bill: Bill, payment: Payment | None) -> Letter:
+    def write(
+        self, template: Template, bill: Bill, payment: Payment | None, note: CreditNote | None = None
+    ) -> Letter:
         """Fill in a template.
 
         Args:
             template: The kind of mail.
             bill: What it is about.
             payment: Its payment; None while nothing is known of it.
+            note: The credit note that a mail about a credit tells of.
 
         Raises:
             SettingsError: when a template of the folder cannot be read or filled in.
         """
         facts = self._facts(template, bill, payment)
+        if note is not None:
+            facts |= _about(note, bill, payment)
         subject, text, html = (
             self._filled(f"{template}.{part}", facts) for part in ("subject", "txt", "html")
         )
@@ -114,6 +121,18 @@ class Letters:
                 f"The mail template {name} cannot be filled in: {error}.",
                 remedy="Correct it in the folder MAIL_TEMPLATES, or remove it there for the built-in one.",
             ) from error
+
+
+def _about(note: CreditNote, bill: Bill, payment: Payment | None) -> dict[str, Any]:
+    # What was known of the payment before the credit says nothing of what is left.
+    known = payment is not None and payment.as_of >= note.asked_at
+    left_cents = payment.amount_due_cents - payment.amount_paid_cents if payment and known else None
+    return {
+        "left": None if left_cents is None else format_money(left_cents, bill.currency, grouping=True),
+        "credited": format_money(note.cents, bill.currency, grouping=True),
+        "credit_to": note.kind.value,
+        "reason": note.reason,
+    }
 
 
 def _day(moment: datetime) -> str:

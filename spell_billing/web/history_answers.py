@@ -44,6 +44,8 @@ class InvoicePayment(BaseModel):
     moved_cents: Cents = Field(description="Too little to be charged: moved to the next invoice.")
     from_balance_cents: Cents = Field(description="Paid from the customer's balance.")
     credited_cents: Cents = Field(description="Taken off by credit notes.")
+    refunded_cents: Cents = Field(description="Of what was paid: given back.")
+    disputed_cents: Cents = Field(description="Of what was paid: taken back by the bank, in a dispute.")
     in_words: str
     as_of: Moment = Field(description="When Stripe said so.")
 
@@ -132,7 +134,7 @@ def invoice_of(item: UserBill, *, internal: bool) -> Invoice:
         finalized_at=bill.finalized_at,
         hosted_invoice_url=web_address(payment.hosted_invoice_url if payment else None),
         invoice_pdf=web_address(payment.invoice_pdf if payment else None),
-        payment=_payment(bill, payment) if payment else None,
+        payment=_payment(item, payment) if payment else None,
         **more,
     )
 
@@ -154,9 +156,12 @@ def _breakdown(bill: Bill, lines: Sequence[Line]) -> Breakdown:
     )
 
 
-def _payment(bill: Bill, payment: Payment) -> InvoicePayment:
+def _payment(item: UserBill, payment: Payment) -> InvoicePayment:
+    bill = item.bill
     return InvoicePayment(
         **asdict(payment),
+        refunded_cents=item.refunded_cents,
+        disputed_cents=item.disputed_cents,
         amount_due=_money(bill, payment.amount_due_cents),
         amount_paid=_money(bill, payment.amount_paid_cents),
         in_words=payment_in_words(payment, bill.currency),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.browsing import UserBill
@@ -57,6 +58,8 @@ def for_user(item: UserBill) -> str:
     if bill.reason is Reason.CREDIT_CARRIED:
         return "Nothing to pay: the credit goes to a later invoice"
     text = _FOR_USERS[bill.state]
+    if bill.state is State.PAID and item.refunded_cents:
+        return f"{text}, {format_money(item.refunded_cents, bill.currency, grouping=True)} refunded"
     if bill.state is State.PAYMENT_FAILED and payment is not None:
         again = payment.next_attempt_at
         return f"{text}, tried again on {day(again)}" if again else f"{text}, please pay the invoice"

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.credit_notes import CreditKind, CreditNote, write_credit_note
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -233,6 +234,25 @@ class Office:
         }
         with self.ledger.writing() as connection:
             keep_payments(connection, [Payment(**{**values, **said})])
+
+    def credit(self, user: str, cents: int, **said: Any) -> None:
+        """Write down a credit note of a user's invoice of October, now."""
+        bill = self.ledger.bills_of_user(OCTOBER, user)[-1]
+        values: dict[str, Any] = {
+            "bill_id": bill.id,
+            "number": 1,
+            "stripe_invoice_id": bill.stripe_invoice_id,
+            "cents": cents,
+            "kind": CreditKind.REFUND,
+            "reason": 'outage of 3 October, "all" regions',
+            "attempt": 1,
+            "asked_at": self.now,
+            "outcome": "issued",
+            "credit_note_id": "cn_1",
+        }
+        note = CreditNote(**{**values, **said})
+        with self.ledger.writing() as connection:
+            write_credit_note(connection, bill, note, actor=Actor("tester"), action="credited", detail="")
 
     def delivery(self, server: MailServer, context: ssl.SSLContext | None = None) -> Delivery:
         return Delivery(

@@ -13,6 +13,7 @@ import pytest
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.credit_notes import CreditKind, CreditNote
 from spell_billing.ledger.mails import Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
@@ -59,12 +60,25 @@ PAYMENT = Payment(
     as_of=NOW,
     way="sensor",
 )
+NOTE = CreditNote(
+    bill_id=1,
+    number=1,
+    stripe_invoice_id="in_1",
+    cents=400,
+    kind=CreditKind.REFUND,
+    reason="outage",
+    attempt=1,
+    asked_at=NOW,
+    outcome="issued",
+    credit_note_id="cn_1",
+)
 
 
 def write(
     template: Template, bill: Bill = BILL, payment: Payment | None = PAYMENT, folder: Path | None = None
 ) -> Letter:
-    return Letters(folder, SENDER).write(template, bill, payment)
+    note = NOTE if template is Template.CREDITED else None
+    return Letters(folder, SENDER).write(template, bill, payment, note)
 
 
 class Links(HTMLParser):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from spell_billing.core.month import Month
+from spell_billing.ledger.charges import Charge, keep_charges
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 from spell_billing_tests.web.house import House
 from spell_billing_tests.web_pages.world import HOSTILE, OpenDoors, api, hear, token_of
@@ -63,10 +64,34 @@ def test_links_and_payment_are_unknown_until_stripe_s_event_was_read(doors: Hous
         "moved_cents": 0,
         "from_balance_cents": 0,
         "credited_cents": 0,
+        "refunded_cents": 0,
+        "disputed_cents": 0,
         "in_words": "$12.34 due",
         "as_of": "2025-04-03T09:30:00+00:00",
     }
     assert "stolen" not in json.dumps(after)
+
+
+def test_what_went_back_is_told(doors: House) -> None:
+    payment = hear(doors, ONE, status="paid", returned_outside_cents=34)
+    charge = Charge(
+        charge_id="ch_1",
+        stripe_invoice_id=payment.stripe_invoice_id,
+        month=str(MARCH),
+        currency="usd",
+        amount_cents=1234,
+        refunded_cents=400,
+        disputed_cents=200,
+        dispute="lost",
+        as_of=doors.clock(),
+    )
+    with doors.ledger.writing() as connection:
+        keep_charges(connection, [charge])
+
+    (invoice,) = doors.admit("GET", api(ONE, "invoices")).json["invoices"]
+
+    assert (invoice["payment"]["refunded_cents"], invoice["payment"]["disputed_cents"]) == (434, 200)
+    assert invoice["state_in_words"] == "Paid, $4.34 refunded"
 
 
 def test_an_address_that_is_no_web_page_is_not_passed_on(light_doors: House) -> None:
