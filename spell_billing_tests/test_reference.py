@@ -14,6 +14,7 @@ import click
 
 from spell_billing.cli import main
 from spell_billing.mail.settings import MailSettings
+from spell_billing.payments.stripe_events import TYPES
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
@@ -90,6 +91,14 @@ def test_the_readme_lists_every_command_as_its_help_has_it() -> None:
     rows = [(f"`{call}`", does) for call, does in commands()]
 
     require_table(ROOT / "README.md", ("command", "what it does"), rows)
+
+
+def test_the_docs_name_the_events_that_the_webhook_should_get() -> None:
+    (named,) = re.findall(
+        r"The events to choose there: ([^;]+?)\. What", (ROOT / "docs" / "serve.md").read_text()
+    )
+
+    assert sorted(re.findall(r"`([a-z_.]+)`", named)) == sorted(TYPES)
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.core.keys import KEY, billing_key, idempotency_key
+from spell_billing.core.keys import idempotency_key
 from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
@@ -31,7 +31,7 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CREATE, LIST = "POST /v1/credit_notes", "GET /v1/credit_notes"
 NUMBER = "spell_credit"
-"""The metadata that numbers a bill's credit notes."""
+"""The metadata that numbers the credit notes of an invoice; a number marks them as ours."""
 
 _MOST_ATTEMPTS = 5
 """So many keys are passed over in one command for the failures that Stripe stored under them."""
@@ -160,7 +160,7 @@ async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: Cred
             return await _done(session, bill, note, found)
         try:
             answer = await gateway.send(
-                CREATE, "post", "/v1/credit_notes", _parameters(bill, note), key=_key(bill, note)
+                CREATE, "post", "/v1/credit_notes", _parameters(note), key=_key(bill, note)
             )
         except StripeProblem as problem:
             if problem.kind is Kind.STUCK and note.attempt < last_attempt:
@@ -196,12 +196,10 @@ async def _issued(gateway: Gateway, bill: Bill) -> list[dict[str, Any]]:
     """Return the bill's credit notes of ours that Stripe has."""
     parameters = {"invoice": bill.stripe_invoice_id, "limit": 100}
     found = (await gateway.send(LIST, "get", "/v1/credit_notes", parameters)).object["data"]
-    name = billing_key(bill.month, bill.user_id, bill.generation)
-    ours = [each for each in found if (each.get("metadata") or {}).get(KEY) == name]
-    return [each for each in ours if str(each["metadata"].get(NUMBER)).isdecimal()]
+    return [each for each in found if str((each.get("metadata") or {}).get(NUMBER)).isdecimal()]
 
 
-def _parameters(bill: Bill, note: CreditNote) -> dict[str, Any]:
+def _parameters(note: CreditNote) -> dict[str, Any]:
     shares = {CreditKind.REFUND: "refund_amount", CreditKind.BALANCE: "credit_amount"}
     share = {shares[note.kind]: note.cents} if note.kind in shares else {}
     return {
@@ -209,16 +207,13 @@ def _parameters(bill: Bill, note: CreditNote) -> dict[str, Any]:
         "amount": note.cents,
         **share,
         "memo": _memo(note),
-        "metadata": _metadata(bill, note),
+        # The number alone: a user's id could not be erased from a credit note.
+        "metadata": {NUMBER: str(note.number)},
     }
 
 
 def _memo(note: CreditNote) -> str:
     return note.reason[:_LONGEST_MEMO]
-
-
-def _metadata(bill: Bill, note: CreditNote) -> dict[str, str]:
-    return {KEY: billing_key(bill.month, bill.user_id, bill.generation), NUMBER: str(note.number)}
 
 
 def _key(bill: Bill, note: CreditNote) -> str:

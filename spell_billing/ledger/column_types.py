@@ -56,4 +56,4 @@ class UtcDateTime(TypeDecorator[datetime]):
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData()
-"""All tables: those of `schema` and of `message_tables`."""
+"""All tables, once `schema` is imported."""

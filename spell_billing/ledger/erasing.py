@@ -33,6 +33,7 @@ TEXTS = {
     "ledger_reviews": ("findings",),
     "ledger_decisions": ("reason",),
     "ledger_moves": ("reason",),
+    "ledger_credit_notes": ("reason",),
 }
 """Columns of text or JSON in which a user may be named. A test holds that no other column can name one."""
 _AUDIT_GUARD = "ledger_audit_append_only"

@@ -10,6 +10,7 @@ from spell_billing.core.outcomes import UNDONE, Reason, State
 from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.rows import MonthRecord
@@ -26,6 +27,7 @@ def open_matters(connection: Connection, user_id: str) -> list[str]:
     return [
         *_open_bills(connection, user_id, {record.month for record in started}),
         *_left_for_later(connection, user_id),
+        *_credits_begun(connection, user_id),
         *_mail(connection, user_id),
         *_moves(connection, user_id, started),
     ]
@@ -63,6 +65,18 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
     late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())
     months = dict.fromkeys(str(each.usage_month) for each in late)
     return found + [f"usage of {month} is left for a later invoice" for month in months]
+
+
+def _credits_begun(connection: Connection, user_id: str) -> list[str]:
+    begun = (
+        sa.select(credit_notes.c.cents, invoices.c.currency, invoices.c.month)
+        .join(invoices, invoices.c.id == credit_notes.c.bill_id)
+        .where(invoices.c.user_id == user_id, credit_notes.c.outcome.is_(None))
+    )
+    return [
+        f"a credit of {format_money(cents, currency)} for {month} was begun and not completed"
+        for cents, currency, month in connection.execute(begun)
+    ]
 
 
 def _mail(connection: Connection, user_id: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""The ledger's tables but those of messages. Migrations create them; a test holds both equal."""
+"""The ledger's tables; importing this module makes all of them known. Migrations are held equal by a test."""
 
 import sqlalchemy as sa
 
+from spell_billing.ledger import message_tables, money_tables  # noqa: F401 - they enter their tables
 from spell_billing.ledger.column_types import BigId, ExactDecimal, UtcDateTime, metadata
 
 _LEFT = (

@@ -1,6 +1,5 @@
 """`credit` gives money back exactly once, whatever happens on the way, and everything knows of it."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -8,12 +7,9 @@ from typing import Any
 import pytest
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.invoicing.credit import credit_bill
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote
 from spell_billing.ledger.feed import read_feed
-from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession
-from spell_billing.payments.money_back import read_again
 from spell_billing_tests.payments.test_money_back import kept
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
@@ -26,16 +22,7 @@ class Killed(BaseException):
 def credit(
     world: World, user: str, cents: int | None, reason: str = "agreed", *, to_balance: bool = False
 ) -> CreditNote:
-    with world.ledger() as ledger:
-
-        async def run() -> CreditNote:
-            async with world.platform.gateway() as gateway:
-                with ledger.session(MARCH, Actor("support")) as session:
-                    note = await credit_bill(session, gateway, user, cents, reason, to_balance=to_balance)
-                await read_again(ledger, gateway, note.stripe_invoice_id, alerting=False)
-                return note
-
-        return asyncio.run(run())
+    return world.platform.credit(MARCH, user, cents, reason, to_balance=to_balance)
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def everything_stored(platform: SmallPlatform) -> str:
         for path in files
     ]
     stripe = [str(invoice.metadata) for invoice in platform.double.invoices()]
+    stripe += [str(note.metadata) for note in platform.double.state.credit_notes]
     # Whose customer it is, the platform's tables no longer tell.
     return "\n".join([*rows, *frozen, *map(str, files), *stripe]).replace(f"cus_{ANN}", "cus_somebody")
 

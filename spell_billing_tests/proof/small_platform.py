@@ -18,6 +18,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.credit import credit_bill
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
@@ -34,8 +35,10 @@ from spell_billing.invoicing.usage_versions import (
     with_what_came_since,
 )
 from spell_billing.invoicing.void import void_bill
+from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.payments.money_back import read_again
 from spell_billing.reporting.explain import explain
 from spell_billing.reporting.status import month_status
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
@@ -147,6 +150,20 @@ class SmallPlatform:
             async def run() -> Bill:
                 async with self.gateway() as gateway:
                     return await void_bill(session, gateway, user, why, for_good=for_good)
+
+            return asyncio.run(run())
+
+    def credit(
+        self, month: Month, user: str, cents: int | None, why: str = "agreed", *, to_balance: bool = False
+    ) -> CreditNote:
+        with self.ledger() as ledger:
+
+            async def run() -> CreditNote:
+                async with self.gateway() as gateway:
+                    with ledger.session(month, Actor("support")) as session:
+                        note = await credit_bill(session, gateway, user, cents, why, to_balance=to_balance)
+                    await read_again(ledger, gateway, note.stripe_invoice_id, alerting=False)
+                    return note
 
             return asyncio.run(run())
 

@@ -12,6 +12,7 @@ from spell_billing.core.erasure import is_pseudonym
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.credit_notes import read_credit_notes
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.leavers import (
     ANN,
@@ -48,6 +49,20 @@ def test_the_id_is_nowhere_and_every_amount_stays(platform: SmallPlatform) -> No
     assert platform.bill_of(MARCH, pseudonym).total_cents == 1234
     assert platform.lines(APRIL, pseudonym) == [("usage", 70), ("late_usage", 50)]
     assert platform.explain(MARCH, pseudonym)["user_id"] == pseudonym
+
+
+def test_a_user_who_was_credited_is_erased_too(platform: SmallPlatform) -> None:
+    two_months(platform)
+    platform.credit(MARCH, ANN, 200, f"agreed with {ANN}", to_balance=True)
+    leave(platform)
+
+    pseudonym = erase(platform)
+
+    assert ANN not in everything_stored(platform)
+    with platform.ledger() as ledger, ledger.reading() as connection:
+        (note,) = read_credit_notes(connection, [platform.bill_of(MARCH, pseudonym).id])
+    assert (note.reason, note.cents) == (f"agreed with {pseudonym}", 200)
+    platform.must_agree(MARCH)
 
 
 def test_the_erasure_stands_in_the_audit_trail_which_is_append_only_again(platform: SmallPlatform) -> None:

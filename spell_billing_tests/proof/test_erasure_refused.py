@@ -49,6 +49,11 @@ def voided(platform: SmallPlatform) -> None:
     platform.void(APRIL, ANN)
 
 
+def credit_begun(platform: SmallPlatform) -> None:
+    note = platform.credit(MARCH, ANN, 20, to_balance=True)
+    platform.sql(f"UPDATE ledger_credit_notes SET outcome = NULL WHERE bill_id = {note.bill_id}")
+
+
 def waiting_mail(platform: SmallPlatform) -> None:
     platform.sql(
         "INSERT INTO ledger_outbox (key, channel, kind, month, user_id, payload, "
@@ -67,6 +72,7 @@ def waiting_mail(platform: SmallPlatform) -> None:
         (credit, r"a credit of \$0.10 is not used"),
         (voided, "the bill for 2025-04 was voided to be billed again"),
         (moved, f"usage moved from {ANN} to {BOB}, and no month was billed since"),
+        (credit_begun, r"a credit of \$0.20 for 2025-03 was begun and not completed"),
         (waiting_mail, "a mail about 2025-03 waits to be sent"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from spell_billing.ledger import message_tables, schema  # noqa: F401 - they enter their tables
+from spell_billing.ledger import schema  # noqa: F401 - it enters the tables
 from spell_billing.ledger.column_types import metadata
 
 VERSION_TABLE = "ledger_version"
