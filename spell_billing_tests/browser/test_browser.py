@@ -62,10 +62,10 @@ def test_a_month_is_launched_in_dagsters_pages_and_its_bills_are_looked_at(
 ) -> None:
     served.usage("2025-01", {"user-0001": 100, "user-0002": 250})
     page = open_page(viewport={"width": 1400, "height": 900})
-    page.goto("/locations/spell_billing/orchestration/jobs/monthly_billing")
+    page.goto("/locations/spell_billing/jobs/monthly_billing")
     expect(page).to_have_title("Sign in - Spell billing")
     sign_in(page)
-    expect(page).to_have_url(re.compile(r"/locations/spell_billing/orchestration/jobs/monthly_billing$"))
+    expect(page).to_have_url(re.compile(r"/locations/spell_billing/jobs/monthly_billing$"))
 
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_role("button", name="Show all partitions").click()
