@@ -5,6 +5,7 @@ import asyncio
 import click
 
 from spell_billing.cli.common import clear_errors, month_option, person
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 
 
@@ -54,6 +55,7 @@ def command(month: Month, user_id: str, cents: int | None, reason: str, to: str,
                     return note
 
             note = asyncio.run(run())
+            currency = ledger.bills_of_user(month, user_id)[-1].currency
     what = {
         CreditKind.REDUCE: "lowers what is due",
         CreditKind.REFUND: "is refunded to the card",
@@ -61,5 +63,5 @@ def command(month: Month, user_id: str, cents: int | None, reason: str, to: str,
     }[note.kind]
     click.echo(
         f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
-        f"{note.cents} cents {what}."
+        f"{format_money(note.cents, currency, grouping=True)} {what}."
     )

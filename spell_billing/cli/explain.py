@@ -68,12 +68,8 @@ def _tell_beside(bill: dict[str, Any]) -> None:
 
 def _tell_payment(payment: dict[str, Any]) -> None:
     click.echo(f"  Payment: {payment['status']}, {payment['in_words']} ({payment['as_of']})")
-    if payment["refunded_cents"] or payment["disputes"]:
-        disputes = f", dispute {', '.join(payment['disputes'])}" if payment["disputes"] else ""
-        click.echo(
-            f"  Money back: {payment['refunded_cents']} cents refunded, {payment['disputed_cents']} cents "
-            f"disputed{disputes}"
-        )
+    if payment["disputes"]:
+        click.echo(f"  Dispute: {', '.join(payment['disputes'])}")
     if payment["failed_attempts"]:
         again = payment["next_attempt_at"] or "none planned"
         why = f" {payment['why']}" if payment["why"] else ""

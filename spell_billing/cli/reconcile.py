@@ -13,7 +13,7 @@ from spell_billing.cli.common import (
     person,
     write_json,
 )
-from spell_billing.core.money import format_money, plain
+from spell_billing.core.money import format_amounts, format_money, plain
 from spell_billing.core.month import Month
 
 
@@ -48,12 +48,14 @@ def command(month: Month, *, as_json: bool) -> None:
     if as_json:
         write_json(result.as_json())
     else:
+        several = len(result.ledger_by_currency) > 1
         click.echo(
             f"Frozen  {result.frozen_users:,} users, {result.frozen_calls:,} calls, "
-            f"{plain(result.frozen_usage_cents)} cents of usage"
+            f"{plain(result.frozen_usage_cents)} {'minor units' if several else 'cents'} of usage"
         )
-        click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {result.ledger_cents:,} cents")
-        click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {result.stripe_cents:,} cents")
+        billed, at_stripe = map(format_amounts, (result.ledger_by_currency, result.stripe_by_currency))
+        click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {billed}")
+        click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {at_stripe}")
         for kept in result.money:
             paid, refunded, disputed, left, due = (
                 format_money(cents, kept.currency, grouping=True)

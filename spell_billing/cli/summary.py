@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from spell_billing.core.money import format_money, round_half_up
+from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
 from spell_billing.ledger.charges import Kept
 from spell_billing.reporting.status import MonthStatus
@@ -29,11 +29,12 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Settled by hand", frozenset({State.SETTLED})),
 )
 _BETWEEN = (
-    ("included in plans", "-", "covered_cents"),
-    ("late usage of earlier months", "", "late_cents"),
-    ("credits of earlier months", "-", "credit_applied_cents"),
-    ("credits carried to the next invoice", "+", "carried_cents"),
+    ("included in plans", -1, "covered_cents"),
+    ("late usage of earlier months", 1, "late_cents"),
+    ("credits of earlier months", -1, "credit_applied_cents"),
+    ("carried to the next invoice", 1, "carried_cents"),
 )
+"""What lies between usage and totals, with its sign: below zero is carried what is still to be charged."""
 
 
 def write_summary(console: Console, status: MonthStatus) -> None:
@@ -41,14 +42,11 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     console.print(f"{status.month.label} ({status.month}): {_WORDS[status.state]}", style="bold")
     if status.record is None:
         return
-    currencies = sorted({group.currency for group in status.groups}) or ["usd"]
-    calls, usage = status.record.calls, round_half_up(status.usage_cents)
-    console.print(
-        f"{status.users:,} users with usage made {calls:,} calls, worth {_money(usage, currencies)}."
-    )
+    usage = format_amounts(status.by_currency("usage_cents"))
+    console.print(f"{status.users:,} users with usage made {status.record.calls:,} calls, worth {usage}.")
     for words, sign, name in _BETWEEN:
-        if status.total(name):
-            console.print(f"  {words}: {sign}{_money(status.total(name), currencies)}")
+        if any(status.by_currency(name).values()):
+            console.print(f"  {words}: {_amounts(status, name, sign=sign)}")
     totals = Table(box=None, pad_edge=False)
     totals.add_column("")
     totals.add_column("users", justify="right")
@@ -56,14 +54,15 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     for name, states in _ROWS:
         users = status.count(states)
         if users or states is INVOICED:
-            totals.add_row(name, f"{users:,}", _money(status.cents(states), currencies))
+            amounts = _amounts(status, "total_cents", states).replace(", ", "\n")
+            totals.add_row(name, f"{users:,}", amounts)
     console.print(totals)
     for kept in status.money:
         _write_money(console, kept)
     if status.total("discount_cents"):
-        console.print(f"Coupons at Stripe took {_money(status.total('discount_cents'), currencies)} off.")
+        console.print(f"Coupons at Stripe took {_amounts(status, 'discount_cents')} off.")
     if status.total("tax_cents"):
-        console.print(f"Stripe put tax of {_money(status.total('tax_cents'), currencies)} on top.")
+        console.print(f"Stripe put tax of {_amounts(status, 'tax_cents')} on top.")
     if status.total("without_tax"):
         console.print(f"{status.total('without_tax'):,} invoices are without the tax that was asked for.")
     _write_reasons(console, status)
@@ -103,7 +102,8 @@ def _write_reasons(console: Console, status: MonthStatus) -> None:
     console.print(table)
 
 
-def _money(cents: int, currencies: list[str]) -> str:
-    if len(currencies) == 1:
-        return format_money(cents, currencies[0], grouping=True)
-    return f"{cents:,} minor units of {', '.join(code.upper() for code in currencies)}"
+def _amounts(
+    status: MonthStatus, name: str, states: frozenset[State] = frozenset(State), *, sign: int = 1
+) -> str:
+    sums = status.by_currency(name, states).items()
+    return format_amounts({currency: sign * cents for currency, cents in sums if cents})

@@ -1,5 +1,6 @@
 """Money: exact decimals on the way in, integer minor units on an invoice, one rounding function."""
 
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
 from functools import lru_cache
 
@@ -84,6 +85,12 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
     whole = f"{units:,}" if grouping else str(units)
     fraction = f".{str(rest).zfill(places)}" if places else ""
     return f"{'-' if amount_cents < 0 else ''}{symbol}{whole}{fraction}{code}"
+
+
+def format_amounts(by_currency: Mapping[str, int]) -> str:
+    """Write sums for people, one for each currency: `$12.34, ¥500`. No two currencies are added."""
+    amounts = [format_money(cents, name, grouping=True) for name, cents in sorted(by_currency.items())]
+    return ", ".join(amounts) or format_money(0)
 
 
 @lru_cache(maxsize=1_000)

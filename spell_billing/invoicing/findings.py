@@ -1,5 +1,6 @@
 """What a reconciliation finds: the three sides in numbers, and each difference with whom it concerns."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -125,7 +126,7 @@ class Finding:
 class Reconciliation:
     """The four sides in numbers, and every difference between them. Amounts in minor units.
 
-    `ledger_cents` and `stripe_cents` are invoices' totals, `ledger_tax_cents` of it the tax on top, and
+    `ledger_by_currency` and `stripe_by_currency` are invoices' totals, `ledger_tax_cents` of it the tax, and
     `ledger_discount_cents` what coupons took off. `money` is what was received and kept by Stripe, by
     currency; `standing` the invoices at Stripe.
     """
@@ -135,14 +136,24 @@ class Reconciliation:
     frozen_calls: int = 0
     frozen_usage_cents: Decimal = Decimal(0)
     ledger_invoices: int = 0
-    ledger_cents: int = 0
+    ledger_by_currency: Counter[str] = field(default_factory=Counter)
     ledger_tax_cents: int = 0
     ledger_discount_cents: int = 0
     stripe_invoices: int = 0
-    stripe_cents: int = 0
+    stripe_by_currency: Counter[str] = field(default_factory=Counter)
     money: list[Kept] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     standing: list[Invoice] = field(default_factory=list)
+
+    @property
+    def ledger_cents(self) -> int:
+        """The totals of the ledger's invoices, over all currencies."""
+        return self.ledger_by_currency.total()
+
+    @property
+    def stripe_cents(self) -> int:
+        """The totals of Stripe's invoices, over all currencies."""
+        return self.stripe_by_currency.total()
 
     def keep_the_telling_ones(self) -> None:
         """Drop findings that only repeat, in other words, what another one of the same user says."""
@@ -169,10 +180,15 @@ class Reconciliation:
             "ledger": {
                 "invoices": self.ledger_invoices,
                 "total_cents": self.ledger_cents,
+                "by_currency": dict(self.ledger_by_currency),
                 "tax_cents": self.ledger_tax_cents,
                 "discount_cents": self.ledger_discount_cents,
             },
-            "stripe": {"invoices": self.stripe_invoices, "total_cents": self.stripe_cents},
+            "stripe": {
+                "invoices": self.stripe_invoices,
+                "total_cents": self.stripe_cents,
+                "by_currency": dict(self.stripe_by_currency),
+            },
             "money": [
                 {
                     "currency": each.currency,

@@ -17,7 +17,6 @@ this works for one invoice, not in a list.
 """
 
 STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
-_CREDITED = ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
 
 NOT_GIVEN = "not_given"
 """The decline code where Stripe gives none."""
@@ -77,7 +76,8 @@ def payment_of(
         as_of=as_of,
         way=way,
         **_balance(invoice),
-        credited_cents=sum(int(invoice.get(name) or 0) for name in _CREDITED),
+        # What credit notes give back after the payment is a refund, or stands on the customer's balance.
+        credited_cents=int(invoice.get("pre_payment_credit_notes_amount") or 0),
     )
 
 

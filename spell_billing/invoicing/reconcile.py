@@ -175,7 +175,8 @@ def _compare_invoices(
                 _compare_bill(result, bill, found.get(bill.stripe_invoice_id))
     standing = [invoice for invoice in at_stripe if invoice["status"] not in {"draft", "void"}]
     result.stripe_invoices = len(standing)
-    result.stripe_cents = sum(invoice["total"] for invoice in standing)
+    for invoice in standing:
+        result.stripe_by_currency[invoice["currency"]] += invoice["total"]
     for invoice in at_stripe:
         if invoice["status"] == "draft" and not invoice["from_invoice"]:
             _at_stripe(result, Kind.DRAFT_LEFT, invoice, "no draft", f"draft of {invoice['total']}")
@@ -201,7 +202,7 @@ def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -
     """One bill of the ledger that names an invoice against that invoice."""
     if bill.state in INVOICED:
         result.ledger_invoices += 1
-        result.ledger_cents += _due_cents(bill)
+        result.ledger_by_currency[bill.currency] += _due_cents(bill)
         result.ledger_tax_cents += bill.tax_cents or 0
         result.ledger_discount_cents += bill.discount_cents or 0
     if invoice is None:

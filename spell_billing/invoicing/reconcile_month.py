@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
@@ -72,8 +73,8 @@ async def reconcile_month(
         month,
         actor,
         DIFFERENCES if result.differences else RECONCILED,
-        f"{len(result.differences)} differences; ledger {result.ledger_cents} cents, "
-        f"Stripe {result.stripe_cents} cents",
+        f"{len(result.differences)} differences; ledger {format_amounts(result.ledger_by_currency)}; "
+        f"Stripe {format_amounts(result.stripe_by_currency)}",
     )
     return result
 

@@ -64,7 +64,9 @@ class Payment:
         return {"paid": State.PAID, "uncollectible": State.UNCOLLECTIBLE, "void": State.VOID}[self.status]
 
 
-def payment_in_words(payment: Payment, currency: str) -> str:
+def payment_in_words(
+    payment: Payment, currency: str, *, refunded_cents: int = 0, disputed_cents: int = 0
+) -> str:
     """Say what became of an invoice's payment: a paid invoice need not have been paid with money."""
 
     def money(cents: int) -> str:
@@ -75,7 +77,8 @@ def payment_in_words(payment: Payment, currency: str) -> str:
         (payment.moved_cents, "moved to the next invoice"),
         (payment.from_balance_cents, "paid from the balance"),
         (payment.credited_cents, "taken off by a credit note"),
-        (payment.returned_outside_cents, "returned outside of Stripe"),
+        (refunded_cents, "refunded"),
+        (disputed_cents, "taken back by the bank in a dispute"),
     ]
     if payment.status == "open":
         parts.append((payment.amount_due_cents - payment.amount_paid_cents, "due"))

@@ -78,19 +78,25 @@ def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str,
         steps = steps_of(connection, list(currencies))
         known = [read_payment(connection, invoice_id) for invoice_id in currencies]
         charges = read_charges(connection, invoice_ids=list(currencies))
-    back = {name: [each for each in charges if each.stripe_invoice_id == name] for name in currencies}
-    return {
-        payment.stripe_invoice_id: {
+    found = {}
+    for payment in known:
+        if payment is None:
+            continue
+        back = [each for each in charges if each.stripe_invoice_id == payment.stripe_invoice_id]
+        went_back = {
+            "refunded_cents": sum(each.refunded_cents for each in back) + payment.returned_outside_cents,
+            "disputed_cents": sum(each.disputed_cents for each in back),
+        }
+        found[payment.stripe_invoice_id] = {
             "status": payment.status,
             "attempts": payment.attempts,
             "failed_attempts": payment.failed_attempts,
             "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
             "amount_due_cents": payment.amount_due_cents,
             "amount_paid_cents": payment.amount_paid_cents,
-            "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id]),
-            "refunded_cents": sum(each.refunded_cents for each in back[payment.stripe_invoice_id]),
-            "disputed_cents": sum(each.disputed_cents for each in back[payment.stripe_invoice_id]),
-            "disputes": [each.dispute for each in back[payment.stripe_invoice_id] if each.dispute],
+            "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id], **went_back),
+            **went_back,
+            "disputes": [each.dispute for each in back if each.dispute],
             "decline_code": payment.decline_code,
             "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
             "as_of": payment.as_of.isoformat(),
@@ -101,9 +107,7 @@ def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str,
                 if step.stripe_invoice_id == payment.stripe_invoice_id
             ],
         }
-        for payment in known
-        if payment is not None
-    }
+    return found
 
 
 def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Where a month stands, as numbers: for the command line, reports and programs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from spell_billing.core.money import round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.charges import Kept, kept_of_months
@@ -61,13 +63,22 @@ class MonthStatus:
 
     def cents(self, states: frozenset[State]) -> int:
         """Sum what is due in the given states."""
-        return sum(
-            group.total_cents for group in self.groups if group.state in states and group.total_cents > 0
-        )
+        return sum(self.by_currency("total_cents", states).values())
 
     def total(self, name: str) -> int:
         """Sum one of `TOTALS` or `BESIDE` over all bills."""
         return sum(int(getattr(group, name)) for group in self.groups)
+
+    def by_currency(self, name: str, states: frozenset[State] = frozenset(State)) -> dict[str, int]:
+        """Sum a column of the groups in the given states, rounded to whole cents, for each currency.
+
+        As in `cents`, credits do not reduce `total_cents`.
+        """
+        sums: defaultdict[str, Decimal] = defaultdict(Decimal)
+        for group in self.groups:
+            if group.state in states and (name != "total_cents" or group.total_cents > 0):
+                sums[group.currency] += getattr(group, name)
+        return {currency: round_half_up(amount) for currency, amount in sums.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return the status for programs."""
@@ -97,6 +108,14 @@ class MonthStatus:
             # Paid is what was received, not what the paid invoices charged.
             **{name: sum(getattr(each, name) for each in self.money) for name in MONEY},
             "currencies": sorted({group.currency for group in self.groups}),
+            "by_currency": {
+                currency: {
+                    "total_cents": total_cents,
+                    "invoiced_cents": self.by_currency("total_cents", INVOICED).get(currency, 0),
+                    "uninvoiced_cents": self.by_currency("total_cents", UNDONE).get(currency, 0),
+                }
+                for currency, total_cents in sorted(self.by_currency("total_cents").items())
+            },
             "reasons": [
                 {
                     "state": group.state.value,

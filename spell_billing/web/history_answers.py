@@ -43,7 +43,7 @@ class InvoicePayment(BaseModel):
     amount_paid: Money
     moved_cents: Cents = Field(description="Too little to be charged: moved to the next invoice.")
     from_balance_cents: Cents = Field(description="Paid from the customer's balance.")
-    credited_cents: Cents = Field(description="Taken off by credit notes.")
+    credited_cents: Cents = Field(description="Taken off by credit notes before the payment.")
     refunded_cents: Cents = Field(description="Of what was paid: given back.")
     disputed_cents: Cents = Field(description="Of what was paid: taken back by the bank, in a dispute.")
     in_words: str
@@ -164,7 +164,12 @@ def _payment(item: UserBill, payment: Payment) -> InvoicePayment:
         disputed_cents=item.disputed_cents,
         amount_due=_money(bill, payment.amount_due_cents),
         amount_paid=_money(bill, payment.amount_paid_cents),
-        in_words=payment_in_words(payment, bill.currency),
+        in_words=payment_in_words(
+            payment,
+            bill.currency,
+            refunded_cents=item.refunded_cents,
+            disputed_cents=item.disputed_cents,
+        ),
     )
 
 

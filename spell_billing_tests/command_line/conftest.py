@@ -142,7 +142,7 @@ class Shop:
         text = "timestamptz" if self.url.startswith("postgres") else "TEXT"
         self.execute(
             "CREATE TABLE usage_counters (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL, "
-            f"cost_cents INTEGER NOT NULL, created_at {text} NOT NULL)"
+            f"cost_cents BIGINT NOT NULL, created_at {text} NOT NULL)"
         )
         self.execute(
             "CREATE TABLE billing_accounts (user_id TEXT PRIMARY KEY, stripe_customer_id TEXT, currency TEXT)"

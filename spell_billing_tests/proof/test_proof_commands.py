@@ -36,8 +36,8 @@ def test_reconcile_ends_with_0_when_all_agree(command: Command) -> None:
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "Frozen  3 users, 4 calls, 1734 cents of usage",
-        "Ledger  2 invoices, 1,734 cents",
-        "Stripe  2 invoices, 1,734 cents",
+        "Ledger  2 invoices, $17.34",
+        "Stripe  2 invoices, $17.34",
         "Money   $0.00 kept: $0.00 received, $0.00 refunded, $0.00 disputed; $17.34 due",
         "All four agree to the cent.",
     ]
@@ -65,8 +65,14 @@ def test_reconcile_ends_with_3_and_names_users_and_remedies(
             "remedy": "Compare it with `explain`; void it and bill again when it is wrong.",
         }
     ]
-    assert story["stripe"] == {"invoices": 2, "total_cents": 1734}
-    assert story["ledger"] == {**story["stripe"], "tax_cents": 0, "discount_cents": 0}
+    assert story["stripe"] == {"invoices": 2, "total_cents": 1734, "by_currency": {"usd": 1734}}
+    assert story["ledger"] == {
+        "invoices": 2,
+        "total_cents": 1734,
+        "by_currency": {"eur": 1234, "usd": 500},
+        "tax_cents": 0,
+        "discount_cents": 0,
+    }
 
 
 def test_reconcile_ends_with_1_when_it_could_not_compare(

@@ -5,6 +5,7 @@ import asyncio
 import dagster as dg
 
 from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.money import format_amounts
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.reconcile_month import RECONCILED, reconcile_month
@@ -71,7 +72,7 @@ def stripe_matches_ledger(
                 f"{each.user_id}: {each.kind} ({each.expected} / {each.found}). {each.remedy}"
                 for each in differences[:_NAMED]
             )
-            or f"{result.stripe_invoices:,} invoices of {result.stripe_cents:,} cents agree.",
+            or f"{result.stripe_invoices:,} invoices of {format_amounts(result.stripe_by_currency)} agree.",
             metadata={
                 "differences": len(differences),
                 "ledger_cents": result.ledger_cents,
