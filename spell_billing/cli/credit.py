@@ -14,7 +14,12 @@ from spell_billing.core.month import Month
 @click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
 @click.option("--cents", type=click.IntRange(min=1), metavar="N", help="How much, in minor units.")
 @click.option("--all", "everything", is_flag=True, help="All of the invoice that is not credited yet.")
-@click.option("--reason", metavar="TEXT", required=True, help="Why: for the audit trail and the credit note.")
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    required=True,
+    help="Why: for the audit trail, the credit note and the mail to the user.",
+)
 @click.option(
     "--to",
     type=click.Choice(["card", "balance"]),

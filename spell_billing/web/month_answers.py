@@ -66,6 +66,14 @@ class ReasonAnswer(_FromLedger):
     first_users: list[str]
 
 
+class CurrencyAmounts(BaseModel):
+    """A month's amounts in one currency, in its minor units."""
+
+    total_cents: int
+    invoiced_cents: int
+    uninvoiced_cents: int
+
+
 class MonthAnswer(Reviewed):
     """Where a month stands."""
 
@@ -109,6 +117,9 @@ class MonthAnswer(Reviewed):
     uncollectible: int
     uncollectible_cents: int
     currencies: list[str]
+    by_currency: dict[str, CurrencyAmounts] = Field(
+        description="Where there are several currencies: the other amounts add up minor units of all of them."
+    )
     reasons: list[ReasonAnswer]
     usage_version: str | None
     runs: list[Run] = Field(description="The newest first.")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from spell_billing.invoicing.report import BillingReport
 from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.invoicing.run_record import recorded
 from spell_billing.invoicing.sound_bills import require_sound_bills
-from spell_billing.ledger.charges import kept_of_months
+from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.orchestration.assets.common import COMMON, actor_of, overview_link, table_schema
 from spell_billing.orchestration.assets.invoice_drafts import (
@@ -122,8 +122,7 @@ def stripe_invoices(
                 **totals_metadata(groups),
                 **links,
                 **_invoice_metadata(groups),
-                "paid_cents": sum(each.paid_cents for each in money),
-                "kept_cents": sum(each.kept_cents for each in money),
+                **_money_metadata(money),
                 **_run_metadata(outcome, time.monotonic() - started),
             }
         )
@@ -146,6 +145,16 @@ def _invoice_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
         },
         "paid": users_of(groups, {State.PAID}),
         "payment_failed": users_of(groups, {State.PAYMENT_FAILED}),
+    }
+
+
+def _money_metadata(money: Sequence[Kept]) -> dict[str, int]:
+    apart = money if len(money) > 1 else []
+    return {
+        "paid_cents": sum(each.paid_cents for each in money),
+        "kept_cents": sum(each.kept_cents for each in money),
+        **{f"paid_cents_{each.currency}": each.paid_cents for each in apart},
+        **{f"kept_cents_{each.currency}": each.kept_cents for each in apart},
     }
 
 
