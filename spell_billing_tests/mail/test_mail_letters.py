@@ -111,6 +111,28 @@ def test_an_invoice_paid_already_says_so() -> None:
     assert "charged to your saved payment method" not in letter.text + letter.html
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            {"amount_due_cents": 124456},
+            "With your balance, $1,244.56 is charged to your saved payment method.",
+        ),
+        (
+            {"amount_due_cents": 0, "status": "paid", "moved_cents": 123456},
+            "it is moved to your next invoice.",
+        ),
+    ],
+    ids=["a balance", "too little to be charged"],
+)
+def test_what_is_charged_is_what_is_due(said: dict[str, Any], words: str) -> None:
+    letter = write(Template.FINALIZED, payment=replace(PAYMENT, **said))
+
+    for part in (letter.text, letter.html):
+        assert words in part
+        assert "The amount is charged" not in part
+
+
 def test_without_known_links_there_are_none() -> None:
     letter = write(Template.FINALIZED, payment=None)
 
