@@ -26,8 +26,14 @@ def test_a_month_billed_in_peace_is_clean_and_its_sums_are_named(billed: SmallPl
         "month": "2025-03",
         "clean": True,
         "frozen": {"users": 3, "calls": 4, "usage_cents": "1734"},
-        "ledger": {"invoices": 2, "total_cents": 1734, "tax_cents": 0, "discount_cents": 0},
-        "stripe": {"invoices": 2, "total_cents": 1734},
+        "ledger": {
+            "invoices": 2,
+            "total_cents": 1734,
+            "by_currency": {"usd": 1734},
+            "tax_cents": 0,
+            "discount_cents": 0,
+        },
+        "stripe": {"invoices": 2, "total_cents": 1734, "by_currency": {"usd": 1734}},
         "money": [
             {
                 "currency": "usd",
@@ -68,8 +74,8 @@ def test_the_outcome_stands_in_the_audit_trail(billed: SmallPlatform) -> None:
     billed.reconcile(MARCH)
     entries = [(each["action"], each["actor"], each["detail"]) for each in billed.trail(MARCH)][-2:]
     assert entries == [
-        ("reconciled", "checker", "0 differences; ledger 1734 cents, Stripe 1734 cents"),
-        ("differences_found", "checker", "1 differences; ledger 1734 cents, Stripe 1734 cents"),
+        ("reconciled", "checker", "0 differences; ledger $17.34; Stripe $17.34"),
+        ("differences_found", "checker", "1 differences; ledger $17.34; Stripe $17.34"),
     ]
 
 
