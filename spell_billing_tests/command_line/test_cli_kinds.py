@@ -181,3 +181,29 @@ def test_the_next_month_brings_what_was_left_and_bills_nothing_again(billed: Any
     reconciled = shop.run("reconcile", *APRIL)
     assert reconciled.returncode == 0, reconciled.stdout
     assert "Frozen  4 users, 4 calls, 13739 minor units of usage" in reconciled.stdout
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_tax_and_coupons_stand_beside_the_total(make_shop: Callable[[str], Any], database: str) -> None:
+    shop = make_shop(database)
+    shop.extra = {"AUTOMATIC_TAX": "on", "HONOUR_STRIPE_DISCOUNTS": "true"}
+    shop.accounts("taxed", "coupon", "nowhere")
+    for user, metadata in {
+        "taxed": {"double_tax": "19"},
+        "coupon": {"double_coupon": "20"},
+        "nowhere": {"double_tax": "unplaced"},
+    }.items():
+        shop.double.add_customer(f"cus_{user}", metadata=metadata)
+    shop.calls("2025-03", ("taxed", 1000), ("coupon", 1000), ("nowhere", 1000))
+    assert shop.run("init-db").returncode == 0
+
+    done = shop.run("bill", *MARCH)
+
+    assert done.returncode == 0, done.stderr
+    assert "Coupons at Stripe took $2.00 off." in done.stdout
+    assert "Stripe put tax of $1.90 on top." in done.stdout
+    assert "1 invoices are without the tax that was asked for." in done.stdout
+    assert sorted(each.total_cents for each in shop.double.invoices()) == [800, 1000, 1190]
+    reconciled = shop.run("reconcile", *MARCH)
+    assert reconciled.returncode == 0, reconciled.stdout
+    assert "Ledger  3 invoices, $29.90" in reconciled.stdout
