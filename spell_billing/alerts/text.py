@@ -1,9 +1,6 @@
 """The words that alerts share: short lines, amounts with their currency, the link to a run."""
 
-from collections.abc import Mapping
-
 from spell_billing.core.errors import SettingsError
-from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.settings.notifications import NotificationSettings
 
@@ -16,13 +13,6 @@ def body(*lines: str | None, run_id: str | None = None) -> str:
 def bill_command(month: Month) -> str:
     """Return the command that bills a month."""
     return f"spell-billing bill --month {month}"
-
-
-def amounts(totals_cents: Mapping[str, int]) -> str:
-    """Write amounts in minor units, by currency, as `$1,234.56 and EUR 12.00`."""
-    return " and ".join(
-        format_money(cents, currency, grouping=True) for currency, cents in sorted(totals_cents.items())
-    )
 
 
 def users(number: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, json_option, month_option, write_json
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
 
 
 def _write(found: "Readiness") -> None:
-    from spell_billing.alerts.text import amounts, users  # noqa: PLC0415
+    from spell_billing.alerts.text import users  # noqa: PLC0415
     from spell_billing.core.money import format_money  # noqa: PLC0415
     from spell_billing.reporting.readiness import REMEDIES  # noqa: PLC0415
 
@@ -61,9 +62,9 @@ def _write(found: "Readiness") -> None:
         money = format_money(each.owing.cents, each.owing.currency, grouping=True)
         click.echo(f"{each.owing.user_id}: {money}; {REMEDIES[each.gap]}")
     for gap, (number, sums) in found.by_gap().items():
-        click.echo(f"{gap}: {users(number)}, {amounts(sums)}")
+        click.echo(f"{gap}: {users(number)}, {format_amounts(sums)}")
     if found.unready:
-        total = amounts(found.unready_cents)
+        total = format_amounts(found.unready_cents)
         click.echo(f"{found.month}: {len(found.unready):,} of {users(len(found.owing))} cannot pay {total}.")
     else:
         click.echo(f"{found.month}: everyone who owes something can pay ({users(len(found.owing))}).")

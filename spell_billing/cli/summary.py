@@ -54,8 +54,9 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     for name, states in _ROWS:
         users = status.count(states)
         if users or states is INVOICED:
-            amounts = _amounts(status, "total_cents", states).replace(", ", "\n")
-            totals.add_row(name, f"{users:,}", amounts)
+            sums = sorted(status.by_currency("total_cents", states).items())
+            amounts = [format_money(cents, code, grouping=True) for code, cents in sums if cents]
+            totals.add_row(name, f"{users:,}", "\n".join(amounts) or format_money(0))
     console.print(totals)
     for kept in status.money:
         _write_money(console, kept)
@@ -102,8 +103,6 @@ def _write_reasons(console: Console, status: MonthStatus) -> None:
     console.print(table)
 
 
-def _amounts(
-    status: MonthStatus, name: str, states: frozenset[State] = frozenset(State), *, sign: int = 1
-) -> str:
-    sums = status.by_currency(name, states).items()
+def _amounts(status: MonthStatus, name: str, *, sign: int = 1) -> str:
+    sums = status.by_currency(name).items()
     return format_amounts({currency: sign * cents for currency, cents in sums if cents})

@@ -88,9 +88,11 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
 
 
 def format_amounts(by_currency: Mapping[str, int]) -> str:
-    """Write sums for people, one for each currency: `$12.34, ¥500`. No two currencies are added."""
-    amounts = [format_money(cents, name, grouping=True) for name, cents in sorted(by_currency.items())]
-    return ", ".join(amounts) or format_money(0)
+    """Write sums for people, one for each currency: `¥500 and $12.34`. No two currencies are added."""
+    *others, last = [
+        format_money(cents, name, grouping=True) for name, cents in sorted(by_currency.items())
+    ] or [format_money(0)]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 @lru_cache(maxsize=1_000)

@@ -17,7 +17,7 @@ from spell_billing.ledger.history import BillOf, History, pinned_versions, read_
 from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name
 from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.outbox import Outbox
-from spell_billing.ledger.payments import Payment, read_payment, read_payments
+from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
 from spell_billing.ledger.redrafting import require_redrafted
@@ -223,11 +223,6 @@ class Ledger:
         """Return what is known of an invoice's payment, or None."""
         with self.reading() as connection:
             return read_payment(connection, stripe_invoice_id)
-
-    def payments_of_month(self, month: Month) -> list[Payment]:
-        """Return what is known of the payments of a month's invoices, by invoice id."""
-        with self.reading() as connection:
-            return read_payments(connection, month)
 
     def months(self) -> list[MonthRecord]:
         """Return all drafted months, oldest first."""

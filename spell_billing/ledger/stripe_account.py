@@ -117,7 +117,7 @@ def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int
     """
     recorded = require_rehearsal(connection)
     count = sa.select(invoices.c.month, sa.func.count()).group_by(invoices.c.month)
-    bills: dict[str, int] = dict(connection.execute(count).tuples().all())
+    bills: dict[str, int] = {str(month): int(number) for month, number in connection.execute(count)}
     drafted = connection.scalars(sa.select(months.c.month)).all()
     for table in metadata.sorted_tables:
         if table not in _KEPT:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import amounts, body, first_names, users
+from spell_billing.alerts.text import body, first_names, users
 from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.orchestration.unstable import OWNERS
@@ -66,7 +67,7 @@ def week_of(moment: datetime) -> str:
 
 
 def _alert(found: Readiness, now: datetime) -> Alert:
-    number, total = len(found.unready), amounts(found.unready_cents)
+    number, total = len(found.unready), format_amounts(found.unready_cents)
     names = [each.owing.user_id for each in found.unready[:_NAMED]]
     return Alert(
         key=f"{KIND}:{week_of(now)}",
@@ -76,7 +77,7 @@ def _alert(found: Readiness, now: datetime) -> Alert:
             f"Of {users(len(found.owing))} who owe something for {found.month.label} so far. The largest: "
             f"{first_names(names, number)}",
             *(
-                f"{users(count)}, {amounts(sums)}: {REMEDIES[gap]}"
+                f"{users(count)}, {format_amounts(sums)}: {REMEDIES[gap]}"
                 for gap, (count, sums) in found.by_gap().items()
             ),
             f"Next: spell-billing readiness --month {found.month}",

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import amounts, body, first_names
-from spell_billing.core.money import format_money
+from spell_billing.alerts.text import body, first_names
+from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import ALERTS, Message, count_waiting, put
@@ -77,7 +77,7 @@ def _summary(failures: Sequence[FailedPayment]) -> Alert:
     return Alert(
         key=f"{FAILED}:{len(failures)}:{hashlib.sha256(named.encode()).hexdigest()}",
         kind=FAILED,
-        title=f"{len(failures):,} payments of {amounts(due)} failed",
+        title=f"{len(failures):,} payments of {format_amounts(due)} failed",
         body=body(
             f"For {', '.join(months)}. Users: {first_names(names, len(failures))}",
             *(f"{count:,} x {words}" for words, count in reasons.most_common()),

@@ -23,7 +23,7 @@ from spell_billing.stripe_double.payment import (
     collect_if_due,
     finalize,
     pay_out_of_band,
-    restore_balance,
+    void,
     with_draft_totals,
 )
 from spell_billing.stripe_double.render_invoice import line_json
@@ -152,18 +152,7 @@ def void_invoice(account: Account, call: Call) -> Invoice:
     invoice = account.invoices.get(call.object_id)
     if invoice.status not in {"open", "uncollectible"}:
         raise not_editable(f"You can only void open or uncollectible invoices; this one is {invoice.status}.")
-    restore_balance(account, invoice)
-    voided = account.put_invoice(
-        replace(
-            invoice,
-            status="void",
-            auto_advance=False,
-            next_payment_attempt=None,
-            voided_at=account.clock.unix(),
-        )
-    )
-    account.emit("invoice.voided", voided)
-    return voided
+    return void(account, invoice)
 
 
 def mark_uncollectible(account: Account, call: Call) -> Invoice:

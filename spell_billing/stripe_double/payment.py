@@ -98,11 +98,23 @@ def _number(account: Account, customer: Customer) -> str:
     return f"{customer.id.removeprefix('cus_')[-12:].upper()}-{sequence:04}"
 
 
-def restore_balance(account: Account, invoice: Invoice) -> None:
-    """Undo what a voided invoice did to the customer's balance."""
+def void(account: Account, invoice: Invoice, *, revision: str | None = None) -> Invoice:
+    """Void an invoice, for a revision or for good, and undo what it did to the customer's balance."""
     moved_cents = (invoice.ending_balance_cents or 0) - invoice.starting_balance_cents
     if moved_cents:
         account.shift_balance(invoice.customer, invoice.currency, -moved_cents)
+    voided = account.put_invoice(
+        replace(
+            invoice,
+            status="void",
+            auto_advance=False,
+            next_payment_attempt=None,
+            voided_at=account.clock.unix(),
+            latest_revision=revision,
+        )
+    )
+    account.emit("invoice.voided", voided)
+    return voided
 
 
 def pay_out_of_band(account: Account, invoice: Invoice) -> Invoice:

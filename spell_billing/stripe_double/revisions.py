@@ -6,7 +6,7 @@ from typing import Any
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.errors import ApiError
 from spell_billing.stripe_double.objects import Invoice
-from spell_billing.stripe_double.payment import restore_balance
+from spell_billing.stripe_double.payment import void
 
 REVISABLE = frozenset({"open", "uncollectible"})
 
@@ -53,15 +53,4 @@ def void_original(account: Account, revision: Invoice) -> None:
     original = account.invoices.get(str(revision.from_invoice))
     if original.status not in REVISABLE:
         raise ApiError(400, f"The original of this revision is {original.status} by now.")
-    restore_balance(account, original)
-    voided = account.put_invoice(
-        replace(
-            original,
-            status="void",
-            auto_advance=False,
-            next_payment_attempt=None,
-            voided_at=account.clock.unix(),
-            latest_revision=revision.id,
-        )
-    )
-    account.emit("invoice.voided", voided)
+    void(account, original, revision=revision.id)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spell_billing.alerts.text import amounts, body
+from spell_billing.alerts.text import body
 from spell_billing.cli import main
 from spell_billing.core.errors import SettingsError
+from spell_billing.core.money import format_amounts
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.notifications import NotificationSettings, split_urls
 from spell_billing_tests.alerting.receivers import WebReceiver
@@ -69,8 +70,10 @@ def test_a_deadline_that_is_none_is_refused(text: str) -> None:
 
 
 def test_amounts_name_their_currencies() -> None:
-    assert amounts({"usd": 123456}) == "$1,234.56"
-    assert amounts({"usd": 100, "chf": 250}) == "2.50 CHF and $1.00"
+    assert format_amounts({"usd": 123456}) == "$1,234.56"
+    assert format_amounts({"usd": 100, "chf": 250, "jpy": 5}) == "2.50 CHF, ¥5 and $1.00"
+    assert format_amounts({}) == "$0.00"
+    assert format_amounts({"usd": 100, "chf": 250}) == "2.50 CHF and $1.00"
 
 
 def test_alert_test_says_which_channels_took_it(monkeypatch: pytest.MonkeyPatch, web: WebReceiver) -> None:

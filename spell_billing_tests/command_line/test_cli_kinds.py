@@ -99,13 +99,13 @@ def test_a_month_of_every_kind_is_billed_followed_and_corrected(billed: Any) -> 
     # One month, told from its first invoice to its correction: each step needs those before it.
     shop = billed
     status = shop.run("status", *MARCH).stdout
-    assert "worth 150,000,000.00 IDR, 123.45 ISK, ¥500, 1.234 KWD, $119.80." in status
-    assert "carried to the next invoice: -0.45 ISK, -0.004 KWD" in status
+    assert "worth 150,000,000.00 IDR, 123.45 ISK, ¥500, 1.234 KWD and $119.80." in status
+    assert "carried to the next invoice: -0.45 ISK and -0.004 KWD" in status
     assert "$0.30 moved to the next invoices, $4.00 paid from balances" in status
 
     before = shop.run("reconcile", *MARCH)
     assert before.returncode == 0
-    amounts = "150,000,000.00 IDR, 123.00 ISK, ¥500, 1.230 KWD, $119.80"
+    amounts = "150,000,000.00 IDR, 123.00 ISK, ¥500, 1.230 KWD and $119.80"
     assert f"Ledger  15 invoices, {amounts}\nStripe  15 invoices, {amounts}\n" in before.stdout
     assert before.stdout.endswith("All four agree to the cent.\n")
 

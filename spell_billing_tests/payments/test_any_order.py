@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import newest
+from spell_billing.ledger.payments import newest, read_payments
 from spell_billing.ledger.schema import audit, events, invoices, payments
 from spell_billing.payments.handler import handle_batch, receive
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
@@ -44,7 +44,8 @@ def clean(ledger: Ledger) -> None:
 
 def what_is_known(ledger: Ledger) -> tuple[Any, Any]:
     bills = {bill.user_id: bill.state.value for bill in ledger.bills(MARCH)}
-    return bills, ledger.payments_of_month(MARCH)
+    with ledger.reading() as connection:
+        return bills, read_payments(connection, MARCH)
 
 
 @pytest.mark.both_databases
@@ -125,8 +126,8 @@ def test_two_handlers_at_once_share_the_inbox(world: World) -> None:
 @pytest.mark.both_databases
 def test_what_is_kept_of_two_snapshots_does_not_depend_on_their_order(after_weeks: World) -> None:
     after_weeks.hear(after_weeks.events("invoice.payment_failed"))
-    with after_weeks.ledger() as ledger:
-        known = ledger.payments_of_month(MARCH)
+    with after_weeks.ledger() as ledger, ledger.reading() as connection:
+        known = read_payments(connection, MARCH)
     for one in known:
         for other in known:
             assert newest(one, other) == newest(other, one)

@@ -7,6 +7,7 @@ import pytest
 from spell_billing.core.errors import AlertError, SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.payments import read_payments
 from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
@@ -190,8 +191,8 @@ def test_invoices_of_others_and_events_of_any_type_are_accepted_and_ignored(worl
         ("invoice.finalized", "handled"),
         ("invoice.finalized", "not_ours"),
     }
-    with world.ledger() as ledger:
-        (known,) = ledger.payments_of_month(Month(2025, 3))
+    with world.ledger() as ledger, ledger.reading() as connection:
+        (known,) = read_payments(connection, Month(2025, 3))
     assert known.user_id == ONE
 
 

@@ -75,7 +75,7 @@ def test_the_outcome_stands_in_the_audit_trail(billed: SmallPlatform) -> None:
     entries = [(each["action"], each["actor"], each["detail"]) for each in billed.trail(MARCH)][-2:]
     assert entries == [
         ("reconciled", "checker", "0 differences; ledger $17.34; Stripe $17.34"),
-        ("differences_found", "checker", "1 differences; ledger €12.34, $5.00; Stripe $17.34"),
+        ("differences_found", "checker", "1 differences; ledger €12.34 and $5.00; Stripe $17.34"),
     ]
 
 

@@ -4,20 +4,23 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.account import AccountGuard
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.pace import LOOPBACK, Pace
+from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.stripe_account import StripeAccount, read_account
+from spell_billing.ledger.stripe_account import StripeAccount, forget_rehearsal, read_account
 from spell_billing.stripe_api.client import StripeApi, mode_of_key
 from spell_billing.stripe_double import StripeDouble
-from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW, SmallPlatform
 
 TEST_KEY, RESTRICTED, LIVE = "sk_test_account", "rk_test_account", "sk_live_account"
+USER = "user-0001"
 QUICK = Patience(tries=2, first_pause_seconds=0.001, longest_pause_seconds=0.01)
 
 
@@ -170,3 +173,22 @@ def test_a_create_without_an_answer_keeps_the_month_pinned(platform: SmallPlatfo
     platform.calls(MARCH, ("ada", 50))
     platform.bill(MARCH)
     assert platform.lines(MARCH, "ada") == [("usage", 500)]
+
+
+def test_a_forgotten_rehearsal_leaves_nothing_but_the_audit_trail(
+    platform: SmallPlatform, ledger: Ledger
+) -> None:
+    platform.accounts(USER)
+    platform.calls(MARCH, (USER, 1000))
+    platform.bill(MARCH)
+    platform.double.advance()
+    platform.credit(MARCH, USER, 200)
+    ask(ledger, platform.double, TEST_KEY)
+    with ledger.writing() as connection:
+        forget_rehearsal(connection, Actor("tester"), NOW)
+        left = [
+            table.name
+            for table in metadata.sorted_tables
+            if connection.scalar(sa.select(sa.func.count()).select_from(table))
+        ]
+    assert left == ["ledger_audit"]

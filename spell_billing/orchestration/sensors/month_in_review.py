@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import amounts, bill_command, body, users
+from spell_billing.alerts.text import bill_command, body, users
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.invoicing.review_month import approve_command
 from spell_billing.ledger.comparing import charged
@@ -54,7 +55,7 @@ def _alert(ledger: Ledger, month: Month) -> Alert | None:
     cents: dict[str, int] = {}
     for each in bills:
         cents[each.currency] = cents.get(each.currency, 0) + each.cents
-    waiting = f"{users(sum(each.users for each in bills))}, {amounts(cents)}" if bills else "no bill"
+    waiting = f"{users(sum(each.users for each in bills))}, {format_amounts(cents)}" if bills else "no bill"
     return Alert(
         key=f"{KIND}:{month}:{review.drafts_hash}",
         kind=KIND,

@@ -3,7 +3,8 @@
 import dagster as dg
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import amounts, bill_command, body, first_names, users
+from spell_billing.alerts.text import bill_command, body, first_names, users
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.ledger.ledger import Ledger
@@ -70,7 +71,7 @@ def _alert(group: WaitingUsers, named: list[str]) -> Alert:
     return Alert(
         key=f"{KIND}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
         kind=KIND,
-        title=f"{month}: {users(group.users)} {what}, {amounts(group.totals_cents)} ({group.reason})",
+        title=f"{month}: {users(group.users)} {what}, {format_amounts(group.totals_cents)} ({group.reason})",
         body=body(
             REMEDIES[group.reason],
             f"Who: {first_names(named, group.users)}",
