@@ -183,14 +183,15 @@ def draft_invoice(
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
     terms = account.terms if account else USUAL_TERMS
+    shown = shown_lines(lines, currency)
     if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
-        shown = shown_lines(lines, currency)
         terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
+    problem = _account_problem(account, terms) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
-        else _verdict(total_cents, account, fits=fits, lines=len(shown_lines(lines, currency)))
+        else _verdict(total_cents, problem)
     )
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
@@ -236,27 +237,26 @@ def _charges(
 
 
 def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:
+    if not credit and not others:
+        return late
     given = [each for each in (credit, *others) if each and each.amount_cents > 0]
     return late | {each.currency for each in given}
 
 
-def _verdict(
-    total_cents: int, account: Account | None, *, fits: bool, lines: int
-) -> tuple[State, Reason | None]:
+def _verdict(total_cents: int, problem: Reason | None) -> tuple[State, Reason | None]:
     if total_cents <= 0:
         return State.SKIPPED, Reason.CREDIT_CARRIED if total_cents < 0 else Reason.NO_CHARGE
-    problem = _account_problem(account) or _size_problem(fits=fits, lines=lines)
     return (State.FAILED, problem) if problem else (State.PLANNED, None)
 
 
-def _account_problem(account: Account | None) -> Reason | None:
+def _account_problem(account: Account | None, terms: Terms | Reason) -> Reason | None:
     if account is None:
         return Reason.NO_BILLING_ACCOUNT
     if not account.stripe_customer_id:
         return Reason.NO_STRIPE_CUSTOMER
     if not is_currency(account.currency):
         return Reason.UNKNOWN_CURRENCY
-    return account.terms if isinstance(account.terms, Reason) else None
+    return terms if isinstance(terms, Reason) else None
 
 
 def _size_problem(*, fits: bool, lines: int) -> Reason | None:

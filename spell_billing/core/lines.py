@@ -73,7 +73,11 @@ _LINES = msgspec.json.Decoder(tuple[Line, ...])
 
 
 def lines_hash(
-    customer_id: str, currency: str, description: str, lines: Sequence[Line], terms: str | None = None
+    customer_id: str,
+    currency: str,
+    description: str,
+    lines: Sequence[Line] | msgspec.Raw,
+    terms: str | None = None,
 ) -> str:
     """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger.
 
@@ -81,7 +85,7 @@ def lines_hash(
         customer_id: Who pays.
         currency: Of all amounts.
         description: Of the invoice.
-        lines: Those of the ledger.
+        lines: Those of the ledger, also as `dump_lines` wrote them.
         terms: As `dump_terms` writes them. Null, the usual ones, leaves the hash as it is without them.
     """
     content = (customer_id, currency, description, lines)

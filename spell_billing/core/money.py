@@ -67,6 +67,7 @@ def exact_sum(*amounts: Decimal) -> Decimal:
         return sum(amounts, Decimal(0))
 
 
+@lru_cache(maxsize=1_000)
 def is_currency(text: str) -> bool:
     """Return whether the text has the form of a currency as Stripe takes it: three lower-case letters."""
     return len(text) == 3 and text.isascii() and text.isalpha() and text.islower()  # noqa: PLR2004 - ISO 4217

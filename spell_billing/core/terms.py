@@ -101,7 +101,7 @@ def under(policy: Policy, terms: Terms, *, has_negative_line: bool) -> Terms:
 
 def dump_terms(terms: Terms) -> str | None:
     """Write terms as the ledger keeps them: null for the usual ones."""
-    return None if terms == USUAL_TERMS else _JSON.encode(terms).decode()
+    return None if terms is USUAL_TERMS or terms == USUAL_TERMS else _JSON.encode(terms).decode()
 
 
 def load_terms(text: str | None) -> Terms:

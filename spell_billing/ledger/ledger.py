@@ -21,7 +21,7 @@ from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
 from spell_billing.ledger.redrafting import require_redrafted
-from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.rows import DRAFTED, Actor, Bill, MonthRecord
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.session import MonthSession
@@ -259,7 +259,8 @@ class Ledger:
         """Return the audit entries of a month, or of one user in it, in the order they were written."""
         query = sa.select(audit).where(audit.c.month == str(month)).order_by(audit.c.id)
         if user_id is not None:
-            query = query.where(audit.c.user_id == user_id)
+            everybodys = sa.and_(audit.c.user_id.is_(None), audit.c.action == DRAFTED)
+            query = query.where(sa.or_(audit.c.user_id == user_id, everybodys))
         with self._reader.connect() as connection:
             # SQLAlchemy's names are a kind of text of its own, which not every JSON writer takes.
             rows = connection.execute(query).mappings()

@@ -27,6 +27,9 @@ from spell_billing.core.outcomes import INVOICED, Reason, State, words
 from spell_billing.core.terms import LEFT_OUT, NEGATIVE_LINE, NOT_PLACED, ON, Terms, dump_terms, load_terms
 from spell_billing.ledger.payments import Payment
 
+DRAFTED = "drafted"
+"""The audit trail's action for all of a month's drafts: one entry, of no user."""
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -170,6 +173,7 @@ def content_of(draft: Draft) -> Content:
     customer_id = account.stripe_customer_id if account else None
     sums = line_sums(lines)
     terms = dump_terms(draft.terms)
+    dumped = dump_lines(lines)
     return Content(
         draft.usage_cents,
         draft.state,
@@ -186,8 +190,8 @@ def content_of(draft: Draft) -> Content:
         draft.carried_cents,
         sums.late_lines,
         draft.description,
-        dump_lines(lines),
-        lines_hash(customer_id or "", draft.currency, draft.description, lines, terms),
+        dumped,
+        lines_hash(customer_id or "", draft.currency, draft.description, msgspec.Raw(dumped), terms),
         terms,
     )
 

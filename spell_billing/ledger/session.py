@@ -21,7 +21,7 @@ from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import is_replaced, read_bills, read_bills_to_redraft, read_month
 from spell_billing.ledger.reviews import Review, read_review
-from spell_billing.ledger.rows import Actor, Bill, Change, MonthRecord, new_bill_values
+from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, MonthRecord, new_bill_values
 from spell_billing.ledger.schema import audit, invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
@@ -116,7 +116,7 @@ class MonthSession:
     def replace_drafts(
         self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
     ) -> None:
-        """Write the month's drafts in place of earlier ones, none of which was ever sent.
+        """Write the month's drafts in place of earlier ones, none of which was sent; one audit entry for all.
 
         Raises:
             LedgerError: when billing of the month has started: what was billed is frozen.
@@ -134,7 +134,7 @@ class MonthSession:
             self._connection.execute(months.delete().where(months.c.month == month))
             # Until these drafts are reviewed themselves, nothing of them is sent.
             self._connection.execute(reviews.delete().where(reviews.c.month == month))
-            users = insert_drafts(self._connection, self.month, drafts, actor=self.actor, now=now)
+            users = insert_drafts(self._connection, self.month, drafts, run_id=self.actor.run_id, now=now)
             if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
                 # A rough idea is enough until autovacuum looks: 0.03 s, where a full look takes 0.3.
@@ -150,6 +150,8 @@ class MonthSession:
                     drafted_at=now,
                 )
             )
+            # Each bill has its own amounts, time and run, and the next entry of it the state it had.
+            self._audit(now, action=DRAFTED, detail=f"{users:,} bills, frozen usage {usage_version}")
 
     def start_billing(self) -> bool:
         """Pin the month's frozen usage and drafts: from here on invoices are made at Stripe.

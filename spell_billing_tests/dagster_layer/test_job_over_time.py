@@ -211,7 +211,7 @@ def test_every_step_of_a_bill_stands_in_the_audit_trail(platform: Any) -> None:
         trail = ledger.audit_trail(Month(2025, 3))
     steps = [(each["action"], each["from_state"], each["to_state"]) for each in trail]
     assert steps[:5] == [
-        ("drafted", None, "planned"),
+        ("drafted", None, None),
         ("billing_started", None, None),
         ("draft_created", "planned", "drafted"),
         ("finalized", "drafted", "finalized"),
