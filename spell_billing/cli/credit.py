@@ -56,7 +56,7 @@ def command(month: Month, user_id: str, cents: int | None, reason: str, to: str,
                         note = await credit_bill(
                             session, gateway, user_id, cents, reason.strip(), to_balance=to == "balance"
                         )
-                    await read_again(ledger, gateway, note.stripe_invoice_id, alerting=False)
+                    await read_again(ledger, gateway, note.stripe_invoice_id)
                     return note
 
             note = asyncio.run(run())

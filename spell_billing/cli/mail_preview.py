@@ -21,7 +21,7 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
     """Show the mail that a user would get about an invoice as it stands. Nothing is sent or stored."""
     from spell_billing.ledger.credit_notes import read_credit_notes  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.ledger.mails import Template  # noqa: PLC0415
+    from spell_billing.ledger.mails import GivenBack, Template  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
     from spell_billing.mail.settings import MailSettings  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
@@ -41,7 +41,8 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
                 fail(
                     f"Nothing of {user_id}'s invoice for {month} was given back with `spell-billing credit`."
                 )
-        letter = letters.write(Template(template), bills[-1], payment, notes[-1] if notes else None)
+        given_back = GivenBack.by(notes[-1]) if notes else None
+        letter = letters.write(Template(template), bills[-1], payment, given_back)
     if html:
         click.echo(letter.html, nl=False)
     else:

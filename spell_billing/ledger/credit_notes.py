@@ -10,11 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit
 
 CREDITED = "credited"
 """The action in the audit trail once Stripe has issued a credit note; its detail names the note."""
+
+MONEY_BACK = "money_back"
+"""The action where money went back, or was taken off, without a command of ours, as in the dashboard."""
 
 
 class CreditKind(StrEnum):
@@ -50,6 +54,21 @@ def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[C
     )
     rows = connection.execute(query).mappings()
     return [CreditNote(**{**row, "kind": CreditKind(row["kind"])}) for row in rows]
+
+
+def known_back_cents(connection: Connection, payment: Payment) -> int:
+    """Return what the ledger knows to be given back of an invoice, with a command of ours or without."""
+    asked = sa.select(sa.func.sum(credit_notes.c.cents)).where(
+        credit_notes.c.stripe_invoice_id == payment.stripe_invoice_id,
+        sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued",
+    )
+    seen = sa.select(sa.func.sum(audit.c.amount_cents)).where(
+        audit.c.month == payment.month,
+        audit.c.user_id == payment.user_id,
+        audit.c.action == MONEY_BACK,
+        audit.c.stripe_invoice_id == payment.stripe_invoice_id,
+    )
+    return int(connection.scalar(asked) or 0) + int(connection.scalar(seen) or 0)
 
 
 def write_credit_note(

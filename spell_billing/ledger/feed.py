@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.outcomes import INVOICED, State
-from spell_billing.ledger.credit_notes import CREDITED
+from spell_billing.ledger.credit_notes import CREDITED, MONEY_BACK
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.outbox import Message, put
@@ -150,7 +150,7 @@ def read_feed(connection: Connection, *, after: int, until: int, limit: int) -> 
         sa.select(
             *(audit.c[name] for name in names),
             _TYPE.label("type"),
-            invoices.c.total_cents,
+            sa.func.coalesce(audit.c.amount_cents, invoices.c.total_cents).label("total_cents"),
             invoices.c.currency,
             sa.func.coalesce(decisions.c.content_hash, note).label("credit"),
         )
@@ -211,6 +211,7 @@ _TYPE = sa.case(
     (audit.c.action == "month_billed", EventType.MONTH_BILLED.value),
     (audit.c.action == OVERDUE, EventType.OVERDUE.value),
     (audit.c.action.in_([DecisionKind.CREDIT_SETTLED.value, CREDITED]), EventType.CREDITED.value),
+    (sa.and_(audit.c.action == MONEY_BACK, audit.c.amount_cents.is_not(None)), EventType.CREDITED.value),
     (_moved_to(State.FINALIZED), EventType.FINALIZED.value),
     (_moved_to(State.PAID), EventType.PAID.value),
     (_moved_to(State.PAYMENT_FAILED), EventType.PAYMENT_FAILED.value),

@@ -1,17 +1,19 @@
 """Mail to users in the outbox: what is to be mailed, and what is known by now of what it is about."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED
-from spell_billing.ledger.credit_notes import CreditNote, read_credit_notes
+from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.money_tables import credit_notes
-from spell_billing.ledger.outbox import MAIL, Message, Said, due, put_selected, words
+from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices, payments
@@ -58,13 +60,13 @@ class Mail:
         message: The row of the outbox. Its key names the occurrence, as `finalized:<invoice id>`.
         bill: The bill; None when the ledger has none any more.
         payment: Its payment; None while nothing is known of it.
-        note: The credit note that the mail is about, if it is about one.
+        given_back: What a mail about a credit tells.
     """
 
     message: Message
     bill: Bill | None
     payment: Payment | None
-    note: CreditNote | None = None
+    given_back: "GivenBack | None" = None
 
     @property
     def outdated(self) -> bool:
@@ -72,11 +74,47 @@ class Mail:
         if self.bill is None or self.bill.state not in INVOICED:
             return True
         if self.message.kind == Template.CREDITED:
-            return self.note is None
+            return self.given_back is None
         if self.message.kind == Template.FINALIZED:
             return False
         attempt = self.message.payload["attempt"]
         return self.payment is None or not self.payment.failing or self.payment.failed_attempts > attempt
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What was given back of an invoice, in minor units; where to and why, as far as it is known."""
+
+    cents: int
+    at: datetime
+    to: CreditKind | None = None
+    reason: str | None = None
+
+    @classmethod
+    def by(cls, note: CreditNote) -> Self:
+        """Return what a credit note of ours gave back."""
+        return cls(note.cents, note.asked_at, note.kind, note.reason)
+
+
+def put_given_back(
+    connection: Connection, payment: Payment, cents: int, *, to: CreditKind | None, whole_cents: int
+) -> None:
+    """Put a mail into the outbox about what was given back at Stripe, if mail is switched on.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        payment: Of the invoice, just read.
+        cents: What is new.
+        to: Where the money goes; None where that is not known.
+        whole_cents: All that was given back of the invoice so far; makes the mail's key.
+    """
+    looked = read_cursor(connection, _LOOKED)
+    if looked is None or datetime.fromisoformat(looked.value) < payment.as_of - _OVERLAP:
+        return
+    payload = {"invoice": payment.stripe_invoice_id, "cents": cents, "to": to and to.value}
+    key = f"credited:{payment.stripe_invoice_id}:at-stripe-{whole_cents}"
+    message = Message(key, MAIL, Template.CREDITED, payload, payment.month, payment.user_id)
+    put(connection, [message], now=payment.as_of)
 
 
 def fill(connection: Connection, now: datetime) -> int:
@@ -137,15 +175,22 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
     payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
     notes = read_credit_notes(connection, [bill.id for bill in bill_of.values()])
-    note_of: dict[tuple[str, int | None], CreditNote] = {
-        (note.stripe_invoice_id, note.number): note for note in notes
-    }
+    note_of = {(note.stripe_invoice_id, note.number): note for note in notes}
     return [
         Mail(
             each,
             bill_of.get(each.payload["invoice"]),
             payment_of.get(each.payload["invoice"]),
-            note_of.get((each.payload["invoice"], each.payload.get("number"))),
+            _given_back(each, note_of),
         )
         for each in messages
     ]
+
+
+def _given_back(message: Message, note_of: Mapping[tuple[str, int], CreditNote]) -> GivenBack | None:
+    said = message.payload
+    if "cents" in said:
+        to = CreditKind(said["to"]) if said["to"] else None
+        return GivenBack(said["cents"], message.created_at, to)
+    note = note_of.get((said["invoice"], said.get("number", 0)))
+    return GivenBack.by(note) if note else None

@@ -116,9 +116,13 @@ audit = sa.Table(
     sa.Column("stripe_invoice_id", sa.Text),
     sa.Column("stripe_request_id", sa.Text),
     sa.Column("detail", sa.Text),
+    sa.Column("amount_cents", sa.BigInteger),
     sa.Index("ledger_audit_by_user", "month", "user_id"),
 )
-"""Who did what to which bill, when and in which run. Triggers refuse UPDATE and DELETE."""
+"""Who did what to which bill, when and in which run. Triggers refuse UPDATE and DELETE.
+
+`amount_cents`, in minor units of the bill's currency: what `money_back` gave back; null for all else.
+"""
 
 payments = sa.Table(
     "ledger_payments",

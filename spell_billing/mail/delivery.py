@@ -137,7 +137,7 @@ class Delivery:
         """Send one mail and record it; False when the connection is of no use any more."""
         mail, bill, address = ready
         row, this = mail.message, outbox.is_message(mail.message)
-        letter = self.letters.write(Template(row.kind), bill, mail.payment, mail.note)
+        letter = self.letters.write(Template(row.kind), bill, mail.payment, mail.given_back)
         message = self.letters.message(letter, address, row.key, self.now())
         try:
             connection.send(message)

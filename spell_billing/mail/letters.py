@@ -14,8 +14,7 @@ import jinja2
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.ledger.credit_notes import CreditNote
-from spell_billing.ledger.mails import Template
+from spell_billing.ledger.mails import GivenBack, Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 
@@ -50,7 +49,7 @@ class Letters:
         self._sender = sender
 
     def write(
-        self, template: Template, bill: Bill, payment: Payment | None, note: CreditNote | None = None
+        self, template: Template, bill: Bill, payment: Payment | None, given_back: GivenBack | None = None
     ) -> Letter:
         """Fill in a template.
 
@@ -58,14 +57,14 @@ class Letters:
             template: The kind of mail.
             bill: What it is about.
             payment: Its payment; None while nothing is known of it.
-            note: The credit note that a mail about a credit tells of.
+            given_back: What a mail about a credit tells.
 
         Raises:
             SettingsError: when a template of the folder cannot be read or filled in.
         """
         facts = self._facts(template, bill, payment)
-        if note is not None:
-            facts |= _about(note, bill, payment)
+        if given_back is not None:
+            facts |= _about(given_back, bill, payment)
         subject, text, html = (
             self._filled(f"{template}.{part}", facts) for part in ("subject", "txt", "html")
         )
@@ -123,15 +122,15 @@ class Letters:
             ) from error
 
 
-def _about(note: CreditNote, bill: Bill, payment: Payment | None) -> dict[str, Any]:
+def _about(given_back: GivenBack, bill: Bill, payment: Payment | None) -> dict[str, Any]:
     # What was known of the payment before the credit says nothing of what is left.
-    known = payment is not None and payment.as_of >= note.asked_at
+    known = payment is not None and payment.as_of >= given_back.at
     left_cents = payment.amount_due_cents - payment.amount_paid_cents if payment and known else None
     return {
         "left": None if left_cents is None else format_money(left_cents, bill.currency, grouping=True),
-        "credited": format_money(note.cents, bill.currency, grouping=True),
-        "credit_to": note.kind.value,
-        "reason": note.reason,
+        "credited": format_money(given_back.cents, bill.currency, grouping=True),
+        "credit_to": given_back.to and given_back.to.value,
+        "reason": given_back.reason,
     }
 
 

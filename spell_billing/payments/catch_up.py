@@ -16,6 +16,7 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by, is_unclear, payment_of
+from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -26,6 +27,7 @@ from spell_billing.ledger.unpaid import (
     unread_invoices,
     unsettled_months,
 )
+from spell_billing.payments.money_back import tell_given_back
 from spell_billing.payments.reasons import WAY, payment_read, retrieve_all
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
@@ -137,8 +139,9 @@ async def _list_page(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
     found = [invoice for invoice in page["data"] if invoice["status"] != "draft"]
     with ledger.writing() as connection:
         # Of the unclear ones more must be known; they stay unread, and are retrieved.
-        said = _said(connection, [invoice for invoice in found if not is_unclear(invoice)], as_of)
-        _keep(connection, said)
+        clear = [invoice for invoice in found if not is_unclear(invoice)]
+        said = _said(connection, clear, as_of)
+        _keep(connection, said, clear)
         after = page["data"][-1]["id"] if page["has_more"] else None
         listed_until = reading.listed_until if page["has_more"] else None
         _move(connection, replace(reading, after_invoice=after, listed_until=listed_until))
@@ -159,7 +162,7 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
             for invoice in found
             if invoice is not None and invoice["status"] != "draft"
         ]
-        _keep(connection, said)
+        _keep(connection, said, [invoice for invoice in found if invoice is not None])
         if bills:
             _move(connection, replace(reading, after_bill=bills[-1][0]))
         else:
@@ -173,10 +176,16 @@ def _said(connection: Connection, found: list[Invoice], as_of: datetime) -> list
     return [payment_of(invoice, bill, as_of=as_of, way=WAY) for invoice, bill in named if bill is not None]
 
 
-def _keep(connection: Connection, said: list[Payment]) -> None:
+def _keep(connection: Connection, said: list[Payment], found: list[Invoice]) -> None:
     if said:
         keep_payments(connection, said)
         settle(connection, invoice_ids=[payment.stripe_invoice_id for payment in said])
+    currencies = {invoice["id"]: str(invoice["currency"]) for invoice in found}
+    for payment in said:
+        cents = payment.credited_cents
+        if cents and (known_cents := known_back_cents(connection, payment)) < cents:
+            currency = currencies[payment.stripe_invoice_id]
+            tell_given_back(connection, payment, currency, given_back_cents=cents, known_cents=known_cents)
 
 
 def _move(connection: Connection, reading: Reading) -> None:

@@ -20,8 +20,10 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
+from spell_billing.ledger.credit_notes import MONEY_BACK, CreditKind, known_back_cents
 from spell_billing.ledger.events import Event, events_to_look_at, mark_handled
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.mails import put_given_back
 from spell_billing.ledger.outbox import put
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.schema import audit
@@ -32,7 +34,7 @@ from spell_billing.payments.reasons import payment_read
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
 
-KIND = "money_back"
+KIND = MONEY_BACK
 """The kind of alert."""
 
 _MOST_EVENT_PAGES = 10
@@ -67,16 +69,15 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 
 
 async def read_again(
-    ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None, alerting: bool = True
+    ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
 ) -> bool:
-    """Read an invoice and its charges as they are now, and alert on money that went back.
+    """Read an invoice and its charges as they are now, and tell what went back without a command of ours.
 
     Args:
         ledger: The ledger.
         gateway: To Stripe.
         invoice_id: The invoice.
         event: What pointed to it; a dispute's amount and status stand in it alone.
-        alerting: Whether operators do not know yet.
 
     Returns:
         Whether it is an invoice of ours.
@@ -112,47 +113,141 @@ async def read_again(
         )
         for charge in charges
     ]
-    outside_cents = await _returned_outside(gateway, invoice)
+    notes = await _credit_notes_of(gateway, invoice)
+    outside_cents = sum(int(note.get("out_of_band_amount") or 0) for note in notes)
     payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
-    await asyncio.to_thread(_write, ledger, payment, found, alerting=alerting)
+    back_cents = _given_back_cents(invoice, found, notes)
+    await asyncio.to_thread(_write, ledger, payment, found, back_cents, str(invoice["currency"]))
     return True
 
 
-def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], *, alerting: bool) -> None:
+def _given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[Mapping[str, Any]]) -> int:
+    """Sum what credit notes and refunds gave back; a refund that belongs to a credit note counts once."""
+    by_notes = sum(
+        int(invoice.get(name) or 0)
+        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    )
+    refunds_of_notes = sum(
+        int(refund["amount_refunded"]) for note in notes for refund in note.get("refunds") or ()
+    )
+    return by_notes + max(0, sum(charge.refunded_cents for charge in found) - refunds_of_notes)
+
+
+def _write(
+    ledger: Ledger, payment: Payment, found: Sequence[Charge], given_back_cents: int, currency: str
+) -> None:
+    invoice_id = payment.stripe_invoice_id
     with ledger.writing() as connection:
         keep_payments(connection, [payment], as_it_is=True)
+        before = {each.charge_id: each for each in read_charges(connection, invoice_ids=[invoice_id])}
         news = keep_charges(connection, found)
-        settle(connection, invoice_ids=[payment.stripe_invoice_id], back=True)
-        if alerting:
-            _alert(connection, payment, news)
-            _note(connection, payment, news)
-
-
-def _note(connection: Connection, payment: Payment, news: Sequence[Charge]) -> None:
-    """Write into the audit trail what went back without a command of ours."""
-    for each in news:
-        refunded = format_money(each.refunded_cents, each.currency, grouping=True)
-        disputed = format_money(each.disputed_cents, each.currency, grouping=True)
-        connection.execute(
-            audit.insert().values(
-                at=each.as_of,
-                actor=payment.way,
-                run_id="",
-                month=payment.month,
-                user_id=payment.user_id,
-                generation=payment.generation,
-                action=KIND,
-                stripe_invoice_id=each.stripe_invoice_id,
-                detail=f"{refunded} refunded, {disputed} disputed ({each.dispute or 'no dispute'})",
+        settle(connection, invoice_ids=[invoice_id], back=True)
+        refunded_before_cents = sum(each.refunded_cents for each in before.values())
+        # A ledger of before amounts were noted has refunds without one in its audit trail.
+        known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
+        if given_back_cents > known_cents:
+            refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents
+            tell_given_back(
+                connection,
+                payment,
+                currency,
+                given_back_cents=given_back_cents,
+                known_cents=known_cents,
+                refunded_cents=refunded_cents,
+                charges=news,
             )
+            return
+        # What we refunded ourselves is no news, but a dispute is.
+        disputes = [each for each in news if each.dispute != _dispute(before.get(each.charge_id))]
+        if disputes:
+            put(connection, [_alert_on(payment, each).on() for each in disputes])
+            _note(connection, payment, disputes)
+
+
+def tell_given_back(
+    connection: Connection,
+    payment: Payment,
+    currency: str,
+    *,
+    given_back_cents: int,
+    known_cents: int,
+    refunded_cents: int = 0,
+    charges: Sequence[Charge] = (),
+) -> None:
+    """Tell operators, the platform and the user of money given back at Stripe without a command of ours.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        payment: As it was just read.
+        currency: Of the invoice.
+        given_back_cents: All that credit notes and refunds gave back of the invoice.
+        known_cents: How much of it was told before, or was asked for by us; less.
+        refunded_cents: What was refunded to the card since then.
+        charges: Those that were refunded or disputed since then.
+    """
+    back_cents = given_back_cents - known_cents
+    money = format_money(back_cents, currency, grouping=True)
+    alerts = [_alert_on(payment, each) for each in charges]
+    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents)]])
+    _note(
+        connection, payment, charges, back_cents=back_cents, otherwise=f"{money} taken off by a credit note"
+    )
+    to = CreditKind.REDUCE if payment.status == "open" else None
+    to = CreditKind.REFUND if refunded_cents == back_cents else to
+    put_given_back(connection, payment, back_cents, to=to, whole_cents=given_back_cents)
+
+
+def _dispute(charge: Charge | None) -> str | None:
+    return charge.dispute if charge else None
+
+
+def _note(
+    connection: Connection,
+    payment: Payment,
+    news: Sequence[Charge],
+    *,
+    back_cents: int | None = None,
+    otherwise: str = "",
+) -> None:
+    """Write into the audit trail what went back without a command of ours."""
+    parts = [
+        f"{format_money(each.refunded_cents, each.currency, grouping=True)} refunded, "
+        f"{format_money(each.disputed_cents, each.currency, grouping=True)} disputed "
+        f"({each.dispute or 'no dispute'})"
+        for each in news
+    ]
+    connection.execute(
+        audit.insert().values(
+            at=payment.as_of,
+            actor=payment.way,
+            run_id="",
+            month=payment.month,
+            user_id=payment.user_id,
+            generation=payment.generation,
+            action=KIND,
+            stripe_invoice_id=payment.stripe_invoice_id,
+            amount_cents=back_cents,
+            detail="; ".join(parts) or otherwise,
         )
+    )
 
 
-def _alert(connection: Connection, payment: Payment, news: Sequence[Charge]) -> None:
-    put(connection, [alert.on() for each in news if (alert := _alert_on(payment, each)) is not None])
+def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:
+    return Alert(
+        key=f"{KIND}:{payment.stripe_invoice_id}:{given_back_cents}",
+        kind=KIND,
+        title=f"{money} credited: {payment.user_id}, {payment.month}",
+        body=body(
+            f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
+            f"{payment.user_id}.",
+            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
+            f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
+        ),
+        month=payment.month,
+    )
 
 
-def _alert_on(payment: Payment, charge: Charge) -> Alert | None:
+def _alert_on(payment: Payment, charge: Charge) -> Alert:
     refunded = format_money(charge.refunded_cents, charge.currency, grouping=True)
     disputed = format_money(charge.disputed_cents, charge.currency, grouping=True)
     kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
@@ -265,11 +360,10 @@ async def _dispute_of(gateway: Gateway, charge: Mapping[str, Any]) -> dict[str, 
     return None
 
 
-async def _returned_outside(gateway: Gateway, invoice: Invoice) -> int:
-    """Return what credit notes say was given back outside of Stripe."""
+async def _credit_notes_of(gateway: Gateway, invoice: Invoice) -> list[dict[str, Any]]:
+    """Return the credit notes that were issued after the invoice was paid."""
     if not invoice.get("post_payment_credit_notes_amount"):
-        return 0
+        return []
     parameters = {"invoice": invoice["id"], "limit": 100}
     answer = await gateway.send(_LIST_NOTES, "get", "/v1/credit_notes", parameters)
-    issued = [note for note in answer.object["data"] if note["status"] == "issued"]
-    return sum(int(note.get("out_of_band_amount") or 0) for note in issued)
+    return [note for note in answer.object["data"] if note["status"] == "issued"]

@@ -14,7 +14,7 @@ import pytest
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote
-from spell_billing.ledger.mails import Template
+from spell_billing.ledger.mails import GivenBack, Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.mail.letters import Letter, Letters
@@ -77,8 +77,8 @@ NOTE = CreditNote(
 def write(
     template: Template, bill: Bill = BILL, payment: Payment | None = PAYMENT, folder: Path | None = None
 ) -> Letter:
-    note = NOTE if template is Template.CREDITED else None
-    return Letters(folder, SENDER).write(template, bill, payment, note)
+    given_back = GivenBack.by(NOTE) if template is Template.CREDITED else None
+    return Letters(folder, SENDER).write(template, bill, payment, given_back)
 
 
 class Links(HTMLParser):

@@ -8,6 +8,7 @@ import pytest
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.charges import kept_of_months
+from spell_billing.ledger.feed import EventType, read_feed
 from spell_billing.stripe_double import Invoice
 from spell_billing_tests.payments.test_credit import credit
 from spell_billing_tests.payments.world import ONE, TWO, World
@@ -87,9 +88,21 @@ def kept_at_stripe(world: World) -> int:
     return kept
 
 
+def given_back_at_stripe(world: World, user: str) -> int:
+    """Sum the credit notes of a user's invoice and the refunds beside them, by no code of ours."""
+    account, invoice_id = world.double.state, world.invoice_id(user)
+    notes = [note for note in account.credit_notes if note.invoice == invoice_id]
+    of_notes = {refund for note in notes for refund in note.refunds}
+    charges = {charge.id for charge in account.charges if charge.invoice == invoice_id}
+    beside = [each for each in account.refunds if each.charge in charges and each.id not in of_notes]
+    return sum(note.amount_cents for note in notes) + sum(each.amount_cents for each in beside)
+
+
 @pytest.mark.parametrize("cards", [("ok", "ok"), ("ok", "declined")])
 @pytest.mark.parametrize("seed", range(16))
-def test_the_ledger_knows_the_money_kept(small_world: World, cards: tuple[str, str], seed: int) -> None:
+def test_the_ledger_knows_the_money_kept_and_tells_what_was_given_back(
+    small_world: World, cards: tuple[str, str], seed: int
+) -> None:
     world, chance = small_world, random.Random(seed)  # noqa: S311 - the same sequence each time
     steps = [(chance.choice(STEPS), chance.choice(USERS)) for _ in range(10)]
     world.bill(*USERS, cards=dict(zip(USERS, cards, strict=True)))
@@ -102,6 +115,10 @@ def test_the_ledger_knows_the_money_kept(small_world: World, cards: tuple[str, s
 
     with world.ledger() as ledger, ledger.reading() as connection:
         found = kept_of_months(connection, [MARCH])[str(MARCH)]
+        feed = [event for _, event in read_feed(connection, after=0, until=10**9, limit=1000)]
+    for user in USERS:
+        told = [each for each in feed if (each.type, each.user_id) == (EventType.CREDITED, user)]
+        assert sum(each.total_cents or 0 for each in told) == given_back_at_stripe(world, user)
     standing = {user for user in USERS if world.state(user) not in {"parked", "void"}}
     assert sum(each.kept_cents for each in found) == kept_at_stripe(world)
     kinds = {finding.kind.value for finding in world.platform.reconcile(MARCH).findings}

@@ -1,11 +1,15 @@
 """Money that goes back after an invoice was paid is seen within a tick, told once, and counted as gone."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.ledger.feed import read_feed
+from spell_billing.ledger.mails import due_mails
+from spell_billing.ledger.mails import fill as fill_mails
 from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
@@ -78,6 +82,35 @@ def test_a_credit_to_the_balance_is_money_kept_until_the_next_invoice(paid: Worl
     paid.tick()
 
     assert kept(paid) == Kept("usd", paid_cents=3000)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [None, {"refund_amount": 300}, {"credit_amount": 300}, {"out_of_band_amount": 300}],
+    ids=["refund", "note with a refund", "note to the balance", "note outside of Stripe"],
+)
+def test_what_the_dashboard_gives_back_is_told_to_platform_operators_and_user_once(
+    paid: World, shares: dict[str, int] | None
+) -> None:
+    with paid.ledger() as ledger, ledger.writing() as connection:
+        fill_mails(connection, datetime.now(UTC))
+    if shares is None:
+        refund(paid, ONE, 300)
+    else:
+        credit_note(paid, ONE, 300, **shares)
+
+    for _ in range(2):
+        paid.tick()
+
+    with paid.ledger() as ledger, ledger.reading() as connection:
+        feed = [each for _, each in read_feed(connection, after=0, until=10**9, limit=100)]
+        mails = due_mails(connection, datetime.max.replace(tzinfo=UTC), limit=100)
+    (event,) = [each for each in feed if each.type == "invoice.credited"]
+    assert (event.user_id, event.total_cents, event.currency) == (ONE, 300, "usd")
+    (mail,) = [each for each in mails if each.message.kind == "credited"]
+    assert mail.given_back is not None
+    assert (mail.given_back.cents, mail.message.user_id) == (300, ONE)
+    assert len([text for text in paid.web.texts if "$3.00" in text.splitlines()[0]]) == 1
 
 
 def test_a_credit_note_before_the_payment_lowers_what_is_due(world: World) -> None:
