@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ def command(month: Month | None, *, as_json: bool) -> None:
 
     No billing account, no customer at Stripe, or no default payment method. Ends with 3 when there are any.
     Asks Stripe about every such user's customer, at the usual pace; nothing is frozen, sent or stored.
+    With ADMIN_SECRET and SPELL_BILLING_PUBLIC_URL, as `serve` has them, each user without a payment method
+    has a link to Stripe's page for adding a card, good for 30 days: send it to this user alone.
     """
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
@@ -30,10 +33,13 @@ def command(month: Month | None, *, as_json: bool) -> None:
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.so_far import usage_so_far  # noqa: PLC0415 - heavy: DuckDB
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
+    from spell_billing.web.links import card_links  # noqa: PLC0415
+    from spell_billing.web.settings import WebSettings  # noqa: PLC0415
 
     asked = month or Month.containing(datetime.now(UTC))
     with clear_errors():
         settings = Settings.from_environment()
+        card_link_of = card_links(WebSettings.from_environment(), datetime.now(UTC))
         stripe = StripeResource()
         stripe.check()
         usage = usage_so_far(settings.usage_database, asked)
@@ -46,21 +52,23 @@ def command(month: Month | None, *, as_json: bool) -> None:
 
             found = asyncio.run(ask())
     if as_json:
-        write_json(found.as_json())
+        write_json(found.as_json(card_link_of))
     else:
-        _write(found)
+        _write(found, card_link_of)
     if found.unready:
         sys.exit(EXIT_USERS_LEFT)
 
 
-def _write(found: "Readiness") -> None:
+def _write(found: "Readiness", card_link_of: Callable[[str], str] | None) -> None:
     from spell_billing.alerts.text import users  # noqa: PLC0415
     from spell_billing.core.money import format_money  # noqa: PLC0415
-    from spell_billing.reporting.readiness import REMEDIES  # noqa: PLC0415
+    from spell_billing.reporting.readiness import REMEDIES, Gap  # noqa: PLC0415
 
     for each in found.unready:
         money = format_money(each.owing.cents, each.owing.currency, grouping=True)
         click.echo(f"{each.owing.user_id}: {money}; {REMEDIES[each.gap]}")
+        if card_link_of and each.gap is Gap.NO_PAYMENT_METHOD:
+            click.echo(f"    {card_link_of(each.owing.user_id)}")
     for gap, (number, sums) in found.by_gap().items():
         click.echo(f"{gap}: {users(number)}, {format_amounts(sums)}")
     if found.unready:

@@ -27,7 +27,7 @@ from spell_billing.ledger.unpaid import (
     unread_invoices,
     unsettled_months,
 )
-from spell_billing.payments.money_back import tell_given_back
+from spell_billing.payments.given_back import tell_given_back
 from spell_billing.payments.reasons import WAY, payment_read, retrieve_all
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice

@@ -15,6 +15,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.text import body
 from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.ledger.credit_notes import MONEY_BACK
 from spell_billing.ledger.cursors import read_cursor
 from spell_billing.ledger.events import forget_events
 from spell_billing.ledger.ledger import Ledger
@@ -25,7 +26,6 @@ from spell_billing.payments import catch_up, charge_reading, stripe_events
 from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
-from spell_billing.payments.money_back import KIND as MONEY_BACK
 from spell_billing.payments.money_back import look_again
 from spell_billing.payments.reasons import look_up_reasons
 from spell_billing.payments.tick_budget import Budget

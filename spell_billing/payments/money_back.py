@@ -11,31 +11,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body
-from spell_billing.core.money import format_money
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
-from spell_billing.ledger.credit_notes import MONEY_BACK, CreditKind, known_back_cents
+from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.events import Event, events_to_look_at, mark_handled
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.mails import put_given_back
-from spell_billing.ledger.outbox import put
 from spell_billing.ledger.payments import Payment, keep_payments
-from spell_billing.ledger.schema import audit
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
+from spell_billing.payments.given_back import given_back_cents, tell_disputes, tell_given_back
 from spell_billing.payments.reasons import payment_read
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
-
-KIND = MONEY_BACK
-"""The kind of alert."""
 
 _MOST_EVENT_PAGES = 10
 _LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
@@ -116,26 +106,12 @@ async def read_again(
     notes = await _credit_notes_of(gateway, invoice)
     outside_cents = sum(int(note.get("out_of_band_amount") or 0) for note in notes)
     payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
-    back_cents = _given_back_cents(invoice, found, notes)
+    back_cents = given_back_cents(invoice, found, notes)
     await asyncio.to_thread(_write, ledger, payment, found, back_cents, str(invoice["currency"]))
     return True
 
 
-def _given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[Mapping[str, Any]]) -> int:
-    """Sum what credit notes and refunds gave back; a refund that belongs to a credit note counts once."""
-    by_notes = sum(
-        int(invoice.get(name) or 0)
-        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
-    )
-    refunds_of_notes = sum(
-        int(refund["amount_refunded"]) for note in notes for refund in note.get("refunds") or ()
-    )
-    return by_notes + max(0, sum(charge.refunded_cents for charge in found) - refunds_of_notes)
-
-
-def _write(
-    ledger: Ledger, payment: Payment, found: Sequence[Charge], given_back_cents: int, currency: str
-) -> None:
+def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], back_cents: int, currency: str) -> None:
     invoice_id = payment.stripe_invoice_id
     with ledger.writing() as connection:
         keep_payments(connection, [payment], as_it_is=True)
@@ -145,13 +121,13 @@ def _write(
         refunded_before_cents = sum(each.refunded_cents for each in before.values())
         # A ledger of before amounts were noted has refunds without one in its audit trail.
         known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
-        if given_back_cents > known_cents:
+        if back_cents > known_cents:
             refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents
             tell_given_back(
                 connection,
                 payment,
                 currency,
-                given_back_cents=given_back_cents,
+                given_back_cents=back_cents,
                 known_cents=known_cents,
                 refunded_cents=refunded_cents,
                 charges=news,
@@ -160,115 +136,11 @@ def _write(
         # What we refunded ourselves is no news, but a dispute is.
         disputes = [each for each in news if each.dispute != _dispute(before.get(each.charge_id))]
         if disputes:
-            put(connection, [_alert_on(payment, each).on() for each in disputes])
-            _note(connection, payment, disputes)
-
-
-def tell_given_back(
-    connection: Connection,
-    payment: Payment,
-    currency: str,
-    *,
-    given_back_cents: int,
-    known_cents: int,
-    refunded_cents: int = 0,
-    charges: Sequence[Charge] = (),
-) -> None:
-    """Tell operators, the platform and the user of money given back at Stripe without a command of ours.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        payment: As it was just read.
-        currency: Of the invoice.
-        given_back_cents: All that credit notes and refunds gave back of the invoice.
-        known_cents: How much of it was told before, or was asked for by us; less.
-        refunded_cents: What was refunded to the card since then.
-        charges: Those that were refunded or disputed since then.
-    """
-    back_cents = given_back_cents - known_cents
-    money = format_money(back_cents, currency, grouping=True)
-    alerts = [_alert_on(payment, each) for each in charges]
-    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents)]])
-    _note(
-        connection, payment, charges, back_cents=back_cents, otherwise=f"{money} taken off by a credit note"
-    )
-    to = CreditKind.REDUCE if payment.status == "open" else None
-    to = CreditKind.REFUND if refunded_cents == back_cents else to
-    put_given_back(connection, payment, back_cents, to=to, whole_cents=given_back_cents)
+            tell_disputes(connection, payment, disputes)
 
 
 def _dispute(charge: Charge | None) -> str | None:
     return charge.dispute if charge else None
-
-
-def _note(
-    connection: Connection,
-    payment: Payment,
-    news: Sequence[Charge],
-    *,
-    back_cents: int | None = None,
-    otherwise: str = "",
-) -> None:
-    """Write into the audit trail what went back without a command of ours."""
-    parts = [
-        f"{format_money(each.refunded_cents, each.currency, grouping=True)} refunded, "
-        f"{format_money(each.disputed_cents, each.currency, grouping=True)} disputed "
-        f"({each.dispute or 'no dispute'})"
-        for each in news
-    ]
-    connection.execute(
-        audit.insert().values(
-            at=payment.as_of,
-            actor=payment.way,
-            run_id="",
-            month=payment.month,
-            user_id=payment.user_id,
-            generation=payment.generation,
-            action=KIND,
-            stripe_invoice_id=payment.stripe_invoice_id,
-            amount_cents=back_cents,
-            detail="; ".join(parts) or otherwise,
-        )
-    )
-
-
-def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:
-    return Alert(
-        key=f"{KIND}:{payment.stripe_invoice_id}:{given_back_cents}",
-        kind=KIND,
-        title=f"{money} credited: {payment.user_id}, {payment.month}",
-        body=body(
-            f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
-            f"{payment.user_id}.",
-            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
-            f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
-        ),
-        month=payment.month,
-    )
-
-
-def _alert_on(payment: Payment, charge: Charge) -> Alert:
-    refunded = format_money(charge.refunded_cents, charge.currency, grouping=True)
-    disputed = format_money(charge.disputed_cents, charge.currency, grouping=True)
-    kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
-    whom = f"{payment.user_id}, {payment.month}"
-    if charge.dispute is not None:
-        title = f"Dispute {charge.dispute.replace('_', ' ')}: {whom}"
-    else:
-        title = f"{refunded} refunded: {whom}"
-    return Alert(
-        key=f"{KIND}:{charge.charge_id}:{charge.refunded_cents}:{charge.disputed_cents}:{charge.dispute}",
-        kind=KIND,
-        title=title,
-        body=body(
-            f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with "
-            f"{format_money(charge.amount_cents, charge.currency, grouping=True)}: {refunded} refunded, "
-            f"{disputed} disputed, {format_money(kept_cents, charge.currency, grouping=True)} kept.",
-            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
-            f"https://dashboard.stripe.com/invoices/{charge.stripe_invoice_id}",
-        ),
-        month=payment.month,
-    )
 
 
 def _charge(

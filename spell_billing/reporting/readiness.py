@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -35,7 +35,7 @@ REMEDIES: Mapping[Gap, str] = {
     Gap.NO_CUSTOMER: "no stripe_customer_id: create the customer at Stripe, and store its id",
     Gap.UNKNOWN_CUSTOMER: "Stripe does not know the customer: correct stripe_customer_id",
     Gap.CUSTOMER_DELETED: "the customer was deleted at Stripe: create another, and store its id",
-    Gap.NO_PAYMENT_METHOD: "no default payment method: the user must add one at the platform",
+    Gap.NO_PAYMENT_METHOD: "no default payment method: the user must add one",
 }
 
 
@@ -69,9 +69,11 @@ class Unready:
     owing: Owing
     gap: Gap
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+    def as_json(self, card_link_of: Callable[[str], str] | None = None) -> dict[str, Any]:
+        """Return it for programs, with the user's link to Stripe's page for a card where one helps."""
+        link = self.gap is Gap.NO_PAYMENT_METHOD and card_link_of and card_link_of(self.owing.user_id)
         return {
+            "card_link": link or None,
             "user_id": self.owing.user_id,
             "reason": self.gap.value,
             "remedy": REMEDIES[self.gap],
@@ -100,7 +102,7 @@ class Readiness:
         found = {gap: [each.owing for each in self.unready if each.gap is gap] for gap in Gap}
         return {gap: (len(users), _sums(users)) for gap, users in found.items() if users}
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, card_link_of: Callable[[str], str] | None = None) -> dict[str, Any]:
         """Return it for programs."""
         return {
             "month": str(self.month),
@@ -111,7 +113,7 @@ class Readiness:
             "by_reason": {
                 gap.value: {"users": users, "cents": sums} for gap, (users, sums) in self.by_gap().items()
             },
-            "unready": [each.as_json() for each in self.unready],
+            "unready": [each.as_json(card_link_of) for each in self.unready],
         }
 
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from spell_billing.stripe_double.clock import Clock
 from spell_billing.stripe_double.collection import Collection
@@ -50,6 +51,8 @@ class Account:
         self.clock = clock
         self.collect_at_once = collect_at_once
         self.auto_create_customers = auto_create_customers
+        self.portal_saved = True
+        self.portal_sessions: list[Mapping[str, Any]] = []
         self.request = Request()
         self.customers: Collection[Customer] = Collection("customer", "/v1/customers")
         self.invoices: Collection[Invoice] = Collection("invoice", "/v1/invoices")

@@ -30,6 +30,11 @@ class Operation:
 
 _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("account.retrieve", "GET /v1/account", other_endpoints.retrieve_account),
+    (
+        "billing_portal.sessions.create",
+        "POST /v1/billing_portal/sessions",
+        other_endpoints.create_portal_session,
+    ),
     ("charges.list", "GET /v1/charges", other_endpoints.list_charges),
     ("credit_notes.create", "POST /v1/credit_notes", credit_notes.create_credit_note),
     ("credit_notes.list", "GET /v1/credit_notes", credit_notes.list_credit_notes),

@@ -10,7 +10,7 @@ from spell_billing.stripe_double.lines import new_line, with_lines
 from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
-from spell_billing.stripe_double.render import account_json
+from spell_billing.stripe_double.render import account_json, portal_session_json
 
 
 def retrieve_account(account: Account, _call: Call) -> dict[str, Any]:
@@ -42,6 +42,23 @@ def create_customer(account: Account, call: Call) -> Customer:
 def retrieve_customer(account: Account, call: Call) -> Customer:
     """`GET /v1/customers/{customer}`."""
     return account.customer(call.object_id)
+
+
+def create_portal_session(account: Account, call: Call) -> dict[str, Any]:
+    """`POST /v1/billing_portal/sessions`. The page at its address is not served."""
+    params = call.params
+    if "customer" not in params:
+        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+    customer = account.customer(params["customer"], param="customer")
+    if not account.portal_saved and "configuration" not in params:
+        raise ApiError(
+            400,
+            "No configuration provided and your test mode default configuration has not been created. "
+            "Provide a configuration or create your default by saving your customer portal settings.",
+        )
+    session = portal_session_json(account.new_id("bps"), account.clock.unix(), customer.id, params)
+    account.portal_sessions.append(session)
+    return session
 
 
 def create_item(account: Account, call: Call) -> InvoiceItem:

@@ -1,7 +1,7 @@
 """Stripe's JSON of every object (API 2026-10-28). Pure: the same value always gives the same bytes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -54,6 +54,35 @@ def account_json(account_id: str) -> dict[str, Any]:
         "payouts_enabled": True,
         "settings": {"dashboard": {"display_name": "Stripe double", "timezone": "Etc/UTC"}},
         "type": "standard",
+    }
+
+
+def portal_session_json(
+    session_id: str, created: int, customer_id: str, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a session of the customer portal, at the start of the flow that was asked for."""
+    flow = params.get("flow_data")
+    after = flow.get("after_completion", {"type": "portal_homepage"}) if flow else {}
+    return {
+        "id": session_id,
+        "object": "billing_portal.session",
+        "configuration": params.get("configuration", "bpc_1"),
+        "created": created,
+        "customer": customer_id,
+        "customer_account": None,
+        "flow": flow
+        and {
+            "after_completion": {"hosted_confirmation": None, "redirect": None, **after},
+            "subscription_cancel": None,
+            "subscription_update": None,
+            "subscription_update_confirm": None,
+            "type": flow["type"],
+        },
+        "livemode": False,
+        "locale": params.get("locale"),
+        "on_behalf_of": None,
+        "return_url": params.get("return_url"),
+        "url": f"https://billing.stripe.com/p/session/test_{session_id}",
     }
 
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spell_billing.reporting.metrics import metrics_app
 from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
+from spell_billing.web.card_page import card_page_routes
 from spell_billing.web.context import WebContext
 from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
 from spell_billing.web.errors import EXCEPTION_HANDLERS
@@ -59,7 +60,8 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     unguarded = [*login_routes(context, check, sessions), *health.router.routes]
     unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
-    unguarded += [*history_api.router.routes, *user_page_routes(context)]
+    unguarded += [*history_api.router.routes, *user_page_routes(context, read_only=read_only)]
+    unguarded += [] if read_only else card_page_routes(context)
     admitted = [
         *history_api.router.routes,
         *changes_api.router.routes,

@@ -3,15 +3,17 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from itsdangerous import BadData
 
 from spell_billing.web.context import WebContext
-from spell_billing.web.keys import signer
+from spell_billing.web.keys import derive_key, signer
+from spell_billing.web.settings import WebSettings
 
 PURPOSE = "user link"
 """Nothing else is signed with this key, and this key signs nothing else: see `keys.derive_key`."""
+CARD_LINK_DAYS = 30
 _LONGEST_TOKEN = 8_000
 """Far more than a user id of 500 characters needs, whatever alphabet it is in."""
 
@@ -57,6 +59,21 @@ class Links:
 
     def _write(self, user_id: str, until_seconds: int) -> str:
         return str(self._serializer.dumps([user_id, until_seconds]))
+
+
+def card_links(web: WebSettings, now: datetime) -> Callable[[str], str] | None:
+    """Return what writes a user's link to Stripe's page for adding a card, good for `CARD_LINK_DAYS`.
+
+    None where the settings name no secret, or no public address of `serve`.
+
+    Raises:
+        SettingsError: when one of the two is wrong.
+    """
+    if not web.environment.get("ADMIN_SECRET", "").strip() or web.public_url is None:
+        return None
+    links = Links(derive_key(web.admin_secret, PURPOSE), lambda: now)
+    until = now + timedelta(days=CARD_LINK_DAYS)
+    return lambda user_id: f"{web.public_url}/u/{links.make(user_id, until)}/card"
 
 
 def links_of(context: WebContext) -> Links:

@@ -20,7 +20,7 @@ from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
 from spell_billing.web.history_answers import invoice_of
-from spell_billing.web.links import links_of
+from spell_billing.web.links import Link, links_of
 from spell_billing.web.pages import page
 from spell_billing.web.user_usage import METHOD, Usage, read_usage
 
@@ -41,23 +41,29 @@ class _Shown:
     usage: Usage | None
 
 
-def user_page_routes(context: WebContext) -> list[Route]:
+def user_page_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     """Return the route of the page; it needs no secret, for the link is one."""
-    return [Route("/u/{token}", _UserPage(context).show, methods=["GET"])]
+    return [Route("/u/{token}", _UserPage(context, read_only=read_only).show, methods=["GET"])]
+
+
+def not_opened(link: Link | None) -> Response:
+    """Return the page for a link that is not ours (None), or that has expired."""
+    if link is None:
+        return error_page(403, "This link is not valid", "Open the link as you were given it.")
+    return error_page(410, "This link has expired", "Ask the platform for a new one.")
 
 
 class _UserPage:
-    def __init__(self, context: WebContext) -> None:
+    def __init__(self, context: WebContext, *, read_only: bool) -> None:
         self._context = context
+        self._takes_cards = context.settings.has_stripe_api_key and not read_only
         self._links = links_of(context)
 
     def show(self, request: Request) -> Response:
         token = request.path_params["token"]
         link = self._links.read(token)
-        if link is None:
-            return error_page(403, "This link is not valid", "Open the link as you were given it.")
-        if link.is_over:
-            return error_page(410, "This link has expired", "Ask the platform for a new one.")
+        if link is None or link.is_over:
+            return not_opened(link)
         before = None
         if "before" in request.query_params:
             before = cursors.unpack_month(request.query_params["before"])
@@ -71,6 +77,7 @@ class _UserPage:
             until=link.until,
             token=token,
             is_first=before is None,
+            takes_cards=self._takes_cards,
             invoices=[invoice_of(each, internal=False) for each in shown.bills],
             following=cursors.pack(shown.following) if shown.following else None,
             usage=shown.usage,

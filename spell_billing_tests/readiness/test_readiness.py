@@ -154,9 +154,7 @@ def test_the_command_names_them_and_ends_with_3(light_platform: SmallPlatform, c
     told = command("--month", "2025-03", "--json")
 
     assert (said.exit_code, told.exit_code) == (3, 3)
-    assert said.output.splitlines()[0] == (
-        "no-card: $9.00; no default payment method: the user must add one at the platform"
-    )
+    assert said.output.splitlines()[0] == ("no-card: $9.00; no default payment method: the user must add one")
     assert said.output.splitlines()[-1] == "2025-03: 5 of 7 users cannot pay €4.00 and $14.50."
     assert json.loads(told.output)["unready_users"] == 5
 

@@ -1,0 +1,140 @@
+"""Tells what was given back at Stripe without a command of ours: operators, the platform and the user."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from spell_billing.alerts.alert import Alert
+from spell_billing.alerts.text import body
+from spell_billing.core.money import format_money
+from spell_billing.ledger.charges import Charge
+from spell_billing.ledger.credit_notes import MONEY_BACK, CreditKind
+from spell_billing.ledger.mails import put_given_back
+from spell_billing.ledger.outbox import put
+from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.schema import audit
+from spell_billing.stripe_api.client import Invoice
+
+KIND = MONEY_BACK
+"""The kind of alert."""
+
+
+def given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[Mapping[str, Any]]) -> int:
+    """Sum what credit notes and refunds gave back; a refund that belongs to a credit note counts once."""
+    by_notes = sum(
+        int(invoice.get(name) or 0)
+        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    )
+    refunds_of_notes = sum(
+        int(refund["amount_refunded"]) for note in notes for refund in note.get("refunds") or ()
+    )
+    return by_notes + max(0, sum(charge.refunded_cents for charge in found) - refunds_of_notes)
+
+
+def tell_given_back(
+    connection: Connection,
+    payment: Payment,
+    currency: str,
+    *,
+    given_back_cents: int,
+    known_cents: int,
+    refunded_cents: int = 0,
+    charges: Sequence[Charge] = (),
+) -> None:
+    """Tell operators, the platform and the user of money given back at Stripe without a command of ours.
+
+    Args:
+        connection: To the ledger, in a transaction.
+        payment: As it was just read.
+        currency: Of the invoice.
+        given_back_cents: All that credit notes and refunds gave back of the invoice.
+        known_cents: How much of it was told before, or was asked for by us; less.
+        refunded_cents: What was refunded to the card since then.
+        charges: Those that were refunded or disputed since then.
+    """
+    back_cents = given_back_cents - known_cents
+    money = format_money(back_cents, currency, grouping=True)
+    alerts = [_alert_on(payment, each) for each in charges]
+    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents)]])
+    by_note = f"{money} given back by a credit note"
+    _note(connection, payment, charges, back_cents=back_cents, otherwise=by_note)
+    to = CreditKind.REDUCE if payment.status == "open" else None
+    to = CreditKind.REFUND if refunded_cents == back_cents else to
+    put_given_back(connection, payment, back_cents, to=to, whole_cents=given_back_cents)
+
+
+def tell_disputes(connection: Connection, payment: Payment, charges: Sequence[Charge]) -> None:
+    """Alert on disputes that are new or stand otherwise, and note them in the audit trail."""
+    put(connection, [_alert_on(payment, each).on() for each in charges])
+    _note(connection, payment, charges)
+
+
+def _note(
+    connection: Connection,
+    payment: Payment,
+    news: Sequence[Charge],
+    *,
+    back_cents: int | None = None,
+    otherwise: str = "",
+) -> None:
+    """Write into the audit trail what went back without a command of ours."""
+    parts = [
+        f"{format_money(each.refunded_cents, each.currency, grouping=True)} refunded, "
+        f"{format_money(each.disputed_cents, each.currency, grouping=True)} disputed "
+        f"({each.dispute or 'no dispute'})"
+        for each in news
+    ]
+    connection.execute(
+        audit.insert().values(
+            at=payment.as_of,
+            actor=payment.way,
+            run_id="",
+            month=payment.month,
+            user_id=payment.user_id,
+            generation=payment.generation,
+            action=KIND,
+            stripe_invoice_id=payment.stripe_invoice_id,
+            amount_cents=back_cents,
+            detail="; ".join(parts) or otherwise,
+        )
+    )
+
+
+def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:
+    return Alert(
+        key=f"{KIND}:{payment.stripe_invoice_id}:{given_back_cents}",
+        kind=KIND,
+        title=f"{money} credited: {payment.user_id}, {payment.month}",
+        body=body(
+            f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
+            f"{payment.user_id}.",
+            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
+            f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
+        ),
+        month=payment.month,
+    )
+
+
+def _alert_on(payment: Payment, charge: Charge) -> Alert:
+    refunded = format_money(charge.refunded_cents, charge.currency, grouping=True)
+    disputed = format_money(charge.disputed_cents, charge.currency, grouping=True)
+    kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
+    whom = f"{payment.user_id}, {payment.month}"
+    if charge.dispute is not None:
+        title = f"Dispute {charge.dispute.replace('_', ' ')}: {whom}"
+    else:
+        title = f"{refunded} refunded: {whom}"
+    return Alert(
+        key=f"{KIND}:{charge.charge_id}:{charge.refunded_cents}:{charge.disputed_cents}:{charge.dispute}",
+        kind=KIND,
+        title=title,
+        body=body(
+            f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with "
+            f"{format_money(charge.amount_cents, charge.currency, grouping=True)}: {refunded} refunded, "
+            f"{disputed} disputed, {format_money(kept_cents, charge.currency, grouping=True)} kept.",
+            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
+            f"https://dashboard.stripe.com/invoices/{charge.stripe_invoice_id}",
+        ),
+        month=payment.month,
+    )
