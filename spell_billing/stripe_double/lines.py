@@ -6,11 +6,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.adjustments import refuse_negative
 from spell_billing.stripe_double.currencies import largest_cents
 from spell_billing.stripe_double.errors import ApiError, missing, unsupported
 from spell_billing.stripe_double.objects import Invoice, Line
 from spell_billing.stripe_double.schema import MAX_LINES
-from spell_billing.stripe_double.taxes import refuse_negative
 
 _UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
 
@@ -57,7 +57,7 @@ def new_line(
         raise ApiError(
             400, f"Amount must be no more than {largest}.", code="amount_too_large", param=at(*names)
         )
-    now = account.clock.unix()
+    now = account.unix()
     period = params.get("period", {"start": now, "end": now})
     if period["end"] < period["start"]:
         raise ApiError(400, "The period's end precedes its start.", param=at("period", "end"))

@@ -1,9 +1,9 @@
-"""The endpoints beside invoices: account, customers, items, credit notes, charges, refunds, events."""
+"""The endpoints beside invoices and credit notes: account, customers, items, charges, refunds, events."""
 
 from typing import Any
 
-from spell_billing.stripe_double.account import EVENT_RETENTION_SECONDS, Account
-from spell_billing.stripe_double.calls import Call, merged_metadata, within
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.calls import Call, merged_metadata
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.errors import ApiError, missing, not_editable
 from spell_billing.stripe_double.lines import new_line, with_lines
@@ -11,6 +11,8 @@ from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
 from spell_billing.stripe_double.render import account_json
+
+EVENT_RETENTION_SECONDS = 30 * 24 * 3600
 
 
 def retrieve_account(account: Account, _call: Call) -> dict[str, Any]:
@@ -22,17 +24,14 @@ def create_customer(account: Account, call: Call) -> Customer:
     """`POST /v1/customers`."""
     params = call.params
     balance_cents = params.get("balance", 0)
-    customer = account.customers.add(
+    customer = account.customers.put(
         Customer(
             id=account.new_id("cus"),
-            created=account.clock.unix(),
-            email=params.get("email"),
-            name=params.get("name"),
-            description=params.get("description"),
-            phone=params.get("phone"),
+            created=account.unix(),
             metadata=merged_metadata({}, params.get("metadata")),
             balances_cents={"usd": balance_cents} if balance_cents else {},
             next_invoice_sequence=params.get("next_invoice_sequence", 1),
+            **{name: params.get(name) for name in ("email", "name", "description", "phone")},
         )
     )
     account.emit("customer.created", customer)
@@ -56,47 +55,29 @@ def create_item(account: Account, call: Call) -> InvoiceItem:
         raise not_editable("Items can only be added to a draft invoice.")
     item_id = account.new_id("ii")
     line = new_line(account, params, item=item_id, currency=invoice.currency if invoice else None, param="")
-    item = account.items.add(
-        InvoiceItem(
-            id=item_id,
-            customer=customer.id,
-            created=account.clock.unix(),
-            line=line,
-            invoice=invoice.id if invoice else None,
-        ),
-        owner=customer.id,
+    item = account.items.put(
+        InvoiceItem(item_id, customer.id, account.unix(), line, invoice.id if invoice else None)
     )
     account.emit("invoiceitem.created", item)
     if invoice is not None:
-        changed = with_lines(invoice, [line])
-        account.emit("invoice.updated", account.put_invoice(with_draft_totals(account, changed)), {})
+        changed = with_draft_totals(account, with_lines(invoice, [line]))
+        account.change(changed, "invoice.updated", {})
     return item
 
 
 def list_items(account: Account, call: Call) -> Page:
     """`GET /v1/invoiceitems`, newest first."""
-    params = call.params
-    created, pending, invoice = within(params.get("created")), params.get("pending"), params.get("invoice")
+    pending = call.params.get("pending")
 
     def keep(item: InvoiceItem) -> bool:
-        return (
-            created(item.created)
-            and (invoice is None or item.invoice == invoice)
-            and (pending is None or (item.invoice is None) == pending)
-        )
+        return pending is None or (item.invoice is None) == pending
 
-    return account.items.page(call.cursor, owner=params.get("customer"), keep=keep)
+    return account.items.page(call.params, keep, same=("invoice",))
 
 
 def list_charges(account: Account, call: Call) -> Page:
     """`GET /v1/charges`, newest first."""
-    params = call.params
-    created, intent = within(params.get("created")), params.get("payment_intent")
-
-    def keep(charge: Charge) -> bool:
-        return created(charge.created) and (intent is None or charge.payment_intent == intent)
-
-    return account.charges.page(call.cursor, owner=params.get("customer"), keep=keep)
+    return account.charges.page(call.params, same=("payment_intent",))
 
 
 def create_refund(account: Account, call: Call) -> Refund:
@@ -131,23 +112,19 @@ def _charge_of(account: Account, params: dict[str, Any]) -> Charge:
 def list_events(account: Account, call: Call) -> Page:
     """`GET /v1/events`: the last 30 days, newest first."""
     params = call.params
-    created = within(params.get("created"))
     types = set(params.get("types", ())) | ({params["type"]} if "type" in params else set())
-    oldest = account.clock.unix() - EVENT_RETENTION_SECONDS
+    oldest = account.unix() - EVENT_RETENTION_SECONDS
 
     def keep(event: Event) -> bool:
-        return event.created >= oldest and created(event.created) and _is_wanted(event.type, types)
+        wanted = not types or event.type in types or f"{event.type.rpartition('.')[0]}.*" in types
+        return event.created >= oldest and wanted
 
-    return account.events.page(call.cursor, owner=None, keep=keep)
-
-
-def _is_wanted(kind: str, types: set[str]) -> bool:
-    return not types or kind in types or f"{kind.rpartition('.')[0]}.*" in types
+    return account.events.page(params, keep)
 
 
 def retrieve_event(account: Account, call: Call) -> Event:
     """`GET /v1/events/{id}`: for 30 days."""
     event = account.events.get(call.object_id)
-    if event.created < account.clock.unix() - EVENT_RETENTION_SECONDS:
+    if event.created < account.unix() - EVENT_RETENTION_SECONDS:
         raise missing("event", call.object_id)
     return event

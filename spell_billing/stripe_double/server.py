@@ -89,22 +89,6 @@ class Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind a socket; port 0 takes a free one.
-
-    Raises:
-        OSError: when the port is taken.
-    """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 def url_of(host: str, port: int) -> str:
     """Return the address of a server that listens there."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
