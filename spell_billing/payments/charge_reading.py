@@ -1,11 +1,9 @@
 """Lists the account's charges once a day, for refunds and disputes that no event told of.
 
 Events are kept for 30 days: charges of the last 35 are listed, and of the last 400 after events were lost.
-The place is kept, so a reading may take many ticks.
 """
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,16 +11,15 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.charges import read_charges
-from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.payments.money_back import invoice_of_charge, read_again
+from spell_billing.payments.places import keep_place, list_page, read_place
 from spell_billing.payments.tick_budget import Budget
-from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CURSOR = "stripe_charges"
 EVERY = timedelta(hours=24)
 USUAL, AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
-_ENDPOINT, _PAGE = "GET /v1/charges", 100
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +37,11 @@ class Listing:
 
 def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
     """Begin a reading once a day, and at once where events were lost."""
-    cursor = read_cursor(connection, CURSOR)
-    last = Listing(**json.loads(cursor.value)) if cursor else None
-    under_way = last is not None and (
-        not last.done or now - datetime.fromtimestamp(last.started_at, UTC) < EVERY
-    )
-    if under_way and not lost:
-        return
-    back = AFTER_A_LOSS if lost else USUAL
-    _move(connection, Listing(now.timestamp(), int((now - back).timestamp())))
+    last = read_place(connection, CURSOR, Listing)
+    due = last is None or (last.done and now - datetime.fromtimestamp(last.started_at, UTC) >= EVERY)
+    if due or lost:
+        since = now - (AFTER_A_LOSS if lost else USUAL)
+        keep_place(connection, CURSOR, Listing(now.timestamp(), int(since.timestamp())))
 
 
 async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
@@ -64,17 +57,19 @@ async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, b
     found = 0
     for _ in range(pages):
         with ledger.reading() as connection:
-            cursor = read_cursor(connection, CURSOR)
-        listing = Listing(**json.loads(cursor.value)) if cursor else None
+            listing = read_place(connection, CURSOR, Listing)
         if listing is None or listing.done or not budget.in_time:
             return found
-        page = await _page(gateway, listing)
-        for charge in _news(ledger, page["data"]):
+        parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
+        page = await list_page(gateway, "/v1/charges", parameters, listing.after)
+        charges = page["data"] if page else []
+        for charge in _news(ledger, charges):
             invoice_id = await invoice_of_charge(ledger, gateway, charge)
             found += invoice_id is not None and await read_again(ledger, gateway, invoice_id)
-        after = page["data"][-1]["id"] if page["data"] else None
+        after = charges[-1]["id"] if charges else None
         with ledger.writing() as connection:
-            _move(connection, replace(listing, after=after, done=not page["has_more"]))
+            done = page is None or not page["has_more"]
+            keep_place(connection, CURSOR, replace(listing, after=after, done=done))
     return found
 
 
@@ -84,9 +79,8 @@ def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not back:
         return []
     with ledger.reading() as connection:
-        known = {
-            each.charge_id: each for each in read_charges(connection, charge_ids=[c["id"] for c in back])
-        }
+        read = read_charges(connection, charge_ids=[charge["id"] for charge in back])
+    known = {each.charge_id: each for each in read}
     return [
         charge
         for charge in back
@@ -94,19 +88,3 @@ def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
         or known[charge["id"]].refunded_cents != charge["amount_refunded"]
         or (charge.get("disputed") and known[charge["id"]].dispute is None)
     ]
-
-
-async def _page(gateway: Gateway, listing: Listing) -> Any:
-    parameters: dict[str, Any] = {"limit": _PAGE, "created": {"gte": listing.since}}
-    if listing.after is not None:
-        parameters["starting_after"] = listing.after
-    try:
-        return (await gateway.send(_ENDPOINT, "get", "/v1/charges", parameters)).object
-    except StripeProblem as problem:
-        if listing.after is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
-            raise
-        return {"data": [], "has_more": False}
-
-
-def _move(connection: Connection, listing: Listing) -> None:
-    move_cursor(connection, CURSOR, json.dumps(asdict(listing)))

@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from sqlalchemy.engine import Connection
+
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.invoicing.payment_facts import NOT_GIVEN, REASONS, last_attempt_failed, payment_of
+from spell_billing.invoicing.payment_facts import (
+    NOT_GIVEN,
+    REASONS,
+    bill_named_by,
+    last_attempt_failed,
+    payment_of,
+)
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments, read_payment
 from spell_billing.ledger.settling import settle
-from spell_billing.ledger.unpaid import BillName, failures_without_reason
+from spell_billing.ledger.unpaid import BillName, bills_of_invoices, failures_without_reason
 from spell_billing.stripe_api.client import Invoice
 
 WAY = "stripe invoice"
@@ -70,8 +78,24 @@ async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Inv
 
 
 def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
-    """Return how the payment stands from an invoice that was retrieved with `retrieve_all`."""
+    """Return how the payment stands; whether its last attempt failed is told by `retrieve_all` alone."""
     return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
+
+
+def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
+    """Write down how the payments of our finalized invoices stand, and settle their bills.
+
+    Returns:
+        How many of them are ours.
+    """
+    finalized = [invoice for invoice in found if invoice["status"] != "draft"]
+    bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
+    named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]
+    payments = [payment_read(invoice, bill, as_of) for invoice, bill in named if bill is not None]
+    if payments:
+        keep_payments(connection, payments)
+        settle(connection, invoice_ids=[payment.stripe_invoice_id for payment in payments])
+    return len(payments)
 
 
 def _answered(payment: Payment, invoice: Invoice | None, as_of: datetime) -> Payment:
