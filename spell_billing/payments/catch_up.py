@@ -1,8 +1,9 @@
-"""Reads the invoices themselves, of all bills that Stripe may still collect.
+"""Reads the invoices themselves, of all bills that Stripe may still collect, and the account's charges.
 
 For what events cannot tell: before the first event was read, after more than Stripe's 30 days of downtime,
 and once a day for whatever slipped through. Where many of a month's invoices are unread they are listed, a
-hundred a request; else each is retrieved.
+hundred a request; else each is retrieved. Charges show refunds and disputes: those of the last 35 days are
+listed, as events are kept for 30, and of the last 400 after events were lost.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,17 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close
 from spell_billing.invoicing.payment_facts import is_unclear
+from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.unpaid import count_unread, unread_invoices, unsettled_months
+from spell_billing.payments.money_back import invoice_of_charge, read_again
 from spell_billing.payments.places import keep_place, list_page, read_place
 from spell_billing.payments.reasons import keep_invoices, retrieve_all
 from spell_billing.payments.tick_budget import Budget
 
-CURSOR = "stripe_invoices"
-EVERY = timedelta(hours=24)
+_INVOICES, _CHARGES = "stripe_invoices", "stripe_charges"
+_EVERY = timedelta(hours=24)
+_CHARGES_SINCE, _CHARGES_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
 _AT_ONCE = 8
 _PAGE = 100
 _LISTING_PAYS = 50
@@ -57,28 +61,37 @@ class Reading:
         return datetime.fromtimestamp(self.started_at, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A reading of charges: when it started, how far back it goes (Unix seconds), and how far it is.
+
+    `after` is the last charge that was listed, None before the first page; `done` once the end was reached.
+    """
+
+    started_at: float
+    since: int
+    after: str | None = None
+    done: bool = False
+
+
 def read_reading(connection: Connection) -> Reading | None:
     """Return the latest reading, under way or ended; None where there was none."""
-    return read_place(connection, CURSOR, Reading)
+    return read_place(connection, _INVOICES, Reading)
 
 
 def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
-    """Begin a reading of what Stripe may still collect once a day, and at once where events were lost."""
-    last = read_reading(connection)
-    if lost or last is None or (not last.months and now - last.since >= EVERY):
-        keep_place(connection, CURSOR, Reading(now.timestamp(), unsettled_months(connection)))
+    """Begin both readings once a day, and at once where events were lost."""
+    last, yesterday = read_reading(connection), (now - _EVERY).timestamp()
+    if lost or last is None or (not last.months and last.started_at <= yesterday):
+        keep_place(connection, _INVOICES, Reading(now.timestamp(), unsettled_months(connection)))
+    listing = read_place(connection, _CHARGES, Listing)
+    if lost or listing is None or (listing.done and listing.started_at <= yesterday):
+        since = now - (_CHARGES_SINCE_AFTER_A_LOSS if lost else _CHARGES_SINCE)
+        keep_place(connection, _CHARGES, Listing(now.timestamp(), int(since.timestamp())))
 
 
 async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budget: Budget) -> int:
-    """Go on with the reading under way, if any.
-
-    Returns:
-        How many invoices were read.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; what was read so far is written down.
-        StripeAccountError: when the account refuses.
-    """
+    """Go on with the reading of invoices under way, if any; return how many were read."""
     read = 0
     while requests > 0 and budget.in_time:
         with ledger.reading() as connection:
@@ -118,7 +131,7 @@ async def _list_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
         # Of the unclear ones more must be known; they stay unread, and are retrieved.
         count = keep_invoices(connection, [each for each in found if not is_unclear(each)], as_of)
         after, until = (found[-1]["id"], reading.listed_until) if more else (None, None)
-        keep_place(connection, CURSOR, replace(reading, after_invoice=after, listed_until=until))
+        keep_place(connection, _INVOICES, replace(reading, after_invoice=after, listed_until=until))
     return count
 
 
@@ -135,5 +148,43 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
             following = replace(reading, after_bill=bills[-1][0])
         else:
             following = Reading(reading.started_at, reading.months[1:])
-        keep_place(connection, CURSOR, following)
+        keep_place(connection, _INVOICES, following)
     return len(bills)
+
+
+async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
+    """Go on with the reading of charges under way, if any; return of how many something new is known."""
+    found = 0
+    for _ in range(pages):
+        with ledger.reading() as connection:
+            listing = read_place(connection, _CHARGES, Listing)
+        if listing is None or listing.done or not budget.in_time:
+            return found
+        parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
+        page = await list_page(gateway, "/v1/charges", parameters, listing.after)
+        charges = page["data"] if page else []
+        for charge in _news(ledger, charges):
+            invoice_id = await invoice_of_charge(ledger, gateway, charge)
+            found += invoice_id is not None and await read_again(ledger, gateway, invoice_id)
+        after = charges[-1]["id"] if charges else None
+        with ledger.writing() as connection:
+            done = page is None or not page["has_more"]
+            keep_place(connection, _CHARGES, replace(listing, after=after, done=done))
+    return found
+
+
+def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return charges of which more went back, or less, than is known."""
+    back = [charge for charge in listed if charge.get("amount_refunded") or charge.get("disputed")]
+    if not back:
+        return []
+    with ledger.reading() as connection:
+        read = read_charges(connection, charge_ids=[charge["id"] for charge in back])
+    known = {each.charge_id: each for each in read}
+    return [
+        charge
+        for charge in back
+        if charge["id"] not in known
+        or known[charge["id"]].refunded_cents != charge["amount_refunded"]
+        or (charge.get("disputed") and known[charge["id"]].dispute is None)
+    ]

@@ -35,19 +35,10 @@ async def dun(
 ) -> tuple[int, int]:
     """Ask Stripe to collect what is due, and find out about steps whose answer was lost.
 
-    Args:
-        ledger: The ledger.
-        gateway: To Stripe.
-        days: The steps, in days since finalization; none: only lost answers are found out.
-        limit: So many invoices at most.
-        budget: The tick's time.
+    `days` are the steps, in days since finalization; without any, only lost answers are found out.
 
     Returns:
         How many steps were taken, and how many of them Stripe collected.
-
-    Raises:
-        StripeProblem: when Stripe did not answer for a step; it is taken up again with the next tick.
-        StripeAccountError: when the account refuses.
     """
     asked, paid, now = 0, 0, datetime.now(UTC)
     with ledger.reading() as connection:

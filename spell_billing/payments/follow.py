@@ -21,7 +21,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
 from spell_billing.ledger.unpaid import FAILED
-from spell_billing.payments import catch_up, charge_reading, stripe_events
+from spell_billing.payments import catch_up, stripe_events
 from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
@@ -142,7 +142,6 @@ async def _ask_stripe(
         now = datetime.now(UTC)
         with ledger.writing() as connection:
             lost = stripe_events.begin_if_lost(connection, now)
-            charge_reading.begin_if_due(connection, now, lost=lost)
             catch_up.begin_if_due(connection, now, lost=lost)
         result.events_read, complete = await stripe_events.read_events(
             ledger, gateway, pages=EVENT_PAGES, budget=budget
@@ -155,7 +154,7 @@ async def _ask_stripe(
         result.invoices_read = await catch_up.read_invoices(
             ledger, gateway, requests=INVOICE_REQUESTS, budget=budget
         )
-        result.looked_at += await charge_reading.read_listed_charges(
+        result.looked_at += await catch_up.read_listed_charges(
             ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
         with ledger.reading() as connection:

@@ -89,11 +89,7 @@ async def handle_waiting(ledger: Ledger, gateway: Gateway, limit: int) -> Handle
 
     Safe at any time and in any number of processes: an event is handled in one transaction with what follows
     from it. Voided invoices wait for the sensor's next tick, which parks their bills under the month's lock.
-
-    Raises:
-        StripeProblem: when Stripe does not say why a payment failed; the events are handled all the same, and
-            the sensor asks again.
-        StripeAccountError: when the account refuses.
+    When Stripe does not say why a payment failed, the events are handled, and the sensor asks again.
     """
     handled = await asyncio.to_thread(handle_batch, ledger, limit)
     if handled.news:

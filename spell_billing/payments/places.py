@@ -32,10 +32,6 @@ async def list_page(gateway: Gateway, path: str, parameters: dict[str, Any], aft
         path: Of the list: `/v1/events`.
         parameters: The request's.
         after: The last object of the page before; None for the first page.
-
-    Raises:
-        StripeProblem: when Stripe does not answer.
-        StripeAccountError: when the account refuses.
     """
     following = {} if after is None else {"starting_after": after}
     try:

@@ -36,10 +36,6 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
     Returns:
         How many were asked for.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; what it answered so far is written down.
-        StripeSilentError: likewise.
     """
     with ledger.reading() as connection:
         invoice_ids = failures_without_reason(connection, limit)
@@ -66,12 +62,7 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
 
 async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Invoice | None]:
-    """Retrieve invoices with what tells why their payments failed; None for one that Stripe does not have.
-
-    Raises:
-        StripeProblem: when Stripe does not answer for one of them.
-        StripeAccountError: when it answers for none.
-    """
+    """Retrieve invoices with what tells why their payments failed; None for one that Stripe does not have."""
     return await asyncio.gather(
         *(retrieve(gateway, invoice_id, expand=[REASONS]) for invoice_id in invoice_ids)
     )

@@ -90,18 +90,10 @@ def begin_if_lost(connection: Connection, now: datetime) -> bool:
 async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> tuple[int, bool]:
     """Put all events since the last reading into the inbox, or as many as fit.
 
-    Args:
-        ledger: Has a place (`begin_if_lost`).
-        gateway: To Stripe.
-        pages: At most so many requests of 100 events.
-        budget: The tick's time.
+    At most `pages` requests of 100 events; `begin_if_lost` is called before.
 
     Returns:
         How many events were new, and whether the reading has ended.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; the pages before are in the inbox, and the place is kept.
-        StripeAccountError: when the account refuses.
     """
     new, complete = 0, False
     with ledger.reading() as connection:

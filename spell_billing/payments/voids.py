@@ -39,10 +39,6 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
 
     Returns:
         How many bills were followed.
-
-    Raises:
-        StripeProblem: when Stripe does not answer.
-        StripeAccountError: when the account refuses.
     """
     with ledger.reading() as connection:
         found = voided_bills(connection, limit)

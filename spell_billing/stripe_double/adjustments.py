@@ -66,7 +66,6 @@ def require_location(draft: Invoice) -> None:
     """
     if draft.tax_status == _NO_LOCATION:
         raise ApiError(
-            400,
             "We could not determine the customer's tax location based on the provided customer address.",
             code="customer_tax_location_invalid",
         )
@@ -81,7 +80,7 @@ def refuse_negative(lines: Iterable[Line]) -> None:
             invoices", says https://docs.stripe.com/api/invoices/object of `automatic_tax.enabled`.
     """
     if any(line.amount_cents < 0 for line in lines):
-        raise ApiError(400, "Automatic tax is not supported for negative amounts.", param="lines")
+        raise ApiError("Automatic tax is not supported for negative amounts.", param="lines")
 
 
 def tax_json(invoice: Invoice) -> dict[str, Any]:

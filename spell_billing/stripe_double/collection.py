@@ -112,7 +112,7 @@ class Collection(Generic[Item]):
 
         after, before = params.get("starting_after"), params.get("ending_before")
         if after is not None and before is not None:
-            raise ApiError(400, "Received both starting_after and ending_before; pass only one.")
+            raise ApiError("Received both starting_after and ending_before; pass only one.")
         order = self._orders.get(params.get("customer"), [])
         if before is None:
             end = len(order) if after is None else self._index(order, after, "starting_after")

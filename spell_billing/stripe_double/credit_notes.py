@@ -21,13 +21,11 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
     params = call.params
     invoice = account.invoices.get(params["invoice"], param="invoice")
     if invoice.status not in {"open", "paid", "uncollectible"}:
-        raise ApiError(400, f"Credit notes need a finalized invoice; this one is {invoice.status}.")
+        raise ApiError(f"Credit notes need a finalized invoice; this one is {invoice.status}.")
     amount_cents = _amount_cents(params)
     credited_cents = invoice.pre_payment_credit_cents + invoice.post_payment_credit_cents
     if not 0 < amount_cents <= invoice.total_cents - credited_cents:
-        raise ApiError(
-            400, "The amount must be above zero and within what is not credited yet.", param="amount"
-        )
+        raise ApiError("The amount must be above zero and within what is not credited yet.", param="amount")
     note = CreditNote(
         id=account.new_id("cn"),
         created=account.unix(),
@@ -63,7 +61,7 @@ def _amount_cents(params: dict[str, Any]) -> int:
         return int(params["amount"])
     lines = params.get("lines", [])
     if not lines:
-        raise ApiError(400, "Pass an amount or lines.", code="parameter_missing", param="amount")
+        raise ApiError("Pass an amount or lines.", code="parameter_missing", param="amount")
     return sum(
         line["amount"] if "amount" in line else line.get("unit_amount", 0) * line.get("quantity", 1)
         for line in lines
@@ -72,7 +70,7 @@ def _amount_cents(params: dict[str, Any]) -> int:
 
 def _reduce(account: Account, invoice: Invoice, amount_cents: int) -> None:
     if amount_cents > invoice.amount_remaining_cents:
-        raise ApiError(400, "The amount is more than is left to pay.", param="amount")
+        raise ApiError("The amount is more than is left to pay.", param="amount")
     reduced = replace(invoice, pre_payment_credit_cents=invoice.pre_payment_credit_cents + amount_cents)
     is_paid = reduced.amount_remaining_cents == 0
     if is_paid:
@@ -88,15 +86,14 @@ def _share_out(account: Account, invoice: Invoice, note: CreditNote, params: dic
     outside_cents = params.get("out_of_band_amount", 0)
     if credit_cents + refund_cents + outside_cents != note.amount_cents:
         raise ApiError(
-            400,
             "The sum of credit_amount, refund_amount and out_of_band_amount must equal the amount of the"
-            " credit note.",
+            " credit note."
         )
     refunds: tuple[str, ...] = ()
     if refund_cents:
         charge = paid_charge(account, invoice.id)
         if charge is None or refund_cents > charge.amount_cents - charge.refunded_cents:
-            raise ApiError(400, "There is no charge with that amount left to refund.", param="refund_amount")
+            raise ApiError("There is no charge with that amount left to refund.", param="refund_amount")
         refunds = (refund_charge(account, charge, refund_cents, None, {}).id,)
     if credit_cents:
         account.shift_balance(invoice.customer, invoice.currency, -credit_cents)

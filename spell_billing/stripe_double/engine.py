@@ -119,10 +119,10 @@ class Engine:
     def _authenticate(self, headers: dict[bytes, bytes]) -> None:
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not key:
-            raise ApiError(401, "You did not provide an API key.")
+            raise ApiError("You did not provide an API key.", status=401)
         known = key.startswith(_KEY_PREFIXES) if self._api_keys is None else key in self._api_keys
         if not known:
-            raise ApiError(401, "Invalid API Key provided.")
+            raise ApiError("Invalid API Key provided.", status=401)
 
     async def _serve(
         self, operation: Operation, object_id: str, encoded: bytes, record: RequestRecord, fault: Fault
@@ -148,7 +148,7 @@ class Engine:
         if key is None:
             return await self._execute(operation, call, record, fault)
         if len(key) > MAX_KEY_CHARACTERS:
-            raise ApiError(400, f"Idempotency keys have at most {MAX_KEY_CHARACTERS} characters.")
+            raise ApiError(f"Idempotency keys have at most {MAX_KEY_CHARACTERS} characters.")
         stored = self.keys.begin(key, record.path, encoded, self.account.unix())
         if stored is not None:
             record.replayed = True

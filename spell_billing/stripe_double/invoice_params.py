@@ -55,14 +55,13 @@ def with_due_date(draft: Invoice, params: dict[str, Any]) -> Invoice:
     if draft.collection_method == "send_invoice":
         if not {"days_until_due", "due_date"} & params.keys():
             raise ApiError(
-                400,
-                "If invoice is `collection_method`=`send_invoice`, specify `due_date` or `days_until_due`.",
+                "If invoice is `collection_method`=`send_invoice`, specify `due_date` or `days_until_due`."
             )
     elif "days_until_due" in params:
         message = "You may only set `days_until_due` where `collection_method` is `send_invoice`."
-        raise ApiError(400, message, param="days_until_due")
+        raise ApiError(message, param="days_until_due")
     if "days_until_due" not in params:
         return draft
     if params["days_until_due"] < 0:
-        raise ApiError(400, "The due date must be in the future.", param="days_until_due")
+        raise ApiError("The due date must be in the future.", param="days_until_due")
     return replace(draft, due_date=draft.created + params["days_until_due"] * 24 * 3600)

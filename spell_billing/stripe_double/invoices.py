@@ -39,7 +39,7 @@ def create_invoice(account: Account, call: Call) -> Invoice:
     if params.get("from_invoice"):
         return account.change(_revision(account, params["from_invoice"]), "invoice.created")
     if "customer" not in params:
-        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+        raise ApiError("Missing required param: customer.", code="parameter_missing", param="customer")
     customer = account.customer(params["customer"], param="customer")
     currency = str(params.get("currency") or customer.currency or "usd").lower()
     draft = Invoice(
@@ -101,7 +101,7 @@ def finalize_invoice(account: Account, call: Call) -> Invoice:
     if invoice.from_invoice is not None and invoice.status == "draft":
         original = account.invoices.get(invoice.from_invoice)
         if original.status not in _COLLECTABLE:
-            raise ApiError(400, f"The original of this revision is {original.status} by now.")
+            raise ApiError(f"The original of this revision is {original.status} by now.")
         void(account, original, revision=invoice.id)
     finalized = finalize(account, invoice, auto_advance=call.params.get("auto_advance", invoice.auto_advance))
     if account.collect_at_once:
@@ -113,17 +113,17 @@ def pay_invoice(account: Account, call: Call) -> Invoice:
     """`POST /v1/invoices/{invoice}/pay`."""
     invoice = account.invoices.get(call.object_id)
     if invoice.status == "paid":
-        raise ApiError(400, "Invoice is already paid")
+        raise ApiError("Invoice is already paid")
     if invoice.status not in _COLLECTABLE:
         raise not_editable(f"This invoice is {invoice.status}: it can't be paid.")
     if call.params.get("paid_out_of_band"):
         return pay_out_of_band(account, invoice)
     paid, failure = attempt(account, invoice, automatic=False)
     if failure == "no_card":
-        raise ApiError(400, "This customer has no default payment method.")
+        raise ApiError("This customer has no default payment method.")
     if failure is not None:
         message = "Your card was declined."
-        raise ApiError(402, message, kind="card_error", code="card_declined", decline_code=failure)
+        raise ApiError(message, kind="card_error", code="card_declined", decline_code=failure, status=402)
     return paid
 
 
@@ -220,7 +220,7 @@ def _revision(account: Account, source: dict[str, Any]) -> Invoice:
     """
     original = account.invoices.get(source["invoice"], param="from_invoice[invoice]")
     if original.status not in _COLLECTABLE:
-        raise ApiError(400, f"You can't revise an invoice that is {original.status}.", param="from_invoice")
+        raise ApiError(f"You can't revise an invoice that is {original.status}.", param="from_invoice")
     lines = (replace(line, id=account.new_id("il"), item=account.new_id("ii")) for line in original.lines)
     draft = Invoice(
         id=account.new_id("in"),

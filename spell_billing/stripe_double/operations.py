@@ -72,5 +72,5 @@ def find_operation(method: str, path: str) -> tuple[Operation, str]:
     """
     operation = _BY_KEY.get(_key(method, path))
     if operation is None:
-        raise ApiError(404, f"Unrecognized request URL ({method}: {path}).")
+        raise ApiError(f"Unrecognized request URL ({method}: {path}).", status=404)
     return operation, "".join(path.split("/")[3:4])

@@ -49,7 +49,7 @@ def create_item(account: Account, call: Call) -> InvoiceItem:
     invoice = account.invoices.get(params["invoice"], param="invoice") if "invoice" in params else None
     owner = params.get("customer") or (invoice.customer if invoice else None)
     if owner is None:
-        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+        raise ApiError("Missing required param: customer.", code="parameter_missing", param="customer")
     customer = account.customer(owner, param="customer")
     if invoice is not None and invoice.status != "draft":
         raise not_editable("Items can only be added to a draft invoice.")
@@ -88,10 +88,10 @@ def create_refund(account: Account, call: Call) -> Refund:
     amount_cents = params.get("amount", left_cents)
     if left_cents == 0:
         message = f"Charge {charge.id} has already been refunded."
-        raise ApiError(400, message, code="charge_already_refunded")
+        raise ApiError(message, code="charge_already_refunded")
     if not 0 < amount_cents <= left_cents:
         message = f"Refund amount ({amount_cents}) is greater than unrefunded amount on charge ({left_cents})"
-        raise ApiError(400, message, param="amount")
+        raise ApiError(message, param="amount")
     return refund_charge(
         account, charge, amount_cents, params.get("reason"), merged_metadata({}, params.get("metadata"))
     )
@@ -102,7 +102,7 @@ def _charge_of(account: Account, params: dict[str, Any]) -> Charge:
         return account.charges.get(params["charge"], param="charge")
     intent = params.get("payment_intent")
     if intent is None:
-        raise ApiError(400, "Pass a charge or a payment_intent.", code="parameter_missing", param="charge")
+        raise ApiError("Pass a charge or a payment_intent.", code="parameter_missing", param="charge")
     for charge in account.charges:
         if charge.payment_intent == intent:
             return charge

@@ -56,12 +56,11 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
     require_location(draft)
     largest = largest_cents(draft.currency)
     if abs(draft.total_cents) > largest:
-        raise ApiError(400, f"Amount must be no more than {largest}.", code="amount_too_large")
+        raise ApiError(f"Amount must be no more than {largest}.", code="amount_too_large")
     due_cents = draft.total_cents + draft.starting_balance_cents
     chargeable = is_chargeable(due_cents, invoice.currency)
     if chargeable and due_cents % step_cents(draft.currency):
         raise ApiError(
-            400,
             f"The amount must be a multiple of {step_cents(draft.currency)} in {draft.currency}.",
             code="parameter_invalid_integer",
             param="amount",

@@ -60,7 +60,7 @@ def refusal(errors: Iterable[Any], *, amounts: frozenset[str]) -> ApiError:
         value=error.instance,
         shown=str(error.instance)[:_SHOWN_CHARACTERS],
     )
-    return ApiError(400, text, code=code, param=param)
+    return ApiError(text, code=code, param=param)
 
 
 def _tells_most(error: Any) -> tuple[int, bool]:
