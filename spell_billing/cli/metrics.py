@@ -1,6 +1,8 @@
 """`spell-billing metrics`: the ledger's numbers for Prometheus."""
 
 import socket
+from contextlib import nullcontext
+from functools import cache
 
 import click
 
@@ -14,7 +16,7 @@ from spell_billing.cli.common import clear_errors, fail
 def command(host: str, port: int, *, once: bool) -> None:
     """Serve the ledger's numbers to Prometheus at /metrics, until it is stopped."""
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.reporting.metrics import KeptLedger, metrics_app, metrics_text  # noqa: PLC0415
+    from spell_billing.reporting.metrics import metrics_endpoint, metrics_text  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
     with clear_errors():
@@ -26,7 +28,10 @@ def command(host: str, port: int, *, once: bool) -> None:
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.routing import Route  # noqa: PLC0415
 
-    app = Starlette(routes=[Route("/metrics", metrics_app(KeptLedger(url)))])
+    # Opened at the first scrape that finds it, and kept open for the next ones.
+    ledger = cache(lambda: Ledger(url))
+    endpoint = metrics_endpoint(lambda: nullcontext(ledger()))
+    app = Starlette(routes=[Route("/metrics", endpoint)])
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

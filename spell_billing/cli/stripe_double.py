@@ -1,5 +1,6 @@
 """`spell-billing stripe-double`: a stand-in for Stripe on this machine."""
 
+import os
 from pathlib import Path
 
 import click
@@ -40,7 +41,11 @@ def command(
 ) -> None:
     """Run a stateful stand-in for Stripe: invoices, idempotency keys, events, faults on demand."""
     try:
-        from spell_billing.stripe_double import DoubleError, serve  # noqa: PLC0415 - heavy: a web server
+        from spell_billing.stripe_double import (  # noqa: PLC0415 - heavy: a web server
+            DoubleError,
+            RateLimits,
+            StripeDouble,
+        )
     except ModuleNotFoundError:
         fail("The stand-in for Stripe is not part of the installed package. Run it from a source checkout.")
 
@@ -49,16 +54,15 @@ def command(
         click.echo("  STRIPE_API_KEY=sk_test_any")
 
     try:
-        serve(
-            host,
-            port,
+        StripeDouble(
+            host=host,
+            port=port,
             state_file=state,
             latency_seconds=latency,
-            live_limits=live_limits,
+            limits=RateLimits.live() if live_limits else None,
             auto_create_customers=auto_create_customers,
-            on_ready=ready,
-        )
+        ).serve(ready)
     except OSError as error:
-        fail(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port.")
+        fail(f"{host}:{port} cannot be listened on: {os.strerror(error.errno or 0)}. Choose another --port.")
     except DoubleError as error:
         fail(str(error))

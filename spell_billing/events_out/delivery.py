@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import orjson
 from pydantic import SecretStr
-from sqlalchemy.engine import Connection
 
 from spell_billing.events_out.outages import close_outage, outage_since, report_lost, report_stuck
 from spell_billing.events_out.receiver import TIMEOUT_SECONDS, Receiver, signature
@@ -44,9 +43,9 @@ class Sent:
     problem: str | None = None
 
     def __str__(self) -> str:
+        rest = {"delayed": self.delayed, "given up": self.given_up}
         parts = [f"{self.added} added", f"{self.taken} taken"]
-        parts += [f"{self.delayed} delayed"] if self.delayed else []
-        parts += [f"{self.given_up} given up"] if self.given_up else []
+        parts += [f"{number} {what}" for what, number in rest.items() if number]
         return ", ".join(parts) + (f" ({self.problem})" if self.problem else "")
 
 
@@ -72,8 +71,8 @@ class EventDelivery:
 
     Attributes:
         ledger: Holds the audit trail and the outbox.
-        receivers: Where events go; none: bills that are overdue are marked all the same.
-        secret: Signs them; None without receivers.
+        receivers: Where events go; without any, bills that are overdue are marked all the same.
+        secret: Signs events; None without receivers.
         overdue_after: How long after its finalization an unpaid invoice is overdue.
         now: The present, aware.
     """
@@ -112,13 +111,8 @@ class EventDelivery:
             done.busy = True
             return
         with self.ledger.writing() as connection:
-            added = fill(
-                connection,
-                [each.channel for each in self.receivers],
-                until=until,
-                now=self.now(),
-                limit=EVENTS_AT_ONCE,
-            )
+            channels = [each.channel for each in self.receivers]
+            added = fill(connection, channels, until=until, now=self.now(), limit=EVENTS_AT_ONCE)
         for each in self.receivers:
             done.sent[str(each)].added = added[each.channel]
 
@@ -140,7 +134,11 @@ class EventDelivery:
     async def _empty(
         self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
     ) -> None:
-        while messages := self._due(receiver):
+        while True:
+            with self.ledger.reading() as connection:
+                messages = outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
+            if not messages:
+                return
             for start in range(0, len(messages), _SIDE_BY_SIDE):
                 if time.monotonic() >= deadline:
                     return
@@ -151,19 +149,14 @@ class EventDelivery:
                     # It takes nothing now. What was not tried keeps its place and its tries.
                     return
 
-    def _due(self, receiver: Receiver) -> list[Message]:
-        with self.ledger.reading() as connection:
-            return outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
-
     async def _post(self, session: aiohttp.ClientSession, receiver: Receiver, message: Message) -> str | None:
         assert self.secret is not None, "receivers come with a secret"  # noqa: S101 - for the type checker
         body = orjson.dumps(message.payload)
         return await receiver.post(session, body, signature(self.secret, body, int(self.now().timestamp())))
 
     def _record(self, receiver: Receiver, outcomes: Sequence[tuple[Message, str | None]], sent: Sent) -> None:
-        now = self.now()
+        now, lost = self.now(), 0
         with self.ledger.writing() as connection:
-            lost = 0
             for message, problem in outcomes:
                 if problem is None:
                     outbox.mark_sent(connection, message, now)
@@ -171,20 +164,14 @@ class EventDelivery:
                     continue
                 sent.problem, sent.delayed = problem, sent.delayed + 1
                 outage_since(connection, receiver, now)
-                again = now + outbox.pause(message.tries + 1)
-                outbox.mark_tried(connection, outbox.is_message(message), problem, again)
-                lost += self._is_over(message, now)
-                if self._is_over(message, now):
-                    outbox.update(connection, outbox.is_message(message), given_up_at=now)
+                this, tries = outbox.is_message(message), message.tries + 1
+                outbox.mark_tried(connection, this, problem, now + outbox.pause(tries))
+                if tries >= _FEWEST_TRIES and now - message.created_at >= GIVE_UP_AFTER:
+                    outbox.update(connection, this, given_up_at=now)
+                    lost += 1
             if lost and all(problem for _, problem in outcomes):
-                lost += self._give_up_the_rest(connection, receiver, now)
+                # With them goes what has waited as long behind events that the URL did not take.
+                lost += outbox.give_up_older(connection, receiver.channel, now - GIVE_UP_AFTER, now)
             if lost:
                 sent.given_up += lost
                 report_lost(connection, receiver, sent.problem, now)
-
-    def _give_up_the_rest(self, connection: Connection, receiver: Receiver, now: datetime) -> int:
-        """Give up what has waited as long behind events that the URL did not take."""
-        return outbox.give_up_older(connection, receiver.channel, now - GIVE_UP_AFTER, now)
-
-    def _is_over(self, message: Message, now: datetime) -> bool:
-        return message.tries + 1 >= _FEWEST_TRIES and now - message.created_at >= GIVE_UP_AFTER

@@ -19,11 +19,10 @@ def outage_since(connection: Connection, receiver: Receiver, now: datetime) -> d
 
     It lasts from the first event that was not taken until none that was tried waits any more.
     """
-    name = _name(receiver)
-    cursor = read_cursor(connection, name)
+    cursor = read_cursor(connection, _name(receiver))
     if cursor is not None:
         return datetime.fromisoformat(cursor.value)
-    move_cursor(connection, name, now.isoformat())
+    move_cursor(connection, _name(receiver), now.isoformat())
     return now
 
 
@@ -34,7 +33,7 @@ def close_outage(connection: Connection, receiver: Receiver) -> None:
 
 
 def report_stuck(connection: Connection, receiver: Receiver, problem: str | None, now: datetime) -> None:
-    """Put an alert into the outbox, once, when a URL has not taken events for an hour."""
+    """Put an alert into the outbox, once per outage, when a URL has not taken events for an hour."""
     since = outage_since(connection, receiver, now)
     if now - since >= ALARM_AFTER:
         text = (
@@ -42,7 +41,8 @@ def report_stuck(connection: Connection, receiver: Receiver, problem: str | None
             f"{f': {problem}' if problem else ''}. They are tried again by themselves, for three days.\n"
             "Next: see docs/events.md; check EVENT_URLS and the receiver's log."
         )
-        _put(connection, _key("stuck", receiver, since), "Events do not reach the platform", text)
+        key = f"{KIND}:stuck:{receiver.channel}:{since.isoformat()}"
+        put(connection, [Alert(key, KIND, "Events do not reach the platform", text).on()])
 
 
 def report_lost(connection: Connection, receiver: Receiver, problem: str | None, now: datetime) -> None:
@@ -54,15 +54,8 @@ def report_lost(connection: Connection, receiver: Receiver, problem: str | None,
         "Next: correct EVENT_URLS or the receiver; then let the platform catch up with GET /v1/changes "
         f"(docs/events.md). It lacks events since {since:%Y-%m-%d %H:%M} UTC."
     )
-    _put(connection, _key("lost", receiver, since), "Events for the platform are given up", text)
-
-
-def _key(what: str, receiver: Receiver, since: datetime) -> str:
-    return f"{KIND}:{what}:{receiver.channel}:{since.isoformat()}"
-
-
-def _put(connection: Connection, key: str, title: str, text: str) -> None:
-    put(connection, [Alert(key=key, kind=KIND, title=title, body=text).on()])
+    key = f"{KIND}:lost:{receiver.channel}:{since.isoformat()}"
+    put(connection, [Alert(key, KIND, "Events for the platform are given up", text).on()])
 
 
 def _name(receiver: Receiver) -> str:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 
+from sqlalchemy.engine import Connection
+
 from spell_billing.alerts.text import first_names
 from spell_billing.ledger import outbox
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.mails import GivenUp, Mail, Template, due_mails, fill
+from spell_billing.ledger.outbox import Message
 from spell_billing.ledger.rows import Bill
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.server import MailConnection, MailDelayedError, MailRefusedError, ServerUnusableError
@@ -29,13 +32,9 @@ _Ready = tuple[Mail, Bill, str]
 
 @dataclass(slots=True)
 class Delivered:
-    """What one round did.
+    """What one round did, in mails; `given_up` has their users by reason.
 
     Attributes:
-        added: Mails that were put into the outbox.
-        sent: Mails that the server took.
-        delayed: Mails that it did not take for now.
-        given_up: The users whose mail was given up, by reason.
         trouble: What the server said when it could not be used; None when it could.
         waiting_since: Since when the first of what was due had been waiting.
     """
@@ -50,9 +49,10 @@ class Delivered:
     def __str__(self) -> str:
         parts = [f"{self.added} added", f"{self.sent} sent"]
         parts += [f"{self.delayed} delayed"] if self.delayed else []
-        for reason, users in self.given_up.items():
-            named = first_names(users[:_NAMED], len(users))
-            parts.append(f"{len(users)} given up ({reason}: {named})")
+        parts += [
+            f"{len(users)} given up ({reason}: {first_names(users[:_NAMED], len(users))})"
+            for reason, users in self.given_up.items()
+        ]
         parts += [f"the mail server cannot be used ({self.trouble})"] if self.trouble else []
         return "mail to users: " + "; ".join(parts)
 
@@ -64,9 +64,6 @@ class Delivery:
     A crash between the server's answer and its record sends that one mail again, with the same Message-ID.
 
     Attributes:
-        ledger: Holds the outbox.
-        server: Where mail is handed in.
-        letters: Writes them.
         addresses: Asked once a round, so that the ledger keeps none.
         context: Whom to trust; None: the system's certificates.
         now: The present, aware.
@@ -104,18 +101,16 @@ class Delivery:
 
     def _addressed(self, mails: list[Mail], delivered: Delivered) -> list[_Ready]:
         addresses = self.addresses({str(mail.message.user_id) for mail in mails})
-        ready: list[_Ready] = []
+        found = [(mail, _ready(mail, addresses.get(str(mail.message.user_id)))) for mail in mails]
         with self.ledger.writing() as connection:
-            for mail in mails:
-                found = _ready(mail, addresses.get(str(mail.message.user_id)))
-                if isinstance(found, GivenUp):
-                    outbox.update(
-                        connection, outbox.is_message(mail.message), given_up_at=self.now(), error=found
-                    )
-                    delivered.given_up[found].append(str(mail.message.user_id))
-                else:
-                    ready.append(found)
-        return ready
+            for mail, ready in found:
+                if isinstance(ready, GivenUp):
+                    self._give_up(connection, mail.message, ready)
+                    delivered.given_up[ready].append(str(mail.message.user_id))
+        return [ready for _, ready in found if not isinstance(ready, GivenUp)]
+
+    def _give_up(self, connection: Connection, message: Message, error: str) -> None:
+        outbox.update(connection, outbox.is_message(message), given_up_at=self.now(), error=error)
 
     def _send(self, ready: list[_Ready], delivered: Delivered, deadline: float) -> None:
         if not ready:
@@ -127,38 +122,35 @@ class Delivery:
                         return
         except ServerUnusableError as error:
             delivered.trouble, now = str(error), self.now()
-            all_due = outbox.is_due([outbox.MAIL], now)
+            again = now + outbox.pause(ready[0][0].message.tries + 1)
             with self.ledger.writing() as writing:
-                outbox.mark_tried(
-                    writing, all_due, str(error), now + outbox.pause(ready[0][0].message.tries + 1)
-                )
+                outbox.mark_tried(writing, outbox.is_due([outbox.MAIL], now), str(error), again)
 
     def _send_one(self, connection: MailConnection, ready: _Ready, delivered: Delivered) -> bool:
         """Send one mail and record it; False when the connection is of no use any more."""
         mail, bill, address = ready
-        row, this = mail.message, outbox.is_message(mail.message)
+        row = mail.message
         letter = self.letters.write(Template(row.kind), bill, mail.payment, mail.given_back)
-        message = self.letters.message(letter, address, row.key, self.now())
+        problem: Exception | None = None
         try:
-            connection.send(message)
-        except MailRefusedError as error:
-            delivered.given_up[GivenUp.REFUSED].append(str(mail.message.user_id))
-            with self.ledger.writing() as writing:
-                outbox.update(writing, this, given_up_at=self.now(), error=f"{GivenUp.REFUSED}: {error}")
-        except (MailDelayedError, ServerUnusableError) as error:
-            # Only this mail waits: one that always breaks the connection must not hold up those behind it.
-            delivered.delayed += 1
-            next_try_at = self.now() + outbox.pause(row.tries + 1)
-            with self.ledger.writing() as writing:
-                outbox.mark_tried(writing, this, str(error), next_try_at)
-            if isinstance(error, ServerUnusableError):
-                delivered.trouble = str(error)
-                return False
-        else:
-            delivered.sent += 1
-            with self.ledger.writing() as writing:
+            connection.send(self.letters.message(letter, address, row.key, self.now()))
+        except (MailRefusedError, MailDelayedError, ServerUnusableError) as error:
+            problem = error
+        with self.ledger.writing() as writing:
+            if problem is None:
                 outbox.mark_sent(writing, row, self.now())
-        return True
+                delivered.sent += 1
+            elif isinstance(problem, MailRefusedError):
+                self._give_up(writing, row, f"{GivenUp.REFUSED}: {problem}")
+                delivered.given_up[GivenUp.REFUSED].append(str(row.user_id))
+            else:
+                # Only this mail waits: one that breaks the connection must not hold up those behind it.
+                again = self.now() + outbox.pause(row.tries + 1)
+                outbox.mark_tried(writing, outbox.is_message(row), str(problem), again)
+                delivered.delayed += 1
+        if isinstance(problem, ServerUnusableError):
+            delivered.trouble = str(problem)
+        return delivered.trouble is None
 
 
 def _ready(mail: Mail, address: str | None) -> _Ready | GivenUp:

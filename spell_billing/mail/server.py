@@ -12,8 +12,9 @@ from spell_billing.mail.settings import MailServer
 TIMEOUT_SECONDS = 20.0
 
 _PERMANENT = 500
-_UNAVAILABLE = 421
-_LOGIN_NEEDED = frozenset({530, 535, 538})
+_UNUSABLE = frozenset({421, 530, 535, 538})
+"""Not available, and three ways to say that a login is needed."""
+
 _POLICY = re.compile(r"\s*5\.7\.\d|.*\brelay", re.IGNORECASE)
 """A server that will not relay for us says so with 5.7.x (RFC 3463) or in words: the user is not at fault."""
 
@@ -46,15 +47,19 @@ class MailConnection:
         self._context = context
 
     def __enter__(self) -> Self:
+        smtp: smtplib.SMTP | None = None
         try:
-            self._smtp = self._connect()
+            smtp = self._connect()
+            if self._server.tls == "start":
+                smtp.starttls(context=self._trust())
+            smtp.ehlo_or_helo_if_needed()
+            if self._server.user is not None:
+                smtp.login(self._server.user, self._server.password.get_secret_value())
         except (smtplib.SMTPException, OSError) as error:
-            raise ServerUnusableError(_said(error)) from error
-        try:
-            self._prepare()
-        except (smtplib.SMTPException, OSError) as error:
-            self._smtp.close()
-            raise ServerUnusableError(_said(error)) from error
+            if smtp is not None:
+                smtp.close()
+            raise ServerUnusableError(_in_words(error)) from error
+        self._smtp = smtp
         return self
 
     def __exit__(
@@ -83,32 +88,25 @@ class MailConnection:
         except smtplib.SMTPResponseException as refused:
             raise _verdict(refused.smtp_code, refused.smtp_error, message) from refused
         except (smtplib.SMTPException, OSError) as error:
-            raise ServerUnusableError(_said(error)) from error
+            raise ServerUnusableError(_in_words(error)) from error
 
     def _connect(self) -> smtplib.SMTP:
-        place = (self._server.host, self._server.port)
+        host, port = self._server.host, self._server.port
         if self._server.tls == "at_once":
-            return smtplib.SMTP_SSL(*place, timeout=TIMEOUT_SECONDS, context=self._trust())
-        return smtplib.SMTP(*place, timeout=TIMEOUT_SECONDS)
-
-    def _prepare(self) -> None:
-        if self._server.tls == "start":
-            self._smtp.starttls(context=self._trust())
-        self._smtp.ehlo_or_helo_if_needed()
-        if self._server.user is not None:
-            self._smtp.login(self._server.user, self._server.password.get_secret_value())
+            return smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=self._trust())
+        return smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
 
     def _trust(self) -> ssl.SSLContext:
         return self._context or ssl.create_default_context()
 
 
 def _verdict(code: int, text: bytes | str, message: EmailMessage) -> Exception:
-    said = _answer(code, text, message)
-    if code == _UNAVAILABLE or code in _LOGIN_NEEDED:
-        return ServerUnusableError(said)
+    answer = _answer(code, text, message)
+    if code in _UNUSABLE:
+        return ServerUnusableError(answer)
     if code < _PERMANENT or _POLICY.match(_decoded(text)):
-        return MailDelayedError(said)
-    return MailRefusedError(said)
+        return MailDelayedError(answer)
+    return MailRefusedError(answer)
 
 
 def _answer(code: int, text: bytes | str, message: EmailMessage) -> str:
@@ -123,7 +121,7 @@ def _decoded(text: bytes | str) -> str:
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
 
 
-def _said(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         # The answer to a login may repeat what was sent.
         return f"{type(error).__name__} {error.smtp_code}"

@@ -12,10 +12,10 @@ import idna
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
+from spell_billing.settings.addresses import LOOPBACK
 from spell_billing.settings.environment import EnvironmentSettings
 
 _PORTS = {"smtp": 587, "smtps": 465}
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _EXAMPLE = "Write it as smtp://user:password@mail.example.com:587, or smtps:// for TLS from the start."
 
 
@@ -109,14 +109,8 @@ def parse_mail_url(text: str) -> MailServer:
     except ValueError:
         parts, port = urlsplit(""), None
     options = parse_qs(parts.query)
-    known = set(options) <= {"tls"} and options.get("tls", ["none"]) == ["none"]
-    if (
-        parts.scheme not in _PORTS
-        or not parts.hostname
-        or parts.path.strip("/")
-        or parts.fragment
-        or not known
-    ):
+    has_more = parts.path.strip("/") or parts.fragment or options not in ({}, {"tls": ["none"]})
+    if parts.scheme not in _PORTS or not parts.hostname or has_more:
         raise SettingsError("MAIL_URL is not the address of a mail server.", remedy=_EXAMPLE)
     return MailServer(
         host=parts.hostname,
@@ -130,7 +124,7 @@ def parse_mail_url(text: str) -> MailServer:
 def _tls(parts: SplitResult, *, in_the_clear: bool) -> str:
     if parts.scheme == "smtps":
         return "at_once"
-    if parts.hostname in _LOOPBACK:
+    if parts.hostname in LOOPBACK:
         return "none"
     if in_the_clear and parts.username:
         raise SettingsError(

@@ -1,12 +1,12 @@
-"""Reads the invoices themselves, of all bills that Stripe may still collect.
+"""Reads the invoices themselves, of all bills that Stripe may still collect, and the account's charges.
 
 For what events cannot tell: before the first event was read, after more than Stripe's 30 days of downtime,
 and once a day for whatever slipped through. Where many of a month's invoices are unread they are listed, a
-hundred a request; else each is retrieved. The place is kept, so a reading may take many ticks.
+hundred a request; else each is retrieved. Charges show refunds and disputes: those of the last 35 days are
+listed, as events are kept for 30, and of the last 400 after events were lost.
 """
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,26 +15,18 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close
-from spell_billing.invoicing.payment_facts import bill_named_by, is_unclear, payment_of
-from spell_billing.ledger.credit_notes import known_back_cents
-from spell_billing.ledger.cursors import move_cursor, read_cursor
+from spell_billing.invoicing.payment_facts import is_unclear
+from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import Payment, keep_payments
-from spell_billing.ledger.settling import settle
-from spell_billing.ledger.unpaid import (
-    bills_of_invoices,
-    count_unread,
-    unread_invoices,
-    unsettled_months,
-)
-from spell_billing.payments.given_back import tell_given_back
-from spell_billing.payments.reasons import WAY, payment_read, retrieve_all
+from spell_billing.ledger.unpaid import count_unread, unread_invoices, unsettled_months
+from spell_billing.payments.money_back import invoice_of_charge, read_again
+from spell_billing.payments.places import keep_place, list_page, read_place
+from spell_billing.payments.reasons import keep_invoices, retrieve_all
 from spell_billing.payments.tick_budget import Budget
-from spell_billing.stripe_api.client import Invoice
-from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-CURSOR = "stripe_invoices"
-EVERY = timedelta(hours=24)
+_INVOICES, _CHARGES = "stripe_invoices", "stripe_charges"
+_EVERY = timedelta(hours=24)
+_CHARGES_SINCE, _CHARGES_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
 _AT_ONCE = 8
 _PAGE = 100
 _LISTING_PAYS = 50
@@ -69,42 +61,47 @@ class Reading:
         return datetime.fromtimestamp(self.started_at, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A reading of charges: when it started, how far back it goes (Unix seconds), and how far it is.
+
+    `after` is the last charge that was listed, None before the first page; `done` once the end was reached.
+    """
+
+    started_at: float
+    since: int
+    after: str | None = None
+    done: bool = False
+
+
 def read_reading(connection: Connection) -> Reading | None:
     """Return the latest reading, under way or ended; None where there was none."""
-    cursor = read_cursor(connection, CURSOR)
-    return Reading(**json.loads(cursor.value)) if cursor else None
+    return read_place(connection, _INVOICES, Reading)
 
 
-def is_due(reading: Reading | None, now: datetime) -> bool:
-    """Return whether a reading is to begin."""
-    return reading is None or (not reading.months and now - reading.since >= EVERY)
-
-
-def begin(connection: Connection, now: datetime) -> None:
-    """Begin a reading of all invoices that Stripe may still collect."""
-    _move(connection, Reading(now.timestamp(), unsettled_months(connection)))
+def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
+    """Begin both readings once a day, and at once where events were lost."""
+    last, yesterday = read_reading(connection), (now - _EVERY).timestamp()
+    if lost or last is None or (not last.months and last.started_at <= yesterday):
+        keep_place(connection, _INVOICES, Reading(now.timestamp(), unsettled_months(connection)))
+    listing = read_place(connection, _CHARGES, Listing)
+    if lost or listing is None or (listing.done and listing.started_at <= yesterday):
+        since = now - (_CHARGES_SINCE_AFTER_A_LOSS if lost else _CHARGES_SINCE)
+        keep_place(connection, _CHARGES, Listing(now.timestamp(), int(since.timestamp())))
 
 
 async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budget: Budget) -> int:
-    """Go on with the reading under way, if any.
-
-    Returns:
-        How many invoices were read.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; what was read so far is written down.
-        StripeAccountError: when the account refuses.
-    """
+    """Go on with the reading of invoices under way, if any; return how many were read."""
     read = 0
     while requests > 0 and budget.in_time:
         with ledger.reading() as connection:
             reading = read_reading(connection)
-        if reading is None or not reading.months:
-            return read
-        if not reading.decided:
-            reading = _decide(ledger, reading)
+            if reading is None or not reading.months:
+                return read
+            if not reading.decided:
+                reading = _decided(connection, reading)
         if reading.listed_until is not None:
-            read += await _list_page(ledger, gateway, reading)
+            read += await _list_some(ledger, gateway, reading)
             requests -= 1
         else:
             count = await _retrieve_some(ledger, gateway, reading)
@@ -113,10 +110,9 @@ async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budg
     return read
 
 
-def _decide(ledger: Ledger, reading: Reading) -> Reading:
+def _decided(connection: Connection, reading: Reading) -> Reading:
     """Choose for the month under way whether to list its invoices."""
-    with ledger.reading() as connection:
-        unread = count_unread(connection, reading.months[0], reading.since)
+    unread = count_unread(connection, reading.months[0], reading.since)
     until, last = None, unread.last_finalized_at
     # A handful is retrieved as quickly, and more is learned of each.
     if last is not None and unread.bills > _AT_ONCE and unread.bills * _LISTING_PAYS > unread.invoices:
@@ -124,28 +120,19 @@ def _decide(ledger: Ledger, reading: Reading) -> Reading:
     return replace(reading, decided=True, listed_until=until)
 
 
-async def _list_page(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
+async def _list_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
     created = created_since_close(Month.parse(reading.months[0])) | {"lte": reading.listed_until}
-    parameters: dict[str, Any] = {"limit": _PAGE, "created": created}
-    if reading.after_invoice is not None:
-        parameters["starting_after"] = reading.after_invoice
     as_of = datetime.now(UTC)
-    try:
-        page = (await gateway.send("GET /v1/invoices", "get", "/v1/invoices", parameters)).object
-    except StripeProblem as problem:
-        if reading.after_invoice is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
-            raise
-        page = {"data": [], "has_more": False}
-    found = [invoice for invoice in page["data"] if invoice["status"] != "draft"]
+    parameters: dict[str, Any] = {"limit": _PAGE, "created": created}
+    page = await list_page(gateway, "/v1/invoices", parameters, reading.after_invoice)
+    more = page is not None and page["has_more"]
+    found = page["data"] if page else []
     with ledger.writing() as connection:
         # Of the unclear ones more must be known; they stay unread, and are retrieved.
-        clear = [invoice for invoice in found if not is_unclear(invoice)]
-        said = _said(connection, clear, as_of)
-        _keep(connection, said, clear)
-        after = page["data"][-1]["id"] if page["has_more"] else None
-        listed_until = reading.listed_until if page["has_more"] else None
-        _move(connection, replace(reading, after_invoice=after, listed_until=listed_until))
-    return len(said)
+        count = keep_invoices(connection, [each for each in found if not is_unclear(each)], as_of)
+        after, until = (found[-1]["id"], reading.listed_until) if more else (None, None)
+        keep_place(connection, _INVOICES, replace(reading, after_invoice=after, listed_until=until))
+    return count
 
 
 async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
@@ -156,37 +143,48 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
     as_of = datetime.now(UTC)
     found = await retrieve_all(gateway, [invoice_id for _, invoice_id in bills])
     with ledger.writing() as connection:
-        names = bills_of_invoices(connection, [invoice_id for _, invoice_id in bills])
-        said = [
-            payment_read(invoice, names[invoice["id"]], as_of)
-            for invoice in found
-            if invoice is not None and invoice["status"] != "draft"
-        ]
-        _keep(connection, said, [invoice for invoice in found if invoice is not None])
+        keep_invoices(connection, [invoice for invoice in found if invoice is not None], as_of)
         if bills:
-            _move(connection, replace(reading, after_bill=bills[-1][0]))
+            following = replace(reading, after_bill=bills[-1][0])
         else:
-            _move(connection, Reading(reading.started_at, reading.months[1:]))
+            following = Reading(reading.started_at, reading.months[1:])
+        keep_place(connection, _INVOICES, following)
     return len(bills)
 
 
-def _said(connection: Connection, found: list[Invoice], as_of: datetime) -> list[Payment]:
-    bills = bills_of_invoices(connection, [invoice["id"] for invoice in found])
-    named = ((invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in found)
-    return [payment_of(invoice, bill, as_of=as_of, way=WAY) for invoice, bill in named if bill is not None]
+async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
+    """Go on with the reading of charges under way, if any; return of how many something new is known."""
+    found = 0
+    for _ in range(pages):
+        with ledger.reading() as connection:
+            listing = read_place(connection, _CHARGES, Listing)
+        if listing is None or listing.done or not budget.in_time:
+            return found
+        parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
+        page = await list_page(gateway, "/v1/charges", parameters, listing.after)
+        charges = page["data"] if page else []
+        for charge in _news(ledger, charges):
+            invoice_id = await invoice_of_charge(ledger, gateway, charge)
+            found += invoice_id is not None and await read_again(ledger, gateway, invoice_id)
+        after = charges[-1]["id"] if charges else None
+        with ledger.writing() as connection:
+            done = page is None or not page["has_more"]
+            keep_place(connection, _CHARGES, replace(listing, after=after, done=done))
+    return found
 
 
-def _keep(connection: Connection, said: list[Payment], found: list[Invoice]) -> None:
-    if said:
-        keep_payments(connection, said)
-        settle(connection, invoice_ids=[payment.stripe_invoice_id for payment in said])
-    currencies = {invoice["id"]: str(invoice["currency"]) for invoice in found}
-    for payment in said:
-        cents = payment.credited_cents
-        if cents and (known_cents := known_back_cents(connection, payment)) < cents:
-            currency = currencies[payment.stripe_invoice_id]
-            tell_given_back(connection, payment, currency, given_back_cents=cents, known_cents=known_cents)
-
-
-def _move(connection: Connection, reading: Reading) -> None:
-    move_cursor(connection, CURSOR, json.dumps(asdict(reading)))
+def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return charges of which more went back, or less, than is known."""
+    back = [charge for charge in listed if charge.get("amount_refunded") or charge.get("disputed")]
+    if not back:
+        return []
+    with ledger.reading() as connection:
+        read = read_charges(connection, charge_ids=[charge["id"] for charge in back])
+    known = {each.charge_id: each for each in read}
+    return [
+        charge
+        for charge in back
+        if charge["id"] not in known
+        or known[charge["id"]].refunded_cents != charge["amount_refunded"]
+        or (charge.get("disputed") and known[charge["id"]].dispute is None)
+    ]

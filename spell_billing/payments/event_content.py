@@ -18,12 +18,9 @@ MONEY_BACK = ("charge.refunded", "charge.dispute.", "credit_note.")
 """The events, or what their types begin with, after which an invoice and its charges are read again."""
 
 
-DISPUTES = (
-    "charge.dispute.created",
-    "charge.dispute.updated",
-    "charge.dispute.funds_withdrawn",
-    "charge.dispute.funds_reinstated",
-    "charge.dispute.closed",
+DISPUTES = tuple(
+    f"charge.dispute.{what}"
+    for what in ("created", "updated", "funds_withdrawn", "funds_reinstated", "closed")
 )
 
 
@@ -66,11 +63,8 @@ def _pointer(about: Mapping[str, Any]) -> dict[str, Any]:
         "customer": _id(about.get("customer")),
     }
     if kind == "dispute":
-        pointer["dispute"] = {
-            "charge": charge["id"],
-            "amount": about.get("amount"),
-            "status": about.get("status"),
-        }
+        amount, status = about.get("amount"), about.get("status")
+        pointer["dispute"] = {"charge": charge["id"], "amount": amount, "status": status}
     return pointer
 
 

@@ -31,16 +31,13 @@ def alert_on_failures(ledger: Ledger) -> None:
         groups = [[each] for each in new] if len(new) <= SINGLY else [new]
         about = [Message(_key(each), ALERTS, FAILED, {}, each.month) for each in new]
         with ledger.writing() as connection:
-            put(connection, [_alert(group).on() for group in groups])
+            alerts = (_single(group[0]) if len(group) == 1 else _summary(group) for group in groups)
+            put(connection, [alert.on() for alert in alerts])
             put(connection, about, sent=True)
 
 
 def _key(failure: FailedPayment) -> str:
     return f"{FAILED}:{failure.stripe_invoice_id}:{failure.failed_attempts}"
-
-
-def _alert(failures: Sequence[FailedPayment]) -> Alert:
-    return _single(failures[0]) if len(failures) == 1 else _summary(failures)
 
 
 def _single(failure: FailedPayment) -> Alert:

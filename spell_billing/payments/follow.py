@@ -22,7 +22,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
 from spell_billing.ledger.unpaid import FAILED
-from spell_billing.payments import catch_up, charge_reading, stripe_events
+from spell_billing.payments import catch_up, stripe_events
 from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
@@ -112,7 +112,11 @@ def follow_payments(
         problem = _silent(error.message)
     except TimeoutError:
         problem = _silent(f"no answer within {STRIPE_SECONDS:.0f} seconds")
-    _without_stripe(ledger, result)
+    # What needs no answer: the inbox, and bills that were not ready for their news before.
+    _handle(ledger, result)
+    with ledger.writing() as connection:
+        result.bills_settled += settle(connection)
+        forget_events(connection, handled_before=datetime.now(UTC) - _KEEP_EVENTS)
     voids = park_voided(ledger, ACTOR, VOIDED_BILLS)
     result.bills_parked, result.voids_deferred = voids.parked, voids.deferred
     others = [_unfinished_void(each) for each in voids.unfinished]
@@ -135,10 +139,14 @@ async def _ask_stripe(
 ) -> None:
     budget = Budget(TICK_SECONDS)
     async with asyncio.timeout(STRIPE_SECONDS), connect() as gateway:
-        _begin_readings(ledger)
-        events = await stripe_events.read_events(ledger, gateway, pages=EVENT_PAGES, budget=budget)
-        result.events_read = events.new
-        if not events.complete:
+        now = datetime.now(UTC)
+        with ledger.writing() as connection:
+            lost = stripe_events.begin_if_lost(connection, now)
+            catch_up.begin_if_due(connection, now, lost=lost)
+        result.events_read, complete = await stripe_events.read_events(
+            ledger, gateway, pages=EVENT_PAGES, budget=budget
+        )
+        if not complete:
             result.more.append("older events")
         _handle(ledger, result)
         result.revisions_followed = await follow_revisions(ledger, gateway, ACTOR, REVISIONS)
@@ -146,7 +154,7 @@ async def _ask_stripe(
         result.invoices_read = await catch_up.read_invoices(
             ledger, gateway, requests=INVOICE_REQUESTS, budget=budget
         )
-        result.looked_at += await charge_reading.read_listed_charges(
+        result.looked_at += await catch_up.read_listed_charges(
             ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
         with ledger.reading() as connection:
@@ -155,20 +163,9 @@ async def _ask_stripe(
             result.more.append(f"the invoices of {reading.months[0]}")
         if budget.in_time:
             result.reasons_looked_up = await look_up_reasons(ledger, gateway, REASONS)
-        dunned = await dun(ledger, gateway, dunning_days, limit=DUNNING_STEPS, budget=budget)
-        result.dunning_steps, result.dunning_paid = dunned.asked, dunned.paid
-
-
-def _begin_readings(ledger: Ledger) -> None:
-    """Begin to read events from now on, and the invoices for what was before, where events are lost."""
-    now = datetime.now(UTC)
-    with ledger.writing() as connection:
-        lost = stripe_events.is_lost(stripe_events.read_place(connection), now)
-        if lost:
-            stripe_events.start_from(connection, now)
-        charge_reading.begin_if_due(connection, now, lost=lost)
-        if lost or catch_up.is_due(catch_up.read_reading(connection), now):
-            catch_up.begin(connection, now)
+        result.dunning_steps, result.dunning_paid = await dun(
+            ledger, gateway, dunning_days, limit=DUNNING_STEPS, budget=budget
+        )
 
 
 def _handle(ledger: Ledger, result: Followed) -> None:
@@ -179,14 +176,6 @@ def _handle(ledger: Ledger, result: Followed) -> None:
         if not handled.waiting:
             return
     result.more.append("events of the inbox")
-
-
-def _without_stripe(ledger: Ledger, result: Followed) -> None:
-    """Do what needs no answer: handle the inbox, settle bills that were not ready for it before."""
-    _handle(ledger, result)
-    with ledger.writing() as connection:
-        result.bills_settled += settle(connection)
-        forget_events(connection, handled_before=datetime.now(UTC) - _KEEP_EVENTS)
 
 
 def _unfinished_void(voided: VoidedBill) -> Alert:

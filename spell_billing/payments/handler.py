@@ -45,15 +45,13 @@ class Handled:
 
     Attributes:
         events: Taken from the inbox.
-        ignored: Of them, events that are not about a finalized invoice of ours.
         news: Invoices of whose payment something new is known.
         settled: Bills whose state changed.
         waiting: Events left in the inbox.
-        to_look_at: Of them, events that point to an invoice which is still to be read.
+        to_look_at: Events of the batch that point to an invoice which is still to be read.
     """
 
     events: int = 0
-    ignored: int = 0
     news: int = 0
     settled: int = 0
     waiting: int = 0
@@ -61,15 +59,9 @@ class Handled:
 
 
 def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> int:
-    """Put events into the inbox, each event id once.
+    """Put events, as Stripe renders them, into the inbox, each event id once; return how many are new.
 
-    Args:
-        ledger: The ledger.
-        events: Event objects as Stripe renders them, of any type and any API version.
-        way: How they came in, for the audit trail: `stripe events` or `webhook`.
-
-    Returns:
-        How many are new.
+    `way` is how they came in, for the audit trail: `stripe events` or `webhook`.
     """
     with ledger.writing() as connection:
         return put_into_inbox(connection, events, way)
@@ -97,15 +89,7 @@ async def handle_waiting(ledger: Ledger, gateway: Gateway, limit: int) -> Handle
 
     Safe at any time and in any number of processes: an event is handled in one transaction with what follows
     from it. Voided invoices wait for the sensor's next tick, which parks their bills under the month's lock.
-
-    Args:
-        ledger: The ledger.
-        gateway: To Stripe, which is asked why payments failed. When it does not say, the sensor asks again.
-        limit: So many events at most.
-
-    Raises:
-        StripeProblem: when Stripe does not say why; the events are handled all the same.
-        StripeAccountError: when nobody is answered.
+    When Stripe does not say why a payment failed, the events are handled, and the sensor asks again.
     """
     handled = await asyncio.to_thread(handle_batch, ledger, limit)
     if handled.news:
@@ -125,7 +109,7 @@ def handle_batch(ledger: Ledger, limit: int) -> Handled:
         invoice_ids = {each["id"] for each in contents.values() if each.get("id")}
         bills = bills_of_invoices(connection, invoice_ids)
         paid = paid_invoices(connection, invoice_ids)
-        said: list[Payment] = []
+        payments: list[Payment] = []
         outcomes: dict[str, str] = {}
         for event in events:
             try:
@@ -135,14 +119,13 @@ def handle_batch(ledger: Ledger, limit: int) -> Handled:
                 put(connection, [_set_aside(event, problem).on()])
             outcomes[event.event_id] = outcome
             if payment is not None:
-                said.append(payment)
-        news = keep_payments(connection, said)
-        touched = {payment.stripe_invoice_id for payment in said}
+                payments.append(payment)
+        news = keep_payments(connection, payments)
+        touched = {payment.stripe_invoice_id for payment in payments}
         settled = settle(connection, invoice_ids=touched) if touched else 0
         mark_handled(connection, outcomes)
         return Handled(
             events=len(events),
-            ignored=len(events) - len(said),
             news=news,
             settled=settled,
             waiting=count_waiting(connection),

@@ -5,14 +5,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from sqlalchemy.engine import Connection
+
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.invoicing.payment_facts import NOT_GIVEN, REASONS, last_attempt_failed, payment_of
+from spell_billing.invoicing.payment_facts import (
+    NOT_GIVEN,
+    REASONS,
+    bill_named_by,
+    last_attempt_failed,
+    payment_of,
+)
+from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments, read_payment
 from spell_billing.ledger.settling import settle
-from spell_billing.ledger.unpaid import BillName, failures_without_reason
+from spell_billing.ledger.unpaid import BillName, bills_of_invoices, failures_without_reason
+from spell_billing.payments.given_back import tell_given_back
 from spell_billing.stripe_api.client import Invoice
 
 WAY = "stripe invoice"
@@ -28,10 +38,6 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
     Returns:
         How many were asked for.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; what it answered so far is written down.
-        StripeSilentError: likewise.
     """
     with ledger.reading() as connection:
         invoice_ids = failures_without_reason(connection, limit)
@@ -58,20 +64,35 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
 
 async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Invoice | None]:
-    """Retrieve invoices with what tells why their payments failed; None for one that Stripe does not have.
-
-    Raises:
-        StripeProblem: when Stripe does not answer for one of them.
-        StripeAccountError: when it answers for none.
-    """
+    """Retrieve invoices with what tells why their payments failed; None for one that Stripe does not have."""
     return await asyncio.gather(
         *(retrieve(gateway, invoice_id, expand=[REASONS]) for invoice_id in invoice_ids)
     )
 
 
 def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
-    """Return how the payment stands from an invoice that was retrieved with `retrieve_all`."""
+    """Return how the payment stands; whether its last attempt failed is told by `retrieve_all` alone."""
     return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
+
+
+def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
+    """Write down how the payments of our finalized invoices stand, and settle their bills.
+
+    Returns:
+        How many of them are ours.
+    """
+    finalized = [invoice for invoice in found if invoice["status"] != "draft"]
+    bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
+    named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]
+    read = [(invoice, payment_read(invoice, bill, as_of)) for invoice, bill in named if bill is not None]
+    if read:
+        keep_payments(connection, [payment for _, payment in read])
+        settle(connection, invoice_ids=[payment.stripe_invoice_id for _, payment in read])
+    for invoice, payment in read:
+        cents, currency = payment.credited_cents, str(invoice["currency"])
+        if cents and (known_cents := known_back_cents(connection, payment)) < cents:
+            tell_given_back(connection, payment, currency, given_back_cents=cents, known_cents=known_cents)
+    return len(read)
 
 
 def _answered(payment: Payment, invoice: Invoice | None, as_of: datetime) -> Payment:

@@ -5,20 +5,17 @@ overlap; only when it has come to its end does the next one begin higher up. A p
 written in one transaction.
 """
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.payments import places
 from spell_billing.payments.event_content import DISPUTES
 from spell_billing.payments.handler import put_into_inbox
 from spell_billing.payments.tick_budget import Budget
-from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 WAY = "stripe events"
 CURSOR = "stripe_events"
@@ -47,7 +44,6 @@ CLOCK_MARGIN_SECONDS = 3600
 KEPT_DAYS = 29
 """Stripe keeps events for 30 days; one day is left for reading them."""
 
-_ENDPOINT = "GET /v1/events"
 _PAGE = 100
 
 
@@ -73,84 +69,52 @@ class Place:
         return self.since if self.after else self.read_until - OVERLAP_SECONDS
 
 
-@dataclass(slots=True)
-class EventsRead:
-    """What a tick read: pages, events listed, events that were new, and whether the reading has ended."""
-
-    pages: int = 0
-    listed: int = 0
-    new: int = 0
-    complete: bool = False
-
-
 def read_place(connection: Connection) -> Place | None:
     """Return how far the events are read; None where they never were."""
-    cursor = read_cursor(connection, CURSOR)
-    return Place(**json.loads(cursor.value)) if cursor else None
+    return places.read_place(connection, CURSOR, Place)
 
 
-def is_lost(place: Place | None, now: datetime) -> bool:
-    """Return whether Stripe no longer has all events that were not read."""
+def begin_if_lost(connection: Connection, now: datetime) -> bool:
+    """Read events from now on where Stripe no longer has all that were not read; return whether it is so.
+
+    What was before is for a reading of the invoices.
+    """
+    place = read_place(connection)
     oldest = now - timedelta(days=KEPT_DAYS)
-    return place is None or place.needed_since < oldest.timestamp()
+    if place is not None and place.needed_since >= oldest.timestamp():
+        return False
+    places.keep_place(connection, CURSOR, Place(read_until=int(now.timestamp()) - CLOCK_MARGIN_SECONDS))
+    return True
 
 
-def start_from(connection: Connection, now: datetime) -> None:
-    """Read events from now on; what was before is for a reading of the invoices."""
-    _move(connection, Place(read_until=int(now.timestamp()) - CLOCK_MARGIN_SECONDS))
-
-
-async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> EventsRead:
+async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> tuple[int, bool]:
     """Put all events since the last reading into the inbox, or as many as fit.
 
-    Args:
-        ledger: Has a place (`start_from`).
-        gateway: To Stripe.
-        pages: At most so many requests of 100 events.
-        budget: The tick's time.
+    At most `pages` requests of 100 events; `begin_if_lost` is called before.
 
-    Raises:
-        StripeProblem: when Stripe does not answer; the pages before are in the inbox, and the place is kept.
-        StripeAccountError: when the account refuses.
+    Returns:
+        How many events were new, and whether the reading has ended.
     """
-    result = EventsRead()
+    new, complete = 0, False
     with ledger.reading() as connection:
         place = read_place(connection) or Place(0)
-    while not result.complete and result.pages < pages and budget.in_time:
+    while not complete and pages > 0 and budget.in_time:
         asked_at = int(datetime.now(UTC).timestamp())
-        try:
-            page = await _page(gateway, place)
-        except StripeProblem as problem:
-            if place.after is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
-                raise
+        parameters = {"limit": _PAGE, "types": list(TYPES), "created": {"gte": place.needed_since}}
+        page = await places.list_page(gateway, "/v1/events", parameters, place.after)
+        if page is None:
             # The event that the next page follows is gone: begin this reading again.
             place = replace(place, after=None)
             continue
         events = page["data"]
-        result.pages += 1
-        result.listed += len(events)
+        pages -= 1
         if place.after is None:
             newest = max((int(event["created"]) for event in events), default=0)
             newest = max(newest, place.read_until, asked_at - CLOCK_MARGIN_SECONDS)
             place = replace(place, since=place.needed_since, newest=newest)
-        result.complete = not page["has_more"]
-        place = Place(place.newest) if result.complete else replace(place, after=events[-1]["id"])
+        complete = not page["has_more"]
+        place = Place(place.newest) if complete else replace(place, after=events[-1]["id"])
         with ledger.writing() as connection:
-            result.new += put_into_inbox(connection, events, WAY)
-            _move(connection, place)
-    return result
-
-
-async def _page(gateway: Gateway, place: Place) -> Any:
-    parameters: dict[str, Any] = {
-        "limit": _PAGE,
-        "types": list(TYPES),
-        "created": {"gte": place.needed_since},
-    }
-    if place.after is not None:
-        parameters["starting_after"] = place.after
-    return (await gateway.send(_ENDPOINT, "get", "/v1/events", parameters)).object
-
-
-def _move(connection: Connection, place: Place) -> None:
-    move_cursor(connection, CURSOR, json.dumps(asdict(place)))
+            new += put_into_inbox(connection, events, WAY)
+            places.keep_place(connection, CURSOR, place)
+    return new, complete

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from spell_billing.core.errors import MonthLockedError
@@ -12,7 +13,7 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, retrieve
 from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Actor, Change
+from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.settling import VoidedBill, voided_bills
 from spell_billing.ledger.unpaid import last_act
@@ -38,10 +39,6 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
 
     Returns:
         How many bills were followed.
-
-    Raises:
-        StripeProblem: when Stripe does not answer.
-        StripeAccountError: when the account refuses.
     """
     with ledger.reading() as connection:
         found = voided_bills(connection, limit)
@@ -58,24 +55,17 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
 def _follow(ledger: Ledger, voided: VoidedBill, revision: Invoice, actor: Actor) -> bool:
     try:
         with ledger.session(Month.parse(voided.month), actor, wait_seconds=0) as session:
-            for bill in session.bills_of_users([voided.user_id]):
-                if bill.stripe_invoice_id == voided.stripe_invoice_id and bill.state in INVOICED:
-                    detail = f"{bill.stripe_invoice_id} was edited at Stripe"
-                    session.apply([Change(bill, as_it_stands(bill, revision), "revised", detail)])
-                    return True
+            bill = _bill(session.bills_of_users([voided.user_id]), voided)
+            if bill is not None:
+                detail = f"{bill.stripe_invoice_id} was edited at Stripe"
+                session.apply([Change(bill, as_it_stands(bill, revision), "revised", detail)])
+            return bill is not None
     except MonthLockedError:
-        pass
-    return False
+        return False
 
 
 def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
-    """Park bills whose invoice is void at Stripe; months that are held are left for the next tick.
-
-    Args:
-        ledger: The ledger.
-        actor: For the audit trail.
-        limit: So many bills at most.
-    """
+    """Park bills whose invoice is void at Stripe; months that are held are left for the next tick."""
     result = Voids()
     with ledger.reading() as connection:
         found = voided_bills(connection, limit)
@@ -100,7 +90,13 @@ def _park(ledger: Ledger, session: MonthSession, voided: VoidedBill, result: Voi
         result.unfinished.append(voided)
         return
     bills = session.bills_of_users([voided.user_id])
-    for bill in bills:
-        if bill.stripe_invoice_id == voided.stripe_invoice_id and bill.state in INVOICED:
-            session.apply([voided_by_a_person(bill, bills, voided.stripe_invoice_id)])
-            result.parked += 1
+    bill = _bill(bills, voided)
+    if bill is not None:
+        session.apply([voided_by_a_person(bill, bills, voided.stripe_invoice_id)])
+        result.parked += 1
+
+
+def _bill(bills: Sequence[Bill], voided: VoidedBill) -> Bill | None:
+    """Return the bill that still has the void invoice."""
+    of_invoice = (bill for bill in bills if bill.stripe_invoice_id == voided.stripe_invoice_id)
+    return next((bill for bill in of_invoice if bill.state in INVOICED), None)

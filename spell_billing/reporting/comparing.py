@@ -1,7 +1,7 @@
 """A month's drafts against what was billed before: an earlier month, or the month itself."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from spell_billing.ledger.rows import Bill
 Against = Month | Literal["billed"]
 _CHARGED = INVOICED | {State.SKIPPED}
 _CHARGES_NOTHING = frozenset({State.VOID, State.SETTLED})
+_COLUMNS = (
+    *("user", "currency", "change", "before_cents", "now_cents", "by_cents", "before_calls", "now_calls"),
+)
 
 
 def compare_drafts(
@@ -39,37 +42,29 @@ def compare_drafts(
             f"{of} has no bills to compare with.",
             remedy="Choose a month that was drafted; `spell-billing status` lists them.",
         )
-    return compare_charges(
-        _charges_of(ledger, of, billed_only=against == "billed"), map(_charge_of_draft, drafts)
-    )
+    now = (Charge(each.user_id, each.currency, each.calls, each.total_cents, each.lines) for each in drafts)
+    return compare_charges(_charges_of(ledger, of, billed_only=against == "billed"), now)
 
 
 def differences_frame(differences: Iterable[Difference]) -> pd.DataFrame:
     """Return differences as a table in minor units: one row per user and currency, one column per kind."""
-    rows = [_row(each) for each in differences]
+    rows = [
+        {
+            "user": each.user_id,
+            "currency": each.currency,
+            "change": each.change.value,
+            "before_cents": each.before_cents,
+            "now_cents": each.now_cents,
+            "by_cents": each.by_cents,
+            "before_calls": each.before_calls,
+            "now_calls": each.now_calls,
+            **{f"{kind}_line_cents": cents for kind, cents in each.by_kind.items()},
+        }
+        for each in differences
+    ]
     kinds = sorted({name for row in rows for name in row if name.endswith("_line_cents")})
-    columns = [*_COLUMNS, *kinds]
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=[*_COLUMNS, *kinds])
     return frame.fillna(dict.fromkeys(kinds, 0)).astype(dict.fromkeys(kinds, "int64"))
-
-
-_COLUMNS = [
-    *("user", "currency", "change", "before_cents", "now_cents", "by_cents", "before_calls", "now_calls")
-]
-
-
-def _row(each: Difference) -> dict[str, Any]:
-    return {
-        "user": each.user_id,
-        "currency": each.currency,
-        "change": each.change.value,
-        "before_cents": each.before_cents,
-        "now_cents": each.now_cents,
-        "by_cents": each.by_cents,
-        "before_calls": each.before_calls,
-        "now_calls": each.now_calls,
-        **{f"{kind}_line_cents": cents for kind, cents in each.by_kind.items()},
-    }
 
 
 def _charges_of(ledger: Ledger, month: Month, *, billed_only: bool) -> Iterator[Charge]:
@@ -79,10 +74,5 @@ def _charges_of(ledger: Ledger, month: Month, *, billed_only: bool) -> Iterator[
         if other is None or other.generation < bill.generation:
             latest[bill.user_id] = bill
     for bill in latest.values():
-        counts = bill.state in _CHARGED if billed_only else bill.state not in _CHARGES_NOTHING
-        if counts:
+        if bill.state in _CHARGED if billed_only else bill.state not in _CHARGES_NOTHING:
             yield Charge(bill.user_id, bill.currency, bill.calls, bill.total_cents, bill.parsed_lines)
-
-
-def _charge_of_draft(draft: Draft) -> Charge:
-    return Charge(draft.user_id, draft.currency, draft.calls, draft.total_cents, draft.lines)

@@ -20,11 +20,7 @@ from spell_billing.usage.store import UsageStore
 
 
 def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> dict[str, Any]:
-    """Tell the story of one user's bill, for people and programs. Nothing is asked of Stripe.
-
-    Returns:
-        `answer` in a sentence; frozen usage by day; every generation's lines, state and ids; the audit trail
-        with times, actors, runs and Stripe's request ids.
+    """Return the story of one user's bill; `answer` is it in a sentence. Nothing is asked of Stripe.
 
     Raises:
         UsageError: when the frozen usage is not in the store.
@@ -32,7 +28,6 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     record = ledger.month(month)
     bills = ledger.bills_of_user(month, user_id)
     days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
-    trail = ledger.audit_trail(month, user_id)
     currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
     payments = _payments(ledger, currencies)
     return {
@@ -49,7 +44,7 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
             ],
         },
         "bills": [_bill(bill, payments) for bill in bills],
-        "history": [_entry(entry) for entry in trail],
+        "history": [_entry(entry) for entry in ledger.audit_trail(month, user_id)],
     }
 
 

@@ -1,4 +1,4 @@
-"""The ledger's numbers for Prometheus: a collector that reads the ledger at each scrape, and an ASGI app.
+"""The ledger's numbers for Prometheus: a collector that reads the ledger at each scrape, and an endpoint.
 
 See https://prometheus.io/docs/instrumenting/writing_exporters/.
 """
@@ -7,8 +7,8 @@ import asyncio
 import gzip
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.latencies import BOUNDS_SECONDS, Latencies
@@ -27,7 +26,6 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.mails import GivenUp
 from spell_billing.ledger.runs import RunResult
 from spell_billing.settings.billing import Settings
-from spell_billing.settings.databases import DatabaseUrl
 
 MONTHS = 13
 """The present month and a year before it: the label `month` has no more values."""
@@ -37,24 +35,6 @@ TIMEOUT_SECONDS = 9.0
 _LOG = logging.getLogger(__name__)
 
 OpenLedger = Callable[[], AbstractContextManager[Ledger]]
-
-
-class KeptLedger:
-    """Opens the ledger at the first scrape that finds it, and keeps its connections for the next ones."""
-
-    def __init__(self, url: DatabaseUrl) -> None:
-        self._url = url
-        self._ledger: Ledger | None = None
-
-    def __call__(self) -> AbstractContextManager[Ledger]:
-        """Return the ledger for one scrape.
-
-        Raises:
-            SpellBillingError: when it cannot be opened.
-        """
-        if self._ledger is None:
-            self._ledger = Ledger(self._url)
-        return nullcontext(self._ledger)
 
 
 class LedgerCollector(Collector):
@@ -72,9 +52,8 @@ class LedgerCollector(Collector):
         if figures is not None:
             yield from _bills(figures)
             yield from _months(figures)
-            yield from _runs(figures)
-            yield from _stripe(figures)
-            yield from _people(figures)
+            yield from _counts(figures)
+            yield _durations(figures)
 
 
 def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
@@ -90,10 +69,10 @@ def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -
     return generate_latest(_registry(_read(open_ledger, settings)))
 
 
-def metrics_app(
+def metrics_endpoint(
     open_ledger: OpenLedger, *, settings: Settings | None = None, timeout_seconds: float = TIMEOUT_SECONDS
-) -> ASGIApp:
-    """Return the ASGI app that serves the metrics; a server has it as the endpoint of its route `/metrics`.
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of a server's route `/metrics`.
 
     A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
 
@@ -102,26 +81,24 @@ def metrics_app(
         settings: Of billing. Default: those of the environment.
         timeout_seconds: The longest that a scrape waits for the ledger.
     """
-    return _App(open_ledger, settings, timeout_seconds)
+    reading: asyncio.Task[Figures | None] | None = None
 
+    def read() -> Figures | None:
+        try:
+            return _read(open_ledger, settings)
+        except (SpellBillingError, SQLAlchemyError, OSError) as error:
+            _LOG.warning("the ledger could not be read for metrics: %s", type(error).__name__)
+            return None
 
-class _App:
-    def __init__(self, open_ledger: OpenLedger, settings: Settings | None, timeout_seconds: float) -> None:
-        self._open_ledger = open_ledger
-        self._settings = settings
-        self._timeout_seconds = timeout_seconds
-        self._reading: asyncio.Task[Figures | None] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.method in {"GET", "HEAD"}:
-            response = await self._scrape(request)
-        else:
-            response = Response(status_code=405, headers={"Allow": "GET, HEAD"})
-        await response(scope, receive, send)
-
-    async def _scrape(self, request: Request) -> Response:
-        figures = await self._figures_in_time()
+    async def scrape(request: Request) -> Response:
+        nonlocal reading
+        # Scrapes at the same time share one read: a slow ledger is not asked more often than it answers.
+        if reading is None or reading.done():
+            reading = asyncio.create_task(asyncio.to_thread(read))
+        try:
+            figures = await asyncio.wait_for(asyncio.shield(reading), timeout_seconds)
+        except TimeoutError:
+            figures = None
         encoder, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
         body = encoder(_registry(figures))
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -130,21 +107,7 @@ class _App:
             headers["Content-Encoding"] = "gzip"
         return Response(body, status_code=500 if figures is None else 200, headers=headers)
 
-    async def _figures_in_time(self) -> Figures | None:
-        # Scrapes at the same time share one read: a slow ledger is not asked more often than it answers.
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(asyncio.to_thread(self._figures))
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._reading), self._timeout_seconds)
-        except TimeoutError:
-            return None
-
-    def _figures(self) -> Figures | None:
-        try:
-            return _read(self._open_ledger, self._settings)
-        except (SpellBillingError, SQLAlchemyError, OSError) as error:
-            _LOG.warning("the ledger could not be read for metrics: %s", type(error).__name__)
-            return None
+    return scrape
 
 
 def _read(open_ledger: OpenLedger, settings: Settings | None) -> Figures:
@@ -205,19 +168,47 @@ def _months(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _runs(figures: Figures) -> Iterator[Metric]:
-    results = {result.value: figures.runs.get(result, 0) for result in RunResult}
-    yield _counter("spell_billing_runs", "Drives of a month to Stripe by how they ended.", "result", results)
-
-
-def _stripe(figures: Figures) -> Iterator[Metric]:
-    requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
-    yield _counter("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests)
+def _counts(figures: Figures) -> Iterator[Metric]:
+    for name, text, value in (
+        (
+            "spell_billing_events_waiting",
+            "Events of Stripe that were received and not handled yet.",
+            figures.events_waiting,
+        ),
+        ("spell_billing_mails_waiting", "Mails to users to be sent.", figures.mails.waiting),
+        (
+            "spell_billing_mails_failing",
+            "Mails to users that were tried in vain and are tried again.",
+            figures.mails.failing,
+        ),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)
     yield CounterMetricFamily(
         "spell_billing_stripe_rate_limited",
         "Requests of all runs that Stripe answered with 429.",
         value=figures.limited,
     )
+    results = {result.value: figures.runs.get(result, 0) for result in RunResult}
+    requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
+    reasons = {reason.value: figures.mails.given_up.get(reason, 0) for reason in GivenUp}
+    for name, text, label, values in (
+        ("spell_billing_runs", "Drives of a month to Stripe by how they ended.", "result", results),
+        ("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),
+        ("spell_billing_alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts),
+        (
+            "spell_billing_mails_given_up",
+            "Mails to users that will not be sent, by reason.",
+            "reason",
+            reasons,
+        ),
+    ):
+        family = CounterMetricFamily(name, text, labels=(label,))
+        for named, count in sorted(values.items()):
+            family.add_metric((named,), count)
+        yield family
+
+
+def _durations(figures: Figures) -> Metric:
     durations = HistogramMetricFamily(
         "spell_billing_stripe_request_duration_seconds",
         "How long Stripe took to answer.",
@@ -226,37 +217,7 @@ def _stripe(figures: Figures) -> Iterator[Metric]:
     )
     for endpoint, took in sorted(figures.requests.items()):
         durations.add_metric((endpoint,), _cumulative(took), took.seconds)
-    yield durations
-
-
-def _people(figures: Figures) -> Iterator[Metric]:
-    yield _counter(
-        "spell_billing_alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts
-    )
-    yield GaugeMetricFamily(
-        "spell_billing_events_waiting",
-        "Events of Stripe that were received and not handled yet.",
-        value=figures.events_waiting,
-    )
-    yield GaugeMetricFamily(
-        "spell_billing_mails_waiting", "Mails to users to be sent.", value=figures.mails.waiting
-    )
-    yield GaugeMetricFamily(
-        "spell_billing_mails_failing",
-        "Mails to users that were tried in vain and are tried again.",
-        value=figures.mails.failing,
-    )
-    reasons = {reason.value: figures.mails.given_up.get(reason, 0) for reason in GivenUp}
-    yield _counter(
-        "spell_billing_mails_given_up", "Mails to users that will not be sent, by reason.", "reason", reasons
-    )
-
-
-def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=(label,))
-    for value, count in sorted(values.items()):
-        family.add_metric((value,), count)
-    return family
+    return durations
 
 
 def _cumulative(took: Latencies) -> list[tuple[str, float]]:

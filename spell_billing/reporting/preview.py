@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,9 +38,9 @@ def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: Usa
     if pinned is not None:
         yield from _of_pinned(ledger, source, store, pinned)
         return
-    with _scratch_store() as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
         earlier, _ = earlier_versions(ledger, store, month)
-        frozen = scratch.freeze(source, month, late_for=earlier)
+        frozen = UsageStore(Path(folder)).freeze(source, month, late_for=earlier)
         require_good_rows(frozen)
         aggregate(frozen)
         yield from drafts_of(month, source, frozen, lambda late: ledger.history(month, late))
@@ -68,16 +67,16 @@ def _of_pinned(
 def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
     """Return drafts as a table for people: one row per user, the largest total first, minor units."""
     rows = [
-        {
-            "user": draft.user_id,
-            "state": draft.state.value,
-            "reason": draft.reason.value if draft.reason else "",
-            "customer": (draft.account.stripe_customer_id if draft.account else None) or "",
-            "currency": draft.currency,
-            "calls": draft.calls,
-            "usage_cents": draft.usage_cents,
-            "total_cents": draft.total_cents,
-        }
+        (
+            draft.user_id,
+            draft.state.value,
+            draft.reason.value if draft.reason else "",
+            (draft.account.stripe_customer_id if draft.account else None) or "",
+            draft.currency,
+            draft.calls,
+            draft.usage_cents,
+            draft.total_cents,
+        )
         for draft in drafts
     ]
     columns = ["user", "state", "reason", "customer", "currency", "calls", "usage_cents", "total_cents"]
@@ -93,9 +92,3 @@ def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
         if name in frame
     }
     return frame.assign(**texts)
-
-
-@contextmanager
-def _scratch_store() -> Iterator[UsageStore]:
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
-        yield UsageStore(Path(folder))

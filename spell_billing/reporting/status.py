@@ -32,6 +32,9 @@ PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 """What became of invoices; those that are left are finalized, and still to be collected."""
 
 
+_COUNTED = (State.FAILED, State.HELD, State.SKIPPED, State.PARKED, State.VOID, State.SETTLED)
+
+
 @dataclass(frozen=True, slots=True)
 class MonthStatus:
     """A month's state and totals. Amounts in minor units; credits do not reduce `total_cents`."""
@@ -82,6 +85,7 @@ class MonthStatus:
 
     def as_json(self) -> dict[str, Any]:
         """Return the status for programs."""
+        invoiced, uninvoiced = (self.by_currency("total_cents", states) for states in (INVOICED, UNDONE))
         return {
             "month": str(self.month),
             "state": self.state,
@@ -90,13 +94,8 @@ class MonthStatus:
             "usage_cents": whole(self.usage_cents),
             "total_cents": self.cents(frozenset(State)),
             "invoiced": self.count(INVOICED),
-            "failed": self.count(frozenset({State.FAILED})),
-            "held": self.count(frozenset({State.HELD})),
-            "skipped": self.count(frozenset({State.SKIPPED})),
-            "parked": self.count(frozenset({State.PARKED})),
             "pending": self.count(TO_DRIVE),
-            "void": self.count(frozenset({State.VOID})),
-            "settled": self.count(frozenset({State.SETTLED})),
+            **{state.value: self.count(frozenset({state})) for state in _COUNTED},
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
             **{name: self.total(name) for name in (*TOTALS, *BESIDE)},
@@ -111,8 +110,8 @@ class MonthStatus:
             "by_currency": {
                 currency: {
                     "total_cents": total_cents,
-                    "invoiced_cents": self.by_currency("total_cents", INVOICED).get(currency, 0),
-                    "uninvoiced_cents": self.by_currency("total_cents", UNDONE).get(currency, 0),
+                    "invoiced_cents": invoiced.get(currency, 0),
+                    "uninvoiced_cents": uninvoiced.get(currency, 0),
                 }
                 for currency, total_cents in sorted(self.by_currency("total_cents").items())
             },

@@ -1,6 +1,6 @@
 """A stateful double of Stripe over HTTP: invoices as Stripe makes them, faults on demand.
 
-Use `StripeDouble` inside of a test, `serve` as a process. Nothing here imports the rest of spell_billing.
+`StripeDouble.running` is for tests, `serve` for a process. Nothing here imports the rest of spell_billing.
 """
 
 from spell_billing.stripe_double.double import StripeDouble
@@ -8,7 +8,6 @@ from spell_billing.stripe_double.errors import DoubleError
 from spell_billing.stripe_double.faults import Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import RateLimits
 from spell_billing.stripe_double.objects import ABSENT, Invoice, Violation
-from spell_billing.stripe_double.process import serve
 
 __all__ = [
     "ABSENT",
@@ -20,5 +19,4 @@ __all__ = [
     "RequestRecord",
     "StripeDouble",
     "Violation",
-    "serve",
 ]

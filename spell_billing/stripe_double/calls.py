@@ -1,11 +1,9 @@
-"""One API request in execution, and the filters that lists share."""
+"""One API request in execution."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.collection import DEFAULT_PAGE, Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,15 +12,6 @@ class Call:
 
     object_id: str
     params: dict[str, Any]
-
-    @property
-    def cursor(self) -> Cursor:
-        """The page that a list call asks for."""
-        return Cursor(
-            limit=self.params.get("limit", DEFAULT_PAGE),
-            starting_after=self.params.get("starting_after"),
-            ending_before=self.params.get("ending_before"),
-        )
 
 
 def locked_by(account: Account, call: Call) -> frozenset[str]:
@@ -34,20 +23,6 @@ def locked_by(account: Account, call: Call) -> frozenset[str]:
     invoice = account.invoices.find(call.object_id or str(call.params.get("invoice", "")))
     customer = call.params.get("customer") if invoice is None else invoice.customer
     return frozenset(each for each in (call.object_id, customer) if each)
-
-
-def within(bounds: Any) -> Callable[[int], bool]:
-    """Build the test for a `created` filter: None, one time, or bounds by gt, gte, lt, lte."""
-    if bounds is None:
-        return lambda _moment: True
-    if isinstance(bounds, int):
-        return lambda moment: moment == bounds
-    after = max(bounds.get("gte", 0), bounds.get("gt", -1) + 1)
-    before = min(bounds.get("lte", _END_OF_TIME), bounds.get("lt", _END_OF_TIME + 1) - 1)
-    return lambda moment: after <= moment <= before
-
-
-_END_OF_TIME = 2**62
 
 
 def merged_metadata(current: Any, change: Any) -> dict[str, str]:

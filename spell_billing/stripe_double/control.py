@@ -5,7 +5,7 @@ They are for a double in a process of its own; bodies and answers are JSON.
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,99 +17,54 @@ from spell_billing.stripe_double.errors import DoubleError
 if TYPE_CHECKING:
     from spell_billing.stripe_double.double import StripeDouble
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_FAULT_FIELDS = frozenset({"kind", "nth", "operation", "probability", "seed", "times", "seconds", "reason"})
-_DONE = Response(status_code=204)
+_CALLBACKS = frozenset({"before_effect", "after_effect"})
 
 
-class Control:
-    """The control application of one double."""
+def control_app(double: "StripeDouble") -> Starlette:
+    """Return the control application of a double."""
 
-    def __init__(self, double: "StripeDouble") -> None:
-        self._double = double
+    def arm(**fault: Any) -> None:
+        if _CALLBACKS & fault.keys():
+            raise DoubleError("A fault has no callbacks over HTTP.")
+        double.arm(**fault)
 
-    def app(self) -> Starlette:
-        """Build the application."""
-        routes: list[tuple[str, str, Endpoint]] = [
-            ("GET", "state", self._state),
-            ("GET", "requests", self._requests),
-            ("POST", "faults", self._arm),
-            ("DELETE", "faults", self._disarm),
-            ("POST", "reset", self._reset),
-            ("POST", "clock", self._clock),
-            ("POST", "customers", self._customers),
-            ("POST", "expire_keys", self._expire_keys),
-            ("POST", "advance", self._advance),
-            ("POST", "dispute", self._dispute),
-            ("POST", "return_payment", self._return_payment),
-            ("POST", "show", self._show),
+    def shift_clock(shift_seconds: int) -> dict[str, int]:
+        double.shift_clock(shift_seconds)
+        return {"now": double.state.unix()}
+
+    def add_customers(customers: list[dict[str, Any]]) -> None:
+        for each in customers:
+            double.add_customer(**each)
+
+    endpoints: dict[tuple[str, str], Callable[..., object]] = {
+        ("GET", "state"): double.summary,
+        ("GET", "requests"): lambda: [dataclasses.asdict(each) for each in double.requests],
+        ("POST", "faults"): arm,
+        ("DELETE", "faults"): double.disarm,
+        ("POST", "reset"): double.reset,
+        ("POST", "clock"): shift_clock,
+        ("POST", "customers"): add_customers,
+        ("POST", "expire_keys"): double.expire_all_keys,
+        ("POST", "advance"): double.advance,
+        ("POST", "dispute"): double.dispute,
+        ("POST", "return_payment"): double.return_payment,
+        ("POST", "show"): double.show,
+    }
+    return Starlette(
+        routes=[
+            Route(f"/_double/{path}", _endpoint(call), methods=[method])
+            for (method, path), call in endpoints.items()
         ]
-        return Starlette(
-            routes=[
-                Route(f"/_double/{path}", _refusing(endpoint), methods=[method])
-                for method, path, endpoint in routes
-            ]
-        )
-
-    async def _state(self, _request: Request) -> Response:
-        return JSONResponse(self._double.summary())
-
-    async def _requests(self, _request: Request) -> Response:
-        return JSONResponse([dataclasses.asdict(each) for each in self._double.requests])
-
-    async def _arm(self, request: Request) -> Response:
-        wanted = await request.json()
-        unknown = wanted.keys() - _FAULT_FIELDS
-        if unknown:
-            raise DoubleError(f"A fault has no field {', '.join(sorted(unknown))}.")
-        self._double.arm(**wanted)
-        return _DONE
-
-    async def _disarm(self, _request: Request) -> Response:
-        self._double.disarm()
-        return _DONE
-
-    async def _reset(self, _request: Request) -> Response:
-        self._double.reset()
-        return _DONE
-
-    async def _clock(self, request: Request) -> Response:
-        self._double.shift_clock(int((await request.json())["shift_seconds"]))
-        return JSONResponse({"now": self._double.state.clock.unix()})
-
-    async def _customers(self, request: Request) -> Response:
-        for customer in await request.json():
-            self._double.add_customer(**customer)
-        return _DONE
-
-    async def _expire_keys(self, _request: Request) -> Response:
-        self._double.expire_all_keys()
-        return _DONE
-
-    async def _dispute(self, request: Request) -> Response:
-        self._double.dispute(**await request.json())
-        return _DONE
-
-    async def _return_payment(self, request: Request) -> Response:
-        self._double.return_payment((await request.json())["invoice_id"])
-        return _DONE
-
-    async def _show(self, request: Request) -> Response:
-        wanted = await request.json()
-        self._double.show(wanted.pop("invoice_id"), **wanted)
-        return _DONE
-
-    async def _advance(self, _request: Request) -> Response:
-        self._double.advance()
-        return _DONE
+    )
 
 
-def _refusing(endpoint: Endpoint) -> Endpoint:
-    async def guarded(request: Request) -> Response:
+def _endpoint(call: Callable[..., object]) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
         try:
-            return await endpoint(request)
+            body = await request.json() if await request.body() else None
+            given = call(body) if isinstance(body, list) else call(**(body or {}))
         except (DoubleError, TypeError, ValueError, KeyError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
+        return Response(status_code=204) if given is None else JSONResponse(given)
 
-    return guarded
+    return serve

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call, merged_metadata, within
+from spell_billing.stripe_double.calls import Call, merged_metadata
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.errors import ApiError, unsupported
-from spell_billing.stripe_double.money_back import refund_charge
+from spell_billing.stripe_double.money_back import paid_charge, refund_charge
 from spell_billing.stripe_double.objects import CreditNote, Invoice
+from spell_billing.stripe_double.payment import emit_paid
 
 
 def create_credit_note(account: Account, call: Call) -> CreditNote:
@@ -20,16 +21,14 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
     params = call.params
     invoice = account.invoices.get(params["invoice"], param="invoice")
     if invoice.status not in {"open", "paid", "uncollectible"}:
-        raise ApiError(400, f"Credit notes need a finalized invoice; this one is {invoice.status}.")
+        raise ApiError(f"Credit notes need a finalized invoice; this one is {invoice.status}.")
     amount_cents = _amount_cents(params)
     credited_cents = invoice.pre_payment_credit_cents + invoice.post_payment_credit_cents
     if not 0 < amount_cents <= invoice.total_cents - credited_cents:
-        raise ApiError(
-            400, "The amount must be above zero and within what is not credited yet.", param="amount"
-        )
+        raise ApiError("The amount must be above zero and within what is not credited yet.", param="amount")
     note = CreditNote(
         id=account.new_id("cn"),
-        created=account.clock.unix(),
+        created=account.unix(),
         customer=invoice.customer,
         invoice=invoice.id,
         number=f"{invoice.number}-CN-{len(account.credit_notes) + 1:02}",
@@ -44,20 +43,14 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
         note = _share_out(account, invoice, note, params)
     else:
         _reduce(account, invoice, amount_cents)
-    account.credit_notes.add(note, owner=note.customer)
+    account.credit_notes.put(note)
     account.emit("credit_note.created", note)
     return note
 
 
 def list_credit_notes(account: Account, call: Call) -> Page:
     """`GET /v1/credit_notes`, newest first."""
-    params = call.params
-    created, invoice = within(params.get("created")), params.get("invoice")
-
-    def keep(note: CreditNote) -> bool:
-        return created(note.created) and (invoice is None or note.invoice == invoice)
-
-    return account.credit_notes.page(call.cursor, owner=params.get("customer"), keep=keep)
+    return account.credit_notes.page(call.params, same=("invoice",))
 
 
 def _amount_cents(params: dict[str, Any]) -> int:
@@ -68,7 +61,7 @@ def _amount_cents(params: dict[str, Any]) -> int:
         return int(params["amount"])
     lines = params.get("lines", [])
     if not lines:
-        raise ApiError(400, "Pass an amount or lines.", code="parameter_missing", param="amount")
+        raise ApiError("Pass an amount or lines.", code="parameter_missing", param="amount")
     return sum(
         line["amount"] if "amount" in line else line.get("unit_amount", 0) * line.get("quantity", 1)
         for line in lines
@@ -77,15 +70,14 @@ def _amount_cents(params: dict[str, Any]) -> int:
 
 def _reduce(account: Account, invoice: Invoice, amount_cents: int) -> None:
     if amount_cents > invoice.amount_remaining_cents:
-        raise ApiError(400, "The amount is more than is left to pay.", param="amount")
+        raise ApiError("The amount is more than is left to pay.", param="amount")
     reduced = replace(invoice, pre_payment_credit_cents=invoice.pre_payment_credit_cents + amount_cents)
-    if reduced.amount_remaining_cents == 0:
-        reduced = replace(reduced, status="paid", auto_advance=False, paid_at=account.clock.unix())
-    account.put_invoice(reduced)
-    account.emit("invoice.updated", reduced, {"amount_remaining": invoice.amount_remaining_cents})
-    if reduced.status == "paid":
-        account.emit("invoice.paid", reduced)
-        account.emit("invoice.payment_succeeded", reduced)
+    is_paid = reduced.amount_remaining_cents == 0
+    if is_paid:
+        reduced = replace(reduced, status="paid", auto_advance=False, paid_at=account.unix())
+    account.change(reduced, "invoice.updated", {"amount_remaining": invoice.amount_remaining_cents})
+    if is_paid:
+        emit_paid(account, reduced)
 
 
 def _share_out(account: Account, invoice: Invoice, note: CreditNote, params: dict[str, Any]) -> CreditNote:
@@ -94,24 +86,21 @@ def _share_out(account: Account, invoice: Invoice, note: CreditNote, params: dic
     outside_cents = params.get("out_of_band_amount", 0)
     if credit_cents + refund_cents + outside_cents != note.amount_cents:
         raise ApiError(
-            400,
             "The sum of credit_amount, refund_amount and out_of_band_amount must equal the amount of the"
-            " credit note.",
+            " credit note."
         )
     refunds: tuple[str, ...] = ()
     if refund_cents:
-        charge = next(
-            (each for each in account.charges if each.invoice == invoice.id and each.failure_code is None),
-            None,
-        )
+        charge = paid_charge(account, invoice.id)
         if charge is None or refund_cents > charge.amount_cents - charge.refunded_cents:
-            raise ApiError(400, "There is no charge with that amount left to refund.", param="refund_amount")
+            raise ApiError("There is no charge with that amount left to refund.", param="refund_amount")
         refunds = (refund_charge(account, charge, refund_cents, None, {}).id,)
     if credit_cents:
         account.shift_balance(invoice.customer, invoice.currency, -credit_cents)
-    credited = account.put_invoice(
-        replace(invoice, post_payment_credit_cents=invoice.post_payment_credit_cents + note.amount_cents)
+    account.change(
+        invoice,
+        "invoice.updated",
+        {"post_payment_credit_notes_amount": invoice.post_payment_credit_cents},
+        post_payment_credit_cents=invoice.post_payment_credit_cents + note.amount_cents,
     )
-    previous = {"post_payment_credit_notes_amount": invoice.post_payment_credit_cents}
-    account.emit("invoice.updated", credited, previous)
     return replace(note, credit_cents=credit_cents, out_of_band_cents=outside_cents, refunds=refunds)

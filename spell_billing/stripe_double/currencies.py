@@ -16,10 +16,6 @@ MINIMUM_CHARGE_CENTS = {
 }
 """Smallest charge by currency, in minor units; a currency that is not listed has 50."""
 
-MAX_AMOUNT_CENTS = 99_999_999
-"""Eight digits; see `largest_cents` for the exception."""
-
-_LARGEST_CENTS = {"idr": 999_999_999_999}
 _STEPS_CENTS = {
     **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10),
     **dict.fromkeys(("isk", "ugx"), 100),
@@ -28,7 +24,7 @@ _STEPS_CENTS = {
 
 def largest_cents(currency: str) -> int:
     """Return the largest amount in minor units: eight digits, twelve for the Indonesian rupiah."""
-    return _LARGEST_CENTS.get(currency, MAX_AMOUNT_CENTS)
+    return 999_999_999_999 if currency == "idr" else 99_999_999
 
 
 def step_cents(currency: str) -> int:

@@ -33,19 +33,18 @@ async def read_body(receive: Receive) -> bytes:
     return body
 
 
-async def send_whole(answer: Answer, headers: Headers, send: Send) -> None:
-    """Send an answer."""
+async def send_answer(answer: Answer, headers: Headers, send: Send, *, half: bool = False) -> None:
+    """Send an answer, or announce it and send the first half of its body."""
     body = to_bytes(answer.payload)
-    await _start(answer, headers, len(body), send)
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_half(answer: Answer, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-    """Announce the whole answer, send half of it, and close the connection."""
-    body = to_bytes(answer.payload)
-    await _start(answer, headers, len(body), send)
-    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-    await drop(scope, receive)
+    all_headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *headers,
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": all_headers})
+    sent = body[: len(body) // 2] if half else body
+    await send({"type": "http.response.body", "body": sent, "more_body": half})
 
 
 async def drop(scope: Scope, receive: Receive) -> None:
@@ -64,13 +63,3 @@ async def wait_until_gone(receive: Receive, stopping: asyncio.Event) -> None:
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
-
-
-async def _start(answer: Answer, headers: Headers, length_bytes: int, send: Send) -> None:
-    all_headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(length_bytes).encode()),
-        *headers,
-        *answer.headers,
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": all_headers})

@@ -1,11 +1,13 @@
 """The Stripe double as tests and the command line use it: start, script, inspect."""
 
 import asyncio
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from spell_billing.stripe_double import money_back, payment
 from spell_billing.stripe_double.account import ACCOUNT_ID, Account
-from spell_billing.stripe_double.clock import Clock, utc_now
-from spell_billing.stripe_double.control import Control
+from spell_billing.stripe_double.control import control_app
 from spell_billing.stripe_double.engine import Engine
 from spell_billing.stripe_double.errors import DoubleError
-from spell_billing.stripe_double.faults import Callback, Fault, FaultKind, RequestRecord
+from spell_billing.stripe_double.faults import Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import Limiter, RateLimits
 from spell_billing.stripe_double.objects import Customer, Event, Invoice, Violation
-from spell_billing.stripe_double.server import Server, listening_socket, url_of
+from spell_billing.stripe_double.server import Server, url_of
 from spell_billing.stripe_double.state_file import load_account, save_account
-from spell_billing.stripe_double.summary import summarise
 
 
 class StripeDouble:
@@ -53,47 +53,39 @@ class StripeDouble:
         auto_create_customers: bool = False,
         api_keys: frozenset[str] | None = None,
         account_id: str = ACCOUNT_ID,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         state_file: Path | None = None,
     ) -> None:
+        def new_engine() -> Engine:
+            account = Account(
+                now,
+                account_id=account_id,
+                collect_at_once=collection == "immediate",
+                auto_create_customers=auto_create_customers,
+            )
+            return Engine(
+                account,
+                limiter=Limiter(limits or RateLimits()),
+                latency_seconds=latency_seconds,
+                api_keys=api_keys,
+                on_defect=self._defects.append,
+            )
+
         self._address = (host, port)
-        self._latency_seconds = latency_seconds
-        self._limits = limits or RateLimits()
-        self._collect_at_once = collection == "immediate"
-        self._auto_create_customers = auto_create_customers
-        self._api_keys = api_keys
-        self._account_id = account_id
-        self._now = now
         self._state_file = state_file
         self._base_url: str | None = None
         self._defects: list[Exception] = []
         self._server: Server | None = None
-        self._control = Control(self).app()
-        self.engine = self._new_engine()
+        self._control = control_app(self)
+        self._new_engine = new_engine
+        self.engine = new_engine()
         if state_file is not None and state_file.exists():
-            load_account(state_file, self.engine.account)
-
-    def _new_engine(self) -> Engine:
-        account = Account(
-            Clock(self._now),
-            account_id=self._account_id,
-            collect_at_once=self._collect_at_once,
-            auto_create_customers=self._auto_create_customers,
-        )
-        return Engine(
-            account,
-            limiter=Limiter(self._limits),
-            latency_seconds=self._latency_seconds,
-            api_keys=self._api_keys,
-            on_defect=self._defects.append,
-        )
+            load_account(state_file, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the API or of the control endpoints."""
-        if scope["path"].startswith("/_double/"):
-            await self._control(scope, receive, send)
-        else:
-            await self.engine(scope, receive, send)
+        app = self._control if scope["path"].startswith("/_double/") else self.engine
+        await app(scope, receive, send)
 
     @property
     def base_url(self) -> str:
@@ -110,88 +102,56 @@ class StripeDouble:
             DoubleError: at the end, when a request hit a defect of the double itself.
         """
         ready = threading.Event()
-        self._server = server = Server(self, on_ready=ready.set, on_stopping=self._release_waiting)
-        listener = listening_socket(*self._address)
-        self._address = listener.getsockname()[:2]
-        self._base_url = url_of(*self._address)
-        self.engine.stopping = asyncio.Event()
-        thread = threading.Thread(target=server.run, args=([listener],), name="stripe-double", daemon=True)
-        thread.start()
-        try:
-            ready.wait()
-            yield self
-        finally:
-            server.stop()
-            thread.join()
-            listener.close()
-            self._base_url = self._server = None
-            self._save()
+        with self._listening(ready.set) as run:
+            self.engine.stopping = asyncio.Event()
+            thread = threading.Thread(target=run, name="stripe-double", daemon=True)
+            thread.start()
+            try:
+                ready.wait()
+                yield self
+            finally:
+                if self._server is not None:
+                    self._server.stop()
+                thread.join()
         if self._defects:
             raise DoubleError("A request hit a defect of the double.") from self._defects[0]
 
     def serve(self, on_ready: Callable[[str], object] | None = None) -> None:
-        """Serve in this thread until SIGINT or SIGTERM, then save the state.
+        """Serve in this thread until SIGINT or SIGTERM, then save the state; `on_ready` gets the base URL.
 
         Raises:
             OSError: when the port is taken.
         """
-        listener = listening_socket(*self._address)
-        self._base_url = url = url_of(*listener.getsockname()[:2])
-        self._server = server = Server(
-            self, on_ready=lambda: on_ready(url) if on_ready else None, on_stopping=self._release_waiting
-        )
+        with self._listening(lambda: on_ready(self.base_url) if on_ready else None) as run:
+            run()
+
+    @contextmanager
+    def _listening(self, on_ready: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listener = socket.create_server(self._address, family=family)
+        self._address = listener.getsockname()[:2]
+        self._base_url = url_of(*self._address)
+        self._server = server = Server(self, on_ready=on_ready, on_stopping=self._release_waiting)
         try:
-            server.run([listener])
+            yield lambda: server.run([listener])
         finally:
             listener.close()
             self._base_url = self._server = None
-            self._save()
+            if self._state_file is not None:
+                save_account(self._state_file, self.state)
 
     def _release_waiting(self) -> None:
         self.engine.stopping.set()
 
-    def _save(self) -> None:
-        if self._state_file is not None:
-            save_account(self._state_file, self.engine.account)
-
-    def arm(
-        self,
-        kind: FaultKind | str,
-        *,
-        nth: int | None = None,
-        operation: str | None = None,
-        probability: float | None = None,
-        seed: int = 0,
-        times: int | None = None,
-        seconds: float = 0.0,
-        reason: str = "endpoint-rate",
-        before_effect: Callback | None = None,
-        after_effect: Callback | None = None,
-    ) -> Fault:
-        """Arm a fault; see `Fault` for the arguments.
-
-        Without `probability` it strikes once, unless `times` says otherwise.
-        """
-        if kind not in set(FaultKind):
-            raise DoubleError(f"{kind!r} is no fault: choose of {', '.join(FaultKind)}.")
-        return self.engine.faults.arm(
-            Fault(
-                FaultKind(kind),
-                operation=operation,
-                nth=nth,
-                probability=probability,
-                seed=seed,
-                times=1 if times is None and probability is None else times,
-                seconds=seconds,
-                reason=reason,
-                before_effect=before_effect,
-                after_effect=after_effect,
-            )
-        )
+    def arm(self, kind: FaultKind | str, **how: Any) -> Fault:
+        """Arm a fault; see `Fault` for how. It counts requests from now on."""
+        fault = Fault(kind, **how)
+        self.engine.faults.append(fault)
+        return fault
 
     def disarm(self) -> None:
         """Remove every fault."""
-        self.engine.faults.disarm()
+        self.engine.faults.clear()
 
     def reset(self) -> None:
         """Start with an empty account, no faults, the real time; running requests end on the old one."""
@@ -200,8 +160,8 @@ class StripeDouble:
         self.engine = self._new_engine()
 
     def shift_clock(self, seconds: int) -> None:
-        """Move the double's clock."""
-        self.engine.account.clock.shift(seconds)
+        """Move the double's clock by whole seconds (negative: back)."""
+        self.state.shift_seconds += int(seconds)
 
     def expire_all_keys(self) -> None:
         """Forget every idempotency key, as after 24 hours."""
@@ -211,7 +171,7 @@ class StripeDouble:
     def advance(self) -> None:
         """Let Stripe's background work happen: automatic collection and retries that are due."""
         with self.engine.lock:
-            payment.advance(self.engine.account)
+            payment.advance(self.state)
 
     def add_customer(
         self,
@@ -229,7 +189,7 @@ class StripeDouble:
             raise DoubleError(f"{card!r} is no card: choose of {', '.join(payment.CARDS)}.")
         customer = Customer(
             id=id,
-            created=self.state.clock.unix(),
+            created=self.state.unix(),
             email=email,
             metadata={payment.CARD: card, **(metadata or {})},
             currency=currency,
@@ -237,7 +197,7 @@ class StripeDouble:
             test_clock=test_clock,
         )
         with self.engine.lock:
-            self.engine.account.customers.add(customer)
+            self.state.customers.put(customer)
 
     def dispute(
         self,
@@ -295,5 +255,21 @@ class StripeDouble:
             return list(self.state.events)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts and violations as plain JSON."""
-        return summarise(self.engine)
+        """Return counts and violations as plain JSON. `total_cents` leaves void invoices out."""
+        engine, invoices = self.engine, self.invoices()
+        return {
+            "now": self.state.unix(),
+            "customers": len(self.state.customers),
+            "invoices": dict(Counter(each.status for each in invoices)),
+            "total_cents": sum(each.total_cents for each in invoices if each.status != "void"),
+            "events": len(self.state.events),
+            "requests": len(engine.requests),
+            "writes": len(self.writes),
+            "by_operation": dict(engine.by_operation),
+            "rate_limited": engine.rate_limited,
+            "replays": engine.replays,
+            "idempotency_keys": len(engine.keys),
+            "violations": [
+                {"billing_key": each.billing_key, "invoices": list(each.invoices)} for each in self.violations
+            ],
+        }

@@ -5,13 +5,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from spell_billing.stripe_double.account import Account, Request
+from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.calls import Call, locked_by
-from spell_billing.stripe_double.delivery import drop, read_body, send_half, send_whole, wait_until_gone
+from spell_billing.stripe_double.delivery import drop, read_body, send_answer, wait_until_gone
 from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,
@@ -19,7 +18,6 @@ from spell_billing.stripe_double.faults import (
     WITHOUT_EFFECT,
     Fault,
     FaultKind,
-    FaultPlan,
     RequestRecord,
 )
 from spell_billing.stripe_double.idempotency import MAX_KEY_CHARACTERS, Answer, IdempotencyKeys
@@ -48,7 +46,7 @@ class Engine:
     ) -> None:
         self.account = account
         self.keys = IdempotencyKeys()
-        self.faults = FaultPlan()
+        self.faults: list[Fault] = []
         self.requests: list[RequestRecord] = []
         self.by_operation: Counter[str] = Counter()
         self.rate_limited = 0
@@ -75,9 +73,12 @@ class Engine:
             record.operation = operation.name
             self.by_operation[operation.name] += 1
             self._permit(operation, headers)
-            fault = self.faults.pick(operation) or _NO_FAULT
-            record.fault = None if fault.kind is FaultKind.NONE else fault.kind.value
-            encoded = body if operation.method == "POST" else scope["query_string"]
+            striking = [each for each in self.faults if each.strikes(operation)]
+            if striking:
+                fault = striking[0]
+                fault.fired += 1
+            record.fault = None if fault.kind == FaultKind.NONE else str(fault.kind)
+            encoded = body if record.method == "POST" else scope["query_string"]
             with self._limiter.admitted(operation.name):
                 answer = await self._serve(operation, object_id, encoded, record, fault)
         except ApiError as error:
@@ -94,10 +95,10 @@ class Engine:
         self.rate_limited += answer.status == _TOO_MANY_REQUESTS
         self.replays += record.replayed
         response_headers = _response_headers(headers, record, answer)
-        if fault.kind is FaultKind.TRUNCATED:
-            await send_half(answer, response_headers, scope, receive, send)
-        else:
-            await send_whole(answer, response_headers, send)
+        truncated = fault.kind == FaultKind.TRUNCATED
+        await send_answer(answer, response_headers, send, half=truncated)
+        if truncated:
+            await drop(scope, receive)
 
     def _record(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestRecord:
         key = headers.get(b"idempotency-key") if scope["method"] == "POST" else None
@@ -118,10 +119,10 @@ class Engine:
     def _authenticate(self, headers: dict[bytes, bytes]) -> None:
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not key:
-            raise ApiError(401, "You did not provide an API key.")
+            raise ApiError("You did not provide an API key.", status=401)
         known = key.startswith(_KEY_PREFIXES) if self._api_keys is None else key in self._api_keys
         if not known:
-            raise ApiError(401, "Invalid API Key provided.")
+            raise ApiError("Invalid API Key provided.", status=401)
 
     async def _serve(
         self, operation: Operation, object_id: str, encoded: bytes, record: RequestRecord, fault: Fault
@@ -147,8 +148,8 @@ class Engine:
         if key is None:
             return await self._execute(operation, call, record, fault)
         if len(key) > MAX_KEY_CHARACTERS:
-            raise ApiError(400, f"Idempotency keys have at most {MAX_KEY_CHARACTERS} characters.")
-        stored = self.keys.begin(key, record.path, encoded, self.account.clock.unix())
+            raise ApiError(f"Idempotency keys have at most {MAX_KEY_CHARACTERS} characters.")
+        stored = self.keys.begin(key, record.path, encoded, self.account.unix())
         if stored is not None:
             record.replayed = True
             return stored
@@ -163,22 +164,21 @@ class Engine:
     async def _execute(self, operation: Operation, call: Call, record: RequestRecord, fault: Fault) -> Answer:
         with self._holding(locked_by(self.account, call) if operation.writes else frozenset()):
             await self._pause(self._latency_seconds)
-            if fault.kind is FaultKind.ERROR_500_BEFORE:
+            if fault.kind == FaultKind.ERROR_500_BEFORE:
                 return _refused(internal_error(), record)
             answer = self._effect(operation, call, record)
-            if fault.kind is FaultKind.ERROR_500_AFTER:
+            if fault.kind == FaultKind.ERROR_500_AFTER:
                 return _refused(internal_error(), record)
-            await self._pause(fault.seconds if fault.kind is FaultKind.SLOW else 0)
+            await self._pause(fault.seconds if fault.kind == FaultKind.SLOW else 0)
             return answer
 
     def _effect(self, operation: Operation, call: Call, record: RequestRecord) -> Answer:
         with self.lock:
-            self.account.request = Request(record.request_id, record.idempotency_key)
+            self.account.request = (record.request_id, record.idempotency_key)
             try:
-                payload = operation.handler(self.account, call)
+                return Answer(200, operation.handler(self.account, call), record.request_id)
             except ApiError as error:
                 return _refused(error, record)
-        return Answer(200, payload, record.request_id)
 
     @contextmanager
     def _holding(self, object_ids: frozenset[str]) -> Iterator[None]:
@@ -206,13 +206,12 @@ def _refused(error: ApiError, record: RequestRecord) -> Answer:
 def _response_headers(
     headers: dict[bytes, bytes], record: RequestRecord, answer: Answer
 ) -> list[tuple[bytes, bytes]]:
-    given: list[tuple[bytes, Any]] = [
-        (b"request-id", record.request_id.encode()),
-        (b"stripe-version", headers.get(b"stripe-version")),
-    ]
+    given = {b"request-id": record.request_id.encode()}
+    if b"stripe-version" in headers:
+        given[b"stripe-version"] = headers[b"stripe-version"]
     if record.idempotency_key is not None:
-        given.append((b"idempotency-key", record.idempotency_key.encode("latin-1")))
-        given.append((b"original-request", answer.request_id.encode()))
+        given[b"idempotency-key"] = record.idempotency_key.encode("latin-1")
+        given[b"original-request"] = answer.request_id.encode()
     if record.replayed:
-        given.append((b"idempotent-replayed", b"true"))
-    return [(name, value) for name, value in given if value is not None]
+        given[b"idempotent-replayed"] = b"true"
+    return list(given.items())

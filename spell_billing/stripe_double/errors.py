@@ -19,9 +19,9 @@ class ApiError(Exception):
 
     def __init__(
         self,
-        status: int,
         message: str,
         *,
+        status: int = 400,
         kind: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
@@ -47,17 +47,17 @@ class ApiError(Exception):
 def forbidden(account_id: str) -> ApiError:
     """403: the key is good, and lacks the permission for this endpoint."""
     return ApiError(
-        403,
         f"The provided key 'rk_***' does not have the required permissions for this endpoint on account "
         f"'{account_id}'.",
+        status=403,
     )
 
 
 def missing(kind: str, object_id: str, *, param: str | None = None) -> ApiError:
     """Say that an object does not exist: 404 for one in the path, 400 for one named by `param`."""
     return ApiError(
-        404 if param is None else 400,
         f"No such {kind}: '{object_id}'",
+        status=404 if param is None else 400,
         code="resource_missing",
         param=param or "id",
     )
@@ -65,25 +65,25 @@ def missing(kind: str, object_id: str, *, param: str | None = None) -> ApiError:
 
 def not_editable(message: str) -> ApiError:
     """Refuse a change that the invoice's status does not allow."""
-    return ApiError(400, message, code="invoice_not_editable")
+    return ApiError(message, code="invoice_not_editable")
 
 
 def unsupported(what: str) -> ApiError:
     """Refuse what Stripe can do and the double cannot, instead of ignoring it silently."""
-    return ApiError(400, f"The Stripe double does not serve {what}.", code="double_unsupported", param=what)
+    return ApiError(f"The Stripe double does not serve {what}.", code="double_unsupported", param=what)
 
 
 def internal_error() -> ApiError:
     """Return Stripe's answer when Stripe itself fails."""
-    return ApiError(500, "An unknown error occurred.", kind="api_error")
+    return ApiError("An unknown error occurred.", status=500, kind="api_error")
 
 
 def lock_timeout() -> ApiError:
     """Return the 429 for two requests on one object at the same time."""
     return ApiError(
-        429,
         "This object cannot be accessed right now because another API request or Stripe process is"
         " currently accessing it. If you see this error intermittently, retry the request.",
+        status=429,
         code="lock_timeout",
     )
 
@@ -91,8 +91,8 @@ def lock_timeout() -> ApiError:
 def rate_limited(reason: str) -> ApiError:
     """Return the 429 of a limiter; `reason` goes into `Stripe-Rate-Limited-Reason`."""
     return ApiError(
-        429,
         "Request rate limit exceeded.",
+        status=429,
         code="rate_limit",
         headers=((b"stripe-rate-limited-reason", reason.encode()),),
     )
@@ -101,8 +101,8 @@ def rate_limited(reason: str) -> ApiError:
 def key_in_use() -> ApiError:
     """Return the 409 for an idempotency key whose first request is still being served."""
     return ApiError(
-        409,
         "There is currently another in-progress request using this idempotency key; try again later.",
+        status=409,
         kind="idempotency_error",
         code="idempotency_key_in_use",
     )

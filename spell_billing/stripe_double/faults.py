@@ -19,34 +19,21 @@ REASONS = ("endpoint-rate", "global-rate", "endpoint-concurrency", "global-concu
 
 
 class FaultKind(StrEnum):
-    """What goes wrong."""
+    """What goes wrong; without an effect unless it is said that the effect happens."""
 
-    NONE = "none"
-    """Nothing: only the callbacks run."""
-    LOST_BEFORE = "lost_before"
-    """No effect; the connection closes without an answer."""
-    LOST_AFTER = "lost_after"
-    """The effect happens; the connection closes without an answer."""
-    ERROR_500_BEFORE = "error_500_before"
-    """No effect; 500, stored under the idempotency key."""
-    ERROR_500_AFTER = "error_500_after"
-    """The effect happens; 500, stored under the idempotency key."""
-    ERROR_500_UNSTORED = "error_500_unstored"
-    """No effect; 500, not stored."""
-    RATE_LIMITED = "rate_limited"
-    """No effect; 429 with a reason."""
-    LOCK_TIMEOUT = "lock_timeout"
-    """No effect; 429 lock_timeout."""
-    CONFLICT_409 = "conflict_409"
-    """No effect; 409 as for a key in use."""
-    TRUNCATED = "truncated"
-    """The effect happens; half of the body arrives, then the connection closes."""
-    SLOW = "slow"
-    """The effect happens; the answer comes after `seconds`, until then the key and the object are held."""
-    TIMEOUT = "timeout"
-    """The effect happens; no answer ever comes."""
-    TIMEOUT_BEFORE = "timeout_before"
-    """No effect; no answer ever comes."""
+    NONE = "none"  # nothing: the effect happens, only the callbacks run
+    LOST_BEFORE = "lost_before"  # the connection closes without an answer
+    LOST_AFTER = "lost_after"  # the effect happens; the connection closes without an answer
+    ERROR_500_BEFORE = "error_500_before"  # 500, stored under the idempotency key
+    ERROR_500_AFTER = "error_500_after"  # the effect happens; 500, stored under the idempotency key
+    ERROR_500_UNSTORED = "error_500_unstored"  # 500, not stored
+    RATE_LIMITED = "rate_limited"  # 429 with a reason
+    LOCK_TIMEOUT = "lock_timeout"  # 429 lock_timeout
+    CONFLICT_409 = "conflict_409"  # 409 as for a key in use
+    TRUNCATED = "truncated"  # the effect happens; half of the body arrives, then the connection closes
+    SLOW = "slow"  # the effect happens; answered after `seconds`, until then key and object are held
+    TIMEOUT = "timeout"  # the effect happens; no answer ever comes
+    TIMEOUT_BEFORE = "timeout_before"  # no answer ever comes
 
 
 WITHOUT_EFFECT = frozenset({FaultKind.LOST_BEFORE, FaultKind.TIMEOUT_BEFORE})
@@ -80,7 +67,7 @@ class Fault:
         operation: Only requests of this operation are candidates; without it, every write is.
         nth: Strikes at the n-th candidate since arming (from 1).
         probability: Strikes each candidate with this probability, in the order that `seed` fixes.
-        times: How often it strikes at most; None is without limit.
+        times: How often it strikes at most; by default without limit where there is a probability, else once.
         seconds: How long a slow answer takes.
         reason: The limiter that a 429 names.
         before_effect: Called in the server's thread before the effect.
@@ -88,7 +75,7 @@ class Fault:
         fired: How often it struck.
     """
 
-    kind: FaultKind
+    kind: FaultKind | str
     operation: str | None = None
     nth: int | None = None
     probability: float | None = None
@@ -98,18 +85,22 @@ class Fault:
     reason: str = "endpoint-rate"
     before_effect: Callback | None = None
     after_effect: Callback | None = None
-    fired: int = 0
-    _seen: int = 0
+    fired: int = field(default=0, init=False)
+    _seen: int = field(default=0, init=False)
     _random: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Not for secrets: a storm must be the same in every run.
         self._random = random.Random(self.seed)  # noqa: S311 - see the comment above
-        if self.operation is not None and self.operation not in OPERATIONS:
-            known = ", ".join(sorted(OPERATIONS))
-            raise DoubleError(f"{self.operation!r} is no operation of the double: choose of {known}.")
-        if self.reason not in REASONS:
-            raise DoubleError(f"{self.reason!r} is no limiter: choose of {', '.join(REASONS)}.")
+        if self.times is None and self.probability is None:
+            self.times = 1
+        for value, what, known in (
+            (self.kind, "fault", FaultKind),
+            (self.operation, "operation of the double", sorted(OPERATIONS)),
+            (self.reason, "limiter", REASONS),
+        ):
+            if value is not None and value not in list(known):
+                raise DoubleError(f"{value!r} is no {what}: choose of {', '.join(known)}.")
 
     def strikes(self, operation: Operation) -> bool:
         """Count a request, and tell whether the fault is its fate."""
@@ -137,27 +128,3 @@ class Fault:
                 return internal_error()
             case _:
                 return None
-
-
-class FaultPlan:
-    """The armed faults; a request meets the first that strikes."""
-
-    def __init__(self) -> None:
-        self._faults: list[Fault] = []
-
-    def arm(self, fault: Fault) -> Fault:
-        """Add a fault; its count of requests starts now."""
-        self._faults.append(fault)
-        return fault
-
-    def disarm(self) -> None:
-        """Remove every fault."""
-        self._faults = []
-
-    def pick(self, operation: Operation) -> Fault | None:
-        """Count a request with every fault, and give the one that strikes it."""
-        striking = [fault for fault in self._faults if fault.strikes(operation)]
-        if not striking:
-            return None
-        striking[0].fired += 1
-        return striking[0]

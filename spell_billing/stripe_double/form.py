@@ -2,21 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-Coercer = Callable[[Any], Any]
-
-_INTEGER = re.compile(r"-?\d{1,18}")
-_BOOLEANS = {"true": True, "false": False}
+_SCALARS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "integer": (r"-?\d{1,18}", int),
+    "number": (r"-?\d+(\.\d+)?", Decimal),
+    "boolean": (r"true|false", lambda value: value == "true"),
+}
+_NESTED = frozenset({"object", "array"})
 
 
 def decode(encoded: str) -> dict[str, Any]:
     """Decode `lines[0][amount]=5&expand[]=x` to nested dictionaries of strings.
 
-    Arrays come out as dictionaries with the indexes as keys; the coercer of a schema makes lists of them.
+    Arrays come out as dictionaries with the indexes as keys; `typed` makes lists of them.
     """
     root: dict[str, Any] = {}
     for key, value in parse_qsl(encoded, keep_blank_values=True):
@@ -37,66 +39,22 @@ def _steps(key: str) -> tuple[str, ...]:
     return (head, *(step.removesuffix("]") for step in rest))
 
 
-def coercer_for(schema: Mapping[str, Any]) -> Coercer:
-    """Build the function that turns decoded strings into the types a JSON Schema asks for.
+def typed(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return decoded strings as the types that a JSON Schema asks for.
 
     What cannot be turned stays as it is: the validator then refuses it by name.
     """
     if "anyOf" in schema:
-        return _any_of(schema["anyOf"])
-    if schema["type"] == "array":
-        return _array(coercer_for(schema["items"]))
-    if "properties" in schema:
-        return _object({name: coercer_for(part) for name, part in schema["properties"].items()})
-    return _SCALARS.get(schema["type"], _as_it_is)
-
-
-def _as_it_is(value: Any) -> Any:
+        nested = isinstance(value, dict)
+        fitting = [each for each in schema["anyOf"] if (each["type"] in _NESTED) == nested]
+        schema = fitting[0] if fitting else {"type": "anything"}
+    match schema["type"], value:
+        case "array", dict() if all(key.isdecimal() for key in value):
+            return [typed(value[key], schema["items"]) for key in sorted(value, key=int)]
+        case "object", dict() if "properties" in schema:
+            known = schema["properties"]
+            return {name: typed(part, known[name]) if name in known else part for name, part in value.items()}
+        case "integer" | "number" | "boolean" as kind, str():
+            pattern, convert = _SCALARS[kind]
+            return convert(value) if re.fullmatch(pattern, value) else value
     return value
-
-
-def _integer(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
-
-
-def _boolean(value: Any) -> Any:
-    return _BOOLEANS.get(value, value) if isinstance(value, str) else value
-
-
-def _number(value: Any) -> Any:
-    try:
-        return Decimal(value)
-    except (InvalidOperation, TypeError, ValueError):
-        return value
-
-
-_SCALARS: dict[str, Coercer] = {"integer": _integer, "boolean": _boolean, "number": _number}
-
-
-def _array(item: Coercer) -> Coercer:
-    def coerce(value: Any) -> Any:
-        if isinstance(value, dict) and all(key.isdecimal() for key in value):
-            return [item(value[key]) for key in sorted(value, key=int)]
-        return value
-
-    return coerce
-
-
-def _object(properties: dict[str, Coercer]) -> Coercer:
-    def coerce(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: properties.get(name, _as_it_is)(part) for name, part in value.items()}
-        return value
-
-    return coerce
-
-
-def _any_of(variants: list[dict[str, Any]]) -> Coercer:
-    nested = [coercer_for(variant) for variant in variants if variant["type"] in {"object", "array"}]
-    scalar = [coercer_for(variant) for variant in variants if variant["type"] not in {"object", "array"}]
-
-    def coerce(value: Any) -> Any:
-        fitting = nested if isinstance(value, dict) else scalar
-        return fitting[0](value) if fitting else value
-
-    return coerce

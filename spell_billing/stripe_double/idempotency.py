@@ -47,7 +47,6 @@ class IdempotencyKeys:
             return None
         if entry.path != path or not _same_form(entry.body, body):
             raise ApiError(
-                400,
                 f"Keys for idempotent requests can only be used with the same endpoint and the same"
                 f" parameters they were first used with. Try using a key other than '{key}' if you meant"
                 f" to execute a different request.",

@@ -3,68 +3,46 @@
 from dataclasses import replace
 from typing import Any
 
+from spell_billing.stripe_double.adjustments import refuse_negative
+from spell_billing.stripe_double.calls import merged_metadata
 from spell_billing.stripe_double.errors import ApiError, unsupported
 from spell_billing.stripe_double.objects import Invoice
-from spell_billing.stripe_double.taxes import refuse_negative
 
-_UNSERVED = frozenset(
-    {
-        "application_fee_amount",
-        "automatically_finalizes_at",
-        "customer_account",
-        "default_tax_rates",
-        "on_behalf_of",
-        "shipping_cost",
-        "subscription",
-        "transfer_data",
-    }
+_UNSERVED = (
+    *("application_fee_amount", "automatically_finalizes_at", "customer_account", "default_tax_rates"),
+    *("on_behalf_of", "shipping_cost", "subscription", "transfer_data"),
 )
-PLAIN = frozenset(
-    {
-        "auto_advance",
-        "collection_method",
-        "description",
-        "due_date",
-        "effective_at",
-        "footer",
-        "number",
-        "statement_descriptor",
-    }
+PLAIN = frozenset({"auto_advance", "collection_method", "description", "due_date"}) | frozenset(
+    {"effective_at", "footer", "number", "statement_descriptor"}
 )
+"""The parameters that an invoice keeps as they are."""
 
 
 def refuse_unserved(params: dict[str, Any]) -> None:
     """Refuse what Stripe takes and the double does not."""
-    for name in sorted(_UNSERVED & params.keys()):
-        if params[name]:
+    for name in _UNSERVED:
+        if params.get(name):
             raise unsupported(name)
 
 
-def automatic_tax(invoice: Invoice, params: dict[str, Any]) -> bool:
-    """Return whether tax is computed for an invoice, by what the request says.
+def changed(invoice: Invoice, params: dict[str, Any]) -> Invoice:
+    """Return an invoice with what the parameters say of it; an empty text is none.
 
     Raises:
-        ApiError: when it has a negative line.
+        ApiError: when tax is to be computed for negative lines.
     """
-    if "automatic_tax" not in params:
-        return invoice.automatic_tax
-    if "liability" in params["automatic_tax"]:
-        raise unsupported("automatic_tax")
-    enabled = bool(params["automatic_tax"]["enabled"])
-    if enabled:
-        refuse_negative(invoice.lines)
-    return enabled
-
-
-def custom_fields(params: dict[str, Any]) -> tuple[tuple[str, str], ...] | None:
-    """Return the fields that an invoice shows, or None where the request says nothing of them."""
-    given = params.get("custom_fields")
-    return None if given is None else tuple((each["name"], each["value"]) for each in given or ())
-
-
-def plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that an invoice keeps as they are; an empty text is none."""
-    return {name: params[name] if params[name] != "" else None for name in PLAIN & params.keys()}
+    changes: dict[str, Any] = {name: params[name] for name in PLAIN & params.keys()}
+    changes = {name: None if value == "" else value for name, value in changes.items()}
+    if params.get("custom_fields") is not None:
+        fields = params["custom_fields"] or ()
+        changes["custom_fields"] = tuple((each["name"], each["value"]) for each in fields)
+    if "automatic_tax" in params:
+        if "liability" in params["automatic_tax"]:
+            raise unsupported("automatic_tax")
+        changes["automatic_tax"] = bool(params["automatic_tax"]["enabled"])
+        if changes["automatic_tax"]:
+            refuse_negative(invoice.lines)
+    return replace(invoice, metadata=merged_metadata(invoice.metadata, params.get("metadata")), **changes)
 
 
 def with_due_date(draft: Invoice, params: dict[str, Any]) -> Invoice:
@@ -77,14 +55,13 @@ def with_due_date(draft: Invoice, params: dict[str, Any]) -> Invoice:
     if draft.collection_method == "send_invoice":
         if not {"days_until_due", "due_date"} & params.keys():
             raise ApiError(
-                400,
-                "If invoice is `collection_method`=`send_invoice`, specify `due_date` or `days_until_due`.",
+                "If invoice is `collection_method`=`send_invoice`, specify `due_date` or `days_until_due`."
             )
     elif "days_until_due" in params:
         message = "You may only set `days_until_due` where `collection_method` is `send_invoice`."
-        raise ApiError(400, message, param="days_until_due")
+        raise ApiError(message, param="days_until_due")
     if "days_until_due" not in params:
         return draft
     if params["days_until_due"] < 0:
-        raise ApiError(400, "The due date must be in the future.", param="days_until_due")
+        raise ApiError("The due date must be in the future.", param="days_until_due")
     return replace(draft, due_date=draft.created + params["days_until_due"] * 24 * 3600)

@@ -29,17 +29,14 @@ class _Bucket:
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
-        self._tokens = float(per_second)
         self._filled_at = time.monotonic()
+        self.tokens = float(per_second)
 
     def has_token(self) -> bool:
         now = time.monotonic()
-        self._tokens = min(self._per_second, self._tokens + (now - self._filled_at) * self._per_second)
+        self.tokens = min(self._per_second, self.tokens + (now - self._filled_at) * self._per_second)
         self._filled_at = now
-        return self._tokens >= 1
-
-    def take(self) -> None:
-        self._tokens -= 1
+        return self.tokens >= 1
 
 
 class Limiter:
@@ -47,8 +44,7 @@ class Limiter:
 
     def __init__(self, limits: RateLimits) -> None:
         self._limits = limits
-        self._account = _Bucket(limits.account_per_second) if limits.account_per_second else None
-        self._endpoints: dict[str, _Bucket] = {}
+        self._buckets: dict[str, _Bucket] = {}
         self._running: Counter[str] = Counter()
 
     @contextmanager
@@ -58,35 +54,26 @@ class Limiter:
         Raises:
             ApiError: 429, with the limiter's name.
         """
-        self._check_at_once(operation)
-        self._take_tokens(operation)
-        self._running[operation] += 1
-        try:
-            yield
-        finally:
-            self._running[operation] -= 1
-
-    def _check_at_once(self, operation: str) -> None:
         limits = self._limits
         if limits.endpoint_at_once is not None and self._running[operation] >= limits.endpoint_at_once:
             raise rate_limited("endpoint-concurrency")
         if limits.account_at_once is not None and self._running.total() >= limits.account_at_once:
             raise rate_limited("global-concurrency")
-
-    def _take_tokens(self, operation: str) -> None:
-        endpoint = self._endpoint(operation)
-        if endpoint is not None and not endpoint.has_token():
-            raise rate_limited("endpoint-rate")
-        if self._account is not None:
-            if not self._account.has_token():
-                raise rate_limited("global-rate")
-            self._account.take()
-        if endpoint is not None:
-            endpoint.take()
-
-    def _endpoint(self, operation: str) -> _Bucket | None:
-        if self._limits.endpoint_per_second is None:
-            return None
-        if operation not in self._endpoints:
-            self._endpoints[operation] = _Bucket(self._limits.endpoint_per_second)
-        return self._endpoints[operation]
+        rates = (
+            ("endpoint-rate", operation, limits.endpoint_per_second),
+            ("global-rate", "", limits.account_per_second),
+        )
+        buckets = []
+        for reason, name, per_second in rates:
+            if per_second is not None:
+                bucket = self._buckets.setdefault(name, _Bucket(per_second))
+                if not bucket.has_token():
+                    raise rate_limited(reason)
+                buckets.append(bucket)
+        for bucket in buckets:
+            bucket.tokens -= 1
+        self._running[operation] += 1
+        try:
+            yield
+        finally:
+            self._running[operation] -= 1

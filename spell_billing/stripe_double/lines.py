@@ -6,11 +6,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.adjustments import refuse_negative
 from spell_billing.stripe_double.currencies import largest_cents
 from spell_billing.stripe_double.errors import ApiError, missing, unsupported
 from spell_billing.stripe_double.objects import Invoice, Line
 from spell_billing.stripe_double.schema import MAX_LINES
-from spell_billing.stripe_double.taxes import refuse_negative
 
 _UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
 
@@ -46,7 +46,6 @@ def new_line(
     line_currency = str(asked).lower()
     if currency is not None and line_currency != currency:
         raise ApiError(
-            400,
             f"The currency of the item ({line_currency}) differs from the invoice's ({currency}).",
             param=at(*(("price_data", "currency") if price else ("currency",))),
         )
@@ -54,13 +53,11 @@ def new_line(
     largest = largest_cents(line_currency)
     if abs(amount_cents) > largest:
         names = ("amount",) if "amount" in params else ("quantity",)
-        raise ApiError(
-            400, f"Amount must be no more than {largest}.", code="amount_too_large", param=at(*names)
-        )
-    now = account.clock.unix()
+        raise ApiError(f"Amount must be no more than {largest}.", code="amount_too_large", param=at(*names))
+    now = account.unix()
     period = params.get("period", {"start": now, "end": now})
     if period["end"] < period["start"]:
-        raise ApiError(400, "The period's end precedes its start.", param=at("period", "end"))
+        raise ApiError("The period's end precedes its start.", param=at("period", "end"))
     return Line(
         id=account.new_id("il"),
         item=item,
@@ -89,7 +86,7 @@ def with_lines(invoice: Invoice, new: Sequence[Line]) -> Invoice:
         refuse_negative(new)
     lines = (*invoice.lines, *new)
     if len(lines) > MAX_LINES:
-        raise ApiError(400, f"An invoice has at most {MAX_LINES} line items.", param="lines")
+        raise ApiError(f"An invoice has at most {MAX_LINES} line items.", param="lines")
     return replace(invoice, lines=lines)
 
 
@@ -100,10 +97,10 @@ def _amount(
     stated = price.get("unit_amount_decimal") or params.get("unit_amount_decimal") or price.get("unit_amount")
     if stated is None:
         if "amount" not in params:
-            raise ApiError(400, "Pass an amount or price_data.", code="parameter_missing", param=at("amount"))
+            raise ApiError("Pass an amount or price_data.", code="parameter_missing", param=at("amount"))
         return params["amount"], 1, Decimal(params["amount"])
     if "amount" in params:
-        raise ApiError(400, "You may pass only one of amount and a unit amount.", param=at("amount"))
+        raise ApiError("You may pass only one of amount and a unit amount.", param=at("amount"))
     unit = Decimal(stated)
     amount_cents = int((unit * quantity).quantize(Decimal(1), rounding=ROUND_HALF_UP))
     return amount_cents, quantity, unit

@@ -11,11 +11,11 @@ def refund_charge(
     account: Account, charge: Charge, amount_cents: int, reason: str | None, metadata: dict[str, str]
 ) -> Refund:
     """Return an amount that is known to be left on the charge."""
-    refunded = account.charges.replace(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
-    refund = account.refunds.add(
+    refunded = account.charges.put(replace(charge, refunded_cents=charge.refunded_cents + amount_cents))
+    refund = account.refunds.put(
         Refund(
             id=account.new_id("re"),
-            created=account.clock.unix(),
+            created=account.unix(),
             amount_cents=amount_cents,
             currency=charge.currency,
             charge=charge.id,
@@ -45,13 +45,15 @@ def dispute(
         DoubleError: when the invoice was not paid by a charge.
     """
     charge = paid_charge(account, invoice_id)
+    if charge is None:
+        raise DoubleError(f"{invoice_id} was not paid by a charge.")
     found = next((each for each in account.disputes if each.charge == charge.id), None)
     if found is None:
-        account.charges.replace(replace(charge, disputed=True))
-        found = account.disputes.add(
+        account.charges.put(replace(charge, disputed=True))
+        found = account.disputes.put(
             Dispute(
                 id=account.new_id("du"),
-                created=account.clock.unix(),
+                created=account.unix(),
                 amount_cents=charge.amount_cents if amount_cents is None else amount_cents,
                 currency=charge.currency,
                 charge=charge.id,
@@ -63,7 +65,7 @@ def dispute(
         account.emit("charge.dispute.funds_withdrawn", found)
     if outcome == "open":
         return found
-    closed = account.disputes.replace(replace(found, status=outcome))
+    closed = account.disputes.put(replace(found, status=outcome))
     if outcome == "won":
         account.emit("charge.dispute.funds_reinstated", closed)
     account.emit("charge.dispute.closed", closed, {"status": found.status})
@@ -72,31 +74,23 @@ def dispute(
 
 def reopen(account: Account, invoice: Invoice) -> Invoice:
     """Let a bank debit fail after the invoice was paid: it is open again, and nothing is paid on it."""
-    for charge in account.charges:
-        if charge.invoice == invoice.id and charge.failure_code is None:
-            account.charges.replace(replace(charge, failure_code="debit_returned"))
-    opened = account.put_invoice(
-        replace(
-            invoice,
-            status="open",
-            amount_paid_cents=0,
-            paid_at=None,
-            auto_advance=False,
-            attempted=True,
-        )
+    charge = paid_charge(account, invoice.id)
+    if charge is not None:
+        account.charges.put(replace(charge, failure_code="debit_returned"))
+    opened = account.change(
+        invoice,
+        "invoice.payment_failed",
+        status="open",
+        amount_paid_cents=0,
+        paid_at=None,
+        auto_advance=False,
+        attempted=True,
     )
-    account.emit("invoice.payment_failed", opened)
     account.emit("invoice.updated", opened, {"status": invoice.status})
     return opened
 
 
-def paid_charge(account: Account, invoice_id: str) -> Charge:
-    """Return the charge that paid an invoice.
-
-    Raises:
-        DoubleError: when there is none.
-    """
-    for charge in account.charges:
-        if charge.invoice == invoice_id and charge.failure_code is None:
-            return charge
-    raise DoubleError(f"{invoice_id} was not paid by a charge.")
+def paid_charge(account: Account, invoice_id: str) -> Charge | None:
+    """Return the charge that paid an invoice; None when there is none."""
+    of_invoice = (each for each in account.charges if each.invoice == invoice_id)
+    return next((each for each in of_invoice if each.failure_code is None), None)

@@ -4,7 +4,9 @@ All amounts are in minor units of the currency (`_cents`), all times in Unix sec
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
 
 Metadata = Mapping[str, str]
 
@@ -191,6 +193,9 @@ class Deleted:
     object: str
 
 
+Snapshot = Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund | Dispute
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A thing that happened, with the object as it was then."""
@@ -198,7 +203,7 @@ class Event:
     id: str
     type: str
     created: int
-    snapshot: "Customer | Invoice | InvoiceItem | CreditNote | Charge | Refund | Dispute"
+    snapshot: Snapshot
     previous: Mapping[str, object] | None = None
     request_id: str | None = None
     idempotency_key: str | None = None
@@ -210,3 +215,14 @@ class Violation:
 
     billing_key: str
     invoices: tuple[str, ...]
+
+
+def own_fields(value: Any, *without: str) -> dict[str, Any]:
+    """Return an object's fields under Stripe's names, which have no unit, less those of other attributes."""
+    return {name: getattr(value, attribute) for name, attribute in _names(value.__class__, without)}
+
+
+@cache
+def _names(kind: Any, without: tuple[str, ...]) -> list[tuple[str, str]]:
+    attributes = [each.name for each in fields(kind) if each.name not in without]
+    return [(attribute.removesuffix("_cents"), attribute) for attribute in attributes]

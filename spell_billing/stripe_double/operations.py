@@ -17,68 +17,55 @@ class Operation:
     """One endpoint. Its name addresses faults and counts: `invoices.finalize`."""
 
     name: str
-    method: str
-    path: str
+    writes: bool
     handler: Handler
     parameters: Parameters
 
-    @property
-    def writes(self) -> bool:
-        """Whether the operation changes anything."""
-        return self.method != "GET"
 
-
-_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("account.retrieve", "GET /v1/account", other_endpoints.retrieve_account),
-    (
+_ROUTES: dict[str, tuple[str, Handler]] = {
+    "GET /v1/account": ("account.retrieve", other_endpoints.retrieve_account),
+    "POST /v1/billing_portal/sessions": (
         "billing_portal.sessions.create",
-        "POST /v1/billing_portal/sessions",
         other_endpoints.create_portal_session,
     ),
-    ("charges.list", "GET /v1/charges", other_endpoints.list_charges),
-    ("credit_notes.create", "POST /v1/credit_notes", credit_notes.create_credit_note),
-    ("credit_notes.list", "GET /v1/credit_notes", credit_notes.list_credit_notes),
-    ("customers.create", "POST /v1/customers", other_endpoints.create_customer),
-    ("customers.retrieve", "GET /v1/customers/{customer}", other_endpoints.retrieve_customer),
-    ("events.list", "GET /v1/events", other_endpoints.list_events),
-    ("events.retrieve", "GET /v1/events/{id}", other_endpoints.retrieve_event),
-    ("invoiceitems.create", "POST /v1/invoiceitems", other_endpoints.create_item),
-    ("invoiceitems.list", "GET /v1/invoiceitems", other_endpoints.list_items),
-    ("invoices.add_lines", "POST /v1/invoices/{invoice}/add_lines", invoices.add_lines),
-    ("invoices.create", "POST /v1/invoices", invoices.create_invoice),
-    ("invoices.delete", "DELETE /v1/invoices/{invoice}", invoices.delete_invoice),
-    ("invoices.finalize", "POST /v1/invoices/{invoice}/finalize", invoices.finalize_invoice),
-    ("invoices.lines", "GET /v1/invoices/{invoice}/lines", invoices.list_lines),
-    ("invoices.list", "GET /v1/invoices", invoices.list_invoices),
-    (
+    "GET /v1/charges": ("charges.list", other_endpoints.list_charges),
+    "POST /v1/credit_notes": ("credit_notes.create", credit_notes.create_credit_note),
+    "GET /v1/credit_notes": ("credit_notes.list", credit_notes.list_credit_notes),
+    "POST /v1/customers": ("customers.create", other_endpoints.create_customer),
+    "GET /v1/customers/{customer}": ("customers.retrieve", other_endpoints.retrieve_customer),
+    "GET /v1/events": ("events.list", other_endpoints.list_events),
+    "GET /v1/events/{id}": ("events.retrieve", other_endpoints.retrieve_event),
+    "POST /v1/invoiceitems": ("invoiceitems.create", other_endpoints.create_item),
+    "GET /v1/invoiceitems": ("invoiceitems.list", other_endpoints.list_items),
+    "POST /v1/invoices/{invoice}/add_lines": ("invoices.add_lines", invoices.add_lines),
+    "POST /v1/invoices": ("invoices.create", invoices.create_invoice),
+    "DELETE /v1/invoices/{invoice}": ("invoices.delete", invoices.delete_invoice),
+    "POST /v1/invoices/{invoice}/finalize": ("invoices.finalize", invoices.finalize_invoice),
+    "GET /v1/invoices/{invoice}/lines": ("invoices.lines", invoices.list_lines),
+    "GET /v1/invoices": ("invoices.list", invoices.list_invoices),
+    "POST /v1/invoices/{invoice}/mark_uncollectible": (
         "invoices.mark_uncollectible",
-        "POST /v1/invoices/{invoice}/mark_uncollectible",
         invoices.mark_uncollectible,
     ),
-    ("invoices.pay", "POST /v1/invoices/{invoice}/pay", invoices.pay_invoice),
-    ("invoices.retrieve", "GET /v1/invoices/{invoice}", invoices.retrieve_invoice),
-    ("invoices.update", "POST /v1/invoices/{invoice}", invoices.update_invoice),
-    ("invoices.void", "POST /v1/invoices/{invoice}/void", invoices.void_invoice),
-    ("refunds.create", "POST /v1/refunds", other_endpoints.create_refund),
-)
+    "POST /v1/invoices/{invoice}/pay": ("invoices.pay", invoices.pay_invoice),
+    "GET /v1/invoices/{invoice}": ("invoices.retrieve", invoices.retrieve_invoice),
+    "POST /v1/invoices/{invoice}": ("invoices.update", invoices.update_invoice),
+    "POST /v1/invoices/{invoice}/void": ("invoices.void", invoices.void_invoice),
+    "POST /v1/refunds": ("refunds.create", other_endpoints.create_refund),
+}
 
 
-def _operation(name: str, route: str, handler: Handler) -> Operation:
-    method, path = route.split(" ")
-    return Operation(name, method, path, handler, parameters()[route])
+def _key(method: str, path: str) -> tuple[str, ...]:
+    """Return what tells routes apart: the method, and the path without the id in its fourth place."""
+    steps = path.split("/")
+    return (method, *steps[:3], *("id" for _ in steps[3:4]), *steps[4:])
 
 
-OPERATIONS = {name: _operation(name, route, handler) for name, route, handler in _ROUTES}
-
-_RESOURCE, _ID, _ACTION = 2, 3, 4
-
-
-def _key(method: str, steps: list[str]) -> tuple[str, str, bool, str]:
-    action = steps[_ACTION] if len(steps) > _ACTION else ""
-    return method, steps[_RESOURCE], len(steps) > _ID, action
-
-
-_BY_KEY = {_key(each.method, each.path.split("/")): each for each in OPERATIONS.values()}
+_BY_KEY = {
+    _key(*route.split(" ")): Operation(name, not route.startswith("GET"), handler, parameters()[route])
+    for route, (name, handler) in _ROUTES.items()
+}
+OPERATIONS = frozenset(each.name for each in _BY_KEY.values())
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, str]:
@@ -87,8 +74,7 @@ def find_operation(method: str, path: str) -> tuple[Operation, str]:
     Raises:
         ApiError: 404 for a URL that Stripe, or the double, does not know.
     """
-    steps = path.split("/")
-    operation = _BY_KEY.get(_key(method, steps)) if _RESOURCE < len(steps) <= _ACTION + 1 else None
+    operation = _BY_KEY.get(_key(method, path))
     if operation is None:
-        raise ApiError(404, f"Unrecognized request URL ({method}: {path}).")
-    return operation, steps[_ID] if len(steps) > _ID else ""
+        raise ApiError(f"Unrecognized request URL ({method}: {path}).", status=404)
+    return operation, "".join(path.split("/")[3:4])

@@ -1,9 +1,9 @@
-"""The endpoints beside invoices: account, customers, items, credit notes, charges, refunds, events."""
+"""The endpoints beside invoices and credit notes: account, customers, items, charges, refunds, events."""
 
 from typing import Any
 
-from spell_billing.stripe_double.account import EVENT_RETENTION_SECONDS, Account
-from spell_billing.stripe_double.calls import Call, merged_metadata, within
+from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.calls import Call, merged_metadata
 from spell_billing.stripe_double.collection import Page
 from spell_billing.stripe_double.errors import ApiError, missing, not_editable
 from spell_billing.stripe_double.lines import new_line, with_lines
@@ -11,6 +11,8 @@ from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
 from spell_billing.stripe_double.render import account_json, portal_session_json
+
+EVENT_RETENTION_SECONDS = 30 * 24 * 3600
 
 
 def retrieve_account(account: Account, _call: Call) -> dict[str, Any]:
@@ -22,17 +24,14 @@ def create_customer(account: Account, call: Call) -> Customer:
     """`POST /v1/customers`."""
     params = call.params
     balance_cents = params.get("balance", 0)
-    customer = account.customers.add(
+    customer = account.customers.put(
         Customer(
             id=account.new_id("cus"),
-            created=account.clock.unix(),
-            email=params.get("email"),
-            name=params.get("name"),
-            description=params.get("description"),
-            phone=params.get("phone"),
+            created=account.unix(),
             metadata=merged_metadata({}, params.get("metadata")),
             balances_cents={"usd": balance_cents} if balance_cents else {},
             next_invoice_sequence=params.get("next_invoice_sequence", 1),
+            **{name: params.get(name) for name in ("email", "name", "description", "phone")},
         )
     )
     account.emit("customer.created", customer)
@@ -48,15 +47,14 @@ def create_portal_session(account: Account, call: Call) -> dict[str, Any]:
     """`POST /v1/billing_portal/sessions`. The page at its address is not served."""
     params = call.params
     if "customer" not in params:
-        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+        raise ApiError("Missing required param: customer.", code="parameter_missing", param="customer")
     customer = account.customer(params["customer"], param="customer")
     if not account.portal_saved and "configuration" not in params:
         raise ApiError(
-            400,
             "No configuration provided and your test mode default configuration has not been created. "
             "Provide a configuration or create your default by saving your customer portal settings.",
         )
-    session = portal_session_json(account.new_id("bps"), account.clock.unix(), customer.id, params)
+    session = portal_session_json(account.new_id("bps"), account.unix(), customer.id, params)
     account.portal_sessions.append(session)
     return session
 
@@ -67,53 +65,35 @@ def create_item(account: Account, call: Call) -> InvoiceItem:
     invoice = account.invoices.get(params["invoice"], param="invoice") if "invoice" in params else None
     owner = params.get("customer") or (invoice.customer if invoice else None)
     if owner is None:
-        raise ApiError(400, "Missing required param: customer.", code="parameter_missing", param="customer")
+        raise ApiError("Missing required param: customer.", code="parameter_missing", param="customer")
     customer = account.customer(owner, param="customer")
     if invoice is not None and invoice.status != "draft":
         raise not_editable("Items can only be added to a draft invoice.")
     item_id = account.new_id("ii")
     line = new_line(account, params, item=item_id, currency=invoice.currency if invoice else None, param="")
-    item = account.items.add(
-        InvoiceItem(
-            id=item_id,
-            customer=customer.id,
-            created=account.clock.unix(),
-            line=line,
-            invoice=invoice.id if invoice else None,
-        ),
-        owner=customer.id,
+    item = account.items.put(
+        InvoiceItem(item_id, customer.id, account.unix(), line, invoice.id if invoice else None)
     )
     account.emit("invoiceitem.created", item)
     if invoice is not None:
-        changed = with_lines(invoice, [line])
-        account.emit("invoice.updated", account.put_invoice(with_draft_totals(account, changed)), {})
+        changed = with_draft_totals(account, with_lines(invoice, [line]))
+        account.change(changed, "invoice.updated", {})
     return item
 
 
 def list_items(account: Account, call: Call) -> Page:
     """`GET /v1/invoiceitems`, newest first."""
-    params = call.params
-    created, pending, invoice = within(params.get("created")), params.get("pending"), params.get("invoice")
+    pending = call.params.get("pending")
 
     def keep(item: InvoiceItem) -> bool:
-        return (
-            created(item.created)
-            and (invoice is None or item.invoice == invoice)
-            and (pending is None or (item.invoice is None) == pending)
-        )
+        return pending is None or (item.invoice is None) == pending
 
-    return account.items.page(call.cursor, owner=params.get("customer"), keep=keep)
+    return account.items.page(call.params, keep, same=("invoice",))
 
 
 def list_charges(account: Account, call: Call) -> Page:
     """`GET /v1/charges`, newest first."""
-    params = call.params
-    created, intent = within(params.get("created")), params.get("payment_intent")
-
-    def keep(charge: Charge) -> bool:
-        return created(charge.created) and (intent is None or charge.payment_intent == intent)
-
-    return account.charges.page(call.cursor, owner=params.get("customer"), keep=keep)
+    return account.charges.page(call.params, same=("payment_intent",))
 
 
 def create_refund(account: Account, call: Call) -> Refund:
@@ -124,10 +104,10 @@ def create_refund(account: Account, call: Call) -> Refund:
     amount_cents = params.get("amount", left_cents)
     if left_cents == 0:
         message = f"Charge {charge.id} has already been refunded."
-        raise ApiError(400, message, code="charge_already_refunded")
+        raise ApiError(message, code="charge_already_refunded")
     if not 0 < amount_cents <= left_cents:
         message = f"Refund amount ({amount_cents}) is greater than unrefunded amount on charge ({left_cents})"
-        raise ApiError(400, message, param="amount")
+        raise ApiError(message, param="amount")
     return refund_charge(
         account, charge, amount_cents, params.get("reason"), merged_metadata({}, params.get("metadata"))
     )
@@ -138,7 +118,7 @@ def _charge_of(account: Account, params: dict[str, Any]) -> Charge:
         return account.charges.get(params["charge"], param="charge")
     intent = params.get("payment_intent")
     if intent is None:
-        raise ApiError(400, "Pass a charge or a payment_intent.", code="parameter_missing", param="charge")
+        raise ApiError("Pass a charge or a payment_intent.", code="parameter_missing", param="charge")
     for charge in account.charges:
         if charge.payment_intent == intent:
             return charge
@@ -148,23 +128,19 @@ def _charge_of(account: Account, params: dict[str, Any]) -> Charge:
 def list_events(account: Account, call: Call) -> Page:
     """`GET /v1/events`: the last 30 days, newest first."""
     params = call.params
-    created = within(params.get("created"))
     types = set(params.get("types", ())) | ({params["type"]} if "type" in params else set())
-    oldest = account.clock.unix() - EVENT_RETENTION_SECONDS
+    oldest = account.unix() - EVENT_RETENTION_SECONDS
 
     def keep(event: Event) -> bool:
-        return event.created >= oldest and created(event.created) and _is_wanted(event.type, types)
+        wanted = not types or event.type in types or f"{event.type.rpartition('.')[0]}.*" in types
+        return event.created >= oldest and wanted
 
-    return account.events.page(call.cursor, owner=None, keep=keep)
-
-
-def _is_wanted(kind: str, types: set[str]) -> bool:
-    return not types or kind in types or f"{kind.rpartition('.')[0]}.*" in types
+    return account.events.page(params, keep)
 
 
 def retrieve_event(account: Account, call: Call) -> Event:
     """`GET /v1/events/{id}`: for 30 days."""
     event = account.events.get(call.object_id)
-    if event.created < account.clock.unix() - EVENT_RETENTION_SECONDS:
+    if event.created < account.unix() - EVENT_RETENTION_SECONDS:
         raise missing("event", call.object_id)
     return event

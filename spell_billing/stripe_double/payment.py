@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.adjustments import require_location, taken_off_line_cents, tax_on
 from spell_billing.stripe_double.currencies import is_chargeable, largest_cents, step_cents
-from spell_billing.stripe_double.discounts import taken_off_cents
 from spell_billing.stripe_double.errors import ApiError, not_editable
 from spell_billing.stripe_double.objects import Charge, Customer, Invoice
-from spell_billing.stripe_double.taxes import require_location, tax_on
 
 CARD = "double_card"
 """Customer metadata that decides what the card does: ok, declined, insufficient_funds, none."""
@@ -26,7 +25,7 @@ def with_draft_totals(account: Account, invoice: Invoice) -> Invoice:
     """Return a draft with its total after discount and tax, and what would be due if finalized now."""
     customer = account.customers.get(invoice.customer)
     subtotal_cents = sum(line.amount_cents for line in invoice.lines)
-    discount_cents = taken_off_cents(invoice)
+    discount_cents = sum(taken_off_line_cents(line, invoice.discount_percent) for line in invoice.lines)
     taxable_cents = subtotal_cents - discount_cents
     tax_status, tax_cents = tax_on(customer, taxable_cents) if invoice.automatic_tax else (None, 0)
     total_cents = taxable_cents + tax_cents
@@ -57,12 +56,11 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
     require_location(draft)
     largest = largest_cents(draft.currency)
     if abs(draft.total_cents) > largest:
-        raise ApiError(400, f"Amount must be no more than {largest}.", code="amount_too_large")
+        raise ApiError(f"Amount must be no more than {largest}.", code="amount_too_large")
     due_cents = draft.total_cents + draft.starting_balance_cents
     chargeable = is_chargeable(due_cents, invoice.currency)
     if chargeable and due_cents % step_cents(draft.currency):
         raise ApiError(
-            400,
             f"The amount must be a multiple of {step_cents(draft.currency)} in {draft.currency}.",
             code="parameter_invalid_integer",
             param="amount",
@@ -71,30 +69,28 @@ def finalize(account: Account, invoice: Invoice, *, auto_advance: bool) -> Invoi
     customer = account.shift_balance(
         invoice.customer, invoice.currency, ending_cents - draft.starting_balance_cents
     )
-    now = account.clock.unix()
-    finalized = account.put_invoice(
-        replace(
-            draft,
-            status="open" if chargeable else "paid",
-            number=draft.number or _number(account, customer),
-            finalized_at=now,
-            effective_at=draft.effective_at or now,
-            ending_balance_cents=ending_cents,
-            auto_advance=auto_advance and chargeable,
-            attempted=not chargeable,
-            payment_intent=account.new_id("pi") if chargeable else None,
-            paid_at=None if chargeable else now,
-        )
+    now = account.unix()
+    finalized = account.change(
+        draft,
+        "invoice.finalized",
+        status="open" if chargeable else "paid",
+        number=draft.number or _number(account, customer),
+        finalized_at=now,
+        effective_at=draft.effective_at or now,
+        ending_balance_cents=ending_cents,
+        auto_advance=auto_advance and chargeable,
+        attempted=not chargeable,
+        payment_intent=account.new_id("pi") if chargeable else None,
+        paid_at=None if chargeable else now,
     )
-    account.emit("invoice.finalized", finalized)
     if not chargeable:
-        _emit_paid(account, finalized)
+        emit_paid(account, finalized)
     return finalized
 
 
 def _number(account: Account, customer: Customer) -> str:
     sequence = customer.next_invoice_sequence
-    account.customers.replace(replace(customer, next_invoice_sequence=sequence + 1))
+    account.customers.put(replace(customer, next_invoice_sequence=sequence + 1))
     return f"{customer.id.removeprefix('cus_')[-12:].upper()}-{sequence:04}"
 
 
@@ -103,18 +99,15 @@ def void(account: Account, invoice: Invoice, *, revision: str | None = None) -> 
     moved_cents = (invoice.ending_balance_cents or 0) - invoice.starting_balance_cents
     if moved_cents:
         account.shift_balance(invoice.customer, invoice.currency, -moved_cents)
-    voided = account.put_invoice(
-        replace(
-            invoice,
-            status="void",
-            auto_advance=False,
-            next_payment_attempt=None,
-            voided_at=account.clock.unix(),
-            latest_revision=revision,
-        )
+    return account.change(
+        invoice,
+        "invoice.voided",
+        status="void",
+        auto_advance=False,
+        next_payment_attempt=None,
+        voided_at=account.unix(),
+        latest_revision=revision,
     )
-    account.emit("invoice.voided", voided)
-    return voided
 
 
 def pay_out_of_band(account: Account, invoice: Invoice) -> Invoice:
@@ -139,61 +132,45 @@ def attempt(account: Account, invoice: Invoice, *, automatic: bool) -> tuple[Inv
     failure = _DECLINES.get(card, "no_card" if card == "none" else "generic_decline")
     if card != "none":
         _charge(account, invoice, failure)
-    failed = account.put_invoice(
-        replace(
-            tried,
-            next_payment_attempt=_next_attempt(account, tried) if counts else invoice.next_payment_attempt,
-        )
-    )
-    account.emit("invoice.payment_failed", failed)
-    return failed, failure
-
-
-def _next_attempt(account: Account, tried: Invoice) -> int | None:
     again = tried.auto_advance and tried.attempt_count < MAX_ATTEMPTS and tried.status == "open"
-    return account.clock.unix() + RETRY_SECONDS if again else None
+    if counts:
+        tried = replace(tried, next_payment_attempt=account.unix() + RETRY_SECONDS if again else None)
+    return account.change(tried, "invoice.payment_failed"), failure
 
 
 def collect_if_due(account: Account, invoice: Invoice) -> None:
     """Collect automatically what Stripe would by now: a first attempt, or a retry whose time has come."""
-    if invoice.status != "open" or not invoice.auto_advance:
-        return
-    if invoice.collection_method != "charge_automatically":
-        return
-    if invoice.attempted and not _retry_is_due(account, invoice):
-        return
-    attempt(account, invoice, automatic=True)
+    by_itself = invoice.auto_advance and invoice.collection_method == "charge_automatically"
+    next_at = invoice.next_payment_attempt
+    is_due = not invoice.attempted or (next_at is not None and account.unix() >= next_at)
+    if invoice.status == "open" and by_itself and is_due:
+        attempt(account, invoice, automatic=True)
 
 
 def advance(account: Account) -> None:
     """Do what Stripe does in the background: finalize due automatic drafts, collect what is due."""
-    account.request = type(account.request)()
+    account.request = (None, None)
     for invoice in account.invoices:
         current = invoice
-        old_enough = account.clock.unix() - invoice.created >= DRAFT_SECONDS
+        old_enough = account.unix() - invoice.created >= DRAFT_SECONDS
         if invoice.status == "draft" and invoice.auto_advance and old_enough:
             current = finalize(account, invoice, auto_advance=True)
         collect_if_due(account, current)
 
 
-def _retry_is_due(account: Account, invoice: Invoice) -> bool:
-    return invoice.next_payment_attempt is not None and account.clock.unix() >= invoice.next_payment_attempt
-
-
 def _charge(account: Account, invoice: Invoice, decline_code: str | None = None) -> None:
-    account.charges.add(
+    account.charges.put(
         Charge(
             id=account.new_id("ch"),
             customer=invoice.customer,
-            created=account.clock.unix(),
+            created=account.unix(),
             amount_cents=invoice.amount_remaining_cents,
             currency=invoice.currency,
             invoice=invoice.id,
             payment_intent=invoice.payment_intent or account.new_id("pi"),
             failure_code=None if decline_code is None else "card_declined",
             decline_code=decline_code,
-        ),
-        owner=invoice.customer,
+        )
     )
 
 
@@ -204,13 +181,14 @@ def _paid(account: Account, invoice: Invoice) -> Invoice:
             status="paid",
             auto_advance=False,
             amount_paid_cents=invoice.amount_paid_cents + invoice.amount_remaining_cents,
-            paid_at=account.clock.unix(),
+            paid_at=account.unix(),
         )
     )
-    _emit_paid(account, paid)
+    emit_paid(account, paid)
     return paid
 
 
-def _emit_paid(account: Account, invoice: Invoice) -> None:
+def emit_paid(account: Account, invoice: Invoice) -> None:
+    """Emit the two events of a payment."""
     account.emit("invoice.paid", invoice)
     account.emit("invoice.payment_succeeded", invoice)

@@ -17,8 +17,9 @@ from spell_billing.stripe_double.objects import (
     Invoice,
     InvoiceItem,
     Refund,
+    own_fields,
 )
-from spell_billing.stripe_double.render_invoice import invoice_json, pricing_json
+from spell_billing.stripe_double.render_invoice import invoice_json, shared_with_item
 
 API_VERSION = "2026-10-28.endive"
 
@@ -87,12 +88,8 @@ def portal_session_json(
 
 
 def _page(page: Page) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "url": page.url,
-        "has_more": page.has_more,
-        "data": [to_json(each) for each in page.data],
-    }
+    data = [to_json(each) for each in page.data]
+    return {"object": "list", "url": page.url, "has_more": page.has_more, "data": data}
 
 
 def _deleted(deleted: Deleted) -> dict[str, Any]:
@@ -117,61 +114,36 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def _customer(customer: Customer) -> dict[str, Any]:
+    has_card = customer.metadata.get("double_card") != "none"
     return {
-        "id": customer.id,
+        **own_fields(customer, "balances_cents"),
         "object": "customer",
-        "address": None,
         "balance": customer.balances_cents.get(customer.currency or "usd", 0),
-        "created": customer.created,
-        "currency": customer.currency,
-        "default_source": None,
         "delinquent": False,
-        "description": customer.description,
-        "discount": None,
-        "email": customer.email,
         "invoice_prefix": f"{crc32(customer.id.encode()):08X}",
         "invoice_settings": {
-            "custom_fields": None,
-            "default_payment_method": None
-            if customer.metadata.get("double_card") == "none"
-            else f"pm_{customer.id}",
-            "footer": None,
-            "rendering_options": None,
+            **dict.fromkeys(("custom_fields", "footer", "rendering_options")),
+            "default_payment_method": f"pm_{customer.id}" if has_card else None,
         },
         "livemode": False,
-        "metadata": dict(customer.metadata),
-        "name": customer.name,
-        "next_invoice_sequence": customer.next_invoice_sequence,
-        "phone": customer.phone,
         "preferred_locales": [],
-        "shipping": None,
         "tax_exempt": "none",
-        "test_clock": customer.test_clock,
+        **dict.fromkeys(("address", "default_source", "discount", "shipping")),
     }
 
 
 def _item(item: InvoiceItem) -> dict[str, Any]:
-    line = item.line
     return {
+        **shared_with_item(item.line),
         "id": item.id,
         "object": "invoiceitem",
-        "amount": line.amount_cents,
-        "currency": line.currency,
         "customer": item.customer,
         "date": item.created,
-        "description": line.description,
-        "discountable": line.amount_cents >= 0,
-        "discounts": [],
+        "discountable": item.line.amount_cents >= 0,
         "invoice": item.invoice,
-        "livemode": False,
-        "metadata": dict(line.metadata),
-        "net_amount": line.amount_cents,
+        "net_amount": item.line.amount_cents,
         "parent": None,
-        "period": {"end": line.period_end, "start": line.period_start},
-        "pricing": pricing_json(line),
         "proration": False,
-        "quantity": line.quantity,
-        "quantity_decimal": str(line.quantity),
         "tax_rates": [],
         "test_clock": None,
     }
@@ -180,25 +152,18 @@ def _item(item: InvoiceItem) -> dict[str, Any]:
 def _charge(charge: Charge) -> dict[str, Any]:
     paid = charge.failure_code is None
     return {
-        "id": charge.id,
+        **own_fields(charge, "invoice", "decline_code", "refunded_cents"),
         "object": "charge",
-        "amount": charge.amount_cents,
         "amount_captured": charge.amount_cents if paid else 0,
         "amount_refunded": charge.refunded_cents,
         "balance_transaction": None,
-        "billing_details": {"address": None, "email": None, "name": None, "phone": None},
+        "billing_details": dict.fromkeys(("address", "email", "name", "phone")),
         "captured": paid,
-        "created": charge.created,
-        "currency": charge.currency,
-        "customer": charge.customer,
         "description": "Payment for Invoice",
-        "disputed": charge.disputed,
-        "failure_code": charge.failure_code,
         "failure_message": None if paid else "Your card was declined.",
         "livemode": False,
         "metadata": {},
         "paid": paid,
-        "payment_intent": charge.payment_intent,
         "payment_method": f"pm_{charge.customer}",
         "refunded": charge.refunded_cents == charge.amount_cents,
         "status": "succeeded" if paid else "failed",
@@ -207,85 +172,45 @@ def _charge(charge: Charge) -> dict[str, Any]:
 
 def _dispute(dispute: Dispute) -> dict[str, Any]:
     return {
-        "id": dispute.id,
+        **own_fields(dispute),
         "object": "dispute",
-        "amount": dispute.amount_cents,
         "balance_transactions": [],
-        "charge": dispute.charge,
-        "created": dispute.created,
-        "currency": dispute.currency,
         "enhanced_eligibility_types": [],
         "evidence": {},
         "evidence_details": {},
         "is_charge_refundable": False,
         "livemode": False,
         "metadata": {},
-        "payment_intent": dispute.payment_intent,
-        "reason": dispute.reason,
-        "status": dispute.status,
     }
 
 
 def _refund(refund: Refund) -> dict[str, Any]:
-    return {
-        "id": refund.id,
-        "object": "refund",
-        "amount": refund.amount_cents,
-        "balance_transaction": None,
-        "charge": refund.charge,
-        "created": refund.created,
-        "currency": refund.currency,
-        "metadata": dict(refund.metadata),
-        "payment_intent": refund.payment_intent,
-        "reason": refund.reason,
-        "status": "succeeded",
-    }
+    return {**own_fields(refund), "object": "refund", "balance_transaction": None, "status": "succeeded"}
 
 
 def _credit_note(note: CreditNote) -> dict[str, Any]:
+    lines = {"object": "list", "data": [], "has_more": False, "url": f"/v1/credit_notes/{note.id}/lines"}
+    refunded_cents = note.amount_cents - note.credit_cents - note.out_of_band_cents
+    refund = {"amount_refunded": refunded_cents, "payment_record_refund": None, "type": "refund"}
     return {
-        "id": note.id,
+        **own_fields(note, "pre_payment_cents", "credit_cents", "out_of_band_cents"),
         "object": "credit_note",
-        "amount": note.amount_cents,
         "amount_shipping": 0,
-        "created": note.created,
-        "currency": note.currency,
-        "customer": note.customer,
         "customer_balance_transaction": None,
         "discount_amount": 0,
         "discount_amounts": [],
         "effective_at": note.created,
-        "invoice": note.invoice,
-        "lines": {
-            "object": "list",
-            "data": [],
-            "has_more": False,
-            "url": f"/v1/credit_notes/{note.id}/lines",
-        },
+        "lines": lines,
         "livemode": False,
-        "memo": note.memo,
-        "metadata": dict(note.metadata),
-        "number": note.number,
         "out_of_band_amount": note.out_of_band_cents or None,
         "pdf": f"https://pay.stripe.com/credit_notes/{ACCOUNT_ID}/{note.id}/pdf",
         "post_payment_amount": note.amount_cents - note.pre_payment_cents,
         "pre_payment_amount": note.pre_payment_cents,
         "pretax_credit_amounts": [],
-        "reason": note.reason,
-        "refunds": [
-            {
-                "amount_refunded": note.amount_cents - note.credit_cents - note.out_of_band_cents,
-                "payment_record_refund": None,
-                "refund": each,
-                "type": "refund",
-            }
-            for each in note.refunds
-        ],
+        "refunds": [{**refund, "refund": each} for each in note.refunds],
         "status": "issued",
-        "subtotal": note.amount_cents,
-        "subtotal_excluding_tax": note.amount_cents,
-        "total": note.amount_cents,
-        "total_excluding_tax": note.amount_cents,
+        **dict.fromkeys(("subtotal", "subtotal_excluding_tax"), note.amount_cents),
+        **dict.fromkeys(("total", "total_excluding_tax"), note.amount_cents),
         "total_taxes": [],
         "type": "pre_payment" if note.pre_payment_cents else "post_payment",
         "voided_at": None,

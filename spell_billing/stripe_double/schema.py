@@ -10,17 +10,15 @@ from typing import Any
 import jsonschema_rs
 
 from spell_billing.stripe_double.currencies import largest_cents
-from spell_billing.stripe_double.form import Coercer, coercer_for, decode
+from spell_billing.stripe_double.form import decode, typed
 from spell_billing.stripe_double.refusals import refusal
 
 MAX_LINES = 250
 
 _AMOUNTS = frozenset({"amount", "unit_amount", "credit_amount", "refund_amount", "out_of_band_amount"})
-_CURRENCY = re.compile(r"[A-Za-z]{3}")
-_DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
 _FORMATS = {
-    "currency": lambda value: _CURRENCY.fullmatch(value) is not None,
-    "decimal": lambda value: _DECIMAL.fullmatch(value) is not None,
+    "currency": lambda value: re.fullmatch(r"[A-Za-z]{3}", value) is not None,
+    "decimal": lambda value: re.fullmatch(r"-?\d{1,20}(\.\d{1,12})?", value) is not None,
 }
 
 
@@ -28,7 +26,7 @@ _FORMATS = {
 class Parameters:
     """The parameters of one operation: decodes, types and validates an encoded form or query."""
 
-    coerce: Coercer
+    schema: dict[str, Any]
     validator: Any
 
     def read(self, encoded: str) -> dict[str, Any]:
@@ -37,7 +35,7 @@ class Parameters:
         Raises:
             ApiError: 400 in Stripe's shape, naming the parameter.
         """
-        params: dict[str, Any] = self.coerce(decode(encoded))
+        params: dict[str, Any] = typed(decode(encoded), self.schema)
         if not self.validator.is_valid(params):
             raise refusal(self.validator.iter_errors(params), amounts=_AMOUNTS)
         return params
@@ -64,10 +62,7 @@ def _compile(name: str, operation: dict[str, Any]) -> Parameters:
     schema = _tighten(schema, "")
     if name.endswith("/add_lines"):
         schema["properties"]["lines"]["maxItems"] = MAX_LINES
-    return Parameters(
-        coerce=coercer_for(schema),
-        validator=jsonschema_rs.validator_for(schema, formats=_FORMATS, validate_formats=True),
-    )
+    return Parameters(schema, jsonschema_rs.validator_for(schema, formats=_FORMATS, validate_formats=True))
 
 
 def _tighten(schema: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,19 +1,14 @@
 """Runs the double's application on uvicorn: in a thread of a test, or as the main thing of a process."""
 
 import asyncio
-import contextlib
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from spell_billing.stripe_double.delivery import DroppableProtocol
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
@@ -55,6 +50,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End the server on a signal."""
         super().handle_exit(sig, frame)
+        # uvicorn would raise it again afterwards, and kill the process before it says goodbye.
+        self._captured_signals.clear()
         self.stop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -71,38 +68,6 @@ class Server(uvicorn.Server):
         """End the waiting requests, then the server."""
         self._on_stopping()
         await super().shutdown(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM.
-
-        uvicorn raises the signal again afterwards, which would kill the process before it says goodbye.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind a socket; port 0 takes a free one.
-
-    Raises:
-        OSError: when the port is taken.
-    """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def url_of(host: str, port: int) -> str:

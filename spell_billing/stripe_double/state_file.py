@@ -3,47 +3,23 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spell_billing.stripe_double import objects
 from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.collection import Collection
 from spell_billing.stripe_double.errors import DoubleError
 
-_TYPES: dict[str, Callable[..., object]] = {
-    each.__name__: each
-    for each in (
-        objects.Customer,
-        objects.Line,
-        objects.Invoice,
-        objects.InvoiceItem,
-        objects.Charge,
-        objects.Refund,
-        objects.Dispute,
-        objects.CreditNote,
-        objects.Event,
-    )
-}
 _TAG = "$type"
 
 
 def save_account(path: Path, account: Account) -> None:
     """Write the account's objects; a reader sees the old file or the whole new one."""
-    kinds = (
-        account.customers,
-        account.items,
-        account.invoices,
-        account.credit_notes,
-        account.charges,
-        account.refunds,
-        account.disputes,
-        account.events,
-    )
     document = {
         "salt": account.salt,
         "last_serial": account.last_serial,
-        "objects": [each for kind in kinds for each in kind],
+        "objects": [each for kind in _collections(account).values() for each in kind],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -61,14 +37,27 @@ def load_account(path: Path, account: Account) -> None:
         document = json.loads(path.read_text(encoding="utf-8"), object_hook=_decode)
         account.salt, account.last_serial = document["salt"], document["last_serial"]
         for each in document["objects"]:
-            _put(account, each)
-    except (KeyError, TypeError, ValueError) as error:
+            _collections(account)[type(each).__name__].put(each)
+        for invoice in account.invoices:
+            account.put_invoice(invoice)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DoubleError(f"{path} is not a state file of the Stripe double: delete it.") from error
 
 
-def _encode(value: object) -> dict[str, Any]:
-    if type(value).__name__ not in _TYPES or not dataclasses.is_dataclass(value):
-        raise TypeError(f"{type(value).__name__} has no place in a state file")
+def _collections(account: Account) -> dict[str, Collection[Any]]:
+    return {
+        "Customer": account.customers,
+        "InvoiceItem": account.items,
+        "Invoice": account.invoices,
+        "CreditNote": account.credit_notes,
+        "Charge": account.charges,
+        "Refund": account.refunds,
+        "Dispute": account.disputes,
+        "Event": account.events,
+    }
+
+
+def _encode(value: Any) -> dict[str, Any]:
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return {_TAG: type(value).__name__, **fields}
 
@@ -76,27 +65,5 @@ def _encode(value: object) -> dict[str, Any]:
 def _decode(value: dict[str, Any]) -> Any:
     if _TAG not in value:
         return value
-    make = _TYPES[value.pop(_TAG)]
+    make = getattr(objects, value.pop(_TAG))
     return make(**{name: tuple(part) if isinstance(part, list) else part for name, part in value.items()})
-
-
-def _put(account: Account, value: object) -> None:
-    match value:
-        case objects.Customer():
-            account.customers.add(value)
-        case objects.Invoice():
-            account.put_invoice(value)
-        case objects.InvoiceItem():
-            account.items.add(value, owner=value.customer)
-        case objects.CreditNote():
-            account.credit_notes.add(value, owner=value.customer)
-        case objects.Charge():
-            account.charges.add(value, owner=value.customer)
-        case objects.Refund():
-            account.refunds.add(value)
-        case objects.Dispute():
-            account.disputes.add(value)
-        case objects.Event():
-            account.events.add(value)
-        case _:
-            raise TypeError(f"{type(value).__name__} has no place in a state file")

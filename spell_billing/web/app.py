@@ -9,7 +9,7 @@ from starlette.datastructures import State
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spell_billing.reporting.metrics import metrics_app
+from spell_billing.reporting.metrics import metrics_endpoint
 from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
 from spell_billing.web.card_page import card_page_routes
@@ -69,7 +69,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         *admin.router.routes,
         *decisions.router.routes,
         *openapi_routes(context),
-        Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
+        Route("/metrics", metrics_endpoint(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
     behind = _OursOr(
         admitted, _ours(admitted, shared), DagsterHeaders(DagsterGuard(dagster_app, read_only=read_only))

@@ -51,7 +51,7 @@ def test_an_event_that_shows_late_is_read(world: World) -> None:
     assert (world.state(ONE), world.state(TWO)) == ("finalized", "paid")
     assert place(world).read_until > late.created
 
-    world.double.state.events.add(replace(late, id="evt_late"))
+    world.double.state.events.put(replace(late, id="evt_late"))
     world.tick()
 
     assert world.state(ONE) == "paid"

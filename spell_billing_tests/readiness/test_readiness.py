@@ -55,7 +55,7 @@ def open_gaps(platform: SmallPlatform, month: Month = MARCH) -> None:
         ]
     )
     platform.double.add_customer("cus_no_card", card="none")
-    platform.double.engine.account.customers.add(Deleted("cus_deleted", "customer"))  # type: ignore[arg-type]
+    platform.double.engine.account.customers.put(Deleted("cus_deleted", "customer"))  # type: ignore[arg-type]
     platform.calls(
         month,
         *(("ready", 1000), ("on-plan", 700), ("covered", 300), ("free", 0), ("no-account", 50)),

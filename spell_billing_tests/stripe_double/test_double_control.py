@@ -19,9 +19,10 @@ Call = Callable[..., Any]
 SERVE = """
 import sys
 from pathlib import Path
-from spell_billing.stripe_double import serve
-serve("127.0.0.1", 0, state_file=Path(sys.argv[1]), auto_create_customers=True, live_limits=True,
-      on_ready=lambda url: print(url, flush=True))
+from spell_billing.stripe_double import RateLimits, StripeDouble
+StripeDouble(state_file=Path(sys.argv[1]), auto_create_customers=True, limits=RateLimits.live()).serve(
+    lambda url: print(url, flush=True)
+)
 print("stopped")
 """
 

@@ -1,0 +1,42 @@
+"""How far a list at Stripe was read: kept in the ledger, so that a reading may take many ticks."""
+
+import json
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.ledger.cursors import move_cursor, read_cursor
+from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+Place = TypeVar("Place")
+
+
+def read_place(connection: Connection, name: str, kind: type[Place]) -> Place | None:
+    """Return the place that is kept under a name; None where there is none."""
+    cursor = read_cursor(connection, name)
+    return kind(**json.loads(cursor.value)) if cursor else None
+
+
+def keep_place(connection: Connection, name: str, place: Any) -> None:
+    """Keep a place, a dataclass, under a name."""
+    move_cursor(connection, name, json.dumps(asdict(place)))
+
+
+async def list_page(gateway: Gateway, path: str, parameters: dict[str, Any], after: str | None) -> Any | None:
+    """Return a page of a list; None when the object that it follows is gone from the list.
+
+    Args:
+        gateway: To Stripe.
+        path: Of the list: `/v1/events`.
+        parameters: The request's.
+        after: The last object of the page before; None for the first page.
+    """
+    following = {} if after is None else {"starting_after": after}
+    try:
+        return (await gateway.send(f"GET {path}", "get", path, parameters | following)).object
+    except StripeProblem as problem:
+        if after is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
+            raise
+        return None
