@@ -11,26 +11,24 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
-from spell_billing.ledger.holding import (
-    RELEASABLE,
-    Hold,
-    PeoplesHolds,
-    WaitingBill,
-    drafts_hash,
-    read_waiting,
-    write_holds,
-    write_releases,
-)
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import (
+    RELEASABLE,
     Decision,
     DecisionKind,
+    Hold,
+    PeoplesHolds,
     Review,
+    WaitingBill,
+    drafts_hash,
     read_decisions,
     read_review,
+    read_waiting,
     write_decision,
     write_decisions,
+    write_holds,
+    write_releases,
 )
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices

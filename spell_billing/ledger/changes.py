@@ -4,33 +4,27 @@ The holder of a month's lock is alone in changing its bills, but for one thing: 
 moves between finalized, payment failed, paid and uncollectible as Stripe collects (`ledger/settling.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.payments import keep_payments
-from spell_billing.ledger.rows import Bill, Change
-from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.rows import Actor, Bill, Change
+from spell_billing.ledger.schema import invoices
 
 
 def write_changes(
-    connection: Connection, changes: Sequence[Change], base: Mapping[str, Any], now: datetime
+    connection: Connection, changes: Sequence[Change], actor: Actor, now: datetime
 ) -> list[Bill] | None:
     """Write changes, each with its audit entry, in the connection's transaction.
 
     A bill that a payment moved meanwhile is changed from where it is now: a change that keeps the state keeps
-    the new one, a change that leaves the standing invoices (parked, void) holds.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        changes: What to write; each bill once.
-        base: The columns that all audit entries share.
-        now: When.
+    the new one, a change that leaves the standing invoices (parked, void) holds. Each bill comes once.
 
     Returns:
         The bills as they are now, in the order of the changes; None when a bill is no longer in the state its
@@ -38,30 +32,30 @@ def write_changes(
     """
     states = _lock_standing(connection, changes)
     changes = [_from_where_it_is(change, states.get(change.before.id)) for change in changes]
-    after = [replace(change.after, updated_at=now, run_id=base["run_id"]) for change in changes]
+    after = [replace(change.after, updated_at=now, run_id=actor.run_id) for change in changes]
     parameters = [
-        _update_parameters(change.before, bill) for change, bill in zip(changes, after, strict=True)
+        {"bill_id": change.before.id, "state_before": change.before.state}
+        | {f"new_{name}": getattr(bill, name) for name in _CHANGEABLE}
+        for change, bill in zip(changes, after, strict=True)
     ]
     if connection.execute(_UPDATE, parameters).rowcount != len(changes):
         return None
     keep_payments(connection, [change.payment for change in changes if change.payment is not None])
-    connection.execute(
-        audit.insert(),
-        [
-            {
-                **base,
-                "user_id": bill.user_id,
-                "generation": bill.generation,
-                "action": change.action,
-                "from_state": change.before.state,
-                "to_state": bill.state,
-                "stripe_invoice_id": bill.stripe_invoice_id or change.before.stripe_invoice_id,
-                "stripe_request_id": bill.stripe_request_id,
-                "detail": change.detail,
-            }
-            for change, bill in zip(changes, after, strict=True)
-        ],
+    entries = (
+        {
+            "month": bill.month,
+            "user_id": bill.user_id,
+            "generation": bill.generation,
+            "action": change.action,
+            "from_state": change.before.state,
+            "to_state": bill.state,
+            "stripe_invoice_id": bill.stripe_invoice_id or change.before.stripe_invoice_id,
+            "stripe_request_id": bill.stripe_request_id,
+            "detail": change.detail,
+        }
+        for change, bill in zip(changes, after, strict=True)
     )
+    write_audit(connection, actor, now, *entries)
     return after
 
 
@@ -97,8 +91,3 @@ _UPDATE = (
     .where(invoices.c.id == sa.bindparam("bill_id"), invoices.c.state == sa.bindparam("state_before"))
     .values({name: sa.bindparam(f"new_{name}") for name in _CHANGEABLE})
 )
-
-
-def _update_parameters(before: Bill, after: Bill) -> dict[str, Any]:
-    values: dict[str, Any] = {f"new_{name}": getattr(after, name) for name in _CHANGEABLE}
-    return {"bill_id": before.id, "state_before": before.state, **values}

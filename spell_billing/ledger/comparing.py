@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plausible import Usual
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
@@ -31,37 +32,28 @@ class Charged:
 
 def charged(connection: Connection, month: str) -> list[Charged]:
     """Sum the month's bills that charge something and are not void."""
+    by = (invoices.c.currency, invoices.c.reason)
+    cents = sa.cast(sa.func.sum(invoices.c.total_cents), sa.BigInteger)
     query = (
-        sa.select(
-            invoices.c.currency, invoices.c.reason, sa.func.count(), sa.func.sum(invoices.c.total_cents)
-        )
+        sa.select(*by, sa.func.count().label("users"), cents.label("cents"))
         .where(invoices.c.month == month, invoices.c.total_cents > 0, _STANDING)
-        .group_by(invoices.c.currency, invoices.c.reason)
+        .group_by(*by)
     )
-    return [
-        Charged(currency, Reason(reason) if reason else None, users, int(cents))
-        for currency, reason, users, cents in connection.execute(query)
-    ]
+    return read_as(connection, Charged, query)
 
 
 def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
     """Return the users whose bill charges something and waits for the reason."""
-    query = (
-        sa.select(invoices.c.user_id)
-        .where(invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value)
-        .order_by(invoices.c.user_id)
+    query = sa.select(invoices.c.user_id).where(
+        invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value
     )
-    return list(connection.execute(query).scalars())
+    return list(connection.scalars(query.order_by(invoices.c.user_id)))
 
 
 def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
     """Return the last three months before it whose billing has started, the newest first."""
-    started = [
-        record
-        for record in read_months(connection)
-        if record.billing_started_at is not None and record.month < str(month)
-    ]
-    return started[::-1][:_COMPARED_MONTHS]
+    started = [each for each in read_months(connection) if each.billing_started_at is not None]
+    return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
 
 
 def usual_amounts(
@@ -70,16 +62,13 @@ def usual_amounts(
     """Return what users were charged in the months before, by user and currency."""
     if not before:
         return {}
+    by = (invoices.c.user_id, invoices.c.currency)
+    charged_cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
     query = (
-        sa.select(
-            invoices.c.user_id,
-            invoices.c.currency,
-            sa.func.sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)),
-            sa.func.count(invoices.c.month.distinct()),
-        )
+        sa.select(*by, sa.func.sum(charged_cents), sa.func.count(invoices.c.month.distinct()))
         .where(invoices.c.month.in_([record.month for record in before]), _STANDING)
         .where(invoices.c.user_id.in_(users))
-        .group_by(invoices.c.user_id, invoices.c.currency)
+        .group_by(*by)
     )
     return {
         (user_id, currency): Usual(int(total), months)

@@ -26,11 +26,8 @@ def read_credits(
 ) -> dict[str, list[Credit]]:
     """Return what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
 
-    Args:
-        connection: To the ledger.
-        month: The month that is drafted. What it grants itself is for later months.
-        heirs: Who took over whose usage.
-        only: The users that are drafted; what other bills of the month applied is gone. None for all users.
+    What the month grants itself is for later months. Where `only` some users are drafted, what others' bills
+    of the month applied is gone.
     """
     carried = sa.case((invoices.c.month < str(month), invoices.c.carried_cents), else_=0)
     left = sa.func.sum(carried - invoices.c.credit_applied_cents)
@@ -74,17 +71,7 @@ def settle_credit(
 ) -> Credit:
     """Record that a person dealt with a user's whole credit in a currency: no bill offers it again.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        month: The month whose bill the credit holds; its audit trail tells of it.
-        user_id: The platform's user.
-        currency: Three lower-case letters.
-        reason: In the person's words.
-        actor: Who settled it.
-        now: When, aware; by default the present.
-
-    Returns:
-        The credit that was settled.
+    The audit trail of `month`, whose bill the credit holds, tells of it. Return the credit.
 
     Raises:
         LedgerError: when there is no such credit.
@@ -112,10 +99,8 @@ def settle_credit(
 
 def _settled(connection: Connection) -> list[tuple[str, str, int]]:
     """Return user, currency and amount of each credit that a person settled."""
-    rows = connection.execute(
-        sa.select(decisions.c.user_id, decisions.c.content_hash).where(
-            decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
-        )
-    ).all()
-    parts = [(user_id, *content.partition(":")) for user_id, content in rows]
+    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
+        decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
+    )
+    parts = [(user_id, *content.partition(":")) for user_id, content in connection.execute(settled)]
     return [(user_id, currency, int(cents)) for user_id, currency, _, cents in parts]

@@ -1,7 +1,7 @@
 """What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -20,15 +20,14 @@ from spell_billing.core.lines import (
     LATE_USAGE,
     MOVED,
     UNBILLED,
-    Line,
     load_lines,
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.credits import read_credits
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import left_something, of_drafted_months
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.queries import left_something, of_drafted_months, read_months
+from spell_billing.ledger.schema import invoices
 
 __all__ = ["BillOf", "Billed", "History", "pinned_versions", "read_history"]
 
@@ -51,14 +50,8 @@ def read_history(
 ) -> History:
     """Read what the drafts of `month` must know of all other bills.
 
-    Args:
-        connection: To the ledger.
-        month: The month that is drafted.
-        late: Bills whose usage has changed since.
-        only: The users that are drafted; the month's own bills of all others count. None for all users.
-
-    Returns:
-        The credits, and what bills hold for `late` and for whatever earlier bills left open.
+    That is the credits, and what bills hold for `late` (bills whose usage has changed since) and for whatever
+    earlier bills left open. Where `only` some users are drafted, the month's own bills of all others count.
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
@@ -73,13 +66,8 @@ def read_history(
 
 def pinned_versions(connection: Connection, *, since: Month, before: Month) -> list[tuple[Month, str]]:
     """Return the months in a range whose billing has started, with their frozen usage versions."""
-    rows = connection.execute(
-        sa.select(months.c.month, months.c.usage_version)
-        .where(months.c.billing_started_at.is_not(None))
-        .where(months.c.month >= str(since), months.c.month < str(before))
-        .order_by(months.c.month)
-    ).all()
-    return [(Month.parse(month), version) for month, version in rows]
+    started = ((Month.parse(each.month), each) for each in read_months(connection) if each.billing_started_at)
+    return [(month, each.usage_version) for month, each in started if since <= month < before]
 
 
 def _left_short(connection: Connection, month: Month) -> set[BillOf]:
@@ -116,8 +104,7 @@ def _billed(
     connection: Connection, month: Month, wanted: Collection[BillOf], only: Collection[str] | None
 ) -> dict[BillOf, Billed]:
     found: defaultdict[BillOf, Billed] = defaultdict(Billed)
-    started = months.c.billing_started_at.is_not(None)
-    pinned = set(connection.scalars(sa.select(months.c.month).where(started)))
+    pinned = {each.month for each in read_months(connection) if each.billing_started_at}
     users = iter(sorted({user for user, _ in wanted}))
     while chunk := list(islice(users, _USERS_A_QUERY)):
         for row in _latest(connection, chunk):
@@ -159,7 +146,8 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     # What is brought forward is among the credits applied: both are no part of what usage charges.
     beside_cents = sum(line.amount_cents for line in lines if line.kind in BESIDE_USAGE - {BROUGHT})
     amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
-    for line in _of_pinned(lines, is_pinned=is_pinned):
+    # Differences are recorded anew with a month whose billing has not started.
+    for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
         about = found[user_id, line.usage_month]
         usage = Usage(line.calls, Decimal(line.usage_cents))
         if line.kind in _RECORDED:
@@ -178,11 +166,6 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
                 row.included_cents if row.stripe_customer_id or row.plan_id else about.included_cents
             )
         _count(about, usage, amounts[of], value, state, is_own=of == row.month)
-
-
-def _of_pinned(lines: Iterable[Line], *, is_pinned: bool) -> Iterator[Line]:
-    """Return lines that stand: differences are recorded anew with a month whose billing has not started."""
-    return (line for line in lines if is_pinned or line.kind == ADJUSTMENT)
 
 
 def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:

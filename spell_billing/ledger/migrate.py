@@ -13,10 +13,7 @@ _LOCK_KEY = 0x5B111_1ED6E4
 
 
 def migrate(engine: Engine) -> bool:
-    """Run the migrations that the database lacks, in one transaction.
-
-    Returns:
-        True when something was migrated.
+    """Run the migrations that the database lacks, in one transaction, and return whether there were any.
 
     Raises:
         LedgerError: when the database was migrated by a newer version of spell_billing, or is not in UTF-8.

@@ -1,4 +1,4 @@
-"""The session of the month's holder: every write to the ledger, each in one transaction with its audit."""
+"""The session of the month's holder: its writes, each in one transaction with its audit entry."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.bulk import insert_drafts
 from spell_billing.ledger.changes import write_changes
 from spell_billing.ledger.history import BillOf, History, read_history
@@ -22,7 +23,7 @@ from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import is_replaced, read_bills, read_bills_to_redraft, read_month
 from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, MonthRecord, new_bill_values
-from spell_billing.ledger.schema import audit, invoices, months, reviews
+from spell_billing.ledger.schema import invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
 
@@ -56,7 +57,7 @@ class MonthSession:
     def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
         """Return up to `limit` bills in the given states with ids above `after_id`."""
         with self._transaction():
-            return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
+            return read_bills(self._connection, self.month, states=states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
         """Return the users' bills, every generation; an id of 500 characters may be a longer one, cut off."""
@@ -64,29 +65,21 @@ class MonthSession:
         named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
         if cut_off:
             named |= sa.func.substr(invoices.c.user_id, 1, LONGEST_METADATA).in_(cut_off)
-        query = sa.select(invoices).where(invoices.c.month == str(self.month), named).order_by(invoices.c.id)
         with self._transaction():
-            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+            return read_bills(self._connection, self.month, named)
 
     def bills_of_invoices(self, invoice_ids: Collection[str]) -> dict[str, Bill]:
         """Return the month's bills that name these invoices, by invoice id."""
-        query = sa.select(invoices).where(
-            invoices.c.month == str(self.month), invoices.c.stripe_invoice_id.in_(list(invoice_ids))
-        )
+        named = invoices.c.stripe_invoice_id.in_(list(invoice_ids))
         with self._transaction():
-            rows = self._connection.execute(query).mappings()
-            return {str(bill.stripe_invoice_id): bill for bill in map(Bill.from_mapping, rows)}
+            bills = read_bills(self._connection, self.month, named)
+            return {str(bill.stripe_invoice_id): bill for bill in bills}
 
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
-        query = sa.select(invoices).where(
-            invoices.c.month == str(self.month),
-            invoices.c.state.in_([state.value for state in unsent]),
-            is_replaced(),
-        )
         with self._transaction():
-            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+            return read_bills(self._connection, self.month, is_replaced(), states=unsent)
 
     def bills_to_redraft(self) -> list[Bill]:
         """Return the bills that are drafted again with their month."""
@@ -199,13 +192,8 @@ class MonthSession:
             self._connection.execute(
                 months.update().where(months.c.month == str(self.month)).values(billed_at=None)
             )
-            self._audit(
-                now,
-                user_id=bill.user_id,
-                generation=generation,
-                action="drafted_again",
-                to_state=draft.state,
-            )
+            entry = {"user_id": bill.user_id, "generation": generation, "to_state": draft.state}
+            self._audit(now, action="drafted_again", **entry)
 
     def insert(self, values: dict[str, Any], *, action: str, detail: str | None = None) -> None:
         """Add a bill that the ledger lacked, as found at Stripe."""
@@ -213,15 +201,8 @@ class MonthSession:
         stamped = {**values, "run_id": self.actor.run_id, "created_at": now, "updated_at": now}
         with self._transaction():
             self._connection.execute(invoices.insert().values(stamped))
-            self._audit(
-                now,
-                user_id=values["user_id"],
-                generation=values["generation"],
-                action=action,
-                to_state=values["state"],
-                stripe_invoice_id=values["stripe_invoice_id"],
-                detail=detail,
-            )
+            entry = {name: values.get(name) for name in ("user_id", "generation", "stripe_invoice_id")}
+            self._audit(now, action=action, to_state=values["state"], detail=detail, **entry)
 
     def apply(self, changes: Sequence[Change]) -> list[Bill]:
         """Write many changes in one transaction, each with its audit entry.
@@ -237,7 +218,7 @@ class MonthSession:
             return []
         now = self._now()
         with self._transaction():
-            after = write_changes(self._connection, changes, self._audit_base(now), now)
+            after = write_changes(self._connection, changes, self.actor, now)
             if after is None:
                 raise LedgerLostError(
                     f"A bill of {self.month} was changed by someone else while this run held the month.",
@@ -269,16 +250,8 @@ class MonthSession:
                 self._audit(now, action=action)
         return bool(result.rowcount)
 
-    def _audit(self, now: datetime, **entry: str | int | None) -> None:
-        self._connection.execute(audit.insert().values(**self._audit_base(now), **entry))
-
-    def _audit_base(self, now: datetime) -> dict[str, Any]:
-        return {
-            "at": now,
-            "actor": self.actor.name,
-            "run_id": self.actor.run_id,
-            "month": str(self.month),
-        }
+    def _audit(self, now: datetime, **entry: Any) -> None:
+        write_audit(self._connection, self.actor, now, {"month": str(self.month), **entry})
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

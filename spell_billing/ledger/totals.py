@@ -1,10 +1,8 @@
 """Sums over a month's bills, for checks, status and reports."""
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -13,20 +11,13 @@ from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.terms import LEFT_OUT, ON
-from spell_billing.ledger.queries import is_replaced, latest_generation
+from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation
 from spell_billing.ledger.schema import invoices
 
-_SUMMED_DIGITS = 15
-_WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
-_SUMMED = ("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents")
-
-
-_INVOICED = invoices.c.state.in_([state.value for state in INVOICED])
-_WITHOUT_TAX = sa.case(
-    # Within a text of JSON, quotes would be escaped.
-    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')), 1),
-    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None)), 1),
-    else_=0,
+_SUMMED = (
+    *("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents"),
+    *("tax_cents", "discount_cents"),
 )
 
 
@@ -72,43 +63,38 @@ class MonthGroup:
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     """Sum the month's latest bills by state, reason and currency."""
-    exact = connection.dialect.name == "postgresql"
     by = (invoices.c.state, invoices.c.reason, invoices.c.currency)
-    usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
+    # SQLite keeps exact amounts as text, and would sum them as floats: they are summed here.
+    exact = sa.func.sum if connection.dialect.name == "postgresql" else sa.func.group_concat
     query = (
         sa.select(
             *by,
-            sa.func.count(),
-            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
-            *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
-            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0) for name in ("tax_cents", "discount_cents")),
-            sa.func.coalesce(sa.func.sum(_WITHOUT_TAX), 0),
-            *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
-            *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
+            sa.func.count().label("users"),
+            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls).label("calls"),
+            exact(invoices.c.usage_cents).label("usage"),
+            exact(invoices.c.unbilled_usage_cents).label("unbilled"),
+            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0).label(name) for name in _SUMMED),
+            sa.func.sum(sa.case((_is_without_tax(), 1), else_=0)).label("without_tax"),
         )
         .where(latest_generation(month))
         .group_by(*by)
         .order_by(*by)
     )
-    rows = connection.execute(query).all()
-    amounts: defaultdict[Any, list[Decimal]] = defaultdict(list)
-    for place, column in enumerate(usage, start=-len(usage)):
-        if any(row[place] for row in rows):
-            rest = sa.select(*by, column).where(latest_generation(month), ~_is_whole(column))
-            for *group, amount in connection.execute(rest):
-                amounts[tuple(group)].append(amount)
-    return [
-        GroupTotals(
-            State(state),
-            Reason(reason) if reason else None,
-            currency,
-            users,
-            int(calls),
-            exact_sum(*(Decimal(each) for each in rest[-4:-2]), *amounts[state, reason, currency]),
-            *map(int, rest[:-4]),
+    found = []
+    for row in connection.execute(query).mappings():
+        usage = (Decimal(each) for name in ("usage", "unbilled") for each in str(row[name]).split(","))
+        sums = {name: int(row[name]) for name in ("users", "calls", *_SUMMED, "without_tax")}
+        reason = Reason(row["reason"]) if row["reason"] else None
+        found.append(
+            GroupTotals(
+                state=State(row["state"]),
+                reason=reason,
+                currency=row["currency"],
+                usage_cents=exact_sum(*usage),
+                **sums,
+            )
         )
-        for state, reason, currency, users, calls, *rest in rows
-    ]
+    return found
 
 
 def month_groups(connection: Connection, months: Collection[Month]) -> list[MonthGroup]:
@@ -117,34 +103,36 @@ def month_groups(connection: Connection, months: Collection[Month]) -> list[Mont
     Most come from an index alone, which has no reason in it; the reason is asked for where few bills are. A
     bill that a later generation replaced was voided before, so only void bills need to be asked about.
     """
-    few = invoices.c.state.in_([state.value for state in _WITH_REASON])
+    few = invoices.c.state.in_([state.value for state in WITH_REASON])
     latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
-    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    charged = sa.func.sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
+    by = (invoices.c.month, invoices.c.state, invoices.c.currency)
+    counted = (sa.func.count().label("bills"), sa.cast(charged, sa.BigInteger).label("total_cents"))
     found: list[MonthGroup] = []
-    for reason, condition in (([], ~few), ([invoices.c.reason], sa.and_(few, latest))):
-        by = (invoices.c.month, invoices.c.state, invoices.c.currency, *reason)
+    for group, reason, condition in (
+        (by, sa.null().label("reason"), ~few),
+        ((*by, invoices.c.reason), invoices.c.reason, sa.and_(few, latest)),
+    ):
         query = (
-            sa.select(*by, sa.func.count(), sa.func.sum(charged))
+            sa.select(*by, reason, *counted)
             .where(invoices.c.month.in_([str(month) for month in months]), condition)
-            .group_by(*by)
+            .group_by(*group)
         )
-        for name, state, currency, *reasons, bills, total_cents in connection.execute(query):
-            why = next((Reason(each) for each in reasons if each), None)
-            found.append(MonthGroup(name, State(state), why, currency, bills, int(total_cents)))
+        found += read_as(connection, MonthGroup, query)
     return sorted(found, key=lambda each: (each.month, each.state, str(each.reason), each.currency))
 
 
 def first_users(connection: Connection, month: Month, group: GroupTotals, limit: int) -> list[str]:
     """Return the first users of a group, by user id."""
     reason = group.reason.value if group.reason else None
-    rows = connection.execute(
+    query = (
         sa.select(invoices.c.user_id)
         .where(latest_generation(month), invoices.c.state == group.state.value)
         .where(invoices.c.reason == reason, invoices.c.currency == group.currency)
         .order_by(invoices.c.user_id)
         .limit(limit)
     )
-    return list(rows.scalars())
+    return list(connection.scalars(query))
 
 
 def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decimal]:
@@ -163,11 +151,8 @@ def usage_by_currency(connection: Connection, month: Month) -> dict[str, tuple[i
     return dict(sorted(found.items(), key=lambda each: (-each[1][1], each[0])))
 
 
-def _sum_of_whole_cents(column: sa.Column[Decimal]) -> sa.ColumnElement[int]:
-    """Sum the amounts that SQLite can sum exactly, as integers: its sum refuses to overflow."""
-    return sa.func.sum(sa.case((_is_whole(column), sa.cast(column, sa.BigInteger)), else_=0))
-
-
-def _is_whole(column: sa.Column[Decimal]) -> sa.ColumnElement[bool]:
-    text = sa.cast(column, sa.String)
-    return sa.and_(text.not_like("%.%"), sa.func.length(text) <= _SUMMED_DIGITS)
+def _is_without_tax() -> sa.ColumnElement[bool]:
+    # Within a text of JSON, quotes would be escaped.
+    left_out = invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')
+    not_computed = sa.and_(invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None))
+    return sa.and_(invoices.c.state.in_([*INVOICED]), sa.or_(left_out, not_computed))

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import bill_named_by, payment_of
-from spell_billing.ledger.dunning import begin_step, due_steps, end_step, unanswered_steps
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.settling import settle
-from spell_billing.ledger.unpaid import bills_of_invoices
+from spell_billing.ledger.unpaid import begin_step, bills_of_invoices, due_steps, end_step, unanswered_steps
 from spell_billing.payments.reasons import WAY
 from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
