@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from spell_billing.core.drafting import Draft
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plausible import HoldRules, Usual, why_not_plausible
-from spell_billing.ledger.comparing import billed_before, usual_amounts
 from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
 from spell_billing.ledger.rows import content_of
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.totals import billed_before, usual_amounts
 
 _REDRAFTED = (State.FAILED, State.HELD, State.VOID)
 

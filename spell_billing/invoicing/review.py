@@ -28,7 +28,6 @@ from spell_billing.ledger.reviews import (
     write_decision,
     write_decisions,
     write_holds,
-    write_releases,
 )
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
@@ -166,7 +165,7 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
             bills = [bill]
         sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
         write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
-        write_releases(connection, month, sent_on, actor, reason=reason, now=now)
+        write_holds(connection, month, [Hold(bill, None, reason) for bill in sent_on], actor, now)
         for bill in bills:
             if not _waits_for_a_word(bill):
                 write_decision(connection, _released(month, bill, actor, reason, now), actor)

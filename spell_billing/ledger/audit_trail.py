@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.month import Month
 from spell_billing.ledger.rows import DRAFTED, Actor
 from spell_billing.ledger.schema import audit
 
@@ -18,9 +19,9 @@ def write_audit(connection: Connection, actor: Actor, at: datetime, *entries: Ma
         connection.execute(audit.insert(), [{**shared, **each} for each in entries])
 
 
-def read_trail(connection: Connection, month: str, user_id: str | None = None) -> list[dict[str, Any]]:
+def read_trail(connection: Connection, month: Month, user_id: str | None = None) -> list[dict[str, Any]]:
     """Return the entries of a month, or of one user in it, in the order they were written."""
-    query = sa.select(audit).where(audit.c.month == month).order_by(audit.c.id)
+    query = sa.select(audit).where(audit.c.month == str(month)).order_by(audit.c.id)
     if user_id is not None:
         everybodys = sa.and_(audit.c.user_id.is_(None), audit.c.action == DRAFTED)
         query = query.where(sa.or_(audit.c.user_id == user_id, everybodys))

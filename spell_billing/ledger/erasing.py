@@ -23,14 +23,13 @@ from spell_billing.ledger.column_types import metadata, read_as
 from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
 from spell_billing.ledger.history import read_history
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.reviews import drafts_hash
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
-from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, moves, reviews
+from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, moves, outbox, reviews
 from spell_billing.ledger.settling import UNSETTLED
 
 _UNFINISHED = "erasure:"

@@ -13,11 +13,10 @@ from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
 from spell_billing.ledger.events import count_waiting
 from spell_billing.ledger.mails import GivenUp
-from spell_billing.ledger.message_tables import SENT_ALERTS, outbox
 from spell_billing.ledger.month_state import closed_months, undone_months
 from spell_billing.ledger.outbox import MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
-from spell_billing.ledger.schema import runs
+from spell_billing.ledger.schema import SENT_ALERTS, outbox, runs
 from spell_billing.ledger.totals import MonthGroup, month_groups
 
 
@@ -68,7 +67,7 @@ def read_figures(
         for record in records
         if record.billed_at and Month.parse(record.month) not in undone
     }
-    alerts = sa.select(outbox.c.kind, sa.func.count()).where(SENT_ALERTS).group_by(outbox.c.kind)
+    alerts = sa.select(outbox.c.kind, sa.func.count()).where(sa.text(SENT_ALERTS)).group_by(outbox.c.kind)
     return Figures(
         bills=month_groups(connection, [Month.containing(now).plus(-ago) for ago in range(latest_months)]),
         last_billed=max(billed.items(), default=None),

@@ -1,11 +1,10 @@
 """The ledger: what is read from it, and the session in which the month's holder writes."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
-from types import TracebackType
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -15,18 +14,18 @@ from spell_billing.core.outcomes import State
 from spell_billing.ledger.audit_trail import read_trail, write_audit
 from spell_billing.ledger.cursors import require_redrafted
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
-from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
+from spell_billing.ledger.history import pinned_versions, read_history
 from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name, require_sessions
 from spell_billing.ledger.migrate import migrate, require_current
-from spell_billing.ledger.month_state import Standing, read_standing
+from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.outbox import Outbox
 from spell_billing.ledger.queries import read_bills, read_month, read_months
-from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.settling import last_action
-from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
+from spell_billing.ledger.totals import drafted_usage, first_users, group_totals
 from spell_billing.settings.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 
 PAGE_ROWS = 2_000
@@ -39,13 +38,27 @@ DEFAULT_WAIT_SECONDS = 6 * 3600.0
 _LONGEST_NAME = 63
 """PostgreSQL cuts off longer names of connections."""
 
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
+
+def _asked(
+    question: Callable[Concatenate[Connection, _Given], _Answer],
+) -> Callable[Concatenate["Ledger", _Given], _Answer]:
+    """Return the method that asks a question in a read-only transaction."""
+
+    @wraps(question)
+    def method(ledger: "Ledger", /, *args: _Given.args, **named: _Given.kwargs) -> _Answer:
+        with ledger.reading() as connection:
+            return question(connection, *args, **named)
+
+    return method
+
 
 class Ledger:
     """A connection to the ledger's database, migrated on opening.
 
-    Args:
-        url: The database.
-        read_only: Write nothing on opening: a ledger that is not up to date is refused.
+    With `read_only` nothing is written on opening: a ledger that is not up to date is refused.
     """
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
@@ -65,9 +78,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -133,15 +144,16 @@ class Ledger:
         with self._holding(what, wait_seconds, on_wait):
             yield
 
-    def month(self, month: Month) -> MonthRecord | None:
-        """Return the month's record, or None when it was never drafted."""
-        with self.reading() as connection:
-            return read_month(connection, month)
-
-    def standing(self, month: Month) -> Standing:
-        """Return what is left to do in a month, for a run and for people."""
-        with self.reading() as connection:
-            return read_standing(connection, month)
+    month = _asked(read_month)
+    months = _asked(read_months)
+    standing = _asked(read_standing)
+    history = _asked(read_history)
+    pinned_versions = _asked(pinned_versions)
+    drafted_usage = _asked(drafted_usage)
+    group_totals = _asked(group_totals)
+    first_users = _asked(first_users)
+    runs = _asked(runs_of_month)
+    audit_trail = _asked(read_trail)
 
     def is_held(self, what: Month | str) -> bool:
         """Return whether a process holds the lock of a month or a thing right now; never waits for it."""
@@ -156,31 +168,6 @@ class Ledger:
         """
         with database_errors(self._url), self.reading() as connection:
             return months_held(self._url, connection)
-
-    def history(self, month: Month, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
-        """Read what other bills left for a month's drafts, of all users or of those that are named."""
-        with self.reading() as connection:
-            return read_history(connection, month, late, only)
-
-    def pinned_versions(self, *, since: Month, before: Month) -> list[tuple[Month, str]]:
-        """Return the months in a range whose billing has started, with their frozen usage versions."""
-        with self.reading() as connection:
-            return pinned_versions(connection, since=since, before=before)
-
-    def drafted_usage(self, month: Month) -> tuple[int, int, Decimal]:
-        """Sum users, calls and exact usage of the month's latest bills."""
-        with self.reading() as connection:
-            return drafted_usage(connection, month)
-
-    def group_totals(self, month: Month) -> list[GroupTotals]:
-        """Sum the month's latest bills by state, reason and currency."""
-        with self.reading() as connection:
-            return group_totals(connection, month)
-
-    def first_users(self, month: Month, group: GroupTotals, limit: int) -> list[str]:
-        """Return the first users of a group of `group_totals`, by user id."""
-        with self.reading() as connection:
-            return first_users(connection, month, group, limit)
 
     def last_action(self, month: Month) -> str | None:
         """Return the month's newest audited action, but for those that come beside runs, or None."""
@@ -197,16 +184,6 @@ class Ledger:
         """Keep how a drive of a month ended."""
         with self.writing() as connection:
             record_run(connection, record)
-
-    def runs(self, month: Month, limit: int = 20) -> list[RunRecord]:
-        """Return how the month's latest drives ended, the newest first."""
-        with self.reading() as connection:
-            return runs_of_month(connection, month, limit)
-
-    def months(self) -> list[MonthRecord]:
-        """Return all drafted months, oldest first."""
-        with self.reading() as connection:
-            return read_months(connection)
 
     def bills(self, month: Month, states: Iterable[State] | None = None) -> Iterator[Bill]:
         """Stream the month's bills in the order of their ids, a page at a time."""
@@ -233,11 +210,6 @@ class Ledger:
         with self.reading() as connection:
             bills = read_bills(connection, month, invoices.c.user_id == user_id)
         return sorted(bills, key=lambda bill: bill.generation)
-
-    def audit_trail(self, month: Month, user_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the audit entries of a month, or of one user in it, in the order they were written."""
-        with self.reading() as connection:
-            return read_trail(connection, str(month), user_id)
 
     @contextmanager
     def _holding(

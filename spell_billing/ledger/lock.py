@@ -32,13 +32,12 @@ _NEVER_IDLE_TOO_LONG = sa.text(
     "SELECT set_config(name, '0', false) FROM pg_settings "
     "WHERE name = 'idle_session_timeout' AND setting <> '0'"
 )
-
-
-_HERE = "l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+_HELD = (
+    "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _MONTHS_HELD = sa.text(
-    "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-    f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
-    f"AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
+    f"SELECT count(DISTINCT l.pid) {_HELD} AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
 )
 
 
@@ -124,21 +123,19 @@ class _PostgresLock:
         # The server would end a holder that waits long for Stripe. The connection is closed with the lock.
         self._connection.execute(_NEVER_IDLE_TOO_LONG)
         acquired = self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
-        session = session_of(self._connection)
-        self._session = session if is_pooled(self._connection, session) else None
+        session = _session_of(self._connection)
+        self._session = session if _is_pooled(self._connection, session) else None
         self._connection.commit()
         return bool(acquired)
 
     def require(self) -> None:
-        if self._session is not None and session_of(self._connection) != self._session:
-            raise pooler_refused(self._url)
+        if self._session is not None and _session_of(self._connection) != self._session:
+            raise _pooler_refused(self._url)
 
     def holder(self) -> str | None:
         name: str | None = self._connection.scalar(
             sa.text(
-                "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-                f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
-                "AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
+                f"SELECT a.application_name {_HELD} AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
             ),
             {"key": self._key},
         )
@@ -215,37 +212,32 @@ def require_sessions(url: DatabaseUrl, engine: Engine) -> None:
     if engine.dialect.name != "postgresql":
         return
     try:
-        with engine.execution_options(read_only=True).connect() as connection:
-            own = session_of(connection)
+        with engine.execution_options(read_only=True).connect() as connection, ExitStack() as others:
+            own = _session_of(connection)
             connection.commit()
-            if not is_pooled(connection, own):
-                return
-            with ExitStack() as others:
-                for _ in range(_OTHERS):
-                    if session_of(others.enter_context(engine.connect())) == own:
-                        raise pooler_refused(url)
-                if session_of(connection) != own:
-                    raise pooler_refused(url)
+            if _is_pooled(connection, own):
+                busy = [others.enter_context(engine.connect()) for _ in range(_OTHERS)]
+                if own in map(_session_of, busy) or _session_of(connection) != own:
+                    raise _pooler_refused(url)
     except sa.exc.DBAPIError as error:
         if _BY_STATEMENT in str(error.orig):
-            raise pooler_refused(url) from None
+            raise _pooler_refused(url) from None
         raise
 
 
-def session_of(connection: Connection) -> int:
+def _session_of(connection: Connection) -> int:
     """Return the server's process that serves the present transaction."""
     pid: int = connection.scalar(sa.text("SELECT pg_backend_pid()"))
     return pid
 
 
-def is_pooled(connection: Connection, session: int) -> bool:
+def _is_pooled(connection: Connection, session: int) -> bool:
     """Return whether somebody between us and the server answered for it when we connected."""
     named: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
     return named != session
 
 
-def pooler_refused(url: DatabaseUrl) -> SettingsError:
-    """Return the error for a connection whose transactions are served by one session and then another."""
+def _pooler_refused(url: DatabaseUrl) -> SettingsError:
     return SettingsError(
         f"{url.setting} leads through a pooler that gives each transaction another session of PostgreSQL, "
         "so that the ledger's locks would exclude nobody.",

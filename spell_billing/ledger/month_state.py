@@ -18,31 +18,25 @@ from spell_billing.ledger.schema import audit, invoices, months
 MonthState = Literal["open", "unbilled", "in_review", "partial", "billed"]
 
 FOR_A_PERSON = (State.FAILED, State.HELD, State.PARKED)
-"""Bills in these states wait for a person."""
+"""Users with a bill in one of these states wait for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is left to do in a month, for a run and for people.
-
-    Attributes:
-        month: The month.
-        record: The ledger's record of it; None when it was never drafted.
-        to_drive: Users whose bill the next run sends on.
-        waiting: Users who wait for a person: failed, held, parked.
-        voided: Users whose invoice was voided, to be billed again when somebody says so.
-        last_voided_at: When the newest of these was voided, or last changed.
-        times_billed: How often the month was finished; it is open again when a voided bill is billed again.
-        review: Of the drafts, where they were reviewed.
-    """
+    """What is left to do in a month, for a run and for people."""
 
     month: Month
     record: MonthRecord | None
     to_drive: int
+    """Users whose bill the next run sends on."""
     waiting: int
+    """Users who wait for a person."""
     voided: int
+    """Users whose invoice was voided, to be billed again when somebody says so."""
     last_voided_at: datetime | None
+    """When the newest of these was voided, or last changed."""
     times_billed: int
+    """How often the month was finished; it is open again when a voided bill is billed again."""
     review: Review | None
 
     @property

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.ledger.column_types import columns_of
-from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.schema import outbox
 from spell_billing.ledger.upsert import insert_new
 
 MAIL = "mail"

@@ -103,4 +103,4 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     Narrower conditions imply it; written out in full, the database reads these bills alone. SQLite takes an
     index for a range only, and all months are one.
     """
-    return sa.and_(LEFT_SOMETHING[connection.dialect.name], invoices.c.month > "")
+    return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")

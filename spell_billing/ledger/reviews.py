@@ -117,10 +117,9 @@ _NEVER = (-1, "")
 
 
 class PeoplesHolds:
-    """What people's decisions say of each bill; a release counts for the content that was released alone.
+    """What people decided about each bill; a release counts for the content that was released alone.
 
-    Args:
-        found: All decisions about the month, oldest first.
+    Made from all decisions about the month, oldest first.
     """
 
     def __init__(self, found: Iterable[Decision]) -> None:
@@ -178,10 +177,10 @@ class WaitingBill:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a bill waits, with what is special about it in words."""
+    """Why a bill waits, or None where it is released, with what is special about it in words."""
 
     bill: WaitingBill
-    reason: Reason
+    reason: Reason | None
     message: str | None
 
 
@@ -196,44 +195,30 @@ def read_waiting(
 def write_holds(
     connection: Connection, month: Month, holds: Sequence[Hold], actor: Actor, now: datetime
 ) -> None:
-    """Hold bills, each with its audit entry, in the connection's transaction."""
-    updates = [
-        {"bill_id": each.bill.id, "new_reason": each.reason, "new_message": each.message} for each in holds
-    ]
-    _write(connection, State.HELD, updates, actor, now)
-    entries = [_entry(month, "held", each.bill, State.HELD, each.message) for each in holds]
+    """Hold bills, or let those be sent whose hold has no reason, each with its audit entry."""
+    if not holds:
+        return
+    changed: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("state", "reason", "message")}
+    update = invoices.update().where(invoices.c.id == sa.bindparam("bill_id"))
+    updates, entries = [], []
+    for each in holds:
+        state = State.HELD if each.reason else State.PLANNED
+        message = each.message if each.reason else None
+        change = {"new_state": state, "new_reason": each.reason, "new_message": message}
+        updates.append({"bill_id": each.bill.id, **change})
+        entries.append(
+            {
+                "month": str(month),
+                "user_id": each.bill.user_id,
+                "generation": each.bill.generation,
+                "action": "held" if each.reason else "released",
+                "from_state": each.bill.state,
+                "to_state": state,
+                "detail": each.message,
+            }
+        )
+    connection.execute(update.values(run_id=actor.run_id, updated_at=now, **changed), updates)
     write_audit(connection, actor, now, *entries)
-
-
-def write_releases(
-    connection: Connection,
-    month: Month,
-    bills: Sequence[WaitingBill],
-    actor: Actor,
-    *,
-    reason: str,
-    now: datetime,
-) -> None:
-    """Let bills be sent, each with its audit entry, in the connection's transaction."""
-    updates = [{"bill_id": bill.id, "new_reason": None, "new_message": None} for bill in bills]
-    _write(connection, State.PLANNED, updates, actor, now)
-    entries = [_entry(month, "released", bill, State.PLANNED, reason) for bill in bills]
-    write_audit(connection, actor, now, *entries)
-
-
-def _write(
-    connection: Connection, state: State, updates: Sequence[Mapping[str, Any]], actor: Actor, now: datetime
-) -> None:
-    if updates:
-        changed: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("reason", "message")}
-        update = invoices.update().where(invoices.c.id == sa.bindparam("bill_id"))
-        update = update.values(state=state.value, run_id=actor.run_id, updated_at=now, **changed)
-        connection.execute(update, updates)
-
-
-def _entry(month: Month, action: str, bill: WaitingBill, state: State, detail: str | None) -> dict[str, Any]:
-    names = {"month": str(month), "user_id": bill.user_id, "generation": bill.generation, "action": action}
-    return {**names, "from_state": bill.state.value, "to_state": state.value, "detail": detail}
 
 
 def drafts_hash(connection: Connection, month: Month) -> str:

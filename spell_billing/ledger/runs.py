@@ -57,7 +57,7 @@ def record_run(connection: Connection, record: RunRecord) -> None:
     connection.execute(runs.insert().values({**asdict(record), "requests": requests}))
 
 
-def runs_of_month(connection: Connection, month: Month, limit: int) -> list[RunRecord]:
+def runs_of_month(connection: Connection, month: Month, limit: int = 20) -> list[RunRecord]:
     """Return the month's latest records, the newest first."""
     query = sa.select(*columns_of(runs, RunRecord)).where(runs.c.month == str(month))
     found = []

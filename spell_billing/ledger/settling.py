@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.queries import of_drafted_months
@@ -58,14 +59,11 @@ def settle(
 ) -> int:
     """Bring bills' states up to what is known of their payments, and return how many changed.
 
+    All invoices, up to a thousand, or those that are named. With `back` they were read just now: a paid bill
+    follows one that is open again. The audit trail names the actor, or the way the news came.
+
     A row that another transaction is writing is left for the next time. Void invoices are not settled here:
     parking a bill is for the holder of its month.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        actor: Who does it, for the audit trail; by default the way the news came.
-        invoice_ids: Only these invoices'; by default all, up to a thousand.
-        back: The invoices were read just now: a paid bill follows one that is open again.
     """
     query = (
         sa.select(invoices.c.id, invoices.c.state, invoices.c.user_id.label("bill_user_id"), payments)
@@ -148,9 +146,7 @@ def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int
     """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was finalized.
 
     One that Stripe has given up on (uncollectible) is overdue at once. One process at a time may call this.
-
-    Returns:
-        How many were written; more than a thousand come in several calls.
+    Return how many were written; more than a thousand come in several calls.
     """
     same = ("month", "user_id", "generation")
     marked = audit.alias()
@@ -158,29 +154,20 @@ def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int
         marked.c.action == OVERDUE, *(marked.c[name] == invoices.c[name] for name in same)
     )
     late = sa.and_(invoices.c.state.in_([*UNSETTLED]), invoices.c.finalized_at <= now - after)
-    values: dict[str, sa.ColumnElement[object]] = {
-        "at": sa.literal(now, audit.c.at.type),
-        "actor": sa.literal("events_out"),
-        "run_id": sa.literal(""),
-        **{name: invoices.c[name] for name in same},
-        "action": sa.literal(OVERDUE),
-        "from_state": invoices.c.state,
-        "to_state": invoices.c.state,
-        "stripe_invoice_id": invoices.c.stripe_invoice_id,
-    }
-    chosen = (
-        sa.select(*values.values())
-        .where(
-            invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE,
-            sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value),
-            invoices.c.stripe_invoice_id.is_not(None),
-            ~known,
-        )
+    query = (
+        sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
+        .where(sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value))
+        .where(invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE)
+        .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
         .order_by(invoices.c.id)
         .limit(_ROWS_AT_ONCE)
     )
-    insert = audit.insert().from_select([*values], chosen)
-    return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+    entries: list[dict[str, Any]] = [{**row} for row in connection.execute(query).mappings()]
+    for entry in entries:
+        entry["from_state"] = entry["to_state"] = entry.pop("state")
+        entry["action"] = OVERDUE
+    write_audit(connection, Actor("events_out"), now, *entries)
+    return len(entries)
 
 
 def last_action(connection: Connection, **about: Any) -> str | None:

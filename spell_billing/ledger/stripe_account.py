@@ -43,11 +43,7 @@ def read_account(connection: Connection) -> StripeAccount | None:
 
 
 def record_account(connection: Connection, account: StripeAccount, now: datetime) -> StripeAccount:
-    """Keep the account unless one is recorded; fill in an id that was unknown.
-
-    Returns:
-        What is recorded now: another account, where another process was faster.
-    """
+    """Keep the account unless one is recorded, or fill in an id that was unknown; return what is recorded."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {stripe_account.name} IN SHARE ROW EXCLUSIVE MODE"))
     recorded = read_account(connection)
@@ -99,10 +95,7 @@ def count_bills(connection: Connection) -> int:
 def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int:
     """Remove everything that billing in test mode made; the audit trail stays and says so.
 
-    The caller holds every month. Frozen usage stays in its store.
-
-    Returns:
-        How many bills were removed.
+    The caller holds every month. Frozen usage stays in its store. Return how many bills were removed.
 
     Raises:
         LedgerError: as `require_rehearsal`.

@@ -1,8 +1,9 @@
-"""Sums over a month's bills, for checks, status and reports."""
+"""Sums over months' bills, for checks, status and reports, and for the review of a month's drafts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -10,10 +11,13 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.core.plausible import Usual
 from spell_billing.core.terms import LEFT_OUT, ON
 from spell_billing.ledger.column_types import read_as
-from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation
-from spell_billing.ledger.schema import invoices
+from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
+from spell_billing.ledger.reviews import DecisionKind
+from spell_billing.ledger.rows import MonthRecord
+from spell_billing.ledger.schema import decisions, invoices
 
 _SUMMED = (
     *("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents"),
@@ -34,8 +38,8 @@ class GroupTotals:
     reason: Reason | None
     currency: str
     users: int
-    calls: int
     usage_cents: Decimal
+    calls: int
     total_cents: int
     carried_cents: int
     covered_cents: int
@@ -63,37 +67,29 @@ class MonthGroup:
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     """Sum the month's latest bills by state, reason and currency."""
-    by = (invoices.c.state, invoices.c.reason, invoices.c.currency)
+    bill = invoices.c
+    by = (bill.state, bill.reason, bill.currency)
+    summed = {
+        "calls": bill.calls + bill.unbilled_calls,
+        **{name: bill[name] for name in _SUMMED},
+        "without_tax": sa.case((_is_without_tax(), 1), else_=0),
+    }
     # SQLite keeps exact amounts as text, and would sum them as floats: they are summed here.
     exact = sa.func.sum if connection.dialect.name == "postgresql" else sa.func.group_concat
     query = (
         sa.select(
-            *by,
-            sa.func.count().label("users"),
-            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls).label("calls"),
-            exact(invoices.c.usage_cents).label("usage"),
-            exact(invoices.c.unbilled_usage_cents).label("unbilled"),
-            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0).label(name) for name in _SUMMED),
-            sa.func.sum(sa.case((_is_without_tax(), 1), else_=0)).label("without_tax"),
+            *by, sa.func.count().label("users"), exact(bill.usage_cents), exact(bill.unbilled_usage_cents)
         )
+        .add_columns(*(_sum(each).label(name) for name, each in summed.items()))
         .where(latest_generation(month))
         .group_by(*by)
         .order_by(*by)
     )
     found = []
-    for row in connection.execute(query).mappings():
-        usage = (Decimal(each) for name in ("usage", "unbilled") for each in str(row[name]).split(","))
-        sums = {name: int(row[name]) for name in ("users", "calls", *_SUMMED, "without_tax")}
-        reason = Reason(row["reason"]) if row["reason"] else None
-        found.append(
-            GroupTotals(
-                state=State(row["state"]),
-                reason=reason,
-                currency=row["currency"],
-                usage_cents=exact_sum(*usage),
-                **sums,
-            )
-        )
+    for state, reason, currency, users, usage, unbilled, *sums in connection.execute(query):
+        usage_cents = exact_sum(*(Decimal(each) for each in f"{usage},{unbilled}".split(",")))
+        group = State(state), Reason(reason) if reason else None, currency
+        found.append(GroupTotals(*group, users, usage_cents, *sums))
     return found
 
 
@@ -105,9 +101,9 @@ def month_groups(connection: Connection, months: Collection[Month]) -> list[Mont
     """
     few = invoices.c.state.in_([state.value for state in WITH_REASON])
     latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
-    charged = sa.func.sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
+    charged = _sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
     by = (invoices.c.month, invoices.c.state, invoices.c.currency)
-    counted = (sa.func.count().label("bills"), sa.cast(charged, sa.BigInteger).label("total_cents"))
+    counted = (sa.func.count().label("bills"), charged.label("total_cents"))
     found: list[MonthGroup] = []
     for group, reason, condition in (
         (by, sa.null().label("reason"), ~few),
@@ -156,3 +152,90 @@ def _is_without_tax() -> sa.ColumnElement[bool]:
     left_out = invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')
     not_computed = sa.and_(invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None))
     return sa.and_(invoices.c.state.in_([*INVOICED]), sa.or_(left_out, not_computed))
+
+
+def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    return sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger)
+
+
+_COMPARED_MONTHS = 3
+_STANDING = invoices.c.state != State.VOID.value
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """Bills of a month that charge something, by currency and reason: how many, and how much."""
+
+    currency: str
+    reason: Reason | None
+    users: int
+    cents: int
+
+
+def charged(connection: Connection, month: str) -> list[Charged]:
+    """Sum the month's bills that charge something and are not void."""
+    by = (invoices.c.currency, invoices.c.reason)
+    query = (
+        sa.select(*by, sa.func.count().label("users"), _sum(invoices.c.total_cents).label("cents"))
+        .where(invoices.c.month == month, invoices.c.total_cents > 0, _STANDING)
+        .group_by(*by)
+    )
+    return read_as(connection, Charged, query)
+
+
+def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
+    """Return the users whose bill charges something and waits for the reason."""
+    query = sa.select(invoices.c.user_id).where(
+        invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value
+    )
+    return list(connection.scalars(query.order_by(invoices.c.user_id)))
+
+
+def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
+    """Return the last three months before it whose billing has started, the newest first."""
+    started = [each for each in read_months(connection) if each.billing_started_at is not None]
+    return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
+
+
+def usual_amounts(
+    connection: Connection, before: Sequence[MonthRecord], users: sa.Select[tuple[str]]
+) -> dict[tuple[str, str], Usual]:
+    """Return what users were charged in the months before, by user and currency."""
+    if not before:
+        return {}
+    by = (invoices.c.user_id, invoices.c.currency)
+    charged_cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    query = (
+        sa.select(*by, sa.func.sum(charged_cents), sa.func.count(invoices.c.month.distinct()))
+        .where(invoices.c.month.in_([record.month for record in before]), _STANDING)
+        .where(invoices.c.user_id.in_(users))
+        .group_by(*by)
+    )
+    return {
+        (user_id, currency): Usual(int(total), months)
+        for user_id, currency, total, months in connection.execute(query)
+    }
+
+
+def other_currencies(connection: Connection, month: str, usual: str) -> dict[str, str]:
+    """Return the currency of the users of a month who were billed in another one than most."""
+    query = sa.select(invoices.c.user_id, invoices.c.currency).where(
+        invoices.c.month == month, invoices.c.currency != usual
+    )
+    return {row.user_id: row.currency for row in connection.execute(query)}
+
+
+def calls_of(connection: Connection, month: str, users: Collection[str]) -> dict[str, int]:
+    """Return how many calls of the month these users were billed for."""
+    calls = sa.func.max(invoices.c.calls).label("calls")
+    query = sa.select(invoices.c.user_id, calls).where(invoices.c.month == month)
+    rows = connection.execute(query.group_by(invoices.c.user_id))
+    return {row.user_id: row.calls for row in rows if row.user_id in users}
+
+
+def last_approved(connection: Connection, before: Month) -> str:
+    """Return the newest month before whose review a person approved; empty when there is none."""
+    query = sa.select(sa.func.max(decisions.c.month)).where(
+        decisions.c.kind == DecisionKind.APPROVED.value, decisions.c.month < str(before)
+    )
+    return connection.scalar(query) or ""

@@ -48,15 +48,6 @@ class FailedPayment:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Bills of a month whose invoices were not read since a time, beside all that have an invoice."""
-
-    bills: int
-    invoices: int
-    last_finalized_at: datetime | None
-
-
 def anything_to_follow(connection: Connection) -> bool:
     """Return whether any bill has an invoice at Stripe that stands, or may soon."""
     to_follow = invoices.c.state.in_([State.DRAFTED, *INVOICED])
@@ -84,12 +75,15 @@ def unsettled_months(connection: Connection) -> list[str]:
     return list(connection.scalars(query.distinct().order_by(invoices.c.month)))
 
 
-def count_unread(connection: Connection, month: str, since: datetime) -> Unread:
-    """Count the month's invoices that may still be collected and that were not read since a time."""
+def count_unread(connection: Connection, month: str, since: datetime) -> tuple[int, datetime | None, int]:
+    """Count the month's invoices that may be collected and were not read since a time, and all of the month.
+
+    Between the two: when the last unread one was finalized.
+    """
     unread = _unread(month, since, sa.func.count(), sa.func.max(invoices.c.finalized_at))
     bills, last = connection.execute(unread).one()
     all_of_month = sa.select(sa.func.count()).where(invoices.c.month == month, _HAS_INVOICE)
-    return Unread(bills, connection.scalar(all_of_month) or 0, last)
+    return bills, last, connection.scalar(all_of_month) or 0
 
 
 def unread_invoices(

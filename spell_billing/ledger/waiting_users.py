@@ -13,11 +13,10 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.month_state import FOR_A_PERSON
 from spell_billing.ledger.outbox import ALERTS, Said, is_put, put_selected, words
 from spell_billing.ledger.queries import latest_generation
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.schema import invoices, months, outbox
 
 KIND = "users_not_invoiced"
 
@@ -28,17 +27,15 @@ _WAITS = invoices.c.state.in_([*FOR_A_PERSON])
 
 @dataclass(slots=True)
 class WaitingUsers:
-    """Users of a month who wait for a person for one reason, and of whom nobody was alerted.
-
-    `newest` is when the newest of their bills changed; `totals_cents` what they owe, in minor units, by
-    currency.
-    """
+    """Users of a month who wait for a person for one reason, and of whom nobody was alerted."""
 
     month: Month
     reason: Reason
     newest: datetime
+    """When the newest of their bills changed."""
     users: int = 0
     totals_cents: Counter[str] = field(default_factory=Counter)
+    """What they owe, in minor units, by currency."""
     states: set[State] = field(default_factory=set)
 
 
