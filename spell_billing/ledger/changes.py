@@ -23,8 +23,16 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.payments import keep_payments
-from spell_billing.ledger.rows import Actor, Bill, Change, content_of
+from spell_billing.ledger.rows import Actor, Bill, Change, beside_content, content_of
 from spell_billing.ledger.schema import invoices
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ROWS_AT_ONCE = 5_000
+
+_UNSENT_BYTES = 8 << 20
+"""What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
 
 
 def write_changes(
@@ -106,15 +114,6 @@ _UPDATE = (
 )
 
 
-if TYPE_CHECKING:
-    import psycopg
-
-_ROWS_AT_ONCE = 5_000
-
-_UNSENT_BYTES = 8 << 20
-"""What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
-
-
 def insert_drafts(
     connection: Connection, month: Month, drafts: Iterable[Draft], *, run_id: str, now: datetime
 ) -> int:
@@ -130,16 +129,8 @@ def insert_drafts(
         return 0
     postgres = connection.dialect.name == "postgresql"
     moment = f"{now.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" + ("+00" if postgres else "")
-    shared = {
-        "month": str(month),
-        "generation": 1,
-        "unbilled_calls": 0,
-        "unbilled_usage_cents": "0",
-        "request_attempt": 1,
-        "run_id": run_id,
-        "created_at": moment,
-        "updated_at": moment,
-    }
+    shared = beside_content(month, generation=1, run_id=run_id, now=now)
+    shared |= {"unbilled_usage_cents": "0", "created_at": moment, "updated_at": moment}
     columns = ", ".join(["user_id", *content_of(first), *shared])
     rows = _rows(chain([first], drafts), tuple(shared.values()))
     return (_copy if postgres else _executemany)(connection, columns, rows)

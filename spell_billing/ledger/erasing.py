@@ -20,9 +20,8 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata, read_as
-from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
-from spell_billing.ledger.history import read_history
+from spell_billing.ledger.history import credits_of, read_history
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
@@ -101,9 +100,10 @@ def erase_in_ledger(
     if connection.dialect.name == "postgresql":
         # The handler of events reads the name of a bill and writes it in one transaction.
         connection.execute(sa.text(f"LOCK TABLE {events.name} IN EXCLUSIVE MODE"))
-    reviewed = {
-        month: drafts_hash(connection, Month.parse(month)) for month in _reviewed_months(connection, erasure)
-    }
+    # What was approved covers the ids: an approval is to stand for the same drafts under the new name.
+    has_bill = sa.exists().where(invoices.c.month == reviews.c.month, invoices.c.user_id == erasure.user_id)
+    months = connection.scalars(sa.select(reviews.c.month).where(has_bill)).all()
+    reviewed = {month: drafts_hash(connection, Month.parse(month)) for month in months}
     drop_cursor(connection, _UNFINISHED + erasure.pseudonym)
     with _audit_unguarded(connection):
         for table in metadata.sorted_tables:
@@ -114,7 +114,10 @@ def erase_in_ledger(
             for name in TEXTS.get(table.name, ()):
                 _rewrite(connection, table, table.c[name], erasure)
     for month, before in reviewed.items():
-        _keep_approval(connection, month, before)
+        after = drafts_hash(connection, Month.parse(month))
+        for table, column in ((reviews, reviews.c.drafts_hash), (decisions, decisions.c.content_hash)):
+            same = sa.and_(table.c.month == month, column == before)
+            connection.execute(table.update().where(same).values({column.name: after}))
     entry = {"month": str(Month.containing(now)), "user_id": erasure.pseudonym}
     write_audit(connection, actor, now, {**entry, "action": "user_erased", "detail": detail})
 
@@ -149,20 +152,6 @@ def _rewritten(text: str, erasure: Erasure) -> str:
         return erasure.in_text(text)
     renamed = erasure.in_json(document)
     return text if renamed == document else json.dumps(renamed, ensure_ascii=False, separators=(",", ":"))
-
-
-def _reviewed_months(connection: Connection, erasure: Erasure) -> list[str]:
-    """Return the months with a review that have a bill of the user: what was approved covers the ids."""
-    has_bill = sa.exists().where(invoices.c.month == reviews.c.month, invoices.c.user_id == erasure.user_id)
-    return list(connection.scalars(sa.select(reviews.c.month).where(has_bill)))
-
-
-def _keep_approval(connection: Connection, month: str, before: str) -> None:
-    """Let a review and its approval stand for the same drafts under the new name."""
-    after = drafts_hash(connection, Month.parse(month))
-    for table, column in ((reviews, reviews.c.drafts_hash), (decisions, decisions.c.content_hash)):
-        same = sa.and_(table.c.month == month, column == before)
-        connection.execute(table.update().where(same).values({column.name: after}))
 
 
 @contextmanager

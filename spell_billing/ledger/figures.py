@@ -21,15 +21,6 @@ from spell_billing.ledger.totals import MonthGroup, month_groups
 
 
 @dataclass(frozen=True, slots=True)
-class Mails:
-    """Mail to users that did not go out: waiting, of these tried in vain before, and given up by reason."""
-
-    waiting: int
-    failing: int
-    given_up: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
     """What one read of the ledger found."""
 
@@ -49,7 +40,12 @@ class Figures:
     """Sent, by kind; one that went out on two channels counts twice."""
     events_waiting: int
     """Stripe's events that are not handled yet."""
-    mails: Mails
+    mails_waiting: int
+    """To be sent to users."""
+    mails_failing: int
+    """Of these, tried in vain before."""
+    mails_given_up: Mapping[str, int]
+    """By reason."""
 
 
 def read_figures(
@@ -67,6 +63,9 @@ def read_figures(
         for record in records
         if record.billed_at and Month.parse(record.month) not in undone
     }
+    tried = sa.func.coalesce(sa.func.sum(sa.case((outbox.c.tries > 0, 1), else_=0)), 0)
+    unsent = sa.select(sa.func.count(), tried).where(outbox.c.channel == MAIL, is_waiting())
+    waiting, failing = connection.execute(unsent).one()
     alerts = sa.select(outbox.c.kind, sa.func.count()).where(sa.text(SENT_ALERTS)).group_by(outbox.c.kind)
     return Figures(
         bills=month_groups(connection, [Month.containing(now).plus(-ago) for ago in range(latest_months)]),
@@ -77,7 +76,9 @@ def read_figures(
         limited=limited,
         alerts={row[0]: row[1] for row in connection.execute(alerts)},
         events_waiting=count_waiting(connection),
-        mails=_mails(connection),
+        mails_waiting=waiting,
+        mails_failing=failing,
+        mails_given_up=_mails_given_up(connection),
     )
 
 
@@ -90,15 +91,11 @@ def _runs(connection: Connection) -> tuple[dict[str, int], dict[str, Latencies],
     return Counter(row.result for row in rows), requests, sum(row.limited for row in rows)
 
 
-def _mails(connection: Connection) -> Mails:
-    tried = sa.func.coalesce(sa.func.sum(sa.case((outbox.c.tries > 0, 1), else_=0)), 0)
-    unsent = sa.select(sa.func.count(), tried).where(outbox.c.channel == MAIL, is_waiting())
-    waiting, failing = connection.execute(unsent).one()
+def _mails_given_up(connection: Connection) -> dict[str, int]:
     reason = sa.case(
         *((outbox.c.error.startswith(each.value), each.value) for each in GivenUp), else_="unknown"
     )
     given_up = sa.select(reason, sa.func.count()).where(
         outbox.c.channel == MAIL, outbox.c.sent_at.is_(None), outbox.c.given_up_at.is_not(None)
     )
-    reasons = connection.execute(given_up.group_by(sa.text("1")))
-    return Mails(waiting, failing, {row[0]: row[1] for row in reasons})
+    return {row[0]: row[1] for row in connection.execute(given_up.group_by(sa.text("1")))}

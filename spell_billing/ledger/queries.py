@@ -50,9 +50,9 @@ def read_bills_of_customer(
     connection: Connection, like: Bill, states: Iterable[State], *, ids: range, limit: int
 ) -> list[Bill]:
     """Return a page of the bills of a bill's month and Stripe customer with ids in a range."""
-    same_customer = invoices.c.stripe_customer_id == like.stripe_customer_id
-    in_range = sa.and_(invoices.c.id >= ids.start, invoices.c.id < ids.stop)
-    return read_bills(connection, like.month, same_customer, in_range, states=states, limit=limit)
+    of_customer = invoices.c.stripe_customer_id == like.stripe_customer_id
+    in_range = (invoices.c.id >= ids.start) & (invoices.c.id < ids.stop)
+    return read_bills(connection, like.month, of_customer, in_range, states=states, limit=limit)
 
 
 def read_bills_to_redraft(connection: Connection, month: Month) -> list[Bill]:

@@ -185,11 +185,15 @@ def new_bill_values(
     month: Month, draft: Draft, *, generation: int, run_id: str, now: datetime
 ) -> dict[str, Any]:
     """Return the columns of a new bill that are not null."""
+    beside = beside_content(month, generation=generation, run_id=run_id, now=now)
+    return {"user_id": draft.user_id, **content_of(draft), **beside}
+
+
+def beside_content(month: Month, *, generation: int, run_id: str, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new bill that its draft does not decide."""
     return {
         "month": str(month),
-        "user_id": draft.user_id,
         "generation": generation,
-        **content_of(draft),
         "unbilled_calls": 0,
         "unbilled_usage_cents": Decimal(0),
         "request_attempt": 1,

@@ -239,14 +239,14 @@ def _people(figures: Figures) -> Iterator[Metric]:
         value=figures.events_waiting,
     )
     yield GaugeMetricFamily(
-        "spell_billing_mails_waiting", "Mails to users to be sent.", value=figures.mails.waiting
+        "spell_billing_mails_waiting", "Mails to users to be sent.", value=figures.mails_waiting
     )
     yield GaugeMetricFamily(
         "spell_billing_mails_failing",
         "Mails to users that were tried in vain and are tried again.",
-        value=figures.mails.failing,
+        value=figures.mails_failing,
     )
-    reasons = {reason.value: figures.mails.given_up.get(reason, 0) for reason in GivenUp}
+    reasons = {reason.value: figures.mails_given_up.get(reason, 0) for reason in GivenUp}
     yield _counter(
         "spell_billing_mails_given_up", "Mails to users that will not be sent, by reason.", "reason", reasons
     )
