@@ -40,14 +40,11 @@ def move_cursor(connection: Connection, name: str, value: str) -> None:
 
 
 def begin_redrafting(connection: Connection, month: Month) -> bool:
-    """Note, before late usage is recorded, that waiting bills are to be drafted again.
+    """Note, before late usage is recorded, that waiting bills are drafted again; return whether this is new.
 
     The record is a file, the drafts are rows: a run that is killed between the two leaves a difference that
-    counts as told and stands on no bill. Until the month is drafted again, nobody may send, settle or adopt
-    its bills.
-
-    Returns:
-        Whether this is new: False where an interrupted run left its note, which only a redraft may remove.
+    counts as told and stands on no bill. Until the month is drafted again, which alone may remove the note,
+    nobody may send, settle or adopt its bills.
     """
     new = read_cursor(connection, f"{_REDRAFTING}{month}") is None
     move_cursor(connection, f"{_REDRAFTING}{month}", str(month))

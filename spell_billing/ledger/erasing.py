@@ -21,7 +21,7 @@ from spell_billing.core.outcomes import UNDONE
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata, read_as
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
-from spell_billing.ledger.history import credits_of, read_history
+from spell_billing.ledger.history import AFTER_ALL, credits_of, read_history
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
@@ -171,9 +171,6 @@ def _audit_unguarded(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql(str(made_by))
 
 
-_ANY_MONTH = Month.parse("9998-12")
-
-
 def open_matters(connection: Connection, user_id: str) -> list[str]:
     """Name what is open for a user, in words, oldest month first; empty when nothing is."""
     started = [record for record in read_months(connection) if record.billing_started_at is not None]
@@ -208,7 +205,7 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
         f"a credit of {format_money(each.amount_cents, each.currency)} is not used"
         for each in credits_of(connection, user_id)
     ]
-    history = read_history(connection, _ANY_MONTH, ())
+    history = read_history(connection, AFTER_ALL, ())
     late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())
     months = dict.fromkeys(str(each.usage_month) for each in late)
     return found + [f"usage of {month} is left for a later invoice" for month in months]

@@ -34,6 +34,8 @@ from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import decisions, invoices
 
 _USERS_A_QUERY = 500
+AFTER_ALL = Month.parse("9998-12")
+"""A month that all others come before."""
 _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 """Lines that together tell each difference that was recorded with the bill's month."""
 
@@ -186,9 +188,6 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         about.withheld_cents -= cents
 
 
-_DRAFTED_AGAIN = [State.FAILED.value, State.HELD.value]
-
-
 def read_credits(
     connection: Connection, month: Month, heirs: Heirs, *, only: Collection[str] | None = None
 ) -> dict[str, list[Credit]]:
@@ -201,7 +200,7 @@ def read_credits(
     left = sa.func.sum(carried - invoices.c.credit_applied_cents)
     counts = invoices.c.month != str(month)
     if only is not None:
-        counts = sa.or_(counts, invoices.c.state.not_in(_DRAFTED_AGAIN))
+        counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED, State.HELD]))
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.currency, left)
         .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
@@ -225,8 +224,7 @@ def read_credits(
 
 def credits_of(connection: Connection, user_id: str) -> list[Credit]:
     """Return the credits of a user that no bill has used, by currency."""
-    everything = Month.parse("9998-12")
-    found = read_credits(connection, everything, read_heirs(connection)).get(user_id, [])
+    found = read_credits(connection, AFTER_ALL, read_heirs(connection)).get(user_id, [])
     return [credit for credit in found if credit.amount_cents > 0]
 
 

@@ -56,10 +56,7 @@ def _asked(
 
 
 class Ledger:
-    """A connection to the ledger's database, migrated on opening.
-
-    With `read_only` nothing is written on opening: a ledger that is not up to date is refused.
-    """
+    """The ledger's database, brought up to date on opening; refused with `read_only` where it is not."""
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
         if url.sqlite_path is not None and not url.sqlite_path.exists():

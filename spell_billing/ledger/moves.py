@@ -64,12 +64,9 @@ def record_move(
     has_usage: Callable[[str], bool],
     now: datetime,
 ) -> bool:
-    """Record that usage moved, in the connection's transaction.
+    """Record that usage moved, in the connection's transaction; return False when that is recorded already.
 
     `has_usage` tells whether a user without a bill has rows at the platform.
-
-    Returns:
-        False when it is recorded already: nothing is written.
 
     Raises:
         LedgerError: for one and the same user, or one that has neither a bill nor usage.

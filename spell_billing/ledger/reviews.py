@@ -117,10 +117,7 @@ _NEVER = (-1, "")
 
 
 class PeoplesHolds:
-    """What people decided about each bill; a release counts for the content that was released alone.
-
-    Made from all decisions about the month, oldest first.
-    """
+    """What people decided, oldest first, about each bill; a release counts for the released content alone."""
 
     def __init__(self, found: Iterable[Decision]) -> None:
         self._everybody = _NEVER

@@ -134,18 +134,13 @@ class MonthSession:
             self._audit(now, action=DRAFTED, detail=f"{users:,} bills, frozen usage {usage_version}")
 
     def start_billing(self) -> bool:
-        """Pin the month's frozen usage and drafts: from here on invoices are made at Stripe.
-
-        Returns:
-            False when the month was pinned before.
-        """
+        """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were before."""
         return self._stamp_month("billing_started_at", "billing_started")
 
     def take_back_start(self) -> bool:
         """Undo `start_billing` where Stripe has refused the first invoice: the next run freezes anew.
 
-        Returns:
-            False when another month was drafted or pinned since, and counts with this one as it is.
+        Return False when another month was drafted or pinned since, and counts with this one as it is.
         """
         month, now = str(self.month), self._now()
         with self.writing() as connection:
@@ -189,10 +184,7 @@ class MonthSession:
             self._audit(now, action=action, to_state=values["state"], detail=detail, **entry)
 
     def apply(self, changes: Sequence[Change]) -> list[Bill]:
-        """Write many changes in one transaction, each with its audit entry.
-
-        Returns:
-            The bills as they are now, in the order of the changes.
+        """Write many changes in one transaction, each with its audit entry; return the bills as they are now.
 
         Raises:
             LedgerLostError: when a bill left the state its change started from, not by a payment; nothing is

@@ -76,10 +76,7 @@ def unsettled_months(connection: Connection) -> list[str]:
 
 
 def count_unread(connection: Connection, month: str, since: datetime) -> tuple[int, datetime | None, int]:
-    """Count the month's invoices that may be collected and were not read since a time, and all of the month.
-
-    Between the two: when the last unread one was finalized.
-    """
+    """Return how many of the month's invoices are unread, when the last was finalized, and how many there are."""
     unread = _unread(month, since, sa.func.count(), sa.func.max(invoices.c.finalized_at))
     bills, last = connection.execute(unread).one()
     all_of_month = sa.select(sa.func.count()).where(invoices.c.month == month, _HAS_INVOICE)
