@@ -8,8 +8,8 @@ from spell_billing.cli.common import clear_errors
 @click.command("init-db")
 def command() -> None:
     """Make the ledger's tables, or bring them up to date. Safe to repeat."""
+    from spell_billing.ledger.lock import require_sessions  # noqa: PLC0415
     from spell_billing.ledger.migrate import migrate  # noqa: PLC0415
-    from spell_billing.ledger.pooling import require_sessions  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.settings.databases import create_engine_for, database_errors  # noqa: PLC0415 - heavy: SQLAlchemy
 

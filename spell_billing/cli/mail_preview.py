@@ -22,6 +22,7 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
     from spell_billing.ledger.credit_notes import read_credit_notes  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.mails import GivenBack, Template  # noqa: PLC0415
+    from spell_billing.ledger.payments import read_payment  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
     from spell_billing.mail.settings import MailSettings  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
@@ -34,8 +35,8 @@ def command(month: Month, user_id: str, template: str, *, html: bool) -> None:
             if not bills or bills[-1].total_cents <= 0:
                 fail(f"{user_id} has no bill of {month} that charges anything.")
             invoice_id = bills[-1].stripe_invoice_id
-            payment = ledger.payment(invoice_id) if invoice_id else None
             with ledger.reading() as connection:
+                payment = read_payment(connection, invoice_id) if invoice_id else None
                 notes = read_credit_notes(connection, [bills[-1].id])
             if template == Template.CREDITED and not notes:
                 fail(

@@ -44,7 +44,7 @@ def command(month: Month, user_id: str, settled_as: str | None, currency: str | 
 
 def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> None:
     from spell_billing.core.money import format_money  # noqa: PLC0415
-    from spell_billing.ledger.credits import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.history import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415

@@ -16,7 +16,7 @@ from spell_billing.ledger import outbox
 from spell_billing.ledger.feed import LedgerBusyError, fill, final_id
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import Message
-from spell_billing.ledger.overdue import mark_overdue
+from spell_billing.ledger.settling import mark_overdue
 
 EVENTS_AT_ONCE = 5_000
 """Put into the outbox for a URL in one round."""

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from msgspec.structs import asdict
-
 from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
 from spell_billing.core.keys import CALLS, HASH
 from spell_billing.core.lines import MOVED
@@ -65,7 +63,7 @@ def adopted_content(
         "unbilled_usage_cents": unbilled_usage_cents,
         "total_cents": charged_cents(terms, invoice),
         "carried_cents": 0,
-        **asdict(line_sums(kept)),
+        **line_sums(kept),
         "description": invoice["description"] or "",
         "lines": dump_lines(kept),
         "lines_hash": invoice["metadata"].get(HASH, ""),

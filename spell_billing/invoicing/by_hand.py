@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from msgspec.structs import asdict
-
 from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, invoice_metadata
 from spell_billing.core.lines import CHANGED, Line, dump_lines, lines_hash
 from spell_billing.core.money import format_money
@@ -61,7 +59,7 @@ def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
         total_cents=total_cents,
         lines=dump_lines(kept),
         lines_hash=lines_hash(customer, bill.currency, bill.description, kept, bill.terms),
-        **asdict(line_sums(kept)),
+        **line_sums(kept),
         **standing(invoice, bill),
     )
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec.structs import asdict
 
 from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
@@ -18,8 +17,8 @@ from spell_billing.core.outcomes import State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
+from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
-from spell_billing.ledger.redrafting import end_redrafting
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, UsageSource
@@ -191,7 +190,7 @@ def _redraft(
 
 def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
     """Return the change from a bill to its new draft; None where nothing is new."""
-    after = replace(bill, message=message, **asdict(content_of(draft)))
+    after = replace(bill, message=message, **content_of(draft))
     if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
         return None
     return Change(bill, after, "redrafted")

@@ -22,11 +22,11 @@ from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.erasing import (
     begin_erasure,
     erase_in_ledger,
+    open_matters,
     require_audit_can_be_rewritten,
     unfinished_erasure,
 )
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.open_matters import open_matters
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices, months
 from spell_billing.stripe_api.client import Invoice

@@ -9,12 +9,11 @@ from msgspec.structs import replace
 from spell_billing.core.drafting import Draft
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plausible import HoldRules, Usual, why_not_plausible
-from spell_billing.ledger.comparing import billed_before, usual_amounts
-from spell_billing.ledger.holding import Hold, PeoplesHolds, read_waiting, write_holds
-from spell_billing.ledger.reviews import read_decisions
+from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
 from spell_billing.ledger.rows import content_of
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.totals import billed_before, usual_amounts
 
 _REDRAFTED = (State.FAILED, State.HELD, State.VOID)
 
@@ -52,7 +51,7 @@ class Holding:
         """Return the draft as it is to be written, and why in words where it is held."""
         if draft.state is not State.PLANNED:
             return draft, None
-        lines_hash = content_of(draft).lines_hash
+        lines_hash = content_of(draft)["lines_hash"]
         held = self.why(draft.user_id, draft.currency, draft.total_cents, lines_hash)
         if held is None:
             return draft, None

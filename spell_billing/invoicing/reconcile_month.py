@@ -16,9 +16,8 @@ from spell_billing.invoicing.reconcile_money import charges_since, money_at_stri
 from spell_billing.invoicing.rederive import rederive
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
-from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.reviews import Review, read_review
+from spell_billing.ledger.reviews import Review, drafts_hash, read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit
 from spell_billing.stripe_api.problems import StripeProblem

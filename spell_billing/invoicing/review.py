@@ -11,26 +11,23 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
-from spell_billing.ledger.holding import (
-    RELEASABLE,
-    Hold,
-    PeoplesHolds,
-    WaitingBill,
-    drafts_hash,
-    read_waiting,
-    write_holds,
-    write_releases,
-)
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import (
+    RELEASABLE,
     Decision,
     DecisionKind,
+    Hold,
+    PeoplesHolds,
     Review,
+    WaitingBill,
+    drafts_hash,
     read_decisions,
     read_review,
+    read_waiting,
     write_decision,
     write_decisions,
+    write_holds,
 )
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
@@ -168,7 +165,7 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
             bills = [bill]
         sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
         write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
-        write_releases(connection, month, sent_on, actor, reason=reason, now=now)
+        write_holds(connection, month, [Hold(bill, None, reason) for bill in sent_on], actor, now)
         for bill in bills:
             if not _waits_for_a_word(bill):
                 write_decision(connection, _released(month, bill, actor, reason, now), actor)

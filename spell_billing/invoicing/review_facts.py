@@ -24,17 +24,17 @@ from spell_billing.core.past import (
     without_moves,
 )
 from spell_billing.core.review import ALIKE_PERCENT, NAMED, Coverage, MonthTotals
-from spell_billing.ledger.comparing import (
+from spell_billing.ledger.history import pinned_versions
+from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.rows import MonthRecord
+from spell_billing.ledger.totals import (
     Charged,
     calls_of,
     last_approved,
     other_currencies,
+    usage_by_currency,
     users_without,
 )
-from spell_billing.ledger.history import pinned_versions
-from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.rows import MonthRecord
-from spell_billing.ledger.totals import usage_by_currency
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
 

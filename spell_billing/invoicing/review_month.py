@@ -16,12 +16,11 @@ from spell_billing.core.review import (
     past_findings,
 )
 from spell_billing.invoicing.review_facts import coverage_of, past_of, totals_of
-from spell_billing.ledger.comparing import billed_before, charged
-from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
-from spell_billing.ledger.reviews import Review, read_review, write_review
+from spell_billing.ledger.reviews import Review, drafts_hash, read_review, write_review
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.totals import billed_before, charged
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
 

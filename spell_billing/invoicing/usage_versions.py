@@ -7,8 +7,8 @@ from pathlib import Path
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
+from spell_billing.ledger.cursors import begin_redrafting, end_redrafting
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.redrafting import begin_redrafting, end_redrafting
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, Past, UsageSource
 from spell_billing.usage.store import UsageStore

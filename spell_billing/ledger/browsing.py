@@ -10,8 +10,9 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.charges import read_charges
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.payments import Payment, read_payment
-from spell_billing.ledger.queries import of_drafted_months
+from spell_billing.ledger.queries import WITH_REASON, of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 
@@ -23,38 +24,22 @@ LISTED_BILL = (
     *("stripe_customer_id", "stripe_invoice_id", "finalized_at"),
 )
 
-_WITH_REASON = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED, State.VOID, State.SETTLED)
-"""Only bills in these states have a reason; to name them lets the index by state serve."""
-
 
 @dataclass(frozen=True, slots=True)
 class UserBill:
-    """One generation of a user's bill, with what is known of its payment.
-
-    Attributes:
-        bill: The bill.
-        payment: Its payment; None while nothing is known of it.
-        refunded_cents: What went back by refunds, or outside of Stripe.
-        disputed_cents: What banks took back in disputes that are open or lost.
-    """
+    """One generation of a user's bill, with its payment; None while nothing is known of that."""
 
     bill: Bill
     payment: Payment | None
     refunded_cents: int = 0
+    """What went back by refunds, or outside of Stripe."""
     disputed_cents: int = 0
+    """What banks took back in disputes that are open or lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which of a month's bills are wanted; None: any.
-
-    Attributes:
-        user: The beginning of a user id, or all of it.
-        customer: A customer's id at Stripe.
-        invoice: An invoice's id at Stripe.
-        state: Where the bill stands.
-        reason: Why there is no invoice.
-    """
+    """Which of a month's bills are wanted; None: any. `user` is a user id, or the beginning of one."""
 
     user: str | None = None
     customer: str | None = None
@@ -72,13 +57,9 @@ def has_bill(connection: Connection, user_id: str) -> bool:
 def bills_of(
     connection: Connection, user_id: str, *, before: BillKey | None = None, limit: int
 ) -> list[UserBill]:
-    """Return the user's bills of all months, every generation, newest first.
+    """Return a page of the user's bills of all months, every generation, newest first.
 
-    Args:
-        connection: To the ledger.
-        user_id: The platform's user.
-        before: Month and generation of the last bill of the page before.
-        limit: How many, at most.
+    `before` is the month and generation of the last bill of the page before.
     """
     query = sa.select(invoices).where(of_drafted_months(), invoices.c.user_id == user_id)
     if before is not None:
@@ -86,8 +67,7 @@ def bills_of(
         same = sa.and_(invoices.c.month == month, invoices.c.generation < generation)
         query = query.where(sa.or_(invoices.c.month < month, same))
     query = query.order_by(invoices.c.month.desc(), invoices.c.generation.desc()).limit(limit)
-    bills = [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
-    return [_with_payment(connection, bill) for bill in bills]
+    return [_with_payment(connection, bill) for bill in read_as(connection, Bill, query)]
 
 
 def _with_payment(connection: Connection, bill: Bill) -> UserBill:
@@ -95,64 +75,38 @@ def _with_payment(connection: Connection, bill: Bill) -> UserBill:
         return UserBill(bill, None)
     payment = read_payment(connection, bill.stripe_invoice_id)
     charges = read_charges(connection, invoice_ids=[bill.stripe_invoice_id])
-    return UserBill(
-        bill,
-        payment,
-        refunded_cents=sum(each.refunded_cents for each in charges)
-        + (payment.returned_outside_cents if payment else 0),
-        disputed_cents=sum(each.disputed_cents for each in charges),
-    )
+    refunded_cents = sum(each.refunded_cents for each in charges)
+    if payment:
+        refunded_cents += payment.returned_outside_cents
+    return UserBill(bill, payment, refunded_cents, sum(each.disputed_cents for each in charges))
 
 
 def search_bills(
     connection: Connection, month: Month, search: Search, *, after: BillKey | None = None, limit: int
 ) -> list[dict[str, Any]]:
-    """Return the columns of `LISTED_BILL` of a month's bills, every generation, by user id.
+    """Return a page of the columns of `LISTED_BILL` of a month's bills, every generation, by user id.
 
-    Args:
-        connection: To the ledger.
-        month: The month.
-        search: Which of them.
-        after: User and generation of the last bill of the page before.
-        limit: How many, at most.
+    `after` is the user and generation of the last bill of the page before.
     """
-    keys = sa.select(invoices.c.user_id, invoices.c.generation).where(
+    query = sa.select(*(invoices.c[name] for name in LISTED_BILL)).where(
         invoices.c.month == str(month), *_conditions(search)
     )
     if after is not None:
         user_id, generation = after
         same = sa.and_(invoices.c.user_id == user_id, invoices.c.generation > generation)
-        keys = keys.where(sa.or_(invoices.c.user_id > user_id, same), invoices.c.user_id >= user_id)
-    # A search by the beginning of an id reads the index alone; the rows themselves are fetched for one page.
-    page = keys.order_by(invoices.c.user_id, invoices.c.generation).limit(limit).subquery()
-    bill = invoices.alias()
-    query = (
-        sa.select(*(bill.c[name] for name in LISTED_BILL))
-        .select_from(page)
-        .join(
-            bill,
-            sa.and_(
-                bill.c.month == str(month),
-                bill.c.user_id == page.c.user_id,
-                bill.c.generation == page.c.generation,
-            ),
-        )
-        .order_by(bill.c.user_id, bill.c.generation)
-    )
-    return [dict(zip(LISTED_BILL, row, strict=True)) for row in connection.execute(query)]
+        query = query.where(sa.or_(invoices.c.user_id > user_id, same), invoices.c.user_id >= user_id)
+    page = query.order_by(invoices.c.user_id, invoices.c.generation).limit(limit)
+    return [dict(zip(LISTED_BILL, row, strict=True)) for row in connection.execute(page)]
 
 
 def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
     if search.user:
         # LIKE knows no difference between upper and lower case in SQLite.
         yield sa.func.substr(invoices.c.user_id, 1, len(search.user)) == search.user
-    if search.customer:
-        yield invoices.c.stripe_customer_id == search.customer
-    if search.invoice:
-        yield invoices.c.stripe_invoice_id == search.invoice
-    if search.state:
-        yield invoices.c.state == search.state.value
+    equal = {"stripe_customer_id": search.customer, "stripe_invoice_id": search.invoice}
+    for name, value in (equal | {"state": search.state, "reason": search.reason}).items():
+        if value:
+            yield invoices.c[name] == value
     if search.reason:
-        yield invoices.c.reason == search.reason.value
-        if not search.state:
-            yield invoices.c.state.in_([state.value for state in _WITH_REASON])
+        # Only bills in these states have a reason; to name them lets the index by state serve.
+        yield invoices.c.state.in_([State.SKIPPED, *WITH_REASON])

@@ -1,67 +1,82 @@
-"""Writes changes of bills with their audit entries, beside payments that come in at the same time.
+"""Writes bills for the month's holder: its drafts in bulk, and changes with their audit entries.
 
 The holder of a month's lock is alone in changing its bills, but for one thing: a bill with a standing invoice
 moves between finalized, payment failed, paid and uncollectible as Stripe collects (`ledger/settling.py`).
+
+Drafts go past SQLAlchemy's cost per row, by PostgreSQL's COPY and SQLite's executemany: for 100,000 of them
+SQLAlchemy takes 3 to 4 s, this 0.5 to 0.9 s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.drafting import Draft
+from spell_billing.core.errors import LedgerLostError
+from spell_billing.core.money import plain
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.payments import keep_payments
-from spell_billing.ledger.rows import Bill, Change
-from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.rows import Actor, Bill, Change, beside_content, content_of
+from spell_billing.ledger.schema import invoices
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ROWS_AT_ONCE = 5_000
+
+_UNSENT_BYTES = 8 << 20
+"""What may wait to be sent. With less, making rows waits while PostgreSQL takes in those made meanwhile."""
 
 
 def write_changes(
-    connection: Connection, changes: Sequence[Change], base: Mapping[str, Any], now: datetime
-) -> list[Bill] | None:
+    connection: Connection, changes: Sequence[Change], actor: Actor, now: datetime
+) -> list[Bill]:
     """Write changes, each with its audit entry, in the connection's transaction.
 
     A bill that a payment moved meanwhile is changed from where it is now: a change that keeps the state keeps
-    the new one, a change that leaves the standing invoices (parked, void) holds.
+    the new one, a change that leaves the standing invoices (parked, void) holds. Each bill comes once.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        changes: What to write; each bill once.
-        base: The columns that all audit entries share.
-        now: When.
+    Return the bills as they are now, in the order of the changes.
 
-    Returns:
-        The bills as they are now, in the order of the changes; None when a bill is no longer in the state its
-        change started from, and the transaction must be given up.
+    Raises:
+        LedgerLostError: when a bill is in another state than its change started from: write nothing at all.
     """
     states = _lock_standing(connection, changes)
     changes = [_from_where_it_is(change, states.get(change.before.id)) for change in changes]
-    after = [replace(change.after, updated_at=now, run_id=base["run_id"]) for change in changes]
+    after = [replace(change.after, updated_at=now, run_id=actor.run_id) for change in changes]
     parameters = [
-        _update_parameters(change.before, bill) for change, bill in zip(changes, after, strict=True)
+        {"bill_id": change.before.id, "state_before": change.before.state}
+        | {f"new_{name}": getattr(bill, name) for name in _CHANGEABLE}
+        for change, bill in zip(changes, after, strict=True)
     ]
     if connection.execute(_UPDATE, parameters).rowcount != len(changes):
-        return None
+        raise LedgerLostError(
+            f"A bill of {changes[0].before.month} was changed by someone else while this run held the month.",
+            remedy="Bill the month again; the next run starts from what the ledger says now.",
+        )
     keep_payments(connection, [change.payment for change in changes if change.payment is not None])
-    connection.execute(
-        audit.insert(),
-        [
-            {
-                **base,
-                "user_id": bill.user_id,
-                "generation": bill.generation,
-                "action": change.action,
-                "from_state": change.before.state,
-                "to_state": bill.state,
-                "stripe_invoice_id": bill.stripe_invoice_id or change.before.stripe_invoice_id,
-                "stripe_request_id": bill.stripe_request_id,
-                "detail": change.detail,
-            }
-            for change, bill in zip(changes, after, strict=True)
-        ],
+    entries = (
+        {
+            "month": bill.month,
+            "user_id": bill.user_id,
+            "generation": bill.generation,
+            "action": change.action,
+            "from_state": change.before.state,
+            "to_state": bill.state,
+            "stripe_invoice_id": bill.stripe_invoice_id or change.before.stripe_invoice_id,
+            "stripe_request_id": bill.stripe_request_id,
+            "detail": change.detail,
+        }
+        for change, bill in zip(changes, after, strict=True)
     )
+    write_audit(connection, actor, now, *entries)
     return after
 
 
@@ -99,6 +114,58 @@ _UPDATE = (
 )
 
 
-def _update_parameters(before: Bill, after: Bill) -> dict[str, Any]:
-    values: dict[str, Any] = {f"new_{name}": getattr(after, name) for name in _CHANGEABLE}
-    return {"bill_id": before.id, "state_before": before.state, **values}
+def insert_drafts(
+    connection: Connection, month: Month, drafts: Iterable[Draft], *, run_id: str, now: datetime
+) -> int:
+    """Insert a month's drafts as bills of the first generation, without audit entries; return how many.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: for a second draft of a user.
+        sqlalchemy.exc.DBAPIError: where the database fails, as SQLAlchemy itself would raise it.
+    """
+    drafts = iter(drafts)
+    first = next(drafts, None)
+    if first is None:
+        return 0
+    postgres = connection.dialect.name == "postgresql"
+    moment = f"{now.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" + ("+00" if postgres else "")
+    shared = beside_content(month, generation=1, run_id=run_id, now=now)
+    shared |= {"unbilled_usage_cents": "0", "created_at": moment, "updated_at": moment}
+    columns = ", ".join(["user_id", *content_of(first), *shared])
+    rows = _rows(chain([first], drafts), tuple(shared.values()))
+    return (_copy if postgres else _executemany)(connection, columns, rows)
+
+
+def _rows(drafts: Iterable[Draft], shared: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+    for draft in drafts:
+        content = content_of(draft)
+        content["usage_cents"] = plain(draft.usage_cents)
+        yield (draft.user_id, *content.values(), *shared)
+
+
+def _copy(connection: Connection, columns: str, rows: Iterator[tuple[object, ...]]) -> int:
+    # Loads psycopg, 0.2 s that SQLite does without.
+    import psycopg  # noqa: PLC0415
+    from psycopg.copy import LibpqWriter  # noqa: PLC0415
+
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    statement = f"COPY {invoices.name} ({columns}) FROM STDIN"
+    try:
+        with driver.cursor() as cursor:
+            writer = LibpqWriter(cursor, flush_threshold=_UNSENT_BYTES)
+            with cursor.copy(statement, writer=writer) as stream:
+                for row in rows:
+                    stream.write_row(row)
+            return cursor.rowcount
+    except psycopg.Error as error:
+        kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DBAPIError
+        raise kind(statement, None, error, connection_invalidated=connection.invalidated) from error
+
+
+def _executemany(connection: Connection, columns: str, rows: Iterator[tuple[object, ...]]) -> int:
+    count = 0
+    statement = f"INSERT INTO {invoices.name} ({columns}) VALUES (?{', ?' * columns.count(',')})"
+    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        connection.exec_driver_sql(statement, batch)
+        count += len(batch)
+    return count

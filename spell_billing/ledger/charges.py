@@ -9,9 +9,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.money_tables import charges
 from spell_billing.ledger.schema import invoices, payments
-from spell_billing.ledger.upsert import insert_new
+from spell_billing.ledger.upsert import put_row
 
 _KEPT_DISPUTES = frozenset({"won", "prevented"})
 
@@ -33,26 +34,21 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of a month's invoices in one currency, in minor units.
-
-    Attributes:
-        currency: Three lower-case letters.
-        paid_cents: Money received.
-        refunded_cents: Returned by refunds, or outside of Stripe by credit notes.
-        disputed_cents: Taken back by banks in disputes that are open or lost.
-        credited_cents: Taken off the invoices by credit notes.
-        moved_cents: Moved to the customers' next invoices, because Stripe does not charge so little.
-        from_balance_cents: Paid from the customers' balances.
-        due_cents: Still to be paid.
-    """
+    """What became of a month's invoices in one currency, in minor units."""
 
     currency: str
     paid_cents: int = 0
+    """Money received."""
     refunded_cents: int = 0
+    """Returned by refunds, or outside of Stripe by credit notes."""
     disputed_cents: int = 0
+    """Taken back by banks in disputes that are open or lost."""
     credited_cents: int = 0
+    """Taken off the invoices by credit notes."""
     moved_cents: int = 0
+    """Moved to the customers' next invoices, because Stripe does not charge so little."""
     from_balance_cents: int = 0
+    """Paid from the customers' balances."""
     due_cents: int = 0
 
     @property
@@ -67,19 +63,12 @@ def takes_money(dispute: str | None) -> bool:
 
 
 def keep_charges(connection: Connection, read: Iterable[Charge]) -> list[Charge]:
-    """Write down charges of which money went back, or came back since.
-
-    Returns:
-        Those of which something new is known.
-    """
+    """Write charges of which money went back, or came back since, and return those with news."""
     found = {each.charge_id: each for each in read}
     known = {each.charge_id: each for each in read_charges(connection, charge_ids=list(found))}
     news = [each for each in found.values() if _facts(each) != _facts(known.get(each.charge_id))]
     for each in news:
-        if not insert_new(connection, charges, [asdict(each)]):
-            connection.execute(
-                charges.update().where(charges.c.charge_id == each.charge_id).values(**asdict(each))
-            )
+        put_row(connection, charges, asdict(each))
     return news
 
 
@@ -87,11 +76,8 @@ def read_charges(
     connection: Connection, *, charge_ids: Sequence[str] = (), invoice_ids: Sequence[str] = ()
 ) -> list[Charge]:
     """Return what is known of charges, by their ids or by the invoices that they paid."""
-    query = sa.select(charges).where(
-        charges.c.charge_id.in_(list(charge_ids)) | charges.c.stripe_invoice_id.in_(list(invoice_ids))
-    )
-    rows = connection.execute(query.order_by(charges.c.charge_id)).mappings()
-    return [Charge(**{str(name): value for name, value in row.items()}) for row in rows]
+    which = charges.c.charge_id.in_(list(charge_ids)) | charges.c.stripe_invoice_id.in_(list(invoice_ids))
+    return read_as(connection, Charge, sa.select(charges).where(which).order_by(charges.c.charge_id))
 
 
 def kept_of_months(connection: Connection, months: Collection[Month]) -> dict[str, list[Kept]]:
@@ -99,28 +85,23 @@ def kept_of_months(connection: Connection, months: Collection[Month]) -> dict[st
 
     A paid bill of whose payment nothing is known yet counts as paid in full.
     """
-    names, nothing = [str(month) for month in months], sa.literal(0)
+    names, nothing, or_zero = [str(month) for month in months], sa.literal(0), sa.func.coalesce
+    sums_back = (sa.func.sum(charges.c[name]).label(name) for name in ("refunded_cents", "disputed_cents"))
     back = (
-        sa.select(
-            charges.c.stripe_invoice_id,
-            sa.func.sum(charges.c.refunded_cents).label("refunded"),
-            sa.func.sum(charges.c.disputed_cents).label("disputed"),
-        )
+        sa.select(charges.c.stripe_invoice_id, *sums_back)
         .where(charges.c.month.in_(names))
         .group_by(charges.c.stripe_invoice_id)
         .subquery()
     )
     is_paid = invoices.c.state == State.PAID.value
-    beside = sa.func.coalesce(invoices.c.tax_cents, nothing) - sa.func.coalesce(
-        invoices.c.discount_cents, nothing
-    )
+    beside = or_zero(invoices.c.tax_cents, nothing) - or_zero(invoices.c.discount_cents, nothing)
     total, paid = invoices.c.total_cents + beside, payments.c.amount_paid_cents
     due = sa.case((payments.c.status == "open", payments.c.amount_due_cents - paid), else_=nothing)
     unknown = payments.c.stripe_invoice_id.is_(None)
     sums = (
         sa.case((unknown, sa.case((is_paid, total), else_=nothing)), else_=paid),
-        sa.func.coalesce(back.c.refunded, nothing) + payments.c.returned_outside_cents,
-        back.c.disputed,
+        or_zero(back.c.refunded_cents, nothing) + payments.c.returned_outside_cents,
+        back.c.disputed_cents,
         payments.c.credited_cents,
         payments.c.moved_cents,
         payments.c.from_balance_cents,
@@ -128,10 +109,10 @@ def kept_of_months(connection: Connection, months: Collection[Month]) -> dict[st
     )
     by = (invoices.c.month, invoices.c.currency)
     query = (
-        sa.select(*by, *(sa.func.coalesce(sa.func.sum(each), nothing) for each in sums))
+        sa.select(*by, *(or_zero(sa.func.sum(each), nothing) for each in sums))
         .outerjoin(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
         .outerjoin(back, back.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(invoices.c.month.in_(names), invoices.c.state.in_([state.value for state in INVOICED]))
+        .where(invoices.c.month.in_(names), invoices.c.state.in_([*INVOICED]))
         .group_by(*by)
         .order_by(*by)
     )

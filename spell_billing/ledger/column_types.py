@@ -1,13 +1,18 @@
-"""What the ledger's tables are made of: column types that both databases keep exactly."""
+"""What the ledger's tables are made of: column types that both databases keep exactly, and rows as values."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from spell_billing.core.money import plain
+
+_Row = TypeVar("_Row")
 
 
 class ExactDecimal(TypeDecorator[Decimal]):
@@ -16,11 +21,10 @@ class ExactDecimal(TypeDecorator[Decimal]):
     impl = sa.Numeric
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Decimal] | TypeEngine[str]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the column type of the database."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(sa.String())
-        return dialect.type_descriptor(sa.Numeric(asdecimal=True))
+        kind: TypeEngine[Any] = sa.String() if dialect.name == "sqlite" else sa.Numeric()
+        return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Decimal | str | None:
         """Hand the decimal to the driver."""
@@ -47,7 +51,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Give an aware datetime in UTC."""
+        """Return an aware datetime in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -57,3 +61,13 @@ BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData()
 """All tables, once `schema` is imported."""
+
+
+def columns_of(table: sa.FromClause, kind: type[Any]) -> list[sa.ColumnElement[Any]]:
+    """Return the columns of a table that a dataclass has fields for."""
+    return [table.c[field.name] for field in fields(kind)]
+
+
+def read_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> list[_Row]:
+    """Return a query's rows as dataclasses, whose fields are named as its columns."""
+    return [msgspec.convert(row, kind, from_attributes=True) for row in connection.execute(query)]

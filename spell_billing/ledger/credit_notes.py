@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit
+from spell_billing.ledger.upsert import put_row
 
 CREDITED = "credited"
 """The action in the audit trail once Stripe has issued a credit note; its detail names the note."""
@@ -47,13 +49,8 @@ class CreditNote:
 
 def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[CreditNote]:
     """Return the credit notes of bills, in the order they were issued."""
-    query = (
-        sa.select(credit_notes)
-        .where(credit_notes.c.bill_id.in_(list(bill_ids)))
-        .order_by(credit_notes.c.bill_id, credit_notes.c.number)
-    )
-    rows = connection.execute(query).mappings()
-    return [CreditNote(**{**row, "kind": CreditKind(row["kind"])}) for row in rows]
+    query = sa.select(credit_notes).where(credit_notes.c.bill_id.in_(list(bill_ids)))
+    return read_as(connection, CreditNote, query.order_by(credit_notes.c.bill_id, credit_notes.c.number))
 
 
 def known_back_cents(connection: Connection, payment: Payment) -> int:
@@ -75,22 +72,15 @@ def write_credit_note(
     connection: Connection, bill: Bill, note: CreditNote, *, actor: Actor, action: str, detail: str
 ) -> None:
     """Write a credit note's row, new or as it is now, and its audit entry."""
-    values: dict[str, Any] = {**asdict(note), "kind": note.kind.value}
-    same = sa.and_(credit_notes.c.bill_id == note.bill_id, credit_notes.c.number == note.number)
-    if not connection.execute(credit_notes.update().where(same).values(**values)).rowcount:
-        connection.execute(credit_notes.insert().values(**values))
-    connection.execute(
-        audit.insert().values(
-            at=datetime.now(UTC),
-            actor=actor.name,
-            run_id=actor.run_id,
-            month=bill.month,
-            user_id=bill.user_id,
-            generation=bill.generation,
-            action=action,
-            from_state=bill.state.value,
-            to_state=bill.state.value,
-            stripe_invoice_id=note.stripe_invoice_id,
-            detail=detail,
-        )
-    )
+    put_row(connection, credit_notes, asdict(note))
+    entry = {
+        "month": bill.month,
+        "user_id": bill.user_id,
+        "generation": bill.generation,
+        "action": action,
+        "from_state": bill.state,
+        "to_state": bill.state,
+        "stripe_invoice_id": note.stripe_invoice_id,
+        "detail": detail,
+    }
+    write_audit(connection, actor, datetime.now(UTC), entry)

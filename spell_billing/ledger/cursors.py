@@ -6,8 +6,13 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import MonthLockedError
+from spell_billing.core.month import Month
+from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.schema import cursors
-from spell_billing.ledger.upsert import insert_new
+from spell_billing.ledger.upsert import put_row
+
+_REDRAFTING = "redrafting:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +25,8 @@ class Cursor:
 
 def read_cursor(connection: Connection, name: str) -> Cursor | None:
     """Return the place, or None where nothing was read yet."""
-    row = connection.execute(
-        sa.select(cursors.c.value, cursors.c.moved_at).where(cursors.c.name == name)
-    ).first()
-    return Cursor(*row) if row else None
+    query = sa.select(*columns_of(cursors, Cursor)).where(cursors.c.name == name)
+    return next(iter(read_as(connection, Cursor, query)), None)
 
 
 def drop_cursor(connection: Connection, name: str) -> None:
@@ -33,6 +36,34 @@ def drop_cursor(connection: Connection, name: str) -> None:
 
 def move_cursor(connection: Connection, name: str, value: str) -> None:
     """Write down the place that was reached."""
-    row = {"value": value, "moved_at": datetime.now(UTC)}
-    if not insert_new(connection, cursors, [{"name": name, **row}]):
-        connection.execute(cursors.update().where(cursors.c.name == name).values(row))
+    put_row(connection, cursors, {"name": name, "value": value, "moved_at": datetime.now(UTC)})
+
+
+def begin_redrafting(connection: Connection, month: Month) -> bool:
+    """Note, before late usage is recorded, that waiting bills are drafted again; return whether this is new.
+
+    The record is a file, the drafts are rows: a run that is killed between the two leaves a difference that
+    counts as told and stands on no bill. Until the month is drafted again, which alone may remove the note,
+    nobody may send, settle or adopt its bills.
+    """
+    new = read_cursor(connection, f"{_REDRAFTING}{month}") is None
+    move_cursor(connection, f"{_REDRAFTING}{month}", str(month))
+    return new
+
+
+def end_redrafting(connection: Connection, month: Month) -> None:
+    """Note that the waiting bills hold whatever was recorded."""
+    drop_cursor(connection, f"{_REDRAFTING}{month}")
+
+
+def require_redrafted(connection: Connection, month: Month) -> None:
+    """Refuse a month whose waiting bills may lack what was recorded for them.
+
+    Raises:
+        MonthLockedError: until the month is drafted again.
+    """
+    if read_cursor(connection, f"{_REDRAFTING}{month}") is not None:
+        raise MonthLockedError(
+            f"Updating the drafts of {month} was interrupted.",
+            remedy=f"Complete it first: spell-billing bill --month {month}.",
+        )

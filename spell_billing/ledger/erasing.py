@@ -1,4 +1,7 @@
-"""Replaces a user's id by a pseudonym in every table of the ledger, in one transaction."""
+"""Replaces a user's id by a pseudonym in every table of the ledger, in one transaction.
+
+An erased user must have nothing left to bill, pay or tell: `open_matters`.
+"""
 
 import json
 from collections.abc import Iterator
@@ -11,15 +14,22 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.late import late_usage
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.ledger.column_types import metadata
-from spell_billing.ledger.cursors import move_cursor
-from spell_billing.ledger.holding import drafts_hash
-from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, reviews
-
-ERASED_USER = "user_erased"
-"""The action in the audit trail."""
+from spell_billing.core.outcomes import UNDONE
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.column_types import metadata, read_as
+from spell_billing.ledger.cursors import drop_cursor, move_cursor
+from spell_billing.ledger.history import AFTER_ALL, credits_of, read_history
+from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.month_state import is_undone
+from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
+from spell_billing.ledger.queries import read_months
+from spell_billing.ledger.reviews import drafts_hash
+from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, moves, outbox, reviews
+from spell_billing.ledger.settling import UNSETTLED
 
 _UNFINISHED = "erasure:"
 _IDS = frozenset({"user_id", "from_user", "to_user"})
@@ -69,13 +79,11 @@ def require_audit_can_be_rewritten(connection: Connection) -> None:
     Raises:
         LedgerError: when the user of the connection does not own the table.
     """
-    if connection.dialect.name != "postgresql":
-        return
     owns = sa.text(
         "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class "
         "WHERE oid = 'ledger_audit'::regclass"
     )
-    if not connection.scalar(owns):
+    if connection.dialect.name == "postgresql" and not connection.scalar(owns):
         raise LedgerError(
             "The user of DATABASE_URL does not own ledger_audit, and only its owner may rewrite entries.",
             remedy="Erase with the database user that made the ledger (`spell-billing init-db`).",
@@ -87,20 +95,16 @@ def erase_in_ledger(
 ) -> None:
     """Replace the id in all tables, write the erasure into the audit trail, and end it.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        erasure: Which id, and what takes its place.
-        actor: Who erases.
-        detail: What was erased, without the id.
-        now: When, aware.
+    All in the connection's transaction. `detail` says what was erased, without the id.
     """
     if connection.dialect.name == "postgresql":
         # The handler of events reads the name of a bill and writes it in one transaction.
         connection.execute(sa.text(f"LOCK TABLE {events.name} IN EXCLUSIVE MODE"))
-    reviewed = {
-        month: drafts_hash(connection, Month.parse(month)) for month in _reviewed_months(connection, erasure)
-    }
-    connection.execute(cursors.delete().where(cursors.c.name == _UNFINISHED + erasure.pseudonym))
+    # What was approved covers the ids: an approval is to stand for the same drafts under the new name.
+    has_bill = sa.exists().where(invoices.c.month == reviews.c.month, invoices.c.user_id == erasure.user_id)
+    months = connection.scalars(sa.select(reviews.c.month).where(has_bill)).all()
+    reviewed = {month: drafts_hash(connection, Month.parse(month)) for month in months}
+    drop_cursor(connection, _UNFINISHED + erasure.pseudonym)
     with _audit_unguarded(connection):
         for table in metadata.sorted_tables:
             for column in table.columns:
@@ -110,18 +114,12 @@ def erase_in_ledger(
             for name in TEXTS.get(table.name, ()):
                 _rewrite(connection, table, table.c[name], erasure)
     for month, before in reviewed.items():
-        _keep_approval(connection, month, before)
-    connection.execute(
-        audit.insert().values(
-            at=now,
-            actor=actor.name,
-            run_id=actor.run_id,
-            month=str(Month.containing(now)),
-            user_id=erasure.pseudonym,
-            action=ERASED_USER,
-            detail=detail,
-        )
-    )
+        after = drafts_hash(connection, Month.parse(month))
+        for table, column in ((reviews, reviews.c.drafts_hash), (decisions, decisions.c.content_hash)):
+            same = sa.and_(table.c.month == month, column == before)
+            connection.execute(table.update().where(same).values({column.name: after}))
+    entry = {"month": str(Month.containing(now)), "user_id": erasure.pseudonym}
+    write_audit(connection, actor, now, {**entry, "action": "user_erased", "detail": detail})
 
 
 def _unfinished(connection: Connection) -> list[Erasure]:
@@ -156,22 +154,6 @@ def _rewritten(text: str, erasure: Erasure) -> str:
     return text if renamed == document else json.dumps(renamed, ensure_ascii=False, separators=(",", ":"))
 
 
-def _reviewed_months(connection: Connection, erasure: Erasure) -> list[str]:
-    """Return the months with a review that have a bill of the user: what was approved covers the ids."""
-    has_bill = sa.exists().where(invoices.c.month == reviews.c.month, invoices.c.user_id == erasure.user_id)
-    return list(connection.scalars(sa.select(reviews.c.month).where(has_bill)))
-
-
-def _keep_approval(connection: Connection, month: str, before: str) -> None:
-    """Let a review and its approval stand for the same drafts under the new name."""
-    after = drafts_hash(connection, Month.parse(month))
-    for column in (reviews.c.drafts_hash, decisions.c.content_hash):
-        table = column.table
-        connection.execute(
-            sa.update(table).where(table.c.month == month, column == before).values({column.name: after})
-        )
-
-
 @contextmanager
 def _audit_unguarded(connection: Connection) -> Iterator[None]:
     """Let the audit trail be rewritten within this transaction: rolled back, its guard never went."""
@@ -187,3 +169,79 @@ def _audit_unguarded(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql(f"DROP TRIGGER {_AUDIT_GUARD_SQLITE}")
     yield
     connection.exec_driver_sql(str(made_by))
+
+
+def open_matters(connection: Connection, user_id: str) -> list[str]:
+    """Name what is open for a user, in words, oldest month first; empty when nothing is."""
+    started = [record for record in read_months(connection) if record.billing_started_at is not None]
+    return [
+        *_open_bills(connection, user_id, {record.month for record in started}),
+        *_left_for_later(connection, user_id),
+        *_credits_begun(connection, user_id),
+        *_mail(connection, user_id),
+        *_moves(connection, user_id, started),
+    ]
+
+
+def _open_bills(connection: Connection, user_id: str, started: set[str]) -> list[str]:
+    query = sa.select(invoices).where(invoices.c.user_id == user_id)
+    bills = read_as(connection, Bill, query.order_by(invoices.c.month, invoices.c.generation))
+    latest = {bill.month: bill for bill in bills}
+    found = []
+    for bill in bills:
+        if bill.month not in started:
+            found.append(f"{bill.month} is drafted and not billed yet")
+        elif bill.state in UNDONE:
+            found.append(f"the bill for {bill.month} is {bill.state}")
+        elif bill.state in UNSETTLED:
+            found.append(f"invoice {bill.stripe_invoice_id} for {bill.month} is not paid")
+        elif is_undone(bill.state, bill.reason) and bill is latest[bill.month]:
+            found.append(f"the bill for {bill.month} was voided to be billed again")
+    return list(dict.fromkeys(found))
+
+
+def _left_for_later(connection: Connection, user_id: str) -> list[str]:
+    found = [
+        f"a credit of {format_money(each.amount_cents, each.currency)} is not used"
+        for each in credits_of(connection, user_id)
+    ]
+    history = read_history(connection, AFTER_ALL, ())
+    late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())
+    months = dict.fromkeys(str(each.usage_month) for each in late)
+    return found + [f"usage of {month} is left for a later invoice" for month in months]
+
+
+def _credits_begun(connection: Connection, user_id: str) -> list[str]:
+    begun = (
+        sa.select(credit_notes.c.cents, invoices.c.currency, invoices.c.month)
+        .join(invoices, invoices.c.id == credit_notes.c.bill_id)
+        .where(invoices.c.user_id == user_id, credit_notes.c.outcome.is_(None))
+    )
+    return [
+        f"a credit of {format_money(cents, currency)} for {month} was begun and not completed"
+        for cents, currency, month in connection.execute(begun)
+    ]
+
+
+def _mail(connection: Connection, user_id: str) -> list[str]:
+    is_event = outbox.c.channel.startswith(EVENT)
+    waiting = sa.select(outbox.c.month, is_event).where(
+        outbox.c.user_id == user_id, sa.or_(outbox.c.channel == MAIL, is_event), is_waiting()
+    )
+    return [
+        f"{'an event for the platform' if event else 'a mail'} about {month} waits to be sent"
+        for month, event in connection.execute(waiting)
+    ]
+
+
+def _moves(connection: Connection, user_id: str, started: list[MonthRecord]) -> list[str]:
+    """Name moves that no billed month has netted: without the id, late usage could not be netted any more."""
+    query = sa.select(moves.c.at, moves.c.from_user, moves.c.to_user).where(
+        sa.or_(moves.c.from_user == user_id, moves.c.to_user == user_id)
+    )
+    newest = max((record.drafted_at for record in started), default=None)
+    return [
+        f"usage moved from {row.from_user} to {row.to_user}, and no month was billed since"
+        for row in connection.execute(query)
+        if newest is None or row.at > newest
+    ]

@@ -1,12 +1,14 @@
 """The inbox of Stripe's events: each once, whichever way it came in, until it is handled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.schema import events
 from spell_billing.ledger.upsert import insert_new
 
@@ -28,74 +30,49 @@ class Event:
 
 
 def receive_events(connection: Connection, received: Sequence[Event]) -> int:
-    """Put events into the inbox; those that it has, or had, stay as they are.
-
-    Returns:
-        How many are new.
-    """
+    """Put events into the inbox that it does not have, nor had, and return how many these are."""
     now = datetime.now(UTC)
-    rows = {
-        event.event_id: {
-            "event_id": event.event_id,
-            "type": event.type,
-            "created_at": event.created_at,
-            "received_at": now,
-            "way": event.way,
-            "content": event.content,
-        }
-        for event in received
-    }
+    rows = {event.event_id: {**asdict(event), "received_at": now} for event in received}
     return insert_new(connection, events, [rows[event_id] for event_id in sorted(rows)])
 
 
 def waiting_events(connection: Connection, limit: int) -> list[Event]:
     """Take the oldest events that wait; another transaction that takes some at the same time gets others."""
-    query = (
-        sa.select(events.c.event_id, events.c.type, events.c.created_at, events.c.way, events.c.content)
-        .where(events.c.handled_at.is_(None))
-        .order_by(events.c.created_at, events.c.event_id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [Event(*row) for row in connection.execute(query)]
+    waiting = _oldest(events.c.handled_at.is_(None), limit).with_for_update(skip_locked=True)
+    return read_as(connection, Event, waiting)
 
 
 def events_to_look_at(connection: Connection, limit: int) -> list[Event]:
     """Return the oldest events that point to something at Stripe which is still to be read."""
-    return _events(connection, events.c.outcome == TO_LOOK_AT, limit)
+    return read_as(connection, Event, _oldest(_handled_as(TO_LOOK_AT), limit))
 
 
 def events_set_aside(connection: Connection, limit: int) -> list[Event]:
     """Return the oldest events that could not be handled."""
-    return _events(connection, events.c.outcome == SET_ASIDE, limit)
+    return read_as(connection, Event, _oldest(_handled_as(SET_ASIDE), limit))
 
 
 def handle_again(connection: Connection) -> int:
-    """Let the events that were set aside wait to be handled again; give how many."""
+    """Let the events that were set aside wait to be handled again, and return how many."""
     again = events.update().where(events.c.outcome == SET_ASIDE).values(handled_at=None, outcome=None)
     return connection.execute(again).rowcount
 
 
-def _events(connection: Connection, which: sa.ColumnElement[bool], limit: int) -> list[Event]:
-    query = (
-        sa.select(events.c.event_id, events.c.type, events.c.created_at, events.c.way, events.c.content)
-        .where(events.c.handled_at > _OLDEST, which)
-        .order_by(events.c.created_at, events.c.event_id)
-        .limit(limit)
-    )
-    return [Event(*row) for row in connection.execute(query)]
+def _handled_as(outcome: str) -> sa.ColumnElement[bool]:
+    return sa.and_(events.c.handled_at > _OLDEST, events.c.outcome == outcome)
+
+
+def _oldest(which: sa.ColumnElement[bool], limit: int) -> sa.Select[Any]:
+    query = sa.select(*columns_of(events, Event)).where(which)
+    return query.order_by(events.c.created_at, events.c.event_id).limit(limit)
 
 
 def mark_handled(connection: Connection, outcomes: Mapping[str, str]) -> None:
     """Note what became of events, by event id."""
-    if not outcomes:
-        return
-    statement = (
-        events.update()
-        .where(events.c.event_id == sa.bindparam("id"))
-        .values(handled_at=datetime.now(UTC), outcome=sa.bindparam("what"))
-    )
-    connection.execute(statement, [{"id": each, "what": what} for each, what in outcomes.items()])
+    if outcomes:
+        handled = events.update().where(events.c.event_id == sa.bindparam("id"))
+        handled = handled.values(handled_at=datetime.now(UTC), outcome=sa.bindparam("what"))
+        connection.execute(handled, [{"id": each, "what": what} for each, what in outcomes.items()])
 
 
 def count_waiting(connection: Connection) -> int:
@@ -104,7 +81,7 @@ def count_waiting(connection: Connection) -> int:
 
 
 def forget_events(connection: Connection, *, handled_before: datetime) -> int:
-    """Delete events handled before a time; give how many."""
+    """Delete events handled before a time, and return how many."""
     # From a fixed time on, so that the index serves.
     old = events.c.handled_at.between(_OLDEST, handled_before)
     done = events.c.outcome.not_in([TO_LOOK_AT, SET_ASIDE])

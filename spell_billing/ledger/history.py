@@ -1,8 +1,9 @@
 """What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
 from spell_billing.core.lines import (
     ADJUSTMENT,
@@ -20,19 +22,20 @@ from spell_billing.core.lines import (
     LATE_USAGE,
     MOVED,
     UNBILLED,
-    Line,
     load_lines,
 )
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.credits import read_credits
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import left_something, of_drafted_months
-from spell_billing.ledger.schema import invoices, months
-
-__all__ = ["BillOf", "Billed", "History", "pinned_versions", "read_history"]
+from spell_billing.ledger.queries import left_something, of_drafted_months, read_months
+from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import decisions, invoices
 
 _USERS_A_QUERY = 500
+AFTER_ALL = Month.parse("9998-12")
+"""A month that all others come before."""
 _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 """Lines that together tell each difference that was recorded with the bill's month."""
 
@@ -51,14 +54,8 @@ def read_history(
 ) -> History:
     """Read what the drafts of `month` must know of all other bills.
 
-    Args:
-        connection: To the ledger.
-        month: The month that is drafted.
-        late: Bills whose usage has changed since.
-        only: The users that are drafted; the month's own bills of all others count. None for all users.
-
-    Returns:
-        The credits, and what bills hold for `late` and for whatever earlier bills left open.
+    That is the credits, and what bills hold for `late` (bills whose usage has changed since) and for whatever
+    earlier bills left open. Where `only` some users are drafted, the month's own bills of all others count.
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
@@ -73,13 +70,8 @@ def read_history(
 
 def pinned_versions(connection: Connection, *, since: Month, before: Month) -> list[tuple[Month, str]]:
     """Return the months in a range whose billing has started, with their frozen usage versions."""
-    rows = connection.execute(
-        sa.select(months.c.month, months.c.usage_version)
-        .where(months.c.billing_started_at.is_not(None))
-        .where(months.c.month >= str(since), months.c.month < str(before))
-        .order_by(months.c.month)
-    ).all()
-    return [(Month.parse(month), version) for month, version in rows]
+    started = ((Month.parse(each.month), each) for each in read_months(connection) if each.billing_started_at)
+    return [(month, each.usage_version) for month, each in started if since <= month < before]
 
 
 def _left_short(connection: Connection, month: Month) -> set[BillOf]:
@@ -116,8 +108,7 @@ def _billed(
     connection: Connection, month: Month, wanted: Collection[BillOf], only: Collection[str] | None
 ) -> dict[BillOf, Billed]:
     found: defaultdict[BillOf, Billed] = defaultdict(Billed)
-    started = months.c.billing_started_at.is_not(None)
-    pinned = set(connection.scalars(sa.select(months.c.month).where(started)))
+    pinned = {each.month for each in read_months(connection) if each.billing_started_at}
     users = iter(sorted({user for user, _ in wanted}))
     while chunk := list(islice(users, _USERS_A_QUERY)):
         for row in _latest(connection, chunk):
@@ -159,7 +150,8 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     # What is brought forward is among the credits applied: both are no part of what usage charges.
     beside_cents = sum(line.amount_cents for line in lines if line.kind in BESIDE_USAGE - {BROUGHT})
     amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
-    for line in _of_pinned(lines, is_pinned=is_pinned):
+    # Differences are recorded anew with a month whose billing has not started.
+    for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
         about = found[user_id, line.usage_month]
         usage = Usage(line.calls, Decimal(line.usage_cents))
         if line.kind in _RECORDED:
@@ -180,11 +172,6 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
         _count(about, usage, amounts[of], value, state, is_own=of == row.month)
 
 
-def _of_pinned(lines: Iterable[Line], *, is_pinned: bool) -> Iterator[Line]:
-    """Return lines that stand: differences are recorded anew with a month whose billing has not started."""
-    return (line for line in lines if is_pinned or line.kind == ADJUSTMENT)
-
-
 def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:
     if value is Worth.OPEN:
         about.waits = about.waits or not is_own
@@ -199,3 +186,81 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         about.forgiven_cents += cents
     else:
         about.withheld_cents -= cents
+
+
+def read_credits(
+    connection: Connection, month: Month, heirs: Heirs, *, only: Collection[str] | None = None
+) -> dict[str, list[Credit]]:
+    """Return what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
+
+    What the month grants itself is for later months. Where `only` some users are drafted, what others' bills
+    of the month applied is gone.
+    """
+    carried = sa.case((invoices.c.month < str(month), invoices.c.carried_cents), else_=0)
+    left = sa.func.sum(carried - invoices.c.credit_applied_cents)
+    counts = invoices.c.month != str(month)
+    if only is not None:
+        counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED, State.HELD]))
+    rows = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.currency, left)
+        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
+        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
+        .group_by(invoices.c.user_id, invoices.c.currency)
+    ).all()
+    sums: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for user_id, currency, cents in rows:
+        sums[heirs.heir_of(user_id), currency] += int(cents)
+    is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
+    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
+    for user_id, content in connection.execute(settled):
+        currency, _, settled_cents = content.partition(":")
+        sums[heirs.heir_of(user_id), currency] -= int(settled_cents)
+    found: defaultdict[str, list[Credit]] = defaultdict(list)
+    for (user_id, currency), cents in sorted(sums.items()):
+        if cents:
+            found[user_id].append(Credit(cents, currency))
+    return dict(found)
+
+
+def credits_of(connection: Connection, user_id: str) -> list[Credit]:
+    """Return the credits of a user that no bill has used, by currency."""
+    found = read_credits(connection, AFTER_ALL, read_heirs(connection)).get(user_id, [])
+    return [credit for credit in found if credit.amount_cents > 0]
+
+
+def settle_credit(
+    connection: Connection,
+    month: Month,
+    user_id: str,
+    currency: str,
+    *,
+    reason: str,
+    actor: Actor,
+    now: datetime | None = None,
+) -> Credit:
+    """Record that a person dealt with a user's whole credit in a currency: no bill offers it again.
+
+    The audit trail of `month`, whose bill the credit holds, tells of it. Return the credit.
+
+    Raises:
+        LedgerError: when there is no such credit.
+    """
+    found = {credit.currency: credit for credit in credits_of(connection, user_id)}
+    if currency not in found:
+        left = ", ".join(format_money(each.amount_cents, each.currency) for each in found.values())
+        raise LedgerError(
+            f"User {user_id} has no credit in {currency} that is left: {left or 'none in any currency'}.",
+            remedy="See `spell-billing explain` for the user's bills.",
+        )
+    credit = found[currency]
+    decision = Decision(
+        month=str(month),
+        user_id=user_id,
+        kind=DecisionKind.CREDIT_SETTLED,
+        content_hash=f"{currency}:{credit.amount_cents}",
+        reason=reason,
+        actor=actor.name,
+        at=now or datetime.now(UTC),
+    )
+    write_decision(connection, decision, actor)
+    return credit

@@ -1,33 +1,31 @@
-"""The ledger: reading, and the session in which the month's holder writes."""
+"""The ledger: what is read from it, and the session in which the month's holder writes."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
-from types import TracebackType
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.audit_trail import read_trail, write_audit
+from spell_billing.ledger.cursors import require_redrafted
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
-from spell_billing.ledger.history import BillOf, History, pinned_versions, read_history
-from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name
+from spell_billing.ledger.history import pinned_versions, read_history
+from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, process_name, require_sessions
 from spell_billing.ledger.migrate import migrate, require_current
+from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.outbox import Outbox
-from spell_billing.ledger.payments import Payment, read_payment
-from spell_billing.ledger.pooling import require_sessions
 from spell_billing.ledger.queries import read_bills, read_month, read_months
-from spell_billing.ledger.redrafting import require_redrafted
-from spell_billing.ledger.rows import DRAFTED, Actor, Bill, MonthRecord
+from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
-from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.settling import BESIDE_RUNS
-from spell_billing.ledger.standing import Standing, read_standing
-from spell_billing.ledger.totals import GroupTotals, drafted_usage, first_users, group_totals
+from spell_billing.ledger.settling import last_action
+from spell_billing.ledger.totals import drafted_usage, first_users, group_totals
 from spell_billing.settings.databases import DatabaseUrl, create_engine_for, database_errors, unreachable
 
 PAGE_ROWS = 2_000
@@ -40,14 +38,25 @@ DEFAULT_WAIT_SECONDS = 6 * 3600.0
 _LONGEST_NAME = 63
 """PostgreSQL cuts off longer names of connections."""
 
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
+
+def _asked(
+    question: Callable[Concatenate[Connection, _Given], _Answer],
+) -> Callable[Concatenate["Ledger", _Given], _Answer]:
+    """Return the method that asks a question in a read-only transaction."""
+
+    @wraps(question)
+    def method(ledger: "Ledger", /, *args: _Given.args, **named: _Given.kwargs) -> _Answer:
+        with ledger.reading() as connection:
+            return question(connection, *args, **named)
+
+    return method
+
 
 class Ledger:
-    """A connection to the ledger's database, migrated on opening.
-
-    Args:
-        url: The database.
-        read_only: Write nothing on opening: a ledger that is not up to date is refused.
-    """
+    """The ledger's database, brought up to date on opening; refused with `read_only` where it is not."""
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
         if url.sqlite_path is not None and not url.sqlite_path.exists():
@@ -66,9 +75,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -88,7 +95,7 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Give a connection in a transaction that is committed at the end. Bills are written in a session."""
+        """Return a connection in a transaction that commits at its end. Bills are written in a session."""
         with self._engine.begin() as connection:
             yield connection
 
@@ -102,7 +109,7 @@ class Ledger:
         on_wait: Callable[[str], None] = lambda _: None,
         drafting: bool = False,
     ) -> Iterator[MonthSession]:
-        """Take the month's lock and give the session through which alone the month is written.
+        """Take the month's lock and return the session through which alone the month is written.
 
         Raises:
             MonthLockedError: when another process still holds the month after `wait_seconds`, or a run was
@@ -134,19 +141,20 @@ class Ledger:
         with self._holding(what, wait_seconds, on_wait):
             yield
 
-    def month(self, month: Month) -> MonthRecord | None:
-        """Return the month's record, or None when it was never drafted."""
-        with self._reader.connect() as connection:
-            return read_month(connection, month)
-
-    def standing(self, month: Month) -> Standing:
-        """Return what is left to do in a month, for a run and for people."""
-        with self.reading() as connection:
-            return read_standing(connection, month)
+    month = _asked(read_month)
+    months = _asked(read_months)
+    standing = _asked(read_standing)
+    history = _asked(read_history)
+    pinned_versions = _asked(pinned_versions)
+    drafted_usage = _asked(drafted_usage)
+    group_totals = _asked(group_totals)
+    first_users = _asked(first_users)
+    runs = _asked(runs_of_month)
+    audit_trail = _asked(read_trail)
 
     def is_held(self, what: Month | str) -> bool:
         """Return whether a process holds the lock of a month or a thing right now; never waits for it."""
-        with self._reader.connect() as connection:
+        with self.reading() as connection:
             return is_held(self._url, connection, str(what))
 
     def months_held(self) -> int:
@@ -155,85 +163,34 @@ class Ledger:
         Raises:
             DatabaseUnreachableError: when the database does not answer.
         """
-        with database_errors(self._url), self._reader.connect() as connection:
+        with database_errors(self._url), self.reading() as connection:
             return months_held(self._url, connection)
-
-    def history(self, month: Month, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
-        """Read what other bills left for a month's drafts, of all users or of those that are named."""
-        with self._reader.connect() as connection:
-            return read_history(connection, month, late, only)
-
-    def pinned_versions(self, *, since: Month, before: Month) -> list[tuple[Month, str]]:
-        """Return the months in a range whose billing has started, with their frozen usage versions."""
-        with self._reader.connect() as connection:
-            return pinned_versions(connection, since=since, before=before)
-
-    def drafted_usage(self, month: Month) -> tuple[int, int, Decimal]:
-        """Sum users, calls and exact usage of the month's latest bills."""
-        with self._reader.connect() as connection:
-            return drafted_usage(connection, month)
-
-    def group_totals(self, month: Month) -> list[GroupTotals]:
-        """Sum the month's latest bills by state, reason and currency."""
-        with self._reader.connect() as connection:
-            return group_totals(connection, month)
-
-    def first_users(self, month: Month, group: GroupTotals, limit: int) -> list[str]:
-        """Return the first users of a group of `group_totals`, by user id."""
-        with self._reader.connect() as connection:
-            return first_users(connection, month, group, limit)
 
     def last_action(self, month: Month) -> str | None:
         """Return the month's newest audited action, but for those that come beside runs, or None."""
-        query = (
-            sa.select(audit.c.action)
-            .where(audit.c.month == str(month), audit.c.action.not_in(BESIDE_RUNS))
-            .order_by(audit.c.id.desc())
-            .limit(1)
-        )
-        with self._reader.connect() as connection:
-            action: str | None = connection.scalar(query)
-            return action
+        with self.reading() as connection:
+            return last_action(connection, month=str(month))
 
     def record_action(self, month: Month, actor: Actor, action: str, detail: str) -> None:
         """Append an audit entry about the month as a whole."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                audit.insert().values(
-                    at=datetime.now(UTC),
-                    actor=actor.name,
-                    run_id=actor.run_id,
-                    month=str(month),
-                    action=action,
-                    detail=detail,
-                )
-            )
+        entry = {"month": str(month), "action": action, "detail": detail}
+        with self.writing() as connection:
+            write_audit(connection, actor, datetime.now(UTC), entry)
 
     def record_run(self, record: RunRecord) -> None:
         """Keep how a drive of a month ended."""
         with self.writing() as connection:
             record_run(connection, record)
 
-    def runs(self, month: Month, limit: int = 20) -> list[RunRecord]:
-        """Return how the month's latest drives ended, the newest first."""
-        with self.reading() as connection:
-            return runs_of_month(connection, month, limit)
-
-    def payment(self, stripe_invoice_id: str) -> Payment | None:
-        """Return what is known of an invoice's payment, or None."""
-        with self.reading() as connection:
-            return read_payment(connection, stripe_invoice_id)
-
-    def months(self) -> list[MonthRecord]:
-        """Return all drafted months, oldest first."""
-        with self._reader.connect() as connection:
-            return read_months(connection)
-
     def bills(self, month: Month, states: Iterable[State] | None = None) -> Iterator[Bill]:
         """Stream the month's bills in the order of their ids, a page at a time."""
         last_id = 0
         states = None if states is None else frozenset(states)
-        while page := self._page(month, states, last_id):
+        while True:
+            with self.reading() as connection:
+                page = read_bills(connection, month, states=states, after_id=last_id, limit=PAGE_ROWS)
+            if not page:
+                return
             yield from page
             last_id = page[-1].id
 
@@ -241,30 +198,15 @@ class Ledger:
         """Stream the columns of `LISTED`, or some of them, of the month's bills in the order of their ids."""
         columns = [invoices.c[name] for name in names]
         query = sa.select(*columns).where(invoices.c.month == str(month)).order_by(invoices.c.id)
-        with self._reader.connect() as connection:
+        with self.reading() as connection:
             for row in connection.execution_options(yield_per=PAGE_ROWS).execute(query):
                 yield dict(zip(names, row, strict=True))
 
     def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
         """Return all generations of one user's bill, oldest first."""
-        query = (
-            sa.select(invoices)
-            .where(invoices.c.month == str(month), invoices.c.user_id == user_id)
-            .order_by(invoices.c.generation)
-        )
-        with self._reader.connect() as connection:
-            return [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
-
-    def audit_trail(self, month: Month, user_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the audit entries of a month, or of one user in it, in the order they were written."""
-        query = sa.select(audit).where(audit.c.month == str(month)).order_by(audit.c.id)
-        if user_id is not None:
-            everybodys = sa.and_(audit.c.user_id.is_(None), audit.c.action == DRAFTED)
-            query = query.where(sa.or_(audit.c.user_id == user_id, everybodys))
-        with self._reader.connect() as connection:
-            # SQLAlchemy's names are a kind of text of its own, which not every JSON writer takes.
-            rows = connection.execute(query).mappings()
-            return [{str(name): value for name, value in row.items()} for row in rows]
+        with self.reading() as connection:
+            bills = read_bills(connection, month, invoices.c.user_id == user_id)
+        return sorted(bills, key=lambda bill: bill.generation)
 
     @contextmanager
     def _holding(
@@ -274,16 +216,9 @@ class Ledger:
         name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
         engine = create_engine_for(self._url, application_name=name)
         try:
-            with (
-                engine.connect() as connection,
-                month_lock(
-                    self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait
-                ) as require_lock,
-            ):
-                yield connection, require_lock
+            with engine.connect() as connection:
+                lock = month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait)
+                with lock as require_lock:
+                    yield connection, require_lock
         finally:
             engine.dispose()
-
-    def _page(self, month: Month, states: Iterable[State] | None, after_id: int) -> list[Bill]:
-        with self._reader.connect() as connection:
-            return read_bills(connection, month, states, after_id=after_id, limit=PAGE_ROWS)

@@ -1,4 +1,8 @@
-"""The month's lock: held by one process, released by the system when that process dies."""
+"""The month's lock: held by one process, released by the system when that process dies.
+
+In PostgreSQL it belongs to a session of the server. Behind a pooler that may run each transaction in another
+one, it would stay in a session that nobody uses, and exclude nobody: such a pooler is refused.
+"""
 
 import hashlib
 import os
@@ -6,15 +10,14 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from spell_billing.core.errors import MonthLockedError
-from spell_billing.ledger.pooling import is_pooled, pooler_refused, session_of
+from spell_billing.core.errors import MonthLockedError, SettingsError
 from spell_billing.settings.databases import DatabaseUrl
 
 ONCE = "run-"
@@ -23,18 +26,18 @@ ONCE = "run-"
 HOLDER = "spell_billing"
 """Begins the name of a holder's connection, before what it holds: `spell_billing 2026-10: process ...`."""
 
+_UNKNOWN = "another process"
 _POLL_SECONDS = 0.2
 _NEVER_IDLE_TOO_LONG = sa.text(
     "SELECT set_config(name, '0', false) FROM pg_settings "
     "WHERE name = 'idle_session_timeout' AND setting <> '0'"
 )
-
-
-_HERE = "l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+_HELD = (
+    "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _MONTHS_HELD = sa.text(
-    "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-    f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
-    f"AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
+    f"SELECT count(DISTINCT l.pid) {_HELD} AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
 )
 
 
@@ -47,37 +50,31 @@ def month_lock(
     wait_seconds: float,
     on_wait: Callable[[str], None],
 ) -> Iterator[Callable[[], None]]:
-    """Hold the month for this process; gives what proves, in a transaction, that the lock is still held.
+    """Hold the month for this process; return what proves, in a transaction, that the lock is still held.
 
     PostgreSQL: a session advisory lock of `connection`. All ledger writes of the holder go through that same
     connection, so a holder that lost its lock cannot write either. SQLite: a lock file beside the database.
 
-    Args:
-        url: The ledger's database.
-        connection: The connection that the holder writes with.
-        month: `2026-10`.
-        wait_seconds: How long to wait for another holder before giving up.
-        on_wait: Told once who holds the month.
+    Another holder is waited for; `on_wait` is told once who that is.
 
     Raises:
         MonthLockedError: naming the holder, when the wait was in vain.
         SettingsError: by the proof, when a pooler serves the transaction by another session than the lock's.
     """
-    path = url.sqlite_path
-    lock = _PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)
+    lock = _lock_of(url, connection, month)
     deadline = time.monotonic() + wait_seconds
     told = False
     while not lock.try_acquire():
         if time.monotonic() >= deadline:
-            billing = month[:1].isdigit()
+            holder = lock.holder() or _UNKNOWN
             raise MonthLockedError(
-                f"{month} is being billed by {lock.holder()}."
-                if billing
-                else f"Another process is busy with {month}: {lock.holder()}.",
+                f"{month} is being billed by {holder}."
+                if month[:1].isdigit()
+                else f"Another process is busy with {month}: {holder}.",
                 remedy="Wait until that run has ended; it then takes up what is left.",
             )
         if not told:
-            on_wait(f"{month} is held by {lock.holder()}; waiting for it")
+            on_wait(f"{month} is held by {lock.holder() or _UNKNOWN}; waiting for it")
             told = True
         time.sleep(_POLL_SECONDS)
     try:
@@ -88,28 +85,29 @@ def month_lock(
 
 def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
     """Return whether a process holds the month, without taking the lock from anyone."""
-    path = url.sqlite_path
-    return (_PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)).is_held()
+    return _lock_of(url, connection, month).holder() is not None
 
 
 def months_held(url: DatabaseUrl, connection: Connection) -> int:
     """Count the months that processes hold right now, without taking a lock from anyone."""
-    path = url.sqlite_path
-    if path is not None:
-        return sum(_SqliteLock(path, month).is_held() for month in _months_with_a_holder(path))
+    base = url.sqlite_path
+    if base is not None:
+        name = re.compile(rf"{re.escape(base.name)}\.(\d{{4}}-\d{{2}})\.holder")
+        months = [found[1] for each in base.parent.iterdir() if (found := name.fullmatch(each.name))]
+        return sum(is_held(url, connection, month) for month in months)
     held: int = connection.scalar(_MONTHS_HELD) or 0
     connection.commit()
     return held
 
 
-def _months_with_a_holder(base: Path) -> list[str]:
-    name = re.compile(rf"{re.escape(base.name)}\.(\d{{4}}-\d{{2}})\.holder")
-    return [found[1] for each in base.parent.iterdir() if (found := name.fullmatch(each.name))]
-
-
 def process_name() -> str:
     """Name this process as other holders shall see it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _lock_of(url: DatabaseUrl, connection: Connection, month: str) -> "_PostgresLock | _SqliteLock":
+    path = url.sqlite_path
+    return _PostgresLock(url, connection, month) if path is None else _SqliteLock(path, month)
 
 
 class _PostgresLock:
@@ -125,27 +123,19 @@ class _PostgresLock:
         # The server would end a holder that waits long for Stripe. The connection is closed with the lock.
         self._connection.execute(_NEVER_IDLE_TOO_LONG)
         acquired = self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
-        session = session_of(self._connection)
-        self._session = session if is_pooled(self._connection, session) else None
+        session = _session_of(self._connection)
+        self._session = session if _is_pooled(self._connection, session) else None
         self._connection.commit()
         return bool(acquired)
 
     def require(self) -> None:
-        if self._session is not None and session_of(self._connection) != self._session:
-            raise pooler_refused(self._url)
+        if self._session is not None and _session_of(self._connection) != self._session:
+            raise _pooler_refused(self._url)
 
-    def holder(self) -> str:
-        return self._holder() or "another process"
-
-    def is_held(self) -> bool:
-        return self._holder() is not None
-
-    def _holder(self) -> str | None:
+    def holder(self) -> str | None:
         name: str | None = self._connection.scalar(
             sa.text(
-                "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-                f"WHERE l.locktype = 'advisory' AND l.granted AND {_HERE} "
-                "AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
+                f"SELECT a.application_name {_HELD} AND ((l.classid::bigint << 32) | l.objid::bigint) = :key"
             ),
             {"key": self._key},
         )
@@ -183,22 +173,17 @@ class _SqliteLock:
     def require(self) -> None:
         """The file is locked until this process lets go of it."""
 
-    def holder(self) -> str:
-        try:
-            return self._holder.read_text(encoding="utf-8") or "another process"
-        except FileNotFoundError:
-            return "another process"
-
-    def is_held(self) -> bool:
+    def holder(self) -> str | None:
         # A holder names itself. A dead one leaves its name behind, so the lock has the last word.
-        if not self._holder.exists():
-            return False
         try:
+            name = self._holder.read_text(encoding="utf-8")
             self._lock.acquire(blocking=False)
+        except FileNotFoundError:
+            return None
         except Timeout:
-            return True
+            return name or _UNKNOWN
         self._lock.release()
-        return False
+        return None
 
     def release(self) -> None:
         self._holder.unlink(missing_ok=True)
@@ -206,3 +191,55 @@ class _SqliteLock:
             # Before it is let go, so that nobody can lock a file that is then removed.
             self._file.unlink(missing_ok=True)
         self._lock.release()
+
+
+_OTHERS = 4
+"""How many connections try to get the session of another that is idle."""
+
+_BY_STATEMENT = "statement pooling"
+"""What PgBouncer says where it hands out a session per statement."""
+
+
+def require_sessions(url: DatabaseUrl, engine: Engine) -> None:
+    """Refuse a pooler that does not keep a session of PostgreSQL for each connection.
+
+    A direct connection costs one query. Behind a pooler, other connections begin transactions while the first
+    is idle: one that is served by the first one's session proves that this does not keep it.
+
+    Raises:
+        SettingsError: naming the setting and the remedy.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    try:
+        with engine.execution_options(read_only=True).connect() as connection, ExitStack() as others:
+            own = _session_of(connection)
+            connection.commit()
+            if _is_pooled(connection, own):
+                busy = [others.enter_context(engine.connect()) for _ in range(_OTHERS)]
+                if own in map(_session_of, busy) or _session_of(connection) != own:
+                    raise _pooler_refused(url)
+    except sa.exc.DBAPIError as error:
+        if _BY_STATEMENT in str(error.orig):
+            raise _pooler_refused(url) from None
+        raise
+
+
+def _session_of(connection: Connection) -> int:
+    """Return the server's process that serves the present transaction."""
+    pid: int = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    return pid
+
+
+def _is_pooled(connection: Connection, session: int) -> bool:
+    """Return whether somebody between us and the server answered for it when we connected."""
+    named: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+    return named != session
+
+
+def _pooler_refused(url: DatabaseUrl) -> SettingsError:
+    return SettingsError(
+        f"{url.setting} leads through a pooler that gives each transaction another session of PostgreSQL, "
+        "so that the ledger's locks would exclude nobody.",
+        remedy="Connect to the server itself, or set pool_mode = session for this database in PgBouncer.",
+    )

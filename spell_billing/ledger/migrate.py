@@ -13,18 +13,13 @@ _LOCK_KEY = 0x5B111_1ED6E4
 
 
 def migrate(engine: Engine) -> bool:
-    """Run the migrations that the database lacks, in one transaction.
-
-    Returns:
-        True when something was migrated.
+    """Run the migrations that the database lacks, in one transaction, and return whether there were any.
 
     Raises:
         LedgerError: when the database was migrated by a newer version of spell_billing, or is not in UTF-8.
     """
-    # A look takes no write lock: in SQLite it would wait for a writer.
-    with engine.execution_options(read_only=True).connect() as connection:
-        if _is_at_head(connection):
-            return False
+    if _look(engine) == HEAD:
+        return False
     # Alembic costs 0.2 s to import: only where there is something to migrate.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -42,8 +37,7 @@ def migrate(engine: Engine) -> bool:
         current = current_revision(connection)
         if current == HEAD:
             return False
-        if current is not None and current > HEAD:
-            raise _newer(current)
+        _refuse_newer(current)
         config = Config()
         config.set_main_option("script_location", "spell_billing.ledger:migrations")
         config.attributes["connection"] = connection
@@ -57,13 +51,11 @@ def require_current(engine: Engine) -> None:
     Raises:
         LedgerError: naming the revision and who brings it up to date.
     """
+    if _look(engine) == HEAD:
+        return
     with engine.execution_options(read_only=True).connect() as connection:
-        if _is_at_head(connection):
-            return
-        connection.rollback()
         current = current_revision(connection)
-    if current is not None and current > HEAD:
-        raise _newer(current)
+    _refuse_newer(current)
     found = f"is at revision {current}, and this program needs {HEAD}" if current else "has no tables yet"
     raise LedgerError(
         f"The ledger {found}; what only reads does not change it.",
@@ -71,21 +63,26 @@ def require_current(engine: Engine) -> None:
     )
 
 
-def _newer(current: str) -> LedgerError:
-    return LedgerError(
-        f"The ledger is at revision {current}, this program knows up to {HEAD}.",
-        remedy="Run the version of spell_billing that migrated it, or a newer one.",
-    )
+def _refuse_newer(current: str | None) -> None:
+    if current is not None and current > HEAD:
+        raise LedgerError(
+            f"The ledger is at revision {current}, this program knows up to {HEAD}.",
+            remedy="Run the version of spell_billing that migrated it, or a newer one.",
+        )
 
 
-def _is_at_head(connection: Connection) -> bool:
-    """Ask in one small query: every opening of a ledger asks, and looking for the table first doubles it."""
-    try:
-        revision: str | None = connection.scalar(_REVISION)
-    except sa.exc.DBAPIError:
-        # Most likely there is no such table; whatever else it is comes again when the migration looks closer.
-        return False
-    return revision == HEAD
+def _look(engine: Engine) -> str | None:
+    """Ask for the revision in one small query, without a write lock, for which SQLite would wait.
+
+    Every opening of a ledger asks, and looking for the table first doubles the time.
+    """
+    with engine.execution_options(read_only=True).connect() as connection:
+        try:
+            revision: str | None = connection.scalar(_REVISION)
+        except sa.exc.DBAPIError:
+            # Most likely there is no such table; anything else comes again when the migration looks closer.
+            return None
+    return revision
 
 
 def current_revision(connection: Connection) -> str | None:

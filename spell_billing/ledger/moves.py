@@ -9,12 +9,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, moves
-
-MOVED_USER = "user_moved"
-"""The action in the audit trail."""
+from spell_billing.ledger.schema import moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +64,9 @@ def record_move(
     has_usage: Callable[[str], bool],
     now: datetime,
 ) -> bool:
-    """Record that usage moved, in the connection's transaction.
+    """Record that usage moved, in the connection's transaction; return False when that is recorded already.
 
-    Args:
-        connection: To the ledger.
-        from_user: Whose usage it was.
-        to_user: Whose it is.
-        reason: In a person's words.
-        actor: Who records it.
-        has_usage: Tells whether a user without a bill has rows at the platform.
-        now: When, aware.
-
-    Returns:
-        False when it is recorded already: nothing is written.
+    `has_usage` tells whether a user without a bill has rows at the platform.
 
     Raises:
         LedgerError: for one and the same user, or one that has neither a bill nor usage.
@@ -98,13 +86,7 @@ def record_move(
     connection.execute(
         moves.insert().values(at=now, actor=actor.name, from_user=from_user, to_user=to_user, reason=reason)
     )
-    entry = {
-        "at": now,
-        "actor": actor.name,
-        "run_id": actor.run_id,
-        "month": str(Month.containing(now)),
-        "action": MOVED_USER,
-        "detail": f"{from_user} -> {to_user}: {reason}",
-    }
-    connection.execute(audit.insert(), [{**entry, "user_id": user_id} for user_id in (from_user, to_user)])
+    entry = {"month": str(Month.containing(now)), "action": "user_moved"}
+    entry["detail"] = f"{from_user} -> {to_user}: {reason}"
+    write_audit(connection, actor, now, *({**entry, "user_id": each} for each in (from_user, to_user)))
     return True

@@ -10,7 +10,8 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.column_types import columns_of
+from spell_billing.ledger.schema import outbox
 from spell_billing.ledger.upsert import insert_new
 
 MAIL = "mail"
@@ -24,8 +25,6 @@ Said = Mapping[str, sa.ColumnElement[str] | str]
 """What messages made by the database say: texts, the same for all or of the row's columns."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_FIRST_PAUSE = timedelta(minutes=1)
-_LONGEST_PAUSE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,11 @@ class Message:
 def put(
     connection: Connection, messages: Iterable[Message], *, sent: bool = False, now: datetime | None = None
 ) -> int:
-    """Put messages into the outbox, as sent or to be sent; those that are in it already stay as they are.
-
-    Returns:
-        How many were added.
-    """
+    """Put messages that are not in the outbox into it, to be sent or as sent, and return how many."""
+    state = _state(now or datetime.now(UTC), sent=sent)
     rows = [
         {name: getattr(each, name) for name in ("key", "channel", "kind", "month", "user_id")}
-        | {"payload": orjson.dumps(each.payload).decode(), **_state(now or datetime.now(UTC), sent=sent)}
+        | {"payload": orjson.dumps(each.payload).decode(), **state}
         for each in messages
     ]
     return insert_new(connection, outbox, rows)
@@ -68,24 +64,16 @@ def put_selected(
     *,
     sent: bool = False,
 ) -> int:
-    """Put a message into the outbox for each row of a table with month and user, all in one statement.
+    """Put messages that are not in the outbox into it by one statement, and return how many.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        about: The table, or a query like one.
-        which: The condition for its rows; those whose message is in the outbox already are left out.
-        said: Key, channel, kind and payload.
-        now: The present, an aware datetime.
-        sent: Whether they count as sent.
-
-    Returns:
-        How many were added.
+    There is one for each row of a table (`about`) that meets a condition (`which`). `said` has their key,
+    channel, kind and payload; month and user are the row's.
     """
     texts = {name: words(value) for name, value in said.items()}
     state = {name: sa.literal(value, outbox.c[name].type) for name, value in _state(now, sent=sent).items()}
     values = {**texts, "month": about.c.month, "user_id": about.c.user_id, **state}
-    put_before = sa.exists().where(outbox.c.key == texts["key"], outbox.c.channel == texts["channel"])
-    chosen = sa.select(*values.values()).where(which, ~put_before).order_by(about.c.month, texts["key"])
+    new = sa.and_(which, ~is_put(texts["key"], texts["channel"]))
+    chosen = sa.select(*values.values()).where(new).order_by(about.c.month, texts["key"])
     insert = outbox.insert().from_select([*values], chosen)
     return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
 
@@ -103,8 +91,8 @@ def due(
     limit: int | None = None,
 ) -> list[Message]:
     """Return messages whose turn has come, all or those of a condition, the longest due first."""
-    columns = [outbox.c[name] for name in Message.__dataclass_fields__]
-    query = sa.select(*columns).where(is_due(channels, now), sa.true() if which is None else which)
+    query = sa.select(*columns_of(outbox, Message)).where(is_due(channels, now))
+    query = query if which is None else query.where(which)
     rows = connection.execute(query.order_by(outbox.c.next_try_at, outbox.c.id).limit(limit)).mappings()
     return [Message(**{**row, "payload": orjson.loads(row["payload"])}) for row in rows]
 
@@ -135,11 +123,11 @@ def is_waiting() -> sa.ColumnElement[bool]:
 
 def count_waiting(connection: Connection, kind: str) -> int:
     """Return how many alerts of a kind wait for some channel."""
-    waiting = sa.and_(outbox.c.kind == kind, outbox.c.channel != MAIL, is_waiting())
-    return connection.scalar(sa.select(sa.func.count(outbox.c.key.distinct())).where(waiting)) or 0
+    count = sa.select(sa.func.count(outbox.c.key.distinct()))
+    return connection.scalar(count.where(outbox.c.kind == kind, outbox.c.channel != MAIL, is_waiting())) or 0
 
 
-def is_put(key: sa.ColumnElement[str], channel: str) -> sa.ColumnElement[bool]:
+def is_put(key: sa.ColumnElement[str], channel: sa.ColumnElement[str] | str) -> sa.ColumnElement[bool]:
     """Return the condition that a message is in the outbox."""
     return sa.exists().where(outbox.c.key == key, outbox.c.channel == channel)
 
@@ -157,8 +145,7 @@ def is_message(message: Message) -> sa.ColumnElement[bool]:
 
 def pause(tries: int) -> timedelta:
     """Return the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
-    doublings = min(tries - 1, 20)
-    return min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
+    return min(timedelta(minutes=1 << min(tries - 1, 20)), timedelta(hours=2))
 
 
 def mark_sent(connection: Connection, message: Message, now: datetime) -> None:
@@ -175,8 +162,8 @@ def mark_tried(
 
 def is_failing(connection: Connection, channel: str) -> bool:
     """Return whether a message of a channel was tried in vain and still waits."""
-    waiting = sa.select(outbox.c.id).where(outbox.c.channel == channel, is_waiting(), outbox.c.tries > 0)
-    return connection.execute(waiting.limit(1)).first() is not None
+    failing = sa.select(outbox.c.id).where(outbox.c.channel == channel, is_waiting(), outbox.c.tries > 0)
+    return connection.scalar(failing.limit(1)) is not None
 
 
 def give_up_older(connection: Connection, channel: str, than: datetime, now: datetime) -> int:
@@ -194,9 +181,7 @@ def update(connection: Connection, which: sa.ColumnElement[bool], **values: Any)
 class Outbox:
     """The outbox for who delivers from it, each step in a transaction of its own.
 
-    Attributes:
-        writer: The ledger's engine.
-        reader: The same, for reading only: a look takes no write lock.
+    `reader` is the same engine as `writer`, for reading only: a look takes no write lock.
     """
 
     writer: Engine
@@ -206,8 +191,7 @@ class Outbox:
         """Put messages into the outbox that are not in it yet."""
         same = outbox.c.key.in_({each.key for each in messages})
         with self.reader.connect() as connection:
-            rows = connection.execute(sa.select(outbox.c.key, outbox.c.channel).where(same))
-            known = {(key, channel) for key, channel in rows}
+            known = {*connection.execute(sa.select(outbox.c.key, outbox.c.channel).where(same))}
         new = [each for each in messages if (each.key, each.channel) not in known]
         if new:
             with self.writer.begin() as connection:

@@ -1,16 +1,18 @@
-"""What is known of each invoice's payment: the newest that Stripe said, whatever order it was heard in."""
+"""What is known of each invoice's payment: the newest that Stripe said, in whatever order it came."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.schema import payments
 from spell_billing.ledger.upsert import insert_new
 
@@ -49,7 +51,7 @@ class Payment:
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Payment":
         """Build a payment from a result row of `ledger_payments`."""
-        return cls(**{str(name): value for name, value in row.items()})
+        return msgspec.convert(row, cls)
 
     @property
     def failing(self) -> bool:
@@ -86,10 +88,10 @@ def payment_in_words(
 
 
 def newest(one: Payment, other: Payment) -> Payment:
-    """Combine two things that were said of one invoice; their order does not matter.
+    """Combine two statements about one invoice, in either order.
 
-    Of two the later is what Stripe counts up: the status, then the attempts; the time only decides between
-    equals, because an event can be heard late.
+    The later one is told by what Stripe counts up: the status, then the attempts. The time decides between
+    equals only, because an event can arrive late.
     """
     later, earlier = (one, other) if _order(one) >= _order(other) else (other, one)
     reason = one if _reason_order(one) >= _reason_order(other) else other
@@ -105,7 +107,7 @@ def newest(one: Payment, other: Payment) -> Payment:
 
 
 def _as_read(before: Payment, read: Payment) -> Payment:
-    """Return what was read, with what it leaves open about the last failure."""
+    """Return what was read, with what is known beyond it of the last failure."""
     reason = read if read.decline_code is not None else before
     return replace(
         read,
@@ -116,7 +118,6 @@ def _as_read(before: Payment, read: Payment) -> Payment:
 
 
 def _order(payment: Payment) -> tuple[Any, ...]:
-    """Order what was said of one invoice; equal only where what is kept is equal."""
     return (
         _RANKS[payment.status],
         payment.attempts,
@@ -135,22 +136,15 @@ def _order(payment: Payment) -> tuple[Any, ...]:
 
 
 def _reason_order(payment: Payment) -> tuple[Any, ...]:
-    """Order the reasons of failures: of the latest attempt, where it is known."""
     known = payment.decline_code is not None
     return payment.failed_attempts, known, payment.as_of, payment.decline_code or "", payment.message or ""
 
 
 def keep_payments(connection: Connection, said: Iterable[Payment], *, as_it_is: bool = False) -> int:
-    """Write down what Stripe said, where it is news.
+    """Write what Stripe said, in the connection's transaction, and return how many rows are new or changed.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        said: Any order, any number of an invoice.
-        as_it_is: They were read from the invoices just now: that replaces what was known, even where a paid
-            invoice is open again.
-
-    Returns:
-        How many invoices' rows were added or changed.
+    `as_it_is`: it was read from the invoices just now, and replaces what was known, even where a paid invoice
+    is open again.
     """
     by_invoice: dict[str, Payment] = {}
     for each in said:
@@ -165,7 +159,7 @@ def keep_payments(connection: Connection, said: Iterable[Payment], *, as_it_is: 
 
 
 def _keep_group(connection: Connection, group: Sequence[Payment], *, as_it_is: bool) -> int:
-    added = insert_new(connection, payments, [_values(payment) for payment in group])
+    added = insert_new(connection, payments, [asdict(payment) for payment in group])
     ids = [payment.stripe_invoice_id for payment in group]
     query = (
         sa.select(payments)
@@ -173,8 +167,7 @@ def _keep_group(connection: Connection, group: Sequence[Payment], *, as_it_is: b
         .order_by(payments.c.stripe_invoice_id)
         .with_for_update()
     )
-    rows = connection.execute(query).mappings()
-    known = {payment.stripe_invoice_id: payment for payment in map(Payment.from_mapping, rows)}
+    known = {payment.stripe_invoice_id: payment for payment in read_as(connection, Payment, query)}
     changes = []
     for each in group:
         before = known[each.stripe_invoice_id]
@@ -182,29 +175,23 @@ def _keep_group(connection: Connection, group: Sequence[Payment], *, as_it_is: b
         known_now = _as_read(before, each) if as_it_is else newest(before, each)
         after = replace(known_now, month=before.month, user_id=before.user_id, generation=before.generation)
         if after != before:
-            changes.append({f"new_{name}": value for name, value in _values(after).items()})
+            changes.append({f"new_{name}": value for name, value in asdict(after).items()})
     if changes:
         connection.execute(_UPDATE, changes)
     return added + len(changes)
 
 
-def _values(payment: Payment) -> dict[str, Any]:
-    return {name: getattr(payment, name) for name in _COLUMNS}
-
-
-_COLUMNS = [field.name for field in fields(Payment)]
 _UPDATE = (
     payments.update()
     .where(payments.c.stripe_invoice_id == sa.bindparam("new_stripe_invoice_id"))
-    .values({name: sa.bindparam(f"new_{name}") for name in _COLUMNS if name != "stripe_invoice_id"})
+    .values({each.name: sa.bindparam(f"new_{each.name}") for each in fields(Payment)})
 )
 
 
 def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | None:
     """Return what is known of an invoice's payment, or None."""
     query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
-    row = connection.execute(query).mappings().first()
-    return Payment.from_mapping(row) if row else None
+    return next(iter(read_as(connection, Payment, query)), None)
 
 
 def paid_invoices(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
@@ -218,4 +205,4 @@ def paid_invoices(connection: Connection, invoice_ids: Collection[str]) -> set[s
 def read_payments(connection: Connection, month: Month) -> list[Payment]:
     """Return what is known of the payments of a month's invoices, by invoice id."""
     query = sa.select(payments).where(payments.c.month == str(month)).order_by(payments.c.stripe_invoice_id)
-    return [Payment.from_mapping(row) for row in connection.execute(query).mappings()]
+    return read_as(connection, Payment, query)

@@ -1,4 +1,4 @@
-"""Reading the ledger's tables on a given connection."""
+"""Reading bills and months on a given connection, and the conditions that choose bills."""
 
 from collections.abc import Iterable
 
@@ -7,40 +7,61 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.rows import Bill, MonthRecord
 from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
+
+WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
+"""Bills in these states have a reason, as skipped ones do, which may be most of a month."""
+
+IS_VOIDED = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
+"""The condition for bills that were voided to be billed again."""
 
 
 def read_month(connection: Connection, month: Month) -> MonthRecord | None:
     """Return the month's record, or None."""
-    row = connection.execute(sa.select(months).where(months.c.month == str(month))).mappings().first()
-    return MonthRecord(**row) if row else None
+    query = sa.select(months).where(months.c.month == str(month))
+    return next(iter(read_as(connection, MonthRecord, query)), None)
+
+
+def read_months(connection: Connection) -> list[MonthRecord]:
+    """Return all drafted months, oldest first."""
+    return read_as(connection, MonthRecord, sa.select(months).order_by(months.c.month))
 
 
 def read_bills(
-    connection: Connection, month: Month, states: Iterable[State] | None, *, after_id: int, limit: int
+    connection: Connection,
+    month: Month | str,
+    *conditions: sa.ColumnElement[bool],
+    states: Iterable[State] | None = None,
+    after_id: int = 0,
+    limit: int | None = None,
 ) -> list[Bill]:
-    """Return a page of the month's bills with ids above `after_id`."""
-    query = sa.select(invoices).where(invoices.c.month == str(month), invoices.c.id > after_id)
+    """Return the month's bills that meet all conditions and have ids above `after_id`, in their order."""
+    query = sa.select(invoices).where(invoices.c.month == str(month), *conditions)
+    if after_id:
+        query = query.where(invoices.c.id > after_id)
     if states is not None:
         query = query.where(invoices.c.state.in_([state.value for state in states]))
-    result = connection.execute(query.order_by(invoices.c.id).limit(limit))
-    return [Bill.from_mapping(row) for row in result.mappings()]
+    return read_as(connection, Bill, query.order_by(invoices.c.id).limit(limit))
 
 
 def read_bills_of_customer(
     connection: Connection, like: Bill, states: Iterable[State], *, ids: range, limit: int
 ) -> list[Bill]:
     """Return a page of the bills of a bill's month and Stripe customer with ids in a range."""
-    query = sa.select(invoices).where(
-        invoices.c.month == like.month,
-        invoices.c.state.in_([state.value for state in states]),
-        invoices.c.stripe_customer_id == like.stripe_customer_id,
-        invoices.c.id >= ids.start,
-        invoices.c.id < ids.stop,
-    )
-    result = connection.execute(query.order_by(invoices.c.id).limit(limit))
-    return [Bill.from_mapping(row) for row in result.mappings()]
+    of_customer = invoices.c.stripe_customer_id == like.stripe_customer_id
+    in_range = (invoices.c.id >= ids.start) & (invoices.c.id < ids.stop)
+    return read_bills(connection, like.month, of_customer, in_range, states=states, limit=limit)
+
+
+def read_bills_to_redraft(connection: Connection, month: Month) -> list[Bill]:
+    """Return the latest bills that failed or are held, and those voided to be billed again.
+
+    A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
+    """
+    unsent = invoices.c.state.in_([State.FAILED.value, State.HELD.value])
+    return read_bills(connection, month, latest_generation(month), sa.or_(unsent, IS_VOIDED))
 
 
 def latest_generation(month: Month) -> sa.ColumnElement[bool]:
@@ -67,22 +88,11 @@ def is_replaced() -> sa.ColumnElement[bool]:
     )
 
 
-def read_bills_to_redraft(connection: Connection, month: Month) -> list[Bill]:
-    """Return the latest bills that failed or are held, and those voided to be billed again.
-
-    A skipped bill is not among them: nothing was due, and a plan that changes later does not alter that.
-    """
-    voided = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
-    unsent = invoices.c.state.in_([State.FAILED.value, State.HELD.value])
-    query = sa.select(invoices).where(latest_generation(month), sa.or_(unsent, voided))
-    return [Bill.from_mapping(row) for row in connection.execute(query).mappings()]
-
-
 def of_drafted_months() -> sa.ColumnElement[bool]:
-    """Return a condition that all bills meet, for finding a user's bills of all months.
+    """Return a condition that all bills meet, for finding bills of all months.
 
-    Bills are indexed by month and user: looked up month by month, they need no index by user alone, which
-    takes a tenth of the time of writing drafts.
+    Bills are indexed by month and user, and by month and state: looked up month by month, they need no index
+    by user alone, which takes a tenth of the time of writing drafts.
     """
     return invoices.c.month.in_(sa.select(months.c.month))
 
@@ -90,13 +100,7 @@ def of_drafted_months() -> sa.ColumnElement[bool]:
 def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     """Return the condition for bills that other months' drafts must know of, as their index has it.
 
-    Narrower conditions imply it; said in full, the database reads these bills alone. SQLite takes an index
-    for a range only, and all months are one.
+    Narrower conditions imply it; written out in full, the database reads these bills alone. SQLite takes an
+    index for a range only, and all months are one.
     """
-    return sa.and_(LEFT_SOMETHING[connection.dialect.name], invoices.c.month > "")
-
-
-def read_months(connection: Connection) -> list[MonthRecord]:
-    """Return all drafted months, oldest first."""
-    rows = connection.execute(sa.select(months).order_by(months.c.month)).mappings()
-    return [MonthRecord(**row) for row in rows]
+    return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")

@@ -1,7 +1,8 @@
-"""What the review of a month found, and what people decided about it. Rules are in `core/`, not here."""
+"""What the review of a month found, what people decided about it, and the bills that wait for that."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -11,8 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, decisions, reviews
+from spell_billing.ledger.schema import decisions, invoices, reviews
+from spell_billing.ledger.upsert import put_row
 
 
 class DecisionKind(StrEnum):
@@ -26,16 +32,9 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision about a month, or about one user's bill in it. The newest of each user counts.
+    """One decision about a month (`user_id` None), or about one user's bill in it. The newest counts.
 
-    Attributes:
-        month: The month, as 2026-10.
-        user_id: None for the month as a whole.
-        kind: What was decided.
-        content_hash: What it is bound to: the `drafts_hash` of a review, the `lines_hash` of a released bill.
-        reason: In the person's words.
-        actor: Who decided.
-        at: When, aware.
+    `content_hash` is what it is bound to: a review's `drafts_hash`, or the `lines_hash` of a released bill.
     """
 
     month: str
@@ -68,14 +67,12 @@ def read_review(connection: Connection, month: Month) -> Review | None:
     row = connection.execute(sa.select(reviews).where(reviews.c.month == str(month))).first()
     if row is None:
         return None
-    approval = next(
-        (
-            each
-            for each in reversed(read_decisions(connection, month))
-            if each.kind is DecisionKind.APPROVED and each.content_hash == row.drafts_hash
-        ),
-        None,
-    )
+    approvals = [
+        each
+        for each in read_decisions(connection, month)
+        if each.kind is DecisionKind.APPROVED and each.content_hash == row.drafts_hash
+    ]
+    approval = approvals[-1] if approvals else None
     return Review(row.month, row.drafts_hash, orjson.loads(row.findings), row.reviewed_at, approval)
 
 
@@ -88,66 +85,147 @@ def write_review(
     now: datetime,
 ) -> None:
     """Keep a review in place of the month's earlier one, in the connection's transaction."""
-    connection.execute(reviews.delete().where(reviews.c.month == str(month)))
-    connection.execute(
-        reviews.insert().values(
-            month=str(month),
-            drafts_hash=drafts_hash,
-            findings=orjson.dumps(list(findings)).decode(),
-            reviewed_at=now,
-        )
-    )
+    found = orjson.dumps(list(findings)).decode()
+    row = {"month": str(month), "drafts_hash": drafts_hash, "findings": found, "reviewed_at": now}
+    put_row(connection, reviews, row)
 
 
 def read_decisions(connection: Connection, month: Month) -> list[Decision]:
     """Return all decisions about the month and its users, oldest first."""
-    query = sa.select(decisions).where(decisions.c.month == str(month)).order_by(decisions.c.id)
-    return [
-        Decision(
-            row.month,
-            row.user_id,
-            DecisionKind(row.kind),
-            row.content_hash,
-            row.reason,
-            row.actor,
-            row.at,
-        )
-        for row in connection.execute(query)
-    ]
+    query = sa.select(*columns_of(decisions, Decision)).where(decisions.c.month == str(month))
+    return read_as(connection, Decision, query.order_by(decisions.c.id))
 
 
 def write_decision(connection: Connection, decision: Decision, actor: Actor) -> None:
     """Append a decision with its audit entry, in the connection's transaction."""
     write_decisions(connection, [decision])
-    connection.execute(
-        audit.insert().values(
-            at=decision.at,
-            actor=decision.actor,
-            run_id=actor.run_id,
-            month=decision.month,
-            user_id=decision.user_id,
-            action=decision.kind.value,
-            detail=decision.reason,
-        )
-    )
+    entry = {"month": decision.month, "user_id": decision.user_id}
+    write_audit(connection, actor, decision.at, {**entry, "action": decision.kind, "detail": decision.reason})
 
 
 def write_decisions(connection: Connection, decided: Sequence[Decision]) -> None:
     """Append decisions about bills whose changes have audit entries of their own."""
-    if not decided:
+    if decided:
+        connection.execute(decisions.insert(), [asdict(each) for each in decided])
+
+
+RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE})
+"""Reasons of held bills that a person's word alone sends on."""
+
+_ROWS_AT_ONCE = 5_000
+_NEVER = (-1, "")
+
+
+class PeoplesHolds:
+    """What people decided, oldest first, about each bill; a release counts for the released content alone."""
+
+    def __init__(self, found: Iterable[Decision]) -> None:
+        self._everybody = _NEVER
+        self._held: dict[str, tuple[int, str]] = {}
+        self._released_at: dict[tuple[str, str | None], int] = {}
+        for place, each in enumerate(found):
+            if each.kind is DecisionKind.HELD:
+                if each.user_id is None:
+                    self._everybody = place, each.reason
+                else:
+                    self._held[each.user_id] = place, each.reason
+            elif each.kind is DecisionKind.RELEASED:
+                if each.user_id is None:
+                    self._everybody = _NEVER
+                else:
+                    self._released_at[each.user_id, each.content_hash] = place
+
+    @property
+    def everybody(self) -> bool:
+        """Whether everybody's bill is held."""
+        return self._everybody != _NEVER
+
+    @property
+    def users(self) -> frozenset[str]:
+        """The users whom a person once held by name."""
+        return frozenset(self._held)
+
+    def held_because(self, user_id: str, lines_hash: str) -> str | None:
+        """Return the reason for which a person holds a bill of this content; None when nobody does."""
+        held_at, reason = self._newest(user_id)
+        return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
+
+    def is_released(self, user_id: str, lines_hash: str) -> bool:
+        """Return whether a person released a bill of exactly this content, and did not hold it again."""
+        return self._released_at.get((user_id, lines_hash), -1) > self._newest(user_id)[0]
+
+    def _newest(self, user_id: str) -> tuple[int, str]:
+        return max(self._everybody, self._held.get(user_id, _NEVER))
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingBill:
+    """What a hold or a release must know of a bill."""
+
+    id: int
+    user_id: str
+    generation: int
+    state: State
+    reason: Reason | None
+    currency: str
+    total_cents: int
+    lines_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a bill waits, or None where it is released, with what is special about it in words."""
+
+    bill: WaitingBill
+    reason: Reason | None
+    message: str | None
+
+
+def read_waiting(
+    connection: Connection, month: Month, *conditions: sa.ColumnElement[bool]
+) -> list[WaitingBill]:
+    """Read each user's latest bill of the month that meets the conditions, in the order of their ids."""
+    query = sa.select(*columns_of(invoices, WaitingBill)).where(latest_generation(month), *conditions)
+    return read_as(connection, WaitingBill, query.order_by(invoices.c.id))
+
+
+def write_holds(
+    connection: Connection, month: Month, holds: Sequence[Hold], actor: Actor, now: datetime
+) -> None:
+    """Hold bills, or let those be sent whose hold has no reason, each with its audit entry."""
+    if not holds:
         return
-    connection.execute(
-        decisions.insert(),
-        [
+    changed: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("state", "reason", "message")}
+    update = invoices.update().where(invoices.c.id == sa.bindparam("bill_id"))
+    updates, entries = [], []
+    for each in holds:
+        state = State.HELD if each.reason else State.PLANNED
+        message = each.message if each.reason else None
+        change = {"new_state": state, "new_reason": each.reason, "new_message": message}
+        updates.append({"bill_id": each.bill.id, **change})
+        entries.append(
             {
-                "at": each.at,
-                "actor": each.actor,
-                "month": each.month,
-                "user_id": each.user_id,
-                "kind": each.kind.value,
-                "content_hash": each.content_hash,
-                "reason": each.reason,
+                "month": str(month),
+                "user_id": each.bill.user_id,
+                "generation": each.bill.generation,
+                "action": "held" if each.reason else "released",
+                "from_state": each.bill.state,
+                "to_state": state,
+                "detail": each.message,
             }
-            for each in decided
-        ],
-    )
+        )
+    connection.execute(update.values(run_id=actor.run_id, updated_at=now, **changed), updates)
+    write_audit(connection, actor, now, *entries)
+
+
+def drafts_hash(connection: Connection, month: Month) -> str:
+    """Fingerprint what the latest bills charge whom: equal drafts give an equal hash, in any state."""
+    bill = invoices.c
+    parts = sa.cast(bill.lines_hash, sa.Text) + "|" + bill.currency + "|" + sa.cast(bill.total_cents, sa.Text)
+    query = sa.select(parts + "|" + bill.user_id).where(latest_generation(month)).order_by(bill.id)
+    digest = hashlib.sha256()
+    rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars()
+    for batch in rows.partitions():
+        digest.update("\n".join(batch).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
 from sqlalchemy.engine import RowMapping
 
 from spell_billing.core.drafting import (
@@ -39,7 +38,7 @@ class Actor:
     run_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
     """One user's bill of a month as the ledger has it. Amounts in minor units of `currency`."""
 
@@ -48,11 +47,11 @@ class Bill:
     user_id: str
     generation: int
     state: State
-    reason: Reason | None
-    message: str | None
-    stripe_customer_id: str | None
+    reason: Reason | None = None
+    message: str | None = None
+    stripe_customer_id: str | None = None
     currency: str
-    plan_id: str | None
+    plan_id: str | None = None
     calls: int
     usage_cents: Decimal
     total_cents: int
@@ -67,13 +66,13 @@ class Bill:
     description: str
     lines: str
     lines_hash: str
-    stripe_invoice_id: str | None
-    stripe_request_id: str | None
+    stripe_invoice_id: str | None = None
+    stripe_request_id: str | None = None
     request_attempt: int
     run_id: str
     created_at: datetime
     updated_at: datetime
-    finalized_at: datetime | None
+    finalized_at: datetime | None = None
     terms: str | None = None
     tax_cents: int | None = None
     discount_cents: int | None = None
@@ -81,10 +80,7 @@ class Bill:
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Bill":
         """Build a bill from a result row of `ledger_invoices`."""
-        values: dict[str, Any] = {str(name): value for name, value in row.items()}
-        values["state"] = State(values["state"])
-        values["reason"] = Reason(values["reason"]) if values["reason"] else None
-        return cls(**values)
+        return msgspec.convert(row, cls)
 
     @property
     def parsed_lines(self) -> tuple[Line, ...]:
@@ -144,100 +140,63 @@ class Change:
     payment: Payment | None = None
 
 
-class Content(msgspec.Struct, frozen=True):
-    """The columns of a bill that its draft decides, named as in `ledger_invoices`; the exact amount first."""
-
-    usage_cents: Decimal
-    state: State
-    reason: Reason | None
-    stripe_customer_id: str | None
-    currency: str
-    plan_id: str | None
-    calls: int
-    total_cents: int
-    included_cents: int
-    covered_cents: int
-    late_cents: int
-    credit_applied_cents: int
-    carried_cents: int
-    late_lines: int
-    description: str
-    lines: str
-    lines_hash: str
-    terms: str | None
-
-
-def content_of(draft: Draft) -> Content:
+def content_of(draft: Draft) -> dict[str, Any]:
     """Return the columns of a bill that its draft decides."""
-    account, lines = draft.account, draft.lines
+    account = draft.account
     customer_id = account.stripe_customer_id if account else None
-    sums = line_sums(lines)
-    terms = dump_terms(draft.terms)
-    dumped = dump_lines(lines)
-    return Content(
-        draft.usage_cents,
-        draft.state,
-        draft.reason,
-        customer_id,
-        draft.currency,
-        account.plan_id if account else None,
-        draft.calls,
-        draft.total_cents,
-        draft.included_cents,
-        sums.covered_cents,
-        sums.late_cents,
-        sums.credit_applied_cents,
-        draft.carried_cents,
-        sums.late_lines,
-        draft.description,
-        dumped,
-        lines_hash(customer_id or "", draft.currency, draft.description, msgspec.Raw(dumped), terms),
-        terms,
-    )
+    lines, terms = dump_lines(draft.lines), dump_terms(draft.terms)
+    return {
+        "state": draft.state,
+        "reason": draft.reason,
+        "stripe_customer_id": customer_id,
+        "currency": draft.currency,
+        "plan_id": account.plan_id if account else None,
+        "calls": draft.calls,
+        "usage_cents": draft.usage_cents,
+        "total_cents": draft.total_cents,
+        "included_cents": draft.included_cents,
+        "carried_cents": draft.carried_cents,
+        **line_sums(draft.lines),
+        "description": draft.description,
+        "lines": lines,
+        "lines_hash": lines_hash(
+            customer_id or "", draft.currency, draft.description, msgspec.Raw(lines), terms
+        ),
+        "terms": terms,
+    }
 
 
-class LineSums(msgspec.Struct, frozen=True):
-    """The columns that sum a bill's lines by kind, in minor units."""
-
-    covered_cents: int = 0
-    late_cents: int = 0
-    credit_applied_cents: int = 0
-    late_lines: int = 0
+_USAGE_ALONE = {"covered_cents": 0, "late_cents": 0, "credit_applied_cents": 0, "late_lines": 0}
 
 
-_USAGE_ALONE = LineSums()
-
-
-def line_sums(lines: Sequence[Line]) -> LineSums:
-    """Sum a bill's lines by kind."""
+def line_sums(lines: Sequence[Line]) -> dict[str, Any]:
+    """Return the columns that sum a bill's lines by kind, in minor units."""
     if len(lines) == 1 and lines[0].kind == USAGE:
         return _USAGE_ALONE
-    return LineSums(
-        covered_cents=-sum(line.amount_cents for line in lines if line.kind == INCLUDED),
-        late_cents=sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
-        credit_applied_cents=-sum(line.amount_cents for line in lines if line.kind in {CREDIT, BROUGHT}),
-        late_lines=sum(1 for line in lines if line.kind in LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE),
-    )
+    return {
+        "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
+        "late_cents": sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
+        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in {CREDIT, BROUGHT}),
+        "late_lines": sum(1 for line in lines if line.kind in LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE),
+    }
 
 
 def new_bill_values(
     month: Month, draft: Draft, *, generation: int, run_id: str, now: datetime
 ) -> dict[str, Any]:
-    """Return all columns of a new bill but its id."""
+    """Return the columns of a new bill that are not null."""
+    beside = beside_content(month, generation=generation, run_id=run_id, now=now)
+    return {"user_id": draft.user_id, **content_of(draft), **beside}
+
+
+def beside_content(month: Month, *, generation: int, run_id: str, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new bill that its draft does not decide."""
     return {
         "month": str(month),
-        "user_id": draft.user_id,
         "generation": generation,
-        **asdict(content_of(draft)),
-        "message": None,
         "unbilled_calls": 0,
         "unbilled_usage_cents": Decimal(0),
-        "stripe_invoice_id": None,
-        "stripe_request_id": None,
         "request_attempt": 1,
-        "finalized_at": None,
-        "tax_cents": None,
-        "discount_cents": None,
         "run_id": run_id,
         "created_at": now,
         "updated_at": now,

@@ -2,18 +2,26 @@
 
 import sqlalchemy as sa
 
-from spell_billing.ledger import message_tables, money_tables  # noqa: F401 - they enter their tables
+from spell_billing.ledger import money_tables  # noqa: F401 - it enters its tables
 from spell_billing.ledger.column_types import BigId, ExactDecimal, UtcDateTime, metadata
 
 _LEFT = (
     "(unbilled_calls <> 0 OR unbilled_usage_cents <> {nothing} OR late_lines > 0 "
     "OR carried_cents > 0 OR credit_applied_cents > 0)"
 )
-LEFT_SOMETHING = {
-    "postgresql": sa.text(_LEFT.format(nothing="0")),
-    "sqlite": sa.text(_LEFT.format(nothing="'0'")),
-}
+LEFT_SOMETHING = {"postgresql": _LEFT.format(nothing="0"), "sqlite": _LEFT.format(nothing="'0'")}
 """By database, the condition for bills that other months' drafts must know of: few of millions."""
+
+SENT_ALERTS = (
+    "sent_at IS NOT NULL AND channel NOT IN ('alerts', 'mail') AND substr(channel, 1, 6) <> 'event:'"
+)
+"""The condition for alerts that went out, each once on each channel."""
+
+
+def _partial_index(name: str, column: str, postgresql: str, sqlite: str | None = None) -> sa.Index:
+    sqlite_where = sa.text(sqlite or postgresql)
+    return sa.Index(name, column, postgresql_where=sa.text(postgresql), sqlite_where=sqlite_where)
+
 
 invoices = sa.Table(
     "ledger_invoices",
@@ -55,24 +63,9 @@ invoices = sa.Table(
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
     sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
     # Partial: 100,000 new drafts, which have neither, are not entered into them.
-    sa.Index(
-        "ledger_invoices_by_stripe_id",
-        "stripe_invoice_id",
-        postgresql_where=sa.text("stripe_invoice_id IS NOT NULL"),
-        sqlite_where=sa.text("stripe_invoice_id IS NOT NULL"),
-    ),
-    sa.Index(
-        "ledger_invoices_by_finalized",
-        "finalized_at",
-        postgresql_where=sa.text("finalized_at IS NOT NULL"),
-        sqlite_where=sa.text("finalized_at IS NOT NULL"),
-    ),
-    sa.Index(
-        "ledger_invoices_left_something",
-        "month",
-        postgresql_where=LEFT_SOMETHING["postgresql"],
-        sqlite_where=LEFT_SOMETHING["sqlite"],
-    ),
+    _partial_index("ledger_invoices_by_stripe_id", "stripe_invoice_id", "stripe_invoice_id IS NOT NULL"),
+    _partial_index("ledger_invoices_by_finalized", "finalized_at", "finalized_at IS NOT NULL"),
+    _partial_index("ledger_invoices_left_something", "month", **LEFT_SOMETHING),
 )
 """One row per user, month and generation.
 
@@ -273,4 +266,33 @@ stripe_account = sa.Table(
 """The one Stripe account that this ledger bills. `mode` is `test` or `live`.
 
 `account_id` is null where the key may not read its account.
+"""
+
+outbox = sa.Table(
+    "ledger_outbox",
+    metadata,
+    sa.Column("id", BigId, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String(200), nullable=False),
+    sa.Column("channel", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("month", sa.String(7)),
+    sa.Column("user_id", sa.Text),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("next_try_at", UtcDateTime, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("given_up_at", UtcDateTime),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("key", "channel", name="ledger_outbox_once"),
+    sa.Index("ledger_outbox_waiting", "channel", "sent_at", "given_up_at", "next_try_at"),
+    _partial_index("ledger_outbox_alerts", "kind", SENT_ALERTS),
+)
+"""Each message once on its channel. `channel`: `mail`, `alerts`, the name of one of ALERT_URLS,
+or `event:` and the fingerprint of one of EVENT_URLS.
+
+An alert on `alerts` waits to be put on each of the channels; what an alert is about is kept there too, as
+sent, so that it is alerted on once. `payload` is JSON: an alert's title and body; a mail's invoice and
+attempt; an event as it is sent. Amounts, links and the address are read when a mail is sent. `error` of a
+mail that was given up begins with a word of `GivenUp`.
 """

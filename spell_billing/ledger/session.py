@@ -1,10 +1,11 @@
-"""The session of the month's holder: every write to the ledger, each in one transaction with its audit."""
+"""The session of the month's holder: its writes, each in one transaction with its audit entry."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,20 +15,36 @@ from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.bulk import insert_drafts
-from spell_billing.ledger.changes import write_changes
-from spell_billing.ledger.history import BillOf, History, read_history
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.changes import insert_drafts, write_changes
+from spell_billing.ledger.history import read_history
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import is_replaced, read_bills, read_bills_to_redraft, read_month
-from spell_billing.ledger.reviews import Review, read_review
-from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, MonthRecord, new_bill_values
-from spell_billing.ledger.schema import audit, invoices, months, reviews
+from spell_billing.ledger.reviews import read_review
+from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, new_bill_values
+from spell_billing.ledger.schema import invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
+from spell_billing.ledger.upsert import put_row
 
 _MANY_USERS = 10_000
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 _FOUND_BY = ("month", "state", "reason", "currency", "user_id", "generation")
+
+
+def _asked(
+    question: Callable[Concatenate[Connection, Month, _Given], _Answer],
+) -> Callable[Concatenate["MonthSession", _Given], _Answer]:
+    """Return the method that asks a question about the month in a transaction of the holder."""
+
+    @wraps(question)
+    def method(session: "MonthSession", /, *args: _Given.args, **named: _Given.kwargs) -> _Answer:
+        with session.writing() as connection:
+            return question(connection, session.month, *args, **named)
+
+    return method
 
 
 class MonthSession:
@@ -48,15 +65,16 @@ class MonthSession:
         self.month = month
         self.actor = actor
 
-    def record(self) -> MonthRecord | None:
-        """Return the month's record, or None when it was never drafted."""
-        with self._transaction():
-            return read_month(self._connection, self.month)
+    record = _asked(read_month)
+    bills_to_redraft = _asked(read_bills_to_redraft)
+    history = _asked(read_history)
+    review = _asked(read_review)
+    drafted_usage = _asked(drafted_usage)
 
     def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
         """Return up to `limit` bills in the given states with ids above `after_id`."""
-        with self._transaction():
-            return read_bills(self._connection, self.month, states, after_id=after_id, limit=limit)
+        with self.writing() as connection:
+            return read_bills(connection, self.month, states=states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
         """Return the users' bills, every generation; an id of 500 characters may be a longer one, cut off."""
@@ -64,54 +82,25 @@ class MonthSession:
         named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
         if cut_off:
             named |= sa.func.substr(invoices.c.user_id, 1, LONGEST_METADATA).in_(cut_off)
-        query = sa.select(invoices).where(invoices.c.month == str(self.month), named).order_by(invoices.c.id)
-        with self._transaction():
-            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
+        with self.writing() as connection:
+            return read_bills(connection, self.month, named)
 
     def bills_of_invoices(self, invoice_ids: Collection[str]) -> dict[str, Bill]:
         """Return the month's bills that name these invoices, by invoice id."""
-        query = sa.select(invoices).where(
-            invoices.c.month == str(self.month), invoices.c.stripe_invoice_id.in_(list(invoice_ids))
-        )
-        with self._transaction():
-            rows = self._connection.execute(query).mappings()
-            return {str(bill.stripe_invoice_id): bill for bill in map(Bill.from_mapping, rows)}
+        named = invoices.c.stripe_invoice_id.in_(list(invoice_ids))
+        with self.writing() as connection:
+            return {str(each.stripe_invoice_id): each for each in read_bills(connection, self.month, named)}
 
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
-        query = sa.select(invoices).where(
-            invoices.c.month == str(self.month),
-            invoices.c.state.in_([state.value for state in unsent]),
-            is_replaced(),
-        )
-        with self._transaction():
-            return [Bill.from_mapping(row) for row in self._connection.execute(query).mappings()]
-
-    def bills_to_redraft(self) -> list[Bill]:
-        """Return the bills that are drafted again with their month."""
-        with self._transaction():
-            return read_bills_to_redraft(self._connection, self.month)
-
-    def history(self, late: Collection[BillOf], only: Collection[str] | None = None) -> History:
-        """Read what other bills left for this month's drafts, of all users or of those that are named."""
-        with self._transaction():
-            return read_history(self._connection, self.month, late, only)
-
-    def review(self) -> Review | None:
-        """Return the review of the month's drafts, or None."""
-        with self._transaction():
-            return read_review(self._connection, self.month)
+        with self.writing() as connection:
+            return read_bills(connection, self.month, is_replaced(), states=unsent)
 
     def is_undone(self) -> bool:
         """Return whether some user's latest bill keeps the month from being billed."""
-        with self._transaction():
-            return self.month in undone_months(self._connection, self.month)
-
-    def drafted_usage(self) -> tuple[int, int, Decimal]:
-        """Sum users, calls and exact usage of the month's latest bills."""
-        with self._transaction():
-            return drafted_usage(self._connection, self.month)
+        with self.writing() as connection:
+            return self.month in undone_months(connection, self.month)
 
     def replace_drafts(
         self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
@@ -122,54 +111,40 @@ class MonthSession:
             LedgerError: when billing of the month has started: what was billed is frozen.
         """
         month, now = str(self.month), self._now()
-        with self._transaction():
-            record = read_month(self._connection, self.month)
+        with self.writing() as connection:
+            record = read_month(connection, self.month)
             if record is not None and record.billing_started_at is not None:
                 raise LedgerError(
                     f"Billing of {month} started at {record.billing_started_at:%Y-%m-%d %H:%M:%S} UTC: "
                     "its drafts are frozen.",
                     remedy="Later usage goes onto a later invoice.",
                 )
-            self._connection.execute(invoices.delete().where(invoices.c.month == month))
-            self._connection.execute(months.delete().where(months.c.month == month))
+            connection.execute(invoices.delete().where(invoices.c.month == month))
             # Until these drafts are reviewed themselves, nothing of them is sent.
-            self._connection.execute(reviews.delete().where(reviews.c.month == month))
-            users = insert_drafts(self._connection, self.month, drafts, run_id=self.actor.run_id, now=now)
-            if users >= _MANY_USERS and self._connection.dialect.name == "postgresql":
+            connection.execute(reviews.delete().where(reviews.c.month == month))
+            users = insert_drafts(connection, self.month, drafts, run_id=self.actor.run_id, now=now)
+            if users >= _MANY_USERS and connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
                 # A rough idea is enough until autovacuum looks: 0.03 s, where a full look takes 0.3.
-                self._connection.execute(sa.text("SET LOCAL default_statistics_target = 10"))
-                self._connection.execute(sa.text(f"ANALYZE {invoices.name} ({', '.join(_FOUND_BY)})"))
-            self._connection.execute(
-                months.insert().values(
-                    month=month,
-                    usage_version=usage_version,
-                    users=users,
-                    calls=calls,
-                    usage_cents=usage_cents,
-                    drafted_at=now,
-                )
-            )
+                connection.execute(sa.text("SET LOCAL default_statistics_target = 10"))
+                connection.execute(sa.text(f"ANALYZE {invoices.name} ({', '.join(_FOUND_BY)})"))
+            frozen = {"usage_version": usage_version, "calls": calls, "usage_cents": usage_cents}
+            put_row(connection, months, {"month": month, "users": users, "drafted_at": now, **frozen})
             # Each bill has its own amounts, time and run, and the next entry of it the state it had.
             self._audit(now, action=DRAFTED, detail=f"{users:,} bills, frozen usage {usage_version}")
 
     def start_billing(self) -> bool:
-        """Pin the month's frozen usage and drafts: from here on invoices are made at Stripe.
-
-        Returns:
-            False when the month was pinned before.
-        """
+        """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were."""
         return self._stamp_month("billing_started_at", "billing_started")
 
     def take_back_start(self) -> bool:
         """Undo `start_billing` where Stripe has refused the first invoice: the next run freezes anew.
 
-        Returns:
-            False when another month was drafted or pinned since, and counts with this one as it is.
+        Return False when another month was drafted or pinned since, and counts with this one as it is.
         """
         month, now = str(self.month), self._now()
-        with self._transaction():
-            record = read_month(self._connection, self.month)
+        with self.writing() as connection:
+            record = read_month(connection, self.month)
             if record is None or record.billing_started_at is None:
                 return True
             since = record.billing_started_at
@@ -177,11 +152,9 @@ class MonthSession:
                 months.c.month != month,
                 sa.or_(months.c.drafted_at >= since, months.c.billing_started_at >= since),
             )
-            if self._connection.scalar(others.limit(1)) is not None:
+            if connection.scalar(others.limit(1)) is not None:
                 return False
-            self._connection.execute(
-                months.update().where(months.c.month == month).values(billing_started_at=None)
-            )
+            connection.execute(months.update().where(months.c.month == month).values(billing_started_at=None))
             self._audit(now, action="billing_start_taken_back")
         return True
 
@@ -194,40 +167,24 @@ class MonthSession:
         now = self._now()
         generation = bill.generation + 1
         values = new_bill_values(self.month, draft, generation=generation, run_id=self.actor.run_id, now=now)
-        with self._transaction():
-            self._connection.execute(invoices.insert().values(values))
-            self._connection.execute(
-                months.update().where(months.c.month == str(self.month)).values(billed_at=None)
-            )
-            self._audit(
-                now,
-                user_id=bill.user_id,
-                generation=generation,
-                action="drafted_again",
-                to_state=draft.state,
-            )
+        with self.writing() as connection:
+            connection.execute(invoices.insert().values(values))
+            month = months.update().where(months.c.month == str(self.month))
+            connection.execute(month.values(billed_at=None))
+            entry = {"user_id": bill.user_id, "generation": generation, "to_state": draft.state}
+            self._audit(now, action="drafted_again", **entry)
 
     def insert(self, values: dict[str, Any], *, action: str, detail: str | None = None) -> None:
         """Add a bill that the ledger lacked, as found at Stripe."""
         now = self._now()
         stamped = {**values, "run_id": self.actor.run_id, "created_at": now, "updated_at": now}
-        with self._transaction():
-            self._connection.execute(invoices.insert().values(stamped))
-            self._audit(
-                now,
-                user_id=values["user_id"],
-                generation=values["generation"],
-                action=action,
-                to_state=values["state"],
-                stripe_invoice_id=values["stripe_invoice_id"],
-                detail=detail,
-            )
+        with self.writing() as connection:
+            connection.execute(invoices.insert().values(stamped))
+            entry = {name: values.get(name) for name in ("user_id", "generation", "stripe_invoice_id")}
+            self._audit(now, action=action, to_state=values["state"], detail=detail, **entry)
 
     def apply(self, changes: Sequence[Change]) -> list[Bill]:
-        """Write many changes in one transaction, each with its audit entry.
-
-        Returns:
-            The bills as they are now, in the order of the changes.
+        """Write many changes in one transaction, each with its audit entry; return the bills as they are now.
 
         Raises:
             LedgerLostError: when a bill left the state its change started from, not by a payment; nothing is
@@ -235,64 +192,41 @@ class MonthSession:
         """
         if not changes:
             return []
-        now = self._now()
-        with self._transaction():
-            after = write_changes(self._connection, changes, self._audit_base(now), now)
-            if after is None:
-                raise LedgerLostError(
-                    f"A bill of {self.month} was changed by someone else while this run held the month.",
-                    remedy="Bill the month again; the next run starts from what the ledger says now.",
-                )
-        return after
+        with self.writing() as connection:
+            return write_changes(connection, changes, self.actor, self._now())
 
     def follow(self, payment: Payment) -> None:
         """Write down what Stripe says of a payment; the bill follows, unless later news is known."""
-        with self._transaction():
-            keep_payments(self._connection, [payment])
-            settle(self._connection, actor=self.actor, invoice_ids=[payment.stripe_invoice_id])
+        with self.writing() as connection:
+            keep_payments(connection, [payment])
+            settle(connection, actor=self.actor, invoice_ids=[payment.stripe_invoice_id])
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Return the holder's connection in a transaction, for what other modules of the ledger write."""
-        with self._transaction():
-            yield self._connection
-
-    def _stamp_month(self, column: str, action: str) -> bool:
-        now = self._now()
-        with self._transaction():
-            result = self._connection.execute(
-                months.update()
-                .where(months.c.month == str(self.month), months.c[column].is_(None))
-                .values({column: now})
-            )
-            if result.rowcount:
-                self._audit(now, action=action)
-        return bool(result.rowcount)
-
-    def _audit(self, now: datetime, **entry: str | int | None) -> None:
-        self._connection.execute(audit.insert().values(**self._audit_base(now), **entry))
-
-    def _audit_base(self, now: datetime) -> dict[str, Any]:
-        return {
-            "at": now,
-            "actor": self.actor.name,
-            "run_id": self.actor.run_id,
-            "month": str(self.month),
-        }
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
+        """Return the holder's connection in a transaction, in which it still holds the month."""
         # SQLAlchemy would go on with a new connection, and that one does not hold the month's lock.
         if self._connection.invalidated:
             raise self._lost()
         try:
             with self._connection.begin():
                 self._require_lock()
-                yield
+                yield self._connection
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise self._lost() from error
             raise
+
+    def _stamp_month(self, column: str, action: str) -> bool:
+        now = self._now()
+        unstamped = months.update().where(months.c.month == str(self.month), months.c[column].is_(None))
+        with self.writing() as connection:
+            stamped = bool(connection.execute(unstamped.values({column: now})).rowcount)
+            if stamped:
+                self._audit(now, action=action)
+        return stamped
+
+    def _audit(self, now: datetime, **entry: Any) -> None:
+        write_audit(self._connection, self.actor, now, {"month": str(self.month), **entry})
 
     def _lost(self) -> LedgerLostError:
         return LedgerLostError(

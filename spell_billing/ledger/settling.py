@@ -1,4 +1,4 @@
-"""Bills follow their invoices' payments: paid, payment failed, uncollectible. Without the month's lock.
+"""Bills follow their invoices' payments, without the month's lock: paid, failed, uncollectible, overdue.
 
 A billing run may hold a month for an hour, and a payment does not wait for it. So each change starts from the
 state that was read in its own transaction, and only ever moves a bill between states of a standing invoice;
@@ -7,15 +7,20 @@ the holder of the month reckons with that (`ledger/changes.py`).
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, invoices, months, payments
+from spell_billing.ledger.schema import audit, invoices, payments
 
 FOLLOWED = "status_followed"
 """The action in the audit trail. It changes no amount."""
@@ -23,14 +28,14 @@ FOLLOWED = "status_followed"
 OVERDUE = "overdue"
 """The action that says that a bill was not paid in time; the bill's state stays."""
 
-BESIDE_RUNS = (FOLLOWED, OVERDUE)
-"""Actions that come at any time, beside a run that holds the month: they are no step of its work."""
-
 UNSETTLED = (State.FINALIZED, State.PAYMENT_FAILED)
 """Stripe may still collect."""
 
 _FOLLOWING = (*UNSETTLED, State.UNCOLLECTIBLE)
 """A bill in another state has nothing to follow: it is paid, or has no standing invoice."""
+
+_OLDEST_OVERDUE = timedelta(days=30)
+"""What became overdue longer ago is not marked: nobody is suspended because this was switched on."""
 
 _ROWS_AT_ONCE = 1_000
 
@@ -52,50 +57,42 @@ def settle(
     invoice_ids: Collection[str] | None = None,
     back: bool = False,
 ) -> int:
-    """Bring bills' states up to what is known of their payments.
+    """Bring bills' states up to what is known of their payments, and return how many changed.
+
+    All invoices, up to a thousand, or those that are named. With `back` they were read just now: a paid bill
+    follows one that is open again. The audit trail names the actor, or the way the news came.
 
     A row that another transaction is writing is left for the next time. Void invoices are not settled here:
     parking a bill is for the holder of its month.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        actor: Who does it, for the audit trail; by default the way the news came.
-        invoice_ids: Only these invoices'; by default all, up to a thousand.
-        back: The invoices were read just now: a paid bill follows one that is open again.
-
-    Returns:
-        How many bills changed.
     """
     query = (
         sa.select(invoices.c.id, invoices.c.state, invoices.c.user_id.label("bill_user_id"), payments)
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
         .where(_behind(back=back), payments.c.status != "void")
+        .where(
+            of_drafted_months()
+            if invoice_ids is None
+            else invoices.c.stripe_invoice_id.in_(list(invoice_ids))
+        )
         .order_by(invoices.c.id)
         .limit(_ROWS_AT_ONCE)
         .with_for_update(of=invoices, skip_locked=True)
     )
-    if invoice_ids is None:
-        # The months are few; with them the index by month and state serves.
-        query = query.where(invoices.c.month.in_(sa.select(months.c.month)))
-    else:
-        query = query.where(invoices.c.stripe_invoice_id.in_(list(invoice_ids)))
     now = datetime.now(UTC)
     updates, entries = [], []
-    for row in connection.execute(query).mappings():
-        values = {str(name): value for name, value in row.items()}
-        bill_id, before, user_id = (values.pop(name) for name in ("id", "state", "bill_user_id"))
-        payment = Payment(**values)
-        updates.append({"bill_id": bill_id, "new_state": payment.bill_state.value, "now": now})
+    for row in connection.execute(query):
+        payment = msgspec.convert(row, Payment, from_attributes=True)
+        updates.append({"bill_id": row.id, "new_state": payment.bill_state.value, "now": now})
         entries.append(
             {
                 "at": now,
                 "actor": actor.name if actor else payment.way,
                 "run_id": actor.run_id if actor else "",
                 "month": payment.month,
-                "user_id": user_id,
+                "user_id": row.bill_user_id,
                 "generation": payment.generation,
                 "action": FOLLOWED,
-                "from_state": before,
+                "from_state": row.state,
                 "to_state": payment.bill_state.value,
                 "stripe_invoice_id": payment.stripe_invoice_id,
                 "detail": _detail(payment),
@@ -114,20 +111,8 @@ _UPDATE = (
 )
 
 
-def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
-    """Return bills whose invoice Stripe says is void, while the ledger says that it stands."""
-    query = (
-        sa.select(invoices.c.month, invoices.c.user_id, invoices.c.generation, invoices.c.stripe_invoice_id)
-        .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(payments.c.status == "void", invoices.c.state.in_([state.value for state in _FOLLOWING]))
-        .order_by(invoices.c.id)
-        .limit(limit)
-    )
-    return [VoidedBill(*row) for row in connection.execute(query)]
-
-
 def _behind(*, back: bool) -> sa.ColumnElement[bool]:
-    """Choose bills that are behind their payment; unless `back`, none returns from being paid."""
+    """Return the condition for bills behind their payment; unless `back`, none returns from being paid."""
     status, state = payments.c.status, invoices.c.state
     returned = sa.and_(state == State.PAID.value, status.in_(["open", "uncollectible"]))
     return sa.or_(
@@ -143,3 +128,53 @@ def _detail(payment: Payment) -> str | None:
         return None
     again = f"{payment.next_attempt_at:%Y-%m-%d %H:%M} UTC" if payment.next_attempt_at else "none planned"
     return f"attempt {payment.failed_attempts} failed; next attempt: {again}"
+
+
+def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
+    """Return bills whose invoice Stripe says is void, while the ledger says that it stands."""
+    query = (
+        sa.select(*columns_of(invoices, VoidedBill))
+        .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
+        .where(payments.c.status == "void", invoices.c.state.in_([*_FOLLOWING]))
+        .order_by(invoices.c.id)
+        .limit(limit)
+    )
+    return read_as(connection, VoidedBill, query)
+
+
+def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int:
+    """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was finalized.
+
+    One that Stripe has given up on (uncollectible) is overdue at once. One process at a time may call this.
+    Return how many were written; more than a thousand come in several calls.
+    """
+    same = ("month", "user_id", "generation")
+    marked = audit.alias()
+    known = sa.exists().where(
+        marked.c.action == OVERDUE, *(marked.c[name] == invoices.c[name] for name in same)
+    )
+    late = sa.and_(invoices.c.state.in_([*UNSETTLED]), invoices.c.finalized_at <= now - after)
+    query = (
+        sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
+        .where(sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value))
+        .where(invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE)
+        .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
+        .order_by(invoices.c.id)
+        .limit(_ROWS_AT_ONCE)
+    )
+    entries: list[dict[str, Any]] = [{**row} for row in connection.execute(query).mappings()]
+    for entry in entries:
+        entry["from_state"] = entry["to_state"] = entry.pop("state")
+        entry["action"] = OVERDUE
+    write_audit(connection, Actor("events_out"), now, *entries)
+    return len(entries)
+
+
+def last_action(connection: Connection, **about: Any) -> str | None:
+    """Return the newest audited action with these columns (`month`, `user_id`, `generation`), or None.
+
+    What comes beside a run that holds the month is no step of its work, and left out.
+    """
+    query = sa.select(audit.c.action).filter_by(**about).where(audit.c.action.not_in([FOLLOWED, OVERDUE]))
+    action: str | None = connection.scalar(query.order_by(audit.c.id.desc()).limit(1))
+    return action

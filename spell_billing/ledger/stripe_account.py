@@ -9,15 +9,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import (
-    audit,
-    invoices,
-    months,
-    moves,
-    stripe_account,
-)
+from spell_billing.ledger.schema import audit, invoices, months, moves, stripe_account
 
 Mode = Literal["test", "live"]
 
@@ -48,18 +43,13 @@ def read_account(connection: Connection) -> StripeAccount | None:
 
 
 def record_account(connection: Connection, account: StripeAccount, now: datetime) -> StripeAccount:
-    """Keep the account unless one is recorded; fill in an id that was unknown.
-
-    Returns:
-        What is recorded now: another account, where another process was faster.
-    """
+    """Keep the account unless one is recorded, or fill in an id that was unknown; return what is recorded."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {stripe_account.name} IN SHARE ROW EXCLUSIVE MODE"))
     recorded = read_account(connection)
     if recorded is None:
-        connection.execute(
-            stripe_account.insert().values(mode=account.mode, account_id=account.account_id, recorded_at=now)
-        )
+        row = {"mode": account.mode, "account_id": account.account_id, "recorded_at": now}
+        connection.execute(stripe_account.insert().values(row))
         return account
     if recorded.account_id is None and recorded.mode == account.mode and account.account_id is not None:
         connection.execute(stripe_account.update().values(account_id=account.account_id))
@@ -69,13 +59,11 @@ def record_account(connection: Connection, account: StripeAccount, now: datetime
 
 def newest_finalized(connection: Connection) -> str | None:
     """Return the id of the newest invoice that the ledger knows to be finalized, or None."""
-    query = (
-        sa.select(invoices.c.stripe_invoice_id)
-        .where(invoices.c.finalized_at.is_not(None), invoices.c.stripe_invoice_id.is_not(None))
-        .order_by(invoices.c.finalized_at.desc(), invoices.c.id.desc())
-        .limit(1)
+    query = sa.select(invoices.c.stripe_invoice_id).where(
+        invoices.c.finalized_at.is_not(None), invoices.c.stripe_invoice_id.is_not(None)
     )
-    found: str | None = connection.scalar(query)
+    newest_first = query.order_by(invoices.c.finalized_at.desc(), invoices.c.id.desc())
+    found: str | None = connection.scalar(newest_first.limit(1))
     return found
 
 
@@ -107,33 +95,21 @@ def count_bills(connection: Connection) -> int:
 def forget_rehearsal(connection: Connection, actor: Actor, now: datetime) -> int:
     """Remove everything that billing in test mode made; the audit trail stays and says so.
 
-    The caller holds every month. Frozen usage stays in its store.
-
-    Returns:
-        How many bills were removed.
+    The caller holds every month. Frozen usage stays in its store. Return how many bills were removed.
 
     Raises:
         LedgerError: as `require_rehearsal`.
     """
     recorded = require_rehearsal(connection)
-    count = sa.select(invoices.c.month, sa.func.count()).group_by(invoices.c.month)
-    bills: dict[str, int] = {str(month): int(number) for month, number in connection.execute(count)}
-    drafted = connection.scalars(sa.select(months.c.month)).all()
+    bills = dict.fromkeys(connection.scalars(sa.select(months.c.month)), 0)
+    count = sa.select(invoices.c.month, sa.func.count().label("bills")).group_by(invoices.c.month)
+    bills |= {row.month: row.bills for row in connection.execute(count)}
     for table in metadata.sorted_tables:
         if table not in _KEPT:
             connection.execute(table.delete())
-    connection.execute(
-        audit.insert(),
-        [
-            {
-                "at": now,
-                "actor": actor.name,
-                "run_id": actor.run_id,
-                "month": month,
-                "action": "rehearsal_forgotten",
-                "detail": f"{bills.get(month, 0)} bills of {recorded} removed",
-            }
-            for month in sorted({*drafted, *bills}) or [str(Month.containing(now))]
-        ],
+    entries = (
+        {"month": month, "action": "rehearsal_forgotten", "detail": f"{number} bills of {recorded} removed"}
+        for month, number in sorted(bills.items()) or [(str(Month.containing(now)), 0)]
     )
+    write_audit(connection, actor, now, *entries)
     return sum(bills.values())

@@ -1,7 +1,6 @@
-"""Sums over a month's bills, for checks, status and reports."""
+"""Sums over months' bills, for checks, status and reports, and for the review of a month's drafts."""
 
-from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -12,21 +11,17 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.core.plausible import Usual
 from spell_billing.core.terms import LEFT_OUT, ON
-from spell_billing.ledger.queries import is_replaced, latest_generation
-from spell_billing.ledger.schema import invoices
+from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
+from spell_billing.ledger.reviews import DecisionKind
+from spell_billing.ledger.rows import MonthRecord
+from spell_billing.ledger.schema import decisions, invoices
 
-_SUMMED_DIGITS = 15
-_WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED)
-_SUMMED = ("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents")
-
-
-_INVOICED = invoices.c.state.in_([state.value for state in INVOICED])
-_WITHOUT_TAX = sa.case(
-    # Within a text of JSON, quotes would be escaped.
-    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')), 1),
-    (sa.and_(_INVOICED, invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None)), 1),
-    else_=0,
+_SUMMED = (
+    *("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents"),
+    *("tax_cents", "discount_cents"),
 )
 
 
@@ -43,8 +38,8 @@ class GroupTotals:
     reason: Reason | None
     currency: str
     users: int
-    calls: int
     usage_cents: Decimal
+    calls: int
     total_cents: int
     carried_cents: int
     covered_cents: int
@@ -72,43 +67,30 @@ class MonthGroup:
 
 def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     """Sum the month's latest bills by state, reason and currency."""
-    exact = connection.dialect.name == "postgresql"
-    by = (invoices.c.state, invoices.c.reason, invoices.c.currency)
-    usage = (invoices.c.usage_cents, invoices.c.unbilled_usage_cents)
+    bill = invoices.c
+    by = (bill.state, bill.reason, bill.currency)
+    summed = {
+        "calls": bill.calls + bill.unbilled_calls,
+        **{name: bill[name] for name in _SUMMED},
+        "without_tax": sa.case((_is_without_tax(), 1), else_=0),
+    }
+    # SQLite keeps exact amounts as text, and would sum them as floats: they are summed here.
+    exact = sa.func.sum if connection.dialect.name == "postgresql" else sa.func.group_concat
     query = (
         sa.select(
-            *by,
-            sa.func.count(),
-            sa.func.sum(invoices.c.calls + invoices.c.unbilled_calls),
-            *(sa.func.sum(invoices.c[name]) for name in _SUMMED),
-            *(sa.func.coalesce(sa.func.sum(invoices.c[name]), 0) for name in ("tax_cents", "discount_cents")),
-            sa.func.coalesce(sa.func.sum(_WITHOUT_TAX), 0),
-            *(sa.func.sum(column) if exact else _sum_of_whole_cents(column) for column in usage),
-            *(sa.literal(0) if exact else sa.func.sum(~_is_whole(column)) for column in usage),
+            *by, sa.func.count().label("users"), exact(bill.usage_cents), exact(bill.unbilled_usage_cents)
         )
+        .add_columns(*(_sum(each).label(name) for name, each in summed.items()))
         .where(latest_generation(month))
         .group_by(*by)
         .order_by(*by)
     )
-    rows = connection.execute(query).all()
-    amounts: defaultdict[Any, list[Decimal]] = defaultdict(list)
-    for place, column in enumerate(usage, start=-len(usage)):
-        if any(row[place] for row in rows):
-            rest = sa.select(*by, column).where(latest_generation(month), ~_is_whole(column))
-            for *group, amount in connection.execute(rest):
-                amounts[tuple(group)].append(amount)
-    return [
-        GroupTotals(
-            State(state),
-            Reason(reason) if reason else None,
-            currency,
-            users,
-            int(calls),
-            exact_sum(*(Decimal(each) for each in rest[-4:-2]), *amounts[state, reason, currency]),
-            *map(int, rest[:-4]),
-        )
-        for state, reason, currency, users, calls, *rest in rows
-    ]
+    found = []
+    for state, reason, currency, users, usage, unbilled, *sums in connection.execute(query):
+        usage_cents = exact_sum(*(Decimal(each) for each in f"{usage},{unbilled}".split(",")))
+        group = State(state), Reason(reason) if reason else None, currency
+        found.append(GroupTotals(*group, users, usage_cents, *sums))
+    return found
 
 
 def month_groups(connection: Connection, months: Collection[Month]) -> list[MonthGroup]:
@@ -117,34 +99,36 @@ def month_groups(connection: Connection, months: Collection[Month]) -> list[Mont
     Most come from an index alone, which has no reason in it; the reason is asked for where few bills are. A
     bill that a later generation replaced was voided before, so only void bills need to be asked about.
     """
-    few = invoices.c.state.in_([state.value for state in _WITH_REASON])
+    few = invoices.c.state.in_([state.value for state in WITH_REASON])
     latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
-    charged = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    charged = _sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
+    by = (invoices.c.month, invoices.c.state, invoices.c.currency)
+    counted = (sa.func.count().label("bills"), charged.label("total_cents"))
     found: list[MonthGroup] = []
-    for reason, condition in (([], ~few), ([invoices.c.reason], sa.and_(few, latest))):
-        by = (invoices.c.month, invoices.c.state, invoices.c.currency, *reason)
+    for group, reason, condition in (
+        (by, sa.null().label("reason"), ~few),
+        ((*by, invoices.c.reason), invoices.c.reason, sa.and_(few, latest)),
+    ):
         query = (
-            sa.select(*by, sa.func.count(), sa.func.sum(charged))
+            sa.select(*by, reason, *counted)
             .where(invoices.c.month.in_([str(month) for month in months]), condition)
-            .group_by(*by)
+            .group_by(*group)
         )
-        for name, state, currency, *reasons, bills, total_cents in connection.execute(query):
-            why = next((Reason(each) for each in reasons if each), None)
-            found.append(MonthGroup(name, State(state), why, currency, bills, int(total_cents)))
+        found += read_as(connection, MonthGroup, query)
     return sorted(found, key=lambda each: (each.month, each.state, str(each.reason), each.currency))
 
 
 def first_users(connection: Connection, month: Month, group: GroupTotals, limit: int) -> list[str]:
     """Return the first users of a group, by user id."""
     reason = group.reason.value if group.reason else None
-    rows = connection.execute(
+    query = (
         sa.select(invoices.c.user_id)
         .where(latest_generation(month), invoices.c.state == group.state.value)
         .where(invoices.c.reason == reason, invoices.c.currency == group.currency)
         .order_by(invoices.c.user_id)
         .limit(limit)
     )
-    return list(rows.scalars())
+    return list(connection.scalars(query))
 
 
 def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decimal]:
@@ -163,11 +147,95 @@ def usage_by_currency(connection: Connection, month: Month) -> dict[str, tuple[i
     return dict(sorted(found.items(), key=lambda each: (-each[1][1], each[0])))
 
 
-def _sum_of_whole_cents(column: sa.Column[Decimal]) -> sa.ColumnElement[int]:
-    """Sum the amounts that SQLite can sum exactly, as integers: its sum refuses to overflow."""
-    return sa.func.sum(sa.case((_is_whole(column), sa.cast(column, sa.BigInteger)), else_=0))
+def _is_without_tax() -> sa.ColumnElement[bool]:
+    # Within a text of JSON, quotes would be escaped.
+    left_out = invoices.c.terms.contains(f'"tax":"{LEFT_OUT}"')
+    not_computed = sa.and_(invoices.c.terms.contains(f'"tax":"{ON}"'), invoices.c.tax_cents.is_(None))
+    return sa.and_(invoices.c.state.in_([*INVOICED]), sa.or_(left_out, not_computed))
 
 
-def _is_whole(column: sa.Column[Decimal]) -> sa.ColumnElement[bool]:
-    text = sa.cast(column, sa.String)
-    return sa.and_(text.not_like("%.%"), sa.func.length(text) <= _SUMMED_DIGITS)
+def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    return sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger)
+
+
+_COMPARED_MONTHS = 3
+_STANDING = invoices.c.state != State.VOID.value
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """Bills of a month that charge something, by currency and reason: how many, and how much."""
+
+    currency: str
+    reason: Reason | None
+    users: int
+    cents: int
+
+
+def charged(connection: Connection, month: str) -> list[Charged]:
+    """Sum the month's bills that charge something and are not void."""
+    by = (invoices.c.currency, invoices.c.reason)
+    query = (
+        sa.select(*by, sa.func.count().label("users"), _sum(invoices.c.total_cents).label("cents"))
+        .where(invoices.c.month == month, invoices.c.total_cents > 0, _STANDING)
+        .group_by(*by)
+    )
+    return read_as(connection, Charged, query)
+
+
+def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
+    """Return the users whose bill charges something and waits for the reason."""
+    query = sa.select(invoices.c.user_id).where(
+        invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value
+    )
+    return list(connection.scalars(query.order_by(invoices.c.user_id)))
+
+
+def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
+    """Return the last three months before it whose billing has started, the newest first."""
+    started = [each for each in read_months(connection) if each.billing_started_at is not None]
+    return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
+
+
+def usual_amounts(
+    connection: Connection, before: Sequence[MonthRecord], users: sa.Select[tuple[str]]
+) -> dict[tuple[str, str], Usual]:
+    """Return what users were charged in the months before, by user and currency."""
+    if not before:
+        return {}
+    by = (invoices.c.user_id, invoices.c.currency)
+    charged_cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    query = (
+        sa.select(*by, sa.func.sum(charged_cents), sa.func.count(invoices.c.month.distinct()))
+        .where(invoices.c.month.in_([record.month for record in before]), _STANDING)
+        .where(invoices.c.user_id.in_(users))
+        .group_by(*by)
+    )
+    return {
+        (user_id, currency): Usual(int(total), months)
+        for user_id, currency, total, months in connection.execute(query)
+    }
+
+
+def other_currencies(connection: Connection, month: str, usual: str) -> dict[str, str]:
+    """Return the currency of the users of a month who were billed in another one than most."""
+    query = sa.select(invoices.c.user_id, invoices.c.currency).where(
+        invoices.c.month == month, invoices.c.currency != usual
+    )
+    return {row.user_id: row.currency for row in connection.execute(query)}
+
+
+def calls_of(connection: Connection, month: str, users: Collection[str]) -> dict[str, int]:
+    """Return how many calls of the month these users were billed for."""
+    calls = sa.func.max(invoices.c.calls).label("calls")
+    query = sa.select(invoices.c.user_id, calls).where(invoices.c.month == month)
+    rows = connection.execute(query.group_by(invoices.c.user_id))
+    return {row.user_id: row.calls for row in rows if row.user_id in users}
+
+
+def last_approved(connection: Connection, before: Month) -> str:
+    """Return the newest month before whose review a person approved; empty when there is none."""
+    query = sa.select(sa.func.max(decisions.c.month)).where(
+        decisions.c.kind == DecisionKind.APPROVED.value, decisions.c.month < str(before)
+    )
+    return connection.scalar(query) or ""

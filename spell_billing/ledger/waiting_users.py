@@ -13,42 +13,35 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.month_state import FOR_A_PERSON
 from spell_billing.ledger.outbox import ALERTS, Said, is_put, put_selected, words
 from spell_billing.ledger.queries import latest_generation
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.schema import invoices, months, outbox
 
 KIND = "users_not_invoiced"
 
-_FOR_A_PERSON = (State.FAILED, State.HELD, State.PARKED)
 _BILL = words(f"{KIND}:", invoices.c.id, ":")
 _KEY = words(_BILL, invoices.c.state, ":", invoices.c.reason)
+_WAITS = invoices.c.state.in_([*FOR_A_PERSON])
 
 
 @dataclass(slots=True)
 class WaitingUsers:
-    """Users of a month who wait for a person for one reason, and of whom nobody was alerted.
-
-    Attributes:
-        month: The month.
-        reason: Why they have no invoice, or must be looked at.
-        newest: When the newest of their bills changed.
-        users: How many.
-        totals_cents: What they owe, in minor units, by currency.
-        states: The states of their bills.
-    """
+    """Users of a month who wait for a person for one reason, and of whom nobody was alerted."""
 
     month: Month
     reason: Reason
     newest: datetime
+    """When the newest of their bills changed."""
     users: int = 0
     totals_cents: Counter[str] = field(default_factory=Counter)
+    """What they owe, in minor units, by currency."""
     states: set[State] = field(default_factory=set)
 
 
 def months_to_look_at(connection: Connection) -> list[Month]:
     """Return the months whose billing started and that have users who wait for a person, oldest first."""
-    waits = sa.exists().where(invoices.c.month == months.c.month, invoices.c.state.in_([*_FOR_A_PERSON]))
+    waits = sa.exists().where(invoices.c.month == months.c.month, _WAITS)
     query = sa.select(months.c.month).where(months.c.billing_started_at.is_not(None), waits)
     return [Month.parse(month) for month in connection.scalars(query.order_by(months.c.month))]
 
@@ -86,27 +79,24 @@ def forget_changed(ledger: Ledger) -> None:
 
     A bill that the next run takes up is kept: it may come back to the same state with nothing fixed.
     """
+    changed = sa.and_(
+        *(outbox.c.channel == ALERTS, outbox.c.kind == KIND, outbox.c.user_id.is_not(None)),
+        ~sa.exists().where(
+            *(invoices.c.month == outbox.c.month, invoices.c.user_id == outbox.c.user_id),
+            (outbox.c.key == _KEY) | (invoices.c.state.in_([*TO_DRIVE]) & outbox.c.key.startswith(_BILL)),
+        ),
+    )
     # A look takes no write lock: mostly there is nothing to drop.
     with ledger.reading() as connection:
-        if connection.scalar(sa.select(outbox.c.id).where(_CHANGED).limit(1)) is None:
+        if connection.scalar(sa.select(outbox.c.id).where(changed).limit(1)) is None:
             return
     with ledger.writing() as connection:
-        connection.execute(outbox.delete().where(_CHANGED))
-
-
-_CHANGED = sa.and_(
-    *(outbox.c.channel == ALERTS, outbox.c.kind == KIND, outbox.c.user_id.is_not(None)),
-    ~sa.exists().where(
-        *(invoices.c.month == outbox.c.month, invoices.c.user_id == outbox.c.user_id),
-        (outbox.c.key == _KEY) | (invoices.c.state.in_([*TO_DRIVE]) & outbox.c.key.startswith(_BILL)),
-    ),
-)
+        connection.execute(outbox.delete().where(changed))
 
 
 def _is_in(group: WaitingUsers) -> sa.ColumnElement[bool]:
-    return sa.and_(_is_new(group.month), invoices.c.reason == group.reason.value)
+    return _is_new(group.month) & (invoices.c.reason == group.reason.value)
 
 
 def _is_new(month: Month) -> sa.ColumnElement[bool]:
-    waits = sa.and_(invoices.c.state.in_([*_FOR_A_PERSON]), invoices.c.reason.is_not(None))
-    return sa.and_(latest_generation(month), waits, ~is_put(_KEY, ALERTS))
+    return sa.and_(latest_generation(month), _WAITS, invoices.c.reason.is_not(None), ~is_put(_KEY, ALERTS))

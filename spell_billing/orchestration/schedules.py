@@ -6,7 +6,7 @@ import dagster as dg
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
-from spell_billing.ledger.standing import closed_months
+from spell_billing.ledger.month_state import closed_months
 from spell_billing.orchestration.billing_runs import months_under_way
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.orchestration.readiness_job import payment_readiness, week_of

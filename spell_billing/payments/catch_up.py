@@ -112,10 +112,10 @@ async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budg
 
 def _decided(connection: Connection, reading: Reading) -> Reading:
     """Choose for the month under way whether to list its invoices."""
-    unread = count_unread(connection, reading.months[0], reading.since)
-    until, last = None, unread.last_finalized_at
+    unread, last, invoices = count_unread(connection, reading.months[0], reading.since)
+    until = None
     # A handful is retrieved as quickly, and more is learned of each.
-    if last is not None and unread.bills > _AT_ONCE and unread.bills * _LISTING_PAYS > unread.invoices:
+    if last is not None and unread > _AT_ONCE and unread * _LISTING_PAYS > invoices:
         until = int((last + _FINALIZED_MARGIN).timestamp())
     return replace(reading, decided=True, listed_until=until)
 

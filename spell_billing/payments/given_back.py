@@ -8,12 +8,13 @@ from sqlalchemy.engine import Connection
 from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import body
 from spell_billing.core.money import format_money
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge
 from spell_billing.ledger.credit_notes import MONEY_BACK, CreditKind
 from spell_billing.ledger.mails import put_given_back
 from spell_billing.ledger.outbox import put
 from spell_billing.ledger.payments import Payment
-from spell_billing.ledger.schema import audit
+from spell_billing.ledger.rows import Actor
 from spell_billing.stripe_api.client import Invoice
 
 KIND = MONEY_BACK
@@ -85,20 +86,16 @@ def _note(
         f"({each.dispute or 'no dispute'})"
         for each in news
     ]
-    connection.execute(
-        audit.insert().values(
-            at=payment.as_of,
-            actor=payment.way,
-            run_id="",
-            month=payment.month,
-            user_id=payment.user_id,
-            generation=payment.generation,
-            action=KIND,
-            stripe_invoice_id=payment.stripe_invoice_id,
-            amount_cents=back_cents,
-            detail="; ".join(parts) or otherwise,
-        )
-    )
+    entry = {
+        "month": payment.month,
+        "user_id": payment.user_id,
+        "generation": payment.generation,
+        "action": KIND,
+        "stripe_invoice_id": payment.stripe_invoice_id,
+        "amount_cents": back_cents,
+        "detail": "; ".join(parts) or otherwise,
+    }
+    write_audit(connection, Actor(payment.way), payment.as_of, entry)
 
 
 def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:

@@ -15,8 +15,7 @@ from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.settling import VoidedBill, voided_bills
-from spell_billing.ledger.unpaid import last_act
+from spell_billing.ledger.settling import VoidedBill, last_action, voided_bills
 from spell_billing.stripe_api.client import Invoice
 
 OWN_VOID = "void_requested"
@@ -85,7 +84,8 @@ def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
 def _park(ledger: Ledger, session: MonthSession, voided: VoidedBill, result: Voids) -> None:
     with ledger.reading() as connection:
         # The month is ours, so no `void` is under way: the one that asked for this was cut off.
-        unfinished = last_act(connection, voided) == OWN_VOID
+        about = {"month": voided.month, "user_id": voided.user_id, "generation": voided.generation}
+        unfinished = last_action(connection, **about) == OWN_VOID
     if unfinished:
         result.unfinished.append(voided)
         return

@@ -9,10 +9,10 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.charges import read_charges
-from spell_billing.ledger.dunning import steps_of
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import payment_in_words, read_payment
 from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.unpaid import steps_of
 from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.usage.aggregate import rows_of_user

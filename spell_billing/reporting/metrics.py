@@ -175,11 +175,11 @@ def _counts(figures: Figures) -> Iterator[Metric]:
             "Events of Stripe that were received and not handled yet.",
             figures.events_waiting,
         ),
-        ("spell_billing_mails_waiting", "Mails to users to be sent.", figures.mails.waiting),
+        ("spell_billing_mails_waiting", "Mails to users to be sent.", figures.mails_waiting),
         (
             "spell_billing_mails_failing",
             "Mails to users that were tried in vain and are tried again.",
-            figures.mails.failing,
+            figures.mails_failing,
         ),
     ):
         yield GaugeMetricFamily(name, text, value=value)
@@ -190,7 +190,7 @@ def _counts(figures: Figures) -> Iterator[Metric]:
     )
     results = {result.value: figures.runs.get(result, 0) for result in RunResult}
     requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
-    reasons = {reason.value: figures.mails.given_up.get(reason, 0) for reason in GivenUp}
+    reasons = {reason.value: figures.mails_given_up.get(reason, 0) for reason in GivenUp}
     for name, text, label, values in (
         ("spell_billing_runs", "Drives of a month to Stripe by how they ended.", "result", results),
         ("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),

@@ -12,7 +12,7 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
-from spell_billing.ledger.credits import settle_credit
+from spell_billing.ledger.history import settle_credit
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.web import api

@@ -14,7 +14,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.browsing import BillKey, Search, search_bills
-from spell_billing.ledger.holding import RELEASABLE
+from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.ledger.runs import RunRecord
 from spell_billing.reporting.explain import explain
 from spell_billing.web import cursors

@@ -14,8 +14,8 @@ from spell_billing.alerts.channel import Channel
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.outbox import put
+from spell_billing.ledger.schema import outbox
 from spell_billing_tests.alerting.receivers import MailReceiver, WebReceiver
 
 AlertsOn = Callable[..., Alerts]

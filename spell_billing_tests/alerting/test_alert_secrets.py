@@ -14,7 +14,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.alerts.redact import redact, url_secrets
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.schema import outbox
 from spell_billing_tests.alerting.receivers import WebReceiver
 
 SECRETS = ("hunter2hunter2", "T0KENinThePath99", "T0KENinTheHeader", "T0KENinTheQuery0")

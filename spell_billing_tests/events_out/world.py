@@ -22,8 +22,8 @@ from spell_billing.events_out.delivery import EventDelivery, Round
 from spell_billing.events_out.receiver import Receiver
 from spell_billing.ledger.feed import Event, final_id, read_feed
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.rows import Actor, Bill, Change
+from spell_billing.ledger.schema import outbox
 from spell_billing.ledger.session import MonthSession
 
 OCTOBER = Month(2026, 10)

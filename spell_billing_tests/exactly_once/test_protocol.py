@@ -211,7 +211,7 @@ def draft_the_failed_again(world: World) -> None:
     with opened(world.run()) as (_, session):
         session.apply(
             [
-                Change(bill, replace(bill, **structs.asdict(content_of(by_user[bill.user_id]))), "redrafted")
+                Change(bill, replace(bill, **content_of(by_user[bill.user_id])), "redrafted")
                 for bill in session.bills_to_redraft()
                 if bill.user_id in BILLABLE
             ]

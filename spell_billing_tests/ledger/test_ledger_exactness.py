@@ -101,7 +101,7 @@ def test_equal_usage_is_stored_alike_so_that_the_database_can_compare_it(
     write(session, *drafts)
 
     query = sa.select(sa.func.count()).where(invoices.c.usage_cents == Decimal(0))
-    with session._transaction():
+    with session.writing():
         assert session._connection.scalar(query) == len(drafts)
 
 

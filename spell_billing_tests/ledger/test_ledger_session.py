@@ -206,7 +206,7 @@ def test_many_changes_are_written_all_or_not_at_all(
         f"in_{bill.id}" for bill in bills if bill is not bills[30]
     ]
     assert {bill.state for bill in ledger.bills(OCTOBER)} == {State.DRAFTED}
-    assert len(entries(ledger)) == 100
+    assert len(entries(ledger)) == 51
 
 
 def test_no_changes_write_nothing(ledger: Ledger, session: MonthSession) -> None:

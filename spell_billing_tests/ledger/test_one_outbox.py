@@ -17,9 +17,9 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.core.month import Month
 from spell_billing.ledger.column_types import UtcDateTime
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.migrate import migrate
 from spell_billing.ledger.outbox import MAIL, due
+from spell_billing.ledger.schema import outbox
 from spell_billing.ledger.unpaid import failures_not_alerted
 from spell_billing.ledger.waiting_users import forget_changed, not_alerted
 from spell_billing.settings.databases import DatabaseUrl, create_engine_for

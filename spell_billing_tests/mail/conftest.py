@@ -25,9 +25,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, write_credit_note
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.rows import Actor, Bill, Change
+from spell_billing.ledger.schema import outbox
 from spell_billing.mail.delivery import Delivered, Delivery
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.settings import MailServer

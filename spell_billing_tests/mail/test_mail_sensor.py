@@ -10,7 +10,7 @@ import pytest
 
 from spell_billing.alerts.channels import LOG_CHANNEL
 from spell_billing.core.errors import SettingsError
-from spell_billing.ledger.message_tables import outbox
+from spell_billing.ledger.schema import outbox
 from spell_billing.mail.settings import MailServer
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, UsageResource
 from spell_billing.orchestration.sensors.mail import mail

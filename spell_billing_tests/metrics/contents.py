@@ -6,9 +6,8 @@ from typing import Any
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.runs import RunRecord, RunResult
-from spell_billing.ledger.schema import events, invoices, months
+from spell_billing.ledger.schema import events, invoices, months, outbox
 from spell_billing.reporting.metrics import MONTHS
 
 NOW = datetime.now(UTC)

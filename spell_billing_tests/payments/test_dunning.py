@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from spell_billing.core.errors import SettingsError, SpellBillingError
-from spell_billing.ledger.dunning import Step, steps_of
+from spell_billing.ledger.unpaid import Step, steps_of
 from spell_billing.settings.billing import Settings
 from spell_billing_tests.payments.test_crashes import DyingLedger, Killed
 from spell_billing_tests.payments.world import ONE, TWO, World

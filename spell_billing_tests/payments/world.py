@@ -11,10 +11,9 @@ import time_machine
 
 from spell_billing.alerts.channels import Alerts
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.message_tables import outbox
-from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import events
+from spell_billing.ledger.schema import events, outbox
 from spell_billing.payments.follow import Followed, follow_payments
 from spell_billing.payments.handler import handle_batch, receive
 from spell_billing.stripe_double import StripeDouble
@@ -88,8 +87,8 @@ class World:
         return str(self.bill_of(user).stripe_invoice_id)
 
     def payment(self, user: str) -> Payment:
-        with self.ledger() as ledger:
-            payment = ledger.payment(self.invoice_id(user))
+        with self.ledger() as ledger, ledger.reading() as connection:
+            payment = read_payment(connection, self.invoice_id(user))
         assert payment is not None
         return payment
 

@@ -7,8 +7,7 @@ import pytest
 from spell_billing.core.drafting import Line, dump_lines, load_lines
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
-from spell_billing.ledger.holding import drafts_hash
-from spell_billing.ledger.reviews import write_review
+from spell_billing.ledger.reviews import drafts_hash, write_review
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, PLAN = "user-0001", "user-0002", "user-0003"

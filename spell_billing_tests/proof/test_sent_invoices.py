@@ -5,7 +5,7 @@ from typing import Any
 
 from spell_billing.core.outcomes import REMEDIES, Reason, State
 from spell_billing.core.terms import Terms
-from spell_billing.ledger.dunning import due_steps
+from spell_billing.ledger.unpaid import due_steps
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 
 SENT: dict[str, Any] = {"collection": "send", "net_days": 14, "po_number": "PO 7", "footer": "Thank you"}

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.errors import AlertError
 from spell_billing.core.month import Month
-from spell_billing.ledger.message_tables import outbox
 from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import outbox
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.sensors.world import World
 

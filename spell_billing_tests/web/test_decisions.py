@@ -10,8 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.holding import drafts_hash
-from spell_billing.ledger.reviews import write_review
+from spell_billing.ledger.reviews import drafts_hash, write_review
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 from spell_billing_tests.web.house import Answer, House, house

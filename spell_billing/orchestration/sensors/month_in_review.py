@@ -9,9 +9,9 @@ from spell_billing.alerts.text import bill_command, body, users
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.invoicing.review_month import approve_command
-from spell_billing.ledger.comparing import charged
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import read_review
+from spell_billing.ledger.totals import charged
 from spell_billing.orchestration.billing_runs import months_under_way
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
 from spell_billing.orchestration.unstable import OWNERS

@@ -10,7 +10,7 @@ from spell_billing.alerts.text import bill_command, body, users
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.standing import Standing, closed_months
+from spell_billing.ledger.month_state import Standing, closed_months
 from spell_billing.orchestration.billing_runs import last_runs, months_under_way, problem_of
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
 from spell_billing.orchestration.schedules import tick_that_bills

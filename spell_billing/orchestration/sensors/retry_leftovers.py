@@ -7,7 +7,7 @@ import dagster as dg
 from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import bill_command, body, users
 from spell_billing.core.month import Month
-from spell_billing.ledger.standing import Standing, closed_months
+from spell_billing.ledger.month_state import Standing, closed_months
 from spell_billing.orchestration.billing_runs import months_under_way, problem_of
 from spell_billing.orchestration.instance import fail_dead_runs
 from spell_billing.orchestration.jobs import monthly_billing
