@@ -1,7 +1,7 @@
 """What a reconciliation finds: the three sides in numbers, and each difference with whom it concerns."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.charges import Kept
+from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 
 
@@ -90,9 +91,8 @@ _REMEDIES = {
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }
 
-
 _ECHOES = frozenset({Kind.LINES_DIFFER, Kind.CONTENT_ALTERED})
-"""They follow from most other alterations of a bill."""
+"""Findings that follow from most other alterations of a bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,11 @@ class Finding:
     expected: str
     found: str
 
+    @classmethod
+    def of(cls, kind: Kind, bill: Bill, expected: str, found: str) -> "Finding":
+        """Return a finding about a bill of the ledger."""
+        return cls(kind, bill.user_id, bill.stripe_invoice_id, expected, found)
+
     @property
     def remedy(self) -> str:
         """What to do about it."""
@@ -112,14 +117,7 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding for programs."""
-        return {
-            "kind": self.kind.value,
-            "user_id": self.user_id,
-            "stripe_invoice_id": self.stripe_invoice_id,
-            "expected": self.expected,
-            "found": self.found,
-            "remedy": self.remedy,
-        }
+        return {**asdict(self), "kind": self.kind.value, "remedy": self.remedy}
 
 
 @dataclass(slots=True)
@@ -139,11 +137,15 @@ class Reconciliation:
     ledger_by_currency: Counter[str] = field(default_factory=Counter)
     ledger_tax_cents: int = 0
     ledger_discount_cents: int = 0
-    stripe_invoices: int = 0
     stripe_by_currency: Counter[str] = field(default_factory=Counter)
     money: list[Kept] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     standing: list[Invoice] = field(default_factory=list)
+
+    @property
+    def stripe_invoices(self) -> int:
+        """How many invoices stand at Stripe."""
+        return len(self.standing)
 
     @property
     def ledger_cents(self) -> int:
@@ -155,11 +157,11 @@ class Reconciliation:
         """The totals of Stripe's invoices, over all currencies."""
         return self.stripe_by_currency.total()
 
-    def keep_the_telling_ones(self) -> None:
+    def drop_echoes(self) -> None:
         """Drop findings that only repeat, in other words, what another one of the same user says."""
-        told = {finding.user_id for finding in self.findings if finding.kind not in _ECHOES}
+        explained = {finding.user_id for finding in self.findings if finding.kind not in _ECHOES}
         self.findings = [
-            finding for finding in self.findings if finding.kind not in _ECHOES or finding.user_id not in told
+            each for each in self.findings if each.kind not in _ECHOES or each.user_id not in explained
         ]
 
     @property
@@ -169,6 +171,7 @@ class Reconciliation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the reconciliation for programs."""
+        amounts = ("currency", "paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "due_cents")
         return {
             "month": str(self.month),
             "clean": not self.findings,
@@ -189,16 +192,6 @@ class Reconciliation:
                 "total_cents": self.stripe_cents,
                 "by_currency": dict(self.stripe_by_currency),
             },
-            "money": [
-                {
-                    "currency": each.currency,
-                    "paid_cents": each.paid_cents,
-                    "refunded_cents": each.refunded_cents,
-                    "disputed_cents": each.disputed_cents,
-                    "kept_cents": each.kept_cents,
-                    "due_cents": each.due_cents,
-                }
-                for each in self.money
-            ],
+            "money": [{name: getattr(each, name) for name in amounts} for each in self.money],
             "findings": [finding.as_json() for finding in self.findings],
         }

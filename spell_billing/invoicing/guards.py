@@ -1,17 +1,24 @@
-"""Proof before the first request: what would be sent is what was frozen, to the cent."""
+"""Proof before the first request: what would be sent is what was frozen and drafted, to the cent."""
 
-from decimal import Decimal
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
-from spell_billing.core.money import plain
+from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import TO_DRIVE
+from spell_billing.invoicing.credit_findings import credit_findings
+from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage, Manifest
 from spell_billing.usage.store import UsageStore
 
 _FAR = 24
 """Months before and after: late usage is looked for in a shorter range."""
+_ROWS_AT_ONCE = 5_000
 
 
 def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None:
@@ -32,7 +39,50 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
     require_good_rows(frozen)
     control = frozen.manifest.control
     _, calls, usage_cents = session.drafted_usage()
-    require_equal(session.month, "drafts", (calls, usage_cents), (control.calls, control.cost_cents))
+    if (calls, usage_cents) != (control.calls, control.cost_cents):
+        raise IntegrityError(
+            f"{session.month}: the drafts hold {calls:,} calls and {plain(usage_cents)} cents, "
+            f"the frozen usage {control.calls:,} calls and {plain(control.cost_cents)} cents.",
+            remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
+        )
+
+
+def require_sound_bills(session: MonthSession) -> None:
+    """Refuse bills whose plan covers more than it includes, credits that were never granted, altered bills.
+
+    Raises:
+        IntegrityError: naming the first such user, and both amounts.
+    """
+    with session.writing() as connection:
+        wrong = what_is_unsound(connection, session.month)
+    if wrong is not None:
+        raise IntegrityError(
+            wrong,
+            remedy="Nothing was sent. The ledger was changed after these bills were drafted: restore it from "
+            "its backup, or look at the user with `spell-billing explain`.",
+        )
+
+
+def what_is_unsound(connection: Connection, month: Month) -> str | None:
+    """Return what is wrong with the first unsound bill that a run would send; None when all are sound."""
+    to_send = sa.select(invoices).where(
+        invoices.c.month == str(month), invoices.c.state.in_([state.value for state in TO_DRIVE])
+    )
+    with_credit = connection.execute(to_send.where(invoices.c.credit_applied_cents != 0)).mappings()
+    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
+    finding = next(credit_findings(connection, bills), None) if bills else None
+    if finding is not None:
+        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
+    rows = connection.execute(
+        to_send.order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
+    ).mappings()
+    for bill in map(Bill.from_mapping, rows):
+        named = f"The bill of user {bill.user_id} for {month}"
+        if bill.total_cents > 0 and bill.total_cents % step_cents(bill.currency):
+            return f"{named} charges an amount that {bill.currency} does not allow."
+        for finding in (*content_findings(bill), *sum_findings(bill)):
+            return f"{named} is not what was drafted: {finding.expected}, {finding.found}."
+    return None
 
 
 def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> None:
@@ -140,17 +190,3 @@ def _counted(count: int) -> str:
 
 def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
-
-
-def require_equal(month: Month, what: str, found: tuple[int, Decimal], expected: tuple[int, Decimal]) -> None:
-    """Refuse two sums of calls and cents that differ.
-
-    Raises:
-        IntegrityError: with both sums.
-    """
-    if found != expected:
-        raise IntegrityError(
-            f"{month}: the {what} hold {found[0]:,} calls and {plain(found[1])} cents, "
-            f"the frozen usage {expected[0]:,} calls and {plain(expected[1])} cents.",
-            remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
-        )

@@ -13,7 +13,7 @@ from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.charges import Charge, Kept, read_charges
-from spell_billing.ledger.payments import Payment, read_payments
+from spell_billing.ledger.payments import read_payments
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 
@@ -52,31 +52,29 @@ async def charges_since(gateway: Gateway, month: Month) -> dict[str, list[dict[s
 
 
 def money_at_stripe(
+    connection: Connection,
     invoices: Sequence[Invoice],
     charges: Mapping[str, Sequence[Mapping[str, Any]]],
-    known: Mapping[str, Charge],
 ) -> list[AtStripe]:
     """Return the money of each standing invoice.
 
     Args:
+        connection: To the ledger: how a dispute stands, only an event tells.
         invoices: With their payments.
         charges: By payment intent.
-        known: What the ledger knows of charges, by id: how a dispute stands, only an event tells.
     """
+    in_ledger = read_charges(connection, invoice_ids=[invoice["id"] for invoice in invoices])
+    known = {each.charge_id: each for each in in_ledger}
     found = []
     for invoice in invoices:
         payments = (invoice.get("payments") or {}).get("data") or []
         intents = [str((each.get("payment") or {}).get("payment_intent")) for each in payments]
         own = [charge for intent in intents for charge in charges.get(intent, ())]
-        disputed = [charge for charge in own if charge.get("disputed")]
-        found.append(
-            AtStripe(
-                invoice,
-                int(invoice["amount_paid"]),
-                sum(int(charge["amount_refunded"]) for charge in own),
-                sum(_disputed_cents(charge, known.get(str(charge["id"]))) for charge in disputed),
-            )
+        refunded_cents = sum(int(charge["amount_refunded"]) for charge in own)
+        disputed_cents = sum(
+            _disputed_cents(charge, known.get(str(charge["id"]))) for charge in own if charge.get("disputed")
         )
+        found.append(AtStripe(invoice, int(invoice["amount_paid"]), refunded_cents, disputed_cents))
     return found
 
 
@@ -90,14 +88,15 @@ def sums(found: Sequence[AtStripe]) -> list[Kept]:
     """Sum the money by currency."""
     totals: dict[str, Kept] = {}
     for each in found:
-        before = totals.setdefault(each.invoice["currency"], Kept(each.invoice["currency"]))
-        remaining = int(each.invoice.get("amount_remaining") or 0) if each.invoice["status"] == "open" else 0
-        totals[before.currency] = replace(
+        currency = each.invoice["currency"]
+        before = totals.get(currency) or Kept(currency)
+        is_open = each.invoice["status"] == "open"
+        totals[currency] = replace(
             before,
             paid_cents=before.paid_cents + each.paid_cents,
             refunded_cents=before.refunded_cents + each.refunded_cents,
             disputed_cents=before.disputed_cents + each.disputed_cents,
-            due_cents=before.due_cents + remaining,
+            due_cents=before.due_cents + (int(each.invoice.get("amount_remaining") or 0) if is_open else 0),
         )
     return [totals[currency] for currency in sorted(totals)]
 
@@ -107,36 +106,31 @@ def money_findings(
 ) -> Iterator[Finding]:
     """Return invoices of which less was kept than the ledger knows; what came in since is no difference."""
     payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
-    invoice_ids = [each.invoice["id"] for each in found]
-    charges: defaultdict[str, list[Charge]] = defaultdict(list)
-    for charge in read_charges(connection, invoice_ids=invoice_ids):
-        charges[charge.stripe_invoice_id].append(charge)
+    back_cents: defaultdict[str, int] = defaultdict(int)
+    for charge in read_charges(connection, invoice_ids=[each.invoice["id"] for each in found]):
+        back_cents[charge.stripe_invoice_id] += charge.refunded_cents + charge.disputed_cents
     by_invoice = {bill.stripe_invoice_id: bill for bill in bills}
     for each in found:
-        bill = by_invoice.get(each.invoice["id"])
+        invoice_id = each.invoice["id"]
+        bill, payment = by_invoice.get(invoice_id), payments.get(invoice_id)
         if bill is None:
             continue
-        believed_cents = _believed_cents(bill, payments.get(each.invoice["id"]), charges[each.invoice["id"]])
+        if payment is not None:
+            believed_cents = payment.amount_paid_cents - back_cents[invoice_id]
+        else:
+            # Without news, a paid bill was paid with its total.
+            believed_cents = bill.invoice_cents if bill.state is State.PAID else 0
         if each.kept_cents < believed_cents:
-            paid, refunded, disputed, kept, believed = (
+            believed, kept, paid, refunded, disputed = (
                 format_money(cents, bill.currency)
                 for cents in (
-                    *(each.paid_cents, each.refunded_cents, each.disputed_cents, each.kept_cents),
-                    believed_cents,
+                    *(believed_cents, each.kept_cents),
+                    *(each.paid_cents, each.refunded_cents, each.disputed_cents),
                 )
             )
-            yield Finding(
+            yield Finding.of(
                 Kind.MONEY_DIFFERS,
-                bill.user_id,
-                bill.stripe_invoice_id,
+                bill,
                 f"{believed} received and kept",
                 f"{kept}: {paid} paid, {refunded} refunded, {disputed} disputed",
             )
-
-
-def _believed_cents(bill: Bill, payment: Payment | None, charges: Sequence[Charge]) -> int:
-    """Return what the ledger takes as kept; without news, a paid bill was paid with its total."""
-    if payment is None:
-        return bill.invoice_cents if bill.state is State.PAID else 0
-    back_cents = sum(charge.refunded_cents + charge.disputed_cents for charge in charges)
-    return payment.amount_paid_cents - back_cents

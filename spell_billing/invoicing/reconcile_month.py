@@ -1,6 +1,5 @@
 """Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -11,15 +10,14 @@ from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.reconcile import reconcile
+from spell_billing.invoicing.reconcile import bills_by_user, reconcile
 from spell_billing.invoicing.reconcile_money import charges_since, money_at_stripe, money_findings, sums
 from spell_billing.invoicing.rederive import rederive
-from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.reviews import Review, read_review
-from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.reviews import read_review
+from spell_billing.ledger.rows import Actor, MonthRecord
 from spell_billing.ledger.schema import audit
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
@@ -58,17 +56,13 @@ async def reconcile_month(
             f"Stripe cannot be asked what stands for {month}: {problem.message}.",
             remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then try again.",
         ) from None
-    by_user: defaultdict[str, list[Bill]] = defaultdict(list)
-    for bill in sorted(bills, key=lambda bill: bill.generation):
-        by_user[bill.user_id].append(bill)
     with ledger.reading() as connection:
-        result.findings.extend(rederive(connection, month, frozen, by_user))
-        result.findings.extend(_not_approved(connection, record, read_review(connection, month)))
-        known = read_charges(connection, invoice_ids=[invoice["id"] for invoice in result.standing])
-        found = money_at_stripe(result.standing, charges, {each.charge_id: each for each in known})
+        result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
+        result.findings.extend(_not_approved(connection, month, record))
+        found = money_at_stripe(connection, result.standing, charges)
         result.money = sums(found)
         result.findings.extend(money_findings(connection, month, bills, found))
-    result.keep_the_telling_ones()
+    result.drop_echoes()
     ledger.record_action(
         month,
         actor,
@@ -79,23 +73,18 @@ async def reconcile_month(
     return result
 
 
-def _not_approved(connection: Connection, record: MonthRecord, review: Review | None) -> Iterator[Finding]:
-    """Give a finding where a month was sent that nobody approved, or with other drafts than were reviewed."""
+def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> Iterator[Finding]:
+    """Find a month that was sent without approval, or with other drafts than were reviewed."""
+    review = read_review(connection, month)
     if record.billing_started_at is None or review is None:
         return
+    reviewed = f"the drafts {review.drafts_hash[:12]}"
     if review.needs_approval:
-        expected = f"an approval of the drafts {review.drafts_hash[:12]}"
-        yield Finding(Kind.NOT_APPROVED, "every user", None, expected, "none")
+        yield Finding(Kind.NOT_APPROVED, "every user", None, f"an approval of {reviewed}", "none")
         return
-    month = Month.parse(record.month)
-    if not _was_drafted_again(connection, month):
+    # A bill that was rightly drafted, or taken from Stripe, after the review changes the hash.
+    changed = sa.select(audit.c.id).where(audit.c.month == str(month), audit.c.action.in_(_CHANGED_SINCE))
+    if connection.execute(changed.limit(1)).first() is None:
         now = drafts_hash(connection, month)
         if now != review.drafts_hash:
-            reviewed = f"the drafts {review.drafts_hash[:12]}, as reviewed"
-            yield Finding(Kind.NOT_APPROVED, "every user", None, reviewed, now[:12])
-
-
-def _was_drafted_again(connection: Connection, month: Month) -> bool:
-    """Return whether a bill of the month was rightly drafted or taken from Stripe after the review."""
-    changed = sa.select(audit.c.id).where(audit.c.month == str(month), audit.c.action.in_(_CHANGED_SINCE))
-    return connection.execute(changed.limit(1)).first() is not None
+            yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
