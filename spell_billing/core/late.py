@@ -17,14 +17,15 @@ BillOf = tuple[str, str]
 
 
 class Worth(Enum):
-    """What the amounts of a bill are worth for usage that comes later."""
+    """What the amounts of a bill are worth for usage that comes later.
+
+    They were charged, and may be given back; or written off, neither charged nor due; or nothing is decided:
+    an open bill may still be sent, and takes up by itself what came since.
+    """
 
     CHARGED = auto()
-    """They were charged, and may be given back."""
     WRITTEN_OFF = auto()
-    """They were not charged and will not be."""
     OPEN = auto()
-    """Nothing is decided: the bill may still be sent, and takes up by itself what came since."""
 
 
 def worth(state: State, reason: Reason | None) -> Worth:
@@ -57,17 +58,11 @@ class Usage(msgspec.Struct, frozen=True):
 class Billed(msgspec.Struct):
     """What the ledger has of one user's usage of a month, on all bills but the one that is drafted.
 
-    Attributes:
-        known: What was frozen with the month, and every difference that was recorded since.
-        billed: The part of it that bills hold.
-        moved: The part of it that other users' usage makes up for.
-        charged_cents: What bills charged for it, and still stands.
-        forgiven_cents: Charges for it that were written off.
-        withheld_cents: Credits for it, above zero, on bills that were written off.
-        included_cents: The allowance the month had; None where the user had no account then.
-        currency: Of the first bill that holds some of it.
-        is_open: The month's own bill is open.
-        waits: An open bill of another month holds some of it.
+    `known` is what was frozen with the month and every difference recorded since; bills hold the part
+    `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
+    `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero.
+    `included_cents` is None where the user had no account then; the currency is the first bill's. The month's
+    own bill `is_open`, or the usage `waits` on an open bill of another month.
     """
 
     known: Usage = Usage()
@@ -125,8 +120,8 @@ def late_usage(
 
 def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:
     left = billed.left
-    fresh_moved, rest_cents = _part(fresh, moved_cents)
-    left_moved, _ = _part(left, rest_cents)
+    fresh_moved = _part(fresh, moved_cents)
+    left_moved = _part(left, exact_sum(moved_cents, fresh_moved.cents.copy_negate()))
     for kind, usage in (
         (ADJUSTMENT, left - left_moved),
         (LATE_USAGE, fresh - fresh_moved),
@@ -138,13 +133,11 @@ def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> It
             yield _item(kind, month, usage, billed)
 
 
-def _part(usage: Usage, cents: Decimal) -> tuple[Usage, Decimal]:
-    """Take up to so many cents out of the usage, on the same side of zero; give the part, and the rest."""
+def _part(usage: Usage, cents: Decimal) -> Usage:
+    """Take up to this amount out of the usage, on the same side of zero."""
     if not cents or not usage.cents or (usage.cents > 0) != (cents > 0):
-        return NOTHING, cents
-    if cents.copy_abs() >= usage.cents.copy_abs():
-        return usage, exact_sum(cents, usage.cents.copy_negate())
-    return Usage(0, cents), Decimal(0)
+        return NOTHING
+    return usage if cents.copy_abs() >= usage.cents.copy_abs() else Usage(0, cents)
 
 
 def _moves(members: Mapping[str, Billed], fresh: Mapping[str, Usage]) -> dict[str, Decimal]:

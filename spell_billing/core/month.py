@@ -1,7 +1,7 @@
 """The billing period: one calendar month in UTC, and when it may be billed."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from spell_billing.core.errors import MonthError, MonthTooEarlyError
@@ -10,6 +10,11 @@ _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 _UNUSABLE_YEARS = frozenset({"0000", "9999"})
 """A datetime knows no year 0, and none after 9999 to end the last month with."""
 _NONE = timedelta(0)
+_NAMES = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+"""In English whatever the locale: `calendar.month_name` follows it."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -18,14 +23,6 @@ class Month:
 
     year: int
     month: int
-    label: str = field(init=False, repr=False, compare=False)
-    """The month in words, as on an invoice: `October 2026`."""
-    _text: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Written into every draft: made once, not a hundred thousand times.
-        object.__setattr__(self, "label", f"{_NAMES[self.month - 1]} {self.year}")
-        object.__setattr__(self, "_text", f"{self.year:04d}-{self.month:02d}")
 
     @classmethod
     def parse(cls, text: str) -> "Month":
@@ -57,6 +54,11 @@ class Month:
         """Return the month of an aware datetime, in UTC."""
         utc = _aware(moment)
         return cls(utc.year, utc.month)
+
+    @property
+    def label(self) -> str:
+        """The month in words, as on an invoice: `October 2026`."""
+        return f"{_NAMES[self.month - 1]} {self.year}"
 
     @property
     def partition_key(self) -> str:
@@ -106,23 +108,7 @@ class Month:
         return _aware(now) >= self.end
 
     def __str__(self) -> str:
-        return self._text
-
-
-_NAMES = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+        return f"{self.year:04d}-{self.month:02d}"
 
 
 def require_billable(month: Month, *, first: Month, now: datetime, grace: timedelta = _NONE) -> None:
@@ -131,7 +117,7 @@ def require_billable(month: Month, *, first: Month, now: datetime, grace: timede
     Args:
         month: The month somebody asks for.
         first: The first month that is ever billed (`SPELL_BILLING_FIRST_MONTH`).
-        now: The present, an aware datetime.
+        now: Aware.
         grace: For how long after its end the platform still writes rows of it (`BILLING_GRACE_MINUTES`).
 
     Raises:

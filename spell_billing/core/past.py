@@ -8,6 +8,9 @@ from itertools import combinations
 
 from spell_billing.core.money import exact_sum
 
+_MOST_LOSERS = 20
+_MOST_MERGED = 4
+
 Changed = tuple[str, str, int, Decimal]
 """A billed month, a user, and how many calls and cents the user has there now beyond what was frozen."""
 
@@ -19,9 +22,6 @@ class Difference:
     calls: int
     cents: Decimal
 
-
-_MOST_LOSERS = 20
-_MOST_MERGED = 4
 
 Differences = dict[tuple[str, str], Difference]
 """By billed month and user; none is nothing."""
@@ -60,27 +60,21 @@ def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> D
 
     Args:
         rows: Any number per month and user.
-        heir_of: Gives the user that a user's usage moved to in the end.
+        heir_of: Returns the user that a user's usage moved to in the end.
     """
-    sums: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    parts: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for month, user, calls, cents in rows:
-        sums[month, heir_of(user)].append(Difference(calls, cents))
-    found = {}
-    for key, parts in sums.items():
-        whole = parts[0] if len(parts) == 1 else _sum(parts)
-        if whole.calls or whole.cents:
-            found[key] = whole
-    return found
+        parts[month, heir_of(user)].append(Difference(calls, cents))
+    sums = {key: _sum(each) for key, each in parts.items()}
+    return {key: each for key, each in sums.items() if each.calls or each.cents}
 
 
 def possible_moves(differences: Differences) -> dict[tuple[str, str], list[str]]:
-    """Give, by month and user who lost usage, the users who gained exactly as much in that month."""
+    """Return, by month and user who lost usage, the users who gained exactly as much in that month."""
     gained: defaultdict[tuple[str, int, Decimal], list[str]] = defaultdict(list)
     for (month, user), each in differences.items():
         if each.calls > 0:
             gained[month, each.calls, each.cents].append(user)
-    if not gained:
-        return {}
     return {
         (month, user): sorted(gained[key])
         for (month, user), each in differences.items()
@@ -105,7 +99,7 @@ def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Mo
             winner = min(free, key=lambda name: (-shown[loser, name], name))
             taken.add((month, winner))
             months[loser, winner].append(month)
-    return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
+    return _as_moves(months)
 
 
 def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> list[Move]:
@@ -118,35 +112,29 @@ def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> li
         lost_all: Tells whether a user lost all that a month billed.
     """
     losers: defaultdict[str, list[str]] = defaultdict(list)
-    for (month, user), each in differences.items():
+    for (month, user), each in sorted(differences.items()):
         if each.calls < 0 and lost_all(month, user):
             losers[month].append(user)
-    groups = {
-        month: _sums_of_groups(differences, month, users)
-        for month, users in losers.items()
-        if 1 < len(users) <= _MOST_LOSERS
-    }
+    groups: defaultdict[tuple[str, int, Decimal], list[tuple[str, ...]]] = defaultdict(list)
+    for month, users in losers.items():
+        for number in range(2, _MOST_MERGED + 1) if len(users) <= _MOST_LOSERS else ():
+            for group in combinations(users, number):
+                lost = _sum(differences[month, user] for user in group)
+                groups[month, -lost.calls, -lost.cents].append(group)
     taken: set[tuple[str, str]] = set()
     months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for (month, winner), gain in sorted(differences.items()):
-        for group in groups.get(month, {}).get((-gain.calls, -gain.cents), ()):
+        for group in groups.get((month, gain.calls, gain.cents), ()):
             if taken.isdisjoint((month, user) for user in group):
                 for user in group:
                     taken.add((month, user))
                     months[user, winner].append(month)
                 break
+    return _as_moves(months)
+
+
+def _as_moves(months: Mapping[tuple[str, str], Collection[str]]) -> list[Move]:
     return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
-
-
-def _sums_of_groups(
-    differences: Differences, month: str, users: list[str]
-) -> dict[tuple[int, Decimal], list[tuple[str, ...]]]:
-    sums: defaultdict[tuple[int, Decimal], list[tuple[str, ...]]] = defaultdict(list)
-    for number in range(2, _MOST_MERGED + 1):
-        for group in combinations(sorted(users), number):
-            lost = _sum(differences[month, user] for user in group)
-            sums[lost.calls, lost.cents].append(group)
-    return sums
 
 
 def without_moves(differences: Differences, moves: Iterable[Move]) -> Differences:
@@ -175,17 +163,13 @@ def sum_changes(
             continue
         if each.calls < 0:
             change.users_lost += 1
-        currency = currency_of.get((month, user)) or _largest(change)
+        currency = currency_of.get((month, user)) or next(iter(change.amounts), "usd")
         amounts = change.amounts.setdefault(currency, PastAmounts(Decimal(0)))
         if each.cents < 0:
             amounts.lost_cents = exact_sum(amounts.lost_cents, each.cents.copy_negate())
         else:
             amounts.gained_cents = exact_sum(amounts.gained_cents, each.cents)
     return [billed[month] for month in sorted(billed)]
-
-
-def _largest(change: PastChange) -> str:
-    return next(iter(change.amounts), "usd")
 
 
 def _sum(parts: Iterable[Difference]) -> Difference:

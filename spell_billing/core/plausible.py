@@ -8,13 +8,7 @@ from spell_billing.core.money import format_money, round_half_up
 
 @dataclass(frozen=True, slots=True)
 class HoldRules:
-    """From where on a user's bill is held.
-
-    Attributes:
-        over_cents: Above it always, in minor units; None for never.
-        multiple: Above so many times the own mean ...
-        floor_cents: ... and above this amount.
-    """
+    """A bill is held above `over_cents`, or above both `multiple` times the user's mean and `floor_cents`."""
 
     over_cents: int | None = None
     multiple: int = 10
@@ -22,7 +16,7 @@ class HoldRules:
 
     @property
     def never_below(self) -> int:
-        """A bill of at most so many minor units is never held."""
+        """A bill of at most this amount is never held."""
         return self.floor_cents if self.over_cents is None else min(self.floor_cents, self.over_cents)
 
 
@@ -38,7 +32,7 @@ class Usual:
 
 
 def why_not_plausible(total_cents: int, currency: str, usual: Usual | None, rules: HoldRules) -> str | None:
-    """Say why a bill is to be held; None when it is plausible, or nothing is known to compare it with."""
+    """Return why a bill is to be held; None when it is plausible, or nothing is known to compare it with."""
     money = format_money(total_cents, currency, grouping=True)
     if rules.over_cents is not None and total_cents > rules.over_cents:
         return f"{money} is above HOLD_OVER_CENTS, {rules.over_cents:,}"

@@ -11,8 +11,7 @@ from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive
 from spell_billing.invoicing.drive_all import drive_all, drive_one
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.outcome import Outcome, SweepResult
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import Kind, StripeProblem

@@ -1,26 +1,23 @@
-"""What a person changed about an invoice at Stripe: a revision, another total, cleared metadata."""
+"""What a person did to an invoice at Stripe: a revision, another total, cleared metadata, a void."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from msgspec.structs import asdict
 
 from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, invoice_metadata
 from spell_billing.core.lines import CHANGED, Line, dump_lines, lines_hash
 from spell_billing.core.money import format_money
-from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.invoicing.adoption import standing
 from spell_billing.invoicing.amounts import charged_cents
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS
-from spell_billing.invoicing.outcome import SweepResult
+from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change, line_sums
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
-
-_NAMES = (KEY, MONTH, USER, GENERATION)
 
 
 def revised_from(invoice: Invoice) -> str | None:
@@ -29,9 +26,8 @@ def revised_from(invoice: Invoice) -> str | None:
     Stripe drafts the revision, and voids the original when the revision is finalized:
     https://docs.stripe.com/invoicing/invoice-edits
     """
-    source = invoice.get("from_invoice") or {}
-    invoice_id: str | None = source.get("invoice")
-    return invoice_id
+    original: str | None = (invoice.get("from_invoice") or {}).get("invoice")
+    return original
 
 
 def is_revision_of_another(invoice: Invoice, bill: Bill) -> bool:
@@ -72,11 +68,6 @@ def both_amounts(bill: Bill, invoice: Invoice) -> str:
     return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
 
 
-def metadata_of(bill: Bill) -> dict[str, str]:
-    """Return the metadata that the bill's invoice was created with."""
-    return invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
-
-
 async def name_again(
     session: MonthSession, gateway: Gateway, invoice: Invoice, bill: Bill | None, result: SweepResult
 ) -> Invoice:
@@ -92,22 +83,17 @@ async def name_again(
     Returns:
         The invoice with the metadata that names its bill.
     """
-    if bill is None or not names_another_bill(invoice["metadata"], bill):
+    if bill is None:
         return invoice
-    metadata = metadata_of(bill)
+    metadata = invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
+    if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
+        return invoice
     if invoice["status"] in STATE_OF_STATUS and bill.state in INVOICED:
         path = f"/v1/invoices/{invoice['id']}"
         await gateway.send("POST /v1/invoices/{invoice}", "post", path, {"metadata": metadata})
-        restored = Change(bill, bill, "metadata_restored")
-        await asyncio.to_thread(session.apply, [restored])
+        await asyncio.to_thread(session.apply, [Change(bill, bill, "metadata_restored")])
         result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
     return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
-
-
-def names_another_bill(metadata: Mapping[str, Any], bill: Bill) -> bool:
-    """Return whether an invoice's metadata lacks, or changed, what names its bill."""
-    expected = metadata_of(bill)
-    return any(metadata.get(name) != expected[name] for name in _NAMES)
 
 
 def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:
@@ -119,3 +105,19 @@ def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:
         found.add(source)
         source = sources.get(source)
     return found
+
+
+def voided_by_a_person(bill: Bill, bills: Iterable[Bill], invoice_id: str) -> Change:
+    """Return the change that parks a bill whose invoice is void, unless a later generation took its place.
+
+    Args:
+        bill: Whose invoice is void, and not by our own command.
+        bills: All generations of the user's bill.
+        invoice_id: The void invoice.
+    """
+    if any(other.user_id == bill.user_id and other.generation > bill.generation for other in bills):
+        state, reason, message, action = State.VOID, Reason.VOIDED, bill.message, "superseded"
+    else:
+        state, reason, message, action = State.PARKED, Reason.VOIDED_AT_STRIPE, None, "parked"
+    after = replace(bill, state=state, reason=reason, message=message, stripe_invoice_id=invoice_id)
+    return Change(bill, after, action)

@@ -1,11 +1,11 @@
 """Drafts a whole month: frozen usage, accounts and history in, one draft per user out, a batch at a time."""
 
-import gc
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.history import History
 from spell_billing.ledger.redrafting import end_redrafting
-from spell_billing.ledger.rows import Bill, Change, content_of
+from spell_billing.ledger.rows import Change, content_of
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.drafting_input import iter_user_drafting_input
@@ -66,27 +66,14 @@ def draft_month(
             end_redrafting(connection, session.month)
         return changed
     totals = frozen.manifest.frozen
-    with _without_collection():
-        session.replace_drafts(
-            drafts_of(session.month, source, frozen, session.history, policy=policy),
-            usage_version=frozen.version,
-            calls=totals.calls,
-            usage_cents=totals.cost_cents,
-        )
-        hold_drafts(session, rules)
+    session.replace_drafts(
+        drafts_of(session.month, source, frozen, session.history, policy=policy),
+        usage_version=frozen.version,
+        calls=totals.calls,
+        usage_cents=totals.cost_cents,
+    )
+    hold_drafts(session, rules)
     return True
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    # Drafts make no cycles; to look for some after every 700 objects takes a fifth of the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def drafts_of(
@@ -108,7 +95,7 @@ def drafts_of(
         only: Draft these users alone, and each of them; None for all that have something on their draft.
         policy: What the settings say of all bills. It changes no total.
     """
-    new = _late_rows(frozen)
+    new: Mapping[BillOf, Usage] = _late_usage(frozen)
     if only is not None:
         new = {bill: usage for bill, usage in new.items() if bill[0] in only}
     history = history_of(new.keys())
@@ -133,10 +120,12 @@ def _drafts(
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for user_id, calls, cost_cents, known, *columns_of_account in zip(*columns, strict=True):
+        for user_id, calls, cost_cents, known, customer_id, currency, plan_id, plan, included, *terms in zip(
+            *columns, strict=True
+        ):
             if only is not None and user_id not in only:
                 continue
-            account = _account(*columns_of_account) if known else None
+            account = Account(customer_id, currency, plan_id, plan, included or 0, *terms) if known else None
             credit, others = _credit(history.credits.get(user_id, ()), account)
             draft = draft_invoice(
                 month,
@@ -167,57 +156,40 @@ def _redraft(
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
         return False
-    changes: list[Change] = []
-    changed = False
     holding = holding_of_redrafts(session, rules)
     history_of = partial(session.history, only=waiting.keys())
-    drafts = drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy)
-    for drafted in drafts:
+    changes: list[Change] = []
+    changed = False
+    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy):
         bill = waiting[drafted.user_id]
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
             session.add_generation(bill, draft)
             changed = True
             continue
-        change = _change(bill, draft, message)
-        if change is not None:
-            changes.append(change)
+        after = replace(bill, message=message, **asdict(content_of(draft)))
+        if (after.state, after.reason, after.lines_hash) == (bill.state, bill.reason, bill.lines_hash):
+            continue
+        changes.append(Change(bill, after, "redrafted"))
+        changed = True
         if len(changes) >= _CHANGES_AT_ONCE:
             session.apply(changes)
-            changed, changes = True, []
+            changes = []
     session.apply(changes)
-    return changed or bool(changes)
+    return changed
 
 
-def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
-    """Return the change from a bill to its new draft; None where nothing is new."""
-    after = replace(bill, message=message, **asdict(content_of(draft)))
-    if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
-        return None
-    return Change(bill, after, "redrafted")
+def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
+    """Return the differences to earlier bills that were recorded with a version, by user and month."""
+    if version.manifest.late is not None:
+        with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
+            yield from file.read().to_pylist()
 
 
-def _late_rows(frozen: FrozenUsage) -> dict[BillOf, Usage]:
-    """Return differences that were recorded with the month, or since for users who wait for their bill."""
-    found: dict[BillOf, Usage] = {}
-    for each in (frozen, *frozen.supplements):
-        if each.manifest.late is None:
-            continue
-        with pq.ParquetFile(each.directory / each.manifest.late.file.name) as file:
-            rows = file.read().to_pylist()
-        for row in rows:
-            bill = row["user_id"], row["usage_month"]
-            usage = Usage(row["calls"], Decimal(row["cost_cents"]))
-            found[bill] = found[bill] + usage if bill in found else usage
+def _late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
+    """Sum what was recorded with the month, or since for users who wait for their bill."""
+    found: defaultdict[BillOf, Usage] = defaultdict(Usage)
+    for version in (frozen, *frozen.supplements):
+        for row in late_rows(version):
+            found[row["user_id"], row["usage_month"]] += Usage(row["calls"], Decimal(row["cost_cents"]))
     return found
-
-
-def _account(
-    customer_id: str | None,
-    currency: str,
-    plan_id: str | None,
-    plan_name: str | None,
-    included_cents: int | None,
-    *terms: str | None,
-) -> Account:
-    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0, *terms)

@@ -12,8 +12,7 @@ from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.outcome import Outcome
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession

@@ -20,13 +20,7 @@ _REDRAFTED = (State.FAILED, State.HELD, State.VOID)
 
 
 class Holding:
-    """Says which bills wait, and why.
-
-    Args:
-        people: What people decided.
-        usual: What users were charged before, by user and currency.
-        rules: From where on a bill is not plausible.
-    """
+    """Says which bills wait and why: by people's decisions, by what is usual for the user, by the rules."""
 
     def __init__(
         self, people: PeoplesHolds, usual: Mapping[tuple[str, str], Usual], rules: HoldRules
@@ -60,8 +54,8 @@ class Holding:
         return replace(draft, state=State.HELD, reason=reason), words
 
 
-def hold_drafts(session: MonthSession, rules: HoldRules) -> int:
-    """Hold those of the month's new drafts that are not to be sent; give how many."""
+def hold_drafts(session: MonthSession, rules: HoldRules) -> None:
+    """Hold those of the month's new drafts that are not to be sent."""
     month = session.month
     with session.writing() as connection:
         people = PeoplesHolds(read_decisions(connection, month))
@@ -70,7 +64,7 @@ def hold_drafts(session: MonthSession, rules: HoldRules) -> int:
         named = sa.true() if people.everybody else invoices.c.user_id.in_(people.users)
         bills = read_waiting(connection, month, planned, sa.or_(large, named))
         if not bills:
-            return 0
+            return
         users = sa.select(invoices.c.user_id).where(planned, large)
         holding = Holding(people, usual_amounts(connection, billed_before(connection, month), users), rules)
         holds = [
@@ -79,7 +73,6 @@ def hold_drafts(session: MonthSession, rules: HoldRules) -> int:
             if (held := holding.why(bill.user_id, bill.currency, bill.total_cents, bill.lines_hash))
         ]
         write_holds(connection, month, holds, session.actor, datetime.now(UTC))
-        return len(holds)
 
 
 def holding_of_redrafts(session: MonthSession, rules: HoldRules) -> Holding:

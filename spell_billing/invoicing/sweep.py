@@ -21,6 +21,7 @@ from spell_billing.invoicing.by_hand import (
     name_again,
     predecessors,
     revised_from,
+    voided_by_a_person,
 )
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -30,9 +31,8 @@ from spell_billing.invoicing.lookups import (
     payment_now,
     retrieve,
 )
-from spell_billing.invoicing.outcome import SweepResult
 from spell_billing.invoicing.payment_facts import bill_named_by
-from spell_billing.invoicing.voided import voided_by_a_person
+from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice

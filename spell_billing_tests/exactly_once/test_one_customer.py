@@ -14,8 +14,7 @@ from spell_billing.invoicing import drive_all as driving
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive
-from spell_billing.invoicing.outcome import Outcome
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.exactly_once import billing

@@ -23,10 +23,9 @@ from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_sound_bills
-from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
