@@ -31,7 +31,7 @@ class Change(StrEnum):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One user's charge before and now, in one currency; what the kinds of line changed sums to `by_cents`."""
+    """One user's charge before and now; what each kind of line changed, `by_kind`, sums to `by_cents`."""
 
     user_id: str
     currency: str

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
 
 from spell_billing.core.errors import StripeAccountError
 from spell_billing.invoicing.gateway import Send
@@ -16,8 +15,6 @@ from spell_billing.ledger.stripe_account import (
     record_account,
 )
 from spell_billing.stripe_api.problems import Kind, StripeProblem
-
-ACCOUNT = "GET /v1/account"
 
 
 class AccountGuard:
@@ -33,8 +30,7 @@ class AccountGuard:
         Raises:
             StripeAccountError: naming both.
         """
-        with self._ledger.reading() as connection:
-            recorded = read_account(connection)
+        recorded, _ = self._read()
         if recorded is not None:
             _require_same(recorded, StripeAccount(self._mode, None))
 
@@ -45,37 +41,17 @@ class AccountGuard:
             StripeAccountError: for another account than the ledger's; StripeProblem: Stripe does not answer.
         """
         present = StripeAccount(self._mode, await _account_id(send))
-        recorded = await asyncio.to_thread(self._recorded)
-        if recorded is None:
-            await self._require_known_invoice(send, present)
+        recorded, newest_invoice_id = await asyncio.to_thread(self._read)
+        if recorded is None and newest_invoice_id is not None:
+            # A ledger of an earlier version has invoices and no account.
+            await _require_invoice(send, newest_invoice_id, present)
         if recorded is None or recorded.account_id is None:
             recorded = await asyncio.to_thread(self._record, present)
         _require_same(recorded, present)
 
-    async def _require_known_invoice(self, send: Send, present: StripeAccount) -> None:
-        """A ledger of an earlier version has invoices and no account: the newest must stand in this one."""
-        invoice_id = await asyncio.to_thread(self._newest_invoice)
-        if invoice_id is None:
-            return
-        try:
-            await send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}")
-        except StripeProblem as problem:
-            if problem.kind is not Kind.MISSING:
-                raise
-            raise StripeAccountError(
-                f"Invoice {invoice_id}, which this ledger made, does not exist in the Stripe account of "
-                f"STRIPE_API_KEY ({present}).",
-                remedy="Use the key of the account that was billed, or give this account a ledger of its own "
-                "(DATABASE_URL).",
-            ) from None
-
-    def _recorded(self) -> StripeAccount | None:
+    def _read(self) -> tuple[StripeAccount | None, str | None]:
         with self._ledger.reading() as connection:
-            return read_account(connection)
-
-    def _newest_invoice(self) -> str | None:
-        with self._ledger.reading() as connection:
-            return newest_finalized(connection)
+            return read_account(connection), newest_finalized(connection)
 
     def _record(self, present: StripeAccount) -> StripeAccount:
         with self._ledger.writing() as connection:
@@ -84,22 +60,36 @@ class AccountGuard:
 
 async def _account_id(send: Send) -> str | None:
     try:
-        answer = await send(ACCOUNT, "get", "/v1/account", optional=True)
+        answer = await send("GET /v1/account", "get", "/v1/account", optional=True)
     except StripeProblem as problem:
         if problem.forbidden:
             return None
         raise
-    found: Any = answer.object.get("id")
-    return found if isinstance(found, str) else None
+    account_id: str | None = answer.object.get("id")
+    return account_id
+
+
+async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) -> None:
+    """Refuse an account that does not have an invoice of the ledger's."""
+    try:
+        await send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}")
+    except StripeProblem as problem:
+        if problem.kind is not Kind.MISSING:
+            raise
+        raise StripeAccountError(
+            f"Invoice {invoice_id}, which this ledger made, does not exist in the Stripe account of "
+            f"STRIPE_API_KEY ({present}).",
+            remedy="Use the key of the account that was billed, or give this account a ledger of its own "
+            "(DATABASE_URL).",
+        ) from None
 
 
 def _require_same(recorded: StripeAccount, present: StripeAccount) -> None:
     if not recorded.is_other_than(present):
         return
-    rehearsed = recorded.mode == "test"
     raise StripeAccountError(
         f"This ledger bills {recorded}, and STRIPE_API_KEY is of {present}.",
         remedy="Put the former key back; or, if that was a rehearsal, run `spell-billing forget-rehearsal`."
-        if rehearsed
+        if recorded.mode == "test"
         else "Put the former key back, or give the other account a ledger of its own (DATABASE_URL).",
     )

@@ -35,16 +35,10 @@ def standing(invoice: Invoice, bill: Bill | None) -> dict[str, Any]:
 def adopted_content(
     invoice: Invoice, lines: Sequence[Invoice], month: Month, frozen: Bill | None
 ) -> dict[str, Any]:
-    """Return the columns of a bill as the invoice fills them.
+    """Return the columns of a bill as a finalized invoice with all of its lines fills them.
 
-    Args:
-        invoice: The finalized invoice.
-        lines: All of its lines.
-        month: The month it bills.
-        frozen: The bill whose frozen usage the invoice stands for; None when the ledger has none.
-
-    Returns:
-        What was billed; what the frozen usage has beyond it stands as unbilled, for a later draft.
+    What the frozen usage has beyond it stands as unbilled, for a later draft. `frozen` is the bill whose
+    usage the invoice stands for; None when the ledger has none.
     """
     billed, terms = [_line(line, month) for line in lines], terms_seen(invoice)
     calls = int(invoice["metadata"].get(CALLS, "0"))
@@ -77,10 +71,7 @@ def adopted_content(
 def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a bill that the ledger lacks, for an invoice that names it.
 
-    Args:
-        name: Whose bill it is.
-        frozen: An earlier generation, whose usage the invoice stands for; None when the ledger has none.
-        content: What the invoice billed, by `adopted_content`.
+    `frozen` is an earlier generation, whose usage the invoice stands for; `content` is by `adopted_content`.
     """
     return {
         "month": name.month,
@@ -96,7 +87,7 @@ def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any])
 
 
 def adoption_detail(frozen: Bill, content: Mapping[str, Any]) -> str:
-    """Say for the audit trail how far the invoice and the frozen usage are apart."""
+    """Return for the audit trail how far the invoice and the frozen usage are apart."""
     billed = plain(content["usage_cents"])
     return f"Stripe billed {billed} cents of usage, frozen are {plain(_frozen_cents(frozen))}"
 
@@ -106,7 +97,7 @@ def _frozen_cents(bill: Bill) -> Decimal:
 
 
 def _late_left_open(billed: Iterable[Line], frozen: Iterable[Line]) -> Iterator[Line]:
-    """Give a line without amount per earlier month whose frozen late usage is not what the invoice holds."""
+    """Yield a line without amount where a month's frozen late usage is not what the invoice holds."""
     calls: Counter[str] = Counter()
     cents: defaultdict[str, list[Decimal]] = defaultdict(list)
     for line in frozen:

@@ -18,7 +18,11 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 
 class Pinning:
-    """Pins a month to what was frozen and drafted, and takes that back where nothing came of it."""
+    """Pins a month to what was frozen and drafted, and takes that back where nothing came of it.
+
+    `exclusive` keeps others from drafting or pinning their months meanwhile; `require` refuses drafts that
+    another month has overtaken.
+    """
 
     def __init__(
         self,
@@ -27,14 +31,7 @@ class Pinning:
         exclusive: Callable[[], AbstractContextManager[None]] = nullcontext,
         require: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take how the month is pinned.
-
-        Args:
-            session: Holds the month's lock.
-            exclusive: Keeps others from drafting or pinning their months meanwhile.
-            require: Refuses drafts that another month has overtaken.
-        """
-        self.session = session
+        self._session = session
         self._exclusive = exclusive
         self._require = require
         self._pinned = False
@@ -49,12 +46,12 @@ class Pinning:
     def _pin(self) -> bool:
         with self._exclusive():
             self._require()
-            return self.session.start_billing()
+            return self._session.start_billing()
 
     def take_back(self) -> None:
         """Undo the pin: Stripe refused to make the first invoice."""
         with self._exclusive():
-            self.session.take_back_start()
+            self._session.take_back_start()
 
 
 async def bill_month(
@@ -70,10 +67,8 @@ async def bill_month(
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
     The month is pinned right before its first invoice is made: a run that Stripe does not let come so far
-    leaves it as it was, and the next one freezes it anew.
-
-    A month that is not recorded as billed is swept even when no bill is left to drive: the run before may
-    have died before it had deleted a draft that no bill uses.
+    leaves it as it was, and the next one freezes it anew. A month that is not recorded as billed is swept
+    even when no bill is left: the run before may have died before it had deleted a draft that no bill uses.
 
     Args:
         session: Holds the month's lock.
@@ -97,7 +92,9 @@ async def bill_month(
         report.swept(outcome.sweep)
         pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
-            tried = await _try_one(gateway, commits, pinning, report, outcome) if pinned_now else 0
+            tried = 0
+            if pinned_now:
+                tried = await _try_one(session, gateway, commits, pinning, report=report, outcome=outcome)
             most = None if first is None else first - (tried > 0)
             await drive_all(session, gateway, commits, report, outcome, after_id=tried, most=most)
     finally:
@@ -123,15 +120,16 @@ def _is_finished(session: MonthSession) -> bool:
 
 
 async def _try_one(
-    gateway: Gateway, commits: GroupCommit, pinning: Pinning, report: BillingReport, outcome: Outcome
+    session: MonthSession,
+    gateway: Gateway,
+    commits: GroupCommit,
+    pinning: Pinning,
+    *,
+    report: BillingReport,
+    outcome: Outcome,
 ) -> int:
-    """Drive the first bill alone: where Stripe refuses the account, nothing else is under way.
-
-    Returns:
-        The bill's id; 0 where there is none to drive.
-    """
-    page = partial(pinning.session.page, TO_DRIVE, after_id=0, limit=1)
-    for bill in await commits.in_turn(page):
+    """Drive the first bill alone, so that nothing is under way where Stripe refuses; return its id, or 0."""
+    for bill in await commits.in_turn(partial(session.page, TO_DRIVE, after_id=0, limit=1)):
         drive = Drive(gateway, commits, bill)
         try:
             await drive_one(drive, report, outcome)

@@ -55,10 +55,7 @@ class Drive:
         self._finalizing_request: str | None = None
 
     async def run(self) -> Bill:
-        """Drive a planned or drafted bill as far as it goes.
-
-        Returns:
-            The bill: invoiced, failed with its reason, or parked.
+        """Drive a planned or drafted bill until it is invoiced, failed with its reason, or parked.
 
         Raises:
             Unfinished: the outcome is unknown; a later run resolves it.
@@ -102,7 +99,13 @@ class Drive:
         number, fresh_failures = 1, 0
         while True:
             try:
-                answer = await self._send_create(number)
+                key, parameters = (
+                    requests.create_key(self.bill, number),
+                    requests.create_parameters(self.bill),
+                )
+                answer = await self._gateway.send(
+                    requests.CREATE, "post", "/v1/invoices", parameters, key=key
+                )
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
                     raise
@@ -147,13 +150,8 @@ class Drive:
         if wrong is None:
             return invoice
         why = f"the draft shows {wrong}"
-        after = replace(
-            self.bill,
-            state=State.PLANNED,
-            stripe_invoice_id=None,
-            request_attempt=self.bill.request_attempt + 1,
-            message=why,
-        )
+        after = replace(self.bill, state=State.PLANNED, stripe_invoice_id=None, message=why)
+        after = replace(after, request_attempt=after.request_attempt + 1)
         await self._write(after, "next_attempt", why)
         await delete_draft(self._gateway, invoice["id"])
         return None
@@ -178,10 +176,8 @@ class Drive:
         """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
 
         A key that replays a failure is passed over for the next one of the same draft, from the first on:
-        every process that works on this draft sends the same keys, so the step happens once.
-
-        Returns:
-            The invoice as it stands, or None when the bill is parked because the draft is gone.
+        every process that works on this draft sends the same keys, so the step happens once. None means that
+        the draft is gone and the bill is parked.
         """
         number, fresh_failures = 1, 0
         while True:
@@ -241,11 +237,6 @@ class Drive:
         """Return the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
         return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
 
-    async def _send_create(self, number: int) -> Answer:
-        key = requests.create_key(self.bill, number)
-        parameters = requests.create_parameters(self.bill)
-        return await self._gateway.send(requests.CREATE, "post", "/v1/invoices", parameters, key=key)
-
     async def _send_step(self, endpoint: str, parameters: dict[str, Any], number: int) -> Answer:
         path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
         key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
@@ -255,13 +246,8 @@ class Drive:
         return answer
 
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
-        after = replace(
-            self.bill,
-            state=State.DRAFTED,
-            stripe_invoice_id=invoice["id"],
-            stripe_request_id=request_id,
-        )
-        await self._write(after, "draft_created")
+        ids = {"stripe_invoice_id": invoice["id"], "stripe_request_id": request_id}
+        await self._write(replace(self.bill, state=State.DRAFTED, **ids), "draft_created")
 
     async def _store_attempt(self, number: int, why: str) -> None:
         """Make the number of a key durable before the key is used for the first time."""

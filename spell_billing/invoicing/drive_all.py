@@ -5,6 +5,7 @@ Stripe locks a customer while a write on one of its invoices is under way: a sec
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -22,7 +23,7 @@ CONCURRENT_BILLS = 64
 
 PAGE_ROWS = 500
 _LINE_ROWS = 20
-"""So many bills of one customer are read at a time."""
+"""How many waiting bills of one customer are read at a time."""
 
 
 async def drive_all(
@@ -44,7 +45,7 @@ async def drive_all(
         report: Told of every user.
         outcome: Filled on the way.
         after_id: The last bill that was driven already.
-        most: Drive no more than so many; None for all.
+        most: Drive no more than this number; None for all.
 
     Raises:
         StripeAccountError: nobody can be billed. LedgerError: the ledger was lost on the way.
@@ -53,7 +54,7 @@ async def drive_all(
     line = _Line(session, commits)
 
     async def feed() -> None:
-        async for bill in _all_left(session, commits, after_id, most):
+        async for bill in _all_left(session, commits, after_id, sys.maxsize if most is None else most):
             if line.may_start(bill):
                 await queue.put(bill)
         for _ in range(CONCURRENT_BILLS):
@@ -75,22 +76,18 @@ async def drive_all(
 
 
 async def _all_left(
-    session: MonthSession, commits: GroupCommit, after_id: int, most: int | None
+    session: MonthSession, commits: GroupCommit, after_id: int, left: int
 ) -> AsyncIterator[Bill]:
-    left = most
-    while left != 0:
-        limit = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        page = await commits.in_turn(partial(session.page, TO_DRIVE, after_id=after_id, limit=limit))
-        if not page:
-            return
+    while page := await commits.in_turn(
+        partial(session.page, TO_DRIVE, after_id=after_id, limit=min(left, PAGE_ROWS))
+    ):
         for bill in page:
             yield bill
-        after_id = page[-1].id
-        left = None if left is None else left - len(page)
+        after_id, left = page[-1].id, left - len(page)
 
 
 async def drive_one(drive: Drive, report: BillingReport, outcome: Outcome) -> None:
-    """Drive one bill and tell what became of it."""
+    """Drive one bill and report what became of it."""
     try:
         bill = await drive.run()
     except Unfinished as unfinished:
@@ -117,11 +114,7 @@ class _Line:
         self._last_ids: dict[str | None, int] = {}
 
     def may_start(self, bill: Bill) -> bool:
-        """Return whether no earlier bill of the customer is under way; else the bill waits behind it.
-
-        Args:
-            bill: Each bill once, by their ids.
-        """
+        """Return whether no earlier bill of the customer is under way; else the bill waits behind it."""
         starts = bill.stripe_customer_id not in self._last_ids
         self._last_ids[bill.stripe_customer_id] = bill.id
         return starts

@@ -19,19 +19,16 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a run keeps trying; pauses grow from the first to the longest, jittered.
-
-    Attributes:
-        tries: Attempts at one request whose outcome stays unknown.
-        limited_tries: Attempts at one request that Stripe answers with 429.
-        down_seconds: This long without any answer while requests fail means that Stripe is down.
-    """
+    """How long a run keeps trying; pauses grow from the first to the longest, jittered."""
 
     tries: int = 6
+    """Attempts at one request whose outcome stays unknown."""
     limited_tries: int = 30
+    """Attempts at one request that Stripe answers with 429."""
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 8.0
     down_seconds: float = 180.0
+    """This long without any answer while requests fail means that Stripe is down."""
 
 
 class Send(Protocol):
@@ -87,14 +84,8 @@ class Gateway:
     ) -> Answer:
         """Send a request; on an unknown outcome send the same bytes with the same key again.
 
-        Before the first one the guard looks which account answers.
-
-        Args:
-            endpoint: The name of the endpoint for pacing and counts, as `POST /v1/invoices`.
-            method: `get`, `post` or `delete`.
-            path: With the object's id.
-            parameters: As Stripe's reference names them.
-            key: The Idempotency-Key of a write.
+        Before the first one the guard looks which account answers. `endpoint`, as `POST /v1/invoices`, names
+        it for pacing and counts; the other arguments are those of `StripeApi.send`.
 
         Raises:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
@@ -120,8 +111,9 @@ class Gateway:
         unknown = limited = 0
         while True:
             await self.pace.wait(endpoint)
+            started = self._clock()
             try:
-                answer = await self._timed(endpoint, method, path, parameters, key)
+                answer = await self._api.send(method, path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.forbidden and optional:
                     raise
@@ -140,10 +132,14 @@ class Gateway:
                 else:
                     problem.fresh = unknown > 0
                     raise
-                await self._sleep(self._pause_seconds(unknown + limited))
             else:
                 self._silent_since = None
                 return answer
+            finally:
+                self.requests[endpoint].observe(self._clock() - started)
+            grown: float = self._patience.first_pause_seconds * 2 ** (unknown + limited - 1)
+            longest = min(self._patience.longest_pause_seconds, grown)
+            await self._sleep(longest * (0.5 + 0.5 * self._jitter()))
 
     async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
         """List invoices page by page, newest first, filtered by `customer`, `created` or `status`.
@@ -162,15 +158,6 @@ class Gateway:
                 return
             cursor = {"starting_after": page[-1]["id"]}
 
-    async def _timed(
-        self, endpoint: str, method: str, path: str, parameters: Mapping[str, Any] | None, key: str | None
-    ) -> Answer:
-        started = self._clock()
-        try:
-            return await self._api.send(method, path, parameters, key=key)
-        finally:
-            self.requests[endpoint].observe(self._clock() - started)
-
     def _watch(self, problem: StripeProblem) -> None:
         if problem.kind is Kind.ACCOUNT:
             raise StripeAccountError(
@@ -188,8 +175,3 @@ class Gateway:
                 f"Stripe has not answered for {self._patience.down_seconds:.0f} seconds: {problem.message}.",
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )
-
-    def _pause_seconds(self, tries: int) -> float:
-        grown: float = self._patience.first_pause_seconds * 2 ** (tries - 1)
-        longest = min(self._patience.longest_pause_seconds, grown)
-        return longest * (0.5 + 0.5 * self._jitter())

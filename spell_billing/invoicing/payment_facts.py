@@ -123,11 +123,8 @@ def is_unclear(invoice: Mapping[str, Any]) -> bool:
 def last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
     """Tell from an invoice retrieved with `REASONS` whether its last attempt failed."""
     intent = _intent(invoice)
-    return bool(invoice["attempt_count"]) and intent is not None and _has_failed(intent)
-
-
-def _has_failed(intent: Mapping[str, Any]) -> bool:
-    return intent["status"] in {"requires_payment_method", "requires_action", "canceled"}
+    failed = {"requires_payment_method", "requires_action", "canceled"}
+    return bool(invoice["attempt_count"]) and intent is not None and intent["status"] in failed
 
 
 def _intent(invoice: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -32,10 +32,7 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 
 class Progress:
-    """Counts a step's work and passes it on: to the watcher, or every few seconds to the log.
-
-    Made in the context that is watched; told from any thread.
-    """
+    """Counts a step's work and passes it on: to the context's watcher, or every few seconds to the log."""
 
     def __init__(
         self,
@@ -59,21 +56,19 @@ class Progress:
         self.reached(self._done + by)
 
     def reached(self, done: int, total: int | None = None) -> None:
-        """Say how much is done in all, and how much there is, where that turned out meanwhile."""
+        """Take how much is done in all, and how much there is, where that turned out meanwhile."""
         self._done = done
         self._total = self._total if total is None else total
         if self._watcher is not None:
             self._watcher.show(self._step, done, self._total)
             return
         now = self._clock()
-        if now - self._logged >= _LOG_EVERY_SECONDS:
-            self._logged = now
-            self._log(self._line(now))
-
-    def _line(self, now: float) -> str:
-        rate = self._done / max(now - self._started, 1e-9)
-        text = f"{self._done:,} {self._step}, {rate:,.0f}/s"
-        if self._total is None or not rate:
-            return text
-        left_seconds = (self._total - self._done) / rate
-        return f"{text}, {self._total - self._done:,} left, about {left_seconds:,.0f} s"
+        if now - self._logged < _LOG_EVERY_SECONDS:
+            return
+        self._logged = now
+        rate = done / max(now - self._started, 1e-9)
+        text = f"{done:,} {self._step}, {rate:,.0f}/s"
+        if self._total is not None and rate:
+            left = self._total - done
+            text += f", {left:,} left, about {left / rate:,.0f} s"
+        self._log(text)

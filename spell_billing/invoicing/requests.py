@@ -70,25 +70,16 @@ def is_done(endpoint: str, invoice: Invoice) -> bool:
 
 
 def create_key(bill: Bill, number: int) -> str:
-    """Return the Idempotency-Key that creates the bill's draft.
-
-    Args:
-        bill: Whose draft.
-        number: From 1; the next one when the one before leads nowhere. At most the bill's `request_attempt`.
-    """
+    """Return the Idempotency-Key that creates the bill's draft; numbers go up to its `request_attempt`."""
     return idempotency_key(bill.month, bill.user_id, bill.generation, "create", number)
 
 
 def step_key(bill: Bill, step: str, number: int) -> str:
-    """Return the Idempotency-Key of a step on the bill's draft (`lines` or `finalize`).
+    """Return the Idempotency-Key of a step (one of `STEPS`) on the bill's draft.
 
     It names the draft instead of the bill's attempt. Two ledgers can work on one draft with different
-    attempts; with two keys its lines would be added twice.
-
-    Args:
-        bill: Drafted, so that it has an invoice id.
-        step: One of `STEPS`.
-        number: From 1; the next one when Stripe replays a failure for the one before.
+    attempts; with two keys its lines would be added twice. The number, from 1, is the next one when Stripe
+    replays a failure for the one before.
     """
     named = f"{step}:{bill.stripe_invoice_id}"
     return idempotency_key(bill.month, bill.user_id, bill.generation, named, number)

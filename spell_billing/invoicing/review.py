@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
@@ -83,22 +82,13 @@ def approve(
             )
         if review.approval is not None:
             return review
-        decision = Decision(
-            str(month), None, DecisionKind.APPROVED, review.drafts_hash, reason, actor.name, _now()
-        )
-        write_decision(connection, decision, actor)
-        return replace(review, approval=decision)
+        approval = _decision(month, DecisionKind.APPROVED, actor, reason, content_hash=review.drafts_hash)
+        write_decision(connection, approval, actor)
+        return replace(review, approval=approval)
 
 
 def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Hold one user's bill, or everybody's, until it is released. What was sent stays sent.
-
-    Args:
-        ledger: The ledger.
-        month: A drafted month.
-        actor: Who holds.
-        reason: Why, in words, for the audit trail.
-        user_id: The platform's user; None for everybody.
+    """Hold one user's bill, or everybody's (None), until it is released. What was sent stays sent.
 
     Returns:
         How many bills are held by it now.
@@ -109,35 +99,27 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
     """
     _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
-        now = _now()
+        _require_drafted(connection, month)
         if user_id is None:
-            _require_drafted(connection, month)
-            bills = read_waiting(connection, month, _holdable())
+            found = read_waiting(connection, month)
         else:
-            bill = _bill_of(connection, month, user_id)
-            _require_unsent(month, bill)
-            bills = [bill] if _is_holdable(bill) else []
-        decision = Decision(str(month), user_id, DecisionKind.HELD, None, reason, actor.name, now)
+            found = [_bill_of(connection, month, user_id)]
+            _require_unsent(month, found[0])
+        bills = [bill for bill in found if _is_holdable(bill)]
+        decision = _decision(month, DecisionKind.HELD, actor, reason, user_id)
         if user_id is not None and bills:
             write_decisions(connection, [decision])
         else:
             write_decision(connection, decision, actor)
         holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
-        write_holds(connection, month, holds, actor, now)
+        write_holds(connection, month, holds, actor, decision.at)
         return len(bills)
 
 
 def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Release one user's held bill, or all of the month's, to be sent as they are now.
+    """Release one user's held bill, or all (None) of the month's, to be sent as they are now.
 
     A release is bound to what the bill says: drafted again with other content, it is held again.
-
-    Args:
-        ledger: The ledger.
-        month: A drafted month.
-        actor: Who releases.
-        reason: Why, in words, for the audit trail.
-        user_id: The platform's user; None for all bills that are held.
 
     Returns:
         How many bills were released. The next `bill` of the month sends them.
@@ -148,10 +130,9 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
     """
     _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
-        now = _now()
+        _require_drafted(connection, month)
         holds = PeoplesHolds(read_decisions(connection, month))
         if user_id is None:
-            _require_drafted(connection, month)
             bills = [bill for bill in read_waiting(connection, month) if _is_releasable(bill, holds)]
             if not bills and not holds.everybody:
                 raise LedgerError(
@@ -159,19 +140,25 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
                     remedy=f"See what waits with `spell-billing status --month {month}`.",
                 )
             if holds.everybody:
-                decision = Decision(str(month), None, DecisionKind.RELEASED, None, reason, actor.name, now)
-                write_decision(connection, decision, actor)
+                everybody = _decision(month, DecisionKind.RELEASED, actor, reason)
+                write_decision(connection, everybody, actor)
         else:
             bill = _bill_of(connection, month, user_id)
             if not _is_releasable(bill, holds):
                 raise _not_releasable(month, bill)
             bills = [bill]
-        sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
-        write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
-        write_releases(connection, month, sent_on, actor, reason=reason, now=now)
-        for bill in bills:
-            if not _waits_for_a_word(bill):
-                write_decision(connection, _released(month, bill, actor, reason, now), actor)
+        released = {
+            bill.id: _decision(
+                month, DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
+            )
+            for bill in bills
+        }
+        # A bill that is sent on has an audit entry of its own.
+        sent_on = [bill for bill in bills if _is_held(bill)]
+        write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
+        write_releases(connection, month, sent_on, actor, reason=reason, now=datetime.now(UTC))
+        for decision in released.values():
+            write_decision(connection, decision, actor)
         return len(bills)
 
 
@@ -184,11 +171,16 @@ def _writing(ledger: Ledger, month: Month, actor: Actor) -> Iterator[Connection]
         yield connection
 
 
-def _holdable() -> sa.ColumnElement[bool]:
-    not_plausible = sa.and_(
-        invoices.c.state == State.HELD.value, invoices.c.reason == Reason.NOT_PLAUSIBLE.value
-    )
-    return sa.or_(invoices.c.state == State.PLANNED.value, not_plausible)
+def _decision(
+    month: Month,
+    kind: DecisionKind,
+    actor: Actor,
+    reason: str,
+    user_id: str | None = None,
+    *,
+    content_hash: str | None = None,
+) -> Decision:
+    return Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
 
 
 def _is_holdable(bill: WaitingBill) -> bool:
@@ -197,21 +189,16 @@ def _is_holdable(bill: WaitingBill) -> bool:
 
 
 def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
-    if _waits_for_a_word(bill):
-        return True
-    # Not drafted as one that could be sent yet: when it is, the hold is off.
-    return (
-        bill.state in {State.FAILED, State.HELD}
-        and holds.held_because(bill.user_id, bill.lines_hash) is not None
-    )
+    # A bill that could not be sent yet is released as well: when it can, the hold is off.
+    held_by_name = holds.held_because(bill.user_id, bill.lines_hash) is not None
+    return _is_held(bill) or (bill.state in {State.FAILED, State.HELD} and held_by_name)
 
 
-def _waits_for_a_word(bill: WaitingBill) -> bool:
+def _is_held(bill: WaitingBill) -> bool:
     return bill.state is State.HELD and bill.reason in RELEASABLE
 
 
 def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:
-    _require_drafted(connection, month)
     bills = read_waiting(connection, month, invoices.c.user_id == user_id)
     if not bills:
         raise LedgerError(
@@ -253,14 +240,6 @@ def _not_releasable(month: Month, bill: WaitingBill) -> LedgerError:
     )
 
 
-def _released(month: Month, bill: WaitingBill, actor: Actor, reason: str, now: datetime) -> Decision:
-    return Decision(str(month), bill.user_id, DecisionKind.RELEASED, bill.lines_hash, reason, actor.name, now)
-
-
 def _require_reason(reason: str) -> None:
     if not reason.strip():
         raise LedgerError("No reason was given.", remedy="Say why, in words, for the audit trail.")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

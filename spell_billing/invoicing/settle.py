@@ -12,6 +12,7 @@ from spell_billing.invoicing.by_hand import as_it_stands
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, delete_draft, invoices_of_bill, retrieve
 from spell_billing.invoicing.requests import billing_key_of
+from spell_billing.invoicing.void import latest_bill
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
@@ -54,22 +55,31 @@ async def settle_bill(
             the bill stands at Stripe.
         StripeAccountError: when Stripe does not say what stands; nothing is written.
     """
-    bill = await _latest(session, user_id)
+    bill = await latest_bill(session, user_id)
     if bill.state is State.SETTLED and bill.reason is settled_as.reason:
         return bill
     _require_open(session, bill)
-    await _require_begun(session)
-    if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
-        accepted = await _accepted(connect, bill)
-        if accepted is not None:
-            (settled,) = await asyncio.to_thread(session.apply, [Change(bill, accepted, "settled", why)])
-            await asyncio.to_thread(_finish, session)
-            return settled
-    if bill.stripe_customer_id and bill.state is not State.SETTLED:
-        await _require_nothing_stands(session, connect, bill)
-    after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
-    (settled,) = await asyncio.to_thread(session.apply, [Change(bill, after, "settled", why)])
-    await asyncio.to_thread(_finish, session)
+    await asyncio.to_thread(_require_begun, session)
+    after = None
+    try:
+        if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
+            after = await _accepted(connect, bill)
+        if after is None and bill.stripe_customer_id and bill.state is not State.SETTLED:
+            await _require_nothing_stands(session, connect, bill)
+    except StripeProblem as problem:
+        raise StripeAccountError(
+            f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
+            remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
+        ) from None
+    if after is None:
+        after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
+    return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", why))
+
+
+def _settle(session: MonthSession, change: Change) -> Bill:
+    (settled,) = session.apply([change])
+    if not session.is_undone():
+        session.finish_billing()
     return settled
 
 
@@ -86,32 +96,28 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
     raise LedgerError(f"{named}: nothing of it is open.", remedy="There is nothing to settle.")
 
 
-async def _require_begun(session: MonthSession) -> None:
+def _require_begun(session: MonthSession) -> None:
     """Refuse a month whose drafts may still be written anew, unless settling is all that is left."""
-    record = await asyncio.to_thread(session.record)
+    record, review = session.record(), session.review()
     if record is None or record.billing_started_at is not None:
         return
-    review = await asyncio.to_thread(session.review)
     if review is not None and review.needs_approval:
         raise LedgerError(
             f"{session.month} is in review: its drafts may still change.",
             remedy=f"Approve it with `spell-billing approve --month {session.month}`, then settle.",
         )
-    if await asyncio.to_thread(session.page, TO_DRIVE, after_id=0, limit=1):
+    if session.page(TO_DRIVE, after_id=0, limit=1):
         raise LedgerError(
             f"Billing of {session.month} has not started: its drafts may still change.",
             remedy=f"Bill it first: spell-billing bill --month {session.month}.",
         )
-    await asyncio.to_thread(session.start_billing)
+    session.start_billing()
 
 
 async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
     """Return the bill as its changed invoice stands at Stripe; None where it does not stand."""
-    try:
-        async with connect() as gateway:
-            invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    except StripeProblem as problem:
-        raise _not_asked(bill, problem) from None
+    async with connect() as gateway:
+        invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
     if invoice is None or invoice["status"] not in STATE_OF_STATUS or invoice["currency"] != bill.currency:
         return None
     return as_it_stands(bill, invoice)
@@ -119,31 +125,22 @@ async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
 
 async def _require_nothing_stands(session: MonthSession, connect: Connect, bill: Bill) -> None:
     """Ask Stripe what stands of the bill: refuse an invoice, delete a draft of ours."""
-    try:
-        async with connect() as gateway:
-            found = await invoices_of_bill(
-                gateway, str(bill.stripe_customer_id), session.month, billing_key_of(bill)
-            )
+    customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
+    async with connect() as gateway:
+        try:
+            found = await invoices_of_bill(gateway, customer_id, session.month, key)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
                 own = await retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
             standing = [each for each in found if each["status"] != "draft"]
-            if standing:
-                raise _stands(session, bill, standing)
-            for draft in found:
-                if not await delete_draft(gateway, draft["id"]):
-                    raise _stands(session, bill, [draft])
-    except StripeProblem as problem:
-        if problem.reason is Reason.UNKNOWN_CUSTOMER:
+            if not standing:
+                standing = [draft for draft in found if not await delete_draft(gateway, draft["id"])]
+        except StripeProblem as problem:
+            if problem.reason is not Reason.UNKNOWN_CUSTOMER:
+                raise
             return
-        raise _not_asked(bill, problem) from None
-
-
-def _not_asked(bill: Bill, problem: StripeProblem) -> StripeAccountError:
-    return StripeAccountError(
-        f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
-        remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
-    )
+    if standing:
+        raise _stands(session, bill, standing)
 
 
 def _stands(session: MonthSession, bill: Bill, standing: list[Invoice]) -> LedgerError:
@@ -153,19 +150,3 @@ def _stands(session: MonthSession, bill: Bill, standing: list[Invoice]) -> Ledge
         remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, or at "
         f"Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
     )
-
-
-def _finish(session: MonthSession) -> None:
-    if not session.is_undone():
-        session.finish_billing()
-
-
-async def _latest(session: MonthSession, user_id: str) -> Bill:
-    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
-    own = [bill for bill in bills if bill.user_id == user_id]
-    if not own:
-        raise LedgerError(
-            f"User {user_id} has no bill for {session.month}.",
-            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
-        )
-    return max(own, key=lambda bill: bill.generation)

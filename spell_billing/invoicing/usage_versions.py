@@ -42,12 +42,6 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
     return frozen
 
 
-def drafted_version(ledger: Ledger, month: Month) -> str | None:
-    """Return the name of the version that the month's drafts name, billed or not."""
-    record = ledger.month(month)
-    return record.usage_version if record is not None else None
-
-
 def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
     """Return the version of the newest month billed before; None where there is none, or it is lost."""
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
@@ -55,20 +49,17 @@ def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
 
 
 def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
-    """Say which months are not compared: from the first billed one to a year before the oldest compared.
+    """Return which months are not compared: from the first billed one to a year before the oldest compared.
 
     A month's billed rows are the frozen ones, and those that later months recorded as late.
     """
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
     first = min([month, *(earlier for earlier, _ in pinned)])
-    since, until = month.plus(-2 * LATE_USAGE_MONTHS), month.plus(-LATE_USAGE_MONTHS)
-    versions = [_found(store, *each) for each in pinned if each[0] >= since]
-    billed = {
-        one.month: one.manifest.frozen.calls for one in versions if one is not None and one.month < until
-    }
+    until = month.plus(-LATE_USAGE_MONTHS)
+    versions, _ = _versions(ledger, store, since=until.plus(-LATE_USAGE_MONTHS), before=month)
+    billed = {one.month: one.manifest.frozen.calls for one in versions if one.month < until}
     for one in versions:
-        late = one.manifest.late.months if one is not None and one.manifest.late is not None else ()
-        for item in late:
+        for item in one.manifest.late.months if one.manifest.late else ():
             if item.month in billed:
                 billed[item.month] += item.totals.calls
     return Past(first, tuple(billed.items()))
@@ -84,7 +75,7 @@ def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
     """Return earlier billed months' frozen versions, for late usage, and the months whose version is lost.
 
-    None when a later month is billed already: its version tells what was late for earlier months, and what
+    None when a later month is billed already: its version holds what was late for earlier months, and what
     came since is for the next month in the order of time. A difference is billed once.
     """
     if ledger.pinned_versions(since=month.next(), before=_LAST):
@@ -99,13 +90,6 @@ def with_what_came_since(
 
     Their bill was never sent: it charges what the source says when it is drafted again. To be called where
     nothing else is drafted, nor its billing started, before the drafts are brought up to date.
-
-    Args:
-        ledger: Names the versions that may have recorded some of it.
-        session: Holds the month's lock.
-        store: Keeps the record beside the version.
-        source: Where the rows come from.
-        frozen: The version to draft from; after the start of billing, the pinned one.
 
     Returns:
         The version to draft from, and the months whose version is lost. Where one is, nothing is compared:

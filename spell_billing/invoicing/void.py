@@ -13,7 +13,22 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import StripeProblem
 
 VOID = "POST /v1/invoices/{invoice}/void"
-_VOIDABLE = INVOICED | {State.PARKED}
+
+
+async def latest_bill(session: MonthSession, user_id: str) -> Bill:
+    """Return the user's bill of the session's month, in its latest generation.
+
+    Raises:
+        LedgerError: when there is none.
+    """
+    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
+    own = [bill for bill in bills if bill.user_id == user_id]
+    if not own:
+        raise LedgerError(
+            f"User {user_id} has no bill for {session.month}.",
+            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
+        )
+    return max(own, key=lambda bill: bill.generation)
 
 
 async def void_bill(
@@ -36,32 +51,29 @@ async def void_bill(
         LedgerError: when there is nothing to void, it is paid, or another invoice of the bill stands.
         StripeAccountError: when Stripe does not answer or refuses.
     """
-    bill = await _latest(session, user_id)
-    if for_good and bill.reason is Reason.VOIDED:
-        return await _record(session, bill, Reason.WRITTEN_OFF, why)
-    if bill.state not in _VOIDABLE or bill.stripe_invoice_id is None:
-        raise LedgerError(
-            f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
-            remedy="See `spell-billing explain` for what became of it.",
-        )
-    try:
-        request_id = await _void_at_stripe(session, gateway, bill, why)
-    except StripeProblem as problem:
-        raise StripeAccountError(
-            f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
-            remedy="Run the command again; it finds out what became of it.",
-        ) from None
+    bill = await latest_bill(session, user_id)
+    request_id = bill.stripe_request_id
+    if not (for_good and bill.reason is Reason.VOIDED):
+        if bill.state not in INVOICED | {State.PARKED} or bill.stripe_invoice_id is None:
+            raise LedgerError(
+                f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
+                remedy="See `spell-billing explain` for what became of it.",
+            )
+        try:
+            request_id = await _void_at_stripe(session, gateway, bill, why)
+        except StripeProblem as problem:
+            raise StripeAccountError(
+                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
+                remedy="Run the command again; it finds out what became of it.",
+            ) from None
     reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED
-    return await _record(session, replace(bill, stripe_request_id=request_id), reason, why)
-
-
-async def _record(session: MonthSession, bill: Bill, reason: Reason, why: str) -> Bill:
-    change = Change(bill, replace(bill, state=State.VOID, reason=reason, message=why), "voided", why)
-    return (await asyncio.to_thread(session.apply, [change]))[0]
+    after = replace(bill, state=State.VOID, reason=reason, message=why, stripe_request_id=request_id)
+    (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", why)])
+    return voided
 
 
 async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
-    """Make sure that the invoice does not stand; give the id of the request that voided it, if any."""
+    """Make sure that the invoice does not stand; return the id of the request that voided it, if any."""
     invoice_id = str(bill.stripe_invoice_id)
     invoice = await retrieve(gateway, invoice_id)
     if invoice is not None and invoice["status"] == "paid":
@@ -70,7 +82,18 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
             remedy=f"Give it back: spell-billing credit --month {session.month} --user {bill.user_id} --all "
             "--reason ...",
         )
-    others = await _others(session, gateway, bill)
+    # Of any generation.
+    others = [
+        each["id"]
+        async for page in gateway.invoices(
+            customer=bill.stripe_customer_id, created=created_since_close(session.month)
+        )
+        for each in page
+        if each["metadata"].get(MONTH) == bill.month
+        and each["metadata"].get(USER) == bill.user_id[:LONGEST_METADATA]
+        and each["status"] != "void"
+        and each["id"] != bill.stripe_invoice_id
+    ]
     if others:
         raise LedgerError(
             f"Other invoices of user {bill.user_id} for {session.month} stand at Stripe: "
@@ -90,28 +113,3 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
             raise
         return None
     return answer.request_id
-
-
-async def _others(session: MonthSession, gateway: Gateway, bill: Bill) -> list[str]:
-    """List other invoices for the user and month that stand at Stripe, of any generation."""
-    return [
-        invoice["id"]
-        async for page in gateway.invoices(
-            customer=bill.stripe_customer_id, created=created_since_close(session.month)
-        )
-        for invoice in page
-        if invoice["metadata"].get(MONTH) == bill.month
-        and invoice["metadata"].get(USER) == bill.user_id[:LONGEST_METADATA]
-        and invoice["status"] != "void"
-        and invoice["id"] != bill.stripe_invoice_id
-    ]
-
-
-async def _latest(session: MonthSession, user_id: str) -> Bill:
-    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
-    if not bills:
-        raise LedgerError(
-            f"User {user_id} has no bill for {session.month}.",
-            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
-        )
-    return max(bills, key=lambda bill: bill.generation)
