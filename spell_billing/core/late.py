@@ -96,8 +96,8 @@ def late_usage(
 
     Args:
         new: Differences that were recorded with the month.
-        billed: What the ledger has of these, and of whatever else may be left open.
-        heir_of: Gives the user that a user's usage moved to in the end.
+        billed: What the ledger has of these, and of everything else that may be left open.
+        heir_of: Returns the user that a user's usage moved to in the end.
         only: The users that are drafted; None for all.
     """
     late: defaultdict[str, list[LateUsage]] = defaultdict(list)

@@ -56,12 +56,7 @@ class PastChange:
 
 
 def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> Differences:
-    """Sum what changed by month and user, with recorded moves made good.
-
-    Args:
-        rows: Any number per month and user.
-        heir_of: Returns the user that a user's usage moved to in the end.
-    """
+    """Sum what changed by month and user; `heir_of` names the user that someone's usage moved to."""
     parts: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
     for month, user, calls, cents in rows:
         parts[month, heir_of(user)].append(Difference(calls, cents))
@@ -105,11 +100,8 @@ def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Mo
 def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> list[Move]:
     """Find users who gained in a month exactly what two to four others lost together: users who became one.
 
-    Looked for where few users lost usage: many who did are a change of the past, whatever adds up among them.
-
-    Args:
-        differences: What other moves do not explain.
-        lost_all: Tells whether a user lost all that a month billed.
+    Looked for where few users lost usage, and all that a month billed them: many who did are a change of the
+    past, whatever adds up among them.
     """
     losers: defaultdict[str, list[str]] = defaultdict(list)
     for (month, user), each in sorted(differences.items()):
@@ -150,12 +142,9 @@ def sum_changes(
     billed: Mapping[str, PastChange],
     currency_of: Mapping[tuple[str, str], str],
 ) -> list[PastChange]:
-    """Sum losses and gains by month and currency, oldest month first.
+    """Sum losses and gains of billed months by currency, oldest month first.
 
-    Args:
-        differences: By month and user.
-        billed: What was billed, by month; changes of other months are left out.
-        currency_of: The currency of a user's bill in a month, where it is not the month's largest.
+    `currency_of` has the currency of a user's bill in a month, where it is not the month's largest.
     """
     for (month, user), each in differences.items():
         change = billed.get(month)

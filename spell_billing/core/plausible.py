@@ -14,11 +14,6 @@ class HoldRules:
     multiple: int = 10
     floor_cents: int = 50_000
 
-    @property
-    def never_below(self) -> int:
-        """A bill of at most this amount is never held."""
-        return self.floor_cents if self.over_cents is None else min(self.floor_cents, self.over_cents)
-
 
 USUAL_RULES = HoldRules()
 

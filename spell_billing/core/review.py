@@ -1,6 +1,6 @@
 """The review of a month before its first invoice: what is so unlike the past that a person must look.
 
-Pure rules over sums; who gathers them is `invoicing/review_facts.py`. What they find holds the whole month.
+Pure rules over sums that `invoicing/review_month.py` gathers. What they find holds the whole month.
 """
 
 import shlex
@@ -134,13 +134,7 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
 def month_findings(
     current: MonthTotals, previous: Sequence[MonthTotals], rules: ReviewRules
 ) -> list[Finding]:
-    """Find whether a month is far from the mean of those before it. Without any, nothing is far.
-
-    Args:
-        current: The drafted month.
-        previous: Up to three billed months before it, the newest first.
-        rules: How far is far.
-    """
+    """Find whether a month is far from the mean of up to three billed months before it, the newest first."""
     if not previous:
         return []
     data = {"current": asdict(current), "previous": [asdict(each) for each in previous]}

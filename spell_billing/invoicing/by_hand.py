@@ -10,8 +10,7 @@ from spell_billing.core.keys import GENERATION, KEY, MONTH, USER, invoice_metada
 from spell_billing.core.lines import CHANGED, Line, dump_lines, lines_hash
 from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED, Reason, State
-from spell_billing.invoicing.adoption import standing
-from spell_billing.invoicing.amounts import charged_cents
+from spell_billing.invoicing.adoption import charged_cents, standing
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS
 from spell_billing.invoicing.report import SweepResult
@@ -73,15 +72,8 @@ async def name_again(
 ) -> Invoice:
     """Write back the metadata that names the bill, where somebody cleared or changed it.
 
-    Args:
-        session: Holds the month's lock.
-        gateway: To Stripe.
-        invoice: As it was listed.
-        bill: The bill that the ledger has for it by its id; None where it has none.
-        result: Told of each invoice whose metadata was restored.
-
-    Returns:
-        The invoice with the metadata that names its bill.
+    Returns the invoice with the metadata that names `bill`, which is the ledger's by the invoice's id; the
+    result takes down each invoice whose metadata was restored.
     """
     if bill is None:
         return invoice
@@ -108,12 +100,9 @@ def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:
 
 
 def voided_by_a_person(bill: Bill, bills: Iterable[Bill], invoice_id: str) -> Change:
-    """Return the change that parks a bill whose invoice is void, unless a later generation took its place.
+    """Return the change that parks a bill whose invoice is void, and not by our own command.
 
-    Args:
-        bill: Whose invoice is void, and not by our own command.
-        bills: All generations of the user's bill.
-        invoice_id: The void invoice.
+    Where a later generation, among the user's `bills`, took its place, it becomes void itself.
     """
     if any(other.user_id == bill.user_id and other.generation > bill.generation for other in bills):
         state, reason, message, action = State.VOID, Reason.VOIDED, bill.message, "superseded"

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 from spell_billing.ledger.rows import Bill, Change
@@ -27,9 +26,7 @@ class GroupCommit:
         self._worker = asyncio.create_task(self._work())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._worker.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._worker

@@ -17,7 +17,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.invoicing.void import latest_bill
+from spell_billing.invoicing.settle import latest_bill
 from spell_billing.ledger.credit_notes import (
     CREDITED,
     CreditKind,
@@ -50,16 +50,9 @@ async def credit_bill(
 ) -> CreditNote:
     """Issue a credit note for the user's invoice. To repeat it completes it, or changes nothing.
 
-    Args:
-        session: Holds the month's lock.
-        gateway: To Stripe.
-        user_id: The platform's user.
-        cents: How much, in minor units of the bill's currency; None: all that is not credited yet.
-        reason: A person's words, for the audit trail and on the credit note.
-        to_balance: Of a paid invoice: give the money to the customer's balance instead of the card.
-
-    Returns:
-        The credit note. Of an open invoice it lowers what is due, of a paid one it gives money back.
+    Of an open invoice it lowers what is due, of a paid one it gives money back: to the card, or with
+    `to_balance` to the customer's balance. `cents` are minor units of the bill's currency, None all that is
+    not credited yet. The reason goes onto the credit note and into the audit trail.
 
     Raises:
         LedgerError: when there is no invoice, less is left than is to be credited, or another credit of the

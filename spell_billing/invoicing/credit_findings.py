@@ -21,9 +21,7 @@ _Key = tuple[str, str, int]
 def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
     """Return credits and remainders that bills used without having been granted them, month after month.
 
-    Args:
-        connection: To the ledger, for reading.
-        bills: The latest bills of a month by user; only credits that these touch are reported.
+    Only those are reported that touch `bills`: the latest of a month, by user.
     """
     heirs = read_heirs(connection)
     rows = connection.execute(

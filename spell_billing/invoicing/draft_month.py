@@ -2,25 +2,32 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlalchemy as sa
 from msgspec.structs import asdict
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
-from spell_billing.core.plausible import USUAL_RULES, HoldRules
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
-from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
+from spell_billing.ledger.comparing import billed_before, usual_amounts
 from spell_billing.ledger.history import History
+from spell_billing.ledger.holding import Hold, PeoplesHolds, read_waiting, write_holds
 from spell_billing.ledger.redrafting import end_redrafting
+from spell_billing.ledger.reviews import read_decisions
 from spell_billing.ledger.rows import Change, content_of
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.drafting_input import iter_user_drafting_input
@@ -29,6 +36,7 @@ LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
 
 _CHANGES_AT_ONCE = 1_000
+_REDRAFTED = (State.FAILED, State.HELD, State.VOID)
 _COLUMNS = (
     *("user_id", "calls", "cost_cents", "account_known"),
     *("stripe_customer_id", "currency", "plan_id", "plan_name", "included_cents"),
@@ -49,15 +57,11 @@ def draft_month(
     without an invoice (failed, held, skipped, voided for billing again) are drafted again, with the accounts
     as they are now.
 
-    Args:
-        session: Holds the month's lock.
-        source: For the accounts.
-        frozen: The version to draft from; after the start of billing, the pinned one.
-        rules: From where on a user's bill is held.
-        policy: What the settings say of all bills; frozen with each that is drafted now.
+    `frozen` is the version to draft from, after the start of billing the pinned one; the policy is frozen
+    with each bill that is drafted now.
 
     Returns:
-        True when drafts were written or changed.
+        Whether drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
@@ -72,7 +76,7 @@ def draft_month(
         calls=totals.calls,
         usage_cents=totals.cost_cents,
     )
-    hold_drafts(session, rules)
+    _hold_drafts(session, rules)
     return True
 
 
@@ -85,15 +89,10 @@ def drafts_of(
     only: Collection[str] | None = None,
     policy: Policy = USUAL_POLICY,
 ) -> Iterator[Draft]:
-    """Draft every user's invoice of the month, ordered by user id.
+    """Draft every user's invoice of the month, ordered by user id, from its aggregated usage.
 
-    Args:
-        month: The month to draft.
-        source: For the accounts.
-        frozen: The month's frozen and aggregated usage.
-        history_of: Reads what the ledger has of all bills but those that are drafted.
-        only: Draft these users alone, and each of them; None for all that have something on their draft.
-        policy: What the settings say of all bills. It changes no total.
+    `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
+    are drafted, and each of them; else all that have something on their draft. The policy changes no total.
     """
     new: Mapping[BillOf, Usage] = _late_usage(frozen)
     if only is not None:
@@ -156,7 +155,8 @@ def _redraft(
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
         return False
-    holding = holding_of_redrafts(session, rules)
+    with session.writing() as connection:
+        holding = _holding(connection, session.month, _REDRAFTED, rules)
     history_of = partial(session.history, only=waiting.keys())
     changes: list[Change] = []
     changed = False
@@ -193,3 +193,57 @@ def _late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
         for row in late_rows(version):
             found[row["user_id"], row["usage_month"]] += Usage(row["calls"], Decimal(row["cost_cents"]))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """Holds bills by people's decisions, by what users were charged before, and by the rules."""
+
+    people: PeoplesHolds
+    usual: Mapping[tuple[str, str], Usual]
+    rules: HoldRules
+
+    def why(
+        self, user_id: str, currency: str, total_cents: int, lines_hash: str
+    ) -> tuple[Reason, str] | None:
+        """Return why a bill that could be sent is held; None when it is not."""
+        reason = self.people.held_because(user_id, lines_hash)
+        if reason is not None:
+            return Reason.HELD_BY_PERSON, reason
+        if self.people.is_released(user_id, lines_hash):
+            return None
+        usual = self.usual.get((user_id, currency))
+        words = why_not_plausible(total_cents, currency, usual, self.rules)
+        return (Reason.NOT_PLAUSIBLE, words) if words else None
+
+    def applied(self, draft: Draft) -> tuple[Draft, str | None]:
+        """Return the draft as it is to be written, and why in words where it is held."""
+        if draft.state is State.PLANNED:
+            lines_hash = content_of(draft).lines_hash
+            held = self.why(draft.user_id, draft.currency, draft.total_cents, lines_hash)
+            if held is not None:
+                reason, words = held
+                return msgspec.structs.replace(draft, state=State.HELD, reason=reason), words
+        return draft, None
+
+
+def _holding(connection: Connection, month: Month, states: Collection[State], rules: HoldRules) -> _Holding:
+    """Read what is needed to hold bills that are in these states."""
+    users = sa.select(invoices.c.user_id).where(
+        invoices.c.month == str(month), invoices.c.state.in_([state.value for state in states])
+    )
+    usual = usual_amounts(connection, billed_before(connection, month), users)
+    return _Holding(PeoplesHolds(read_decisions(connection, month)), usual, rules)
+
+
+def _hold_drafts(session: MonthSession, rules: HoldRules) -> None:
+    """Hold those of the month's new drafts that are not to be sent."""
+    month, planned = session.month, State.PLANNED
+    with session.writing() as connection:
+        holding = _holding(connection, month, {planned}, rules)
+        holds = [
+            Hold(bill, *held)
+            for bill in read_waiting(connection, month, invoices.c.state == planned.value)
+            if (held := holding.why(bill.user_id, bill.currency, bill.total_cents, bill.lines_hash))
+        ]
+        write_holds(connection, month, holds, session.actor, datetime.now(UTC))

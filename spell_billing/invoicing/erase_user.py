@@ -51,13 +51,8 @@ def erasing(
 ) -> Iterator["Erasing"]:
     """Begin to erase a user, or go on with what was interrupted, while nobody else bills the user's months.
 
-    Args:
-        ledger: The ledger.
-        store: The frozen usage.
-        user_id: The platform's user.
-        at_platform: Tells whether the platform still has an account of the user, or calls from a month on.
-        now: The present, aware.
-        known_as: The pseudonym the user got before, where the ledger is a backup from before that erasure.
+    `at_platform` tells whether the platform still has an account of the user, or calls from a month on.
+    `known_as` is the pseudonym the user got before, where the ledger is a backup from before that erasure.
 
     Raises:
         LedgerError: when the user is unknown, something is open, or the pseudonym is another user's.

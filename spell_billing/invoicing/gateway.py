@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.latencies import Latencies
@@ -31,12 +31,11 @@ class Patience:
     """This long without any answer while requests fail means that Stripe is down."""
 
 
-class Send(Protocol):
-    """Sends one request, as `Gateway.send` does, before the gateway is open to others."""
+Send = Callable[..., Awaitable[Answer]]
+"""Sends one request, as `Gateway.send` does, before the gateway is open to others.
 
-    def __call__(self, endpoint: str, method: str, path: str, *, optional: bool = False) -> Awaitable[Answer]:
-        """Send it; `optional`: the key may lack the permission, which is then a problem like any other."""
-        ...
+With `optional`, a key that lacks the permission is a problem like any other.
+"""
 
 
 class Gateway:
@@ -142,21 +141,24 @@ class Gateway:
             await self._sleep(longest * (0.5 + 0.5 * self._jitter()))
 
     async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
-        """List invoices page by page, newest first, filtered by `customer`, `created` or `status`.
+        """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""
+        async for page in self.pages("GET /v1/invoices", "/v1/invoices", **filters):
+            yield page
+
+    async def pages(self, endpoint: str, path: str, **parameters: Any) -> AsyncIterator[list[Invoice]]:
+        """List objects of one kind page by page, as Stripe orders them.
 
         Raises:
             StripeProblem: as `send`; pages already given stay valid.
         """
-        cursor: dict[str, str] = {}
         while True:
-            parameters = {"limit": _PAGE, **filters, **cursor}
-            answer = await self.send("GET /v1/invoices", "get", "/v1/invoices", parameters)
+            answer = await self.send(endpoint, "get", path, {"limit": _PAGE, **parameters})
             page: list[Invoice] = answer.object["data"]
             if page:
                 yield page
             if not page or not answer.object["has_more"]:
                 return
-            cursor = {"starting_after": page[-1]["id"]}
+            parameters["starting_after"] = page[-1]["id"]
 
     def _watch(self, problem: StripeProblem) -> None:
         if problem.kind is Kind.ACCOUNT:

@@ -13,7 +13,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage, Manifest
+from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _FAR = 24
@@ -86,7 +86,7 @@ def what_is_unsound(connection: Connection, month: Month) -> str | None:
 
 
 def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> None:
-    """Refuse drafts with late usage that another month has billed since this month was frozen.
+    """Refuse drafts with late usage that was billed, or of a month that was opened, since the freeze.
 
     Raises:
         UsageError: naming the other month.
@@ -95,10 +95,18 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
     if record is None or record.billing_started_at is not None:
         return
     manifest = store.version(month, record.usage_version).manifest
-    _require_late_since(ledger, month, manifest)
-    late = {item.month for item in manifest.late.months} if manifest.late else set()
-    for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
-        if not late or other == month:
+    if manifest.late is None:
+        return
+    pinned = ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR))
+    for item in manifest.late.months:
+        if dict(pinned).get(item.month) != item.version:
+            raise UsageError(
+                f"{item.month} was opened again since {month} was frozen with late usage of it.",
+                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+            )
+    late = {item.month for item in manifest.late.months}
+    for other, version in pinned:
+        if other == month:
             continue
         billed = store.version(other, version)
         for each in (billed, *billed.supplements):
@@ -110,19 +118,6 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
                     f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
                     remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
                 )
-
-
-def _require_late_since(ledger: Ledger, month: Month, manifest: Manifest) -> None:
-    """Refuse late usage of a month that is no longer pinned to the version it was counted from."""
-    if manifest.late is None:
-        return
-    pinned = dict(ledger.pinned_versions(since=month.plus(-_FAR), before=month))
-    for item in manifest.late.months:
-        if pinned.get(item.month) != item.version:
-            raise UsageError(
-                f"{item.month} was opened again since {month} was frozen with late usage of it.",
-                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
-            )
 
 
 def require_good_rows(frozen: FrozenUsage) -> None:
@@ -145,11 +140,9 @@ def bad_rows_text(frozen: FrozenUsage) -> str:
 def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str]:
     """Name what a person should know of the source although the month can be billed, a sentence each.
 
-    Args:
-        frozen: The version.
-        before: The version of the month billed before it, which may have told some of it already.
+    `before` is the version of the month billed before it, which may have told some of it already.
     """
-    manifest, found = frozen.manifest, []
+    manifest, outside, found = frozen.manifest, frozen.manifest.outside, []
     if (bad := manifest.earlier_bad_rows).count:
         found.append(
             f"{_rows(bad.count)} of billed months cannot be billed any more, and stop nobody: {_named(bad)}."
@@ -159,7 +152,6 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
             f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing tells whether they stand "
             "twice."
         )
-    outside = manifest.outside
     if outside.future:
         found.append(
             f"{_counted(outside.future)} of usage_counters have a time after the freeze, "

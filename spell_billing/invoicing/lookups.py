@@ -71,13 +71,11 @@ async def payment_now(
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
     """Return all lines of an invoice: the object itself holds the first ten."""
     lines: list[Invoice] = list(invoice["lines"]["data"])
-    more = bool(invoice["lines"]["has_more"])
-    while more:
+    if invoice["lines"]["has_more"]:
         path = f"/v1/invoices/{invoice['id']}/lines"
-        parameters = {"limit": 100, "starting_after": lines[-1]["id"]}
-        page = await gateway.send("GET /v1/invoices/{invoice}/lines", "get", path, parameters)
-        lines.extend(page.object["data"])
-        more = bool(page.object["has_more"])
+        rest = gateway.pages("GET /v1/invoices/{invoice}/lines", path, starting_after=lines[-1]["id"])
+        async for page in rest:
+            lines.extend(page)
     return lines
 
 

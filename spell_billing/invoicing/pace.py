@@ -141,13 +141,8 @@ async def shared(
 ) -> AsyncIterator[Pace]:
     """Keep a pace at its equal part of the account's limits, of all runs on one ledger, while the block runs.
 
-    The months that are held in the ledger are counted, which needs no clock of another host. For a few
-    seconds after a run began the others do not know of it yet; a 429 then slows them down.
-
-    Args:
-        pace: Of the whole account.
-        months_held: Counts the months that are held now; called in a thread.
-        recheck_seconds: How often they are counted.
+    `months_held` counts the months that are held in the ledger, in a thread, which needs no clock of another
+    host. For a few seconds after a run began the others do not know of it yet; a 429 then slows them down.
 
     Raises:
         DatabaseUnreachableError: when they cannot be counted at first; later the part stays as it was.

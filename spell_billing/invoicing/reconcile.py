@@ -41,13 +41,7 @@ ByUser = Mapping[str, Sequence[Bill]]
 async def reconcile(
     month: Month, frozen: FrozenUsage, bills: Iterable[Bill], gateway: Gateway
 ) -> Reconciliation:
-    """Compare the month's frozen usage, ledger and Stripe.
-
-    Args:
-        month: The month.
-        frozen: The version it was billed from, aggregated.
-        bills: All bills of the ledger, every generation.
-        gateway: To Stripe; only lists.
+    """Compare the month's frozen usage, all generations of its bills, and Stripe, which is only read.
 
     Raises:
         UsageError: when the version was not aggregated.

@@ -64,11 +64,7 @@ def rederive(
 ) -> Iterator[Finding]:
     """Return what does not follow from the month's frozen usage and the ledger's history.
 
-    Args:
-        connection: To the ledger, for reading.
-        month: The month.
-        frozen: The version it was billed from.
-        by_user: All of the month's bills, every generation, oldest first.
+    `by_user` has all of the month's bills, every generation, oldest first.
     """
     adopted = _adopted(connection, month)
     latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
@@ -101,11 +97,9 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
 
 
 def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
-    """Check a bill against itself: what its plan covers, its columns, and its fingerprint.
+    """Check a user's latest bill against itself: what its plan covers, its columns, and its fingerprint.
 
-    Args:
-        bill: The user's latest.
-        adopted: Its content is that of an invoice found at Stripe, which the account of now need not explain.
+    The content of an adopted bill is that of an invoice found at Stripe, which its account need not explain.
     """
     lines = _read_lines(bill.lines)
     covered = -sum(line.amount_cents for line in lines if line.kind == "included")

@@ -1,11 +1,11 @@
 """What a billing run did: counted, told of every user in the log, and recorded, also when it raises."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -66,22 +66,10 @@ class Outcome:
     limited: int = 0
 
 
-class Log(Protocol):
-    """Takes lines: Dagster's `context.log`, or a standard logger."""
-
-    def info(self, msg: object, /) -> None:
-        """Write a line."""
-        ...
-
-    def warning(self, msg: object, /) -> None:
-        """Write a line that a person should see."""
-        ...
-
-
 class BillingReport:
     """Writes a line per user, and progress for months too large for that."""
 
-    def __init__(self, log: Log, *, to_drive: int) -> None:
+    def __init__(self, log: logging.Logger, *, to_drive: int) -> None:
         self._log = log
         self._named = 0
         self._progress = Progress("invoices", to_drive, log.info)
@@ -138,7 +126,7 @@ class BillingReport:
 
 
 @contextmanager
-def recorded(ledger: Ledger, month: Month, run_id: str, log: Log) -> Iterator[Outcome]:
+def recorded(ledger: Ledger, month: Month, run_id: str, log: logging.Logger) -> Iterator[Outcome]:
     """Give the outcome that the run is to fill; at the end, write it to the ledger with its result.
 
     A record that cannot be written is a warning: it hides neither the run's success nor its error.

@@ -11,7 +11,7 @@ from spell_billing.core.keys import billing_key, idempotency_key, invoice_metada
 from spell_billing.core.lines import shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
-from spell_billing.invoicing.amounts import charged_cents, is_taxed
+from spell_billing.invoicing.adoption import charged_cents, is_taxed
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 

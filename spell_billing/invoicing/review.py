@@ -43,15 +43,8 @@ def approve(
 ) -> Review:
     """Approve what the review of a month's drafts found: these drafts are sent, no others.
 
-    Args:
-        ledger: The ledger.
-        month: The month in review.
-        actor: Who approves.
-        reason: Why, in words, for the audit trail.
-        expected_hash: The `drafts_hash` of the review that the person looked at; by default the newest.
-
-    Returns:
-        The review with its approval. To approve the same drafts again changes nothing.
+    `expected_hash` is the `drafts_hash` of the review that the person looked at; by default the newest. To
+    approve the same drafts again changes nothing.
 
     Raises:
         LedgerError: when the month is not in review, or its drafts are others than the person saw.

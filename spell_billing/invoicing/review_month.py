@@ -74,13 +74,7 @@ def review_month(
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
-    Args:
-        ledger: For reading.
-        session: Holds the month's lock.
-        store: The frozen usage, for what earlier months found late.
-        frozen: The version that was drafted.
-        accounts: Reads the billing accounts; called only where many users lack one.
-        rules: From where on a person must look.
+    `frozen` is the version that was drafted; `accounts` reads the accounts, where many users lack one.
 
     Returns:
         The review of the newest drafts, or of those that were sent; None when there never was one.

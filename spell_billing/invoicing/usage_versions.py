@@ -45,7 +45,8 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
 def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
     """Return the version of the newest month billed before; None where there is none, or it is lost."""
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
-    return _found(store, *pinned[-1]) if pinned else None
+    found, _ = _versions(ledger, store, since=pinned[-1][0], before=month) if pinned else ([], [])
+    return found[0] if found else None
 
 
 def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
@@ -63,13 +64,6 @@ def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
             if item.month in billed:
                 billed[item.month] += item.totals.calls
     return Past(first, tuple(billed.items()))
-
-
-def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
-    try:
-        return store.version(month, version)
-    except UsageError:
-        return None
 
 
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
@@ -143,9 +137,8 @@ def _versions(
 ) -> tuple[list[FrozenUsage], list[str]]:
     found, missing = [], []
     for month, version in ledger.pinned_versions(since=since, before=before):
-        frozen = _found(store, month, version)
-        if frozen is None:
+        try:
+            found.append(store.version(month, version))
+        except UsageError:
             missing.append(str(month))
-        else:
-            found.append(frozen)
     return found, missing

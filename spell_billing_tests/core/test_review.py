@@ -232,5 +232,6 @@ def test_a_user_is_compared_with_the_own_past(
     rules=st.builds(HoldRules, st.none() | COUNT, st.integers(1, 100), COUNT),
 )
 def test_no_bill_up_to_the_least_amount_is_held(cents: int, usual: Usual, rules: HoldRules) -> None:
-    if cents <= rules.never_below:
+    least = rules.floor_cents if rules.over_cents is None else min(rules.floor_cents, rules.over_cents)
+    if cents <= least:
         assert why_not_plausible(cents, "usd", usual, rules) is None

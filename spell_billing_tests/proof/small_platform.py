@@ -26,13 +26,12 @@ from spell_billing.invoicing.guards import require_drafts_equal_usage, require_s
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
 from spell_billing.invoicing.report import BillingReport, Outcome
-from spell_billing.invoicing.settle import SettledAs, settle_bill
+from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
     with_what_came_since,
 )
-from spell_billing.invoicing.void import void_bill
 from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
