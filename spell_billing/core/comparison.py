@@ -1,6 +1,6 @@
 """What changes between two runs of billing: who is new, gone, charged more or less, and by which lines."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
@@ -61,7 +61,7 @@ def compare_charges(before: Iterable[Charge], now: Iterable[Charge]) -> list[Dif
 
 def kinds_of(differences: Iterable[Difference]) -> dict[tuple[str, str], int]:
     """Sum what each kind of line changed, by currency and kind."""
-    sums: defaultdict[tuple[str, str], int] = defaultdict(int)
+    sums: Counter[tuple[str, str]] = Counter()
     for each in differences:
         for kind, cents in each.by_kind.items():
             sums[each.currency, kind] += cents

@@ -19,8 +19,8 @@ BillOf = tuple[str, str]
 class Worth(Enum):
     """What the amounts of a bill are worth for usage that comes later.
 
-    They were charged, and may be given back; or written off, neither charged nor due; or nothing is decided:
-    an open bill may still be sent, and takes up by itself what came since.
+    What was charged may be given back; what was written off is neither charged nor due; an open bill may
+    still be sent, and takes up by itself what came since.
     """
 
     CHARGED = auto()
@@ -30,9 +30,8 @@ class Worth(Enum):
 
 def worth(state: State, reason: Reason | None) -> Worth:
     """Return what a bill in a state is worth; of all generations, the latest counts."""
-    if state is State.UNCOLLECTIBLE:
-        return Worth.WRITTEN_OFF
-    if state in {State.VOID, State.SETTLED} and reason is Reason.WRITTEN_OFF:
+    closed = state in {State.VOID, State.SETTLED}
+    if state is State.UNCOLLECTIBLE or (closed and reason is Reason.WRITTEN_OFF):
         return Worth.WRITTEN_OFF
     if state in {State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.SKIPPED, State.SETTLED}:
         return Worth.CHARGED
@@ -94,11 +93,8 @@ def late_usage(
 ) -> dict[str, list[LateUsage]]:
     """Return what belongs on the drafts of a month because other bills do not hold it, by user.
 
-    Args:
-        new: Differences that were recorded with the month.
-        billed: What the ledger has of these, and of everything else that may be left open.
-        heir_of: Returns the user that a user's usage moved to in the end.
-        only: The users that are drafted; None for all.
+    `new` are differences that were recorded with the month, `billed` what the ledger has of these and of all
+    that may be left open, `only` the users that are drafted. Usage moved to a user's heir in the end.
     """
     late: defaultdict[str, list[LateUsage]] = defaultdict(list)
     groups: defaultdict[BillOf, dict[str, Billed]] = defaultdict(dict)

@@ -26,11 +26,7 @@ class Month:
 
     @classmethod
     def parse(cls, text: str) -> "Month":
-        """Read `2026-10`.
-
-        Raises:
-            MonthError: when the text is anything else.
-        """
+        """Read `2026-10`; any other text is a MonthError."""
         match = _MONTH.fullmatch(text)
         if match is None or match["year"] in _UNUSABLE_YEARS:
             raise MonthError(f"{text!r} is not a month.", remedy="Write it as YYYY-MM, for example 2026-10.")
@@ -38,11 +34,7 @@ class Month:
 
     @classmethod
     def from_partition_key(cls, key: str) -> "Month":
-        """Read Dagster's partition key `2026-10-01`.
-
-        Raises:
-            MonthError: when the key is not the first day of a month.
-        """
+        """Read Dagster's partition key `2026-10-01`; any other day is a MonthError."""
         if not key.endswith("-01"):
             raise MonthError(
                 f"{key!r} is not a monthly partition.", remedy="Use the first day of a month, as 2026-10-01."
@@ -114,11 +106,8 @@ class Month:
 def require_billable(month: Month, *, first: Month, now: datetime, grace: timedelta = _NONE) -> None:
     """Refuse a month that is not closed or precedes the first billed month.
 
-    Args:
-        month: The month somebody asks for.
-        first: The first month that is ever billed (`SPELL_BILLING_FIRST_MONTH`).
-        now: Aware.
-        grace: For how long after its end the platform still writes rows of it (`BILLING_GRACE_MINUTES`).
+    The first month is `SPELL_BILLING_FIRST_MONTH`; the platform still writes rows of a month for a `grace`
+    after its end (`BILLING_GRACE_MINUTES`).
 
     Raises:
         MonthError: naming the month and when, or from when on, it can be billed.

@@ -81,15 +81,9 @@ REMEDIES: dict[Reason, str] = {
         "The billing account has no stripe_customer_id. Create the customer at Stripe, "
         f"store its id, {_AGAIN}"
     ),
-    Reason.UNKNOWN_CURRENCY: (
-        f"The billing account's currency is not a three-letter code. Correct it, {_AGAIN}"
-    ),
-    Reason.UNKNOWN_COLLECTION: (
-        f"The billing account's collection is neither `charge` nor `send`. Correct it, {_AGAIN}"
-    ),
-    Reason.INVALID_NET_DAYS: (
-        f"The billing account's net_days is not a whole number from 0 to 365. Correct it, {_AGAIN}"
-    ),
+    Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
+    Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
+    Reason.INVALID_NET_DAYS: f"The account's net_days is not a number from 0 to 365. Correct it, {_AGAIN}",
     Reason.TEXT_TOO_LONG: (
         "The billing account's po_number has more than 140 characters, or its footer more than 5,000. "
         f"Shorten it, {_AGAIN}"
@@ -107,15 +101,11 @@ REMEDIES: dict[Reason, str] = {
     Reason.UNKNOWN_CUSTOMER: (
         f"Stripe does not know this customer. Correct stripe_customer_id in billing_accounts, {_AGAIN}"
     ),
-    Reason.CUSTOMER_DELETED: (
-        f"The customer was deleted at Stripe. Create a new one, store its id, {_AGAIN}"
-    ),
+    Reason.CUSTOMER_DELETED: f"The customer was deleted at Stripe. Store the id of a new one, {_AGAIN}",
     Reason.CURRENCY_CONFLICT: (
         f"Stripe bills this customer in another currency. Correct the currency in billing_accounts, {_AGAIN}"
     ),
-    Reason.TAX_LOCATION: (
-        f"Stripe cannot place the customer for tax. Complete the address at Stripe, {_AGAIN}"
-    ),
+    Reason.TAX_LOCATION: f"Stripe cannot place the customer for tax. Complete the address there, {_AGAIN}",
     Reason.REJECTED: f"Stripe refused the request. Correct what it names, {_AGAIN}",
     Reason.LINES_DIFFER: (
         "Stripe's draft did not match the ledger on two attempts, so it was not finalized. "

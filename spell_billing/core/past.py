@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
 
+from spell_billing.core.late import Usage
 from spell_billing.core.money import exact_sum
 
 _MOST_LOSERS = 20
@@ -15,16 +16,8 @@ Changed = tuple[str, str, int, Decimal]
 """A billed month, a user, and how many calls and cents the user has there now beyond what was frozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Calls and exact cents; below zero where usage went."""
-
-    calls: int
-    cents: Decimal
-
-
-Differences = dict[tuple[str, str], Difference]
-"""By billed month and user; none is nothing."""
+Differences = dict[tuple[str, str], Usage]
+"""By billed month and user; below zero where usage went, and none is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +50,10 @@ class PastChange:
 
 def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> Differences:
     """Sum what changed by month and user; `heir_of` names the user that someone's usage moved to."""
-    parts: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    sums: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
     for month, user, calls, cents in rows:
-        parts[month, heir_of(user)].append(Difference(calls, cents))
-    sums = {key: _sum(each) for key, each in parts.items()}
-    return {key: each for key, each in sums.items() if each.calls or each.cents}
+        sums[month, heir_of(user)] += Usage(calls, cents)
+    return {key: each for key, each in sums.items() if each}
 
 
 def possible_moves(differences: Differences) -> dict[tuple[str, str], list[str]]:
@@ -111,7 +103,7 @@ def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> li
     for month, users in losers.items():
         for number in range(2, _MOST_MERGED + 1) if len(users) <= _MOST_LOSERS else ():
             for group in combinations(users, number):
-                lost = _sum(differences[month, user] for user in group)
+                lost = sum((differences[month, user] for user in group), Usage())
                 groups[month, -lost.calls, -lost.cents].append(group)
     taken: set[tuple[str, str]] = set()
     months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
@@ -159,8 +151,3 @@ def sum_changes(
         else:
             amounts.gained_cents = exact_sum(amounts.gained_cents, each.cents)
     return [billed[month] for month in sorted(billed)]
-
-
-def _sum(parts: Iterable[Difference]) -> Difference:
-    parts = list(parts)
-    return Difference(sum(each.calls for each in parts), exact_sum(*(each.cents for each in parts)))

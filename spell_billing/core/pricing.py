@@ -24,11 +24,8 @@ def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, wi
     Nobody pays more for a month than its rating, and gets back only what was charged. What was written off
     counts as rated: it is neither charged again nor given back.
 
-    Args:
-        target_cents: What the whole month's usage costs.
-        charged_cents: What was charged for it, and still stands.
-        forgiven_cents: Charges for it that were written off.
-        withheld_cents: Credits for it, above zero, on bills that were written off.
+    `target_cents` is what the whole month's usage costs, `charged_cents` what was charged for it and still
+    stands, `forgiven_cents` charges and `withheld_cents` credits, above zero, that were written off.
     """
     least, most = target_cents - forgiven_cents, target_cents + withheld_cents
     return min(max(charged_cents, least), most) - charged_cents

@@ -1,6 +1,6 @@
-"""The review of a month before its first invoice: what is so unlike the past that a person must look.
+"""What is so unlike the past that a person must look before it is sent: of a month, or of one user's bill.
 
-Pure rules over sums that `invoicing/review_month.py` gathers. What they find holds the whole month.
+Pure rules over sums that `invoicing/review_month.py` gathers; what they find holds the whole month.
 """
 
 import shlex
@@ -53,6 +53,26 @@ class ReviewRules:
     down_percent: int = 50
     up_percent: int = 200
     floor_cents: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRules:
+    """A bill is held above `over_cents`, or above both `multiple` times the user's mean and `floor_cents`."""
+
+    over_cents: int | None = None
+    multiple: int = 10
+    floor_cents: int = 50_000
+
+
+USUAL_RULES = HoldRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a user was charged in a currency in the last billed months, and in how many of them."""
+
+    total_cents: int
+    months: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +226,19 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         )
         found.append(Finding(Code.NO_ACCOUNTS, text, data))
     return found
+
+
+def why_not_plausible(total_cents: int, currency: str, usual: Usual | None, rules: HoldRules) -> str | None:
+    """Return why a bill is to be held; None when it is plausible, or nothing is known to compare it with."""
+    money = format_money(total_cents, currency, grouping=True)
+    if rules.over_cents is not None and total_cents > rules.over_cents:
+        return f"{money} is above HOLD_OVER_CENTS, {rules.over_cents:,}"
+    if usual is None or not usual.months or total_cents <= rules.floor_cents:
+        return None
+    if total_cents * usual.months <= rules.multiple * usual.total_cents:
+        return None
+    mean = format_money(round_half_up(Decimal(usual.total_cents) / usual.months), currency, grouping=True)
+    return f"{money} is more than {rules.multiple:,} times the usual {mean}"
 
 
 def _is_far(value: int, total: int, number: int, rules: ReviewRules) -> bool:

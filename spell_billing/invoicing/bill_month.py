@@ -85,14 +85,8 @@ async def bill_month(
     leaves it as it was, and the next one freezes it anew. A month that is not recorded as billed is swept
     even when no bill is left: the run before may have died before it had deleted a draft that no bill uses.
 
-    Args:
-        session: Holds the month's lock.
-        gateway: To Stripe.
-        report: Told of every user.
-        verify: Sweep even when the month is finished.
-        first: Send no more than this number of bills, by their ids; None for all.
-        outcome: Filled on the way, for a caller who wants it of a run that raises, too.
-        pinning: Pins the month.
+    With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
+    outcome is filled on the way, for a caller who wants it of a run that raises, too.
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.

@@ -32,11 +32,7 @@ class GroupCommit:
             await self._worker
 
     async def write(self, change: Change) -> Bill:
-        """Return when the change is durable, with the bill as it is now.
-
-        Raises:
-            LedgerError: or the database's error; the change was not written.
-        """
+        """Return the bill as it is now when the change is durable; an error says that it was not written."""
         future: asyncio.Future[Bill] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((change, future))
         return await future

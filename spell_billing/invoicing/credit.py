@@ -30,7 +30,6 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-CREATE, LIST = "POST /v1/credit_notes", "GET /v1/credit_notes"
 NUMBER = "spell_credit"
 """The metadata that numbers the credit notes of an invoice; a number marks them as ours."""
 
@@ -127,7 +126,7 @@ async def _begun(
     )
     for each in issued:
         number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
-        if each["memo"] == _memo(note) and cents in {None, amount_cents}:
+        if each["memo"] == reason[:_LONGEST_MEMO] and cents in {None, amount_cents}:
             found = replace(note, number=number, cents=amount_cents)
             return await _done(session, bill, found, str(each["id"]))
     if not 0 < note.cents <= left_cents:
@@ -160,7 +159,9 @@ async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: Cred
         step = f"credit:{note.number}"
         key = idempotency_key(bill.month, bill.user_id, bill.generation, step, note.attempt)
         try:
-            answer = await gateway.send(CREATE, "post", "/v1/credit_notes", _parameters(note), key=key)
+            answer = await gateway.send(
+                "POST /v1/credit_notes", "post", "/v1/credit_notes", _parameters(note), key=key
+            )
         except StripeProblem as problem:
             if problem.kind is Kind.STUCK and note.attempt < last_attempt:
                 note = replace(note, attempt=note.attempt + 1)
@@ -186,25 +187,20 @@ async def _done(session: MonthSession, bill: Bill, note: CreditNote, credit_note
 async def _issued(gateway: Gateway, bill: Bill) -> list[dict[str, Any]]:
     """Return the bill's credit notes of ours that Stripe has."""
     parameters = {"invoice": bill.stripe_invoice_id, "limit": 100}
-    found = (await gateway.send(LIST, "get", "/v1/credit_notes", parameters)).object["data"]
+    found = (await gateway.send("GET /v1/credit_notes", "get", "/v1/credit_notes", parameters)).object["data"]
     return [each for each in found if str((each.get("metadata") or {}).get(NUMBER)).isdecimal()]
 
 
 def _parameters(note: CreditNote) -> dict[str, Any]:
     shares = {CreditKind.REFUND: "refund_amount", CreditKind.BALANCE: "credit_amount"}
-    share = {shares[note.kind]: note.cents} if note.kind in shares else {}
     return {
         "invoice": note.stripe_invoice_id,
         "amount": note.cents,
-        **share,
-        "memo": _memo(note),
+        **({shares[note.kind]: note.cents} if note.kind in shares else {}),
+        "memo": note.reason[:_LONGEST_MEMO],
         # The number alone: a user's id could not be erased from a credit note.
         "metadata": {NUMBER: str(note.number)},
     }
-
-
-def _memo(note: CreditNote) -> str:
-    return note.reason[:_LONGEST_MEMO]
 
 
 def _write(

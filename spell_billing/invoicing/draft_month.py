@@ -19,7 +19,7 @@ from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
+from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.ledger.comparing import billed_before, usual_amounts
 from spell_billing.ledger.history import History
@@ -58,10 +58,7 @@ def draft_month(
     as they are now.
 
     `frozen` is the version to draft from, after the start of billing the pinned one; the policy is frozen
-    with each bill that is drafted now.
-
-    Returns:
-        Whether drafts were written or changed.
+    with each bill that is drafted now. Returns whether drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:

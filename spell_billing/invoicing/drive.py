@@ -8,6 +8,7 @@ content, a draft that is gone), never for what one ledger alone knows: two ledge
 meet at the same key and get the same draft.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
 from spell_billing.invoicing import requests
-from spell_billing.invoicing.adoption import standing
-from spell_billing.invoicing.by_hand import both_amounts
+from spell_billing.invoicing.adoption import both_amounts, standing
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -162,17 +162,17 @@ class Drive:
             if others:
                 raise Unfinished(f"another invoice of this bill stands at Stripe: {others[0]['id']}")
         try:
-            return await self._step(requests.FINALIZE, requests.finalize_parameters())
+            return await self._step(requests.FINALIZE, requests.FINALIZE_PARAMETERS)
         except StripeProblem as problem:
             if problem.reason is not Reason.TAX_LOCATION or self.bill.parsed_terms.tax != ON:
                 raise
             await self._write(self.bill, "tax_left_out", problem.message)
-        untaxed = await self._step(requests.LEAVE_TAX_OUT, requests.untaxed_parameters())
+        untaxed = await self._step(requests.LEAVE_TAX_OUT, requests.UNTAXED_PARAMETERS)
         if untaxed is None or untaxed["status"] != "draft":
             return untaxed
-        return await self._step(requests.FINALIZE, requests.finalize_parameters())
+        return await self._step(requests.FINALIZE, requests.FINALIZE_PARAMETERS)
 
-    async def _step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice | None:
+    async def _step(self, endpoint: str, parameters: Mapping[str, Any]) -> Invoice | None:
         """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
 
         A key that replays a failure is passed over for the next one of the same draft, from the first on:
@@ -182,7 +182,9 @@ class Drive:
         number, fresh_failures = 1, 0
         while True:
             try:
-                answer = await self._send_step(endpoint, parameters, number)
+                path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
+                key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
+                answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                     raise
@@ -195,6 +197,8 @@ class Drive:
                 number += 1
                 await self._store_attempt(number, f"the key is used up: {problem.message}")
             else:
+                if endpoint == requests.FINALIZE:
+                    self._finalizing_request = answer.request_id
                 return await self._or_its_successor(await self._as_it_is(answer))
 
     async def _or_its_successor(self, current: Invoice | None) -> Invoice | None:
@@ -236,14 +240,6 @@ class Drive:
     async def _as_it_is(self, answer: Answer) -> Invoice | None:
         """Return the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
         return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
-
-    async def _send_step(self, endpoint: str, parameters: dict[str, Any], number: int) -> Answer:
-        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
-        key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
-        answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
-        if endpoint == requests.FINALIZE:
-            self._finalizing_request = answer.request_id
-        return answer
 
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
         ids = {"stripe_invoice_id": invoice["id"], "stripe_request_id": request_id}

@@ -34,7 +34,6 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.erasing import erase_in_store, names_user
 from spell_billing.usage.store import UsageStore
 
-_UPDATE = "POST /v1/invoices/{invoice}"
 _WAIT_SECONDS = 10.0
 """A person waits no longer for a run that is at one of the user's months."""
 
@@ -69,11 +68,15 @@ def erasing(
             erasure = unfinished_erasure(connection, user_id)
             if erasure is None:
                 _require_known(connection, store, user_id)
-                if known_as is not None:
-                    # Whatever is open in the backup was closed before: under the pseudonym a sweep finds it.
-                    _require_free(connection, known_as)
-                else:
+                if known_as is None:
                     _require_gone(connection, user_id, at_platform, now)
+                # Whatever is open in the backup was closed before: under the pseudonym a sweep finds it.
+                elif not is_pseudonym(known_as) or has_bill(connection, known_as):
+                    raise LedgerError(
+                        f"{known_as} is not the pseudonym of a user whom this ledger has under the old id.",
+                        remedy="Name the one that stands in the metadata of the user's invoices at Stripe, "
+                        "or none.",
+                    )
                 erasure = Erasure(user_id, known_as or new_pseudonym())
                 begin_erasure(connection, erasure)
         yield Erasing(ledger, store, erasure, bills)
@@ -96,17 +99,14 @@ class Erasing:
         return any(bill.stripe_customer_id or bill.stripe_invoice_id for bill in self._bills)
 
     async def at_stripe(self, gateway: Gateway) -> None:
-        """Return every invoice of the user the pseudonym's name: a sweep finds it under that alone.
-
-        Raises:
-            StripeAccountError: when Stripe does not answer or refuses.
-        """
+        """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone."""
         try:
             async for invoice in self._invoices(gateway):
                 metadata = invoice["metadata"]
                 key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
                 renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
-                await gateway.send(_UPDATE, "post", f"/v1/invoices/{invoice['id']}", renamed)
+                path = f"/v1/invoices/{invoice['id']}"
+                await gateway.send("POST /v1/invoices/{invoice}", "post", path, renamed)
                 self.invoices += 1
         except StripeProblem as problem:
             raise StripeAccountError(
@@ -115,12 +115,7 @@ class Erasing:
             ) from None
 
     def in_frozen_usage(self, now: datetime) -> None:
-        """Replace the id in the frozen files.
-
-        Raises:
-            IntegrityError: a file is not what was frozen.
-            UsageError: a version is damaged, or a month is being frozen.
-        """
+        """Replace the id in the frozen files; altered or damaged ones are an IntegrityError or UsageError."""
         self.versions = erase_in_store(self._store, self.erasure, until=Month.containing(now).previous())
 
     def in_ledger(self, actor: Actor, now: datetime) -> None:
@@ -172,14 +167,6 @@ def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -
             f"User {user_id} has no bill and no frozen usage.",
             remedy="Check the id: it must be written as in usage_counters. Of a user who was erased nothing "
             "is left to do.",
-        )
-
-
-def _require_free(connection: sa.Connection, pseudonym: str) -> None:
-    if not is_pseudonym(pseudonym) or has_bill(connection, pseudonym):
-        raise LedgerError(
-            f"{pseudonym} is not the pseudonym of a user whom this ledger has under the old id.",
-            remedy="Name the one that stands in the metadata of the user's invoices at Stripe, or none.",
         )
 
 

@@ -41,45 +41,29 @@ class Kind(StrEnum):
 
 _REMEDIES = {
     Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
-    Kind.LINES_DO_NOT_ADD_UP: (
-        "The bill's lines are not its usage and total. Restore the ledger; void an invoice that no usage "
-        "stands behind."
-    ),
+    Kind.LINES_DO_NOT_ADD_UP: "Restore the ledger; void an invoice that no usage stands behind.",
     Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
-    Kind.MISSING_AT_STRIPE: (
-        "The ledger holds an invoice that Stripe does not have. Check that STRIPE_API_KEY belongs to the "
-        "account that was billed."
-    ),
+    Kind.MISSING_AT_STRIPE: "Check that STRIPE_API_KEY belongs to the account that was billed.",
     Kind.UNKNOWN_TO_LEDGER: "Take it into the ledger: bill the month again with --verify.",
     Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
-    Kind.LINES_DIFFER: (
-        "Stripe shows other lines than the ledger. Compare them with `explain`; void it and bill again."
-    ),
-    Kind.METADATA_DIFFERS: (
-        "The invoice's metadata was changed at Stripe. Bill the month again with --verify: that restores it."
-    ),
+    Kind.LINES_DIFFER: "Compare the lines with `explain`; void the invoice and bill again.",
+    Kind.METADATA_DIFFERS: "It was changed at Stripe. Bill the month again with --verify: that restores it.",
     Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
-    Kind.ALLOWANCE_DIFFERS: (
-        "The plan covers another part of the usage than the bill says. Restore the ledger; void the invoice "
-        "and bill again where it was sent."
-    ),
+    Kind.ALLOWANCE_DIFFERS: "Restore the ledger; where the invoice was sent, void it and bill again.",
     Kind.LATE_USAGE_DIFFERS: (
         "Late lines are not what was recorded, or not its rating. Restore the ledger or the usage store; "
-        "void the invoice and bill again where it was sent."
+        "where the invoice was sent, void it and bill again."
     ),
     Kind.CREDIT_NOT_GRANTED: (
         "Bills used more credit than earlier ones granted. Restore the ledger; void the invoice that used it "
         "twice and bill again."
     ),
-    Kind.CONTENT_ALTERED: (
-        "The bill was changed after it was drafted, and not by spell_billing. Restore the ledger from its "
-        "backup."
-    ),
+    Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."

@@ -1,4 +1,7 @@
-"""One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed."""
+"""One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed.
+
+A ledger bills one Stripe account: it is recorded with the first request, and checked in each run after it.
+"""
 
 import asyncio
 import random
@@ -6,11 +9,20 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.latencies import Latencies
 from spell_billing.invoicing.pace import Pace
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.stripe_account import (
+    Mode,
+    StripeAccount,
+    newest_finalized,
+    read_account,
+    record_account,
+)
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
@@ -146,11 +158,7 @@ class Gateway:
             yield page
 
     async def pages(self, endpoint: str, path: str, **parameters: Any) -> AsyncIterator[list[Invoice]]:
-        """List objects of one kind page by page, as Stripe orders them.
-
-        Raises:
-            StripeProblem: as `send`; pages already given stay valid.
-        """
+        """List objects page by page, as Stripe orders them. Errors are those of `send`."""
         while True:
             answer = await self.send(endpoint, "get", path, {"limit": _PAGE, **parameters})
             page: list[Invoice] = answer.object["data"]
@@ -177,3 +185,73 @@ class Gateway:
                 f"Stripe has not answered for {self._patience.down_seconds:.0f} seconds: {problem.message}.",
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )
+
+
+class AccountGuard:
+    """Lets a gateway send requests for a ledger only to the account and in the mode that the ledger bills."""
+
+    def __init__(self, ledger: Ledger, mode: Mode) -> None:
+        self._ledger = ledger
+        self._mode = mode
+
+    def require_mode(self) -> None:
+        """Refuse a key of the other mode with a StripeAccountError; nothing is sent."""
+        recorded, _ = self._read()
+        if recorded is not None:
+            _require_same(recorded, StripeAccount(self._mode, None))
+
+    async def __call__(self, send: Send) -> None:
+        """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
+        present = StripeAccount(self._mode, await _account_id(send))
+        recorded, newest_invoice_id = await asyncio.to_thread(self._read)
+        if recorded is None and newest_invoice_id is not None:
+            # A ledger of an earlier version has invoices and no account.
+            await _require_invoice(send, newest_invoice_id, present)
+        if recorded is None or recorded.account_id is None:
+            recorded = await asyncio.to_thread(self._record, present)
+        _require_same(recorded, present)
+
+    def _read(self) -> tuple[StripeAccount | None, str | None]:
+        with self._ledger.reading() as connection:
+            return read_account(connection), newest_finalized(connection)
+
+    def _record(self, present: StripeAccount) -> StripeAccount:
+        with self._ledger.writing() as connection:
+            return record_account(connection, present, datetime.now(UTC))
+
+
+async def _account_id(send: Send) -> str | None:
+    try:
+        answer = await send("GET /v1/account", "get", "/v1/account", optional=True)
+    except StripeProblem as problem:
+        if problem.forbidden:
+            return None
+        raise
+    account_id: str | None = answer.object.get("id")
+    return account_id
+
+
+async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) -> None:
+    """Refuse an account that does not have an invoice of the ledger's."""
+    try:
+        await send("GET /v1/invoices/{invoice}", "get", f"/v1/invoices/{invoice_id}")
+    except StripeProblem as problem:
+        if problem.kind is not Kind.MISSING:
+            raise
+        raise StripeAccountError(
+            f"Invoice {invoice_id}, which this ledger made, does not exist in the Stripe account of "
+            f"STRIPE_API_KEY ({present}).",
+            remedy="Use the key of the account that was billed, or give this account a ledger of its own "
+            "(DATABASE_URL).",
+        ) from None
+
+
+def _require_same(recorded: StripeAccount, present: StripeAccount) -> None:
+    if not recorded.is_other_than(present):
+        return
+    raise StripeAccountError(
+        f"This ledger bills {recorded}, and STRIPE_API_KEY is of {present}.",
+        remedy="Put the former key back; or, if that was a rehearsal, run `spell-billing forget-rehearsal`."
+        if recorded.mode == "test"
+        else "Put the former key back, or give the other account a ledger of its own (DATABASE_URL).",
+    )

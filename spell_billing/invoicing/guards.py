@@ -48,11 +48,7 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
 
 
 def require_sound_bills(session: MonthSession) -> None:
-    """Refuse bills whose plan covers more than it includes, credits that were never granted, altered bills.
-
-    Raises:
-        IntegrityError: naming the first such user, and both amounts.
-    """
+    """Refuse to send bills that `what_is_unsound` names, with an IntegrityError."""
     with session.writing() as connection:
         wrong = what_is_unsound(connection, session.month)
     if wrong is not None:
@@ -64,7 +60,10 @@ def require_sound_bills(session: MonthSession) -> None:
 
 
 def what_is_unsound(connection: Connection, month: Month) -> str | None:
-    """Return what is wrong with the first unsound bill that a run would send; None when all are sound."""
+    """Return what is wrong with the first unsound bill that a run would send; None when all are sound.
+
+    Unsound is a plan that covers more than it includes, a credit that was never granted, an altered bill.
+    """
     to_send = sa.select(invoices).where(
         invoices.c.month == str(month), invoices.c.state.in_([state.value for state in TO_DRIVE])
     )
@@ -86,11 +85,7 @@ def what_is_unsound(connection: Connection, month: Month) -> str | None:
 
 
 def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> None:
-    """Refuse drafts with late usage that was billed, or of a month that was opened, since the freeze.
-
-    Raises:
-        UsageError: naming the other month.
-    """
+    """Refuse, with a UsageError, late usage that was billed since the freeze, or whose month was opened."""
     record = ledger.month(month)
     if record is None or record.billing_started_at is not None:
         return
@@ -121,11 +116,7 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
 
 
 def require_good_rows(frozen: FrozenUsage) -> None:
-    """Refuse a month with rows that cannot be billed.
-
-    Raises:
-        UsageError: naming their ids and what is wrong with them.
-    """
+    """Refuse a month with rows that cannot be billed, with a UsageError that names them."""
     text = bad_rows_text(frozen)
     if text:
         raise UsageError(text, remedy="Fix or delete them in usage_counters, then bill the month again.")

@@ -1,7 +1,7 @@
 """Questions to Stripe about our invoices, shared by all that bills and follows them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from spell_billing.core.keys import KEY
 from spell_billing.core.month import Month
@@ -82,8 +82,7 @@ async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
 async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
     """Delete a draft of ours; False when it is no draft any more.
 
-    Raises:
-        StripeProblem: when the outcome is unknown; the next run's sweep deletes the draft.
+    Where the outcome is unknown, a StripeProblem, the next run's sweep deletes the draft.
     """
     try:
         await gateway.send("DELETE /v1/invoices/{invoice}", "delete", f"/v1/invoices/{invoice_id}")
@@ -94,9 +93,3 @@ async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
             return False
         raise
     return True
-
-
-def finalized_at(invoice: Invoice) -> datetime | None:
-    """Return when Stripe finalized the invoice."""
-    seconds = (invoice.get("status_transitions") or {}).get("finalized_at")
-    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None

@@ -4,17 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
 
 _LOG_EVERY_SECONDS = 5.0
 
 
-class Watcher(Protocol):
-    """Shows progress, for example as a bar in a terminal."""
-
-    def show(self, step: str, done: int, total: int | None) -> None:
-        """Show that `done` of `total` (None: unknown) are done in a step, such as `invoices`."""
-        ...
+Watcher = Callable[[str, int, int | None], None]
+"""Shows that in a step, such as `invoices`, this many are done of a total (None: unknown)."""
 
 
 # A context variable, not a Dagster resource: nobody who materializes an asset should have to bring a watcher.
@@ -60,7 +55,7 @@ class Progress:
         self._done = done
         self._total = self._total if total is None else total
         if self._watcher is not None:
-            self._watcher.show(self._step, done, self._total)
+            self._watcher(self._step, done, self._total)
             return
         now = self._clock()
         if now - self._logged < _LOG_EVERY_SECONDS:

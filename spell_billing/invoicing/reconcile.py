@@ -71,6 +71,11 @@ async def reconcile(
     return result
 
 
+def since_close(month: Month) -> dict[str, int]:
+    """Return the filter for what Stripe has made since a day before the month closed."""
+    return {"gte": int(month.end.timestamp()) - _DAY_SECONDS}
+
+
 def bills_by_user(bills: Iterable[Bill]) -> dict[str, list[Bill]]:
     """Return each user's bills, the latest generation last."""
     by_user: defaultdict[str, list[Bill]] = defaultdict(list)
@@ -81,38 +86,30 @@ def bills_by_user(bills: Iterable[Bill]) -> dict[str, list[Bill]]:
 
 def _usage_findings(result: Reconciliation, frozen: FrozenUsage, by_user: ByUser) -> Iterator[Finding]:
     """Compare frozen usage, which the result sums, with the ledger's latest bills, user by user."""
-    missing = set(by_user)
     with open_user_usage(frozen) as file:
-        for batch in file.iter_batches(columns=["user_id", "calls", "cost_cents"]):
-            for row in batch.to_pylist():
-                user_id, calls, cents = row["user_id"], row["calls"], Decimal(row["cost_cents"])
-                result.frozen_users += 1
-                result.frozen_calls += calls
-                result.frozen_usage_cents = exact_sum(result.frozen_usage_cents, cents)
-                if user_id in by_user:
-                    missing.discard(user_id)
-                    yield from _compare_user(by_user[user_id][-1], calls, cents)
-                else:
-                    expected = f"{calls} calls, {cents} cents"
-                    yield Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
-    for user_id in missing:
-        yield from _compare_user(by_user[user_id][-1], 0, Decimal(0))
-
-
-def _compare_user(bill: Bill, calls: int, cents: Decimal) -> Iterator[Finding]:
-    have_calls = bill.calls + bill.unbilled_calls
-    have_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
-    if (have_calls, have_cents) != (calls, cents):
-        found = f"{have_calls} calls, {have_cents} cents"
-        yield Finding.of(Kind.USAGE_DIFFERS, bill, f"{calls} calls, {cents} cents", found)
+        rows = file.read(columns=["user_id", "calls", "cost_cents"]).to_pylist()
+    usage = {row["user_id"]: (row["calls"], Decimal(row["cost_cents"])) for row in rows}
+    result.frozen_users = len(usage)
+    result.frozen_calls = sum(calls for calls, _ in usage.values())
+    result.frozen_usage_cents = exact_sum(*(cents for _, cents in usage.values()))
+    for user_id in sorted(usage.keys() | by_user.keys()):
+        calls, cents = usage.get(user_id, (0, Decimal(0)))
+        expected = f"{calls} calls, {cents} cents"
+        if user_id not in by_user:
+            yield Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
+            continue
+        bill = by_user[user_id][-1]
+        have_calls = bill.calls + bill.unbilled_calls
+        have_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
+        if (have_calls, have_cents) != (calls, cents):
+            yield Finding.of(Kind.USAGE_DIFFERS, bill, expected, f"{have_calls} calls, {have_cents} cents")
 
 
 async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | None]) -> list[Invoice]:
     """Return the invoices that name the month, or that the ledger names, even where no list has them."""
-    since = int(month.end.timestamp()) - _DAY_SECONDS
     found: list[Invoice] = [
         {name: invoice.get(name) for name in _COMPARED}
-        async for page in gateway.invoices(created={"gte": since}, expand=["data.payments"])
+        async for page in gateway.invoices(created=since_close(month), expand=["data.payments"])
         for invoice in page
         if invoice["metadata"].get("spell_month") == str(month) or invoice["id"] in known
     ]
@@ -131,7 +128,6 @@ async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | Non
 
 
 def _bill_findings(by_user: ByUser, at_stripe: Sequence[Invoice]) -> Iterator[Finding]:
-    """Compare the ledger's bills with their invoices at Stripe."""
     found = {invoice["id"]: invoice for invoice in at_stripe}
     for generations in by_user.values():
         latest = generations[-1]
@@ -167,7 +163,6 @@ def _stray_findings(at_stripe: Sequence[Invoice], known: Collection[str | None])
 
 
 def _compare_bill(bill: Bill, invoice: Invoice) -> Iterator[Finding]:
-    """Compare one bill of the ledger with the invoice that it names."""
     closed = bill.state in {State.VOID, State.SETTLED}
     if invoice["status"] == "void":
         if not closed:
@@ -190,7 +185,6 @@ def _compare_bill(bill: Bill, invoice: Invoice) -> Iterator[Finding]:
 
 
 def _amounts(bill: Bill, invoice: Invoice) -> Iterator[tuple[Kind, str, str]]:
-    """Give total, tax and discount as the ledger and as Stripe have them."""
     yield Kind.AMOUNT_DIFFERS, str(_due_cents(bill)), str(invoice["total"])
     # Where the ledger has no tax or discount, Stripe's shows in the total.
     if bill.tax_cents is not None:

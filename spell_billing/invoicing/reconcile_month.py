@@ -1,8 +1,7 @@
 """Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,9 +13,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.reconcile import bills_by_user, reconcile
+from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
 from spell_billing.invoicing.rederive import rederive
-from spell_billing.ledger.charges import Charge, Kept, read_charges
+from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.holding import drafts_hash
 from spell_billing.ledger.ledger import Ledger
@@ -28,7 +27,6 @@ from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
-_DAY_SECONDS = 86_400
 RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
 _CHANGED_SINCE = ("redrafted", "drafted_again", "adopted", "revised", "settled")
@@ -67,7 +65,7 @@ async def reconcile_month(
         result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
         result.findings.extend(_not_approved(connection, month, record))
         found = _money_at_stripe(connection, result.standing, charges)
-        result.money = _sums(found)
+        result.money = _by_currency(found.values())
         result.findings.extend(_money_findings(connection, month, bills, found))
     result.drop_echoes()
     ledger.record_action(
@@ -97,30 +95,10 @@ def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> 
             yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
 
 
-@dataclass(frozen=True, slots=True)
-class _Money:
-    """One invoice's money by Stripe, in minor units."""
-
-    invoice: Invoice
-    paid_cents: int
-    refunded_cents: int
-    disputed_cents: int
-
-    @property
-    def kept_cents(self) -> int:
-        """Received and kept."""
-        return self.paid_cents - self.refunded_cents - self.disputed_cents
-
-    @property
-    def due_cents(self) -> int:
-        """Still to be paid."""
-        return int(self.invoice.get("amount_remaining") or 0) if self.invoice["status"] == "open" else 0
-
-
 async def _charges_since(gateway: Gateway, month: Month) -> dict[str, list[Mapping[str, Any]]]:
     """Return the account's successful charges since the month closed, by payment intent."""
     found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    created = {"gte": int(month.end.timestamp()) - _DAY_SECONDS}
+    created = since_close(month)
     async for page in gateway.pages("GET /v1/charges", "/v1/charges", created=created):
         for charge in page:
             if charge["paid"] and charge.get("payment_intent"):
@@ -132,57 +110,50 @@ def _money_at_stripe(
     connection: Connection,
     invoices: Sequence[Invoice],
     charges: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> list[_Money]:
+) -> dict[str, Kept]:
     """Return the money of each standing invoice; how a dispute stands, only an event told the ledger."""
     in_ledger = read_charges(connection, invoice_ids=[invoice["id"] for invoice in invoices])
-    known = {each.charge_id: each for each in in_ledger}
-    found = []
+    known = {each.charge_id: each for each in in_ledger if each.dispute is not None}
+    found = {}
     for invoice in invoices:
         payments = (invoice.get("payments") or {}).get("data") or []
         intents = [str((each.get("payment") or {}).get("payment_intent")) for each in payments]
         own = [charge for intent in intents for charge in charges.get(intent, ())]
-        refunded_cents = sum(int(charge["amount_refunded"]) for charge in own)
         disputed_cents = sum(
-            _disputed_cents(charge, known.get(str(charge["id"]))) for charge in own if charge.get("disputed")
+            known[charge["id"]].disputed_cents
+            if charge["id"] in known
+            else int(charge["amount"]) - int(charge["amount_refunded"])
+            for charge in own
+            if charge.get("disputed")
         )
-        found.append(_Money(invoice, int(invoice["amount_paid"]), refunded_cents, disputed_cents))
+        found[str(invoice["id"])] = Kept(
+            invoice["currency"],
+            paid_cents=int(invoice["amount_paid"]),
+            refunded_cents=sum(int(charge["amount_refunded"]) for charge in own),
+            disputed_cents=disputed_cents,
+            due_cents=int(invoice.get("amount_remaining") or 0) if invoice["status"] == "open" else 0,
+        )
     return found
 
 
-def _disputed_cents(charge: Mapping[str, Any], known: Charge | None) -> int:
-    if known is not None and known.dispute is not None:
-        return known.disputed_cents
-    return int(charge["amount"]) - int(charge["amount_refunded"])
-
-
-def _sums(found: Sequence[_Money]) -> list[Kept]:
-    """Sum the money by currency."""
-    by_currency: defaultdict[str, list[_Money]] = defaultdict(list)
+def _by_currency(found: Iterable[Kept]) -> list[Kept]:
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for each in found:
-        by_currency[each.invoice["currency"]].append(each)
-    return [
-        Kept(
-            currency,
-            paid_cents=sum(each.paid_cents for each in money),
-            refunded_cents=sum(each.refunded_cents for each in money),
-            disputed_cents=sum(each.disputed_cents for each in money),
-            due_cents=sum(each.due_cents for each in money),
-        )
-        for currency, money in sorted(by_currency.items())
-    ]
+        for name in ("paid_cents", "refunded_cents", "disputed_cents", "due_cents"):
+            sums[each.currency][name] += getattr(each, name)
+    return [Kept(currency, **sums[currency]) for currency in sorted(sums)]
 
 
 def _money_findings(
-    connection: Connection, month: Month, bills: Sequence[Bill], found: Sequence[_Money]
+    connection: Connection, month: Month, bills: Sequence[Bill], found: Mapping[str, Kept]
 ) -> Iterator[Finding]:
     """Return invoices of which less was kept than the ledger knows; what came in since is no difference."""
     payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
-    back_cents: defaultdict[str, int] = defaultdict(int)
-    for charge in read_charges(connection, invoice_ids=[each.invoice["id"] for each in found]):
+    back_cents: Counter[str] = Counter()
+    for charge in read_charges(connection, invoice_ids=list(found)):
         back_cents[charge.stripe_invoice_id] += charge.refunded_cents + charge.disputed_cents
     by_invoice = {bill.stripe_invoice_id: bill for bill in bills}
-    for each in found:
-        invoice_id = each.invoice["id"]
+    for invoice_id, money in found.items():
         bill, payment = by_invoice.get(invoice_id), payments.get(invoice_id)
         if bill is None:
             continue
@@ -191,12 +162,12 @@ def _money_findings(
         else:
             # Without news, a paid bill was paid with its total.
             believed_cents = bill.invoice_cents if bill.state is State.PAID else 0
-        if each.kept_cents < believed_cents:
-            believed, kept, paid, refunded, disputed = (
+        if money.kept_cents < believed_cents:
+            kept, paid, refunded, disputed, believed = (
                 format_money(cents, bill.currency)
                 for cents in (
-                    *(believed_cents, each.kept_cents),
-                    *(each.paid_cents, each.refunded_cents, each.disputed_cents),
+                    *(money.kept_cents, money.paid_cents, money.refunded_cents, money.disputed_cents),
+                    believed_cents,
                 )
             )
             yield Finding.of(

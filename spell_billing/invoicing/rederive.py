@@ -50,8 +50,6 @@ _read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    """Calls and their exact cost."""
-
     calls: int = 0
     cents: Decimal = Decimal(0)
 
@@ -66,10 +64,16 @@ def rederive(
 
     `by_user` has all of the month's bills, every generation, oldest first.
     """
-    adopted = _adopted(connection, month)
+    # Their content is that of an invoice found at Stripe.
+    adopted = connection.execute(
+        sa.select(audit.c.user_id, audit.c.generation).where(
+            audit.c.month == str(month), audit.c.action == "adopted"
+        )
+    ).all()
+    known = {(user_id, generation) for user_id, generation in adopted}
     latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
     for bill in latest.values():
-        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in adopted)
+        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in known)
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, latest)
@@ -234,14 +238,6 @@ def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]
         .order_by(invoices.c.month, invoices.c.generation)
     ).all()
     return {(row.user_id, row.month): row for row in rows}.values()
-
-
-def _adopted(connection: Connection, month: Month) -> set[tuple[str, int]]:
-    """Return the bills whose content is that of an invoice found at Stripe."""
-    query = sa.select(audit.c.user_id, audit.c.generation).where(
-        audit.c.month == str(month), audit.c.action == "adopted"
-    )
-    return {(user_id, generation) for user_id, generation in connection.execute(query)}
 
 
 def _fingerprint(bill: Bill, lines: Sequence[_Line]) -> str:

@@ -45,25 +45,18 @@ class SweepResult:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one run did.
-
-    Attributes:
-        sent_nothing: The month was on record as billed.
-        in_review: Nothing was sent: a person must approve the drafts first.
-        invoiced: Users who got their invoice.
-        unfinished: Users whose outcome is unknown until the next run, and why.
-        sweep: What stood at Stripe before.
-        requests: Number and durations of the requests, by endpoint.
-        limited: Requests that Stripe answered with 429.
-    """
+    """What one run did: users invoiced, those whose outcome is unknown and why, and requests by endpoint."""
 
     sent_nothing: bool = False
+    """The month was on record as billed."""
     in_review: bool = False
+    """Nothing was sent: a person must approve the drafts first."""
     invoiced: int = 0
     unfinished: dict[str, str] = field(default_factory=dict)
     sweep: SweepResult = field(default_factory=SweepResult)
     requests: Mapping[str, Latencies] = field(default_factory=dict)
     limited: int = 0
+    """Requests that Stripe answered with 429."""
 
 
 class BillingReport:

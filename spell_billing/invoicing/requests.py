@@ -19,6 +19,10 @@ CREATE = "POST /v1/invoices"
 ADD_LINES = "POST /v1/invoices/{invoice}/add_lines"
 FINALIZE = "POST /v1/invoices/{invoice}/finalize"
 LEAVE_TAX_OUT = "POST /v1/invoices/{invoice}"
+FINALIZE_PARAMETERS = {"auto_advance": True}
+"""From then on Stripe collects, or mails the invoice, by itself."""
+UNTAXED_PARAMETERS = {"automatic_tax": {"enabled": False}}
+"""Takes the tax off a draft whose customer Stripe cannot place."""
 STEPS = {ADD_LINES: "lines", FINALIZE: "finalize", LEAVE_TAX_OUT: "untaxed"}
 """What a step on a draft is called in its key."""
 PO_NUMBER = "PO number"
@@ -48,16 +52,6 @@ def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that adds the frozen lines."""
     lines, discounts = shown_lines(bill.parsed_lines, bill.currency), bill.parsed_terms.discounts
     return {"lines": [_line_parameters(line, discounts=discounts) for line in lines]}
-
-
-def finalize_parameters() -> dict[str, Any]:
-    """Return the body that finalizes: from then on Stripe collects, or mails the invoice, by itself."""
-    return {"auto_advance": True}
-
-
-def untaxed_parameters() -> dict[str, Any]:
-    """Return the body that takes the tax off a draft whose customer Stripe cannot place."""
-    return {"automatic_tax": {"enabled": False}}
 
 
 def is_done(endpoint: str, invoice: Invoice) -> bool:

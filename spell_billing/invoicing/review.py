@@ -50,7 +50,6 @@ def approve(
         LedgerError: when the month is not in review, or its drafts are others than the person saw.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
         record, review = read_month(connection, month), read_review(connection, month)
         if record is None or review is None:
@@ -81,16 +80,14 @@ def approve(
 
 
 def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Hold one user's bill, or everybody's (None), until it is released. What was sent stays sent.
+    """Hold one user's bill, or everybody's (None), until it is released; return how many are held by it now.
 
-    Returns:
-        How many bills are held by it now.
+    What was sent stays sent.
 
     Raises:
         LedgerError: when there is no such bill, or it was sent.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
         if user_id is None:
@@ -110,18 +107,15 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
 
 
 def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Release one user's held bill, or all (None) of the month's, to be sent as they are now.
+    """Release one user's held bill, or all (None) of the month's, as they are now; return how many.
 
-    A release is bound to what the bill says: drafted again with other content, it is held again.
-
-    Returns:
-        How many bills were released. The next `bill` of the month sends them.
+    The next `bill` of the month sends them. A release is bound to what the bill says: drafted again with
+    other content, it is held again.
 
     Raises:
         LedgerError: when nothing is held, or not by a hold that a person can release.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
         holds = PeoplesHolds(read_decisions(connection, month))
@@ -138,7 +132,14 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
         else:
             bill = _bill_of(connection, month, user_id)
             if not _is_releasable(bill, holds):
-                raise _not_releasable(month, bill)
+                held_for = bill.reason if bill.state is State.HELD else None
+                raise LedgerError(
+                    f"The bill of user {bill.user_id} for {month} is "
+                    + (f"held for {held_for}." if held_for else f"not held: it is {bill.state}."),
+                    remedy=REMEDIES[held_for]
+                    if held_for
+                    else f"See what waits with `spell-billing status --month {month}`.",
+                )
             bills = [bill]
         released = {
             bill.id: _decision(
@@ -219,20 +220,3 @@ def _require_unsent(month: Month, bill: WaitingBill) -> None:
     else:
         remedy = "Nothing of it will be sent; there is nothing to hold."
     raise LedgerError(f"The bill of user {bill.user_id} for {month} is {bill.state}.", remedy=remedy)
-
-
-def _not_releasable(month: Month, bill: WaitingBill) -> LedgerError:
-    if bill.state is State.HELD and bill.reason is not None:
-        return LedgerError(
-            f"The bill of user {bill.user_id} for {month} is held for {bill.reason}.",
-            remedy=REMEDIES[bill.reason],
-        )
-    return LedgerError(
-        f"The bill of user {bill.user_id} for {month} is not held: it is {bill.state}.",
-        remedy=f"See what waits with `spell-billing status --month {month}`.",
-    )
-
-
-def _require_reason(reason: str) -> None:
-    if not reason.strip():
-        raise LedgerError("No reason was given.", remedy="Say why, in words, for the audit trail.")

@@ -75,9 +75,7 @@ def review_month(
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
     `frozen` is the version that was drafted; `accounts` reads the accounts, where many users lack one.
-
-    Returns:
-        The review of the newest drafts, or of those that were sent; None when there never was one.
+    Returns the review of the newest drafts, or of those that were sent; None when there never was one.
     """
     month = session.month
     with ledger.reading() as connection:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
-from spell_billing.invoicing.by_hand import as_it_stands
+from spell_billing.invoicing.adoption import as_it_stands
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
     STATE_OF_STATUS,
@@ -21,7 +21,6 @@ from spell_billing.invoicing.lookups import (
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
 
 VOID = "POST /v1/invoices/{invoice}/void"
@@ -141,24 +140,16 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
                 raise
             return
     if standing:
-        raise _stands(session, bill, standing)
-
-
-def _stands(session: MonthSession, bill: Bill, standing: list[Invoice]) -> LedgerError:
-    ids = ", ".join(f"{each['id']} ({each['status']})" for each in standing)
-    return LedgerError(
-        f"Of user {bill.user_id}'s bill for {session.month} stands at Stripe: {ids}.",
-        remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, or at "
-        f"Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
-    )
+        ids = ", ".join(f"{each['id']} ({each['status']})" for each in standing)
+        raise LedgerError(
+            f"Of user {bill.user_id}'s bill for {session.month} stands at Stripe: {ids}.",
+            remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, "
+            f"or at Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
+        )
 
 
 async def latest_bill(session: MonthSession, user_id: str) -> Bill:
-    """Return the user's bill of the session's month, in its latest generation.
-
-    Raises:
-        LedgerError: when there is none.
-    """
+    """Return the user's bill of the month, in its latest generation; a LedgerError where there is none."""
     bills = await asyncio.to_thread(session.bills_of_users, [user_id])
     own = [bill for bill in bills if bill.user_id == user_id]
     if not own:

@@ -16,16 +16,14 @@ from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing.adoption import (
     adopted_content,
     adoption_detail,
-    charged_cents,
-    new_bill_of,
-    standing,
-)
-from spell_billing.invoicing.by_hand import (
     as_it_stands,
+    charged_cents,
     is_revision_of_another,
     name_again,
+    new_bill_of,
     predecessors,
     revised_from,
+    standing,
     voided_by_a_person,
 )
 from spell_billing.invoicing.gateway import Gateway
@@ -166,19 +164,16 @@ class _Sweep:
 
     async def _choose_draft(self, invoice: Invoice) -> None:
         """Of two drafts with the bill's lines keep the older, as every ledger at this account does."""
-        bill = await self._bill_of(invoice)
-        if bill is None or bill.state is not State.DRAFTED:
-            self._useless_drafts.append(invoice["id"])
-            return
-        own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
-        age = itemgetter("created", "id")
-        if own is not None and age(own) <= age(invoice):
-            self._useless_drafts.append(invoice["id"])
-            return
-        self.result.drafts_taken_up += 1
-        await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
-        if own is not None:
-            self._useless_drafts.append(own["id"])
+        bill, age = await self._bill_of(invoice), itemgetter("created", "id")
+        useless: Invoice | None = invoice
+        if bill is not None and bill.state is State.DRAFTED:
+            own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
+            if own is None or age(invoice) < age(own):
+                self.result.drafts_taken_up += 1
+                await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
+                useless = own
+        if useless is not None:
+            self._useless_drafts.append(useless["id"])
 
     async def _adopt(self, invoice: Invoice, bill: Bill) -> Bill:
         """Take over a finalized invoice: what Stripe has is what was billed."""

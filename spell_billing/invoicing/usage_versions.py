@@ -17,10 +17,9 @@ _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
-    """Return the version that the month is billed from, or None while billing has not started.
+    """Return the version that the month is billed from; None while billing has not started.
 
-    Raises:
-        UsageError: when the ledger names a version that the store does not have.
+    A version that the store does not have is a UsageError.
     """
     record = ledger.month(month)
     if record is None or record.billing_started_at is None:
@@ -29,11 +28,7 @@ def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
 
 
 def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage:
-    """Return the version that drafts are made from.
-
-    Raises:
-        UsageError: when nothing is frozen yet, or the pinned version is not in the store.
-    """
+    """Return the version that drafts are made from; a UsageError where it is not in the store."""
     frozen = pinned_version(ledger, store, month) or store.latest(month)
     if frozen is None:
         raise UsageError(
@@ -83,11 +78,9 @@ def with_what_came_since(
     """Record what users who wait for their bill have in the month now beyond what was recorded.
 
     Their bill was never sent: it charges what the source says when it is drafted again. To be called where
-    nothing else is drafted, nor its billing started, before the drafts are brought up to date.
-
-    Returns:
-        The version to draft from, and the months whose version is lost. Where one is, nothing is compared:
-        what it recorded could be charged twice.
+    nothing else is drafted, nor its billing started, before the drafts are brought up to date. Returns the
+    version to draft from, and the months whose version is lost: where one is, nothing is compared, because
+    what it recorded could be charged twice.
 
     Raises:
         UsageError: the source cannot be billed from.

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.plausible import Usual
+from spell_billing.core.review import Usual
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord

@@ -17,8 +17,7 @@ from pydantic import Field, SecretStr
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
-from spell_billing.invoicing.account import AccountGuard
-from spell_billing.invoicing.gateway import Gateway, Patience
+from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory

@@ -72,11 +72,7 @@ class StripeApi:
     async def send(
         self, method: str, path: str, parameters: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> Answer:
-        """Send one request, once, with Stripe's parameters and, for a write, its Idempotency-Key.
-
-        Raises:
-            StripeProblem: whatever went wrong, sorted.
-        """
+        """Send one request, once; a write has its Idempotency-Key. Whatever goes wrong is a StripeProblem."""
         options = {} if key is None else {"idempotency_key": key}
         try:
             response = await self._client.raw_request_async(method, path, **(parameters or {}), **options)
