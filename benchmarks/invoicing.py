@@ -25,8 +25,7 @@ def ours(url: str, stripe: str, *, live: bool) -> Callable[[], dict[str, Any]]:
     """Prepare to drive every bill of the drafted month to a finalized invoice."""
     from spell_billing.core.outcomes import TO_DRIVE  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.invoicing.bill_month import bill_month  # noqa: PLC0415
-    from spell_billing.invoicing.outcome import Outcome  # noqa: PLC0415
-    from spell_billing.invoicing.report import BillingReport  # noqa: PLC0415
+    from spell_billing.invoicing.report import BillingReport, Outcome  # noqa: PLC0415
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor, Bill  # noqa: PLC0415
     from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415

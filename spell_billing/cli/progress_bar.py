@@ -55,6 +55,6 @@ def shown_progress(*, shown: bool) -> Iterator[None]:
     with (
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
         Progress(*columns, console=Console(file=terminal)) as bars,
-        watched_by(_Bars(bars)),
+        watched_by(_Bars(bars).show),
     ):
         yield

@@ -19,7 +19,7 @@ def command(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
     The next `bill` of the month bills the user again, as a new generation, unless --for-good. Refused where
     that would leave two invoices, or where the invoice is paid. Safe to repeat.
     """
-    from spell_billing.invoicing.void import void_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
     from spell_billing.ledger.rows import Actor, Bill  # noqa: PLC0415
     from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415

@@ -1,6 +1,6 @@
 """What changes between two runs of billing: who is new, gone, charged more or less, and by which lines."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
@@ -31,10 +31,7 @@ class Change(StrEnum):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One user's charge before and now, in one currency.
-
-    `by_kind` has what each kind of line changed; the kinds sum to `now_cents - before_cents`.
-    """
+    """One user's charge before and now; what each kind of line changed, `by_kind`, sums to `by_cents`."""
 
     user_id: str
     currency: str
@@ -54,56 +51,46 @@ class Difference(msgspec.Struct, frozen=True):
 def compare_charges(before: Iterable[Charge], now: Iterable[Charge]) -> list[Difference]:
     """Return each user's difference, the largest amount first; a currency that changed is gone and new.
 
-    Args:
-        before: What is compared with; each user once in a currency.
-        now: The run in question; likewise.
+    Each user appears once in a currency, before and now.
     """
     old = {(each.user_id, each.currency): each for each in before}
     new = {(each.user_id, each.currency): each for each in now}
-    found = [_difference(key, old.get(key), new.get(key)) for key in old.keys() | new.keys()]
+    found = [_difference(*key, old.get(key), new.get(key)) for key in old.keys() | new.keys()]
     return sorted(found, key=lambda each: (-abs(each.by_cents), each.user_id, each.currency))
 
 
 def kinds_of(differences: Iterable[Difference]) -> dict[tuple[str, str], int]:
     """Sum what each kind of line changed, by currency and kind."""
-    sums: defaultdict[tuple[str, str], int] = defaultdict(int)
+    sums: Counter[tuple[str, str]] = Counter()
     for each in differences:
         for kind, cents in each.by_kind.items():
             sums[each.currency, kind] += cents
     return dict(sorted(sums.items()))
 
 
-def _difference(key: tuple[str, str], before: Charge | None, now: Charge | None) -> Difference:
-    user_id, currency = key
-    before_cents = before.total_cents if before else 0
-    now_cents = now.total_cents if now else 0
-    by_kind = Counter(_by_kind(now))
-    by_kind.subtract(_by_kind(before))
+def _difference(user_id: str, currency: str, before: Charge | None, now: Charge | None) -> Difference:
+    nothing = Charge(user_id, currency, 0, 0, ())
+    old, new = before or nothing, now or nothing
+    by_kind: Counter[str] = Counter()
+    for charge, sign in ((old, -1), (new, 1)):
+        for line in charge.lines:
+            if line.kind not in LEDGER_ONLY:
+                by_kind[line.kind] += sign * line.amount_cents
+    if before is None:
+        change = Change.NEW
+    elif now is None:
+        change = Change.GONE
+    elif now.total_cents == before.total_cents:
+        change = Change.SAME
+    else:
+        change = Change.UP if now.total_cents > before.total_cents else Change.DOWN
     return Difference(
         user_id=user_id,
         currency=currency,
-        change=_change(before, now),
-        before_cents=before_cents,
-        now_cents=now_cents,
-        before_calls=before.calls if before else 0,
-        now_calls=now.calls if now else 0,
+        change=change,
+        before_cents=old.total_cents,
+        now_cents=new.total_cents,
+        before_calls=old.calls,
+        now_calls=new.calls,
         by_kind={kind: cents for kind, cents in sorted(by_kind.items()) if cents},
     )
-
-
-def _change(before: Charge | None, now: Charge | None) -> Change:
-    if before is None:
-        return Change.NEW
-    if now is None:
-        return Change.GONE
-    if now.total_cents == before.total_cents:
-        return Change.SAME
-    return Change.UP if now.total_cents > before.total_cents else Change.DOWN
-
-
-def _by_kind(charge: Charge | None) -> dict[str, int]:
-    sums: defaultdict[str, int] = defaultdict(int)
-    for line in charge.lines if charge else ():
-        if line.kind not in LEDGER_ONLY:
-            sums[line.kind] += line.amount_cents
-    return dict(sums)

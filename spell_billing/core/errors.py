@@ -1,14 +1,11 @@
-"""The errors a person meets: each names the thing that is wrong and the remedy."""
+"""The errors that operators see: each names what is wrong and the remedy."""
 
 
 class SpellBillingError(Exception):
-    """Billing cannot go on. `message` names the thing, `remedy` what to do about it.
-
-    Attributes:
-        transient: Whether a later try may succeed although no person did anything.
-    """
+    """Billing cannot go on. `message` names the thing, `remedy` what to do about it."""
 
     transient = False
+    """Whether a later try may succeed although no person did anything."""
 
     def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message, remedy)

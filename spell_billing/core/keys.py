@@ -27,14 +27,9 @@ def billing_key(month: str, user_id: str, generation: int) -> str:
 
 
 def idempotency_key(month: str, user_id: str, generation: int, step: str, attempt: int) -> str:
-    """Return the Idempotency-Key of one request.
+    """Return the Idempotency-Key of one request, of which the first attempt (1) does not show.
 
-    Args:
-        month: `2026-10`.
-        user_id: The platform's user.
-        generation: 1, or higher after a void.
-        step: `create`, `lines:{invoice id}` or `finalize:{invoice id}`.
-        attempt: From 1; only another than the first shows in the key.
+    Steps are `create`, `lines:{invoice id}`, `finalize:{invoice id}` and others of that form.
     """
     suffix = "" if attempt == 1 else f":a{attempt}"
     return f"{billing_key(month, user_id, generation)}:{step}{suffix}"

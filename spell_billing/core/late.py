@@ -17,21 +17,21 @@ BillOf = tuple[str, str]
 
 
 class Worth(Enum):
-    """What the amounts of a bill are worth for usage that comes later."""
+    """What the amounts of a bill are worth for usage that comes later.
+
+    What was charged may be given back; what was written off is neither charged nor due; an open bill may
+    still be sent, and takes up by itself what came since.
+    """
 
     CHARGED = auto()
-    """They were charged, and may be given back."""
     WRITTEN_OFF = auto()
-    """They were not charged and will not be."""
     OPEN = auto()
-    """Nothing is decided: the bill may still be sent, and takes up by itself what came since."""
 
 
 def worth(state: State, reason: Reason | None) -> Worth:
     """Return what a bill in a state is worth; of all generations, the latest counts."""
-    if state is State.UNCOLLECTIBLE:
-        return Worth.WRITTEN_OFF
-    if state in {State.VOID, State.SETTLED} and reason is Reason.WRITTEN_OFF:
+    closed = state in {State.VOID, State.SETTLED}
+    if state is State.UNCOLLECTIBLE or (closed and reason is Reason.WRITTEN_OFF):
         return Worth.WRITTEN_OFF
     if state in {State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.SKIPPED, State.SETTLED}:
         return Worth.CHARGED
@@ -57,17 +57,11 @@ class Usage(msgspec.Struct, frozen=True):
 class Billed(msgspec.Struct):
     """What the ledger has of one user's usage of a month, on all bills but the one that is drafted.
 
-    Attributes:
-        known: What was frozen with the month, and every difference that was recorded since.
-        billed: The part of it that bills hold.
-        moved: The part of it that other users' usage makes up for.
-        charged_cents: What bills charged for it, and still stands.
-        forgiven_cents: Charges for it that were written off.
-        withheld_cents: Credits for it, above zero, on bills that were written off.
-        included_cents: The allowance the month had; None where the user had no account then.
-        currency: Of the first bill that holds some of it.
-        is_open: The month's own bill is open.
-        waits: An open bill of another month holds some of it.
+    `known` is what was frozen with the month and every difference recorded since; bills hold the part
+    `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
+    `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero.
+    `included_cents` is None where the user had no account then; the currency is the first bill's. The month's
+    own bill `is_open`, or the usage `waits` on an open bill of another month.
     """
 
     known: Usage = Usage()
@@ -99,11 +93,8 @@ def late_usage(
 ) -> dict[str, list[LateUsage]]:
     """Return what belongs on the drafts of a month because other bills do not hold it, by user.
 
-    Args:
-        new: Differences that were recorded with the month.
-        billed: What the ledger has of these, and of whatever else may be left open.
-        heir_of: Gives the user that a user's usage moved to in the end.
-        only: The users that are drafted; None for all.
+    `new` are differences that were recorded with the month, `billed` what the ledger has of these and of all
+    that may be left open, `only` the users that are drafted. Usage moved to a user's heir in the end.
     """
     late: defaultdict[str, list[LateUsage]] = defaultdict(list)
     groups: defaultdict[BillOf, dict[str, Billed]] = defaultdict(dict)
@@ -125,8 +116,8 @@ def late_usage(
 
 def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:
     left = billed.left
-    fresh_moved, rest_cents = _part(fresh, moved_cents)
-    left_moved, _ = _part(left, rest_cents)
+    fresh_moved = _part(fresh, moved_cents)
+    left_moved = _part(left, exact_sum(moved_cents, fresh_moved.cents.copy_negate()))
     for kind, usage in (
         (ADJUSTMENT, left - left_moved),
         (LATE_USAGE, fresh - fresh_moved),
@@ -138,13 +129,11 @@ def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> It
             yield _item(kind, month, usage, billed)
 
 
-def _part(usage: Usage, cents: Decimal) -> tuple[Usage, Decimal]:
-    """Take up to so many cents out of the usage, on the same side of zero; give the part, and the rest."""
+def _part(usage: Usage, cents: Decimal) -> Usage:
+    """Take up to this amount out of the usage, on the same side of zero."""
     if not cents or not usage.cents or (usage.cents > 0) != (cents > 0):
-        return NOTHING, cents
-    if cents.copy_abs() >= usage.cents.copy_abs():
-        return usage, exact_sum(cents, usage.cents.copy_negate())
-    return Usage(0, cents), Decimal(0)
+        return NOTHING
+    return usage if cents.copy_abs() >= usage.cents.copy_abs() else Usage(0, cents)
 
 
 def _moves(members: Mapping[str, Billed], fresh: Mapping[str, Usage]) -> dict[str, Decimal]:

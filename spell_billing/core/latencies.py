@@ -11,14 +11,7 @@ BOUNDS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 @dataclass(slots=True)
 class Latencies:
-    """Durations of requests in seconds.
-
-    Attributes:
-        count: Requests.
-        seconds: Their durations, summed.
-        buckets: Requests by duration: one number for each of `BOUNDS_SECONDS` (at most that, and longer
-            than the bound before), and a last one for what took longer than all of them.
-    """
+    """Durations of requests: how many, their sum, and how many up to each of `BOUNDS_SECONDS`, or longer."""
 
     count: int = 0
     seconds: float = 0.0
@@ -42,13 +35,10 @@ class Latencies:
         return self.seconds / self.count if self.count else 0.0
 
     def quantile_seconds(self, share: float) -> float:
-        """Estimate the duration that this share of the requests did not exceed, as Prometheus does it.
+        """Estimate the duration that this share (0.95) of the requests did not exceed, as Prometheus does it.
 
         Within a bucket durations count as evenly spread. What lies beyond the last bound is given as that
         bound; 0 without requests.
-
-        Args:
-            share: Between 0 and 1, as 0.95.
         """
         rank, below, lower = share * self.count, 0, 0.0
         for upper, inside in zip(BOUNDS_SECONDS, self.buckets, strict=False):

@@ -1,7 +1,7 @@
 """The billing period: one calendar month in UTC, and when it may be billed."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from spell_billing.core.errors import MonthError, MonthTooEarlyError
@@ -10,6 +10,11 @@ _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 _UNUSABLE_YEARS = frozenset({"0000", "9999"})
 """A datetime knows no year 0, and none after 9999 to end the last month with."""
 _NONE = timedelta(0)
+_NAMES = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+"""In English whatever the locale: `calendar.month_name` follows it."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -18,22 +23,10 @@ class Month:
 
     year: int
     month: int
-    label: str = field(init=False, repr=False, compare=False)
-    """The month in words, as on an invoice: `October 2026`."""
-    _text: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Written into every draft: made once, not a hundred thousand times.
-        object.__setattr__(self, "label", f"{_NAMES[self.month - 1]} {self.year}")
-        object.__setattr__(self, "_text", f"{self.year:04d}-{self.month:02d}")
 
     @classmethod
     def parse(cls, text: str) -> "Month":
-        """Read `2026-10`.
-
-        Raises:
-            MonthError: when the text is anything else.
-        """
+        """Read `2026-10`; any other text is a MonthError."""
         match = _MONTH.fullmatch(text)
         if match is None or match["year"] in _UNUSABLE_YEARS:
             raise MonthError(f"{text!r} is not a month.", remedy="Write it as YYYY-MM, for example 2026-10.")
@@ -41,11 +34,7 @@ class Month:
 
     @classmethod
     def from_partition_key(cls, key: str) -> "Month":
-        """Read Dagster's partition key `2026-10-01`.
-
-        Raises:
-            MonthError: when the key is not the first day of a month.
-        """
+        """Read Dagster's partition key `2026-10-01`; any other day is a MonthError."""
         if not key.endswith("-01"):
             raise MonthError(
                 f"{key!r} is not a monthly partition.", remedy="Use the first day of a month, as 2026-10-01."
@@ -57,6 +46,11 @@ class Month:
         """Return the month of an aware datetime, in UTC."""
         utc = _aware(moment)
         return cls(utc.year, utc.month)
+
+    @property
+    def label(self) -> str:
+        """The month in words, as on an invoice: `October 2026`."""
+        return f"{_NAMES[self.month - 1]} {self.year}"
 
     @property
     def partition_key(self) -> str:
@@ -106,33 +100,14 @@ class Month:
         return _aware(now) >= self.end
 
     def __str__(self) -> str:
-        return self._text
-
-
-_NAMES = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+        return f"{self.year:04d}-{self.month:02d}"
 
 
 def require_billable(month: Month, *, first: Month, now: datetime, grace: timedelta = _NONE) -> None:
     """Refuse a month that is not closed or precedes the first billed month.
 
-    Args:
-        month: The month somebody asks for.
-        first: The first month that is ever billed (`SPELL_BILLING_FIRST_MONTH`).
-        now: The present, an aware datetime.
-        grace: For how long after its end the platform still writes rows of it (`BILLING_GRACE_MINUTES`).
+    The first month is `SPELL_BILLING_FIRST_MONTH`; the platform still writes rows of a month for a `grace`
+    after its end (`BILLING_GRACE_MINUTES`).
 
     Raises:
         MonthError: naming the month and when, or from when on, it can be billed.

@@ -71,62 +71,49 @@ def words(reason: Reason, message: str | None) -> str:
     return f"{REMEDIES[reason]} ({message})" if message else REMEDIES[reason]
 
 
+_AGAIN = "then bill the month again."
+
 REMEDIES: dict[Reason, str] = {
     Reason.NO_CHARGE: "Nothing is due for the month.",
     Reason.CREDIT_CARRIED: "Refunds exceed the charges; the credit is carried to the next invoice.",
-    Reason.NO_BILLING_ACCOUNT: "The user has no row in billing_accounts. Add one, then bill the month again.",
+    Reason.NO_BILLING_ACCOUNT: f"The user has no row in billing_accounts. Add one, {_AGAIN}",
     Reason.NO_STRIPE_CUSTOMER: (
         "The billing account has no stripe_customer_id. Create the customer at Stripe, "
-        "store its id, then bill the month again."
+        f"store its id, {_AGAIN}"
     ),
-    Reason.UNKNOWN_CURRENCY: (
-        "The billing account's currency is not a three-letter code. Correct it, then bill the month again."
-    ),
-    Reason.UNKNOWN_COLLECTION: (
-        "The billing account's collection is neither `charge` nor `send`. Correct it, then bill the month "
-        "again."
-    ),
-    Reason.INVALID_NET_DAYS: (
-        "The billing account's net_days is not a whole number from 0 to 365. Correct it, then bill the month "
-        "again."
-    ),
+    Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
+    Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
+    Reason.INVALID_NET_DAYS: f"The account's net_days is not a number from 0 to 365. Correct it, {_AGAIN}",
     Reason.TEXT_TOO_LONG: (
         "The billing account's po_number has more than 140 characters, or its footer more than 5,000. "
-        "Shorten it, then bill the month again."
+        f"Shorten it, {_AGAIN}"
     ),
     Reason.CURRENCY_CHANGED: (
         "A credit or late usage of an earlier month is in another currency than the account now has. "
         "Restore the currency, or give the amount back by hand and record that with "
-        "`spell-billing settle --credit`; "
-        "then bill the month again."
+        f"`spell-billing settle --credit`; {_AGAIN}"
     ),
     Reason.AMOUNT_TOO_LARGE: (
-        "The total exceeds Stripe's largest amount in the currency. Check the usage; "
-        "bill such a user by hand."
+        "The total exceeds Stripe's largest amount in the currency. "
+        "Check the usage; bill such a user by hand."
     ),
     Reason.TOO_MANY_LINES: "The invoice would have more than 250 lines. Bill such a user by hand.",
     Reason.UNKNOWN_CUSTOMER: (
-        "Stripe does not know this customer. Correct stripe_customer_id in billing_accounts, "
-        "then bill the month again."
+        f"Stripe does not know this customer. Correct stripe_customer_id in billing_accounts, {_AGAIN}"
     ),
-    Reason.CUSTOMER_DELETED: (
-        "The customer was deleted at Stripe. Create a new one, store its id, then bill the month again."
-    ),
+    Reason.CUSTOMER_DELETED: f"The customer was deleted at Stripe. Store the id of a new one, {_AGAIN}",
     Reason.CURRENCY_CONFLICT: (
-        "Stripe bills this customer in another currency. Correct the currency in billing_accounts, "
-        "then bill the month again."
+        f"Stripe bills this customer in another currency. Correct the currency in billing_accounts, {_AGAIN}"
     ),
-    Reason.TAX_LOCATION: (
-        "Stripe cannot place the customer for tax. Complete the address at Stripe, then bill the month again."
-    ),
-    Reason.REJECTED: "Stripe refused the request. Correct what it names, then bill the month again.",
+    Reason.TAX_LOCATION: f"Stripe cannot place the customer for tax. Complete the address there, {_AGAIN}",
+    Reason.REJECTED: f"Stripe refused the request. Correct what it names, {_AGAIN}",
     Reason.LINES_DIFFER: (
         "Stripe's draft did not match the ledger on two attempts, so it was not finalized. "
-        "Look at the customer's drafts and discounts at Stripe, then bill the month again."
+        f"Look at the customer's drafts and discounts at Stripe, {_AGAIN}"
     ),
     Reason.CONFLICTING_REQUEST: (
-        "Another process sent other content for the same bill. Make sure that one ledger bills the "
-        "account, then bill the month again."
+        "Another process sent other content for the same bill. Make sure that one ledger bills the account, "
+        f"{_AGAIN}"
     ),
     Reason.VOIDED_AT_STRIPE: (
         "The invoice was voided at Stripe by hand. It is not billed again by itself: if it should be, "

@@ -6,25 +6,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
 
+from spell_billing.core.late import Usage
 from spell_billing.core.money import exact_sum
+
+_MOST_LOSERS = 20
+_MOST_MERGED = 4
 
 Changed = tuple[str, str, int, Decimal]
 """A billed month, a user, and how many calls and cents the user has there now beyond what was frozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Calls and exact cents; below zero where usage went."""
-
-    calls: int
-    cents: Decimal
-
-
-_MOST_LOSERS = 20
-_MOST_MERGED = 4
-
-Differences = dict[tuple[str, str], Difference]
-"""By billed month and user; none is nothing."""
+Differences = dict[tuple[str, str], Usage]
+"""By billed month and user; below zero where usage went, and none is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +49,19 @@ class PastChange:
 
 
 def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> Differences:
-    """Sum what changed by month and user, with recorded moves made good.
-
-    Args:
-        rows: Any number per month and user.
-        heir_of: Gives the user that a user's usage moved to in the end.
-    """
-    sums: defaultdict[tuple[str, str], list[Difference]] = defaultdict(list)
+    """Sum what changed by month and user; `heir_of` names the user that someone's usage moved to."""
+    sums: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
     for month, user, calls, cents in rows:
-        sums[month, heir_of(user)].append(Difference(calls, cents))
-    found = {}
-    for key, parts in sums.items():
-        whole = parts[0] if len(parts) == 1 else _sum(parts)
-        if whole.calls or whole.cents:
-            found[key] = whole
-    return found
+        sums[month, heir_of(user)] += Usage(calls, cents)
+    return {key: each for key, each in sums.items() if each}
 
 
 def possible_moves(differences: Differences) -> dict[tuple[str, str], list[str]]:
-    """Give, by month and user who lost usage, the users who gained exactly as much in that month."""
+    """Return, by month and user who lost usage, the users who gained exactly as much in that month."""
     gained: defaultdict[tuple[str, int, Decimal], list[str]] = defaultdict(list)
     for (month, user), each in differences.items():
         if each.calls > 0:
             gained[month, each.calls, each.cents].append(user)
-    if not gained:
-        return {}
     return {
         (month, user): sorted(gained[key])
         for (month, user), each in differences.items()
@@ -105,48 +86,39 @@ def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Mo
             winner = min(free, key=lambda name: (-shown[loser, name], name))
             taken.add((month, winner))
             months[loser, winner].append(month)
-    return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
+    return _as_moves(months)
 
 
 def merges(differences: Differences, lost_all: Callable[[str, str], bool]) -> list[Move]:
     """Find users who gained in a month exactly what two to four others lost together: users who became one.
 
-    Looked for where few users lost usage: many who did are a change of the past, whatever adds up among them.
-
-    Args:
-        differences: What other moves do not explain.
-        lost_all: Tells whether a user lost all that a month billed.
+    Looked for where few users lost usage, and all that a month billed them: many who did are a change of the
+    past, whatever adds up among them.
     """
     losers: defaultdict[str, list[str]] = defaultdict(list)
-    for (month, user), each in differences.items():
+    for (month, user), each in sorted(differences.items()):
         if each.calls < 0 and lost_all(month, user):
             losers[month].append(user)
-    groups = {
-        month: _sums_of_groups(differences, month, users)
-        for month, users in losers.items()
-        if 1 < len(users) <= _MOST_LOSERS
-    }
+    groups: defaultdict[tuple[str, int, Decimal], list[tuple[str, ...]]] = defaultdict(list)
+    for month, users in losers.items():
+        for number in range(2, _MOST_MERGED + 1) if len(users) <= _MOST_LOSERS else ():
+            for group in combinations(users, number):
+                lost = sum((differences[month, user] for user in group), Usage())
+                groups[month, -lost.calls, -lost.cents].append(group)
     taken: set[tuple[str, str]] = set()
     months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for (month, winner), gain in sorted(differences.items()):
-        for group in groups.get(month, {}).get((-gain.calls, -gain.cents), ()):
+        for group in groups.get((month, gain.calls, gain.cents), ()):
             if taken.isdisjoint((month, user) for user in group):
                 for user in group:
                     taken.add((month, user))
                     months[user, winner].append(month)
                 break
+    return _as_moves(months)
+
+
+def _as_moves(months: Mapping[tuple[str, str], Collection[str]]) -> list[Move]:
     return [Move(loser, winner, tuple(found)) for (loser, winner), found in sorted(months.items())]
-
-
-def _sums_of_groups(
-    differences: Differences, month: str, users: list[str]
-) -> dict[tuple[int, Decimal], list[tuple[str, ...]]]:
-    sums: defaultdict[tuple[int, Decimal], list[tuple[str, ...]]] = defaultdict(list)
-    for number in range(2, _MOST_MERGED + 1):
-        for group in combinations(sorted(users), number):
-            lost = _sum(differences[month, user] for user in group)
-            sums[lost.calls, lost.cents].append(group)
-    return sums
 
 
 def without_moves(differences: Differences, moves: Iterable[Move]) -> Differences:
@@ -162,12 +134,9 @@ def sum_changes(
     billed: Mapping[str, PastChange],
     currency_of: Mapping[tuple[str, str], str],
 ) -> list[PastChange]:
-    """Sum losses and gains by month and currency, oldest month first.
+    """Sum losses and gains of billed months by currency, oldest month first.
 
-    Args:
-        differences: By month and user.
-        billed: What was billed, by month; changes of other months are left out.
-        currency_of: The currency of a user's bill in a month, where it is not the month's largest.
+    `currency_of` has the currency of a user's bill in a month, where it is not the month's largest.
     """
     for (month, user), each in differences.items():
         change = billed.get(month)
@@ -175,19 +144,10 @@ def sum_changes(
             continue
         if each.calls < 0:
             change.users_lost += 1
-        currency = currency_of.get((month, user)) or _largest(change)
+        currency = currency_of.get((month, user)) or next(iter(change.amounts), "usd")
         amounts = change.amounts.setdefault(currency, PastAmounts(Decimal(0)))
         if each.cents < 0:
             amounts.lost_cents = exact_sum(amounts.lost_cents, each.cents.copy_negate())
         else:
             amounts.gained_cents = exact_sum(amounts.gained_cents, each.cents)
     return [billed[month] for month in sorted(billed)]
-
-
-def _largest(change: PastChange) -> str:
-    return next(iter(change.amounts), "usd")
-
-
-def _sum(parts: Iterable[Difference]) -> Difference:
-    parts = list(parts)
-    return Difference(sum(each.calls for each in parts), exact_sum(*(each.cents for each in parts)))

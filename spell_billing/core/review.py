@@ -1,11 +1,11 @@
-"""The review of a month before its first invoice: what is so unlike the past that a person must look.
+"""What is so unlike the past that a person must look before it is sent: of a month, or of one user's bill.
 
-Pure rules over sums; who gathers them is `invoicing/review_facts.py`. What they find holds the whole month.
+Pure rules over sums that `invoicing/review_month.py` gathers; what they find holds the whole month.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -14,7 +14,7 @@ from spell_billing.core.money import format_money, round_half_up
 from spell_billing.core.past import Move, PastChange
 
 NAMED = 3
-"""So many users, or pairs of them, a finding names."""
+"""How many users, or pairs of them, a finding names."""
 
 ALIKE_PERCENT = 5
 """So many of a month's users have an id that differs from an account's in case or hyphens alone: a mistake of
@@ -56,6 +56,31 @@ class ReviewRules:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldRules:
+    """A bill is held above `over_cents`, or above both `multiple` times the user's mean and `floor_cents`."""
+
+    over_cents: int | None = None
+    multiple: int = 10
+    floor_cents: int = 50_000
+
+    @property
+    def never_below(self) -> int:
+        """A bill of at most so many minor units is never held."""
+        return self.floor_cents if self.over_cents is None else min(self.floor_cents, self.over_cents)
+
+
+USUAL_RULES = HoldRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a user was charged in a currency in the last billed months, and in how many of them."""
+
+    total_cents: int
+    months: int
+
+
+@dataclass(frozen=True, slots=True)
 class MonthTotals:
     """A month in numbers: users with a bill, calls, and what is charged by currency, in minor units."""
 
@@ -67,15 +92,10 @@ class MonthTotals:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Whether those who owe something can be billed.
+    """Who owes something and how much, and who of these has no account, or one without Stripe customer.
 
-    Attributes:
-        users: Users who owe something.
-        cents: What they owe.
-        without: Those of them without an account, or with one that has no Stripe customer.
-        cents_without: What these owe.
-        alike: Users without an account whose id is an account's but for case and hyphens.
-        examples: Some of these, each with the account's id.
+    `alike` are users without an account whose id is an account's but for case and hyphens; `examples` are
+    some of them, each with the account's id.
     """
 
     users: int
@@ -139,16 +159,10 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
 def month_findings(
     current: MonthTotals, previous: Sequence[MonthTotals], rules: ReviewRules
 ) -> list[Finding]:
-    """Find whether a month is far from the mean of those before it. Without any, nothing is far.
-
-    Args:
-        current: The drafted month.
-        previous: Up to three billed months before it, the newest first.
-        rules: How far is far.
-    """
+    """Find whether a month is far from the mean of up to three billed months before it, the newest first."""
     if not previous:
         return []
-    data = {"current": _totals_data(current), "previous": [_totals_data(each) for each in previous]}
+    data = {"current": asdict(current), "previous": [asdict(each) for each in previous]}
     if not current.calls and previous[0].calls:
         text = (
             f"{current.month} has no row of usage; {previous[0].month} had {previous[0].calls:,}. "
@@ -156,27 +170,30 @@ def month_findings(
         )
         return [Finding(Code.MONTH_EMPTY, text, data)]
     number = len(previous)
-    currencies = sorted({*current.cents, *(name for each in previous for name in each.cents)})
-    sums = {name: sum(each.cents.get(name, 0) for each in previous) for name in currencies}
+    amounts = {
+        name: (current.cents.get(name, 0), sum(each.cents.get(name, 0) for each in previous))
+        for name in sorted({*current.cents, *(name for each in previous for name in each.cents)})
+    }
     matters = {
-        name
-        for name in currencies
-        if abs(current.cents.get(name, 0) * number - sums[name]) > rules.floor_cents * number
+        name: (value, total)
+        for name, (value, total) in amounts.items()
+        if abs(value * number - total) > rules.floor_cents * number
     }
     if not matters:
         return []
+    counts = {
+        "users": (current.users, sum(each.users for each in previous)),
+        "calls": (current.calls, sum(each.calls for each in previous)),
+    }
     parts = [
         f"{name} {value:,} where {_mean(total, number):,} are usual"
-        for name, value, total in (
-            ("users", current.users, sum(each.users for each in previous)),
-            ("calls", current.calls, sum(each.calls for each in previous)),
-        )
+        for name, (value, total) in counts.items()
         if _is_far(value, total, number, rules)
     ]
     parts += [
-        f"{_money(current.cents.get(name, 0), name)} where {_money(_mean(sums[name], number), name)} is usual"
-        for name in sorted(matters)
-        if _is_far(current.cents.get(name, 0), sums[name], number, rules)
+        f"{_money(value, name)} where {_money(_mean(total, number), name)} is usual"
+        for name, (value, total) in matters.items()
+        if _is_far(value, total, number, rules)
     ]
     if not parts:
         return []
@@ -191,14 +208,7 @@ def account_findings(coverage: Coverage) -> list[Finding]:
     One user without an account is a failure of that user, be it the largest: the others are billed.
     """
     found = []
-    data = {
-        "users": coverage.users,
-        "without": coverage.without,
-        "cents": coverage.cents,
-        "cents_without": coverage.cents_without,
-        "alike": coverage.alike,
-        "examples": [list(pair) for pair in coverage.examples],
-    }
+    data = asdict(coverage)
     if coverage.alike and coverage.alike * 100 >= ALIKE_PERCENT * coverage.users:
         named = ", ".join(f"{user} and {account}" for user, account in coverage.examples[:NAMED])
         text = (
@@ -221,6 +231,19 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         )
         found.append(Finding(Code.NO_ACCOUNTS, text, data))
     return found
+
+
+def why_not_plausible(total_cents: int, currency: str, usual: Usual | None, rules: HoldRules) -> str | None:
+    """Return why a bill is to be held; None when it is plausible, or nothing is known to compare it with."""
+    money = format_money(total_cents, currency, grouping=True)
+    if rules.over_cents is not None and total_cents > rules.over_cents:
+        return f"{money} is above HOLD_OVER_CENTS, {rules.over_cents:,}"
+    if usual is None or not usual.months or total_cents <= rules.floor_cents:
+        return None
+    if total_cents * usual.months <= rules.multiple * usual.total_cents:
+        return None
+    mean = format_money(round_half_up(Decimal(usual.total_cents) / usual.months), currency, grouping=True)
+    return f"{money} is more than {rules.multiple:,} times the usual {mean}"
 
 
 def _is_far(value: int, total: int, number: int, rules: ReviewRules) -> bool:
@@ -247,26 +270,9 @@ def _users(number: int) -> str:
     return "1 user" if number == 1 else f"{number:,} users"
 
 
-def _totals_data(totals: MonthTotals) -> dict[str, Any]:
-    return {
-        "month": totals.month,
-        "users": totals.users,
-        "calls": totals.calls,
-        "cents": dict(totals.cents),
-    }
-
-
 def _past_data(change: PastChange) -> dict[str, Any]:
-    return {
-        "month": change.month,
-        "users": change.users,
-        "users_lost": change.users_lost,
-        "amounts": {
-            currency: {
-                "billed_cents": round_half_up(amounts.billed_cents),
-                "lost_cents": round_half_up(amounts.lost_cents),
-                "gained_cents": round_half_up(amounts.gained_cents),
-            }
-            for currency, amounts in sorted(change.amounts.items())
-        },
+    amounts = {
+        currency: {name: round_half_up(cents) for name, cents in asdict(each).items()}
+        for currency, each in sorted(change.amounts.items())
     }
+    return asdict(change) | {"amounts": amounts}

@@ -11,7 +11,6 @@ LONGEST_PO_NUMBER = 140
 LONGEST_FOOTER = 5000
 """Characters of a custom field's value, and of a footer, at Stripe: https://docs.stripe.com/api/invoices/create."""
 
-
 OFF, ON, ENFORCED = "off", "on", "enforced"
 LEFT_OUT = "left_out"
 """Tax is asked for, but the bill has a negative line, and Stripe computes no tax on an invoice with one."""
@@ -36,14 +35,8 @@ USUAL_POLICY = Policy()
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a bill's requests depend on beside its lines.
 
-    Attributes:
-        collection: `charge`: Stripe collects with the saved payment method. `send`: Stripe mails the invoice,
-            and the customer pays it, by transfer for instance.
-        net_days: Days until it is due, where it is sent.
-        po_number: The customer's purchase order number, shown on the invoice.
-        footer: Shown at the invoice's end.
-        tax: As the policy said when the bill was drafted, or `left_out`.
-        discounts: Whether the customer's coupon at Stripe applies, as the policy said then.
+    `collection`: Stripe charges the saved payment method, or sends the invoice by mail, due after `net_days`.
+    `tax` and `discounts` are as the policy said when the bill was drafted; tax may be `left_out`.
     """
 
     collection: str = CHARGE
@@ -65,18 +58,12 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 USUAL_TERMS = Terms()
-_JSON = msgspec.json.Encoder()
-_TERMS = msgspec.json.Decoder(Terms)
 
 
 def terms_of(
     collection: str | None, net_days: str | None, po_number: str | None, footer: str | None
 ) -> Terms | Reason:
-    """Read an account's columns, as text or null.
-
-    Returns:
-        The terms; or why the account cannot be billed.
-    """
+    """Read an account's columns, as text or null: the terms, or why the account cannot be billed."""
     if collection is net_days is po_number is footer is None:
         return USUAL_TERMS
     how = (collection or CHARGE).lower()
@@ -101,12 +88,12 @@ def under(policy: Policy, terms: Terms, *, has_negative_line: bool) -> Terms:
 
 def dump_terms(terms: Terms) -> str | None:
     """Write terms as the ledger keeps them: null for the usual ones."""
-    return None if terms is USUAL_TERMS or terms == USUAL_TERMS else _JSON.encode(terms).decode()
+    return None if terms == USUAL_TERMS else msgspec.json.encode(terms).decode()
 
 
 def load_terms(text: str | None) -> Terms:
     """Read terms as the ledger keeps them."""
-    return USUAL_TERMS if text is None else _TERMS.decode(text)
+    return USUAL_TERMS if text is None else msgspec.json.decode(text, type=Terms)
 
 
 def _whole(text: str) -> int | None:

@@ -1,31 +1,79 @@
-"""What an invoice found at Stripe billed, as the ledger keeps it, and what frozen usage it leaves open."""
+"""How the ledger takes up an invoice as it stands at Stripe: what it charges, and what a person did to it."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
-from spell_billing.core.keys import CALLS, HASH
-from spell_billing.core.lines import MOVED
-from spell_billing.core.money import exact_sum, plain
+from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, invoice_metadata
+from spell_billing.core.lines import CHANGED, MOVED, lines_hash
+from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.terms import dump_terms
-from spell_billing.invoicing.amounts import beside, charged_cents, terms_seen
-from spell_billing.invoicing.lookups import STATE_OF_STATUS, finalized_at
-from spell_billing.ledger.rows import Bill, line_sums
+from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.core.terms import CHARGE, OFF, ON, SEND, Terms, dump_terms
+from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import STATE_OF_STATUS
+from spell_billing.invoicing.report import SweepResult
+from spell_billing.ledger.rows import Bill, Change, line_sums
+from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
 
+def charged_cents(terms: Terms, invoice: Invoice) -> int:
+    """Return an invoice's total without what its terms let Stripe put beside it: what the lines charge.
+
+    Anything that the terms do not provide for stays in it, and shows as a difference.
+    """
+    there = beside(terms, invoice)
+    return int(invoice["total"]) - (there["tax_cents"] or 0) + (there["discount_cents"] or 0)
+
+
+def beside(terms: Terms, invoice: Invoice) -> dict[str, Any]:
+    """Return the columns of a bill for what Stripe put beside the total; null where nothing was computed."""
+    taxed = terms.is_taxed and is_taxed(invoice)
+    return {
+        "tax_cents": _tax_on_top_cents(invoice) if taxed else None,
+        "discount_cents": _discount_cents(invoice) if terms.discounts else None,
+    }
+
+
+def is_taxed(invoice: Invoice) -> bool:
+    """Return whether Stripe computes the tax of an invoice."""
+    return bool((invoice.get("automatic_tax") or {}).get("enabled"))
+
+
+def terms_seen(invoice: Invoice) -> Terms:
+    """Return the terms that an invoice at Stripe was made on, as far as amounts and payment need them."""
+    sent = invoice.get("collection_method") == "send_invoice"
+    discounted = bool(_discount_cents(invoice))
+    return Terms(SEND if sent else CHARGE, tax=ON if is_taxed(invoice) else OFF, discounts=discounted)
+
+
+def _discount_cents(invoice: Invoice) -> int:
+    discounts: list[dict[str, Any]] = invoice.get("total_discount_amounts") or []
+    return sum(int(each["amount"]) for each in discounts)
+
+
+def _tax_on_top_cents(invoice: Invoice) -> int:
+    """Sum exclusive tax: inclusive tax is a part of the lines."""
+    taxes: list[dict[str, Any]] = invoice.get("total_taxes") or []
+    return sum(int(each["amount"]) for each in taxes if each["tax_behavior"] == "exclusive")
+
+
 def standing(invoice: Invoice, bill: Bill | None) -> dict[str, Any]:
     """Return the columns that say that the invoice stands at Stripe, on the bill's terms."""
+    seconds = (invoice.get("status_transitions") or {}).get("finalized_at")
     return {
         "state": STATE_OF_STATUS[invoice["status"]],
         "reason": None,
         "message": None,
         "stripe_invoice_id": invoice["id"],
-        "finalized_at": finalized_at(invoice),
+        "finalized_at": datetime.fromtimestamp(int(seconds), UTC) if seconds else None,
         **beside(bill.parsed_terms if bill else terms_seen(invoice), invoice),
     }
 
@@ -33,16 +81,10 @@ def standing(invoice: Invoice, bill: Bill | None) -> dict[str, Any]:
 def adopted_content(
     invoice: Invoice, lines: Sequence[Invoice], month: Month, frozen: Bill | None
 ) -> dict[str, Any]:
-    """Return the columns of a bill as the invoice fills them.
+    """Return the columns of a bill as a finalized invoice with all of its lines fills them.
 
-    Args:
-        invoice: The finalized invoice.
-        lines: All of its lines.
-        month: The month it bills.
-        frozen: The bill whose frozen usage the invoice stands for; None when the ledger has none.
-
-    Returns:
-        What was billed; what the frozen usage has beyond it stands as unbilled, for a later draft.
+    What the frozen usage has beyond it stands as unbilled, for a later draft. `frozen` is the bill whose
+    usage the invoice stands for; None when the ledger has none.
     """
     billed, terms = [_line(line, month) for line in lines], terms_seen(invoice)
     calls = int(invoice["metadata"].get(CALLS, "0"))
@@ -75,10 +117,7 @@ def adopted_content(
 def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a bill that the ledger lacks, for an invoice that names it.
 
-    Args:
-        name: Whose bill it is.
-        frozen: An earlier generation, whose usage the invoice stands for; None when the ledger has none.
-        content: What the invoice billed, by `adopted_content`.
+    `frozen` is an earlier generation, whose usage the invoice stands for; `content` is by `adopted_content`.
     """
     return {
         "month": name.month,
@@ -94,7 +133,7 @@ def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any])
 
 
 def adoption_detail(frozen: Bill, content: Mapping[str, Any]) -> str:
-    """Say for the audit trail how far the invoice and the frozen usage are apart."""
+    """Return for the audit trail how far the invoice and the frozen usage are apart."""
     billed = plain(content["usage_cents"])
     return f"Stripe billed {billed} cents of usage, frozen are {plain(_frozen_cents(frozen))}"
 
@@ -104,7 +143,7 @@ def _frozen_cents(bill: Bill) -> Decimal:
 
 
 def _late_left_open(billed: Iterable[Line], frozen: Iterable[Line]) -> Iterator[Line]:
-    """Give a line without amount per earlier month whose frozen late usage is not what the invoice holds."""
+    """Yield a line without amount where a month's frozen late usage is not what the invoice holds."""
     calls: Counter[str] = Counter()
     cents: defaultdict[str, list[Decimal]] = defaultdict(list)
     for line in frozen:
@@ -133,3 +172,96 @@ def _line(line: Invoice, month: Month) -> Line:
         calls=int(metadata.get("spell_calls", "0")),
         usage_cents=metadata.get("spell_usage_cents", "0"),
     )
+
+
+def revised_from(invoice: Invoice) -> str | None:
+    """Return the invoice that this one revises, as when somebody edits an open invoice in the dashboard.
+
+    Stripe drafts the revision, and voids the original when the revision is finalized:
+    https://docs.stripe.com/invoicing/invoice-edits
+    """
+    original: str | None = (invoice.get("from_invoice") or {}).get("invoice")
+    return original
+
+
+def is_revision_of_another(invoice: Invoice, bill: Bill) -> bool:
+    """Return whether a finalized invoice revises one that the bill was, or still is, invoiced with."""
+    return (
+        revised_from(invoice) is not None
+        and bill.state in INVOICED | {State.PARKED}
+        and bill.stripe_invoice_id != str(invoice["id"])
+    )
+
+
+def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
+    """Return the bill with the total that a person gave the invoice.
+
+    The usage stays as it was billed, and the difference is a line of its own, so that late usage of the month
+    is charged as ever, and what was given away is not charged again.
+    """
+    kept = [line for line in bill.parsed_lines if line.kind != CHANGED]
+    total_cents = charged_cents(bill.parsed_terms, invoice)
+    change_cents = total_cents - sum(line.amount_cents for line in kept)
+    if change_cents:
+        text = f"Changed at Stripe ({format_money(change_cents, bill.currency)})"
+        kept.append(Line(CHANGED, text, change_cents, bill.month))
+    customer = bill.stripe_customer_id or ""
+    return replace(
+        bill,
+        total_cents=total_cents,
+        lines=dump_lines(kept),
+        lines_hash=lines_hash(customer, bill.currency, bill.description, kept, bill.terms),
+        **line_sums(kept),
+        **standing(invoice, bill),
+    )
+
+
+def both_amounts(bill: Bill, invoice: Invoice) -> str:
+    """Say what stands at Stripe and what the ledger billed."""
+    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
+    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
+
+
+async def name_again(
+    session: MonthSession, gateway: Gateway, invoice: Invoice, bill: Bill | None, result: SweepResult
+) -> Invoice:
+    """Write back the metadata that names the bill, where somebody cleared or changed it.
+
+    Returns the invoice with the metadata that names `bill`, which is the ledger's by the invoice's id; the
+    result takes down each invoice whose metadata was restored.
+    """
+    if bill is None:
+        return invoice
+    metadata = invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
+    if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
+        return invoice
+    if invoice["status"] in STATE_OF_STATUS and bill.state in INVOICED:
+        path = f"/v1/invoices/{invoice['id']}"
+        await gateway.send("POST /v1/invoices/{invoice}", "post", path, {"metadata": metadata})
+        await asyncio.to_thread(session.apply, [Change(bill, bill, "metadata_restored")])
+        result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
+    return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
+
+
+def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:
+    """Return the ids of the original and of the revisions between it and this one: all of these are void."""
+    sources = {invoice["id"]: revised_from(invoice) for invoice in voided}
+    found: set[str] = set()
+    source = revised_from(revision)
+    while source is not None and source not in found:
+        found.add(source)
+        source = sources.get(source)
+    return found
+
+
+def voided_by_a_person(bill: Bill, bills: Iterable[Bill], invoice_id: str) -> Change:
+    """Return the change that parks a bill whose invoice is void, and not by our own command.
+
+    Where a later generation, among the user's `bills`, took its place, it becomes void itself.
+    """
+    if any(other.user_id == bill.user_id and other.generation > bill.generation for other in bills):
+        state, reason, message, action = State.VOID, Reason.VOIDED, bill.message, "superseded"
+    else:
+        state, reason, message, action = State.PARKED, Reason.VOIDED_AT_STRIPE, None, "parked"
+    after = replace(bill, state=state, reason=reason, message=message, stripe_invoice_id=invoice_id)
+    return Change(bill, after, action)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 from spell_billing.ledger.rows import Bill, Change
@@ -27,19 +26,13 @@ class GroupCommit:
         self._worker = asyncio.create_task(self._work())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._worker.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._worker
 
     async def write(self, change: Change) -> Bill:
-        """Return when the change is durable, with the bill as it is now.
-
-        Raises:
-            LedgerError: or the database's error; the change was not written.
-        """
+        """Return the bill as it is now when the change is durable; an error says that it was not written."""
         future: asyncio.Future[Bill] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((change, future))
         return await future

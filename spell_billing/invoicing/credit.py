@@ -17,6 +17,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
+from spell_billing.invoicing.settle import latest_bill
 from spell_billing.ledger.credit_notes import (
     CREDITED,
     CreditKind,
@@ -29,12 +30,11 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-CREATE, LIST = "POST /v1/credit_notes", "GET /v1/credit_notes"
 NUMBER = "spell_credit"
 """The metadata that numbers the credit notes of an invoice; a number marks them as ours."""
 
 _MOST_ATTEMPTS = 5
-"""So many keys are passed over in one command for the failures that Stripe stored under them."""
+"""How many keys one command passes over for the failures that Stripe stored under them."""
 _LONGEST_MEMO = 500
 
 
@@ -49,26 +49,29 @@ async def credit_bill(
 ) -> CreditNote:
     """Issue a credit note for the user's invoice. To repeat it completes it, or changes nothing.
 
-    Args:
-        session: Holds the month's lock.
-        gateway: To Stripe.
-        user_id: The platform's user.
-        cents: How much, in minor units of the bill's currency; None: all that is not credited yet.
-        reason: A person's words, for the audit trail and on the credit note.
-        to_balance: Of a paid invoice: give the money to the customer's balance instead of the card.
-
-    Returns:
-        The credit note. Of an open invoice it lowers what is due, of a paid one it gives money back.
+    Of an open invoice it lowers what is due, of a paid one it gives money back: to the card, or with
+    `to_balance` to the customer's balance. `cents` are minor units of the bill's currency, None all that is
+    not credited yet. The reason goes onto the credit note and into the audit trail.
 
     Raises:
         LedgerError: when there is no invoice, less is left than is to be credited, or another credit of the
             bill is not completed.
         StripeAccountError: when Stripe does not answer or refuses; the same command finds out.
     """
-    bill = await _invoiced(session, user_id)
-    known = await asyncio.to_thread(_read, session, bill)
+    bill = await latest_bill(session, user_id)
+    if bill.state not in INVOICED or bill.stripe_invoice_id is None:
+        raise LedgerError(
+            f"The bill of user {user_id} for {session.month} is {bill.state}: there is no invoice to credit.",
+            remedy="See `spell-billing explain` for what became of it.",
+        )
+    with session.writing() as connection:
+        known = read_credit_notes(connection, [bill.id])
     open_one = next((each for each in known if each.outcome is None), None)
-    same = [each for each in known if _is_same(each, cents, reason) and each.outcome != "refused"]
+    same = [
+        each
+        for each in known
+        if each.reason == reason and cents in {None, each.cents} and each.outcome != "refused"
+    ]
     if open_one is not None and open_one not in same:
         money = format_money(open_one.cents, bill.currency)
         raise LedgerError(
@@ -87,10 +90,6 @@ async def credit_bill(
             f"Stripe did not say whether it issued the credit note: {problem.message}.",
             remedy="Run the command again; it finds out what became of it.",
         ) from None
-
-
-def _is_same(note: CreditNote, cents: int | None, reason: str) -> bool:
-    return note.reason == reason and cents in {None, note.cents}
 
 
 async def _begun(
@@ -113,28 +112,27 @@ async def _begun(
     kind = CreditKind.REDUCE
     if invoice["status"] == "paid":
         kind = CreditKind.BALANCE if to_balance else CreditKind.REFUND
-    issued = await _issued(gateway, bill)
+    left_cents, issued = _left_cents(invoice), await _issued(gateway, bill)
     used = [*(int(each["metadata"][NUMBER]) for each in issued), *(each.number for each in known)]
     note = CreditNote(
         bill_id=bill.id,
         number=max(used, default=0) + 1,
         stripe_invoice_id=str(bill.stripe_invoice_id),
-        cents=_left_cents(invoice) if cents is None else cents,
+        cents=left_cents if cents is None else cents,
         kind=kind,
         reason=reason,
         attempt=1,
         asked_at=datetime.now(UTC),
     )
     for each in issued:
-        if each["memo"] == _memo(note) and cents in {None, int(each["amount"])}:
-            number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
-            return await _done(
-                session, bill, replace(note, number=number, cents=amount_cents), str(each["id"])
-            )
-    if not 0 < note.cents <= _left_cents(invoice):
+        number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
+        if each["memo"] == reason[:_LONGEST_MEMO] and cents in {None, amount_cents}:
+            found = replace(note, number=number, cents=amount_cents)
+            return await _done(session, bill, found, str(each["id"]))
+    if not 0 < note.cents <= left_cents:
+        left, asked = (format_money(each, bill.currency) for each in (left_cents, note.cents))
         raise LedgerError(
-            f"{format_money(_left_cents(invoice), bill.currency)} of invoice {bill.stripe_invoice_id} can be "
-            f"credited, not {format_money(note.cents, bill.currency)}.",
+            f"{left} of invoice {bill.stripe_invoice_id} can be credited, not {asked}.",
             remedy="Credit no more than that; `spell-billing explain` shows what was credited before.",
         )
     await asyncio.to_thread(_write, session, bill, note, "credit_requested")
@@ -152,15 +150,17 @@ def _left_cents(invoice: Invoice) -> int:
 
 
 async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: CreditNote) -> CreditNote:
-    """Send the row's request until its outcome is known."""
+    """Send the row's request until its outcome is known; Stripe is asked before every request."""
     last_attempt = note.attempt + _MOST_ATTEMPTS
     while True:
-        found = await _at_stripe(gateway, bill, note)
-        if found is not None:
-            return await _done(session, bill, note, found)
+        for each in await _issued(gateway, bill):
+            if int(each["metadata"][NUMBER]) == note.number and int(each["amount"]) == note.cents:
+                return await _done(session, bill, note, str(each["id"]))
+        step = f"credit:{note.number}"
+        key = idempotency_key(bill.month, bill.user_id, bill.generation, step, note.attempt)
         try:
             answer = await gateway.send(
-                CREATE, "post", "/v1/credit_notes", _parameters(note), key=_key(bill, note)
+                "POST /v1/credit_notes", "post", "/v1/credit_notes", _parameters(note), key=key
             )
         except StripeProblem as problem:
             if problem.kind is Kind.STUCK and note.attempt < last_attempt:
@@ -184,45 +184,23 @@ async def _done(session: MonthSession, bill: Bill, note: CreditNote, credit_note
     return issued
 
 
-async def _at_stripe(gateway: Gateway, bill: Bill, note: CreditNote) -> str | None:
-    """Return the credit note that Stripe has already; asked before every request."""
-    for each in await _issued(gateway, bill):
-        if int(each["metadata"][NUMBER]) == note.number and int(each["amount"]) == note.cents:
-            return str(each["id"])
-    return None
-
-
 async def _issued(gateway: Gateway, bill: Bill) -> list[dict[str, Any]]:
     """Return the bill's credit notes of ours that Stripe has."""
     parameters = {"invoice": bill.stripe_invoice_id, "limit": 100}
-    found = (await gateway.send(LIST, "get", "/v1/credit_notes", parameters)).object["data"]
+    found = (await gateway.send("GET /v1/credit_notes", "get", "/v1/credit_notes", parameters)).object["data"]
     return [each for each in found if str((each.get("metadata") or {}).get(NUMBER)).isdecimal()]
 
 
 def _parameters(note: CreditNote) -> dict[str, Any]:
     shares = {CreditKind.REFUND: "refund_amount", CreditKind.BALANCE: "credit_amount"}
-    share = {shares[note.kind]: note.cents} if note.kind in shares else {}
     return {
         "invoice": note.stripe_invoice_id,
         "amount": note.cents,
-        **share,
-        "memo": _memo(note),
+        **({shares[note.kind]: note.cents} if note.kind in shares else {}),
+        "memo": note.reason[:_LONGEST_MEMO],
         # The number alone: a user's id could not be erased from a credit note.
         "metadata": {NUMBER: str(note.number)},
     }
-
-
-def _memo(note: CreditNote) -> str:
-    return note.reason[:_LONGEST_MEMO]
-
-
-def _key(bill: Bill, note: CreditNote) -> str:
-    return idempotency_key(bill.month, bill.user_id, bill.generation, f"credit:{note.number}", note.attempt)
-
-
-def _read(session: MonthSession, bill: Bill) -> list[CreditNote]:
-    with session.writing() as connection:
-        return read_credit_notes(connection, [bill.id])
 
 
 def _write(
@@ -232,16 +210,3 @@ def _write(
     detail = f"{note.kind} {money}, {note.credit_note_id or 'asked'}: {problem or note.reason}"
     with session.writing() as connection:
         write_credit_note(connection, bill, note, actor=session.actor, action=action, detail=detail)
-
-
-async def _invoiced(session: MonthSession, user_id: str) -> Bill:
-    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
-    own = [bill for bill in bills if bill.user_id == user_id]
-    bill = max(own, key=lambda each: each.generation, default=None)
-    if bill is None or bill.state not in INVOICED or bill.stripe_invoice_id is None:
-        stands = "no bill" if bill is None else f"a bill that is {bill.state}"
-        raise LedgerError(
-            f"User {user_id} has {stands} for {session.month}: there is no invoice to credit.",
-            remedy="See `spell-billing explain` for what became of it.",
-        )
-    return bill

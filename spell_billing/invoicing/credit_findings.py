@@ -21,18 +21,13 @@ _Key = tuple[str, str, int]
 def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
     """Return credits and remainders that bills used without having been granted them, month after month.
 
-    Args:
-        connection: To the ledger, for reading.
-        bills: The latest bills of a month by user; only credits that these touch are told.
+    Only those are reported that touch `bills`: the latest of a month, by user.
     """
     heirs = read_heirs(connection)
     rows = connection.execute(
         sa.select(
-            invoices.c.month,
-            invoices.c.user_id,
-            invoices.c.currency,
-            invoices.c.carried_cents,
-            invoices.c.credit_applied_cents,
+            *(invoices.c.month, invoices.c.user_id, invoices.c.currency),
+            *(invoices.c.carried_cents, invoices.c.credit_applied_cents),
         )
         # SQLite takes an index for a range only, and all months are one.
         .where(invoices.c.month > "", invoices.c.state != State.VOID.value)
@@ -43,14 +38,14 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
     used: defaultdict[_Key, int] = defaultdict(int)
     too_early: dict[_Key, tuple[str, int, int]] = {}
     for month, of_month in groupby(rows, key=lambda row: str(row.month)):
-        of_month_rows = [((heirs.heir_of(row[1]), row[2]), row[3], row[4]) for row in of_month]
-        for owner, _, applied in of_month_rows:
+        entries = [((heirs.heir_of(row[1]), row[2]), row[3], row[4]) for row in of_month]
+        for owner, _, applied in entries:
             key = (*owner, 1 if applied > 0 else -1)
             used[key] += abs(applied)
             if used[key] > granted[key]:
                 too_early.setdefault(key, (month, granted[key], used[key]))
         # What a month grants is for later ones.
-        for owner, carried, _ in of_month_rows:
+        for owner, carried, _ in entries:
             granted[*owner, 1 if carried > 0 else -1] += abs(carried)
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
         decisions.c.kind == "credit_settled"
@@ -67,10 +62,9 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
                 if month != bill.month:
                     continue
                 when = f" before {month}"
-            yield Finding(
+            yield Finding.of(
                 Kind.CREDIT_NOT_GRANTED,
-                bill.user_id,
-                bill.stripe_invoice_id,
+                bill,
                 f"{format_money(had, bill.currency)} of credits granted{when}",
                 f"{format_money(took, bill.currency)} used",
             )

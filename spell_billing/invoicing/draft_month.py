@@ -1,26 +1,34 @@
 """Drafts a whole month: frozen usage, accounts and history in, one draft per user out, a batch at a time."""
 
 import gc
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
-from spell_billing.core.plausible import USUAL_RULES, HoldRules
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
-from spell_billing.invoicing.holds import hold_drafts, holding_of_redrafts
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
-from spell_billing.ledger.rows import Bill, Change, content_of
+from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
+from spell_billing.ledger.rows import Change, content_of
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.drafting_input import iter_user_drafting_input
 
@@ -28,6 +36,7 @@ LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
 
 _CHANGES_AT_ONCE = 1_000
+_REDRAFTED = [state.value for state in (State.FAILED, State.HELD, State.VOID)]
 _COLUMNS = (
     *("user_id", "calls", "cost_cents", "account_known"),
     *("stripe_customer_id", "currency", "plan_id", "plan_name", "included_cents"),
@@ -48,15 +57,8 @@ def draft_month(
     without an invoice (failed, held, skipped, voided for billing again) are drafted again, with the accounts
     as they are now.
 
-    Args:
-        session: Holds the month's lock.
-        source: For the accounts.
-        frozen: The version to draft from; after the start of billing, the pinned one.
-        rules: From where on a user's bill is held.
-        policy: What the settings say of all bills; frozen with each that is drafted now.
-
-    Returns:
-        True when drafts were written or changed.
+    `frozen` is the version to draft from, after the start of billing the pinned one; the policy is frozen
+    with each bill that is drafted now. Returns whether drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
@@ -72,7 +74,7 @@ def draft_month(
             calls=totals.calls,
             usage_cents=totals.cost_cents,
         )
-        hold_drafts(session, rules)
+        _hold_drafts(session, rules)
     return True
 
 
@@ -97,17 +99,12 @@ def drafts_of(
     only: Collection[str] | None = None,
     policy: Policy = USUAL_POLICY,
 ) -> Iterator[Draft]:
-    """Draft every user's invoice of the month, ordered by user id.
+    """Draft every user's invoice of the month, ordered by user id, from its aggregated usage.
 
-    Args:
-        month: The month to draft.
-        source: For the accounts.
-        frozen: The month's frozen and aggregated usage.
-        history_of: Reads what the ledger has of all bills but those that are drafted.
-        only: Draft these users alone, and each of them; None for all that have something on their draft.
-        policy: What the settings say of all bills. It changes no total.
+    `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
+    are drafted, and each of them; else all that have something on their draft. The policy changes no total.
     """
-    new = _late_rows(frozen)
+    new: Mapping[BillOf, Usage] = _late_usage(frozen)
     if only is not None:
         new = {bill: usage for bill, usage in new.items() if bill[0] in only}
     history = history_of(new.keys())
@@ -132,10 +129,12 @@ def _drafts(
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for user_id, calls, cost_cents, known, *columns_of_account in zip(*columns, strict=True):
+        for user_id, calls, cost_cents, known, customer_id, currency, plan_id, plan, included, *terms in zip(
+            *columns, strict=True
+        ):
             if only is not None and user_id not in only:
                 continue
-            account = _account(*columns_of_account) if known else None
+            account = Account(customer_id, currency, plan_id, plan, included or 0, *terms) if known else None
             credit, others = _credit(history.credits.get(user_id, ()), account)
             draft = draft_invoice(
                 month,
@@ -166,57 +165,99 @@ def _redraft(
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
         return False
+    with session.writing() as connection:
+        holding = _holding(connection, session.month, invoices.c.state.in_(_REDRAFTED), rules)
+    history_of = partial(session.history, only=waiting.keys())
     changes: list[Change] = []
     changed = False
-    holding = holding_of_redrafts(session, rules)
-    history_of = partial(session.history, only=waiting.keys())
-    drafts = drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy)
-    for drafted in drafts:
+    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy):
         bill = waiting[drafted.user_id]
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
             session.add_generation(bill, draft)
             changed = True
             continue
-        change = _change(bill, draft, message)
-        if change is not None:
-            changes.append(change)
+        after = replace(bill, message=message, **content_of(draft))
+        if (after.state, after.reason, after.lines_hash) == (bill.state, bill.reason, bill.lines_hash):
+            continue
+        changes.append(Change(bill, after, "redrafted"))
+        changed = True
         if len(changes) >= _CHANGES_AT_ONCE:
             session.apply(changes)
-            changed, changes = True, []
+            changes = []
     session.apply(changes)
-    return changed or bool(changes)
+    return changed
 
 
-def _change(bill: Bill, draft: Draft, message: str | None) -> Change | None:
-    """Return the change from a bill to its new draft; None where nothing is new."""
-    after = replace(bill, message=message, **content_of(draft))
-    if after.state is bill.state and after.reason is bill.reason and after.lines_hash == bill.lines_hash:
-        return None
-    return Change(bill, after, "redrafted")
+def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
+    """Return the differences to earlier bills that were recorded with a version, by user and month."""
+    if version.manifest.late is not None:
+        with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
+            yield from file.read().to_pylist()
 
 
-def _late_rows(frozen: FrozenUsage) -> dict[BillOf, Usage]:
-    """Return differences that were recorded with the month, or since for users who wait for their bill."""
-    found: dict[BillOf, Usage] = {}
-    for each in (frozen, *frozen.supplements):
-        if each.manifest.late is None:
-            continue
-        with pq.ParquetFile(each.directory / each.manifest.late.file.name) as file:
-            rows = file.read().to_pylist()
-        for row in rows:
-            bill = row["user_id"], row["usage_month"]
-            usage = Usage(row["calls"], Decimal(row["cost_cents"]))
-            found[bill] = found[bill] + usage if bill in found else usage
+def _late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
+    """Sum what was recorded with the month, or since for users who wait for their bill."""
+    found: defaultdict[BillOf, Usage] = defaultdict(Usage)
+    for version in (frozen, *frozen.supplements):
+        for row in late_rows(version):
+            found[row["user_id"], row["usage_month"]] += Usage(row["calls"], Decimal(row["cost_cents"]))
     return found
 
 
-def _account(
-    customer_id: str | None,
-    currency: str,
-    plan_id: str | None,
-    plan_name: str | None,
-    included_cents: int | None,
-    *terms: str | None,
-) -> Account:
-    return Account(customer_id, currency, plan_id, plan_name, included_cents or 0, *terms)
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """Holds bills by people's decisions, by what users were charged before, and by the rules."""
+
+    people: PeoplesHolds
+    usual: Mapping[tuple[str, str], Usual]
+    rules: HoldRules
+
+    def why(
+        self, user_id: str, currency: str, total_cents: int, lines_hash: str
+    ) -> tuple[Reason, str] | None:
+        """Return why a bill that could be sent is held; None when it is not."""
+        reason = self.people.held_because(user_id, lines_hash)
+        if reason is not None:
+            return Reason.HELD_BY_PERSON, reason
+        if self.people.is_released(user_id, lines_hash):
+            return None
+        usual = self.usual.get((user_id, currency))
+        words = why_not_plausible(total_cents, currency, usual, self.rules)
+        return (Reason.NOT_PLAUSIBLE, words) if words else None
+
+    def applied(self, draft: Draft) -> tuple[Draft, str | None]:
+        """Return the draft as it is to be written, and why in words where it is held."""
+        if draft.state is State.PLANNED:
+            lines_hash = content_of(draft)["lines_hash"]
+            held = self.why(draft.user_id, draft.currency, draft.total_cents, lines_hash)
+            if held is not None:
+                reason, words = held
+                return msgspec.structs.replace(draft, state=State.HELD, reason=reason), words
+        return draft, None
+
+
+def _holding(
+    connection: Connection, month: Month, bills: sa.ColumnElement[bool], rules: HoldRules
+) -> _Holding:
+    """Read what is needed to hold bills of the month that meet the condition."""
+    users = sa.select(invoices.c.user_id).where(invoices.c.month == str(month), bills)
+    usual = usual_amounts(connection, billed_before(connection, month), users)
+    return _Holding(PeoplesHolds(read_decisions(connection, month)), usual, rules)
+
+
+def _hold_drafts(session: MonthSession, rules: HoldRules) -> None:
+    """Hold those of the month's new drafts that are not to be sent."""
+    month, planned = session.month, invoices.c.state == State.PLANNED.value
+    # Most bills no rule reaches: a month may have a million of them.
+    large = sa.and_(planned, invoices.c.total_cents > rules.never_below)
+    with session.writing() as connection:
+        holding = _holding(connection, month, large, rules)
+        people = holding.people
+        named = sa.true() if people.everybody else invoices.c.user_id.in_(people.users)
+        holds = [
+            Hold(bill, *held)
+            for bill in read_waiting(connection, month, sa.or_(large, sa.and_(planned, named)))
+            if (held := holding.why(bill.user_id, bill.currency, bill.total_cents, bill.lines_hash))
+        ]
+        write_holds(connection, month, holds, session.actor, datetime.now(UTC))

@@ -8,6 +8,7 @@ content, a draft that is gone), never for what one ledger alone knows: two ledge
 meet at the same key and get the same draft.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
 from spell_billing.invoicing import requests
-from spell_billing.invoicing.adoption import standing
-from spell_billing.invoicing.by_hand import both_amounts
+from spell_billing.invoicing.adoption import both_amounts, standing
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -55,10 +55,7 @@ class Drive:
         self._finalizing_request: str | None = None
 
     async def run(self) -> Bill:
-        """Drive a planned or drafted bill as far as it goes.
-
-        Returns:
-            The bill: invoiced, failed with its reason, or parked.
+        """Drive a planned or drafted bill until it is invoiced, failed with its reason, or parked.
 
         Raises:
             Unfinished: the outcome is unknown; a later run resolves it.
@@ -102,7 +99,13 @@ class Drive:
         number, fresh_failures = 1, 0
         while True:
             try:
-                answer = await self._send_create(number)
+                key, parameters = (
+                    requests.create_key(self.bill, number),
+                    requests.create_parameters(self.bill),
+                )
+                answer = await self._gateway.send(
+                    requests.CREATE, "post", "/v1/invoices", parameters, key=key
+                )
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
                     raise
@@ -147,13 +150,8 @@ class Drive:
         if wrong is None:
             return invoice
         why = f"the draft shows {wrong}"
-        after = replace(
-            self.bill,
-            state=State.PLANNED,
-            stripe_invoice_id=None,
-            request_attempt=self.bill.request_attempt + 1,
-            message=why,
-        )
+        after = replace(self.bill, state=State.PLANNED, stripe_invoice_id=None, message=why)
+        after = replace(after, request_attempt=after.request_attempt + 1)
         await self._write(after, "next_attempt", why)
         await delete_draft(self._gateway, invoice["id"])
         return None
@@ -164,29 +162,29 @@ class Drive:
             if others:
                 raise Unfinished(f"another invoice of this bill stands at Stripe: {others[0]['id']}")
         try:
-            return await self._step(requests.FINALIZE, requests.finalize_parameters())
+            return await self._step(requests.FINALIZE, requests.FINALIZE_PARAMETERS)
         except StripeProblem as problem:
             if problem.reason is not Reason.TAX_LOCATION or self.bill.parsed_terms.tax != ON:
                 raise
             await self._write(self.bill, "tax_left_out", problem.message)
-        untaxed = await self._step(requests.LEAVE_TAX_OUT, requests.untaxed_parameters())
+        untaxed = await self._step(requests.LEAVE_TAX_OUT, requests.UNTAXED_PARAMETERS)
         if untaxed is None or untaxed["status"] != "draft":
             return untaxed
-        return await self._step(requests.FINALIZE, requests.finalize_parameters())
+        return await self._step(requests.FINALIZE, requests.FINALIZE_PARAMETERS)
 
-    async def _step(self, endpoint: str, parameters: dict[str, Any]) -> Invoice | None:
+    async def _step(self, endpoint: str, parameters: Mapping[str, Any]) -> Invoice | None:
         """Send a step on the draft; where its answer does not settle it, ask what became of the draft.
 
         A key that replays a failure is passed over for the next one of the same draft, from the first on:
-        every process that works on this draft sends the same keys, so the step happens once.
-
-        Returns:
-            The invoice as it stands, or None when the bill is parked because the draft is gone.
+        every process that works on this draft sends the same keys, so the step happens once. None means that
+        the draft is gone and the bill is parked.
         """
         number, fresh_failures = 1, 0
         while True:
             try:
-                answer = await self._send_step(endpoint, parameters, number)
+                path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
+                key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
+                answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                     raise
@@ -199,6 +197,8 @@ class Drive:
                 number += 1
                 await self._store_attempt(number, f"the key is used up: {problem.message}")
             else:
+                if endpoint == requests.FINALIZE:
+                    self._finalizing_request = answer.request_id
                 return await self._or_its_successor(await self._as_it_is(answer))
 
     async def _or_its_successor(self, current: Invoice | None) -> Invoice | None:
@@ -241,27 +241,9 @@ class Drive:
         """Return the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
         return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
 
-    async def _send_create(self, number: int) -> Answer:
-        key = requests.create_key(self.bill, number)
-        parameters = requests.create_parameters(self.bill)
-        return await self._gateway.send(requests.CREATE, "post", "/v1/invoices", parameters, key=key)
-
-    async def _send_step(self, endpoint: str, parameters: dict[str, Any], number: int) -> Answer:
-        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
-        key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
-        answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
-        if endpoint == requests.FINALIZE:
-            self._finalizing_request = answer.request_id
-        return answer
-
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
-        after = replace(
-            self.bill,
-            state=State.DRAFTED,
-            stripe_invoice_id=invoice["id"],
-            stripe_request_id=request_id,
-        )
-        await self._write(after, "draft_created")
+        ids = {"stripe_invoice_id": invoice["id"], "stripe_request_id": request_id}
+        await self._write(replace(self.bill, state=State.DRAFTED, **ids), "draft_created")
 
     async def _store_attempt(self, number: int, why: str) -> None:
         """Make the number of a key durable before the key is used for the first time."""

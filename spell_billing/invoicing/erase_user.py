@@ -6,8 +6,8 @@ erasure is under way, changes last, in one transaction.
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,16 +34,8 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.erasing import erase_in_store, names_user
 from spell_billing.usage.store import UsageStore
 
-_UPDATE = "POST /v1/invoices/{invoice}"
 _WAIT_SECONDS = 10.0
 """A person waits no longer for a run that is at one of the user's months."""
-
-
-@dataclass(frozen=True, slots=True)
-class _BillAtStripe:
-    month: str
-    customer_id: str | None
-    invoice_id: str | None
 
 
 @contextmanager
@@ -58,20 +50,16 @@ def erasing(
 ) -> Iterator["Erasing"]:
     """Begin to erase a user, or go on with what was interrupted, while nobody else bills the user's months.
 
-    Args:
-        ledger: The ledger.
-        store: The frozen usage.
-        user_id: The platform's user.
-        at_platform: Tells whether the platform still has an account of the user, or calls from a month on.
-        now: The present, aware.
-        known_as: The pseudonym the user got before, where the ledger is a backup from before that erasure.
+    `at_platform` tells whether the platform still has an account of the user, or calls from a month on.
+    `known_as` is the pseudonym the user got before, where the ledger is a backup from before that erasure.
 
     Raises:
         LedgerError: when the user is unknown, something is open, or the pseudonym is another user's.
         MonthLockedError: when a run is at one of the user's months.
     """
     with ledger.reading() as connection:
-        bills = _bills(connection, user_id)
+        columns = (invoices.c.month, invoices.c.stripe_customer_id, invoices.c.stripe_invoice_id)
+        bills = connection.execute(sa.select(*columns).where(invoices.c.user_id == user_id)).all()
         require_audit_can_be_rewritten(connection)
     with ExitStack() as locks:
         for what in (*sorted({bill.month for bill in bills}), "drafting", "payments", "mail"):
@@ -80,21 +68,16 @@ def erasing(
             erasure = unfinished_erasure(connection, user_id)
             if erasure is None:
                 _require_known(connection, store, user_id)
-            if erasure is None and known_as is not None:
+                if known_as is None:
+                    _require_gone(connection, user_id, at_platform, now)
                 # Whatever is open in the backup was closed before: under the pseudonym a sweep finds it.
-                _require_free(connection, known_as)
-                erasure = Erasure(user_id, known_as)
-                begin_erasure(connection, erasure)
-            if erasure is None:
-                _require_closed(user_id, open_matters(connection, user_id))
-                first = _first_compared(connection, now)
-                if at_platform(first):
+                elif not is_pseudonym(known_as) or has_bill(connection, known_as):
                     raise LedgerError(
-                        f"The platform still has an account of user {user_id}, or calls since {first}.",
-                        remedy="Delete the user's rows in billing_accounts and usage_counters first: they "
-                        "would be billed again as those of a user whom nobody knows.",
+                        f"{known_as} is not the pseudonym of a user whom this ledger has under the old id.",
+                        remedy="Name the one that stands in the metadata of the user's invoices at Stripe, "
+                        "or none.",
                     )
-                erasure = Erasure(user_id, new_pseudonym())
+                erasure = Erasure(user_id, known_as or new_pseudonym())
                 begin_erasure(connection, erasure)
         yield Erasing(ledger, store, erasure, bills)
 
@@ -102,9 +85,7 @@ def erasing(
 class Erasing:
     """The steps of an erasure, in their order. Each may be repeated."""
 
-    def __init__(
-        self, ledger: Ledger, store: UsageStore, erasure: Erasure, bills: Sequence[_BillAtStripe]
-    ) -> None:
+    def __init__(self, ledger: Ledger, store: UsageStore, erasure: Erasure, bills: Sequence[Any]) -> None:
         self._ledger = ledger
         self._store = store
         self._bills = bills
@@ -115,20 +96,17 @@ class Erasing:
     @property
     def is_at_stripe(self) -> bool:
         """Whether Stripe may know of the user."""
-        return any(bill.customer_id or bill.invoice_id for bill in self._bills)
+        return any(bill.stripe_customer_id or bill.stripe_invoice_id for bill in self._bills)
 
     async def at_stripe(self, gateway: Gateway) -> None:
-        """Return every invoice of the user the pseudonym's name: a sweep finds it under that alone.
-
-        Raises:
-            StripeAccountError: when Stripe does not answer or refuses.
-        """
+        """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone."""
         try:
             async for invoice in self._invoices(gateway):
                 metadata = invoice["metadata"]
                 key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
                 renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
-                await gateway.send(_UPDATE, "post", f"/v1/invoices/{invoice['id']}", renamed)
+                path = f"/v1/invoices/{invoice['id']}"
+                await gateway.send("POST /v1/invoices/{invoice}", "post", path, renamed)
                 self.invoices += 1
         except StripeProblem as problem:
             raise StripeAccountError(
@@ -137,26 +115,25 @@ class Erasing:
             ) from None
 
     def in_frozen_usage(self, now: datetime) -> None:
-        """Replace the id in the frozen files.
-
-        Raises:
-            IntegrityError: a file is not what was frozen.
-            UsageError: a version is damaged, or a month is being frozen.
-        """
+        """Replace the id in the frozen files; altered or damaged ones are an IntegrityError or UsageError."""
         self.versions = erase_in_store(self._store, self.erasure, until=Month.containing(now).previous())
 
     def in_ledger(self, actor: Actor, now: datetime) -> None:
         """Replace the id in the ledger, and be done."""
-        bills = len(self._bills)
-        detail = f"{bills} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
+        detail = (
+            f"{len(self._bills)} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
+        )
         with self._ledger.writing() as connection:
             erase_in_ledger(connection, self.erasure, actor=actor, detail=detail, now=now)
 
     async def _invoices(self, gateway: Gateway) -> AsyncIterator[Invoice]:
         """Return the invoices that carry the user's name: the ledger's, and what else the customers have."""
+        since: dict[str, Month] = {}
+        for bill in sorted(self._bills, key=lambda each: str(each.month)):
+            if bill.stripe_customer_id:
+                since.setdefault(bill.stripe_customer_id, Month.parse(bill.month))
         seen: set[str] = set()
-        for customer_id in sorted({bill.customer_id for bill in self._bills if bill.customer_id}):
-            first = min(Month.parse(bill.month) for bill in self._bills if bill.customer_id == customer_id)
+        for customer_id, first in sorted(since.items()):
             listed = gateway.invoices(customer=customer_id, created=created_since_close(first))
             try:
                 found = [invoice async for page in listed for invoice in page]
@@ -168,7 +145,8 @@ class Erasing:
             seen.update(invoice["id"] for invoice in found)
             for invoice in filter(self._is_named, found):
                 yield invoice
-        for invoice_id in sorted({bill.invoice_id for bill in self._bills if bill.invoice_id} - seen):
+        known = {bill.stripe_invoice_id for bill in self._bills if bill.stripe_invoice_id}
+        for invoice_id in sorted(known - seen):
             single = await retrieve(gateway, invoice_id)
             if single is not None and self._is_named(single):
                 yield single
@@ -179,12 +157,6 @@ class Erasing:
         if user_id != self.erasure.user_id[:LONGEST_METADATA] or not generation.isdecimal():
             return False
         return bool(metadata.get(KEY) == billing_key(month, self.erasure.user_id, int(generation)))
-
-
-def _bills(connection: sa.Connection, user_id: str) -> list[_BillAtStripe]:
-    columns = (invoices.c.month, invoices.c.stripe_customer_id, invoices.c.stripe_invoice_id)
-    rows = connection.execute(sa.select(*columns).where(invoices.c.user_id == user_id)).all()
-    return [_BillAtStripe(*row) for row in rows]
 
 
 def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -> None:
@@ -198,26 +170,24 @@ def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -
         )
 
 
-def _require_free(connection: sa.Connection, pseudonym: str) -> None:
-    if not is_pseudonym(pseudonym) or has_bill(connection, pseudonym):
-        raise LedgerError(
-            f"{pseudonym} is not the pseudonym of a user whom this ledger has under the old id.",
-            remedy="Name the one that stands in the metadata of the user's invoices at Stripe, or none.",
-        )
-
-
-def _require_closed(user_id: str, matters: Sequence[str]) -> None:
+def _require_gone(
+    connection: sa.Connection, user_id: str, at_platform: Callable[[Month], bool], now: datetime
+) -> None:
+    """Refuse a user of whom something is open, or whose rows some later bill may still look at."""
+    matters = open_matters(connection, user_id)
     if matters:
         raise LedgerError(
             f"User {user_id} cannot be erased yet: {'; '.join(matters)}.",
             remedy="Close this first: bill the month, wait for the payment, or use `spell-billing settle` or "
             "`void --for-good`.",
         )
-
-
-def _first_compared(connection: sa.Connection, now: datetime) -> Month:
-    """Return the first month whose rows some later bill may still look at."""
     pinned = sa.select(sa.func.max(months.c.month)).where(months.c.billing_started_at.is_not(None))
-    last = connection.scalar(pinned)
-    in_a_year = Month.containing(now).plus(-LATE_USAGE_MONTHS)
-    return min(in_a_year, Month.parse(last).plus(1 - LATE_USAGE_MONTHS)) if last else in_a_year
+    last, first = connection.scalar(pinned), Month.containing(now).plus(-LATE_USAGE_MONTHS)
+    if last:
+        first = min(first, Month.parse(last).plus(1 - LATE_USAGE_MONTHS))
+    if at_platform(first):
+        raise LedgerError(
+            f"The platform still has an account of user {user_id}, or calls since {first}.",
+            remedy="Delete the user's rows in billing_accounts and usage_counters first: they would be "
+            "billed again as those of a user whom nobody knows.",
+        )

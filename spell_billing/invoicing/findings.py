@@ -1,7 +1,7 @@
 """What a reconciliation finds: the three sides in numbers, and each difference with whom it concerns."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.ledger.charges import Kept
+from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 
 
@@ -40,45 +41,29 @@ class Kind(StrEnum):
 
 _REMEDIES = {
     Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
-    Kind.LINES_DO_NOT_ADD_UP: (
-        "The bill's lines are not its usage and total. Restore the ledger; void an invoice that no usage "
-        "stands behind."
-    ),
+    Kind.LINES_DO_NOT_ADD_UP: "Restore the ledger; void an invoice that no usage stands behind.",
     Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
-    Kind.MISSING_AT_STRIPE: (
-        "The ledger holds an invoice that Stripe does not have. Check that STRIPE_API_KEY belongs to the "
-        "account that was billed."
-    ),
+    Kind.MISSING_AT_STRIPE: "Check that STRIPE_API_KEY belongs to the account that was billed.",
     Kind.UNKNOWN_TO_LEDGER: "Take it into the ledger: bill the month again with --verify.",
     Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
-    Kind.LINES_DIFFER: (
-        "Stripe shows other lines than the ledger. Compare them with `explain`; void it and bill again."
-    ),
-    Kind.METADATA_DIFFERS: (
-        "The invoice's metadata was changed at Stripe. Bill the month again with --verify: that restores it."
-    ),
+    Kind.LINES_DIFFER: "Compare the lines with `explain`; void the invoice and bill again.",
+    Kind.METADATA_DIFFERS: "It was changed at Stripe. Bill the month again with --verify: that restores it.",
     Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
-    Kind.ALLOWANCE_DIFFERS: (
-        "The plan covers another part of the usage than the bill says. Restore the ledger; void the invoice "
-        "and bill again where it was sent."
-    ),
+    Kind.ALLOWANCE_DIFFERS: "Restore the ledger; where the invoice was sent, void it and bill again.",
     Kind.LATE_USAGE_DIFFERS: (
         "Late lines are not what was recorded, or not its rating. Restore the ledger or the usage store; "
-        "void the invoice and bill again where it was sent."
+        "where the invoice was sent, void it and bill again."
     ),
     Kind.CREDIT_NOT_GRANTED: (
         "Bills used more credit than earlier ones granted. Restore the ledger; void the invoice that used it "
         "twice and bill again."
     ),
-    Kind.CONTENT_ALTERED: (
-        "The bill was changed after it was drafted, and not by spell_billing. Restore the ledger from its "
-        "backup."
-    ),
+    Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
@@ -90,9 +75,8 @@ _REMEDIES = {
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }
 
-
 _ECHOES = frozenset({Kind.LINES_DIFFER, Kind.CONTENT_ALTERED})
-"""They follow from most other alterations of a bill."""
+"""Findings that follow from most other alterations of a bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +89,11 @@ class Finding:
     expected: str
     found: str
 
+    @classmethod
+    def of(cls, kind: Kind, bill: Bill, expected: str, found: str) -> "Finding":
+        """Return a finding about a bill of the ledger."""
+        return cls(kind, bill.user_id, bill.stripe_invoice_id, expected, found)
+
     @property
     def remedy(self) -> str:
         """What to do about it."""
@@ -112,14 +101,7 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding for programs."""
-        return {
-            "kind": self.kind.value,
-            "user_id": self.user_id,
-            "stripe_invoice_id": self.stripe_invoice_id,
-            "expected": self.expected,
-            "found": self.found,
-            "remedy": self.remedy,
-        }
+        return {**asdict(self), "kind": self.kind.value, "remedy": self.remedy}
 
 
 @dataclass(slots=True)
@@ -139,11 +121,15 @@ class Reconciliation:
     ledger_by_currency: Counter[str] = field(default_factory=Counter)
     ledger_tax_cents: int = 0
     ledger_discount_cents: int = 0
-    stripe_invoices: int = 0
     stripe_by_currency: Counter[str] = field(default_factory=Counter)
     money: list[Kept] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     standing: list[Invoice] = field(default_factory=list)
+
+    @property
+    def stripe_invoices(self) -> int:
+        """How many invoices stand at Stripe."""
+        return len(self.standing)
 
     @property
     def ledger_cents(self) -> int:
@@ -155,11 +141,11 @@ class Reconciliation:
         """The totals of Stripe's invoices, over all currencies."""
         return self.stripe_by_currency.total()
 
-    def keep_the_telling_ones(self) -> None:
+    def drop_echoes(self) -> None:
         """Drop findings that only repeat, in other words, what another one of the same user says."""
-        told = {finding.user_id for finding in self.findings if finding.kind not in _ECHOES}
+        explained = {finding.user_id for finding in self.findings if finding.kind not in _ECHOES}
         self.findings = [
-            finding for finding in self.findings if finding.kind not in _ECHOES or finding.user_id not in told
+            each for each in self.findings if each.kind not in _ECHOES or each.user_id not in explained
         ]
 
     @property
@@ -169,6 +155,7 @@ class Reconciliation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the reconciliation for programs."""
+        amounts = ("currency", "paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "due_cents")
         return {
             "month": str(self.month),
             "clean": not self.findings,
@@ -189,16 +176,6 @@ class Reconciliation:
                 "total_cents": self.stripe_cents,
                 "by_currency": dict(self.stripe_by_currency),
             },
-            "money": [
-                {
-                    "currency": each.currency,
-                    "paid_cents": each.paid_cents,
-                    "refunded_cents": each.refunded_cents,
-                    "disputed_cents": each.disputed_cents,
-                    "kept_cents": each.kept_cents,
-                    "due_cents": each.due_cents,
-                }
-                for each in self.money
-            ],
+            "money": [{name: getattr(each, name) for name in amounts} for each in self.money],
             "findings": [finding.as_json() for finding in self.findings],
         }

@@ -1,4 +1,7 @@
-"""One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed."""
+"""One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed.
+
+A ledger bills one Stripe account: it is recorded with the first request, and checked in each run after it.
+"""
 
 import asyncio
 import random
@@ -6,11 +9,20 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.latencies import Latencies
 from spell_billing.invoicing.pace import Pace
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.stripe_account import (
+    Mode,
+    StripeAccount,
+    newest_finalized,
+    read_account,
+    record_account,
+)
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
@@ -19,27 +31,23 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a run keeps trying; pauses grow from the first to the longest, jittered.
-
-    Attributes:
-        tries: Attempts at one request whose outcome stays unknown.
-        limited_tries: Attempts at one request that Stripe answers with 429.
-        down_seconds: This long without any answer while requests fail means that Stripe is down.
-    """
+    """How long a run keeps trying; pauses grow from the first to the longest, jittered."""
 
     tries: int = 6
+    """Attempts at one request whose outcome stays unknown."""
     limited_tries: int = 30
+    """Attempts at one request that Stripe answers with 429."""
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 8.0
     down_seconds: float = 180.0
+    """This long without any answer while requests fail means that Stripe is down."""
 
 
-class Send(Protocol):
-    """Sends one request, as `Gateway.send` does, before the gateway is open to others."""
+Send = Callable[..., Awaitable[Answer]]
+"""Sends one request, as `Gateway.send` does, before the gateway is open to others.
 
-    def __call__(self, endpoint: str, method: str, path: str, *, optional: bool = False) -> Awaitable[Answer]:
-        """Send it; `optional`: the key may lack the permission, which is then a problem like any other."""
-        ...
+With `optional`, a key that lacks the permission is a problem like any other.
+"""
 
 
 class Gateway:
@@ -87,14 +95,8 @@ class Gateway:
     ) -> Answer:
         """Send a request; on an unknown outcome send the same bytes with the same key again.
 
-        Before the first one the guard looks which account answers.
-
-        Args:
-            endpoint: The name of the endpoint for pacing and counts, as `POST /v1/invoices`.
-            method: `get`, `post` or `delete`.
-            path: With the object's id.
-            parameters: As Stripe's reference names them.
-            key: The Idempotency-Key of a write.
+        Before the first one the guard looks which account answers. `endpoint`, as `POST /v1/invoices`, names
+        it for pacing and counts; the other arguments are those of `StripeApi.send`.
 
         Raises:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
@@ -120,8 +122,9 @@ class Gateway:
         unknown = limited = 0
         while True:
             await self.pace.wait(endpoint)
+            started = self._clock()
             try:
-                answer = await self._timed(endpoint, method, path, parameters, key)
+                answer = await self._api.send(method, path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.forbidden and optional:
                     raise
@@ -140,36 +143,30 @@ class Gateway:
                 else:
                     problem.fresh = unknown > 0
                     raise
-                await self._sleep(self._pause_seconds(unknown + limited))
             else:
                 self._silent_since = None
                 return answer
+            finally:
+                self.requests[endpoint].observe(self._clock() - started)
+            grown: float = self._patience.first_pause_seconds * 2 ** (unknown + limited - 1)
+            longest = min(self._patience.longest_pause_seconds, grown)
+            await self._sleep(longest * (0.5 + 0.5 * self._jitter()))
 
     async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
-        """List invoices page by page, newest first, filtered by `customer`, `created` or `status`.
+        """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""
+        async for page in self.pages("GET /v1/invoices", "/v1/invoices", **filters):
+            yield page
 
-        Raises:
-            StripeProblem: as `send`; pages already given stay valid.
-        """
-        cursor: dict[str, str] = {}
+    async def pages(self, endpoint: str, path: str, **parameters: Any) -> AsyncIterator[list[Invoice]]:
+        """List objects page by page, as Stripe orders them. Errors are those of `send`."""
         while True:
-            parameters = {"limit": _PAGE, **filters, **cursor}
-            answer = await self.send("GET /v1/invoices", "get", "/v1/invoices", parameters)
+            answer = await self.send(endpoint, "get", path, {"limit": _PAGE, **parameters})
             page: list[Invoice] = answer.object["data"]
             if page:
                 yield page
             if not page or not answer.object["has_more"]:
                 return
-            cursor = {"starting_after": page[-1]["id"]}
-
-    async def _timed(
-        self, endpoint: str, method: str, path: str, parameters: Mapping[str, Any] | None, key: str | None
-    ) -> Answer:
-        started = self._clock()
-        try:
-            return await self._api.send(method, path, parameters, key=key)
-        finally:
-            self.requests[endpoint].observe(self._clock() - started)
+            parameters["starting_after"] = page[-1]["id"]
 
     def _watch(self, problem: StripeProblem) -> None:
         if problem.kind is Kind.ACCOUNT:
@@ -189,7 +186,72 @@ class Gateway:
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )
 
-    def _pause_seconds(self, tries: int) -> float:
-        grown: float = self._patience.first_pause_seconds * 2 ** (tries - 1)
-        longest = min(self._patience.longest_pause_seconds, grown)
-        return longest * (0.5 + 0.5 * self._jitter())
+
+class AccountGuard:
+    """Lets a gateway send requests for a ledger only to the account and in the mode that the ledger bills."""
+
+    def __init__(self, ledger: Ledger, mode: Mode) -> None:
+        self._ledger = ledger
+        self._mode = mode
+
+    def require_mode(self) -> None:
+        """Refuse a key of the other mode with a StripeAccountError; nothing is sent."""
+        recorded, _ = self._read()
+        if recorded is not None:
+            _require_same(recorded, StripeAccount(self._mode, None))
+
+    async def __call__(self, send: Send) -> None:
+        """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
+        present = StripeAccount(self._mode, await _account_id(send))
+        recorded, newest_invoice_id = await asyncio.to_thread(self._read)
+        if recorded is None and newest_invoice_id is not None:
+            # A ledger of an earlier version has invoices and no account.
+            await _require_invoice(send, newest_invoice_id, present)
+        if recorded is None or recorded.account_id is None:
+            recorded = await asyncio.to_thread(self._record, present)
+        _require_same(recorded, present)
+
+    def _read(self) -> tuple[StripeAccount | None, str | None]:
+        with self._ledger.reading() as connection:
+            return read_account(connection), newest_finalized(connection)
+
+    def _record(self, present: StripeAccount) -> StripeAccount:
+        with self._ledger.writing() as connection:
+            return record_account(connection, present, datetime.now(UTC))
+
+
+async def _account_id(send: Send) -> str | None:
+    try:
+        answer = await send("GET /v1/account", "get", "/v1/account", optional=True)
+    except StripeProblem as problem:
+        if problem.forbidden:
+            return None
+        raise
+    account_id: str | None = answer.object.get("id")
+    return account_id
+
+
+async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) -> None:
+    """Refuse an account that does not have an invoice of the ledger's."""
+    try:
+        await send("GET /v1/invoices/{invoice}", "get", f"/v1/invoices/{invoice_id}")
+    except StripeProblem as problem:
+        if problem.kind is not Kind.MISSING:
+            raise
+        raise StripeAccountError(
+            f"Invoice {invoice_id}, which this ledger made, does not exist in the Stripe account of "
+            f"STRIPE_API_KEY ({present}).",
+            remedy="Use the key of the account that was billed, or give this account a ledger of its own "
+            "(DATABASE_URL).",
+        ) from None
+
+
+def _require_same(recorded: StripeAccount, present: StripeAccount) -> None:
+    if not recorded.is_other_than(present):
+        return
+    raise StripeAccountError(
+        f"This ledger bills {recorded}, and STRIPE_API_KEY is of {present}.",
+        remedy="Put the former key back; or, if that was a rehearsal, run `spell-billing forget-rehearsal`."
+        if recorded.mode == "test"
+        else "Put the former key back, or give the other account a ledger of its own (DATABASE_URL).",
+    )

@@ -1,17 +1,24 @@
-"""Proof before the first request: what would be sent is what was frozen, to the cent."""
+"""Proof before the first request: what would be sent is what was frozen and drafted, to the cent."""
 
-from decimal import Decimal
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
-from spell_billing.core.money import plain
+from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import TO_DRIVE
+from spell_billing.invoicing.credit_findings import credit_findings
+from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage, Manifest
+from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _FAR = 24
 """Months before and after: late usage is looked for in a shorter range."""
+_ROWS_AT_ONCE = 5_000
 
 
 def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None:
@@ -32,23 +39,69 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
     require_good_rows(frozen)
     control = frozen.manifest.control
     _, calls, usage_cents = session.drafted_usage()
-    require_equal(session.month, "drafts", (calls, usage_cents), (control.calls, control.cost_cents))
+    if (calls, usage_cents) != (control.calls, control.cost_cents):
+        raise IntegrityError(
+            f"{session.month}: the drafts hold {calls:,} calls and {plain(usage_cents)} cents, "
+            f"the frozen usage {control.calls:,} calls and {plain(control.cost_cents)} cents.",
+            remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
+        )
+
+
+def require_sound_bills(session: MonthSession) -> None:
+    """Refuse to send bills that `what_is_unsound` names, with an IntegrityError."""
+    with session.writing() as connection:
+        wrong = what_is_unsound(connection, session.month)
+    if wrong is not None:
+        raise IntegrityError(
+            wrong,
+            remedy="Nothing was sent. The ledger was changed after these bills were drafted: restore it from "
+            "its backup, or look at the user with `spell-billing explain`.",
+        )
+
+
+def what_is_unsound(connection: Connection, month: Month) -> str | None:
+    """Return what is wrong with the first unsound bill that a run would send; None when all are sound.
+
+    Unsound is a plan that covers more than it includes, a credit that was never granted, an altered bill.
+    """
+    to_send = sa.select(invoices).where(
+        invoices.c.month == str(month), invoices.c.state.in_([state.value for state in TO_DRIVE])
+    )
+    with_credit = connection.execute(to_send.where(invoices.c.credit_applied_cents != 0)).mappings()
+    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
+    finding = next(credit_findings(connection, bills), None) if bills else None
+    if finding is not None:
+        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
+    rows = connection.execute(
+        to_send.order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
+    ).mappings()
+    for bill in map(Bill.from_mapping, rows):
+        named = f"The bill of user {bill.user_id} for {month}"
+        if bill.total_cents > 0 and bill.total_cents % step_cents(bill.currency):
+            return f"{named} charges an amount that {bill.currency} does not allow."
+        for finding in (*content_findings(bill), *sum_findings(bill)):
+            return f"{named} is not what was drafted: {finding.expected}, {finding.found}."
+    return None
 
 
 def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> None:
-    """Refuse drafts with late usage that another month has billed since this month was frozen.
-
-    Raises:
-        UsageError: naming the other month.
-    """
+    """Refuse, with a UsageError, late usage that was billed since the freeze, or whose month was opened."""
     record = ledger.month(month)
     if record is None or record.billing_started_at is not None:
         return
     manifest = store.version(month, record.usage_version).manifest
-    _require_late_since(ledger, month, manifest)
-    late = {item.month for item in manifest.late.months} if manifest.late else set()
-    for other, version in ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR)):
-        if not late or other == month:
+    if manifest.late is None:
+        return
+    pinned = ledger.pinned_versions(since=month.plus(-_FAR), before=month.plus(_FAR))
+    for item in manifest.late.months:
+        if dict(pinned).get(item.month) != item.version:
+            raise UsageError(
+                f"{item.month} was opened again since {month} was frozen with late usage of it.",
+                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+            )
+    late = {item.month for item in manifest.late.months}
+    for other, version in pinned:
+        if other == month:
             continue
         billed = store.version(other, version)
         for each in (billed, *billed.supplements):
@@ -62,25 +115,8 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
                 )
 
 
-def _require_late_since(ledger: Ledger, month: Month, manifest: Manifest) -> None:
-    """Refuse late usage of a month that is no longer pinned to the version it was counted from."""
-    if manifest.late is None:
-        return
-    pinned = dict(ledger.pinned_versions(since=month.plus(-_FAR), before=month))
-    for item in manifest.late.months:
-        if pinned.get(item.month) != item.version:
-            raise UsageError(
-                f"{item.month} was opened again since {month} was frozen with late usage of it.",
-                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
-            )
-
-
 def require_good_rows(frozen: FrozenUsage) -> None:
-    """Refuse a month with rows that cannot be billed.
-
-    Raises:
-        UsageError: naming their ids and what is wrong with them.
-    """
+    """Refuse a month with rows that cannot be billed, with a UsageError that names them."""
     text = bad_rows_text(frozen)
     if text:
         raise UsageError(text, remedy="Fix or delete them in usage_counters, then bill the month again.")
@@ -95,11 +131,9 @@ def bad_rows_text(frozen: FrozenUsage) -> str:
 def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str]:
     """Name what a person should know of the source although the month can be billed, a sentence each.
 
-    Args:
-        frozen: The version.
-        before: The version of the month billed before it, which may have told some of it already.
+    `before` is the version of the month billed before it, which may have told some of it already.
     """
-    manifest, found = frozen.manifest, []
+    manifest, outside, found = frozen.manifest, frozen.manifest.outside, []
     if (bad := manifest.earlier_bad_rows).count:
         found.append(
             f"{_rows(bad.count)} of billed months cannot be billed any more, and stop nobody: {_named(bad)}."
@@ -109,7 +143,6 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
             f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing tells whether they stand "
             "twice."
         )
-    outside = manifest.outside
     if outside.future:
         found.append(
             f"{_counted(outside.future)} of usage_counters have a time after the freeze, "
@@ -140,17 +173,3 @@ def _counted(count: int) -> str:
 
 def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
-
-
-def require_equal(month: Month, what: str, found: tuple[int, Decimal], expected: tuple[int, Decimal]) -> None:
-    """Refuse two sums of calls and cents that differ.
-
-    Raises:
-        IntegrityError: with both sums.
-    """
-    if found != expected:
-        raise IntegrityError(
-            f"{month}: the {what} hold {found[0]:,} calls and {plain(found[1])} cents, "
-            f"the frozen usage {expected[0]:,} calls and {plain(expected[1])} cents.",
-            remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
-        )

@@ -1,7 +1,7 @@
-"""Questions to Stripe about our invoices, shared by the driver, the sweep and the reconciliation."""
+"""Questions to Stripe about our invoices, shared by all that bills and follows them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from spell_billing.core.keys import KEY
 from spell_billing.core.month import Month
@@ -15,8 +15,6 @@ from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 RETRIEVE = "GET /v1/invoices/{invoice}"
-DELETE = "DELETE /v1/invoices/{invoice}"
-LIST_LINES = "GET /v1/invoices/{invoice}/lines"
 
 _CLOCK_MARGIN_SECONDS = 24 * 3600
 """Our clock may run ahead of Stripe's: look a day further back than the month's end."""
@@ -47,10 +45,7 @@ async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key
 async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] = ()) -> Invoice | None:
     """Return the invoice as it is now, or None when Stripe has none by that id.
 
-    Args:
-        gateway: To Stripe.
-        invoice_id: Stripe's id.
-        expand: Fields to expand; each at most four levels deep.
+    Fields to expand are at most four levels deep.
     """
     parameters = {"expand": list(expand)} if expand else None
     try:
@@ -76,27 +71,21 @@ async def payment_now(
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
     """Return all lines of an invoice: the object itself holds the first ten."""
     lines: list[Invoice] = list(invoice["lines"]["data"])
-    more = bool(invoice["lines"]["has_more"])
-    while more:
-        page = await gateway.send(
-            LIST_LINES,
-            "get",
-            f"/v1/invoices/{invoice['id']}/lines",
-            {"limit": 100, "starting_after": lines[-1]["id"]},
-        )
-        lines.extend(page.object["data"])
-        more = bool(page.object["has_more"])
+    if invoice["lines"]["has_more"]:
+        path = f"/v1/invoices/{invoice['id']}/lines"
+        rest = gateway.pages("GET /v1/invoices/{invoice}/lines", path, starting_after=lines[-1]["id"])
+        async for page in rest:
+            lines.extend(page)
     return lines
 
 
 async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
     """Delete a draft of ours; False when it is no draft any more.
 
-    Raises:
-        StripeProblem: when the outcome is unknown; the next run's sweep deletes the draft.
+    Where the outcome is unknown, a StripeProblem, the next run's sweep deletes the draft.
     """
     try:
-        await gateway.send(DELETE, "delete", f"/v1/invoices/{invoice_id}")
+        await gateway.send("DELETE /v1/invoices/{invoice}", "delete", f"/v1/invoices/{invoice_id}")
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return True
@@ -104,9 +93,3 @@ async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
             return False
         raise
     return True
-
-
-def finalized_at(invoice: Invoice) -> datetime | None:
-    """Return when Stripe finalized the invoice."""
-    seconds = (invoice.get("status_transitions") or {}).get("finalized_at")
-    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None

@@ -1,8 +1,9 @@
 """Pacing: no faster than Stripe allows, slower when it says so, and back again."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 _SLOWER = 0.7
@@ -15,6 +16,7 @@ _SHARE = 0.99
 """Of the rate; so much less that slots made up never bring more into a second than the rate allows."""
 _RECOVERY_PER_SECOND = 0.05
 """Share of the ceiling regained each second without a 429."""
+_RECHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,7 @@ class Limits:
     account_per_second: float
     endpoint_per_second: float
 
-    def divided(self, parts: int) -> "Limits":
-        """Return the limits of one of so many equal parts."""
-        return Limits(self.account_per_second / parts, self.endpoint_per_second / parts)
 
-
-LOCK_TIMEOUT = "lock_timeout"
 LIVE = Limits(100.0, 25.0)
 SANDBOX = Limits(25.0, 25.0)
 LOOPBACK = Limits(5_000.0, 5_000.0)
@@ -46,7 +43,7 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._whole = self._limits = limits
+        self._limits, self._parts = limits, 1
         self._clock = clock
         self._sleep = sleep
         self._account = _Bucket(limits.account_per_second, clock())
@@ -54,10 +51,10 @@ class Pace:
 
     def share(self, runs: int) -> None:
         """Take one part of the limits, as one of so many runs at the same account."""
-        self._limits = self._whole.divided(runs)
-        self._account.set_ceiling(self._limits.account_per_second)
+        self._parts = runs
+        self._account.set_ceiling(self._limits.account_per_second / runs)
         for bucket in self._endpoints.values():
-            bucket.set_ceiling(self._limits.endpoint_per_second)
+            bucket.set_ceiling(self._limits.endpoint_per_second / runs)
 
     async def wait(self, endpoint: str) -> None:
         """Return when a request to the endpoint may be sent: first come, first served."""
@@ -81,7 +78,7 @@ class Pace:
 
         A `lock_timeout` is no matter of pace: another request was at the same object.
         """
-        if limited_by == LOCK_TIMEOUT:
+        if limited_by == "lock_timeout":
             return
         bucket = self._account if limited_by.startswith("global") else self._endpoint(endpoint)
         bucket.slow_down(self._clock())
@@ -93,7 +90,8 @@ class Pace:
     def _endpoint(self, endpoint: str) -> "_Bucket":
         bucket = self._endpoints.get(endpoint)
         if bucket is None:
-            bucket = self._endpoints[endpoint] = _Bucket(self._limits.endpoint_per_second, self._clock())
+            rate = self._limits.endpoint_per_second / self._parts
+            bucket = self._endpoints[endpoint] = _Bucket(rate, self._clock())
         return bucket
 
 
@@ -135,3 +133,36 @@ class _Bucket:
             gained = (now - self._recovering_since) * _RECOVERY_PER_SECOND * self._ceiling
             self.rate = min(self._ceiling, self.rate + gained)
         self._recovering_since = now
+
+
+@contextlib.asynccontextmanager
+async def shared(
+    pace: Pace, months_held: Callable[[], int], *, recheck_seconds: float = _RECHECK_SECONDS
+) -> AsyncIterator[Pace]:
+    """Keep a pace at its equal part of the account's limits, of all runs on one ledger, while the block runs.
+
+    `months_held` counts the months that are held in the ledger, in a thread, which needs no clock of another
+    host. For a few seconds after a run began the others do not know of it yet; a 429 then slows them down.
+
+    Raises:
+        DatabaseUnreachableError: when they cannot be counted at first; later the part stays as it was.
+    """
+
+    async def divide() -> None:
+        pace.share(max(1, await asyncio.to_thread(months_held)))
+
+    async def keep_dividing() -> None:
+        while True:
+            await asyncio.sleep(recheck_seconds)
+            # Only the pace depends on it: a run goes on as it was, and finds out itself what is wrong.
+            with contextlib.suppress(Exception):
+                await divide()
+
+    await divide()
+    dividing = asyncio.create_task(keep_dividing())
+    try:
+        yield pace
+    finally:
+        dividing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await dividing

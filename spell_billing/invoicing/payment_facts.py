@@ -38,15 +38,10 @@ def bill_named_by(invoice: Mapping[str, Any]) -> BillName | None:
 def payment_of(
     invoice: Mapping[str, Any], bill: BillName, *, as_of: datetime, way: str, failed: bool = False
 ) -> Payment:
-    """Return how the payment of a finalized invoice stands.
+    """Return how the payment of a finalized invoice stands, by fields that all API versions have.
 
-    Args:
-        invoice: As Stripe renders it, in any API version: only fields that all versions have are needed.
-        bill: Whose invoice it is.
-        as_of: When Stripe said so.
-        way: How it was heard.
-        failed: The last attempt is known to have failed. Where it is not, a planned next attempt says so: an
-            attempt alone may still be under way, as with a bank debit.
+    `as_of` is when Stripe said so, `way` how it was heard. The last attempt is known to have `failed`, or a
+    planned next attempt says so: an attempt alone may still be under way, as with a bank debit.
 
     Raises:
         KeyError: when the invoice lacks what is needed.
@@ -123,11 +118,8 @@ def is_unclear(invoice: Mapping[str, Any]) -> bool:
 def last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
     """Tell from an invoice retrieved with `REASONS` whether its last attempt failed."""
     intent = _intent(invoice)
-    return bool(invoice["attempt_count"]) and intent is not None and _has_failed(intent)
-
-
-def _has_failed(intent: Mapping[str, Any]) -> bool:
-    return intent["status"] in {"requires_payment_method", "requires_action", "canceled"}
+    failed = {"requires_payment_method", "requires_action", "canceled"}
+    return bool(invoice["attempt_count"]) and intent is not None and intent["status"] in failed
 
 
 def _intent(invoice: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -4,17 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
 
 _LOG_EVERY_SECONDS = 5.0
 
 
-class Watcher(Protocol):
-    """Shows progress, for example as a bar in a terminal."""
-
-    def show(self, step: str, done: int, total: int | None) -> None:
-        """Show that `done` of `total` (None: unknown) are done in a step, such as `invoices`."""
-        ...
+Watcher = Callable[[str, int, int | None], None]
+"""Shows that in a step, such as `invoices`, this many are done of a total (None: unknown)."""
 
 
 # A context variable, not a Dagster resource: nobody who materializes an asset should have to bring a watcher.
@@ -32,10 +27,7 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 
 class Progress:
-    """Counts a step's work and passes it on: to the watcher, or every few seconds to the log.
-
-    Made in the context that is watched; told from any thread.
-    """
+    """Counts a step's work and passes it on: to the context's watcher, or every few seconds to the log."""
 
     def __init__(
         self,
@@ -59,21 +51,19 @@ class Progress:
         self.reached(self._done + by)
 
     def reached(self, done: int, total: int | None = None) -> None:
-        """Say how much is done in all, and how much there is, where that turned out meanwhile."""
+        """Take how much is done in all, and how much there is, where that turned out meanwhile."""
         self._done = done
         self._total = self._total if total is None else total
         if self._watcher is not None:
-            self._watcher.show(self._step, done, self._total)
+            self._watcher(self._step, done, self._total)
             return
         now = self._clock()
-        if now - self._logged >= _LOG_EVERY_SECONDS:
-            self._logged = now
-            self._log(self._line(now))
-
-    def _line(self, now: float) -> str:
-        rate = self._done / max(now - self._started, 1e-9)
-        text = f"{self._done:,} {self._step}, {rate:,.0f}/s"
-        if self._total is None or not rate:
-            return text
-        left_seconds = (self._total - self._done) / rate
-        return f"{text}, {self._total - self._done:,} left, about {left_seconds:,.0f} s"
+        if now - self._logged < _LOG_EVERY_SECONDS:
+            return
+        self._logged = now
+        rate = done / max(now - self._started, 1e-9)
+        text = f"{done:,} {self._step}, {rate:,.0f}/s"
+        if self._total is not None and rate:
+            left = self._total - done
+            text += f", {left:,} left, about {left / rate:,.0f} s"
+        self._log(text)

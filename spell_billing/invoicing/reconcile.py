@@ -5,18 +5,19 @@ so that a mistake there shows here.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from decimal import ROUND_HALF_UP, Decimal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
 from spell_billing.core.drafting import load_lines
 from spell_billing.core.keys import billing_key
-from spell_billing.core.money import exact_sum, plain
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.rederive import sum_findings
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind as Problem
@@ -30,21 +31,17 @@ _COMPARED = (
     *("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice"),
     *("amount_paid", "amount_remaining", "payments", "total_taxes", "total_discount_amounts"),
 )
-_RETRIEVE = "GET /v1/invoices/{invoice}"
 _MOST_RETRIEVED = 200
 """So many invoices are looked for by their id; where more are missing, it is another account."""
+
+ByUser = Mapping[str, Sequence[Bill]]
+"""Each user's bills of the month, the latest generation last."""
 
 
 async def reconcile(
     month: Month, frozen: FrozenUsage, bills: Iterable[Bill], gateway: Gateway
 ) -> Reconciliation:
-    """Compare the month's frozen usage, ledger and Stripe.
-
-    Args:
-        month: The month.
-        frozen: The version it was billed from, aggregated.
-        bills: All bills of the ledger, every generation.
-        gateway: To Stripe; only lists.
+    """Compare the month's frozen usage, all generations of its bills, and Stripe, which is only read.
 
     Raises:
         UsageError: when the version was not aggregated.
@@ -53,104 +50,75 @@ async def reconcile(
         StripeAccountError: when the account refuses.
     """
     result = Reconciliation(month)
-    by_user: defaultdict[str, list[Bill]] = defaultdict(list)
-    for bill in bills:
-        by_user[bill.user_id].append(bill)
-    for generations in by_user.values():
-        generations.sort(key=lambda bill: bill.generation)
-    _compare_usage(result, frozen, by_user)
-    _check_sums(result, by_user)
-    known = {bill.stripe_invoice_id for generations in by_user.values() for bill in generations}
+    by_user = bills_by_user(bills)
+    every_bill = [bill for generations in by_user.values() for bill in generations]
+    result.findings.extend(_usage_findings(result, frozen, by_user))
+    for bill in every_bill:
+        result.findings.extend(sum_findings(bill))
+    known = {bill.stripe_invoice_id for bill in every_bill}
     at_stripe = await _list_ours(month, gateway, known)
-    _compare_invoices(result, by_user, at_stripe)
     result.standing = [invoice for invoice in at_stripe if invoice["status"] not in {"draft", "void"}]
+    for invoice in result.standing:
+        result.stripe_by_currency[invoice["currency"]] += invoice["total"]
+    for bill in every_bill:
+        if bill.state in INVOICED:
+            result.ledger_invoices += 1
+            result.ledger_by_currency[bill.currency] += _due_cents(bill)
+            result.ledger_tax_cents += bill.tax_cents or 0
+            result.ledger_discount_cents += bill.discount_cents or 0
+    result.findings.extend(_bill_findings(by_user, at_stripe))
+    result.findings.extend(_stray_findings(at_stripe, known))
     return result
 
 
-def _compare_usage(result: Reconciliation, frozen: FrozenUsage, by_user: dict[str, list[Bill]]) -> None:
-    """Frozen usage against the ledger's latest bills, user by user."""
-    seen: set[str] = set()
+def since_close(month: Month) -> dict[str, int]:
+    """Return the filter for what Stripe has made since a day before the month closed."""
+    return {"gte": int(month.end.timestamp()) - _DAY_SECONDS}
+
+
+def bills_by_user(bills: Iterable[Bill]) -> dict[str, list[Bill]]:
+    """Return each user's bills, the latest generation last."""
+    by_user: defaultdict[str, list[Bill]] = defaultdict(list)
+    for bill in sorted(bills, key=lambda bill: bill.generation):
+        by_user[bill.user_id].append(bill)
+    return by_user
+
+
+def _usage_findings(result: Reconciliation, frozen: FrozenUsage, by_user: ByUser) -> Iterator[Finding]:
+    """Compare frozen usage, which the result sums, with the ledger's latest bills, user by user."""
     with open_user_usage(frozen) as file:
-        for batch in file.iter_batches(columns=["user_id", "calls", "cost_cents"]):
-            for row in batch.to_pylist():
-                user_id, calls, cents = row["user_id"], row["calls"], Decimal(row["cost_cents"])
-                seen.add(user_id)
-                result.frozen_users += 1
-                result.frozen_calls += calls
-                result.frozen_usage_cents = exact_sum(result.frozen_usage_cents, cents)
-                if user_id not in by_user:
-                    expected = f"{calls} calls, {cents} cents"
-                    result.findings.append(
-                        Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
-                    )
-                    continue
-                _compare_user(result, by_user[user_id][-1], calls, cents)
-    for user_id in by_user.keys() - seen:
-        _compare_user(result, by_user[user_id][-1], 0, Decimal(0))
-
-
-def _compare_user(result: Reconciliation, bill: Bill, calls: int, cents: Decimal) -> None:
-    have_calls = bill.calls + bill.unbilled_calls
-    have_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
-    if (have_calls, have_cents) != (calls, cents):
-        _add(
-            result,
-            Kind.USAGE_DIFFERS,
-            bill,
-            f"{calls} calls, {cents} cents",
-            f"{have_calls} calls, {have_cents} cents",
-        )
-
-
-def _check_sums(result: Reconciliation, by_user: dict[str, list[Bill]]) -> None:
-    """Each bill against itself: its lines, its usage, its total."""
-    for generations in by_user.values():
-        for bill in generations:
-            lines = load_lines(bill.lines)
-            usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in lines if line.kind == "usage"))
-            if usage_cents != bill.usage_cents:
-                _add(
-                    result,
-                    Kind.LINES_DO_NOT_ADD_UP,
-                    bill,
-                    f"{plain(bill.usage_cents)} cents of usage",
-                    f"lines for {plain(usage_cents)} cents",
-                )
-            if sum(line.amount_cents for line in lines) != bill.total_cents:
-                _add(
-                    result,
-                    Kind.LINES_DO_NOT_ADD_UP,
-                    bill,
-                    f"total {bill.total_cents}",
-                    f"lines {sum(line.amount_cents for line in lines)}",
-                )
-            for line in lines:
-                exact = Decimal(line.usage_cents)
-                if line.kind == "usage" and line.amount_cents != exact.quantize(Decimal(1), ROUND_HALF_UP):
-                    _add(
-                        result,
-                        Kind.LINES_DO_NOT_ADD_UP,
-                        bill,
-                        f"{exact} cents of usage",
-                        f"line of {line.amount_cents}",
-                    )
+        rows = file.read(columns=["user_id", "calls", "cost_cents"]).to_pylist()
+    usage = {row["user_id"]: (row["calls"], Decimal(row["cost_cents"])) for row in rows}
+    result.frozen_users = len(usage)
+    result.frozen_calls = sum(calls for calls, _ in usage.values())
+    result.frozen_usage_cents = exact_sum(*(cents for _, cents in usage.values()))
+    for user_id in sorted(usage.keys() | by_user.keys()):
+        calls, cents = usage.get(user_id, (0, Decimal(0)))
+        expected = f"{calls} calls, {cents} cents"
+        if user_id not in by_user:
+            yield Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
+            continue
+        bill = by_user[user_id][-1]
+        have_calls = bill.calls + bill.unbilled_calls
+        have_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
+        if (have_calls, have_cents) != (calls, cents):
+            yield Finding.of(Kind.USAGE_DIFFERS, bill, expected, f"{have_calls} calls, {have_cents} cents")
 
 
 async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | None]) -> list[Invoice]:
     """Return the invoices that name the month, or that the ledger names, even where no list has them."""
-    since = int(month.end.timestamp()) - _DAY_SECONDS
     found: list[Invoice] = [
         {name: invoice.get(name) for name in _COMPARED}
-        async for page in gateway.invoices(created={"gte": since}, expand=["data.payments"])
+        async for page in gateway.invoices(created=since_close(month), expand=["data.payments"])
         for invoice in page
         if invoice["metadata"].get("spell_month") == str(month) or invoice["id"] in known
     ]
     # What is on a test clock is in no list of the account.
     missing = sorted({each for each in known if each} - {invoice["id"] for invoice in found})
     for invoice_id in missing[:_MOST_RETRIEVED]:
+        endpoint, path = "GET /v1/invoices/{invoice}", f"/v1/invoices/{invoice_id}"
         try:
-            shown = {"expand": ["payments"]}
-            answer = await gateway.send(_RETRIEVE, "get", f"/v1/invoices/{invoice_id}", shown)
+            answer = await gateway.send(endpoint, "get", path, {"expand": ["payments"]})
         except StripeProblem as problem:
             if problem.kind is not Problem.MISSING:
                 raise
@@ -159,92 +127,73 @@ async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | Non
     return found
 
 
-def _compare_invoices(
-    result: Reconciliation, by_user: dict[str, list[Bill]], at_stripe: list[Invoice]
-) -> None:
+def _bill_findings(by_user: ByUser, at_stripe: Sequence[Invoice]) -> Iterator[Finding]:
     found = {invoice["id"]: invoice for invoice in at_stripe}
-    in_ledger: set[str] = set()
     for generations in by_user.values():
         latest = generations[-1]
         if latest.state in UNDONE:
-            why = latest.why or str(latest.state)
-            _add(result, Kind.NOT_INVOICED, latest, f"invoice of {latest.total_cents}", why)
+            expected = f"invoice of {latest.total_cents}"
+            yield Finding.of(Kind.NOT_INVOICED, latest, expected, latest.why or str(latest.state))
         for bill in generations:
-            if bill.stripe_invoice_id is not None:
-                in_ledger.add(bill.stripe_invoice_id)
-                _compare_bill(result, bill, found.get(bill.stripe_invoice_id))
-    standing = [invoice for invoice in at_stripe if invoice["status"] not in {"draft", "void"}]
-    result.stripe_invoices = len(standing)
-    for invoice in standing:
-        result.stripe_by_currency[invoice["currency"]] += invoice["total"]
+            invoice = found.get(bill.stripe_invoice_id or "")
+            if invoice is not None:
+                yield from _compare_bill(bill, invoice)
+            elif bill.stripe_invoice_id is not None and bill.state in INVOICED:
+                expected = f"{bill.state} invoice of {bill.total_cents}"
+                yield Finding.of(Kind.MISSING_AT_STRIPE, bill, expected, "none")
+
+
+def _stray_findings(at_stripe: Sequence[Invoice], known: Collection[str | None]) -> Iterator[Finding]:
+    """Find drafts that are left, invoices that the ledger lacks, and two for one user and month."""
+    of_user: defaultdict[str, list[Invoice]] = defaultdict(list)
     for invoice in at_stripe:
-        if invoice["status"] == "draft" and not invoice["from_invoice"]:
-            _at_stripe(result, Kind.DRAFT_LEFT, invoice, "no draft", f"draft of {invoice['total']}")
-    for invoice in standing:
-        if invoice["id"] not in in_ledger:
-            what = f"{invoice['status']} invoice of {invoice['total']}"
-            _at_stripe(result, Kind.UNKNOWN_TO_LEDGER, invoice, "known to the ledger", what)
-    _find_twins(result, standing)
-
-
-def _find_twins(result: Reconciliation, standing: list[Invoice]) -> None:
-    """Two invoices that stand for one user and month, of whatever generation."""
-    by_bill: defaultdict[str, list[Invoice]] = defaultdict(list)
-    for invoice in standing:
-        by_bill[invoice["metadata"].get("spell_billing_key", "").rpartition(":g")[0]].append(invoice)
-    for name, invoices in by_bill.items():
+        if invoice["status"] == "draft":
+            if not invoice["from_invoice"]:
+                yield _at_stripe(Kind.DRAFT_LEFT, invoice, "no draft", f"draft of {invoice['total']}")
+        elif invoice["status"] != "void":
+            if invoice["id"] not in known:
+                what = f"{invoice['status']} invoice of {invoice['total']}"
+                yield _at_stripe(Kind.UNKNOWN_TO_LEDGER, invoice, "known to the ledger", what)
+            key = invoice["metadata"].get("spell_billing_key", "")
+            of_user[key.rpartition(":g")[0]].append(invoice)
+    for name, invoices in of_user.items():
         if name and len(invoices) > 1:
             ids = ", ".join(sorted(invoice["id"] for invoice in invoices))
-            _at_stripe(result, Kind.TWO_FOR_ONE_USER, invoices[0], "one invoice", ids)
+            yield _at_stripe(Kind.TWO_FOR_ONE_USER, invoices[0], "one invoice", ids)
 
 
-def _compare_bill(result: Reconciliation, bill: Bill, invoice: Invoice | None) -> None:
-    """One bill of the ledger that names an invoice against that invoice."""
-    if bill.state in INVOICED:
-        result.ledger_invoices += 1
-        result.ledger_by_currency[bill.currency] += _due_cents(bill)
-        result.ledger_tax_cents += bill.tax_cents or 0
-        result.ledger_discount_cents += bill.discount_cents or 0
-    if invoice is None:
-        if bill.state in INVOICED:
-            _add(result, Kind.MISSING_AT_STRIPE, bill, f"{bill.state} invoice of {bill.total_cents}", "none")
-        return
+def _compare_bill(bill: Bill, invoice: Invoice) -> Iterator[Finding]:
+    closed = bill.state in {State.VOID, State.SETTLED}
     if invoice["status"] == "void":
-        if bill.state not in {State.VOID, State.SETTLED}:
-            _add(result, Kind.VOID_AT_STRIPE, bill, str(bill.state), "void")
+        if not closed:
+            yield Finding.of(Kind.VOID_AT_STRIPE, bill, str(bill.state), "void")
         return
-    if bill.state in {State.VOID, State.SETTLED}:
-        _add(result, Kind.STANDS_AT_STRIPE, bill, str(bill.state), invoice["status"])
+    if closed:
+        yield Finding.of(Kind.STANDS_AT_STRIPE, bill, str(bill.state), invoice["status"])
     if bill.state not in INVOICED:
         return
-    named = invoice["metadata"].get("spell_billing_key")
-    for kind, expected, at_stripe in (
-        (Kind.METADATA_DIFFERS, billing_key(bill.month, bill.user_id, bill.generation), named),
-        (Kind.AMOUNT_DIFFERS, _due_cents(bill), invoice["total"]),
-        (Kind.AMOUNT_DIFFERS, f"tax {bill.tax_cents}", f"tax {_tax_cents(bill, invoice)}"),
-        (
-            *(Kind.AMOUNT_DIFFERS, f"discount {bill.discount_cents}"),
-            f"discount {_discount_cents(bill, invoice)}",
-        ),
+    key = billing_key(bill.month, bill.user_id, bill.generation)
+    for kind, expected, found in (
+        (Kind.METADATA_DIFFERS, key, invoice["metadata"].get("spell_billing_key")),
+        *_amounts(bill, invoice),
         (Kind.CURRENCY_DIFFERS, bill.currency, invoice["currency"]),
         (Kind.CUSTOMER_DIFFERS, bill.stripe_customer_id, invoice["customer"]),
     ):
-        if expected != at_stripe:
-            _add(result, kind, bill, str(expected), str(at_stripe))
-    _compare_lines(result, bill, invoice["lines"])
+        if expected != found:
+            yield Finding.of(kind, bill, str(expected), str(found))
+    yield from _compare_lines(bill, invoice["lines"])
 
 
-def _tax_cents(bill: Bill, invoice: Invoice) -> int | None:
-    """Return the tax on top of what the lines charge, where the ledger's bill has one."""
-    taxes = invoice["total_taxes"] or ()
-    on_top = (tax["amount"] for tax in taxes if tax["tax_behavior"] == "exclusive")
-    return None if bill.tax_cents is None else sum(on_top)
-
-
-def _discount_cents(bill: Bill, invoice: Invoice) -> int | None:
-    """Return what coupons took off the lines, where the ledger's bill has a discount."""
-    amounts = (discount["amount"] for discount in invoice["total_discount_amounts"] or ())
-    return None if bill.discount_cents is None else sum(amounts)
+def _amounts(bill: Bill, invoice: Invoice) -> Iterator[tuple[Kind, str, str]]:
+    yield Kind.AMOUNT_DIFFERS, str(_due_cents(bill)), str(invoice["total"])
+    # Where the ledger has no tax or discount, Stripe's shows in the total.
+    if bill.tax_cents is not None:
+        taxes = invoice["total_taxes"] or ()
+        tax_cents = sum(each["amount"] for each in taxes if each["tax_behavior"] == "exclusive")
+        yield Kind.AMOUNT_DIFFERS, f"tax {bill.tax_cents}", f"tax {tax_cents}"
+    if bill.discount_cents is not None:
+        discount_cents = sum(each["amount"] for each in invoice["total_discount_amounts"] or ())
+        yield Kind.AMOUNT_DIFFERS, f"discount {bill.discount_cents}", f"discount {discount_cents}"
 
 
 def _due_cents(bill: Bill) -> int:
@@ -252,27 +201,21 @@ def _due_cents(bill: Bill) -> int:
     return bill.total_cents - (bill.discount_cents or 0) + (bill.tax_cents or 0)
 
 
-def _compare_lines(result: Reconciliation, bill: Bill, at_stripe: Mapping[str, Any]) -> None:
-    """Each line of a bill against Stripe's: the list shows the first ten, which is all but for long bills."""
-    if at_stripe["has_more"]:
-        return
+def _compare_lines(bill: Bill, at_stripe: Mapping[str, Any]) -> Iterator[Finding]:
+    """Compare each line of a bill with Stripe's, where the list shows all: it has the first ten."""
     lines = load_lines(bill.lines)
     # Lines follow the steps of such a currency; what a person changed may be anywhere.
-    if bill.currency in _IN_STEPS or any(line.kind == "changed_at_stripe" for line in lines):
+    changed = any(line.kind == "changed_at_stripe" for line in lines)
+    if at_stripe["has_more"] or bill.currency in _IN_STEPS or changed:
         return
     hidden = {"unbilled", "moved"}
     expected = sorted((x.amount_cents, x.description) for x in lines if x.kind not in hidden)
     found = sorted((int(line["amount"]), str(line["description"] or "")) for line in at_stripe["data"])
     for ours, theirs in zip_longest(expected, found, fillvalue=(0, "no line")):
         if ours != theirs:
-            _add(result, Kind.LINES_DIFFER, bill, f"{ours[1]}: {ours[0]}", f"{theirs[1]}: {theirs[0]}")
+            yield Finding.of(Kind.LINES_DIFFER, bill, f"{ours[1]}: {ours[0]}", f"{theirs[1]}: {theirs[0]}")
             return
 
 
-def _add(result: Reconciliation, kind: Kind, bill: Bill, expected: str, found: str) -> None:
-    result.findings.append(Finding(kind, bill.user_id, bill.stripe_invoice_id, expected, found))
-
-
-def _at_stripe(result: Reconciliation, kind: Kind, invoice: Invoice, expected: str, found: str) -> None:
-    user_id = invoice["metadata"].get("spell_user_id", "")
-    result.findings.append(Finding(kind, user_id, invoice["id"], expected, found))
+def _at_stripe(kind: Kind, invoice: Invoice, expected: str, found: str) -> Finding:
+    return Finding(kind, invoice["metadata"].get("spell_user_id", ""), invoice["id"], expected, found)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -27,7 +26,6 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.usage.contract import FrozenUsage
 
-_ONE = Decimal(1)
 _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
@@ -35,27 +33,6 @@ _BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe"})
 _CREDITS = frozenset({"credit", "brought_forward"})
 _STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
-
-
-def rederive(
-    connection: Connection, month: Month, frozen: FrozenUsage, by_user: Mapping[str, Sequence[Bill]]
-) -> Iterator[Finding]:
-    """Return what does not follow from the month's frozen usage and the ledger's history.
-
-    Args:
-        connection: To the ledger, for reading.
-        month: The month.
-        frozen: The version it was billed from.
-        by_user: All of the month's bills, every generation, oldest first.
-    """
-    adopted = _adopted(connection, month)
-    latest = [generations[-1] for generations in by_user.values()]
-    for bill in latest:
-        known = (bill.user_id, bill.generation) in adopted
-        yield from _own_bill(bill, _read_lines(bill.lines), adopted=known)
-    yield from _late_evidence(frozen, latest)
-    yield from _late_amounts(connection, month, latest)
-    yield from credit_findings(connection, {bill.user_id: bill for bill in latest})
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -72,14 +49,68 @@ class _Line(msgspec.Struct, frozen=True):
 _read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
 
 
-def _own_bill(bill: Bill, lines: Sequence[_Line], *, adopted: bool) -> Iterator[Finding]:
-    """Check a bill against itself: what its plan covers, its columns, and its fingerprint."""
+class _Usage(msgspec.Struct, frozen=True):
+    calls: int = 0
+    cents: Decimal = Decimal(0)
+
+    def plus(self, calls: int, cents: Decimal) -> "_Usage":
+        return _Usage(self.calls + calls, exact_sum(self.cents, cents))
+
+
+def rederive(
+    connection: Connection, month: Month, frozen: FrozenUsage, by_user: Mapping[str, Sequence[Bill]]
+) -> Iterator[Finding]:
+    """Return what does not follow from the month's frozen usage and the ledger's history.
+
+    `by_user` has all of the month's bills, every generation, oldest first.
+    """
+    # Their content is that of an invoice found at Stripe.
+    adopted = connection.execute(
+        sa.select(audit.c.user_id, audit.c.generation).where(
+            audit.c.month == str(month), audit.c.action == "adopted"
+        )
+    ).all()
+    known = {(user_id, generation) for user_id, generation in adopted}
+    latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
+    for bill in latest.values():
+        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in known)
+    yield from _late_evidence(frozen, latest)
+    yield from _late_amounts(connection, month, latest)
+    yield from credit_findings(connection, latest)
+
+
+def sum_findings(bill: Bill) -> Iterator[Finding]:
+    """Check a bill against itself: its usage and its total are those of its lines."""
+    lines = _read_lines(bill.lines)
+    of_usage = [(line, Decimal(line.usage_cents)) for line in lines if line.kind == "usage"]
+    usage_cents = exact_sum(*(cents for _, cents in of_usage))
+    total_cents = sum(line.amount_cents for line in lines)
+    differences = [
+        (f"{cents} cents of usage", f"line of {line.amount_cents}")
+        for line, cents in of_usage
+        if line.amount_cents != _rounded(cents)
+    ]
+    if usage_cents != bill.usage_cents:
+        differences.append(
+            (f"{plain(bill.usage_cents)} cents of usage", f"lines for {plain(usage_cents)} cents")
+        )
+    if total_cents != bill.total_cents:
+        differences.append((f"total {bill.total_cents}", f"lines {total_cents}"))
+    for expected, found in differences:
+        yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, found)
+
+
+def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
+    """Check a user's latest bill against itself: what its plan covers, its columns, and its fingerprint.
+
+    The content of an adopted bill is that of an invoice found at Stripe, which its account need not explain.
+    """
+    lines = _read_lines(bill.lines)
     covered = -sum(line.amount_cents for line in lines if line.kind == "included")
     most = min(bill.included_cents, max(0, _rounded(bill.usage_cents)))
     if covered > most or (covered != most and not adopted):
-        yield _finding(
-            Kind.ALLOWANCE_DIFFERS, bill, f"{_money(bill, most)} covered by the plan", _money(bill, covered)
-        )
+        expected = f"{_money(bill, most)} covered by the plan"
+        yield Finding.of(Kind.ALLOWANCE_DIFFERS, bill, expected, _money(bill, covered))
     columns = {
         "covered_cents": covered,
         "late_cents": sum(line.amount_cents for line in lines if line.kind in _LATE),
@@ -88,51 +119,46 @@ def _own_bill(bill: Bill, lines: Sequence[_Line], *, adopted: bool) -> Iterator[
     }
     for name, cents in columns.items():
         if getattr(bill, name) != cents:
-            yield _finding(Kind.LINES_DO_NOT_ADD_UP, bill, f"{name} {getattr(bill, name)}", f"lines {cents}")
+            column = f"{name} {getattr(bill, name)}"
+            yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, column, f"lines {cents}")
+    if adopted:
+        return
     left = sum(line.amount_cents for line in lines if line.kind == "remainder")
     carried = left or (-bill.total_cents if bill.total_cents < 0 and bill.state is not State.HELD else 0)
-    if bill.carried_cents != carried and not adopted and bill.state is not State.SETTLED:
-        yield _finding(
-            Kind.LINES_DO_NOT_ADD_UP, bill, f"carried_cents {carried}", f"carried_cents {bill.carried_cents}"
-        )
-    if not adopted and _fingerprint(bill, lines) != bill.lines_hash:
-        yield _finding(
-            Kind.CONTENT_ALTERED, bill, f"content {bill.lines_hash[:12]}", _fingerprint(bill, lines)[:12]
-        )
+    if bill.carried_cents != carried and bill.state is not State.SETTLED:
+        column = f"carried_cents {bill.carried_cents}"
+        yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, f"carried_cents {carried}", column)
+    fingerprint = _fingerprint(bill, lines)
+    if fingerprint != bill.lines_hash:
+        yield Finding.of(Kind.CONTENT_ALTERED, bill, f"content {bill.lines_hash[:12]}", fingerprint[:12])
 
 
-def _late_evidence(frozen: FrozenUsage, latest: Iterable[Bill]) -> Iterator[Finding]:
+def _late_evidence(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[Finding]:
     """Check that late lines hold what was recorded as late with the month, no more and no less."""
-    recorded: defaultdict[tuple[str, str], tuple[int, Decimal]] = defaultdict(lambda: (0, Decimal(0)))
+    recorded: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
     for version in (frozen, *frozen.supplements):
         if version.manifest.late is not None:
             with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
                 for row in file.read().to_pylist():
-                    calls, cents = recorded[row["user_id"], row["usage_month"]]
-                    recorded[row["user_id"], row["usage_month"]] = (
-                        calls + row["calls"],
-                        exact_sum(cents, Decimal(row["cost_cents"])),
-                    )
-    bills = {bill.user_id: bill for bill in latest}
-    told: defaultdict[tuple[str, str], tuple[int, Decimal]] = defaultdict(lambda: (0, Decimal(0)))
-    for bill in bills.values():
+                    of = row["user_id"], row["usage_month"]
+                    recorded[of] = recorded[of].plus(row["calls"], Decimal(row["cost_cents"]))
+    billed: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
+    for bill in latest.values():
         for line in _read_lines(bill.lines) if bill.late_lines else ():
             if line.kind in _EVIDENCE:
-                calls, cents = told[bill.user_id, line.usage_month]
-                told[bill.user_id, line.usage_month] = (
-                    calls + line.calls,
-                    exact_sum(cents, Decimal(line.usage_cents)),
-                )
-    for user_id, usage_month in sorted(recorded.keys() | told.keys()):
-        expected, found = recorded[user_id, usage_month], told[user_id, usage_month]
+                of = bill.user_id, line.usage_month
+                billed[of] = billed[of].plus(line.calls, Decimal(line.usage_cents))
+    for of in sorted(recorded.keys() | billed.keys()):
+        expected, found = recorded[of], billed[of]
         if expected != found:
-            owner = bills.get(user_id)
+            user_id, usage_month = of
+            owner = latest.get(user_id)
             yield Finding(
                 Kind.LATE_USAGE_DIFFERS,
                 user_id,
                 owner.stripe_invoice_id if owner else None,
-                f"{expected[0]} late calls of {usage_month}, {plain(expected[1])} cents",
-                f"{found[0]} calls, {plain(found[1])} cents" if owner else "no bill",
+                f"{expected.calls} late calls of {usage_month}, {plain(expected.cents)} cents",
+                f"{found.calls} calls, {plain(found.cents)} cents" if owner else "no bill",
             )
 
 
@@ -149,35 +175,32 @@ class _Position:
     holders: set[str] = field(default_factory=set)
 
 
-def _late_amounts(connection: Connection, month: Month, latest: Iterable[Bill]) -> Iterator[Finding]:
+def _late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill]) -> Iterator[Finding]:
     """Check that what was charged for a month in all, late lines too, is the rating of its whole usage."""
-    concerned = {
-        bill.user_id: bill
-        for bill in latest
-        if any(line.kind in _LATE for line in (_read_lines(bill.lines) if bill.late_lines else ()))
-    }
-    users = iter(sorted(concerned))
-    while chunk := list(islice(users, _USERS_A_QUERY)):
+    users = sorted(
+        bill.user_id
+        for bill in latest.values()
+        if bill.late_lines and any(line.kind in _LATE for line in _read_lines(bill.lines))
+    )
+    for first in range(0, len(users), _USERS_A_QUERY):
         positions: defaultdict[tuple[str, str], _Position] = defaultdict(_Position)
-        for row in _latest_bills(connection, chunk):
+        for row in _latest_bills(connection, users[first : first + _USERS_A_QUERY]):
             _take(positions, row)
         for (user_id, usage_month), each in sorted(positions.items()):
-            if str(month) not in each.holders or len(each.holders) < 2 or each.waits:  # noqa: PLR2004 - itself
+            if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
                 continue
-            target = _rated(each.usage_cents, each.included_cents or 0)
+            rounded = _rounded(each.usage_cents)
+            target = rounded - min(each.included_cents or 0, max(0, rounded))
             least, most = target - each.forgiven_cents, target + each.withheld_cents
             if not least <= each.charged_cents <= most:
-                bill = concerned[user_id]
+                bill = latest[user_id]
                 due = _money(bill, least if each.charged_cents < least else most)
-                yield _finding(
-                    Kind.LATE_USAGE_DIFFERS,
-                    bill,
-                    f"{due} charged for {usage_month} in all",
-                    _money(bill, each.charged_cents),
-                )
+                expected = f"{due} charged for {usage_month} in all"
+                yield Finding.of(Kind.LATE_USAGE_DIFFERS, bill, expected, _money(bill, each.charged_cents))
 
 
 def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
+    """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
     for line in _read_lines(row.lines):
         if line.kind in _CREDITS | _BESIDE_USAGE | {"unbilled", "moved"}:
@@ -189,23 +212,23 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
         )
     own.setdefault(row.month, (Decimal(0), 0))
     for usage_month, (usage_cents, cents) in own.items():
-        about = positions[row.user_id, usage_month]
-        if about.included_cents is None and (row.stripe_customer_id or row.plan_id):
-            about.included_cents = row.included_cents
+        position = positions[row.user_id, usage_month]
+        if position.included_cents is None and (row.stripe_customer_id or row.plan_id):
+            position.included_cents = row.included_cents
         if row.state in _NOT_SENT or (row.state == "void" and row.reason != "written_off"):
-            about.waits = True
+            position.waits = True
             continue
-        by_hand = row.state == "settled" and row.reason == "billed_by_hand"
         if row.state == "void" and cents < 0:
             continue
-        about.holders.add(row.month)
-        about.usage_cents = exact_sum(about.usage_cents, usage_cents)
+        position.holders.add(row.month)
+        position.usage_cents = exact_sum(position.usage_cents, usage_cents)
+        by_hand = row.state == "settled" and row.reason == "billed_by_hand"
         if row.state in _STANDING or by_hand:
-            about.charged_cents += cents
+            position.charged_cents += cents
         elif cents > 0:
-            about.forgiven_cents += cents
+            position.forgiven_cents += cents
         else:
-            about.withheld_cents -= cents
+            position.withheld_cents -= cents
 
 
 def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]:
@@ -217,36 +240,17 @@ def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]
     return {(row.user_id, row.month): row for row in rows}.values()
 
 
-def _adopted(connection: Connection, month: Month) -> set[tuple[str, int]]:
-    """Return the bills whose content is that of an invoice found at Stripe."""
-    rows = connection.execute(
-        sa.select(audit.c.user_id, audit.c.generation).where(
-            audit.c.month == str(month), audit.c.action == "adopted"
-        )
-    )
-    return {(user_id, generation) for user_id, generation in rows}
-
-
 def _fingerprint(bill: Bill, lines: Sequence[_Line]) -> str:
     content: tuple[object, ...] = (
-        *(bill.stripe_customer_id or "", bill.currency, bill.description, tuple(lines)),
+        *(bill.stripe_customer_id or "", bill.currency, bill.description, lines),
         *([] if bill.terms is None else [bill.terms]),
     )
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
-def _rated(usage_cents: Decimal, included_cents: int) -> int:
-    rounded = _rounded(usage_cents)
-    return rounded - min(included_cents, max(0, rounded))
-
-
 def _rounded(cents: Decimal) -> int:
-    return int(cents.quantize(_ONE, ROUND_HALF_UP))
+    return int(cents.quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def _money(bill: Bill, cents: int) -> str:
     return format_money(cents, bill.currency)
-
-
-def _finding(kind: Kind, bill: Bill, expected: str, found: str) -> Finding:
-    return Finding(kind, bill.user_id, bill.stripe_invoice_id, expected, found)

@@ -1,19 +1,27 @@
-"""What a billing run says about every user, in the log lines that the platform's operators know."""
+"""What a billing run did: counted, told of every user in the log, and recorded, also when it raises."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+import sqlalchemy as sa
+
+from spell_billing.core.errors import SpellBillingError
+from spell_billing.core.latencies import Latencies
 from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import NEGATIVE_LINE, NOT_PLACED
-from spell_billing.invoicing.outcome import Outcome, SweepResult
 from spell_billing.invoicing.progress import Progress
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.runs import RunRecord, RunResult
 
 _USERS_IN_THE_LOG = 1_000
 """Dagster stores each line as an event, which costs more than the invoice: so many users appear by name."""
-
-
 _USERS_WITHOUT_TAX = 20
 _WITHOUT_TAX = {
     NEGATIVE_LINE: "because Stripe computes none for an invoice with a negative line",
@@ -21,33 +29,54 @@ _WITHOUT_TAX = {
 }
 
 
-class Log(Protocol):
-    """Takes lines: Dagster's `context.log`, or a standard logger."""
+@dataclass(slots=True)
+class SweepResult:
+    """What the sweep found and did, as counts and, where a person must look, ids."""
 
-    def info(self, msg: object, /) -> None:
-        """Write a line."""
-        ...
+    listed: int = 0
+    adopted: int = 0
+    drafts_taken_up: int = 0
+    drafts_deleted: int = 0
+    parked: int = 0
+    unknown: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    revised: list[str] = field(default_factory=list)
 
-    def warning(self, msg: object, /) -> None:
-        """Write a line that a person should see."""
-        ...
+
+@dataclass(slots=True)
+class Outcome:
+    """What one run did: users invoiced, those whose outcome is unknown and why, and requests by endpoint."""
+
+    sent_nothing: bool = False
+    """The month was on record as billed."""
+    in_review: bool = False
+    """Nothing was sent: a person must approve the drafts first."""
+    invoiced: int = 0
+    unfinished: dict[str, str] = field(default_factory=dict)
+    sweep: SweepResult = field(default_factory=SweepResult)
+    requests: Mapping[str, Latencies] = field(default_factory=dict)
+    limited: int = 0
+    """Requests that Stripe answered with 429."""
 
 
 class BillingReport:
     """Writes a line per user, and progress for months too large for that."""
 
-    def __init__(self, log: Log, *, to_drive: int) -> None:
+    def __init__(self, log: logging.Logger, *, to_drive: int) -> None:
         self._log = log
         self._named = 0
         self._progress = Progress("invoices", to_drive, log.info)
         self._without_tax: defaultdict[str, list[str]] = defaultdict(list)
 
     def invoiced(self, bill: Bill) -> None:
-        """Say that a user was invoiced."""
-        money = format_money(bill.invoice_cents, bill.currency)
-        self._user_line(
-            f"Created invoice {bill.stripe_invoice_id} for user {bill.user_id} ({money}, {bill.calls} calls)"
-        )
+        """Report that a user was invoiced."""
+        self._named += 1
+        if self._named <= _USERS_IN_THE_LOG:
+            money = format_money(bill.invoice_cents, bill.currency)
+            what = f"invoice {bill.stripe_invoice_id} for user {bill.user_id}"
+            self._log.info(f"Created {what} ({money}, {bill.calls} calls)")
+        elif self._named == _USERS_IN_THE_LOG + 1:
+            self._log.info("Further invoices are not listed here; `spell-billing invoices` has them all")
         if bill.without_tax is not None:
             self._without_tax[bill.without_tax].append(bill.user_id)
         self._progress.advance()
@@ -57,7 +86,7 @@ class BillingReport:
         self._progress.advance()
 
     def completed(self, outcome: Outcome, undone: Iterable[Bill]) -> None:
-        """Say who has no invoice and why, and how the run went."""
+        """Report who has no invoice and why, and how the run went."""
         errors = 0
         for bill in undone:
             errors += 1
@@ -75,7 +104,7 @@ class BillingReport:
         self._log.info(f"Monthly billing completed: {outcome.invoiced} successful, {errors} errors")
 
     def swept(self, result: SweepResult) -> None:
-        """Say what already stood at Stripe."""
+        """Report what already stood at Stripe."""
         self._log.info(
             f"Asked Stripe what stands: {result.listed} invoices listed, {result.adopted} taken into the "
             f"ledger, {result.drafts_taken_up} drafts taken up, {result.drafts_deleted} drafts deleted, "
@@ -88,9 +117,51 @@ class BillingReport:
         for invoice_id in result.unknown:
             self._log.warning(f"Invoice {invoice_id} carries our key, but the ledger has no usage for it")
 
-    def _user_line(self, text: str) -> None:
-        self._named += 1
-        if self._named <= _USERS_IN_THE_LOG:
-            self._log.info(text)
-        elif self._named == _USERS_IN_THE_LOG + 1:
-            self._log.info("Further invoices are not listed here; `spell-billing invoices` has them all")
+
+@contextmanager
+def recorded(ledger: Ledger, month: Month, run_id: str, log: logging.Logger) -> Iterator[Outcome]:
+    """Give the outcome that the run is to fill; at the end, write it to the ledger with its result.
+
+    A record that cannot be written is a warning: it hides neither the run's success nor its error.
+    """
+    outcome, started_at = Outcome(), datetime.now(UTC)
+    error: BaseException | None = None
+    try:
+        yield outcome
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        try:
+            ledger.record_run(
+                RunRecord(
+                    run_id=run_id,
+                    month=str(month),
+                    started_at=started_at,
+                    ended_at=datetime.now(UTC),
+                    result=_result(ledger, month, outcome, error),
+                    invoiced=outcome.invoiced,
+                    unfinished=len(outcome.unfinished),
+                    limited=outcome.limited,
+                    requests=outcome.requests,
+                )
+            )
+        except (sa.exc.SQLAlchemyError, SpellBillingError, OSError) as lost:
+            log.warning(
+                f"How this run of {month} ended could not be kept in the ledger ({type(lost).__name__}): it "
+                "is missing in metrics and to the retries. Invoices are not affected."
+            )
+
+
+def _result(ledger: Ledger, month: Month, outcome: Outcome, error: BaseException | None) -> RunResult:
+    if error is not None:
+        # A run that a person interrupted must not be retried by itself; any error that is not ours may have
+        # passed by then, and to try again is safe.
+        passes = error.transient if isinstance(error, SpellBillingError) else isinstance(error, Exception)
+        return RunResult.STOPPED if passes else RunResult.REFUSED
+    if outcome.in_review:
+        return RunResult.IN_REVIEW
+    if outcome.unfinished:
+        return RunResult.UNFINISHED
+    left = any(group.state in UNDONE for group in ledger.group_totals(month))
+    return RunResult.USERS_LEFT if left else RunResult.DONE

@@ -11,7 +11,7 @@ from spell_billing.core.keys import billing_key, idempotency_key, invoice_metada
 from spell_billing.core.lines import shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
-from spell_billing.invoicing.amounts import charged_cents, is_taxed
+from spell_billing.invoicing.adoption import charged_cents, is_taxed
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 
@@ -19,6 +19,10 @@ CREATE = "POST /v1/invoices"
 ADD_LINES = "POST /v1/invoices/{invoice}/add_lines"
 FINALIZE = "POST /v1/invoices/{invoice}/finalize"
 LEAVE_TAX_OUT = "POST /v1/invoices/{invoice}"
+FINALIZE_PARAMETERS = {"auto_advance": True}
+"""From then on Stripe collects, or mails the invoice, by itself."""
+UNTAXED_PARAMETERS = {"automatic_tax": {"enabled": False}}
+"""Takes the tax off a draft whose customer Stripe cannot place."""
 STEPS = {ADD_LINES: "lines", FINALIZE: "finalize", LEAVE_TAX_OUT: "untaxed"}
 """What a step on a draft is called in its key."""
 PO_NUMBER = "PO number"
@@ -50,16 +54,6 @@ def lines_parameters(bill: Bill) -> dict[str, Any]:
     return {"lines": [_line_parameters(line, discounts=discounts) for line in lines]}
 
 
-def finalize_parameters() -> dict[str, Any]:
-    """Return the body that finalizes: from then on Stripe collects, or mails the invoice, by itself."""
-    return {"auto_advance": True}
-
-
-def untaxed_parameters() -> dict[str, Any]:
-    """Return the body that takes the tax off a draft whose customer Stripe cannot place."""
-    return {"automatic_tax": {"enabled": False}}
-
-
 def is_done(endpoint: str, invoice: Invoice) -> bool:
     """Return whether an invoice shows that a step on its draft was done."""
     if invoice["status"] != "draft":
@@ -70,25 +64,16 @@ def is_done(endpoint: str, invoice: Invoice) -> bool:
 
 
 def create_key(bill: Bill, number: int) -> str:
-    """Return the Idempotency-Key that creates the bill's draft.
-
-    Args:
-        bill: Whose draft.
-        number: From 1; the next one when the one before leads nowhere. At most the bill's `request_attempt`.
-    """
+    """Return the Idempotency-Key that creates the bill's draft; numbers go up to its `request_attempt`."""
     return idempotency_key(bill.month, bill.user_id, bill.generation, "create", number)
 
 
 def step_key(bill: Bill, step: str, number: int) -> str:
-    """Return the Idempotency-Key of a step on the bill's draft (`lines` or `finalize`).
+    """Return the Idempotency-Key of a step (one of `STEPS`) on the bill's draft.
 
     It names the draft instead of the bill's attempt. Two ledgers can work on one draft with different
-    attempts; with two keys its lines would be added twice.
-
-    Args:
-        bill: Drafted, so that it has an invoice id.
-        step: One of `STEPS`.
-        number: From 1; the next one when Stripe replays a failure for the one before.
+    attempts; with two keys its lines would be added twice. The number, from 1, is the next one when Stripe
+    replays a failure for the one before.
     """
     named = f"{step}:{bill.stripe_invoice_id}"
     return idempotency_key(bill.month, bill.user_id, bill.generation, named, number)

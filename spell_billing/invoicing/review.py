@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
@@ -41,21 +40,13 @@ def approve(
 ) -> Review:
     """Approve what the review of a month's drafts found: these drafts are sent, no others.
 
-    Args:
-        ledger: The ledger.
-        month: The month in review.
-        actor: Who approves.
-        reason: Why, in words, for the audit trail.
-        expected_hash: The `drafts_hash` of the review that the person looked at; by default the newest.
-
-    Returns:
-        The review with its approval. To approve the same drafts again changes nothing.
+    `expected_hash` is the `drafts_hash` of the review that the person looked at; by default the newest. To
+    approve the same drafts again changes nothing.
 
     Raises:
         LedgerError: when the month is not in review, or its drafts are others than the person saw.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
         record, review = read_month(connection, month), read_review(connection, month)
         if record is None or review is None:
@@ -80,75 +71,52 @@ def approve(
             )
         if review.approval is not None:
             return review
-        decision = Decision(
-            str(month), None, DecisionKind.APPROVED, review.drafts_hash, reason, actor.name, _now()
-        )
-        write_decision(connection, decision, actor)
-        return replace(review, approval=decision)
+        approval = _decision(month, DecisionKind.APPROVED, actor, reason, content_hash=review.drafts_hash)
+        write_decision(connection, approval, actor)
+        return replace(review, approval=approval)
 
 
 def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Hold one user's bill, or everybody's, until it is released. What was sent stays sent.
+    """Hold one user's bill, or everybody's (None), until it is released; return how many are held by it now.
 
-    Args:
-        ledger: The ledger.
-        month: A drafted month.
-        actor: Who holds.
-        reason: Why, in words, for the audit trail.
-        user_id: The platform's user; None for everybody.
-
-    Returns:
-        How many bills are held by it now.
+    What was sent stays sent.
 
     Raises:
         LedgerError: when there is no such bill, or it was sent.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
-        now = _now()
+        _require_drafted(connection, month)
         if user_id is None:
-            _require_drafted(connection, month)
-            bills = read_waiting(connection, month, _holdable())
+            found = read_waiting(connection, month)
         else:
-            bill = _bill_of(connection, month, user_id)
-            _require_unsent(month, bill)
-            bills = [bill] if _is_holdable(bill) else []
-        decision = Decision(str(month), user_id, DecisionKind.HELD, None, reason, actor.name, now)
+            found = [_bill_of(connection, month, user_id)]
+            _require_unsent(month, found[0])
+        bills = [bill for bill in found if _is_holdable(bill)]
+        decision = _decision(month, DecisionKind.HELD, actor, reason, user_id)
         if user_id is not None and bills:
             write_decisions(connection, [decision])
         else:
             write_decision(connection, decision, actor)
         holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
-        write_holds(connection, month, holds, actor, now)
+        write_holds(connection, month, holds, actor, decision.at)
         return len(bills)
 
 
 def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Release one user's held bill, or all of the month's, to be sent as they are now.
+    """Release one user's held bill, or all (None) of the month's, as they are now; return how many.
 
-    A release is bound to what the bill says: drafted again with other content, it is held again.
-
-    Args:
-        ledger: The ledger.
-        month: A drafted month.
-        actor: Who releases.
-        reason: Why, in words, for the audit trail.
-        user_id: The platform's user; None for all bills that are held.
-
-    Returns:
-        How many bills were released. The next `bill` of the month sends them.
+    The next `bill` of the month sends them. A release is bound to what the bill says: drafted again with
+    other content, it is held again.
 
     Raises:
         LedgerError: when nothing is held, or not by a hold that a person can release.
         MonthLockedError: when a run is at the month.
     """
-    _require_reason(reason)
     with _writing(ledger, month, actor) as connection:
-        now = _now()
+        _require_drafted(connection, month)
         holds = PeoplesHolds(read_decisions(connection, month))
         if user_id is None:
-            _require_drafted(connection, month)
             bills = [bill for bill in read_waiting(connection, month) if _is_releasable(bill, holds)]
             if not bills and not holds.everybody:
                 raise LedgerError(
@@ -156,19 +124,33 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
                     remedy=f"See what waits with `spell-billing status --month {month}`.",
                 )
             if holds.everybody:
-                decision = Decision(str(month), None, DecisionKind.RELEASED, None, reason, actor.name, now)
-                write_decision(connection, decision, actor)
+                everybody = _decision(month, DecisionKind.RELEASED, actor, reason)
+                write_decision(connection, everybody, actor)
         else:
             bill = _bill_of(connection, month, user_id)
             if not _is_releasable(bill, holds):
-                raise _not_releasable(month, bill)
+                held_for = bill.reason if bill.state is State.HELD else None
+                raise LedgerError(
+                    f"The bill of user {bill.user_id} for {month} is "
+                    + (f"held for {held_for}." if held_for else f"not held: it is {bill.state}."),
+                    remedy=REMEDIES[held_for]
+                    if held_for
+                    else f"See what waits with `spell-billing status --month {month}`.",
+                )
             bills = [bill]
-        sent_on = [bill for bill in bills if _waits_for_a_word(bill)]
-        write_decisions(connection, [_released(month, bill, actor, reason, now) for bill in sent_on])
-        write_holds(connection, month, [Hold(bill, None, reason) for bill in sent_on], actor, now)
-        for bill in bills:
-            if not _waits_for_a_word(bill):
-                write_decision(connection, _released(month, bill, actor, reason, now), actor)
+        released = {
+            bill.id: _decision(
+                month, DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
+            )
+            for bill in bills
+        }
+        # A bill that is sent on has an audit entry of its own.
+        sent_on = [bill for bill in bills if _is_held(bill)]
+        write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
+        released_bills = [Hold(bill, None, reason) for bill in sent_on]
+        write_holds(connection, month, released_bills, actor, datetime.now(UTC))
+        for decision in released.values():
+            write_decision(connection, decision, actor)
         return len(bills)
 
 
@@ -181,11 +163,16 @@ def _writing(ledger: Ledger, month: Month, actor: Actor) -> Iterator[Connection]
         yield connection
 
 
-def _holdable() -> sa.ColumnElement[bool]:
-    not_plausible = sa.and_(
-        invoices.c.state == State.HELD.value, invoices.c.reason == Reason.NOT_PLAUSIBLE.value
-    )
-    return sa.or_(invoices.c.state == State.PLANNED.value, not_plausible)
+def _decision(
+    month: Month,
+    kind: DecisionKind,
+    actor: Actor,
+    reason: str,
+    user_id: str | None = None,
+    *,
+    content_hash: str | None = None,
+) -> Decision:
+    return Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
 
 
 def _is_holdable(bill: WaitingBill) -> bool:
@@ -194,21 +181,16 @@ def _is_holdable(bill: WaitingBill) -> bool:
 
 
 def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
-    if _waits_for_a_word(bill):
-        return True
-    # Not drafted as one that could be sent yet: when it is, the hold is off.
-    return (
-        bill.state in {State.FAILED, State.HELD}
-        and holds.held_because(bill.user_id, bill.lines_hash) is not None
-    )
+    # A bill that could not be sent yet is released as well: when it can, the hold is off.
+    held_by_name = holds.held_because(bill.user_id, bill.lines_hash) is not None
+    return _is_held(bill) or (bill.state in {State.FAILED, State.HELD} and held_by_name)
 
 
-def _waits_for_a_word(bill: WaitingBill) -> bool:
+def _is_held(bill: WaitingBill) -> bool:
     return bill.state is State.HELD and bill.reason in RELEASABLE
 
 
 def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:
-    _require_drafted(connection, month)
     bills = read_waiting(connection, month, invoices.c.user_id == user_id)
     if not bills:
         raise LedgerError(
@@ -236,28 +218,3 @@ def _require_unsent(month: Month, bill: WaitingBill) -> None:
     else:
         remedy = "Nothing of it will be sent; there is nothing to hold."
     raise LedgerError(f"The bill of user {bill.user_id} for {month} is {bill.state}.", remedy=remedy)
-
-
-def _not_releasable(month: Month, bill: WaitingBill) -> LedgerError:
-    if bill.state is State.HELD and bill.reason is not None:
-        return LedgerError(
-            f"The bill of user {bill.user_id} for {month} is held for {bill.reason}.",
-            remedy=REMEDIES[bill.reason],
-        )
-    return LedgerError(
-        f"The bill of user {bill.user_id} for {month} is not held: it is {bill.state}.",
-        remedy=f"See what waits with `spell-billing status --month {month}`.",
-    )
-
-
-def _released(month: Month, bill: WaitingBill, actor: Actor, reason: str, now: datetime) -> Decision:
-    return Decision(str(month), bill.user_id, DecisionKind.RELEASED, bill.lines_hash, reason, actor.name, now)
-
-
-def _require_reason(reason: str) -> None:
-    if not reason.strip():
-        raise LedgerError("No reason was given.", remedy="Say why, in words, for the audit trail.")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

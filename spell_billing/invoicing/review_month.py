@@ -1,28 +1,65 @@
-"""Reviews a drafted month before its first invoice, and keeps what is in review from being sent."""
+"""Reviews a drafted month before its first invoice, and keeps what is in review from being sent.
 
-from collections.abc import Callable
+The rules are in `core/review.py`; what they look at is gathered here, from the frozen usage and the ledger.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
+from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError
+from spell_billing.core.errors import LedgerError, UsageError
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason
+from spell_billing.core.past import (
+    Changed,
+    Differences,
+    Move,
+    PastAmounts,
+    PastChange,
+    merges,
+    net_differences,
+    pair_moves,
+    possible_moves,
+    sum_changes,
+    without_moves,
+)
 from spell_billing.core.review import (
-    Finding,
+    ALIKE_PERCENT,
+    NAMED,
+    Coverage,
+    MonthTotals,
     ReviewRules,
     account_findings,
     month_findings,
     move_findings,
     past_findings,
 )
-from spell_billing.invoicing.review_facts import coverage_of, past_of, totals_of
+from spell_billing.invoicing.draft_month import late_rows
+from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import Review, drafts_hash, read_review, write_review
+from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.totals import billed_before, charged
+from spell_billing.ledger.totals import (
+    Charged,
+    billed_before,
+    calls_of,
+    charged,
+    last_approved,
+    other_currencies,
+    usage_by_currency,
+    users_without,
+)
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
+
+_WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
 
 
 def review_month(
@@ -36,16 +73,8 @@ def review_month(
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
-    Args:
-        ledger: For reading.
-        session: Holds the month's lock.
-        store: The frozen usage, for what earlier months found late.
-        frozen: The version that was drafted.
-        accounts: Reads the billing accounts; called only where many users lack one.
-        rules: From where on a person must look.
-
-    Returns:
-        The review of the newest drafts, or of those that were sent; None when there never was one.
+    `frozen` is the version that was drafted; `accounts` reads the accounts, where many users lack one.
+    Returns the review of the newest drafts, or of those that were sent; None when there never was one.
     """
     month = session.month
     with ledger.reading() as connection:
@@ -53,13 +82,13 @@ def review_month(
         if record is None or record.billing_started_at is not None:
             return read_review(connection, month)
         bills, before = charged(connection, str(month)), billed_before(connection, month)
-        changes, moves = past_of(connection, store, frozen)
-        previous = [totals_of(each, charged(connection, each.month)) for each in before]
-        findings: list[Finding] = [
+        changes, moves = _past(connection, store, frozen)
+        previous = [_totals(each, charged(connection, each.month)) for each in before]
+        findings = [
             *past_findings(changes, rules),
             *move_findings(moves),
-            *month_findings(totals_of(record, bills), previous, rules),
-            *account_findings(coverage_of(connection, month, bills, accounts)),
+            *month_findings(_totals(record, bills), previous, rules),
+            *account_findings(_coverage(connection, month, bills, accounts)),
         ]
         fingerprint = drafts_hash(connection, month)
     with session.writing() as connection:
@@ -102,3 +131,100 @@ def in_words(review: Review) -> str:
 def approve_command(month: Month | str) -> str:
     """Return the command that approves a month in review."""
     return f'spell-billing approve --month {month} --reason "..."'
+
+
+def _totals(record: MonthRecord, bills: Iterable[Charged]) -> MonthTotals:
+    cents: Counter[str] = Counter()
+    for each in bills:
+        cents[each.currency] += each.cents
+    return MonthTotals(record.month, record.users, record.calls, dict(cents))
+
+
+def _past(
+    connection: Connection, store: UsageStore, frozen: FrozenUsage
+) -> tuple[list[PastChange], list[Move]]:
+    """Return what became of the billed months that the frozen version found changed, since they were billed.
+
+    What earlier months found counts too, up to the last that a person approved: a loss that comes in small
+    parts is one loss, and what was approved is not reviewed again.
+    """
+    late = frozen.manifest.late
+    if late is None:
+        return [], []
+    months = {str(one.month) for one in late.months}
+    heir_of = read_heirs(connection).heir_of
+    rows = _changed(frozen, months)
+    moves = _moves(connection, net_differences(rows, heir_of))
+    since = max(min(months), last_approved(connection, frozen.month))
+    for month, version in pinned_versions(connection, since=Month.parse(since).next(), before=frozen.month):
+        try:
+            rows += _changed(store.version(month, version), months)
+        except UsageError:
+            # Its evidence is lost, as the freeze has said: what it found cannot be counted.
+            continue
+    differences = without_moves(net_differences(rows, heir_of), moves)
+    billed = {month: _billed(connection, month) for month in sorted(months)}
+    currencies = {
+        (month, user): currency
+        for month, change in billed.items()
+        if len(change.amounts) > 1
+        for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
+    }
+    return sum_changes(differences, billed, currencies), moves
+
+
+def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:
+    return [
+        (row["usage_month"], row["user_id"], row["calls"], Decimal(row["cost_cents"]))
+        for row in late_rows(version)
+        if row["usage_month"] in months
+    ]
+
+
+def _moves(connection: Connection, differences: Differences) -> list[Move]:
+    """Pair those who lost all that a month billed them for with those who gained exactly that."""
+    losers: defaultdict[str, set[str]] = defaultdict(set)
+    for (month, user), each in differences.items():
+        if each.calls < 0:
+            losers[month].add(user)
+    gained = {month for (month, _), each in differences.items() if each.calls > 0}
+    billed = {month: calls_of(connection, month, users) for month, users in losers.items() if month in gained}
+
+    def lost_all(month: str, user: str) -> bool:
+        return month in billed and -differences[month, user].calls >= billed[month].get(user, 0)
+
+    candidates = possible_moves(differences)
+    pairs = pair_moves({key: winners for key, winners in candidates.items() if lost_all(*key)})
+    return [*pairs, *merges(without_moves(differences, pairs), lost_all)]
+
+
+def _billed(connection: Connection, month: str) -> PastChange:
+    sums = usage_by_currency(connection, Month.parse(month))
+    amounts = {currency: PastAmounts(usage_cents) for currency, (_, usage_cents) in sums.items()}
+    return PastChange(month, sum(users for users, _ in sums.values()), amounts=amounts)
+
+
+def _coverage(
+    connection: Connection, month: Month, bills: Sequence[Charged], accounts: Callable[[], pa.Table]
+) -> Coverage:
+    """Return whether those who owe something have accounts, which are read only where many have none."""
+    without = [each for each in bills if each.reason in _WITHOUT]
+    users, users_lacking = (sum(each.users for each in group) for group in (bills, without))
+    alike: list[tuple[str, str]] = []
+    if users_lacking * 100 >= ALIKE_PERCENT * users > 0:
+        lacking = users_without(connection, month, Reason.NO_BILLING_ACCOUNT)
+        if lacking:
+            named = {_plain(account): account for account in accounts()["user_id"].to_pylist()}
+            alike = [(user, named[_plain(user)]) for user in lacking if _plain(user) in named]
+    return Coverage(
+        users=users,
+        cents=sum(each.cents for each in bills),
+        without=users_lacking,
+        cents_without=sum(each.cents for each in without),
+        alike=len(alike),
+        examples=alike[:NAMED],
+    )
+
+
+def _plain(user_id: str) -> str:
+    return user_id.casefold().replace("-", "")

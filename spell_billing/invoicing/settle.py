@@ -1,4 +1,4 @@
-"""Settling one user's bill: a person dealt with it, so that nobody waits for an invoice of it any more."""
+"""Closing one user's bill, explicit and audited: void its invoice, or settle a bill that has none."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,15 +7,23 @@ from dataclasses import replace
 from enum import StrEnum
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
-from spell_billing.invoicing.by_hand import as_it_stands
+from spell_billing.invoicing.adoption import as_it_stands
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import STATE_OF_STATUS, delete_draft, invoices_of_bill, retrieve
+from spell_billing.invoicing.lookups import (
+    STATE_OF_STATUS,
+    created_since_close,
+    delete_draft,
+    invoices_of_bill,
+    retrieve,
+)
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
+
+VOID = "POST /v1/invoices/{invoice}/void"
 
 Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
 """Opens the gateway to Stripe; called only for a bill of which something may stand there."""
@@ -38,38 +46,40 @@ async def settle_bill(
 ) -> Bill:
     """Close the user's latest bill. The month is billed once nothing else is left in it.
 
-    Args:
-        session: Holds the month's lock.
-        connect: Opens the gateway to Stripe.
-        user_id: The platform's user.
-        settled_as: Billed by hand counts as charged for later usage; written off as neither charged nor due.
-            An invoice that was changed at Stripe is accepted as billed by hand: it stands with its own total.
-        why: A person's reason, for the audit trail.
-
-    Returns:
-        The settled bill. To settle it again the same way changes nothing; another way corrects the first.
+    Billed by hand counts as charged for later usage; written off as neither charged nor due. An invoice that
+    was changed at Stripe is accepted as billed by hand: it stands with its own total. To settle a bill again
+    the same way changes nothing; another way corrects the first. `why` goes into the audit trail.
 
     Raises:
         LedgerError: when there is nothing to settle, the month is in review or not begun, or an invoice of
             the bill stands at Stripe.
         StripeAccountError: when Stripe does not say what stands; nothing is written.
     """
-    bill = await _latest(session, user_id)
+    bill = await latest_bill(session, user_id)
     if bill.state is State.SETTLED and bill.reason is settled_as.reason:
         return bill
     _require_open(session, bill)
-    await _require_begun(session)
-    if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
-        accepted = await _accepted(connect, bill)
-        if accepted is not None:
-            (settled,) = await asyncio.to_thread(session.apply, [Change(bill, accepted, "settled", why)])
-            await asyncio.to_thread(_finish, session)
-            return settled
-    if bill.stripe_customer_id and bill.state is not State.SETTLED:
-        await _require_nothing_stands(session, connect, bill)
-    after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
-    (settled,) = await asyncio.to_thread(session.apply, [Change(bill, after, "settled", why)])
-    await asyncio.to_thread(_finish, session)
+    await asyncio.to_thread(_require_begun, session)
+    after = None
+    try:
+        if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
+            after = await _accepted(connect, bill)
+        if after is None and bill.stripe_customer_id and bill.state is not State.SETTLED:
+            await _require_nothing_stands(session, connect, bill)
+    except StripeProblem as problem:
+        raise StripeAccountError(
+            f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
+            remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
+        ) from None
+    if after is None:
+        after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
+    return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", why))
+
+
+def _settle(session: MonthSession, change: Change) -> Bill:
+    (settled,) = session.apply([change])
+    if not session.is_undone():
+        session.finish_billing()
     return settled
 
 
@@ -86,32 +96,28 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
     raise LedgerError(f"{named}: nothing of it is open.", remedy="There is nothing to settle.")
 
 
-async def _require_begun(session: MonthSession) -> None:
+def _require_begun(session: MonthSession) -> None:
     """Refuse a month whose drafts may still be written anew, unless settling is all that is left."""
-    record = await asyncio.to_thread(session.record)
+    record, review = session.record(), session.review()
     if record is None or record.billing_started_at is not None:
         return
-    review = await asyncio.to_thread(session.review)
     if review is not None and review.needs_approval:
         raise LedgerError(
             f"{session.month} is in review: its drafts may still change.",
             remedy=f"Approve it with `spell-billing approve --month {session.month}`, then settle.",
         )
-    if await asyncio.to_thread(session.page, TO_DRIVE, after_id=0, limit=1):
+    if session.page(TO_DRIVE, after_id=0, limit=1):
         raise LedgerError(
             f"Billing of {session.month} has not started: its drafts may still change.",
             remedy=f"Bill it first: spell-billing bill --month {session.month}.",
         )
-    await asyncio.to_thread(session.start_billing)
+    session.start_billing()
 
 
 async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
     """Return the bill as its changed invoice stands at Stripe; None where it does not stand."""
-    try:
-        async with connect() as gateway:
-            invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    except StripeProblem as problem:
-        raise _not_asked(bill, problem) from None
+    async with connect() as gateway:
+        invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
     if invoice is None or invoice["status"] not in STATE_OF_STATUS or invoice["currency"] != bill.currency:
         return None
     return as_it_stands(bill, invoice)
@@ -119,48 +125,31 @@ async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
 
 async def _require_nothing_stands(session: MonthSession, connect: Connect, bill: Bill) -> None:
     """Ask Stripe what stands of the bill: refuse an invoice, delete a draft of ours."""
-    try:
-        async with connect() as gateway:
-            found = await invoices_of_bill(
-                gateway, str(bill.stripe_customer_id), session.month, billing_key_of(bill)
-            )
+    customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
+    async with connect() as gateway:
+        try:
+            found = await invoices_of_bill(gateway, customer_id, session.month, key)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
                 own = await retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
             standing = [each for each in found if each["status"] != "draft"]
-            if standing:
-                raise _stands(session, bill, standing)
-            for draft in found:
-                if not await delete_draft(gateway, draft["id"]):
-                    raise _stands(session, bill, [draft])
-    except StripeProblem as problem:
-        if problem.reason is Reason.UNKNOWN_CUSTOMER:
+            if not standing:
+                standing = [draft for draft in found if not await delete_draft(gateway, draft["id"])]
+        except StripeProblem as problem:
+            if problem.reason is not Reason.UNKNOWN_CUSTOMER:
+                raise
             return
-        raise _not_asked(bill, problem) from None
+    if standing:
+        ids = ", ".join(f"{each['id']} ({each['status']})" for each in standing)
+        raise LedgerError(
+            f"Of user {bill.user_id}'s bill for {session.month} stands at Stripe: {ids}.",
+            remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, "
+            f"or at Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
+        )
 
 
-def _not_asked(bill: Bill, problem: StripeProblem) -> StripeAccountError:
-    return StripeAccountError(
-        f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
-        remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
-    )
-
-
-def _stands(session: MonthSession, bill: Bill, standing: list[Invoice]) -> LedgerError:
-    ids = ", ".join(f"{each['id']} ({each['status']})" for each in standing)
-    return LedgerError(
-        f"Of user {bill.user_id}'s bill for {session.month} stands at Stripe: {ids}.",
-        remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, or at "
-        f"Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
-    )
-
-
-def _finish(session: MonthSession) -> None:
-    if not session.is_undone():
-        session.finish_billing()
-
-
-async def _latest(session: MonthSession, user_id: str) -> Bill:
+async def latest_bill(session: MonthSession, user_id: str) -> Bill:
+    """Return the user's bill of the month, in its latest generation; a LedgerError where there is none."""
     bills = await asyncio.to_thread(session.bills_of_users, [user_id])
     own = [bill for bill in bills if bill.user_id == user_id]
     if not own:
@@ -169,3 +158,79 @@ async def _latest(session: MonthSession, user_id: str) -> Bill:
             remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
         )
     return max(own, key=lambda bill: bill.generation)
+
+
+async def void_bill(
+    session: MonthSession, gateway: Gateway, user_id: str, why: str, *, for_good: bool
+) -> Bill:
+    """Void the user's invoice at Stripe and in the ledger. Repeating it completes what was interrupted.
+
+    Unless `for_good`, the next run bills the user again as a new generation; a bill that waits for that run
+    can still be voided for good. `why` goes into the audit trail.
+
+    Raises:
+        LedgerError: when there is nothing to void, it is paid, or another invoice of the bill stands.
+        StripeAccountError: when Stripe does not answer or refuses.
+    """
+    bill = await latest_bill(session, user_id)
+    request_id = bill.stripe_request_id
+    if not (for_good and bill.reason is Reason.VOIDED):
+        if bill.state not in INVOICED | {State.PARKED} or bill.stripe_invoice_id is None:
+            raise LedgerError(
+                f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
+                remedy="See `spell-billing explain` for what became of it.",
+            )
+        try:
+            request_id = await _void_at_stripe(session, gateway, bill, why)
+        except StripeProblem as problem:
+            raise StripeAccountError(
+                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
+                remedy="Run the command again; it finds out what became of it.",
+            ) from None
+    reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED
+    after = replace(bill, state=State.VOID, reason=reason, message=why, stripe_request_id=request_id)
+    (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", why)])
+    return voided
+
+
+async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
+    """Make sure that the invoice does not stand; return the id of the request that voided it, if any."""
+    invoice_id = str(bill.stripe_invoice_id)
+    invoice = await retrieve(gateway, invoice_id)
+    if invoice is not None and invoice["status"] == "paid":
+        raise LedgerError(
+            f"Invoice {invoice_id} of user {bill.user_id} is paid, and Stripe voids no paid invoice.",
+            remedy=f"Give it back: spell-billing credit --month {session.month} --user {bill.user_id} --all "
+            "--reason ...",
+        )
+    # Of any generation.
+    others = [
+        each["id"]
+        async for page in gateway.invoices(
+            customer=bill.stripe_customer_id, created=created_since_close(session.month)
+        )
+        for each in page
+        if each["metadata"].get(MONTH) == bill.month
+        and each["metadata"].get(USER) == bill.user_id[:LONGEST_METADATA]
+        and each["status"] != "void"
+        and each["id"] != bill.stripe_invoice_id
+    ]
+    if others:
+        raise LedgerError(
+            f"Other invoices of user {bill.user_id} for {session.month} stand at Stripe: "
+            f"{', '.join(others)}. Billing again would leave two.",
+            remedy="Void the wrong one at Stripe, then bill the month again with --verify.",
+        )
+    if invoice is None or invoice["status"] == "void":
+        return None
+    # Written down first: a crash after Stripe's answer must not look as if somebody else had voided it.
+    await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
+    try:
+        # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.
+        answer = await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void")
+    except StripeProblem:
+        invoice = await retrieve(gateway, invoice_id)
+        if invoice is not None and invoice["status"] != "void":
+            raise
+        return None
+    return answer.request_id

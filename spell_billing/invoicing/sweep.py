@@ -13,14 +13,18 @@ from typing import Any
 
 from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
-from spell_billing.invoicing.adoption import adopted_content, adoption_detail, new_bill_of, standing
-from spell_billing.invoicing.amounts import charged_cents
-from spell_billing.invoicing.by_hand import (
+from spell_billing.invoicing.adoption import (
+    adopted_content,
+    adoption_detail,
     as_it_stands,
+    charged_cents,
     is_revision_of_another,
     name_again,
+    new_bill_of,
     predecessors,
     revised_from,
+    standing,
+    voided_by_a_person,
 )
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -30,21 +34,15 @@ from spell_billing.invoicing.lookups import (
     payment_now,
     retrieve,
 )
-from spell_billing.invoicing.outcome import SweepResult
 from spell_billing.invoicing.payment_facts import bill_named_by
-from spell_billing.invoicing.voided import voided_by_a_person
+from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
 
 
 async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Awaitable[object]]) -> SweepResult:
-    """Bring the month's ledger up to what Stripe has.
-
-    Args:
-        session: Holds the month's lock.
-        gateway: To Stripe.
-        pin: Called before anything is written, where Stripe has invoices of the month.
+    """Bring the month's ledger up to what Stripe has; where it has invoices of the month, pin it first.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
@@ -82,12 +80,7 @@ class _Sweep:
         self.result = SweepResult()
 
     async def take(self, invoices: Sequence[Invoice], known: dict[str, Bill]) -> None:
-        """Sort a page of the month's invoices into the ledger.
-
-        Args:
-            invoices: Those that name the month, or that the ledger names.
-            known: The bills that the ledger has for them, by invoice id.
-        """
+        """Sort invoices that name the month, or that the ledger knows by their id, into the ledger."""
         invoices = [
             await name_again(self._session, self._gateway, invoice, known.get(invoice["id"]), self.result)
             for invoice in invoices
@@ -141,11 +134,11 @@ class _Sweep:
         return None
 
     async def _park_both(self, invoice: Invoice, bill: Bill) -> Bill:
-        if bill.state is State.SETTLED:
-            both = f"settled as {bill.reason}, but {invoice['id']} stands"
-            return await self._park(bill, Reason.CHANGED_AT_STRIPE, both, stripe_invoice_id=invoice["id"])
-        both = f"{bill.stripe_invoice_id} and {invoice['id']}"
-        return await self._park(bill, Reason.TWO_INVOICES, both)
+        if bill.state is not State.SETTLED:
+            both = f"{bill.stripe_invoice_id} and {invoice['id']}"
+            return await self._park(bill, Reason.TWO_INVOICES, both)
+        both = f"settled as {bill.reason}, but {invoice['id']} stands"
+        return await self._park(bill, Reason.CHANGED_AT_STRIPE, both, stripe_invoice_id=invoice["id"])
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Take up the draft that the ledger can use; delete others of ours, but none that a person edits."""
@@ -164,27 +157,23 @@ class _Sweep:
                     bill, "draft_taken_up", state=State.DRAFTED, stripe_invoice_id=invoice_id
                 )
             # Its key made other content than the ledger holds now: it is used up.
-            attempt = bill.request_attempt + 1
-            why = "a draft with other content"
+            why, attempt = "a draft with other content", bill.request_attempt + 1
             bill = await self._write(bill, "next_attempt", why, request_attempt=attempt)
         self._useless_drafts.append(invoice_id)
         return bill
 
     async def _choose_draft(self, invoice: Invoice) -> None:
         """Of two drafts with the bill's lines keep the older, as every ledger at this account does."""
-        bill = await self._bill_of(invoice)
-        if bill is None or bill.state is not State.DRAFTED:
-            self._useless_drafts.append(invoice["id"])
-            return
-        own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
-        age = itemgetter("created", "id")
-        if own is not None and age(own) <= age(invoice):
-            self._useless_drafts.append(invoice["id"])
-            return
-        self.result.drafts_taken_up += 1
-        await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
-        if own is not None:
-            self._useless_drafts.append(own["id"])
+        bill, age = await self._bill_of(invoice), itemgetter("created", "id")
+        useless: Invoice | None = invoice
+        if bill is not None and bill.state is State.DRAFTED:
+            own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
+            if own is None or age(invoice) < age(own):
+                self.result.drafts_taken_up += 1
+                await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
+                useless = own
+        if useless is not None:
+            self._useless_drafts.append(useless["id"])
 
     async def _adopt(self, invoice: Invoice, bill: Bill) -> Bill:
         """Take over a finalized invoice: what Stripe has is what was billed."""
@@ -269,9 +258,8 @@ class _Sweep:
 
     async def _park(self, bill: Bill, reason: Reason, message: str | None = None, **values: Any) -> Bill:
         self.result.parked += 1
-        parked = await self._write(
-            bill, "parked", message, state=State.PARKED, reason=reason, message=message, **values
-        )
+        values |= {"state": State.PARKED, "reason": reason, "message": message}
+        parked = await self._write(bill, "parked", message, **values)
         self._parked.add(parked)
         return parked
 

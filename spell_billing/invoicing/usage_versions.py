@@ -17,10 +17,9 @@ _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
-    """Return the version that the month is billed from, or None while billing has not started.
+    """Return the version that the month is billed from; None while billing has not started.
 
-    Raises:
-        UsageError: when the ledger names a version that the store does not have.
+    A version that the store does not have is a UsageError.
     """
     record = ledger.month(month)
     if record is None or record.billing_started_at is None:
@@ -29,11 +28,7 @@ def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
 
 
 def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage:
-    """Return the version that drafts are made from.
-
-    Raises:
-        UsageError: when nothing is frozen yet, or the pinned version is not in the store.
-    """
+    """Return the version that drafts are made from; a UsageError where it is not in the store."""
     frozen = pinned_version(ledger, store, month) or store.latest(month)
     if frozen is None:
         raise UsageError(
@@ -42,49 +37,34 @@ def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenU
     return frozen
 
 
-def drafted_version(ledger: Ledger, month: Month) -> str | None:
-    """Return the name of the version that the month's drafts name, billed or not."""
-    record = ledger.month(month)
-    return record.usage_version if record is not None else None
-
-
 def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:
     """Return the version of the newest month billed before; None where there is none, or it is lost."""
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
-    return _found(store, *pinned[-1]) if pinned else None
+    found, _ = _versions(ledger, store, since=pinned[-1][0], before=month) if pinned else ([], [])
+    return found[0] if found else None
 
 
 def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
-    """Say which months are not compared: from the first billed one to a year before the oldest compared.
+    """Return which months are not compared: from the first billed one to a year before the oldest compared.
 
     A month's billed rows are the frozen ones, and those that later months recorded as late.
     """
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
     first = min([month, *(earlier for earlier, _ in pinned)])
-    since, until = month.plus(-2 * LATE_USAGE_MONTHS), month.plus(-LATE_USAGE_MONTHS)
-    versions = [_found(store, *each) for each in pinned if each[0] >= since]
-    billed = {
-        one.month: one.manifest.frozen.calls for one in versions if one is not None and one.month < until
-    }
+    until = month.plus(-LATE_USAGE_MONTHS)
+    versions, _ = _versions(ledger, store, since=until.plus(-LATE_USAGE_MONTHS), before=month)
+    billed = {one.month: one.manifest.frozen.calls for one in versions if one.month < until}
     for one in versions:
-        late = one.manifest.late.months if one is not None and one.manifest.late is not None else ()
-        for item in late:
+        for item in one.manifest.late.months if one.manifest.late else ():
             if item.month in billed:
                 billed[item.month] += item.totals.calls
     return Past(first, tuple(billed.items()))
 
 
-def _found(store: UsageStore, month: Month, version: str) -> FrozenUsage | None:
-    try:
-        return store.version(month, version)
-    except UsageError:
-        return None
-
-
 def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
     """Return earlier billed months' frozen versions, for late usage, and the months whose version is lost.
 
-    None when a later month is billed already: its version tells what was late for earlier months, and what
+    None when a later month is billed already: its version holds what was late for earlier months, and what
     came since is for the next month in the order of time. A difference is billed once.
     """
     if ledger.pinned_versions(since=month.next(), before=_LAST):
@@ -98,18 +78,9 @@ def with_what_came_since(
     """Record what users who wait for their bill have in the month now beyond what was recorded.
 
     Their bill was never sent: it charges what the source says when it is drafted again. To be called where
-    nothing else is drafted, nor its billing started, before the drafts are brought up to date.
-
-    Args:
-        ledger: Names the versions that may have recorded some of it.
-        session: Holds the month's lock.
-        store: Keeps the record beside the version.
-        source: Where the rows come from.
-        frozen: The version to draft from; after the start of billing, the pinned one.
-
-    Returns:
-        The version to draft from, and the months whose version is lost. Where one is, nothing is compared:
-        what it recorded could be charged twice.
+    nothing else is drafted, nor its billing started, before the drafts are brought up to date. Returns the
+    version to draft from, and the months whose version is lost: where one is, nothing is compared, because
+    what it recorded could be charged twice.
 
     Raises:
         UsageError: the source cannot be billed from.
@@ -159,9 +130,8 @@ def _versions(
 ) -> tuple[list[FrozenUsage], list[str]]:
     found, missing = [], []
     for month, version in ledger.pinned_versions(since=since, before=before):
-        frozen = _found(store, month, version)
-        if frozen is None:
+        try:
+            found.append(store.version(month, version))
+        except UsageError:
             missing.append(str(month))
-        else:
-            found.append(frozen)
     return found, missing

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
-from spell_billing.core.plausible import Usual
+from spell_billing.core.review import Usual
 from spell_billing.core.terms import LEFT_OUT, ON
 from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months

@@ -17,10 +17,8 @@ from pydantic import Field, SecretStr
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
-from spell_billing.invoicing.account import AccountGuard
-from spell_billing.invoicing.gateway import Gateway, Patience
-from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace
-from spell_billing.invoicing.shared_pace import shared
+from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
+from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
 from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
-from spell_billing.invoicing.by_hand import as_it_stands
+from spell_billing.invoicing.adoption import as_it_stands, voided_by_a_person
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, retrieve
-from spell_billing.invoicing.voided import voided_by_a_person
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.session import MonthSession

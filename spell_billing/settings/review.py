@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.core.plausible import HoldRules
-from spell_billing.core.review import ReviewRules
+from spell_billing.core.review import HoldRules, ReviewRules
 from spell_billing.settings.environment import EnvironmentSettings
 
 _MOST = 10**12

@@ -7,7 +7,6 @@ invoices is minutes (measured with stripe-python 16.1).
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiohttp
@@ -37,14 +36,6 @@ class Answer:
     replayed: bool
 
 
-def _fill_gaps(invoice: dict[str, Any]) -> None:
-    """Fill in what other API versions, and invoices that are not ours, leave out or have as null."""
-    invoice["metadata"] = invoice.get("metadata") or {}
-    invoice["attempt_count"] = invoice.get("attempt_count") or 0
-    invoice.setdefault("next_payment_attempt", None)
-    invoice.setdefault("description", None)
-
-
 def mode_of_key(key: SecretStr) -> Literal["test", "live"]:
     """Return the mode of the account's data that a key reads and writes."""
     return "live" if "_live_" in key.get_secret_value() else "test"
@@ -62,9 +53,8 @@ class StripeApi:
         self._connections = connections
 
     async def __aenter__(self) -> Self:
-        secure = (
-            ssl.create_default_context(cafile=stripe.ca_bundle_path) if self._base[:5] == "https" else False
-        )
+        https = self._base.startswith("https")
+        secure = ssl.create_default_context(cafile=stripe.ca_bundle_path) if https else False
         connector = aiohttp.TCPConnector(ssl=secure, limit=self._connections)
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         self._client = stripe.StripeClient(
@@ -76,25 +66,13 @@ class StripeApi:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def send(
         self, method: str, path: str, parameters: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> Answer:
-        """Send one request, once.
-
-        Args:
-            method: `get`, `post` or `delete`.
-            path: For example `/v1/invoices`.
-            parameters: As Stripe's reference names them.
-            key: The Idempotency-Key of a write.
-
-        Raises:
-            StripeProblem: whatever went wrong, sorted.
-        """
+        """Send one request, once; a write has its Idempotency-Key. Whatever goes wrong is a StripeProblem."""
         options = {} if key is None else {"idempotency_key": key}
         try:
             response = await self._client.raw_request_async(method, path, **(parameters or {}), **options)
@@ -108,8 +86,10 @@ class StripeApi:
             raise StripeProblem(Kind.TRANSIENT, "Stripe's answer is not an object")
         for each in data["data"] if data.get("object") == "list" else (data,):
             if isinstance(each, dict) and each.get("object") == "invoice":
-                _fill_gaps(each)
-        headers = response.headers
-        return Answer(
-            data, headers.get("Request-Id", ""), headers.get("Idempotent-Replayed", "").lower() == "true"
-        )
+                # Other API versions, and invoices that are not ours, leave these out or have null.
+                each["metadata"] = each.get("metadata") or {}
+                each["attempt_count"] = each.get("attempt_count") or 0
+                each.setdefault("next_payment_attempt", None)
+                each.setdefault("description", None)
+        replayed = response.headers.get("Idempotent-Replayed", "").lower() == "true"
+        return Answer(data, response.headers.get("Request-Id", ""), replayed)

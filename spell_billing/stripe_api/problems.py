@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 
 import aiohttp
@@ -31,17 +30,16 @@ class Kind(StrEnum):
 
 
 class StripeProblem(Exception):  # noqa: N818 - the field's word; not every problem is an error of ours
-    """A request to Stripe that did not succeed.
+    """A request to Stripe that did not succeed, with Stripe's words, shortened and without the key.
 
     Attributes:
         kind: What to do about it.
         reason: The ledger's code where `kind` is permanent.
-        message: Stripe's words, shortened, without the key.
         request_id: Stripe's request id, when an answer arrived.
         limited_by: Stripe's `Stripe-Rate-Limited-Reason`, or `lock_timeout`, where `kind` is limited.
-        fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
         decline_code: Why a card was declined, as the bank or else Stripe calls it; empty for another problem.
         forbidden: The key is good, but lacks the permission for this request.
+        fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
     """
 
     def __init__(
@@ -53,6 +51,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         request_id: str | None = None,
         limited_by: str = "",
         decline_code: str = "",
+        forbidden: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -61,8 +60,8 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         self.request_id = request_id
         self.limited_by = limited_by
         self.decline_code = decline_code
+        self.forbidden = forbidden
         self.fresh = False
-        self.forbidden = False
 
 
 _LONGEST_MESSAGE = 300
@@ -87,75 +86,51 @@ _REASONS = {
     "invoice_no_customer_line_items": Reason.LINES_DIFFER,
 }
 _HTTP_CLIENT_ERROR, _HTTP_FORBIDDEN, _HTTP_SERVER_ERROR = 400, 403, 500
-_KINDS = {
-    401: Kind.ACCOUNT,
-    403: Kind.ACCOUNT,
-    404: Kind.MISSING,
-    409: Kind.TRANSIENT,
-    429: Kind.LIMITED,
-}
+_KINDS = {401: Kind.ACCOUNT, 403: Kind.ACCOUNT, 404: Kind.MISSING, 409: Kind.TRANSIENT, 429: Kind.LIMITED}
 
 
 def sort_error(error: Exception) -> StripeProblem | None:
     """Sort whatever a request raised; None for an error that is not Stripe's or the network's."""
     if isinstance(error, stripe.APIConnectionError | aiohttp.ClientError | asyncio.TimeoutError | OSError):
-        return StripeProblem(Kind.TRANSIENT, f"no answer from Stripe ({_cause(error)})")
+        cause = type(error.__cause__ or error).__name__
+        return StripeProblem(Kind.TRANSIENT, f"no answer from Stripe ({cause})")
     if not isinstance(error, stripe.StripeError):
         return None
     headers = {str(name).lower(): str(value) for name, value in (error.headers or {}).items()}
-    code = _code(error)
-    problem = StripeProblem(
-        _kind(error, code, headers),
+    body = error.json_body if isinstance(error.json_body, dict) else {}
+    details = body["error"] if isinstance(body.get("error"), dict) else {}
+    # The SDK passes the code on for some classes only: a rate limit's stands in the body alone.
+    code = str(error.code or details.get("code") or "")
+    is_card = isinstance(error, stripe.CardError)
+    return StripeProblem(
+        _kind(error, code, replayed=headers.get("idempotent-replayed") == "true"),
         _short(error.user_message or str(error)),
         reason=_reason(error, code),
         request_id=headers.get("request-id"),
         limited_by=code if code == "lock_timeout" else headers.get("stripe-rate-limited-reason", ""),
-        decline_code=_decline_code(error, code),
+        decline_code=str(details.get("decline_code") or code) if is_card else "",
+        forbidden=error.http_status == _HTTP_FORBIDDEN,
     )
-    problem.forbidden = error.http_status == _HTTP_FORBIDDEN
-    return problem
 
 
-def _kind(error: stripe.StripeError, code: str, headers: Mapping[str, str]) -> Kind:
+def _kind(error: stripe.StripeError, code: str, *, replayed: bool) -> Kind:
     status = error.http_status or 0
-    kind = _fresh_kind(error, status, code)
-    stored = status >= _HTTP_SERVER_ERROR or kind is Kind.PERMANENT
-    # A stored answer is as old as its key: what it complains of may be fixed by now.
-    return Kind.STUCK if stored and headers.get("idempotent-replayed") == "true" else kind
-
-
-def _fresh_kind(error: stripe.StripeError, status: int, code: str) -> Kind:
     if status >= _HTTP_SERVER_ERROR or status < _HTTP_CLIENT_ERROR:
-        return Kind.TRANSIENT
-    if status in _KINDS:
-        return _KINDS[status]
-    if isinstance(error, stripe.RateLimitError):
-        return Kind.LIMITED
-    if isinstance(error, stripe.IdempotencyError):
-        return Kind.KEY_CONFLICT
-    return Kind.ACCOUNT if _whole_account(code, str(error)) else Kind.PERMANENT
-
-
-def _code(error: stripe.StripeError) -> str:
-    # The SDK passes the code on for some classes only: a rate limit's stands in the body alone.
-    body = error.json_body if isinstance(error.json_body, dict) else {}
-    details = body.get("error")
-    found = error.code or (details.get("code") if isinstance(details, dict) else None)
-    return str(found or "")
-
-
-def _decline_code(error: stripe.StripeError, code: str) -> str:
-    if not isinstance(error, stripe.CardError):
-        return ""
-    body = error.json_body if isinstance(error.json_body, dict) else {}
-    details = body.get("error")
-    found = details.get("decline_code") if isinstance(details, dict) else None
-    return str(found or code)
-
-
-def _whole_account(code: str, message: str) -> bool:
+        kind = Kind.TRANSIENT
+    elif status in _KINDS:
+        kind = _KINDS[status]
+    elif isinstance(error, stripe.RateLimitError):
+        kind = Kind.LIMITED
+    elif isinstance(error, stripe.IdempotencyError):
+        kind = Kind.KEY_CONFLICT
     # Stripe says so when a live key meets customers made in a sandbox, and the reverse: nobody can be billed.
-    return code in _ACCOUNT_CODES or "a similar object exists in" in message
+    elif code in _ACCOUNT_CODES or "a similar object exists in" in str(error):
+        kind = Kind.ACCOUNT
+    else:
+        kind = Kind.PERMANENT
+    # A stored answer is as old as its key: what it complains of may be fixed by now.
+    stored = status >= _HTTP_SERVER_ERROR or kind is Kind.PERMANENT
+    return Kind.STUCK if stored and replayed else kind
 
 
 def _reason(error: stripe.StripeError, code: str) -> Reason:
@@ -167,11 +142,6 @@ def _reason(error: stripe.StripeError, code: str) -> Reason:
     if "combine currencies" in text:
         return Reason.CURRENCY_CONFLICT
     return _REASONS.get(code, Reason.REJECTED)
-
-
-def _cause(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return type(cause).__name__
 
 
 def _short(message: str) -> str:

@@ -77,7 +77,7 @@ def test_a_total_that_turns_out_meanwhile_gives_the_time_left() -> None:
 def test_a_watcher_sees_every_step_of_every_thread_and_the_log_stays_quiet() -> None:
     lines: list[str] = []
     clock, shown = Clock(), Shown()
-    with watched_by(shown):
+    with watched_by(shown.show):
         progress = Progress("invoices", 3, lines.append, clock=clock)
         clock.now += 60
         progress.advance()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spell_billing.core.late import Usage
 from spell_billing.core.past import (
     Changed,
-    Difference,
     PastAmounts,
     PastChange,
     merges,
@@ -18,17 +18,19 @@ from spell_billing.core.past import (
     sum_changes,
     without_moves,
 )
-from spell_billing.core.plausible import HoldRules, Usual, why_not_plausible
 from spell_billing.core.review import (
     Code,
     Coverage,
     Finding,
+    HoldRules,
     MonthTotals,
     ReviewRules,
+    Usual,
     account_findings,
     month_findings,
     move_findings,
     past_findings,
+    why_not_plausible,
 )
 
 RULES = ReviewRules()
@@ -116,15 +118,15 @@ def test_the_past_may_change_by_so_much_each_way(change: PastChange, held: bool)
 
 @given(users=st.integers(100, 10_000), late=st.integers(1, 5))
 def test_many_users_with_a_few_late_cents_are_normal(users: int, late: int) -> None:
-    differences = {("2026-09", str(user)): Difference(1, Decimal(late)) for user in range(users)}
+    differences = {("2026-09", str(user)): Usage(1, Decimal(late)) for user in range(users)}
     billed = {"2026-09": changed(users, usd=(users * 100, 0, 0))}
     assert past_findings(sum_changes(differences, billed, {}), RULES) == []
 
 
 def test_as_much_lost_as_gained_is_two_changes_not_none() -> None:
     differences = {
-        ("2026-09", "a"): Difference(-3, Decimal(-700)),
-        ("2026-09", "b"): Difference(9, Decimal(700)),
+        ("2026-09", "a"): Usage(-3, Decimal(-700)),
+        ("2026-09", "b"): Usage(9, Decimal(700)),
     }
     (change,) = sum_changes(differences, {"2026-09": changed(usd=(1_000, 0, 0))}, {})
     (found,) = past_findings([change], RULES)
@@ -183,7 +185,7 @@ def test_merges_are_looked_up_for_as_many_who_gained_as_there_are() -> None:
 def test_a_recorded_move_is_no_change_at_all() -> None:
     heirs = {"a": "b"}
     found = net_differences(ROWS, lambda user: heirs.get(user, user))
-    assert found == {("2026-09", "c"): Difference(1, Decimal(5))}
+    assert found == {("2026-09", "c"): Usage(1, Decimal(5))}
 
 
 @pytest.mark.parametrize(
@@ -232,5 +234,6 @@ def test_a_user_is_compared_with_the_own_past(
     rules=st.builds(HoldRules, st.none() | COUNT, st.integers(1, 100), COUNT),
 )
 def test_no_bill_up_to_the_least_amount_is_held(cents: int, usual: Usual, rules: HoldRules) -> None:
-    if cents <= rules.never_below:
+    least = rules.floor_cents if rules.over_cents is None else min(rules.floor_cents, rules.over_cents)
+    if cents <= least:
         assert why_not_plausible(cents, "usd", usual, rules) is None

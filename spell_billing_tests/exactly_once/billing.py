@@ -12,9 +12,8 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.gateway import Gateway, Patience
-from spell_billing.invoicing.outcome import Outcome
 from spell_billing.invoicing.pace import LOOPBACK, Pace
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession

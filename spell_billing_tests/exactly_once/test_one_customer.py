@@ -10,12 +10,10 @@ import pytest
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
 from spell_billing.core.outcomes import State
-from spell_billing.invoicing import drive_all as driving
-from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.bill_month import PAGE_ROWS, Driving, bill_month
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive
-from spell_billing.invoicing.outcome import Outcome
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.exactly_once import billing
@@ -87,12 +85,12 @@ def test_a_run_that_is_to_send_the_first_bills_only_sends_those(run: Run, slow_d
 def test_a_customer_with_any_number_of_bills_takes_no_more_memory(
     sqlite_url: str, slow_double: StripeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = 6 * driving.PAGE_ROWS
+    members = 6 * PAGE_ROWS
     write_drafts(sqlite_url, an_organisation(members, 1))
     driven: list[str] = []
     most_in_memory = 0
 
-    async def note(drive: Drive, *_told: object) -> None:
+    async def note(_: Driving, drive: Drive) -> None:
         nonlocal most_in_memory
         driven.append(drive.bill.user_id)
         await asyncio.sleep(0)
@@ -100,15 +98,16 @@ def test_a_customer_with_any_number_of_bills_takes_no_more_memory(
             bills = sum(isinstance(each, Bill) for each in gc.get_objects())
             most_in_memory = max(most_in_memory, bills)
 
-    monkeypatch.setattr(driving, "drive_one", note)
+    monkeypatch.setattr(Driving, "drive_one", note)
     run = Run(sqlite_url, slow_double.base_url)
     with opened(run) as (_, session):
 
         async def drive() -> None:
             async with billing.gateway(run) as gateway, GroupCommit(session) as commits:
-                report, outcome = BillingReport(billing.LOG, to_drive=0), Outcome()
-                await driving.drive_all(session, gateway, commits, report, outcome, after_id=0, most=None)
+                report = BillingReport(billing.LOG, to_drive=0)
+                driving = Driving(session, gateway, commits, report, Outcome())
+                await driving.drive_all(after_id=0, most=2 * members)
 
         asyncio.run(drive())
     assert len(driven) == len(set(driven)) == members + 1
-    assert 0 < most_in_memory <= 2 * driving.PAGE_ROWS
+    assert 0 < most_in_memory <= 2 * PAGE_ROWS

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.report import Outcome
 from spell_billing.stripe_api.client import Answer, StripeApi
 from spell_billing_tests.exactly_once.billing import Run, opened, send
 

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from spell_billing.core.drafting import Draft
-from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.report import Outcome
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
 from spell_billing.settings.databases import parse_database_url

@@ -53,7 +53,7 @@ def bodies(bill: Bill) -> dict[str, Any]:
     return {
         requests.CREATE: requests.create_parameters(bill),
         requests.ADD_LINES: requests.lines_parameters(bill),
-        requests.FINALIZE: requests.finalize_parameters(),
+        requests.FINALIZE: requests.FINALIZE_PARAMETERS,
     }
 
 
@@ -122,7 +122,7 @@ def test_the_draft_names_its_bill_and_takes_nothing_foreign_in() -> None:
     )
     assert (body["customer"], body["currency"]) == ("cus_1", "usd")
     assert body["description"] == bill.description
-    assert requests.finalize_parameters() == {"auto_advance": True}
+    assert requests.FINALIZE_PARAMETERS == {"auto_advance": True}
 
 
 def test_a_bill_that_is_sent_says_when_it_is_due_and_what_the_customer_wants_to_read(
@@ -158,7 +158,7 @@ def test_tax_is_asked_for_as_the_bill_says(
 
     assert refusals(requests.CREATE, body) == []
     assert body.get("automatic_tax") == automatic_tax
-    assert refusals(requests.LEAVE_TAX_OUT, requests.untaxed_parameters()) == []
+    assert refusals(requests.LEAVE_TAX_OUT, requests.UNTAXED_PARAMETERS) == []
 
 
 def test_discounts_are_kept_out_of_a_bill_and_its_lines_unless_they_are_honoured(

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from spell_billing.core.month import Month
-from spell_billing.invoicing.pace import LIVE, Pace
-from spell_billing.invoicing.shared_pace import shared
+from spell_billing.invoicing.pace import LIVE, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.orchestration.resources import StripeResource

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from spell_billing.core.errors import IntegrityError, LedgerLostError, StripeSilentError
 from spell_billing.core.latencies import BOUNDS_SECONDS, Latencies, together
 from spell_billing.core.month import Month
-from spell_billing.invoicing.run_record import recorded
+from spell_billing.invoicing.report import recorded
 from spell_billing.ledger.runs import RunResult
 from spell_billing.ledger.schema import runs
 

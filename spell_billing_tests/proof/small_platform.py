@@ -22,19 +22,16 @@ from spell_billing.invoicing.credit import credit_bill
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
-from spell_billing.invoicing.guards import require_drafts_equal_usage
-from spell_billing.invoicing.outcome import Outcome
+from spell_billing.invoicing.guards import require_drafts_equal_usage, require_sound_bills
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.reconcile_month import reconcile_month
-from spell_billing.invoicing.report import BillingReport
-from spell_billing.invoicing.settle import SettledAs, settle_bill
-from spell_billing.invoicing.sound_bills import require_sound_bills
+from spell_billing.invoicing.report import BillingReport, Outcome
+from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
     with_what_came_since,
 )
-from spell_billing.invoicing.void import void_bill
 from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill

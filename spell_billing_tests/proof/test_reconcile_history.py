@@ -162,9 +162,13 @@ def test_what_was_sent_is_what_was_reviewed(past: SmallPlatform) -> None:
     ("user", "sets", "said"),
     [
         (ONE, "credit_applied_cents = credit_applied_cents + 300", r"\$5.00 of credits granted, \$8.00 used"),
-        (PLAN, "covered_cents = 200", "covers 200 cents in 2025-04, and includes 100"),
+        (PLAN, "covered_cents = 200", "is not what was drafted: covered_cents 200, lines 100"),
         (TWO, "total_cents = total_cents - 1", "is not what was drafted"),
-        (PLAN, "included_cents = 900, covered_cents = 900", "covers 900 cents in 2025-04 of usage of 250"),
+        (
+            PLAN,
+            "included_cents = 900, covered_cents = 900",
+            r"is not what was drafted: \$2.50 covered by the plan, \$1.00",
+        ),
         (ONE, "credit_applied_cents = 0", "is not what was drafted"),
         (TWO, "lines = replace(lines, '800', '700'), total_cents = 740", "is not what was drafted"),
     ],

@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
-from spell_billing.invoicing.account import AccountGuard
-from spell_billing.invoicing.gateway import Gateway, Patience
+from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.ledger import Ledger

@@ -7,7 +7,6 @@ from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.guards import source_warnings
 from spell_billing.invoicing.progress import Progress
 from spell_billing.invoicing.usage_versions import (
-    drafted_version,
     earlier_versions,
     past_of,
     pinned_version,
@@ -55,7 +54,7 @@ def raw_usage(
         context.log.info("Starting monthly billing process")
         context.log.info(f"Processing billing for period: {period(month)}")
         pinned = pinned_version(opened.ledger, store, month)
-        drafted = drafted_version(opened.ledger, month)
+        record = opened.ledger.month(month)
         earlier, missing = earlier_versions(opened.ledger, store, month)
         before, past = version_before(opened.ledger, store, month), past_of(opened.ledger, store, month)
         if pinned is None:
@@ -68,7 +67,7 @@ def raw_usage(
                 on_progress=rows.reached,
                 on_wait=context.log.warning,
             )
-            store.prune(month, keep={drafted} if drafted is not None else set())
+            store.prune(month, keep={record.usage_version} if record is not None else set())
         else:
             store.verify(pinned)
             frozen = pinned

@@ -12,12 +12,13 @@ from pydantic import Field
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import Pinning, bill_month
-from spell_billing.invoicing.guards import require_drafts_equal_usage, require_late_usage_once
-from spell_billing.invoicing.outcome import Outcome
-from spell_billing.invoicing.report import BillingReport
+from spell_billing.invoicing.guards import (
+    require_drafts_equal_usage,
+    require_late_usage_once,
+    require_sound_bills,
+)
+from spell_billing.invoicing.report import BillingReport, Outcome, recorded
 from spell_billing.invoicing.review_month import in_words, keeps_back
-from spell_billing.invoicing.run_record import recorded
-from spell_billing.invoicing.sound_bills import require_sound_bills
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.orchestration.assets.common import COMMON, actor_of, overview_link, table_schema

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from spell_billing.core.money import plain
+from spell_billing.invoicing.guards import what_is_unsound
 from spell_billing.invoicing.review_month import approve_command, in_words
-from spell_billing.invoicing.sound_bills import what_is_unsound
 from spell_billing.ledger.reviews import read_review
 from spell_billing.orchestration.assets.common import usage_metadata
 from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
