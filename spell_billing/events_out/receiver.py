@@ -11,7 +11,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from spell_billing.ledger.outbox import EVENT
-from spell_billing.settings.notifications import LOOPBACK
+from spell_billing.settings.addresses import LOOPBACK
 
 SIGNATURE = "Spell-Signature"
 TIMEOUT_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""Database URLs: read them, hide their passwords, open engines, and say plainly when nobody answers."""
+"""Database URLs: read them, hide their passwords, open engines, and name one that does not answer."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ _PATIENCE = {
 # unknown database, too many connections, shutting down.
 _UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
 _UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database", "readonly database")
-# SQLSTATE classes that pass without anybody's help: connection, rolled back (deadlock, conflict with
+# SQLSTATE classes that pass by themselves: connection, rolled back (deadlock, conflict with
 # recovery), out of resources, object in use or locked, canceled or shut down, trouble of the server's system,
 # limits of a transaction's time, snapshot too old. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT_STATES = ("08", "40", "53", "55006", "55P03", "57", "58", "25P03", "25P04", "72")

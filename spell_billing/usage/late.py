@@ -7,7 +7,6 @@ would miss rows, because both are given before commit.
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -18,8 +17,8 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
+from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list, quoted
-from spell_billing.usage.row_writer import finished_file
 
 LATE_USAGE_FILE = "late_usage.parquet"
 """As it is written. To be read under the name in the manifest: with a user erased, it has another."""
@@ -29,7 +28,7 @@ CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
 
 
 def checked(late_for: Sequence[FrozenUsage]) -> tuple[str, ...]:
-    """Name the versions whose months were compared, and the supplements that counted as frozen."""
+    """Return the versions whose months were compared, and the supplements that counted as frozen."""
     return tuple(f"{one.month}/{each.version}" for one in late_for for each in (one, *one.supplements))
 
 
@@ -93,7 +92,7 @@ def compare_late_usage(
 
 def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int, *, some_users: bool) -> str:
     money = f"DECIMAL(38, {scale})"
-    rows = parquet_list([one.directory / file.name for file in one.manifest.files])
+    rows = parquet_list(one.paths)
     sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
     frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
     recorded = [
@@ -122,7 +121,7 @@ def _take_as_frozen(
     which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""
     duck.execute(
         "INSERT INTO late SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
-        f"{parquet_list([one.directory / file.name for file in one.manifest.files])} "
+        f"{parquet_list(one.paths)} "
         f"WHERE id::VARCHAR IN (SELECT id FROM bad_now){which} GROUP BY ALL",
         {"month": str(one.month)},
     )
@@ -144,9 +143,7 @@ def _write(
 ) -> LateUsage | None:
     versions = {str(one.month): one for one in late_for}
     months = [
-        LateMonth(
-            versions[month].month, versions[month].version, users, Totals(int(calls), _exact_cents(cost))
-        )
+        LateMonth(versions[month].month, versions[month].version, users, Totals(int(calls), exact(str(cost))))
         for month, users, calls, cost in duck.execute(
             "SELECT usage_month, count(*), sum(calls), sum(cost_cents) FROM late GROUP BY ALL ORDER BY ALL"
         ).fetchall()
@@ -158,7 +155,3 @@ def _write(
         f"COPY (FROM late ORDER BY usage_month, user_id) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
     )
     return LateUsage(finished_file(path, sum(one.users for one in months)), tuple(months))
-
-
-def _exact_cents(cost: Decimal) -> Decimal:
-    return exact(str(cost))

@@ -18,11 +18,25 @@ _TIMES = ("timestamptz", "timestamp")
 
 
 def is_one_of(users: Collection[str]) -> str:
-    """Give the condition that a row's user is one of some, whatever their ids hold."""
-    ids = json.dumps(sorted(users))
-    # Between dollar quotes nothing has a meaning but the tag, which no id can foresee.
-    tag = f"$ids_{secrets.token_hex(8)}$"
-    return f"user_id::text IN (SELECT json_array_elements_text({tag}{ids}{tag}::json))"
+    """Return the condition that a row's user is one of some, whatever their ids hold."""
+    ids = _quoted(json.dumps(sorted(users)))
+    return f"user_id::text IN (SELECT json_array_elements_text({ids}::json))"
+
+
+def is_user(user_id: str) -> str:
+    """Return the condition that a row is of one user; refused by the server where no row can have such an id.
+
+    The value takes the column's own type, so that an index serves; the text then refuses another spelling of
+    it: 007 is not user 7.
+    """
+    value = _quoted(user_id)
+    return f'user_id = {value} AND user_id::text = {value}::text COLLATE "C"'
+
+
+def _quoted(text: str) -> str:
+    # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
+    tag = f"$text_{secrets.token_hex(8)}$"
+    return f"{tag}{text}{tag}"
 
 
 class Stretch(NamedTuple):
@@ -124,17 +138,12 @@ class UsageSql:
             f"GROUP BY {'user_id' if distinct else text}"
         )
 
-    def user_days(self, month: Month, is_user: str) -> str:
-        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost.
-
-        Args:
-            month: The month.
-            is_user: The condition that chooses the user's rows.
-        """
+    def user_days(self, user_id: str, month: Month) -> str:
+        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost."""
         return (
-            f"SELECT ({self._in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
-            f"FROM {USAGE_TABLE} WHERE {is_user} AND {self._in_month(month)} AND {self._good} "
-            "GROUP BY day ORDER BY day"
+            f"SELECT ({self._in_utc})::date::text AS day, count(*) AS calls, "
+            f"sum(cost_cents)::text AS cost_cents FROM {USAGE_TABLE} "
+            f"WHERE {is_user(user_id)} AND {self._in_month(month)} AND {self._good} GROUP BY day ORDER BY day"
         )
 
     def bad_rows(self, months: list[Month], *, name_months: bool = False) -> str:

@@ -1,23 +1,35 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
+import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
 
+from spell_billing.core.drafting import Account
+from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import DatabaseUrl, database_errors, unreachable
-from spell_billing.usage.accounts import build_accounts
+from spell_billing.settings.databases import (
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    DatabaseUrl,
+    database_errors,
+    unreachable,
+)
+from spell_billing.usage.accounts import account_of, build_accounts
 from spell_billing.usage.contract import (
+    ONE_USER_SECONDS,
     BadRow,
     BadRows,
+    DayUsage,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -27,17 +39,22 @@ from spell_billing.usage.contract import (
     Past,
     SourceRules,
     Totals,
-    counted,
+    UserMonth,
     outside_of,
     together,
 )
-from spell_billing.usage.duck import open_duckdb
+from spell_billing.usage.duck import UTC_DAY, open_duckdb
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import RowWriter
-from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot, read_texts
-from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
+from spell_billing.usage.row_writer import ROWS_FILE, RowWriter, require_equal_totals
+from spell_billing.usage.sqlite_rows import (
+    batches_of,
+    column_values,
+    current_rows,
+    sums_of_month,
+    written_schema,
+)
+from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
 from spell_billing.usage.sqlite_times import MonthFilter
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -51,12 +68,21 @@ from spell_billing.usage.tables import (
     Column,
     Columns,
     require_columns,
+    texts,
+    took_too_long,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
 
+_STEPS_BETWEEN_LOOKS = 10_000
+
 
 class SqliteUsage:
-    """Reads usage and accounts from a SQLite file; implements `UsageSource`."""
+    """Reads usage and accounts from a SQLite file; implements `UsageSource`.
+
+    By Python's own copy of the library, as the ledger does: with a second one in the process each breaks
+    the other's locks on a file that both have open (sqlite.org, "How To Corrupt An SQLite Database File",
+    2.2.1).
+    """
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         self._url = url
@@ -75,64 +101,51 @@ class SqliteUsage:
         on_wait: OnWait | None = None,  # noqa: ARG002 - a file is never behind
     ) -> Manifest:
         """Write the month's rows as Parquet; see `UsageSource.freeze`."""
-        with self._connect() as connection:
-            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
-            guaranteed = _guaranteed(connection)
-        sql = SqliteUsageSql(columns)
-        schema = _written_schema(sql)
+        frozen_at = datetime.now(UTC)
         path = directory / ROWS_FILE
-        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
-            frozen_at = datetime.now(UTC)
-            control = _control(snapshot, sql.totals(month, every_row=True))
-            timeless = _timeless(snapshot, sql, month)
+        with self._snapshot() as connection, open_duckdb(directory) as duck:
+            sql, unique = self._queries(connection, duck, directory)
+            control = _control(connection, sql, month)
+            timeless = _timeless(connection, sql, month)
+            schema = written_schema(sql)
             months_rows = MonthFilter(duck, schema)
-            unique = Uniqueness(
-                directory,
-                columns_to_prove(columns, guaranteed, self._rules),
-                lambda column, of: _values(snapshot, sql, duck, column, of),
-            )
-            with (
-                RowWriter(
-                    path,
-                    schema,
-                    shape=lambda batch: months_rows.keep(batch, month),
-                    on_progress=counted(control.calls, on_progress),
-                ) as writer,
-                snapshot.stream(sql.rows(month)) as batches,
-            ):
-                for batch in batches:
+            with RowWriter(
+                path,
+                schema,
+                shape=lambda batch: months_rows.keep(batch, month),
+                on_progress=on_progress,
+                expected=control.calls,
+            ) as writer:
+                for batch in batches_of(connection, sql.rows(month)):
                     writer.put(batch)
             late = compare_late_usage(
                 late_for,
                 directory,
-                lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
+                lambda earlier: current_rows(connection, sql, months_rows, earlier),
                 scale=0,
                 bad_now=months_rows.earlier_bad_ids,
             )
             bad_rows = together(months_rows.bad_rows, timeless)
-            if bad_rows.count:
-                control = _control(snapshot, sql.totals(month))
-            without_id = unique.require(month, path)
+            if not bad_rows.count:
+                # SQLite may count a row with a time that the exact reading refuses.
+                require_equal_totals(month, frozen=writer.totals, control=control)
             unique.require_changed(late)
-            outside = _outside(snapshot, sql, frozen_at, past)
-        if bad_rows.count == 0:
-            require_equal_totals(month, frozen=writer.totals, control=control)
-        return Manifest(
-            format_version=FORMAT_VERSION,
-            month=month,
-            frozen_at=frozen_at,
-            backend=self._url.backend,
-            cost_scale=0,
-            frozen=writer.totals,
-            control=control,
-            files=(writer.file,),
-            late=late,
-            late_checked=checked(late_for),
-            bad_rows=bad_rows,
-            earlier_bad_rows=months_rows.earlier_bad_rows,
-            without_id=without_id,
-            outside=outside,
-        )
+            return Manifest(
+                format_version=FORMAT_VERSION,
+                month=month,
+                frozen_at=frozen_at,
+                backend=self._url.backend,
+                cost_scale=0,
+                frozen=writer.totals,
+                control=control,
+                files=(writer.file,),
+                late=late,
+                late_checked=checked(late_for),
+                bad_rows=bad_rows,
+                earlier_bad_rows=months_rows.earlier_bad_rows,
+                without_id=unique.require(month, path),
+                outside=_outside(connection, sql, frozen_at, past),
+            )
 
     def supplement(
         self,
@@ -143,21 +156,13 @@ class SqliteUsage:
         users: Collection[str],
     ) -> LateUsage | None:
         """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
-        with self._connect() as connection:
-            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
-            guaranteed = _guaranteed(connection)
-        sql = SqliteUsageSql(columns)
-        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
-            rows = MonthFilter(duck, _written_schema(sql))
-            unique = Uniqueness(
-                directory,
-                columns_to_prove(columns, guaranteed, self._rules),
-                lambda column, of: _values(snapshot, sql, duck, column, of),
-            )
+        with self._snapshot() as connection, open_duckdb(directory) as duck:
+            sql, unique = self._queries(connection, duck, directory)
+            rows = MonthFilter(duck, written_schema(sql))
             late = compare_late_usage(
                 [frozen],
                 directory,
-                lambda month: _current_rows(snapshot, sql, rows, month),
+                lambda month: current_rows(connection, sql, rows, month),
                 scale=0,
                 recorded=recorded,
                 users=users,
@@ -167,37 +172,88 @@ class SqliteUsage:
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
         """Read billing accounts with their plans; see `UsageSource.accounts`."""
-        with self._connect() as connection:
-            connection.execute("BEGIN")
-            found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
-            names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
-            accounts = read_texts(connection, ACCOUNTS_TABLE, found, names, users)
-            found = self._columns(connection, PLANS_TABLE, ())
-            if found:
-                require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            plans = read_texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
+        with self._snapshot() as connection:
+            if users is None:
+                return self._accounts(connection)
+            which = " WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(:users))"
+            return self._accounts(connection, which, {"users": json.dumps(sorted(users))})
+
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        """Count and add up a month's calls by user; see `UsageSource.so_far`."""
+        with self._snapshot() as connection:
+            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+            return sums_of_month(connection, sql, month, key="user_id")
+
+    def user_month(self, user_id: str, month: Month) -> UserMonth:
+        """Count and add up one user's calls of a month; see `UsageSource.user_month`."""
+        with self._snapshot(seconds=ONE_USER_SECONDS) as connection:
+            sql = SqliteUsageSql(self._columns(connection, USAGE_TABLE, USAGE_COLUMNS))
+            sums = sums_of_month(connection, sql, month, key=UTC_DAY, user_id=user_id)
+        return UserMonth(tuple(DayUsage(day, sums[day].calls, sums[day].cost_cents) for day in sorted(sums)))
+
+    def account(self, user_id: str) -> Account | None:
+        """Read one user's billing account; see `UsageSource.account`."""
+        with self._snapshot(seconds=ONE_USER_SECONDS) as connection:
+            return account_of(self._accounts(connection, f" WHERE {IS_USER}", of_user(user_id)))
+
+    def _accounts(
+        self, connection: sqlite3.Connection, which: str = "", given: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
+        names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
+        accounts = _texts(connection, ACCOUNTS_TABLE + which, found, names, given)
+        found = self._columns(connection, PLANS_TABLE, PLAN_COLUMNS, optional=True)
+        plans = _texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
         return build_accounts(accounts, plans)
 
-    @property
-    def _usage_columns(self) -> tuple[str, ...]:
-        return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
-
     @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _snapshot(self, *, seconds: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Open a read transaction whose every query sees the same moment, for a number of seconds at most."""
         path = self._url.sqlite_path
         if path is None or not path.is_file():
             raise unreachable(self._url, "the file does not exist")
-        with (
-            database_errors(self._url),
-            closing(
-                sqlite3.connect(
-                    f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30, isolation_level=None
-                )
-            ) as connection,
-        ):
-            yield connection
+        try:
+            with (
+                database_errors(self._url),
+                closing(
+                    sqlite3.connect(
+                        f"file:{quote(str(path))}?mode=ro",
+                        uri=True,
+                        timeout=SQLITE_BUSY_TIMEOUT_SECONDS if seconds is None else seconds,
+                        isolation_level=None,
+                        # DuckDB takes batches from a thread of its own, one at a time.
+                        check_same_thread=False,
+                    )
+                ) as connection,
+            ):
+                if seconds is not None:
+                    end = time.monotonic() + seconds
+                    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
+                connection.execute("BEGIN")
+                yield connection
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise took_too_long(self._url) from error
+            raise UsageError(
+                f"Reading {self._url.redacted} ({self._url.setting}) failed: {error}.",
+                remedy="Run it again when no other program holds the file; if it stays, check the file.",
+            ) from error
 
-    def _columns(self, connection: sqlite3.Connection, table: str, required: tuple[str, ...]) -> Columns:
+    def _queries(
+        self, connection: sqlite3.Connection, duck: duckdb.DuckDBPyConnection, directory: Path
+    ) -> tuple[SqliteUsageSql, Uniqueness]:
+        """Return the queries that fit the table, and the proof that no row counts twice."""
+        required = (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
+        columns = self._columns(connection, USAGE_TABLE, required)
+        sql = SqliteUsageSql(columns)
+        to_prove = columns_to_prove(columns, _guaranteed(connection), self._rules)
+        return sql, Uniqueness(
+            directory, to_prove, lambda column, month: column_values(connection, sql, duck, column, month)
+        )
+
+    def _columns(
+        self, connection: sqlite3.Connection, table: str, required: tuple[str, ...], *, optional: bool = False
+    ) -> Columns:
         described = connection.execute(f"PRAGMA table_info({table})").fetchall()
         keys = sum(1 for *_, key in described if key)
         found = {
@@ -205,9 +261,23 @@ class SqliteUsage:
             name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
             for _, name, kind, _, _, key in described
         }
-        if required:
+        if found or not optional:
             require_columns(self._url, table, found, required)
         return found
+
+
+def _texts(
+    connection: sqlite3.Connection,
+    source: str,
+    found: Columns,
+    names: tuple[str, ...],
+    given: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """Read columns as text, null where the table has no such column."""
+    columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
+    rows = connection.execute(f"SELECT {columns} FROM {source}", given or {}).fetchall() if found else []
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
 
 
 def _guaranteed(connection: sqlite3.Connection) -> set[str]:
@@ -219,67 +289,21 @@ def _guaranteed(connection: sqlite3.Connection) -> set[str]:
     return found | ({rowid[0].lower()} if len(rowid) == 1 else set())
 
 
-def _outside(snapshot: SqliteSnapshot, sql: SqliteUsageSql, now: datetime, past: Past | None) -> Outside:
+def _outside(
+    connection: sqlite3.Connection, sql: SqliteUsageSql, now: datetime, past: Past | None
+) -> Outside:
     if past is None:
         return Outside()
-    (found,) = snapshot.rows(sql.outside(now=now, first=past.first.start))
-    calls = {str(month): _control(snapshot, sql.totals(month)).calls for month, _ in past.billed}
-    return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
+    future, before_first = connection.execute(sql.outside(now=now, first=past.first.start)).fetchone()
+    calls = {str(month): _control(connection, sql, month).calls for month, _ in past.billed}
+    return outside_of(past, calls, future=future, before_first=before_first)
 
 
-def _control(snapshot: SqliteSnapshot, query: str) -> Totals:
-    (row,) = snapshot.rows(query)
-    return Totals(row["calls"], Decimal((row["high"] << 32) + row["low"]))
+def _control(connection: sqlite3.Connection, sql: SqliteUsageSql, month: Month) -> Totals:
+    calls, high, low = connection.execute(sql.totals(month)).fetchone()
+    return Totals(calls, Decimal((high << 32) + low))
 
 
-def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql, month: Month) -> BadRows:
-    (order,) = snapshot.rows(TIME_INDEXES)
-    if order["indexes"] and not snapshot.rows(sql.may_be_timeless)[0]["found"]:
-        return BadRows(0, ())
-    rows = snapshot.rows(sql.timeless(month))
-    examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
-    return BadRows(rows[0]["total"] if rows else 0, examples)
-
-
-@contextmanager
-def _current_rows(
-    snapshot: SqliteSnapshot, sql: SqliteUsageSql, rows: MonthFilter, month: Month
-) -> Iterator[pa.RecordBatchReader]:
-    schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
-
-    def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            table = rows.keep(batch, month, earlier=True)
-            ones = table["user_id"].is_valid().cast(pa.int64())
-            columns = [table["user_id"], ones, table["cost_cents"]]
-            yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
-
-    with snapshot.stream(sql.rows(month)) as batches:
-        yield pa.RecordBatchReader.from_batches(schema, kept(batches))
-
-
-@contextmanager
-def _values(
-    snapshot: SqliteSnapshot, sql: SqliteUsageSql, duck: duckdb.DuckDBPyConnection, column: str, month: Month
-) -> Iterator[pa.RecordBatchReader]:
-    kept = _written_schema(sql).set(0, pa.field("id", pa.string()))
-    rows = MonthFilter(duck, kept)
-    schema = pa.schema([("value", pa.string())])
-
-    def values(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
-
-    with snapshot.stream(sql.rows(month, identity=column)) as batches:
-        yield pa.RecordBatchReader.from_batches(schema, values(batches))
-
-
-def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("id", pa.int64() if sql.has_integer_ids else pa.string()),
-            pa.field("user_id", pa.string()),
-            pa.field("cost_cents", pa.int64()),
-            pa.field("created_at", pa.timestamp("us", tz="UTC")),
-        ]
-    )
+def _timeless(connection: sqlite3.Connection, sql: SqliteUsageSql, month: Month) -> BadRows:
+    rows = connection.execute(sql.timeless(month)).fetchall()
+    return BadRows(rows[0][2] if rows else 0, tuple(BadRow(row_id, problem) for row_id, problem, _ in rows))

@@ -13,6 +13,8 @@ from spell_billing.usage.contract import MOST_COUNTED
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
+_MOST_DIGITS = 19
+_LARGEST_NUMBER = 2**63 - 1
 _DIGIT = "[0-9]"
 _DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
 # Month boundaries and zone offsets are whole minutes, so what follows the minutes decides nothing. The
@@ -54,17 +56,14 @@ class SqliteUsageSql:
         """Whether SQLite itself makes sure that every id is an integer."""
         return self.columns["id"].type == "integer" and not self.columns["id"].nullable
 
-    def totals(self, month: Month, *, every_row: bool = False) -> str:
-        """Count and sum in the database itself; in two halves, because SQLite's sums end at 63 bits.
+    def totals(self, month: Month) -> str:
+        """Count and sum the billable rows in the database itself: calls, high and low half of the cost.
 
-        Args:
-            month: The month.
-            every_row: Take bad rows in: to look at the type of each value costs more than to add it up.
+        In two halves, because SQLite's sums end at 63 bits.
         """
-        good = "" if every_row else f" AND {_GOOD}"
         stretches = " UNION ALL ".join(
             "SELECT count(*) AS calls, coalesce(sum(cost_cents >> 32), 0) AS high, "
-            f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within}{good}"
+            f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within} AND {_GOOD}"
             for within in _stretches(month)
         )
         return f"SELECT sum(calls) AS calls, sum(high) AS high, sum(low) AS low FROM ({stretches})"
@@ -72,7 +71,7 @@ class SqliteUsageSql:
     def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is ever null, because the driver takes a column's type from what it meets first.
+        No value is ever null.
 
         Args:
             month: The month.
@@ -118,30 +117,6 @@ class SqliteUsageSql:
         )
         return "SELECT {} AS future, {} AS before_first".format(*counts)
 
-    @property
-    def may_be_timeless(self) -> str:
-        """Tell (`found`) whether `timeless` finds any row, by one look into the index for each day in it.
-
-        Without an index that orders `created_at` as text, each look would read the whole table.
-        """
-        next_day = "CASE WHEN length(text) < 10 THEN text ELSE substr(text, 1, 10) || char(1114111) END"
-        first, following = _first_text(">= ''"), _first_text(f"> {next_day}")
-        return (
-            f"WITH RECURSIVE beginning(text) AS ({first} UNION ALL "
-            f"SELECT ({following}) FROM beginning WHERE text IS NOT NULL) "
-            f"SELECT EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at IS NULL) "
-            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at < '') "
-            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at >= x'') "
-            f"OR EXISTS (SELECT 1 FROM beginning WHERE text NOT GLOB '{_DATE_SHAPE}') AS found"
-        )
-
-
-TIME_INDEXES = (
-    f"SELECT count(*) AS indexes FROM pragma_index_list('{USAGE_TABLE}') AS list "
-    "JOIN pragma_index_xinfo(list.name) AS part "
-    "WHERE list.partial = 0 AND part.seqno = 0 AND lower(part.name) = 'created_at' AND part.coll = 'BINARY'"
-)
-"""Counts the indexes that order `created_at`."""
 
 UNIQUE_COLUMNS = (
     "SELECT lower(part.name) AS name FROM pragma_index_list('{table}') AS list "
@@ -152,13 +127,22 @@ UNIQUE_COLUMNS = (
 """Names the columns that a unique index of all rows has for itself."""
 
 
+IS_USER = "user_id IN (:text, :number) AND CAST(user_id AS TEXT) = :text"
+"""Whether a row is of `of_user`. A column without a type holds an id as the integer or the text that was
+inserted; an index finds both. The cast then refuses another spelling: 007 is not user 7."""
+
+
+def of_user(user_id: str) -> dict[str, str | int | None]:
+    """Return the parameters of `IS_USER`."""
+    digits = user_id.removeprefix("-")
+    is_number = len(digits) <= _MOST_DIGITS and digits.isascii() and digits.isdecimal()
+    # A larger one cannot stand in a column of numbers, nor be handed to the driver.
+    number = int(user_id) if is_number and abs(int(user_id)) <= _LARGEST_NUMBER else None
+    return {"text": user_id, "number": number}
+
+
 def _is_from(moment: datetime) -> str:
     return f"julianday(created_at) >= julianday('{moment.replace(tzinfo=None)}')"
-
-
-def _first_text(condition: str) -> str:
-    # In SQLite numbers sort below every text, and blobs above.
-    return f"SELECT min(created_at) FROM {USAGE_TABLE} WHERE created_at {condition} AND created_at < x''"
 
 
 def _nearby(month: Month) -> str:
@@ -168,7 +152,7 @@ def _nearby(month: Month) -> str:
 
 
 def _stretches(month: Month) -> list[str]:
-    """Give the conditions of the month's stretches: its edges, judged row by row, and all in between."""
+    """Return the conditions of the month's stretches: its edges, judged row by row, and all in between."""
     first, after = _bounds(month)
     edges = [
         f"created_at >= '{edge - _DAY}' AND created_at < '{edge + _DAY}' AND {_UTC_MONTH} = '{month}'"

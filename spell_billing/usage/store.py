@@ -1,6 +1,7 @@
 """Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
 
 import errno
+import os
 import re
 import shutil
 import time
@@ -28,7 +29,7 @@ from spell_billing.usage.contract import (
     Totals,
     UsageSource,
 )
-from spell_billing.usage.disk import sync_directory, sync_file, verify_file
+from spell_billing.usage.disk import sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -159,12 +160,12 @@ class UsageStore:
         return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
 
     def latest(self, month: Month) -> FrozenUsage | None:
-        """Give the newest version, or None when the month was never frozen."""
+        """Return the newest version, or None when the month was never frozen."""
         versions = self.versions(month)
         return self.version(month, versions[-1]) if versions else None
 
     def version(self, month: Month, version: str) -> FrozenUsage:
-        """Give one version.
+        """Return one version.
 
         Raises:
             UsageError: it is not there, or its manifest is damaged.
@@ -194,7 +195,7 @@ class UsageStore:
                 verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
-        """Remove superseded versions, but never one to keep, nor the newest three; give their names."""
+        """Remove superseded versions, but never one to keep, nor the newest three; return their names."""
         with self._locked(month) as directory:
             self._remove_leftovers(directory)
             superseded = self.versions(month)[:-KEPT_VERSIONS]
@@ -213,7 +214,7 @@ class UsageStore:
 
     @contextmanager
     def locked(self, months: Collection[Month]) -> Iterator[None]:
-        """Let nobody freeze, prune or otherwise change these months' files."""
+        """Keep every other process from freezing, pruning or otherwise changing these months' files."""
         with ExitStack() as locks:
             for month in sorted(months):
                 self._remove_leftovers(locks.enter_context(self._locked(month)))
@@ -223,7 +224,7 @@ class UsageStore:
     def _locked(self, month: Month) -> Iterator[Path]:
         directory = self._root / str(month)
         directory.mkdir(parents=True, exist_ok=True)
-        sync_directory(self._root)
+        sync(self._root)
         try:
             # The operating system releases it when its holder dies.
             with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
@@ -251,7 +252,7 @@ class UsageStore:
 
 @contextmanager
 def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
-    """Give a directory to write to, out of sight, which goes when something goes wrong."""
+    """Make a hidden directory to write to, which is removed when something goes wrong."""
     unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
     unfinished.mkdir()
     try:
@@ -260,19 +261,19 @@ def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UsageError(
-                f"{directory} has no room for the usage of {month}: {error.strerror}.",
+                f"{directory} has no room for the usage of {month}: {os.strerror(error.errno)}.",
                 remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
             ) from error
         raise
 
 
 def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
-    """Let a whole directory appear under its name, synced to disk."""
+    """Sync a whole directory to disk, and move it to its name."""
     write_manifest(manifest, unfinished)
-    sync_file(unfinished / MANIFEST_FILE)
-    sync_directory(unfinished)
+    sync(unfinished / MANIFEST_FILE)
+    sync(unfinished)
     unfinished.rename(final)
-    sync_directory(final.parent)
+    sync(final.parent)
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:

@@ -94,7 +94,7 @@ class Uniqueness:
 
 
 def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: SourceRules) -> tuple[str, ...]:
-    """Give the columns that the database does not itself guarantee; a unique one may have many nulls."""
+    """Return the columns that the database does not itself guarantee; a unique one may have many nulls."""
     columns = [] if "id" in guaranteed and not found["id"].nullable else ["id"]
     if rules.dedupe_column is not None and rules.dedupe_column not in guaranteed:
         columns.append(rules.dedupe_column)
