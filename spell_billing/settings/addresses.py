@@ -40,15 +40,10 @@ def check_address(
 ) -> SplitResult:
     """Accept a web address without a login or a fragment: https, or plain http to this machine.
 
-    Args:
-        setting: Its name, for messages.
-        text: The address; not repeated in messages.
-        example: How to write it.
-        sends: What goes there and must be encrypted; None where plain http will do anywhere.
-        may_have_query: Accept a query, too.
+    `sends` is what goes there and must be encrypted; without it plain http will do anywhere.
 
     Raises:
-        SettingsError: for anything else.
+        SettingsError: for anything else, with the setting's name and an example; the text is not repeated.
     """
     try:
         parts = urlsplit(text)

@@ -57,13 +57,8 @@ class DatabaseStatementError(SpellBillingError):
 class DatabaseUrl:
     """One database, as its drivers want it named. `str()` and `repr()` never show a password.
 
-    Attributes:
-        backend: The kind of database.
-        setting: The setting that the URL came from, for messages (`DATABASE_URL`).
-        redacted: The URL without its password, for messages and logs.
-        sqlalchemy_url: For SQLAlchemy (psycopg 3 or pysqlite). Holds the password.
-        libpq_dsn: For ADBC and psycopg; empty for SQLite. Holds the password.
-        sqlite_path: The absolute path of the file; None for PostgreSQL.
+    `setting` is where the URL came from, for messages (`DATABASE_URL`); `redacted` has no password.
+    `sqlalchemy_url` and `libpq_dsn` (for ADBC and psycopg; empty for SQLite) do. `sqlite_path` is absolute.
     """
 
     backend: Literal["sqlite", "postgresql"]

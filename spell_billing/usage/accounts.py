@@ -17,9 +17,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     """Join accounts with their plans.
 
     Args:
-        accounts: Text columns user_id, stripe_customer_id, currency, email, plan_id, and the terms of bills:
-            collection, net_days, po_number, footer.
-        plans: Text columns plan_id, name, included_cents.
+        accounts: `ACCOUNT_COLUMNS` and `ACCOUNT_OPTIONAL_COLUMNS` as text.
+        plans: `PLAN_COLUMNS` and `PLAN_OPTIONAL_COLUMNS` as text.
 
     Returns:
         A table in `ACCOUNTS_SCHEMA`. Blank text is null; an account whose plan is not among the plans keeps

@@ -98,12 +98,12 @@ class UserMonth:
 
     @property
     def calls(self) -> int:
-        """How many calls there are."""
+        """Their calls."""
         return sum(day.calls for day in self.days)
 
     @property
     def cost_cents(self) -> Decimal:
-        """What they cost in all, in (possibly fractional) cents."""
+        """Their exact cost."""
         return exact_sum(*(day.cost_cents for day in self.days))
 
 
@@ -284,11 +284,11 @@ class UsageSource(Protocol):
         on_progress: OnProgress | None = None,
         on_wait: OnWait | None = None,
     ) -> Manifest:
-        """Write the month's rows as Parquet into the directory, from one consistent read.
+        """Write the rows of a month (UTC) as Parquet into an empty directory, from one consistent read.
 
         Args:
-            month: The month to freeze, from its first microsecond to its last, UTC.
-            directory: An empty directory.
+            month: The month.
+            directory: The directory.
             late_for: The pinned (billed) versions of earlier months, all of them from the oldest that may
                 still change: what they froze, late usage included, is compared with what the source has now.
             past: The months that are not compared; without it nothing is looked for there.
@@ -296,7 +296,7 @@ class UsageSource(Protocol):
             on_wait: Called once when the source must be waited for.
 
         Raises:
-            UsageError: a row stands twice, or a value is beyond exact arithmetic.
+            UsageError: a row appears twice, or a value is beyond exact arithmetic.
             SourceBehindError: a standby does not have the whole month, after the wait of the source's rules.
             IntegrityError: the rows written are not what the database itself counts and sums.
         """
@@ -310,16 +310,13 @@ class UsageSource(Protocol):
         recorded: Sequence[FrozenUsage],
         users: Collection[str],
     ) -> LateUsage | None:
-        """Write what some users have in a frozen month now beyond what was frozen and recorded.
+        """Write what some users have in a pinned month now beyond what was recorded; None when nothing.
 
         Args:
-            frozen: The month's pinned version.
+            frozen: The month's version.
             directory: An empty directory.
             recorded: All pinned versions that may have recorded differences of the month, `frozen` too.
             users: Whose usage is compared.
-
-        Returns:
-            None when nothing differs.
         """
         ...
 

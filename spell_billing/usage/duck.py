@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -12,6 +12,10 @@ MEMORY_LIMIT_BYTES = 1 << 30
 SPILL_PREFIX = ".duckdb-"
 UTC_DAY = "DATE '1970-01-01' + (epoch_us(created_at) // 86400000000)::INTEGER"
 """SQL for the day of a frozen row; a cast to DATE would follow the session's time zone."""
+
+
+Stream = AbstractContextManager[pa.RecordBatchReader]
+"""Opens a stream of rows."""
 
 
 @contextmanager

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import amount_type, as_decimal
 from spell_billing.usage.contract import OnProgress
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
-from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql, stretches
+from spell_billing.usage.postgres_sql import INTEGERS, CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
 
 T = TypeVar("T")
@@ -86,22 +85,21 @@ class MonthRows:
                 raise
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
-        (whole,) = stretches(self.month, 1)
-        read = self.readers[0].table(f"{self.sql.rows(whole, form)} LIMIT 0").schema
-        cost = amount_type(form.scale, as_text=form.as_text)
+        row_id, user = self.sql.columns["id"].type, self.sql.columns["user_id"].type
         return pa.schema(
             [
-                pa.field("id", _plain(read.field("id").type), nullable=self.sql.may_lack_ids),
-                pa.field("user_id", _plain(read.field("user_id").type), nullable=False),
-                pa.field("cost_cents", cost, nullable=False),
+                pa.field("id", _id_type(row_id), nullable=self.sql.may_lack_ids),
+                pa.field("user_id", pa.uuid() if user == "uuid" else pa.string(), nullable=False),
+                pa.field("cost_cents", amount_type(form.scale, as_text=form.as_text), nullable=False),
                 pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
             ]
         )
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    # Versions of the driver label uuids, the only type of ours that travels as bytes, in different ways.
-    return pa.uuid() if isinstance(kind, pa.BaseExtensionType) else kind
+def _id_type(kind: str) -> pa.DataType:
+    if kind in INTEGERS:
+        return pa.int64()
+    return pa.uuid() if kind == "uuid" else pa.string()
 
 
 def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table:
@@ -110,21 +108,12 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
     cost = cost.cast(kind) if form.as_text else as_decimal(cost, kind)
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
-    columns = [_as_plain(batch.column("id")), _as_plain(batch.column("user_id")), cost, moment]
-    return pa.Table.from_arrays(columns, schema=schema)
+    ids = [_as_written(batch.column(name), schema.field(name).type) for name in ("id", "user_id")]
+    return pa.Table.from_arrays([*ids, cost, moment], schema=schema)
 
 
-def _as_plain(column: pa.Array) -> pa.Array:
-    if not isinstance(column, pa.ExtensionArray) or column.type == pa.uuid():
-        return column
-    return pa.ExtensionArray.from_storage(pa.uuid(), _as_fixed(column.storage, pa.uuid().storage_type))
-
-
-def _as_fixed(column: pa.Array, kind: pa.FixedSizeBinaryType) -> pa.Array:
-    """Relabel bytes of one length, without copying ten million of them one by one."""
-    lengths = pc.min_max(pc.binary_length(column)).as_py()
-    if column.type != pa.binary() or column.null_count or set(lengths.values()) != {kind.byte_width}:
-        return column.cast(kind)
-    _, offsets, data = column.buffers()
-    (first,) = pa.Array.from_buffers(pa.int32(), 1, [None, offsets], offset=column.offset).to_pylist()
-    return pa.Array.from_buffers(kind, len(column), [None, data.slice(first)])
+def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:
+    if kind != pa.uuid():
+        return ids
+    # The driver labels uuids, which travel as bytes, in a way of its own.
+    return pa.ExtensionArray.from_storage(kind, ids.storage.cast(kind.storage_type))

@@ -33,11 +33,7 @@ WHERE current_setting(name, true) IS NOT NULL
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A connection inside a REPEATABLE READ, READ ONLY transaction.
-
-    Uses the driver's low-level interface: its DB-API module loads pandas, which takes longer than a freeze
-    of a small month.
-    """
+    """A connection inside a REPEATABLE READ, READ ONLY transaction; not by the DB-API, which loads pandas."""
 
     connection: adbc_driver_manager.AdbcConnection
     _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)

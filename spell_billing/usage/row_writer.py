@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,16 @@ ROWS_FILE = "rows.parquet"
 _WAITING_BATCHES = 4
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenRows:
+    """A month's rows as they were written: see `Manifest`."""
+
+    file: FrozenFile
+    frozen: Totals
+    control: Totals
+    cost_scale: int
+
+
 class RowWriter:
     """Takes batches from any thread, shapes and writes them in its own. A context manager.
 
@@ -31,12 +42,9 @@ class RowWriter:
         path: The Parquet file to write.
         schema: What `shape` returns.
         shape: Turns a batch as read into a table as written; runs in the writer's thread.
-        on_progress: Called at once, and in the writer's thread with the rows written so far.
-        expected: How many rows there are, for `on_progress`.
+        on_progress: Called at once, and in the writer's thread; `expected` is how many rows there are.
 
-    Attributes:
-        totals: What was written, once the context is left.
-        file: The file, synced to disk, once the context is left.
+    Once the context is left, `totals` has what was written, and `file` the file, synced to disk.
     """
 
     file: FrozenFile

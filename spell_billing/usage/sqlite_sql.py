@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MOST_COUNTED
+from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
@@ -57,10 +57,7 @@ class SqliteUsageSql:
         return self.columns["id"].type == "integer" and not self.columns["id"].nullable
 
     def totals(self, month: Month) -> str:
-        """Count and sum the billable rows in the database itself: calls, high and low half of the cost.
-
-        In two halves, because SQLite's sums end at 63 bits.
-        """
+        """Count and sum the billable rows; the cost in two halves, because SQLite's sums end at 63 bits."""
         stretches = " UNION ALL ".join(
             "SELECT count(*) AS calls, coalesce(sum(cost_cents >> 32), 0) AS high, "
             f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within} AND {_GOOD}"
@@ -71,43 +68,30 @@ class SqliteUsageSql:
     def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is ever null.
-
-        Args:
-            month: The month.
-            identity: A column to read as text instead of the id.
+        No value is null. `identity` is a column to read as text instead of the id.
         """
-        if identity is None:
-            identity = "id" if self.has_integer_ids else f"coalesce(CAST(id AS TEXT), '{NO_ID}')"
-        else:
-            identity = f"coalesce(CAST(\"{identity}\" AS TEXT), '{NO_ID}')"
+        text = f"coalesce(CAST(\"{identity or 'id'}\" AS TEXT), '{NO_ID}')"
+        row_id = "id" if identity is None and self.has_integer_ids else text
         return (
-            f"SELECT {identity} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
+            f"SELECT {row_id} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
             "CASE typeof(cost_cents) WHEN 'integer' THEN cost_cents ELSE 0 END AS cost_cents, created_at, "
             f"CASE WHEN {_GOOD} THEN '' ELSE {_PROBLEM} END AS problem "
             f"FROM {USAGE_TABLE} WHERE {_nearby(month)}"
         )
 
     def timeless(self, month: Month) -> str:
-        """Find rows of no month at all that `rows` does not read: up to 20 of (id, problem, total).
-
-        Reads the whole table (or the index on `created_at`), about 0.1 s for a million rows.
-        """
+        """Find rows of no month that `rows` does not read, in the whole table: (id, problem, total)."""
         return (
             f"SELECT coalesce(CAST(id AS TEXT), '{NO_ID}') AS id, {_TIME_PROBLEM} AS problem, "
             f"count(*) OVER () AS total FROM {USAGE_TABLE} "
             f"WHERE (typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}') "
-            f"AND ({_nearby(month)}) IS NOT TRUE LIMIT 20"
+            f"AND ({_nearby(month)}) IS NOT TRUE LIMIT {MAX_EXAMPLES}"
         )
 
     def outside(self, *, now: datetime, first: datetime) -> str:
-        """Count rows after now, and rows before the first month, each up to a limit: future, before_first.
+        """Count rows after now, and rows before the first month's start, up to a limit: future, before_first.
 
-        SQLite's own functions read the times: for a number to be told that is exact enough.
-
-        Args:
-            now: The moment of the freeze.
-            first: When the first month began that was ever billed.
+        SQLite's own functions read the times: exact enough for a number in a warning.
         """
         future = f"created_at >= '{now.date() - _DAY}' AND created_at < x'' AND {_is_from(now)}"
         before = f"created_at > '' AND created_at < '{first.date() + _DAY}' AND NOT {_is_from(first)}"

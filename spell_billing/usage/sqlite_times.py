@@ -1,11 +1,16 @@
-"""Sorts the rows of SQLite into month and bad rows: text times read exactly, cut to microseconds.
+"""Reads rows of SQLite, and sorts them into month and bad rows: text times read exactly, cut to microseconds.
 
 Times are ISO 8601 of any precision, with a zone or without (then UTC). DuckDB's own cast from text to
 TIMESTAMP overlooks a zone offset, and takes hour 24; so the shape is checked first and the offset subtracted
 here. Fractions are cut, never rounded: a row must not cross a boundary.
 """
 
+import sqlite3
+from array import array
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +43,7 @@ _QUERY = (
     "moment IS NULL OR problem <> '' AND inside AS bad, inside AND NOT bad AS good "
     f"FROM (SELECT *, {_MOMENT} AS moment FROM batch)"
 )
+_BATCH_ROWS = 50_000
 
 
 class MonthFilter:
@@ -84,3 +90,38 @@ def _bad_rows(bad: pa.Table, where: str = "") -> BadRows:
         unreadable = f"created_at is {row['created_at'][:40]!r}, not an ISO 8601 time"
         examples.append(BadRow(str(row["id"]), (row["problem"] or unreadable) + where))
     return BadRows(bad.num_rows, tuple(examples))
+
+
+def batches_of(
+    connection: sqlite3.Connection, query: str, given: Mapping[str, Any] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of `SqliteUsageSql.rows`."""
+    # As bytes, which need not be text: `require_text` names the user whose id is none.
+    connection.text_factory = bytes
+    try:
+        cursor = connection.execute(query, given or {})
+        while rows := cursor.fetchmany(_BATCH_ROWS):
+            ids, users, costs, moments, problems = zip(*rows, strict=True)
+            columns = [
+                _integers(ids) if isinstance(ids[0], int) else _texts(ids),
+                _texts(users),
+                _integers(costs),
+                _texts(moments),
+                _texts(problems),
+            ]
+            yield pa.RecordBatch.from_arrays(
+                columns, names=["id", "user_id", "cost_cents", "created_at", "problem"]
+            )
+    finally:
+        connection.text_factory = str
+
+
+def _integers(values: Sequence[int]) -> pa.Array:
+    # Buffers, because pa.array loads pandas.
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values))])
+
+
+def _texts(values: Sequence[bytes]) -> pa.Array:
+    offsets = array("i", accumulate(map(len, values), initial=0))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)

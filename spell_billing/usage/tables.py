@@ -21,7 +21,7 @@ PLAN_COLUMNS = ("plan_id",)
 PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
 
 NO_ID = "no id"
-"""What stands for the id of a row that has none, where it must be told."""
+"""What is written in place of an id that a row does not have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,18 +63,13 @@ def open_user_usage(frozen: FrozenUsage) -> Iterator[pq.ParquetFile]:
 def iter_user_drafting_input(
     frozen: FrozenUsage, accounts: pa.Table, *, batch_size: int = 10_000, extra_users: Iterable[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """Stream one row per user, ordered by user_id.
+    """Stream one row per user of an aggregated version, ordered by user_id, with the user's account.
 
-    Args:
-        frozen: The version to bill; `aggregate` has run on it.
-        accounts: What `UsageSource.accounts` gave.
-        batch_size: Rows of a batch.
-        extra_users: Users that must appear even without usage: for late usage, or a credit.
+    Users without usage appear where `extra_users` names them: for late usage, or a credit.
 
     Yields:
-        Batches of user_id; calls and cost_cents of the month, zero for a user that appears through
-        `extra_users` alone; account_known; and the account's columns, null when unknown. cost_cents is the
-        text of an exact decimal: Python reads it in a fifth of the time of Arrow's decimals.
+        Batches of user_id; calls and cost_cents; account_known; and the columns of `ACCOUNTS_SCHEMA`, null
+        when unknown. cost_cents is text: Python reads it in a fifth of the time of Arrow's decimals.
 
     Raises:
         UsageError: the version was not aggregated.
