@@ -22,7 +22,7 @@ from spell_billing.usage.duck import (
 )
 from spell_billing.usage.user_usage import keep_user_usage
 
-LARGEST_USERS = 10
+_LARGEST_USERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,10 @@ class UserTotals:
     largest: tuple[UserUsage, ...]
 
 
-def aggregate(
-    frozen: FrozenUsage,
-    *,
-    largest: int = LARGEST_USERS,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-) -> UserTotals:
+def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
     """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
 
     Verify the version first (`UsageStore.verify`): equal sums do not prove that no row changed users.
-
-    Args:
-        frozen: The version.
-        largest: How many of the most expensive users to name.
-        memory_limit_bytes: What DuckDB's buffers may take.
 
     Raises:
         UsageError: a sum exceeds 38 digits.
@@ -79,7 +69,7 @@ def aggregate(
         ).fetchall()
         top = duck.execute(
             f"SELECT user_id, calls, cost_cents FROM {users} "
-            f"ORDER BY cost_cents DESC, user_id LIMIT {largest}"
+            f"ORDER BY cost_cents DESC, user_id LIMIT {_LARGEST_USERS}"
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals)

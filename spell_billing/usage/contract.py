@@ -138,10 +138,8 @@ class UncomparedMonth:
 class Outside:
     """Rows of no month that is frozen or compared: they are not charged.
 
-    Attributes:
-        future: Rows with a time after the freeze.
-        before_first: Rows from before the first month that was ever billed. At most `MOST_COUNTED`.
-        changed: The months billed too long ago to be compared whose number of rows is another now.
+    Rows with a time after the freeze, and from before the first month that was ever billed (`MOST_COUNTED` at
+    most); and the months billed too long ago to be compared whose number of rows is another now.
     """
 
     future: int = 0
@@ -157,9 +155,8 @@ MOST_COUNTED = 10_000
 class Past:
     """What the ledger knows of months that a freeze does not compare.
 
-    Attributes:
-        first: The first month that was ever billed, or the one that is frozen.
-        billed: The months billed too long ago to be compared, and the number of their billed rows.
+    The first month that was ever billed, or the one that is frozen; and the months billed too long ago to be
+    compared, with the number of their billed rows.
     """
 
     first: Month
@@ -174,12 +171,7 @@ def outside_of(past: Past, calls: Mapping[str, int], *, future: int, before_firs
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How a source is read.
-
-    Attributes:
-        wait: How long a freeze waits for a standby to have the month.
-        dedupe_column: A column of `usage_counters` that has no value twice, beside `id`.
-    """
+    """How long a freeze waits for a standby; and a column of usage that has no value twice, beside `id`."""
 
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
@@ -234,15 +226,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
-    """One version of a month in the store.
+    """One version of a month in the store, named `v0001`; a supplement is `v0001/since_0001`.
 
-    Attributes:
-        month: The frozen month.
-        version: Its name: `v0001`; a supplement's is `v0001/since_0001`.
-        directory: Holds its files.
-        manifest: Its evidence.
-        supplements: What the month had beyond the version, and beyond what later months recorded, when users
-            who wait for their bill were drafted again: their differences alone, oldest first.
+    Supplements hold what the month had beyond the version, and beyond what later months recorded, when users
+    who wait for their bill were drafted again: their differences alone, oldest first.
     """
 
     month: Month

@@ -67,11 +67,7 @@ class CostForm:
 
 @dataclass(frozen=True, slots=True)
 class UsageSql:
-    """Queries over one `usage_counters`, made for its column types.
-
-    Raises:
-        UsageError: at construction, for a type that cannot be billed exactly.
-    """
+    """Queries over one `usage_counters`, made for its column types; UsageError for one that is not exact."""
 
     columns: Columns
 

@@ -98,30 +98,27 @@ class RowWriter:
             self._writer.close()
             if error is None and self._error is None:
                 self.file = finished_file(self._path, self.totals.calls)
-        except OSError as full:
-            self._error = self._error or full
+        except (OSError, pa.ArrowException) as failed:
+            self._error = self._error or failed
         if error is None and self._error is not None:
             raise self._error
 
     def _write(self, batch: pa.RecordBatch) -> None:
         try:
-            if self._error is None:
-                self._write_table(self._shape(batch))
+            if self._error is None and len(table := self._shape(batch)):
+                require_text(table)
+                self._writer.write_table(table)
+                self._count(table)
         except BaseException as error:  # noqa: BLE001 - carried to the thread that puts
             self._error = error
         finally:
             self._room.release()
 
-    def _write_table(self, table: pa.Table) -> None:
-        if table.num_rows == 0:
-            return
-        require_text(table)
-        self._writer.write_table(table)
-        cost_cents = [exact_sum(chunk) for chunk in table.column("cost_cents").chunks]
-        self.totals = Totals(
-            self.totals.calls + table.num_rows, money.exact_sum(self.totals.cost_cents, *cost_cents)
-        )
-        self._report(self.totals.calls, self._expected)
+    def _count(self, table: pa.Table) -> None:
+        costs = [exact_sum(chunk) for chunk in table.column("cost_cents").chunks]
+        calls = self.totals.calls + table.num_rows
+        self.totals = Totals(calls, money.exact_sum(self.totals.cost_cents, *costs))
+        self._report(calls, self._expected)
 
 
 def require_equal_totals(month: Month, *, frozen: Totals, control: Totals) -> None:

@@ -88,12 +88,13 @@ def test_users_are_added_up_in_order_and_exactly(version: Path) -> None:
     rows = [("user-b", largest, NOON)] * 3 + [("user-a", 5, NOON), ("user-c", -7, NOON)]
     frozen = frozen_with(version, rows, pa.int64())
 
-    found = aggregate(frozen, largest=2)
+    found = aggregate(frozen)
 
     assert (found.users, found.totals) == (3, Totals(5, Decimal(3 * largest - 2)))
     assert found.largest == (
         UserUsage("user-b", 3, Decimal(3 * largest)),
         UserUsage("user-a", 1, Decimal(5)),
+        UserUsage("user-c", 1, Decimal(-7)),
     )
     written = pq.read_table(found.path)
     assert written["user_id"].to_pylist() == ["user-a", "user-b", "user-c"]

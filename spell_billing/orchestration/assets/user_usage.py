@@ -4,7 +4,6 @@ import dagster as dg
 
 from spell_billing.orchestration.assets.common import (
     COMMON,
-    LARGEST_USERS,
     overview_link,
     table,
     table_schema,
@@ -39,7 +38,7 @@ def user_usage(
         frozen = opened.frozen
         # Equal sums do not prove that the rows are what was frozen: they may have changed users.
         opened.store.verify(frozen)
-        totals = aggregate(frozen, largest=LARGEST_USERS)
+        totals = aggregate(frozen)
         context.log.info(f"Found {totals.users} users with usage")
         return dg.MaterializeResult(
             metadata={
