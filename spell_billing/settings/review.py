@@ -6,7 +6,7 @@ from functools import cached_property
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.plausible import HoldRules
 from spell_billing.core.review import ReviewRules
-from spell_billing.settings.environment import EnvironmentSettings
+from spell_billing.settings.environment import MOST, EnvironmentSettings
 
 _WHOLE = 100
 _UP_AND_DOWN = 2
@@ -63,7 +63,7 @@ class ReviewSettings(EnvironmentSettings):
         """
         if self._text("HOLD_OVER_CENTS") is None:
             return None
-        return self._number("HOLD_OVER_CENTS", 0, of="minor units")
+        return self._number("HOLD_OVER_CENTS", MOST, of="minor units")
 
     @cached_property
     def hold_over_multiple(self) -> int:

@@ -41,6 +41,7 @@ from spell_billing.usage.tables import (
     USAGE_COLUMNS,
     USAGE_TABLE,
     Columns,
+    positions,
     require_columns,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove
@@ -129,6 +130,9 @@ class UsageTables(ABC):
         if found:
             require_columns(self.url, PLANS_TABLE, found, PLAN_COLUMNS)
         plans = self.texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None)
+        if isinstance(users, str):
+            # What is wrong with another plan is no matter of this user.
+            plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
         return build_accounts(accounts, plans)
 
 

@@ -128,7 +128,12 @@ def test_only_the_very_id_is_the_user(
 @pytest.mark.both_databases
 def test_an_account_comes_with_its_plan(database_url: str, make_source_tables: Callable[..., Any]) -> None:
     tables = make_source_tables(database_url)
-    tables.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 5000}])
+    tables.plans(
+        [
+            {"plan_id": "pro", "name": "Pro", "included_cents": 5000},
+            {"plan_id": "wrong", "name": "Not their plan", "included_cents": -1},
+        ]
+    )
     tables.accounts(
         [
             {"user_id": "user-1", "stripe_customer_id": " cus_1 ", "currency": "EUR", "plan_id": "pro"},
