@@ -38,7 +38,7 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
 
     from spell_billing.usage.contract import BadRows, Manifest  # noqa: PLC0415
     from spell_billing.usage.manifest import FORMAT_VERSION, write_manifest  # noqa: PLC0415
-    from spell_billing.usage.row_writer import RowWriter, finished_file  # noqa: PLC0415
+    from spell_billing.usage.row_writer import RowWriter  # noqa: PLC0415
 
     random = np.random.default_rng(int(SEED * 100))
     names = pa.FixedSizeBinaryArray.from_buffers(
@@ -78,7 +78,7 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
             cost_scale=0,
             frozen=writer.totals,
             control=writer.totals,
-            files=(finished_file(path, rows),),
+            files=(writer.file,),
             late=None,
             late_checked=(),
             bad_rows=BadRows(0, ()),

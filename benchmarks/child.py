@@ -37,7 +37,7 @@ def _cpu_seconds() -> float:
 
 
 def _peak_bytes() -> int:
-    """Give this process's peak plus that of its largest child (the reader of SQLite has its own)."""
+    """Give this process's peak plus that of its largest child."""
     unit = 1 if sys.platform == "darwin" else _KIB
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     status = Path("/proc/self/status")

@@ -30,7 +30,7 @@ def command(user_id: str, known_as: str | None) -> None:
     from spell_billing.ledger.rows import Actor  # noqa: PLC0415
     from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.one_user import is_at_platform, open_one_user  # noqa: PLC0415
+    from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
     stripe = StripeResource()
@@ -42,7 +42,7 @@ def command(user_id: str, known_as: str | None) -> None:
     with clear_errors():
         settings = Settings.from_environment()
         stripe.check()
-        users = open_one_user(settings.usage_database)
+        source = open_usage_source(settings.usage_database)
         now = datetime.now(UTC)
         with (
             Ledger(settings.database) as ledger,
@@ -50,7 +50,7 @@ def command(user_id: str, known_as: str | None) -> None:
                 ledger,
                 UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS),
                 user_id,
-                at_platform=lambda since: is_at_platform(users, user_id, since=since, now=now),
+                at_platform=lambda since: is_at_platform(source, user_id, since=since, now=now),
                 now=now,
                 known_as=known_as,
             ) as work,

@@ -30,7 +30,7 @@ from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
-from spell_billing.usage.drafting_input import iter_user_drafting_input
+from spell_billing.usage.user_usage import iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""

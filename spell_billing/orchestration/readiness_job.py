@@ -34,7 +34,8 @@ def check_payment_readiness(
         month = Month.containing(now)
 
         async def ask() -> Readiness:
-            owing = owing_so_far(usage.source(), usage.so_far(month))
+            source = usage.source()
+            owing = owing_so_far(source, source.so_far(month))
             async with stripe.connect(open_ledger) as gateway:
                 return await check_readiness(month, owing, gateway)
 

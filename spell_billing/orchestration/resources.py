@@ -25,8 +25,7 @@ from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, ch
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
-from spell_billing.usage.contract import SourceRules, Totals, UsageSource
-from spell_billing.usage.so_far import usage_so_far
+from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -63,10 +62,6 @@ class UsageResource(dg.ConfigurableResource[None]):
         settings = Settings.from_environment()
         rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
         return open_usage_source(self._url(), rules)
-
-    def so_far(self, month: Month) -> dict[str, Totals]:
-        """Return what each user has used in a month so far, as `usage_so_far`."""
-        return usage_so_far(self._url(), month)
 
     def store(self) -> UsageStore:
         """Return the store of frozen usage."""

@@ -1,6 +1,6 @@
 """Addresses and keys in settings: what is accepted, and what would give a secret away."""
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
@@ -8,6 +8,7 @@ from spell_billing.core.errors import SettingsError
 
 DEFAULT_STRIPE_API_BASE = "https://api.stripe.com"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+"""This machine: what is sent there does not cross a network."""
 
 
 def check_api_key(text: str) -> SecretStr:
@@ -25,58 +26,39 @@ def check_api_key(text: str) -> SecretStr:
 
 
 def check_api_base(text: str) -> str:
-    """Accept an https address, or plain http to this machine; the scheme comes back in lower case, no slash.
+    """Accept Stripe's address; return it with the scheme in lower case and no slash at the end.
 
     Raises:
-        SettingsError: when the address is malformed or would send the key in the clear.
+        SettingsError: when the address is malformed or would send the key unencrypted.
     """
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname
-        parts.port  # noqa: B018 - reading it checks it
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if not host or parts.username or parts.password or parts.query or parts.fragment:
-        raise SettingsError(
-            "STRIPE_API_BASE is not an address.",
-            remedy="Write it as https://api.stripe.com, or leave it unset.",
-        )
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
-        raise SettingsError(
-            f"STRIPE_API_BASE={parts.scheme}://{host} would send the Stripe key unencrypted.",
-            remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
-        )
+    parts = check_address("STRIPE_API_BASE", text, example=DEFAULT_STRIPE_API_BASE, sends="the Stripe key")
     return parts.geturl().rstrip("/")
 
 
-def check_public_url(text: str) -> str:
-    """Accept the root of an https address, or of plain http on this machine; gives it without a slash.
+def check_address(
+    setting: str, text: str, *, example: str, sends: str | None, may_have_query: bool = False
+) -> SplitResult:
+    """Accept a web address without a login or a fragment: https, or plain http to this machine.
+
+    `sends` is what goes there and must be encrypted; without it plain http will do anywhere.
 
     Raises:
-        SettingsError: for anything else.
+        SettingsError: for anything else, with the setting's name and an example; the text is not repeated.
     """
     try:
         parts = urlsplit(text)
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise _no_public_url() from None
-    if not usable or parts.username or parts.password or parts.query or parts.fragment:
-        raise _no_public_url()
-    if parts.path.strip("/"):
+        parts, usable = urlsplit(""), False
+    usable = usable and (sends is not None or parts.scheme in {"http", "https"})
+    unwanted = parts.username or parts.password or parts.fragment or (parts.query and not may_have_query)
+    if not usable or unwanted:
         raise SettingsError(
-            "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
-            remedy="Write it as https://billing.example.com.",
+            f"{setting} is not a web address.", remedy=f"Write it as {example}, with no login in it."
         )
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    if sends and parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise SettingsError(
-            "SPELL_BILLING_PUBLIC_URL would send secrets unencrypted.",
+            f"{setting} would send {sends} unencrypted.",
             remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
         )
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _no_public_url() -> SettingsError:
-    return SettingsError(
-        "SPELL_BILLING_PUBLIC_URL is not an address of web pages.",
-        remedy="Write it as https://billing.example.com, with no login in it, or leave it unset.",
-    )
+    return parts

@@ -1,4 +1,4 @@
-"""Settings: read from the environment only, each with its default, none of them secret in print."""
+"""The settings of billing: databases, Stripe, files, when."""
 
 import re
 from dataclasses import dataclass
@@ -14,19 +14,18 @@ from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF, ON, Policy
 from spell_billing.settings.addresses import (
     DEFAULT_STRIPE_API_BASE,
+    check_address,
     check_api_base,
     check_api_key,
-    check_public_url,
 )
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.environment import EnvironmentSettings
 
 __all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_key"]
 
-_LONGEST_DEADLINE_HOURS = 28 * 24
+_FOUR_WEEKS_HOURS = 28 * 24
+_WEEK_MINUTES = 7 * 24 * 60
 _LATEST_DUNNING_DAY = 60
-_LONGEST_WAIT_MINUTES = 6 * 60
-_LONGEST_GRACE_MINUTES = 7 * 24 * 60
 _COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
@@ -108,7 +107,7 @@ class Settings(EnvironmentSettings):
 
         Default: 0.
         """
-        return self._minutes("BILLING_GRACE_MINUTES", default=0, longest=_LONGEST_GRACE_MINUTES)
+        return timedelta(minutes=self._number("BILLING_GRACE_MINUTES", 0, of="minutes", most=_WEEK_MINUTES))
 
     @cached_property
     def source_wait(self) -> timedelta:
@@ -119,7 +118,7 @@ class Settings(EnvironmentSettings):
 
         Default: 30.
         """
-        return self._minutes("SOURCE_WAIT_MINUTES", default=30, longest=_LONGEST_WAIT_MINUTES)
+        return timedelta(minutes=self._number("SOURCE_WAIT_MINUTES", 30, of="minutes", most=360))
 
     @cached_property
     def usage_dedupe_column(self) -> str | None:
@@ -145,13 +144,8 @@ class Settings(EnvironmentSettings):
 
         Default: 6.
         """
-        text = self._text("BILLING_DEADLINE_HOURS") or "6"
-        if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _LONGEST_DEADLINE_HOURS:
-            raise SettingsError(
-                f"BILLING_DEADLINE_HOURS={text!r} is not a number of hours.",
-                remedy=f"Write a whole number from 1 to {_LONGEST_DEADLINE_HOURS}, as 6.",
-            )
-        return timedelta(hours=int(text))
+        hours = self._number("BILLING_DEADLINE_HOURS", 6, of="hours", least=1, most=_FOUR_WEEKS_HOURS)
+        return timedelta(hours=hours)
 
     @cached_property
     def stripe_api_key(self) -> SecretStr:
@@ -211,12 +205,7 @@ class Settings(EnvironmentSettings):
 
         Default: `off`.
         """
-        text = (self._text("AUTOMATIC_TAX") or OFF).lower()
-        if text not in {OFF, ON, ENFORCED}:
-            raise SettingsError(
-                f"AUTOMATIC_TAX={text!r} is none of its values.", remedy="Write off, on or enforced."
-            )
-        return text
+        return self._choice("AUTOMATIC_TAX", OFF, ON, ENFORCED)
 
     @cached_property
     def honour_stripe_discounts(self) -> bool:
@@ -226,12 +215,7 @@ class Settings(EnvironmentSettings):
 
         Default: `false`.
         """
-        text = (self._text("HONOUR_STRIPE_DISCOUNTS") or "false").lower()
-        if text not in {"true", "false"}:
-            raise SettingsError(
-                f"HONOUR_STRIPE_DISCOUNTS={text!r} is neither true nor false.", remedy="Write true or false."
-            )
-        return text == "true"
+        return self._choice("HONOUR_STRIPE_DISCOUNTS", "false", "true") == "true"
 
     @property
     def policy(self) -> Policy:
@@ -247,18 +231,13 @@ class Settings(EnvironmentSettings):
 
         Default: none.
         """
-        text = self._text("DUNNING_DAYS")
-        if text is None:
-            return ()
-        parts = [part.strip() for part in text.split(",")]
-        numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in parts]
-        days = all(0 < number <= _LATEST_DUNNING_DAY for number in numbers)
-        if not days or numbers != sorted(set(numbers)):
+        days = self._numbers("DUNNING_DAYS", "")
+        if not all(0 < day <= _LATEST_DUNNING_DAY for day in days) or days != sorted(set(days)):
             raise SettingsError(
-                f"DUNNING_DAYS={text!r} is not a list of days.",
+                f"DUNNING_DAYS={self._text('DUNNING_DAYS')!r} is not a list of days.",
                 remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
             )
-        return tuple(numbers)
+        return tuple(days)
 
     @cached_property
     def public_url(self) -> str | None:
@@ -269,7 +248,16 @@ class Settings(EnvironmentSettings):
         Default: none: links lead to where the request went.
         """
         text = self._text("SPELL_BILLING_PUBLIC_URL")
-        return None if text is None else check_public_url(text)
+        if text is None:
+            return None
+        example = "https://billing.example.com"
+        parts = check_address("SPELL_BILLING_PUBLIC_URL", text, example=example, sends="secrets")
+        if parts.path.strip("/"):
+            raise SettingsError(
+                "SPELL_BILLING_PUBLIC_URL has a path, and the server lies at the root of its host.",
+                remedy=f"Write it as {example}.",
+            )
+        return f"{parts.scheme}://{parts.netloc}"
 
     @cached_property
     def dagster_home(self) -> Path:

@@ -1,4 +1,4 @@
-"""Database URLs: read them, hide their passwords, open engines, and say plainly when nobody answers."""
+"""Database URLs: read them, hide their passwords, open engines, and name one that does not answer."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ _PATIENCE = {
 # unknown database, too many connections, shutting down.
 _UNREACHABLE_STATES = ("08", "28", "3D", "53300", "57P0")
 _UNREACHABLE_SQLITE = ("unable to open database file", "file is not a database", "readonly database")
-# SQLSTATE classes that pass without anybody's help: connection, rolled back (deadlock, conflict with
+# SQLSTATE classes that pass by themselves: connection, rolled back (deadlock, conflict with
 # recovery), out of resources, object in use or locked, canceled or shut down, trouble of the server's system,
 # limits of a transaction's time, snapshot too old. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT_STATES = ("08", "40", "53", "55006", "55P03", "57", "58", "25P03", "25P04", "72")
@@ -57,13 +57,8 @@ class DatabaseStatementError(SpellBillingError):
 class DatabaseUrl:
     """One database, as its drivers want it named. `str()` and `repr()` never show a password.
 
-    Attributes:
-        backend: The kind of database.
-        setting: The setting that the URL came from, for messages (`DATABASE_URL`).
-        redacted: The URL without its password, for messages and logs.
-        sqlalchemy_url: For SQLAlchemy (psycopg 3 or pysqlite). Holds the password.
-        libpq_dsn: For ADBC and psycopg; empty for SQLite. Holds the password.
-        sqlite_path: The absolute path of the file; None for PostgreSQL.
+    `setting` is where the URL came from, for messages (`DATABASE_URL`); `redacted` has no password.
+    `sqlalchemy_url` and `libpq_dsn` (for ADBC and psycopg; empty for SQLite) do. `sqlite_path` is absolute.
     """
 
     backend: Literal["sqlite", "postgresql"]

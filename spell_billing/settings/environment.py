@@ -3,11 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from spell_billing.core.errors import SettingsError
+
+MOST = 10**12
+"""A whole number without another limit is no larger."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,14 +33,29 @@ class EnvironmentSettings:
     def _text(self, name: str) -> str | None:
         return self.environment.get(name, "").strip() or None
 
-    def _minutes(self, name: str, *, default: int, longest: int) -> timedelta:
+    def _number(self, name: str, default: int, *, of: str, least: int = 0, most: int = MOST) -> int:
         text = self._text(name) or str(default)
-        if not text.isascii() or not text.isdigit() or len(text) > len(str(longest)) or int(text) > longest:
+        number = _whole_number(text)
+        if number is None or not least <= number <= most:
             raise SettingsError(
-                f"{name}={text!r} is not a number of minutes.",
-                remedy=f"Write a whole number from 0 to {longest}, as {default or 90}.",
+                f"{name}={text!r} is not a number of {of}.",
+                remedy=f"Write a whole number from {least} to {most}, or leave it unset for {default}.",
             )
-        return timedelta(minutes=int(text))
+        return number
+
+    def _numbers(self, name: str, default: str) -> list[int]:
+        """Return whole numbers separated by commas, 0 for what is none."""
+        text = self._text(name) or default
+        return [_whole_number(part.strip()) or 0 for part in text.split(",")] if text else []
+
+    def _choice(self, name: str, *choices: str) -> str:
+        """Return one of several words, by default the first."""
+        text = (self._text(name) or choices[0]).lower()
+        if text not in choices:
+            raise SettingsError(
+                f"{name}={text!r} is none of its values.", remedy=f"Write {' or '.join(choices)}."
+            )
+        return text
 
     def _rate(self, name: str) -> float | None:
         text = self._text(name)
@@ -63,3 +80,7 @@ class EnvironmentSettings:
                 f"{name}={text!r} begins with the home of a user that this machine does not know.",
                 remedy="Write an absolute path.",
             ) from None
+
+
+def _whole_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else None

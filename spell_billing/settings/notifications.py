@@ -1,18 +1,15 @@
-"""Settings of what is told to people. A missing or malformed one is an error that names it and the remedy."""
+"""The settings of alerts, and of events for the platform."""
 
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
+from spell_billing.settings.addresses import check_address
 from spell_billing.settings.environment import EnvironmentSettings
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-"""This machine: what is sent there does not cross a network."""
 
 _SHORTEST_SECRET = 16
 _MOST_OVERDUE_DAYS = 365
@@ -39,19 +36,11 @@ class NotificationSettings(EnvironmentSettings):
 
         Default: none: alerts have no link.
         """
-        text = self.environment.get("DAGSTER_PUBLIC_URL", "").strip()
-        if not text:
+        text = self._text("DAGSTER_PUBLIC_URL")
+        if text is None:
             return None
-        try:
-            parts = urlsplit(text)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or parts.username or parts.password or parts.query or parts.fragment:
-            raise SettingsError(
-                "DAGSTER_PUBLIC_URL is not an address of web pages.",
-                remedy="Write it as https://dagster.example.com, with no login in it, or leave it unset.",
-            )
+        example = "https://dagster.example.com"
+        check_address("DAGSTER_PUBLIC_URL", text, example=example, sends=None)
         return text.rstrip("/")
 
     @cached_property
@@ -64,7 +53,10 @@ class NotificationSettings(EnvironmentSettings):
         Default: none: events are not sent; `GET /v1/changes` has them all the same.
         """
         texts = dict.fromkeys(split_urls(self.environment.get("EVENT_URLS", "")))
-        return tuple(SecretStr(_checked_event_url(text)) for text in texts)
+        for text in texts:
+            example = "https://platform.example.com/billing"
+            check_address("One of EVENT_URLS", text, example=example, sends="events", may_have_query=True)
+        return tuple(SecretStr(text) for text in texts)
 
     @cached_property
     def event_secret(self) -> SecretStr:
@@ -91,32 +83,8 @@ class NotificationSettings(EnvironmentSettings):
 
         Default: 14.
         """
-        text = self._text("OVERDUE_DAYS") or "14"
-        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MOST_OVERDUE_DAYS:
-            raise SettingsError(
-                f"OVERDUE_DAYS={text!r} is not a number of days.",
-                remedy=f"Write a whole number from 1 to {_MOST_OVERDUE_DAYS}, or leave it unset for 14.",
-            )
-        return timedelta(days=int(text))
-
-
-def _checked_event_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        parts, usable = urlsplit(""), False
-    if not usable or parts.username or parts.password or parts.fragment:
-        raise SettingsError(
-            "EVENT_URLS has an entry that is no address, or that has a login in it.",
-            remedy="Write each as https://platform.example.com/billing. The signature takes a login's place.",
-        )
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        raise SettingsError(
-            "EVENT_URLS has an entry that would send events unencrypted.",
-            remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
-        )
-    return text
+        days = self._number("OVERDUE_DAYS", 14, of="days", least=1, most=_MOST_OVERDUE_DAYS)
+        return timedelta(days=days)
 
 
 def split_urls(text: str) -> list[str]:

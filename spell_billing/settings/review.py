@@ -5,9 +5,8 @@ from functools import cached_property
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.review import HoldRules, ReviewRules
-from spell_billing.settings.environment import EnvironmentSettings
+from spell_billing.settings.environment import MOST, EnvironmentSettings
 
-_MOST = 10**12
 _WHOLE = 100
 _UP_AND_DOWN = 2
 
@@ -25,7 +24,7 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: 5.
         """
-        return self._number("REVIEW_PAST_PERCENT", "5", of="per cent", most=_WHOLE)
+        return self._number("REVIEW_PAST_PERCENT", 5, of="per cent", most=_WHOLE)
 
     @cached_property
     def month_percent(self) -> tuple[int, int]:
@@ -35,16 +34,15 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: `50,200`.
         """
-        text = self._text("REVIEW_MONTH_PERCENT") or "50,200"
-        numbers = [_whole_number(part.strip()) for part in text.split(",")]
-        if len(numbers) == _UP_AND_DOWN:
-            down, up = numbers
-            if down is not None and up is not None and 0 < down <= _WHOLE and 0 < up <= _MOST:
-                return down, up
-        raise SettingsError(
-            f"REVIEW_MONTH_PERCENT={text!r} is not two numbers, down and up.",
-            remedy=f"Write how many per cent less (1 to {_WHOLE}) and more (from 1) are usual, as 50,200.",
-        )
+        name = "REVIEW_MONTH_PERCENT"
+        numbers = self._numbers(name, "50,200")
+        if len(numbers) != _UP_AND_DOWN or not all(numbers) or numbers[0] > _WHOLE:
+            raise SettingsError(
+                f"{name}={self._text(name)!r} is not two numbers, down and up.",
+                remedy="Write how many per cent less (1 to 100) and more (from 1) are usual, as 50,200.",
+            )
+        down, up = numbers
+        return down, up
 
     @cached_property
     def review_floor_cents(self) -> int:
@@ -54,7 +52,7 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: 10000.
         """
-        return self._number("REVIEW_FLOOR_CENTS", "10000", of="minor units")
+        return self._number("REVIEW_FLOOR_CENTS", 10_000, of="minor units")
 
     @cached_property
     def hold_over_cents(self) -> int | None:
@@ -62,8 +60,9 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: none.
         """
-        text = self._text("HOLD_OVER_CENTS")
-        return None if text is None else self._number("HOLD_OVER_CENTS", text, of="minor units")
+        if self._text("HOLD_OVER_CENTS") is None:
+            return None
+        return self._number("HOLD_OVER_CENTS", MOST, of="minor units")
 
     @cached_property
     def hold_over_multiple(self) -> int:
@@ -73,7 +72,7 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: 10.
         """
-        return self._number("HOLD_OVER_MULTIPLE", "10", of="times", least=1)
+        return self._number("HOLD_OVER_MULTIPLE", 10, of="times", least=1)
 
     @cached_property
     def hold_floor_cents(self) -> int:
@@ -81,7 +80,7 @@ class ReviewSettings(EnvironmentSettings):
 
         Default: 50000.
         """
-        return self._number("HOLD_FLOOR_CENTS", "50000", of="minor units")
+        return self._number("HOLD_FLOOR_CENTS", 50_000, of="minor units")
 
     @property
     def review_rules(self) -> ReviewRules:
@@ -93,17 +92,3 @@ class ReviewSettings(EnvironmentSettings):
     def hold_rules(self) -> HoldRules:
         """When a bill is held."""
         return HoldRules(self.hold_over_cents, self.hold_over_multiple, self.hold_floor_cents)
-
-    def _number(self, name: str, default: str, *, of: str, least: int = 0, most: int = _MOST) -> int:
-        text = self._text(name) or default
-        number = _whole_number(text)
-        if number is None or not least <= number <= most:
-            raise SettingsError(
-                f"{name}={text!r} is not a number of {of}.",
-                remedy=f"Write a whole number from {least} to {most}, as {default}.",
-            )
-        return number
-
-
-def _whole_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST)) else None

@@ -3,9 +3,10 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA
-from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, places, texts
+from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, positions, texts
 
 DEFAULT_CURRENCY = "usd"
 _TERMS = ("collection", "net_days", "po_number", "footer")
@@ -16,9 +17,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     """Join accounts with their plans.
 
     Args:
-        accounts: Text columns user_id, stripe_customer_id, currency, email, plan_id, and the terms of bills:
-            collection, net_days, po_number, footer.
-        plans: Text columns plan_id, name, included_cents.
+        accounts: `ACCOUNT_COLUMNS` and `ACCOUNT_OPTIONAL_COLUMNS` as text.
+        plans: `PLAN_COLUMNS` and `PLAN_OPTIONAL_COLUMNS` as text.
 
     Returns:
         A table in `ACCOUNTS_SCHEMA`. Blank text is null; an account whose plan is not among the plans keeps
@@ -32,7 +32,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
     _refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     _refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
-    place = places(accounts["plan_id"], plans["plan_id"])
+    place = positions(accounts["plan_id"], plans["plan_id"])
     currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), texts([DEFAULT_CURRENCY])[0])
     included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
     return pa.Table.from_arrays(
@@ -48,6 +48,14 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
         ],
         schema=ACCOUNTS_SCHEMA,
     )
+
+
+def account_of(accounts: pa.Table) -> Account | None:
+    """Return the only account of a table in `ACCOUNTS_SCHEMA` as drafting takes it; None of an empty one."""
+    for row in accounts.to_pylist():
+        given = {name: row[name] for name in Account.__struct_fields__}
+        return Account(**given | {"included_cents": row["included_cents"] or 0})
+    return None
 
 
 def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,11 +1,9 @@
 """Adds up frozen rows per user, out of core and exactly, and explains one user's month by day."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,19 +11,18 @@ import duckdb
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage, Totals
+from spell_billing.usage.contract import USER_USAGE_FILE, DayUsage, FrozenUsage, Totals
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
+    UTC_DAY,
     open_duckdb,
     parquet_list,
     quoted,
 )
 from spell_billing.usage.user_usage import keep_user_usage
 
-LARGEST_USERS = 10
-_DAY_MICROSECONDS = 86_400_000_000
-_EPOCH = date(1970, 1, 1).toordinal()
+_LARGEST_USERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +30,6 @@ class UserUsage:
     """One user's month: number of calls and exact cost in (possibly fractional) cents."""
 
     user_id: str
-    calls: int
-    cost_cents: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class DayUsage:
-    """One user's day (UTC): number of calls and exact cost in (possibly fractional) cents."""
-
-    day: date
     calls: int
     cost_cents: Decimal
 
@@ -56,46 +44,10 @@ class UserTotals:
     largest: tuple[UserUsage, ...]
 
 
-def aggregate_verified(
-    frozen: FrozenUsage, verify: Callable[[FrozenUsage], None], *, largest: int = LARGEST_USERS
-) -> UserTotals:
-    """Do `aggregate`, and keep the result only where the frozen files are what was frozen.
-
-    Equal sums do not prove that: rows may have changed users. The processors share both.
-
-    Args:
-        frozen: The version.
-        verify: Raises for files that were altered; see `UsageStore.verify`.
-        largest: How many of the most expensive users to name.
-
-    Raises:
-        IntegrityError: a file was altered, or the users do not add up.
-        UsageError: a sum exceeds 38 digits.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
-        verifying = beside.submit(verify, frozen)
-        try:
-            return aggregate(frozen, largest=largest, before_keeping=verifying.result)
-        except Exception:
-            # That a file was altered says more than what came of it.
-            verifying.result()
-            raise
-
-
-def aggregate(
-    frozen: FrozenUsage,
-    *,
-    largest: int = LARGEST_USERS,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    before_keeping: Callable[[], None] = lambda: None,
-) -> UserTotals:
+def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
     """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
 
-    Args:
-        frozen: The version.
-        largest: How many of the most expensive users to name.
-        memory_limit_bytes: What DuckDB's buffers may take.
-        before_keeping: Called when all is added up; the file appears only if it raises nothing.
+    Verify the version first (`UsageStore.verify`): equal sums do not prove that no row changed users.
 
     Raises:
         UsageError: a sum exceeds 38 digits.
@@ -108,7 +60,7 @@ def aggregate(
         unfinished = Path(workplace) / USER_USAGE_FILE
         duck.execute(
             "COPY (SELECT user_id::VARCHAR AS user_id, count(*) AS calls, "
-            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {_rows(frozen)} "
+            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {parquet_list(frozen.paths)} "
             f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
         )
         users = parquet_list([unfinished])
@@ -117,11 +69,10 @@ def aggregate(
         ).fetchall()
         top = duck.execute(
             f"SELECT user_id, calls, cost_cents FROM {users} "
-            f"ORDER BY cost_cents DESC, user_id LIMIT {largest}"
+            f"ORDER BY cost_cents DESC, user_id LIMIT {_LARGEST_USERS}"
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals)
-        before_keeping()
         path = keep_user_usage(unfinished, frozen.directory)
     return UserTotals(
         path,
@@ -142,25 +93,20 @@ def _require_equal(frozen: FrozenUsage, totals: Totals) -> None:
 
 
 def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
-    """Give a user's calls and exact cost per day (UTC), from the frozen rows."""
+    """Return a user's calls and exact cost per day (UTC), from the frozen rows."""
     with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
-        # Days are counted from the epoch: a DATE cast would follow the session's time zone.
         days = duck.execute(
-            f"SELECT epoch_us(created_at) // {_DAY_MICROSECONDS} AS day, count(*), "
-            f"sum(cost_cents)::{_amount_type(frozen)} FROM {_rows(frozen)} "
+            f"SELECT {UTC_DAY} AS day, count(*), "
+            f"sum(cost_cents)::{_amount_type(frozen)} FROM {parquet_list(frozen.paths)} "
             "WHERE user_id::VARCHAR = $user_id GROUP BY day ORDER BY day",
             {"user_id": user_id},
         ).fetchall()
-    return [DayUsage(date.fromordinal(_EPOCH + day), calls, exact(str(cost))) for day, calls, cost in days]
+    return [DayUsage(day, calls, exact(str(cost))) for day, calls, cost in days]
 
 
 def _amount_type(frozen: FrozenUsage) -> str:
-    """Give the SQL type of a sum of the version's amounts."""
+    """Return the SQL type of a sum of the version's amounts."""
     return f"DECIMAL(38, {frozen.manifest.cost_scale})"
-
-
-def _rows(frozen: FrozenUsage) -> str:
-    return parquet_list([frozen.directory / file.name for file in frozen.manifest.files])
 
 
 @contextmanager

@@ -26,52 +26,29 @@ def exact(text: str) -> Decimal:
         return whole if value == whole else value.normalize()
 
 
-def exact_add(left: Decimal, right: Decimal) -> Decimal:
-    """Add two amounts without rounding to the context's precision."""
-    with localcontext(prec=_SUM_DIGITS):
-        return left + right
-
-
 def fits_int64(scale: int, largest: Decimal) -> bool:
-    """Tell whether amounts up to `largest` (absolute) with `scale` decimal places fit 18 digits."""
+    """Return whether amounts up to `largest` (absolute) with `scale` decimal places fit 18 digits."""
     with localcontext(prec=_SUM_DIGITS):
         return bool(largest.scaleb(scale) < 10**_DECIMAL64_DIGITS)
 
 
 def is_billable(scale: int, largest: Decimal) -> bool:
-    """Tell whether amounts up to `largest` (absolute) with `scale` decimal places can be billed exactly."""
+    """Return whether amounts up to `largest` (absolute) with `scale` decimal places can be billed exactly."""
     return largest.is_finite() and largest < MAX_ABSOLUTE_COST and scale <= MAX_SCALE
 
 
-def integer_amount_type(scale: int) -> pa.DataType:
-    """Give the type of a column of `as_decimal`."""
+def amount_type(scale: int, *, as_text: bool) -> pa.DataType:
+    """Return the type of a column of amounts with `scale` decimal places, by how they travel."""
+    if as_text:
+        return pa.decimal128(_DECIMAL128_DIGITS, scale)
     return pa.int64() if scale == 0 else pa.decimal64(_DECIMAL64_DIGITS, scale)
 
 
-def text_amount_type(scale: int) -> pa.DataType:
-    """Give the type of a column of `decimal_from_text`."""
-    return pa.decimal128(_DECIMAL128_DIGITS, scale)
-
-
-def as_decimal(units: pa.Array, scale: int) -> pa.Array:
-    """Reinterpret int64 units of 10**-scale cents as decimals, without touching a digit (or a copy).
-
-    The units must be below 10**18 (`fits_int64`).
-    """
-    if scale == 0:
-        return units
+def as_decimal(units: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Relabel int64 units, below 10**18, as decimals of a type: without touching a digit (or a copy)."""
     return pa.Array.from_buffers(
-        integer_amount_type(scale),
-        len(units),
-        units.buffers(),
-        null_count=units.null_count,
-        offset=units.offset,
+        kind, len(units), units.buffers(), null_count=units.null_count, offset=units.offset
     )
-
-
-def decimal_from_text(text: pa.Array, scale: int) -> pa.Array:
-    """Read decimal text into DECIMAL(38, scale); raises pyarrow's error where a digit would be lost."""
-    return pc.cast(text, text_amount_type(scale))
 
 
 def exact_sum(column: pa.Array) -> Decimal:

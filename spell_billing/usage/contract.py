@@ -1,18 +1,27 @@
-"""What billing knows of a usage source: three calls and what they give back. No database appears here."""
+"""What billing knows of a usage source: its calls and what they return. No database appears here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import pyarrow as pa
+from pydantic import PlainValidator
 
+from spell_billing.core.drafting import Account
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 
+MonthText = Annotated[Month, PlainValidator(Month.parse)]
+"""A month, which a manifest has as text."""
 USER_USAGE_FILE = "user_usage.parquet"
 MANIFEST_FILE = "manifest.json"
+MAX_EXAMPLES = 20
+"""Bad rows that are named; the others are counted."""
+ONE_USER_SECONDS = 5.0
+"""A query about one user takes no longer: a page waits for it."""
 
 ACCOUNTS_SCHEMA = pa.schema(
     [
@@ -33,7 +42,7 @@ ACCOUNTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be billed: its id as text, and the problem in plain words."""
+    """A row that cannot be billed: its id as text, and the problem in words."""
 
     id: str
     problem: str
@@ -41,7 +50,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class BadRows:
-    """How many rows of the month (or of no month) cannot be billed, and up to 20 of them."""
+    """How many rows cannot be billed, and the first of them."""
 
     count: int
     examples: tuple[BadRow, ...]
@@ -51,8 +60,8 @@ NO_BAD_ROWS = BadRows(0, ())
 
 
 def together(first: BadRows, second: BadRows) -> BadRows:
-    """Give both as one."""
-    return BadRows(first.count + second.count, (first.examples + second.examples)[:20])
+    """Return both as one."""
+    return BadRows(first.count + second.count, (first.examples + second.examples)[:MAX_EXAMPLES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,36 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class DayUsage:
+    """One user's day (UTC): number of calls and exact cost in (possibly fractional) cents."""
+
+    day: date
+    calls: int
+    cost_cents: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class UserMonth:
+    """One user's month as the platform has it now: the days with calls, oldest first."""
+
+    days: tuple[DayUsage, ...]
+
+    @property
+    def calls(self) -> int:
+        """Their calls."""
+        return sum(day.calls for day in self.days)
+
+    @property
+    def cost_cents(self) -> Decimal:
+        """Their exact cost."""
+        return exact_sum(*(day.cost_cents for day in self.days))
+
+
+@dataclass(frozen=True, slots=True)
 class LateMonth:
     """What an earlier, billed month has now beyond what was frozen; negative where rows went or shrank."""
 
-    month: Month
+    month: MonthText
     version: str
     users: int
     totals: Totals
@@ -94,19 +129,17 @@ class LateUsage:
 class UncomparedMonth:
     """A month billed too long ago to be compared: how many rows were billed, and how many there are now."""
 
-    month: Month
+    month: MonthText
     billed: int
     found: int
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Rows that belong to no month that is frozen or compared: nobody is charged for them.
+    """Rows of no month that is frozen or compared: they are not charged.
 
-    Attributes:
-        future: Rows with a time after the freeze.
-        before_first: Rows from before the first month that was ever billed. At most `MOST_COUNTED`.
-        changed: The months billed too long ago to be compared whose number of rows is another now.
+    Rows with a time after the freeze, and from before the first month that was ever billed (`MOST_COUNTED` at
+    most); and the months billed too long ago to be compared whose number of rows is another now.
     """
 
     future: int = 0
@@ -122,9 +155,8 @@ MOST_COUNTED = 10_000
 class Past:
     """What the ledger knows of months that a freeze does not compare.
 
-    Attributes:
-        first: The first month that was ever billed, or the one that is frozen.
-        billed: The months billed too long ago to be compared, and the number of their billed rows.
+    The first month that was ever billed, or the one that is frozen; and the months billed too long ago to be
+    compared, with the number of their billed rows.
     """
 
     first: Month
@@ -132,19 +164,14 @@ class Past:
 
 
 def outside_of(past: Past, calls: Mapping[str, int], *, future: int, before_first: int) -> Outside:
-    """Name the months whose number of rows (by month; none: no row) is not the one that was billed."""
-    changed = [UncomparedMonth(month, billed, calls.get(str(month), 0)) for month, billed in past.billed]
-    return Outside(future, before_first, tuple(one for one in changed if one.billed != one.found))
+    """Return the counts, with the months that have another number of rows now (`calls`) than were billed."""
+    counted = [UncomparedMonth(month, billed, calls.get(str(month), 0)) for month, billed in past.billed]
+    return Outside(future, before_first, tuple(one for one in counted if one.billed != one.found))
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How a source is read.
-
-    Attributes:
-        wait: How long a freeze waits for a standby to have the month.
-        dedupe_column: A column of `usage_counters` that has no value twice, beside `id`.
-    """
+    """How long a freeze waits for a standby; and a column of usage that has no value twice, beside `id`."""
 
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
@@ -174,14 +201,14 @@ class Manifest:
         late: What earlier months had beyond their frozen versions; None when nothing was late.
         late_checked: The earlier months that were compared, as `2026-09/v0001`.
         bad_rows: Rows that are not in the files and must be fixed before the month can be billed.
-        earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop nobody.
+        earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop no bill.
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
     """
 
     format_version: int
-    month: Month
+    month: MonthText
     frozen_at: datetime
     backend: str
     cost_scale: int
@@ -199,15 +226,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
-    """One version of a month in the store.
+    """One version of a month in the store, named `v0001`; a supplement is `v0001/since_0001`.
 
-    Attributes:
-        month: The frozen month.
-        version: Its name: `v0001`; a supplement's is `v0001/since_0001`.
-        directory: Holds its files.
-        manifest: Its evidence.
-        supplements: What the month had beyond the version, and beyond what later months recorded, when users
-            who wait for their bill were drafted again: their differences alone, oldest first.
+    Supplements hold what the month had beyond the version, and beyond what later months recorded, when users
+    who wait for their bill were drafted again: their differences alone, oldest first.
     """
 
     month: Month
@@ -216,15 +238,28 @@ class FrozenUsage:
     manifest: Manifest
     supplements: "tuple[FrozenUsage, ...]" = ()
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files of its rows."""
+        return [self.directory / file.name for file in self.manifest.files]
+
 
 OnProgress = Callable[[int, int], None]
 """Takes how many rows are written so far, and how many there are in the month; from any thread."""
 OnWait = Callable[[str], None]
-"""Takes the words of why a freeze waits, when it begins to."""
+"""Takes the reason in words why a freeze waits, when it begins to."""
 
 
 class UsageSource(Protocol):
-    """A source of usage rows and billing accounts. Reads only, and never waits for a person."""
+    """A source of usage rows and billing accounts. Reads only, and never waits for a person.
+
+    What a freeze would take is also read without one: of all users, or of one. The latter takes
+    `ONE_USER_SECONDS` at most, which needs an index on `(user_id, created_at)` in a large table.
+
+    Raises:
+        UsageError: from each method, when the tables are not what billing needs, or cannot be read.
+        DatabaseUnreachableError: likewise, when the database does not answer.
+    """
 
     def freeze(
         self,
@@ -236,11 +271,11 @@ class UsageSource(Protocol):
         on_progress: OnProgress | None = None,
         on_wait: OnWait | None = None,
     ) -> Manifest:
-        """Write the month's rows as Parquet into the directory, from one consistent read.
+        """Write the rows of a month (UTC) as Parquet into an empty directory, from one consistent read.
 
         Args:
-            month: The month to freeze, from its first microsecond to its last, UTC.
-            directory: An empty directory.
+            month: The month.
+            directory: The directory.
             late_for: The pinned (billed) versions of earlier months, all of them from the oldest that may
                 still change: what they froze, late usage included, is compared with what the source has now.
             past: The months that are not compared; without it nothing is looked for there.
@@ -248,11 +283,9 @@ class UsageSource(Protocol):
             on_wait: Called once when the source must be waited for.
 
         Raises:
-            UsageError: the tables are not what billing needs, a row stands twice, or a value is beyond exact
-                arithmetic.
+            UsageError: a row appears twice, or a value is beyond exact arithmetic.
             SourceBehindError: a standby does not have the whole month, after the wait of the source's rules.
             IntegrityError: the rows written are not what the database itself counts and sums.
-            DatabaseUnreachableError: the database does not answer.
         """
         ...
 
@@ -264,20 +297,13 @@ class UsageSource(Protocol):
         recorded: Sequence[FrozenUsage],
         users: Collection[str],
     ) -> LateUsage | None:
-        """Write what some users have in a frozen month now beyond what was frozen and recorded.
+        """Write what some users have in a pinned month now beyond what was recorded; None when nothing.
 
         Args:
-            frozen: The month's pinned version.
+            frozen: The month's version.
             directory: An empty directory.
-            recorded: All pinned versions that may have told of differences of the month, `frozen` too.
+            recorded: All pinned versions that may have recorded differences of the month, `frozen` too.
             users: Whose usage is compared.
-
-        Returns:
-            None when nothing differs.
-
-        Raises:
-            UsageError: the tables are not what billing needs, or a value is beyond exact arithmetic.
-            DatabaseUnreachableError: the database does not answer.
         """
         ...
 
@@ -285,16 +311,17 @@ class UsageSource(Protocol):
         """Read billing accounts with their plans, in `ACCOUNTS_SCHEMA`: of some users, or all of them.
 
         Blank customer ids are null, currencies are lower case (default `usd`).
-
-        Raises:
-            UsageError: the tables are not what billing needs; DatabaseUnreachableError: no answer.
         """
         ...
 
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        """Count and add up the month's calls by user: of the rows that a freeze would take now."""
+        ...
 
-def counted(rows: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:
-    """Say that a month has so many rows, and give what takes how many of them are written."""
-    if on_progress is None:
-        return None
-    on_progress(0, rows)
-    return lambda written: on_progress(written, rows)
+    def user_month(self, user_id: str, month: Month) -> UserMonth:
+        """Count and add up one user's calls of a month; no calls for an unknown id."""
+        ...
+
+    def account(self, user_id: str) -> Account | None:
+        """Read one user's billing account and plan; None without an account."""
+        ...

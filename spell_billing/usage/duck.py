@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -10,6 +10,12 @@ import pyarrow as pa
 
 MEMORY_LIMIT_BYTES = 1 << 30
 SPILL_PREFIX = ".duckdb-"
+UTC_DAY = "DATE '1970-01-01' + (epoch_us(created_at) // 86400000000)::INTEGER"
+"""SQL for the day of a frozen row; a cast to DATE would follow the session's time zone."""
+
+
+Stream = AbstractContextManager[pa.RecordBatchReader]
+"""Opens a stream of rows."""
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def open_duckdb(
 
 @contextmanager
 def own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Let an error of the stream come as itself: DuckDB tells of it in words of its own."""
+    """Raise an error of the stream itself, instead of what DuckDB makes of it."""
     failed: list[Exception] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -62,10 +68,10 @@ def own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
 
 
 def quoted(path: Path) -> str:
-    """Give a path as an SQL string."""
+    """Return a path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
 def parquet_list(paths: Sequence[Path]) -> str:
-    """Give SQL text that reads these Parquet files."""
+    """Return SQL that reads these Parquet files."""
     return f"read_parquet([{', '.join(quoted(path) for path in paths)}])"

@@ -10,10 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
@@ -26,17 +22,16 @@ from spell_billing.usage.contract import (
     FrozenUsage,
     Manifest,
 )
-from spell_billing.usage.disk import sync_directory, sync_file
+from spell_billing.usage.disk import finished_file, sync
 from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
 from spell_billing.usage.manifest import write_manifest
-from spell_billing.usage.row_writer import RowWriter, finished_file
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
 
 
 def names_user(store: UsageStore, user_id: str) -> bool:
-    """Tell whether any frozen file names a user."""
+    """Return whether any frozen file names a user."""
     return any(_version_names(each, user_id) for each in _versions(store))
 
 
@@ -72,7 +67,7 @@ def _version_names(frozen: FrozenUsage, user_id: str) -> bool:
 
 
 def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) -> bool:
-    """Replace the id in all files of a version; tell whether the pseudonym is in one now."""
+    """Replace the id in all files of a version; return whether the pseudonym is in one now."""
     if _version_names(frozen, erasure.user_id):
         # What was altered must not get a hash that says it was not.
         store.verify(frozen)
@@ -89,16 +84,15 @@ def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) 
 def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     manifest, directory = frozen.manifest, frozen.directory
     changed = manifest
-    paths = [directory / file.name for file in manifest.files]
-    if any(_names(path, erasure.user_id) for path in paths):
+    if any(_names(path, erasure.user_id) for path in frozen.paths):
         # An id that is a uuid has another type than the pseudonym: all files of a version have one.
-        changed = replace(
-            changed, files=tuple(_new_rows(directory, file, erasure) for file in manifest.files)
-        )
+        files = tuple(_renamed(directory, file, erasure) for file in manifest.files)
+        changed = replace(changed, files=files)
         _require_equal_sums(frozen, changed)
     late = manifest.late
     if late is not None and _names(directory / late.file.name, erasure.user_id):
-        changed = replace(changed, late=replace(late, file=_new_late(directory, late.file, erasure)))
+        file = _renamed(directory, late.file, erasure, order=f"ORDER BY usage_month, {_USER}")
+        changed = replace(changed, late=replace(late, file=file))
     if changed is manifest:
         return manifest
     erased = ErasedUser(erasure.pseudonym, datetime.now(UTC))
@@ -107,59 +101,26 @@ def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     return changed
 
 
-def _new_rows(directory: Path, file: FrozenFile, erasure: Erasure) -> FrozenFile:
-    path = _new_path(directory, file, erasure)
-    with pq.ParquetFile(directory / file.name) as rows:
-        place = rows.schema_arrow.get_field_index(_USER)
-        field = pa.field(_USER, pa.string(), nullable=False)
-        schema = rows.schema_arrow.set(place, field)
-
-        def shape(batch: pa.RecordBatch) -> pa.Table:
-            users = _as_text(batch.column(place))
-            renamed = pc.if_else(pc.equal(users, erasure.user_id), erasure.pseudonym, users)
-            return pa.Table.from_batches([batch]).set_column(place, field, renamed).cast(schema)
-
-        with RowWriter(path, schema, shape=shape) as writer:
-            try:
-                for batch in rows.iter_batches():
-                    writer.put(batch)
-            except BaseException:
-                writer.cancel()
-                raise
-    return writer.file
-
-
-def _as_text(users: pa.Array) -> pa.Array:
-    if isinstance(users, pa.ExtensionArray):
-        return pa.array([None if each is None else str(each) for each in users.to_pylist()], pa.string())
-    return users.cast(pa.string())
-
-
-def _new_late(directory: Path, file: FrozenFile, erasure: Erasure) -> FrozenFile:
-    path = _new_path(directory, file, erasure)
-    renamed = f"if({_USER} = $user_id, $pseudonym, {_USER}) AS {_USER}"
+def _renamed(directory: Path, file: FrozenFile, erasure: Erasure, *, order: str = "") -> FrozenFile:
+    """Write a file anew under the name of the pseudonym, with the pseudonym in the user's place."""
+    path = directory / f"{file.name.partition('.')[0]}.{erasure.pseudonym}.parquet"
+    path.unlink(missing_ok=True)
+    user = f"if({_USER}::VARCHAR = $user_id, $pseudonym, {_USER}::VARCHAR) AS {_USER}"
     with open_duckdb(directory.parent) as duck:
         duck.execute(
-            f"COPY (SELECT * REPLACE ({renamed}) FROM {parquet_list([directory / file.name])} "
-            f"ORDER BY usage_month, {_USER}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)",
+            f"COPY (SELECT * REPLACE ({user}) FROM {parquet_list([directory / file.name])} {order}) "
+            f"TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)",
             {"user_id": erasure.user_id, "pseudonym": erasure.pseudonym},
         )
     return finished_file(path, file.rows)
 
 
-def _new_path(directory: Path, file: FrozenFile, erasure: Erasure) -> Path:
-    path = directory / f"{file.name.partition('.')[0]}.{erasure.pseudonym}.parquet"
-    path.unlink(missing_ok=True)
-    return path
-
-
 def _require_equal_sums(frozen: FrozenUsage, changed: Manifest) -> None:
     sums = []
-    for manifest in (frozen.manifest, changed):
-        rows = parquet_list([frozen.directory / file.name for file in manifest.files])
-        with open_duckdb(frozen.directory.parent) as duck:
-            query = f"SELECT count(*), sum(cost_cents), count(DISTINCT {_USER}::VARCHAR) FROM {rows}"
-            sums.append(duck.execute(query).fetchone())
+    with open_duckdb(frozen.directory.parent) as duck:
+        for each in (frozen, replace(frozen, manifest=changed)):
+            query = "SELECT count(*), sum(cost_cents), count(DISTINCT user_id::VARCHAR) FROM "
+            sums.append(duck.execute(query + parquet_list(each.paths)).fetchone())
     if sums[0] != sums[1]:
         raise IntegrityError(
             f"{frozen.month}/{frozen.version}: with the pseudonym the rows are {sums[1]}, not {sums[0]}.",
@@ -177,9 +138,9 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
     with tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=directory.parent) as workplace:
         write_manifest(manifest, Path(workplace))
         new = Path(workplace) / MANIFEST_FILE
-        sync_file(new)
+        sync(new)
         new.replace(directory / MANIFEST_FILE)
-    sync_directory(directory)
+    sync(directory)
 
 
 def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
@@ -190,4 +151,4 @@ def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
     for path in unnamed:
         path.unlink()
     if unnamed:
-        sync_directory(directory)
+        sync(directory)

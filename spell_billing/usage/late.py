@@ -6,8 +6,6 @@ would miss rows, because both are given before commit.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
-from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -18,25 +16,22 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
-from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list, quoted
-from spell_billing.usage.row_writer import finished_file
+from spell_billing.usage.disk import finished_file
+from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list, quoted
 
 LATE_USAGE_FILE = "late_usage.parquet"
 """As it is written. To be read under the name in the manifest: with a user erased, it has another."""
 
-CurrentUsage = AbstractContextManager[pa.RecordBatchReader]
-"""Opens a stream of what a month has now: user_id, calls, cost_cents, any number of rows per user."""
-
 
 def checked(late_for: Sequence[FrozenUsage]) -> tuple[str, ...]:
-    """Name the versions whose months were compared, and the supplements that counted as frozen."""
+    """Return the versions whose months were compared, and the supplements that counted as frozen."""
     return tuple(f"{one.month}/{each.version}" for one in late_for for each in (one, *one.supplements))
 
 
 def compare_late_usage(
     late_for: Sequence[FrozenUsage],
     directory: Path,
-    current: Callable[[Month], CurrentUsage],
+    current: Callable[[Month], Stream],
     *,
     scale: int,
     bad_now: Callable[[Month], pa.ChunkedArray | None] = lambda _: None,
@@ -51,7 +46,7 @@ def compare_late_usage(
     Args:
         late_for: The pinned versions of earlier months.
         directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents.
-        current: Streams a month's usage from the snapshot.
+        current: Streams a month's usage: user_id, calls, cost_cents, any number of rows for a user.
         scale: Decimal places of a cent that the source may have.
         bad_now: Gives the ids, as text, of a month's rows that cannot be billed; called after `current`.
         recorded: The versions that may have recorded late usage; by default `late_for`.
@@ -65,8 +60,8 @@ def compare_late_usage(
     """
     if not late_for:
         return None
-    told = [each for one in recorded or late_for for each in (one, *one.supplements)]
-    scale = max(scale, *(one.manifest.cost_scale for one in (*late_for, *told)))
+    recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
+    scale = max(scale, *(one.manifest.cost_scale for one in (*late_for, *recorders)))
     with open_duckdb(directory) as duck:
         duck.execute(
             "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
@@ -78,7 +73,7 @@ def compare_late_usage(
             for one in late_for:
                 with current(one.month) as reader, own_errors(reader) as source:
                     duck.register("source_now", source)
-                    query = _difference_query(one, told, scale, some_users=users is not None)
+                    query = _difference_query(one, recorders, scale, some_users=users is not None)
                     duck.execute(query, {"month": str(one.month)})
                     duck.unregister("source_now")
                 _take_as_frozen(duck, one, bad_now(one.month), some_users=users is not None)
@@ -91,13 +86,17 @@ def compare_late_usage(
         return _write(duck, late_for, directory)
 
 
-def _difference_query(one: FrozenUsage, told: Sequence[FrozenUsage], scale: int, *, some_users: bool) -> str:
+def _difference_query(
+    one: FrozenUsage, recorders: Sequence[FrozenUsage], scale: int, *, some_users: bool
+) -> str:
     money = f"DECIMAL(38, {scale})"
-    rows = parquet_list([one.directory / file.name for file in one.manifest.files])
+    rows = parquet_list(one.paths)
     sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
     frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
     recorded = [
-        other.directory / other.manifest.late.file.name for other in told if other.manifest.late is not None
+        other.directory / other.manifest.late.file.name
+        for other in recorders
+        if other.manifest.late is not None
     ]
     frozen.extend(
         f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
@@ -122,7 +121,7 @@ def _take_as_frozen(
     which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""
     duck.execute(
         "INSERT INTO late SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
-        f"{parquet_list([one.directory / file.name for file in one.manifest.files])} "
+        f"{parquet_list(one.paths)} "
         f"WHERE id::VARCHAR IN (SELECT id FROM bad_now){which} GROUP BY ALL",
         {"month": str(one.month)},
     )
@@ -144,9 +143,7 @@ def _write(
 ) -> LateUsage | None:
     versions = {str(one.month): one for one in late_for}
     months = [
-        LateMonth(
-            versions[month].month, versions[month].version, users, Totals(int(calls), _exact_cents(cost))
-        )
+        LateMonth(versions[month].month, versions[month].version, users, Totals(int(calls), exact(str(cost))))
         for month, users, calls, cost in duck.execute(
             "SELECT usage_month, count(*), sum(calls), sum(cost_cents) FROM late GROUP BY ALL ORDER BY ALL"
         ).fetchall()
@@ -158,7 +155,3 @@ def _write(
         f"COPY (FROM late ORDER BY usage_month, user_id) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
     )
     return LateUsage(finished_file(path, sum(one.users for one in months)), tuple(months))
-
-
-def _exact_cents(cost: Decimal) -> Decimal:
-    return exact(str(cost))

@@ -1,241 +1,186 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Sequence
+from datetime import date, datetime
 from decimal import Decimal
-from functools import reduce
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
+import adbc_driver_manager
 import pyarrow as pa
 
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
-from spell_billing.usage.accounts import build_accounts
-from spell_billing.usage.amounts import MAX_SCALE, exact, exact_add, fits_int64, is_billable
+from spell_billing.usage.adapter import SqlUsage, UsageTables
+from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
+    ONE_USER_SECONDS,
     BadRow,
     BadRows,
-    FrozenUsage,
-    LateUsage,
-    Manifest,
+    DayUsage,
     OnProgress,
     OnWait,
     Outside,
     Past,
     SourceRules,
     Totals,
-    counted,
     outside_of,
     together,
 )
-from spell_billing.usage.late import CurrentUsage, checked, compare_late_usage
-from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.duck import Stream
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
-from spell_billing.usage.postgres_errors import reading
+from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
-from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of
-from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
+from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of, is_user
+from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
-from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
-    ACCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
-    PLANS_TABLE,
-    USAGE_COLUMNS,
-    USAGE_TABLE,
-    Column,
-    Columns,
-    require_columns,
-)
-from spell_billing.usage.unique import Uniqueness, columns_to_prove
+from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, took_too_long
+
+T = TypeVar("T")
 
 _READERS = 2
 """Each reads its part of the month: one server process alone would be the bottleneck."""
+_TOO_LONG = "57014"
+_NO_SUCH_VALUE = "22"
+"""The class of SQLSTATE for a text that cannot be of a column's type, as `abc` for a uuid."""
 
 
-class PostgresUsage:
+class PostgresUsage(SqlUsage):
     """Reads usage and accounts from PostgreSQL 14 or later; implements `UsageSource`."""
 
-    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
-        self._url = url
-        self._rules = rules
-
-    def freeze(
-        self,
-        month: Month,
-        directory: Path,
-        *,
-        late_for: Sequence[FrozenUsage],
-        past: Past | None = None,
-        on_progress: OnProgress | None = None,
-        on_wait: OnWait | None = None,
-    ) -> Manifest:
-        """Write the month's rows as Parquet; see `UsageSource.freeze`."""
-
-        def freeze(readers: list[Snapshot]) -> Manifest:
-            snapshot, *_ = readers
-            frozen_at = datetime.now(UTC)
-            sql, unique = self._queries(snapshot, directory)
-            timeless = _timeless(snapshot, sql)
-            rows = MonthRows(readers, sql, month)
-            control, form = _control(rows)
-            progress = counted(control.calls, on_progress)
-            file, frozen = rows.write(directory / ROWS_FILE, form, progress)
-            require_equal_totals(month, frozen=frozen, control=control)
-            bad = NO_BAD_ROWS if form.all_clean else _bad_rows(snapshot, sql.bad_rows([month]))
-            earlier = [one.month for one in late_for] if sql.may_have_bad_rows else []
-            earlier_bad = (
-                _bad_rows(snapshot, sql.bad_rows(earlier, name_months=True)) if earlier else NO_BAD_ROWS
-            )
-            late = compare_late_usage(
-                late_for,
-                directory,
-                lambda earlier: _current_users(snapshot, sql, earlier),
-                scale=MAX_SCALE if sql.is_numeric else 0,
-                bad_now=lambda of: snapshot.table(sql.bad_ids(of))["id"] if earlier_bad.count else None,
-            )
-            unique.require_changed(late)
-            return Manifest(
-                format_version=FORMAT_VERSION,
-                month=month,
-                frozen_at=frozen_at,
-                backend=self._url.backend,
-                cost_scale=form.scale,
-                frozen=frozen,
-                control=control,
-                files=(file,),
-                late=late,
-                late_checked=checked(late_for),
-                bad_rows=together(timeless, bad),
-                earlier_bad_rows=earlier_bad,
-                without_id=unique.require(month, directory / ROWS_FILE),
-                outside=_outside(snapshot, sql, frozen_at, past),
+    def _read(self, act: Callable[[UsageTables], T]) -> T:
+        with reading(self._url):
+            return in_snapshots(
+                self._url, 1, lambda readers: act(_PostgresTables(readers, self._url, self._rules))
             )
 
-        def when_whole() -> Manifest:
+    def _read_of_user(self, user_id: str, act: Callable[[UsageTables], T]) -> T | None:
+        def read_in_time(readers: list[Snapshot]) -> T | None:
+            readers[0].execute(f"SET LOCAL statement_timeout = {int(ONE_USER_SECONDS * 1000)}")
+            try:
+                return act(_PostgresTables(readers, self._url, self._rules))
+            except adbc_driver_manager.Error as error:
+                if sqlstate_of(error) == _TOO_LONG:
+                    raise took_too_long(self._url) from error
+                if sqlstate_of(error).startswith(_NO_SUCH_VALUE):
+                    return None
+                raise
+
+        with reading(self._url):
+            return None if "\0" in user_id else in_snapshots(self._url, 1, read_in_time)
+
+    def _read_whole(self, month: Month, act: Callable[[UsageTables], T], on_wait: OnWait | None) -> T:
+        def read() -> T:
             with reading(self._url):
                 return in_snapshots(
-                    self._url, _READERS, freeze, before=lambda first: require_whole_month(first, month)
+                    self._url,
+                    _READERS,
+                    lambda readers: act(_PostgresTables(readers, self._url, self._rules)),
+                    before=lambda first: require_whole_month(first, month),
                 )
 
-        return wait_for_whole_month(when_whole, self._rules.wait, on_wait)
+        return wait_for_whole_month(read, self._rules.wait, on_wait)
 
-    def supplement(
-        self,
-        frozen: FrozenUsage,
-        directory: Path,
-        *,
-        recorded: Sequence[FrozenUsage],
-        users: Collection[str],
-    ) -> LateUsage | None:
-        """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
 
-        def compare(snapshots: list[Snapshot]) -> LateUsage | None:
-            (snapshot,) = snapshots
-            sql, unique = self._queries(snapshot, directory)
-            late = compare_late_usage(
-                [frozen],
-                directory,
-                lambda month: _current_users(snapshot, sql, month),
-                scale=MAX_SCALE if sql.is_numeric else 0,
-                recorded=recorded,
-                users=users,
-            )
-            unique.require_changed(late)
-            return late
+class _PostgresTables(UsageTables):
+    """Implements `UsageTables`; several readers of one snapshot share a month's rows."""
 
-        with reading(self._url):
-            return in_snapshots(self._url, 1, compare)
+    def __init__(self, readers: Sequence[Snapshot], url: DatabaseUrl, rules: SourceRules) -> None:
+        super().__init__(url, rules)
+        self._readers = readers
+        self._snapshot = readers[0]
 
-    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
-        """Read billing accounts with their plans; see `UsageSource.accounts`."""
-
-        def read(snapshots: list[Snapshot]) -> tuple[pa.Table, pa.Table]:
-            (snapshot,) = snapshots
-            found = self._columns(snapshot, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
-            query = _texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS)
-            accounts = snapshot.table(query if users is None else f"{query} WHERE {is_one_of(users)}")
-            found = self._columns(snapshot, PLANS_TABLE, ())
-            if found:
-                require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            return accounts, snapshot.table(_texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS))
-
-        with reading(self._url):
-            return build_accounts(*in_snapshots(self._url, 1, read))
+    @cached_property
+    def _sql(self) -> UsageSql:
+        return UsageSql(self.usage_columns)
 
     @property
-    def _usage_columns(self) -> tuple[str, ...]:
-        return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
+    def scale(self) -> int:  # type: ignore[override]
+        return MAX_SCALE if self._sql.is_numeric else 0
 
-    def _queries(self, snapshot: Snapshot, directory: Path) -> tuple[UsageSql, Uniqueness]:
-        """Return the queries that fit the table, and the proof that no row counts twice."""
-        columns = self._columns(snapshot, USAGE_TABLE, self._usage_columns)
-        sql = UsageSql(columns)
-        to_prove = columns_to_prove(columns, _guaranteed(snapshot), self._rules)
-        return sql, Uniqueness(
-            directory, to_prove, lambda column, of: snapshot.stream(sql.values(column, of))
+    def columns(self, table: str) -> Columns:
+        rows = self._snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
+        return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
+
+    def unique_columns(self) -> set[str]:
+        rows = self._snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()
+        return {row["name"] for row in rows}
+
+    def texts(
+        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
+    ) -> pa.Table:
+        columns = ", ".join(f"{name if name in found else 'NULL'}::text AS {name}" for name in names)
+        if not found:
+            return self._snapshot.table(f"SELECT {columns} WHERE false")
+        which = "true" if users is None else is_user(users) if isinstance(users, str) else is_one_of(users)
+        return self._snapshot.table(f"SELECT {columns} FROM {table} WHERE {which}")
+
+    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+        timeless = self.timeless()
+        rows = MonthRows(self._readers, self._sql, month)
+        control, form = self.control(rows)
+        written = rows.write(path, form, on_progress, expected=control.calls)
+        require_equal_totals(month, frozen=written.totals, control=control)
+        bad = NO_BAD_ROWS if form.all_clean else self._bad_rows(self._sql.bad_rows(month))
+        self.bad_rows = together(timeless, bad)
+        return FrozenRows(written.file, written.totals, control, form.scale)
+
+    def timeless(self) -> BadRows:
+        """Find rows of no month at all."""
+        return self._bad_rows(self._sql.timeless)
+
+    def control(self, rows: MonthRows) -> tuple[Totals, CostForm]:
+        """Count and sum the billable rows in the database, and see how their amounts can travel."""
+        found = rows.totals(every_row=True)
+        all_clean = all(
+            row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
+            for row in found
         )
+        if not all_clean:
+            found = rows.totals(every_row=False)
+        scale = max(row["scale"] for row in found)
+        largest = max(Decimal(row["largest"]) for row in found)
+        cost_cents = exact_sum(*(Decimal(row["cost_cents"]) for row in found))
+        as_text = self._sql.is_numeric and not fits_int64(scale, largest)
+        totals = Totals(sum(row["calls"] for row in found), exact(str(cost_cents)))
+        return totals, CostForm(scale, as_text=as_text, all_clean=all_clean)
 
-    def _columns(self, snapshot: Snapshot, table: str, required: tuple[str, ...]) -> Columns:
-        rows = snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
-        found = {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
-        if required:
-            require_columns(self._url, table, found, required)
-        return found
+    def current(self, month: Month) -> Stream:
+        return self._snapshot.stream(self._sql.users(month))
 
+    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        if not self._sql.may_have_bad_rows:
+            return None
+        found = self._bad_rows(self._sql.bad_rows(month, name_month=True))
+        self.earlier_bad_rows = together(self.earlier_bad_rows, found)
+        return self._snapshot.table(self._sql.bad_ids(month))["id"] if found.count else None
 
-def _control(rows: MonthRows) -> tuple[Totals, CostForm]:
-    found = rows.totals(every_row=True)
-    all_clean = all(
-        row["complete"] == row["calls"] and is_billable(row["scale"], Decimal(row["largest"]))
-        for row in found
-    )
-    if not all_clean:
-        found = rows.totals(every_row=False)
-    scale = max(row["scale"] for row in found)
-    largest = max(Decimal(row["largest"]) for row in found)
-    cost_cents = reduce(exact_add, (exact(row["cost_cents"]) for row in found))
-    form = CostForm(
-        scale, as_text=rows.sql.is_numeric and not fits_int64(scale, largest), all_clean=all_clean
-    )
-    return Totals(sum(row["calls"] for row in found), exact(str(cost_cents))), form
+    def values(self, column: str, month: Month) -> Stream:
+        return self._snapshot.stream(self._sql.values(column, month))
 
+    def outside(self, now: datetime, past: Past) -> Outside:
+        (found,) = self._snapshot.table(self._sql.outside(now=now, first=past.first.start)).to_pylist()
+        months = [month for month, _ in past.billed]
+        rows = self._snapshot.table(self._sql.calls(months)).to_pylist() if months else []
+        calls = {row["month"]: row["calls"] for row in rows}
+        return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
 
-def _guaranteed(snapshot: Snapshot) -> set[str]:
-    return {row["name"] for row in snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()}
+    def sums(self, month: Month) -> dict[str, Totals]:
+        rows = self._snapshot.table(self._sql.users(month)).to_pylist()
+        return {row["user_id"]: Totals(row["calls"], exact(row["cost_cents"])) for row in rows}
 
+    def days(self, user_id: str, month: Month) -> list[DayUsage]:
+        rows = self._snapshot.table(self._sql.user_days(user_id, month)).to_pylist()
+        return [
+            DayUsage(date.fromisoformat(row["day"]), row["calls"], exact(row["cost_cents"])) for row in rows
+        ]
 
-def _outside(snapshot: Snapshot, sql: UsageSql, now: datetime, past: Past | None) -> Outside:
-    if past is None:
-        return Outside()
-    (found,) = snapshot.table(sql.outside(now=now, first=past.first.start)).to_pylist()
-    months = [month for month, _ in past.billed]
-    calls = (
-        {row["month"]: row["calls"] for row in snapshot.table(sql.calls(months)).to_pylist()}
-        if months
-        else {}
-    )
-    return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
-
-
-def _timeless(snapshot: Snapshot, sql: UsageSql) -> BadRows:
-    return _bad_rows(snapshot, sql.timeless)
-
-
-def _bad_rows(snapshot: Snapshot, query: str) -> BadRows:
-    rows = snapshot.table(query).to_pylist()
-    examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
-    return BadRows(rows[0]["total"] if rows else 0, examples)
-
-
-def _current_users(snapshot: Snapshot, sql: UsageSql, month: Month) -> CurrentUsage:
-    return snapshot.stream(sql.users(month))
-
-
-def _texts(table: str, found: Columns, names: tuple[str, ...]) -> str:
-    columns = ", ".join(f"{name if name in found else 'NULL'}::text AS {name}" for name in names)
-    return f"SELECT {columns} FROM {table}" if found else f"SELECT {columns} WHERE false"
+    def _bad_rows(self, query: str) -> BadRows:
+        rows = self._snapshot.table(query).to_pylist()
+        return BadRows(
+            rows[0]["total"] if rows else 0, tuple(BadRow(row["id"], row["problem"]) for row in rows)
+        )

@@ -13,7 +13,7 @@ from spell_billing.settings.databases import DatabaseUrl, database_errors, is_tr
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
 _LIBPQ = "[libpq]"
-_SAID = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
+_REASON = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 
 
 @contextmanager
@@ -32,9 +32,9 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
         if isinstance(error, OSError) and _LIBPQ not in str(error):
             # Of the disk that is written to.
             raise
-        said = _SAID.search(str(error))
-        reason = said["reason"].rstrip(".") if said else str(error).partition("\n")[0]
-        state = str(getattr(error, "sqlstate", None) or "").strip("\0")
+        found = _REASON.search(str(error))
+        reason = found["reason"].rstrip(".") if found else str(error).partition("\n")[0]
+        state = sqlstate_of(error)
         # What the driver itself says of a lost connection comes without a state.
         if not state and "connection" in reason:
             raise unreachable(url, reason) from error
@@ -51,16 +51,21 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
         raise UsageError(what, remedy=remedy) from error
 
 
+def sqlstate_of(error: Exception) -> str:
+    """Return the SQLSTATE of a driver's error, empty where it has none."""
+    return str(getattr(error, "sqlstate", None) or "").strip("\0")
+
+
 @contextmanager
 def _refused_by_pooler(url: DatabaseUrl) -> Iterator[None]:
     try:
         yield
     except adbc_driver_manager.Error as error:
-        said = _SAID.search(str(error))
-        if said is None or not any(sign in said["reason"] for sign in _POOLER):
+        found = _REASON.search(str(error))
+        if found is None or not any(sign in found["reason"] for sign in _POOLER):
             raise
         raise UsageError(
-            f"The pooler before {url.redacted} ({url.setting}) refuses: {said['reason'].rstrip('.')}.",
+            f"The pooler before {url.redacted} ({url.setting}) refuses: {found['reason'].rstrip('.')}.",
             remedy="Reach the server itself, or a pooler in session or transaction mode, without options of "
             "the session in the URL.",
         ) from error

@@ -1,28 +1,21 @@
 """Counts a month's rows in PostgreSQL and streams them into Parquet, by connections that share a snapshot."""
 
-import math
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
-from spell_billing.usage.amounts import (
-    as_decimal,
-    decimal_from_text,
-    integer_amount_type,
-    text_amount_type,
-)
-from spell_billing.usage.contract import FrozenFile, Totals
+from spell_billing.usage.amounts import amount_type, as_decimal
+from spell_billing.usage.contract import OnProgress
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
-from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql, stretches
+from spell_billing.usage.postgres_sql import INTEGERS, CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,60 +30,51 @@ class MonthRows:
     month: Month
 
     def totals(self, *, every_row: bool) -> list[dict[str, Any]]:
-        """Have PostgreSQL count and sum each stretch; see `UsageSql.totals`."""
-        shared = len(self.readers) > 1
+        """Count and sum each stretch in PostgreSQL; see `UsageSql.totals`."""
 
-        def count(number: int, stretch: Stretch) -> dict[str, Any]:
-            reader = self.readers[number]
+        def count(reader: Snapshot, stretch: Stretch) -> dict[str, Any]:
             query = self.sql.totals(stretch, every_row=every_row)
-            # The readers are the workers: each one's own would take the processors from the others.
-            with reader.setting("max_parallel_workers_per_gather", "0") if shared else nullcontext():
-                (row,) = reader.table(query).to_pylist()
+            # Several readers are the workers: each one's own would take the processors from the others.
+            if len(self.readers) > 1:
+                reader.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+            (row,) = reader.table(query).to_pylist()
+            reader.execute("SET LOCAL max_parallel_workers_per_gather = DEFAULT")
             return dict(row)
 
-        return self._each(count, threads="control")
+        return self._each(count)
 
     def write(
-        self, path: Path, form: CostForm, on_progress: Callable[[int], None] | None
-    ) -> tuple[FrozenFile, Totals]:
-        """Write the billable ones to a Parquet file; give it with their number and sum, as written."""
+        self, path: Path, form: CostForm, on_progress: OnProgress | None, *, expected: int
+    ) -> RowWriter:
+        """Write the billable ones to a Parquet file; return the writer, which has the file and its totals."""
         schema = self._written_schema(form)
 
         def shape(batch: pa.RecordBatch) -> pa.Table:
             return _shape(batch, schema, form)
 
-        abreast = _Abreast(len(self.readers))
-        with RowWriter(path, schema, shape=shape, on_progress=on_progress) as writer:
+        with RowWriter(path, schema, shape=shape, on_progress=on_progress, expected=expected) as writer:
 
-            def read(number: int, stretch: Stretch) -> None:
-                try:
-                    with self.readers[number].stream(self.sql.rows(stretch, form)) as batches:
-                        for batch in batches:
-                            writer.put(batch)
-                            abreast.advance(number)
-                finally:
-                    abreast.leave(number)
+            def read(reader: Snapshot, stretch: Stretch) -> None:
+                with reader.stream(self.sql.rows(stretch, form)) as batches:
+                    for batch in batches:
+                        writer.put(batch)
 
-            def stop() -> None:
-                writer.cancel()
-                abreast.stop()
-
-            self._each(read, stop, threads="row-reader")
-        return writer.file, writer.totals
+            self._each(read, stop=writer.cancel)
+        return writer
 
     def _each(
-        self, act: Callable[[int, Stretch], Any], stop: Callable[[], None] = lambda: None, *, threads: str
-    ) -> list[Any]:
-        """Do something for each reader at once: its number, and its stretch.
+        self, act: Callable[[Snapshot, Stretch], T], *, stop: Callable[[], None] = lambda: None
+    ) -> list[T]:
+        """Do something with each reader and its stretch, at the same time.
 
         What fails first is raised, and the other readers are stopped; also when a person interrupts.
         """
         parts = stretches(self.month, len(self.readers))
-        with ThreadPoolExecutor(len(parts), thread_name_prefix=threads) as pool:
-            running: list[Future[Any]] = []
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="row-reader") as pool:
+            running: list[Future[T]] = []
             try:
-                for number, part in enumerate(parts):
-                    running.append(pool.submit(act, number, part))
+                for reader, part in zip(self.readers, parts, strict=True):
+                    running.append(pool.submit(act, reader, part))
                 for ended in wait(running, return_when=FIRST_EXCEPTION).done:
                     ended.result()
                 return [each.result() for each in running]
@@ -101,70 +85,35 @@ class MonthRows:
                 raise
 
     def _written_schema(self, form: CostForm) -> pa.Schema:
-        (whole,) = stretches(self.month, 1)
-        read = self.readers[0].table(f"{self.sql.rows(whole, form)} LIMIT 0").schema
-        cost = text_amount_type(form.scale) if form.as_text else integer_amount_type(form.scale)
+        row_id, user = self.sql.columns["id"].type, self.sql.columns["user_id"].type
         return pa.schema(
             [
-                pa.field("id", _plain(read.field("id").type), nullable=self.sql.may_lack_ids),
-                pa.field("user_id", _plain(read.field("user_id").type), nullable=False),
-                pa.field("cost_cents", cost, nullable=False),
+                pa.field("id", _id_type(row_id), nullable=self.sql.may_lack_ids),
+                pa.field("user_id", pa.uuid() if user == "uuid" else pa.string(), nullable=False),
+                pa.field("cost_cents", amount_type(form.scale, as_text=form.as_text), nullable=False),
                 pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
             ]
         )
 
 
-class _Abreast:
-    """Keeps readers abreast, so that none works alone at the end: the one ahead waits for the others."""
-
-    def __init__(self, readers: int) -> None:
-        self._moved = threading.Condition()
-        self._batches = [0.0] * readers
-
-    def advance(self, number: int) -> None:
-        """Count a batch of a reader, and wait while it is more than one batch ahead of another."""
-        with self._moved:
-            self._batches[number] += 1
-            self._moved.notify_all()
-            self._moved.wait_for(lambda: self._batches[number] <= min(self._batches) + 1)
-
-    def leave(self, number: int) -> None:
-        """Let nobody wait for a reader any more."""
-        with self._moved:
-            self._batches[number] = math.inf
-            self._moved.notify_all()
-
-    def stop(self) -> None:
-        """Let nobody wait at all."""
-        for number in range(len(self._batches)):
-            self.leave(number)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    # Versions of the driver label uuids, the only type of ours that travels as bytes, in different ways.
-    return pa.uuid() if isinstance(kind, pa.BaseExtensionType) else kind
+def _id_type(kind: str) -> pa.DataType:
+    if kind in INTEGERS:
+        return pa.int64()
+    return pa.uuid() if kind == "uuid" else pa.string()
 
 
 def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table:
-    cost = batch.column("cost_cents")
-    cost = decimal_from_text(cost, form.scale) if form.as_text else as_decimal(cost, form.scale)
+    cost, kind = batch.column("cost_cents"), schema.field("cost_cents").type
+    # A cast raises where a digit would be lost.
+    cost = cost.cast(kind) if form.as_text else as_decimal(cost, kind)
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
-    columns = [_as_plain(batch.column("id")), _as_plain(batch.column("user_id")), cost, moment]
-    return pa.Table.from_arrays(columns, schema=schema)
+    ids = [_as_written(batch.column(name), schema.field(name).type) for name in ("id", "user_id")]
+    return pa.Table.from_arrays([*ids, cost, moment], schema=schema)
 
 
-def _as_plain(column: pa.Array) -> pa.Array:
-    if not isinstance(column, pa.ExtensionArray) or column.type == pa.uuid():
-        return column
-    return pa.ExtensionArray.from_storage(pa.uuid(), _as_fixed(column.storage, pa.uuid().storage_type))
-
-
-def _as_fixed(column: pa.Array, kind: pa.FixedSizeBinaryType) -> pa.Array:
-    """Relabel bytes of one length, without copying ten million of them one by one."""
-    lengths = pc.min_max(pc.binary_length(column)).as_py()
-    if column.type != pa.binary() or column.null_count or set(lengths.values()) != {kind.byte_width}:
-        return column.cast(kind)
-    _, offsets, data = column.buffers()
-    (first,) = pa.Array.from_buffers(pa.int32(), 1, [None, offsets], offset=column.offset).to_pylist()
-    return pa.Array.from_buffers(kind, len(column), [None, data.slice(first)])
+def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:
+    if kind != pa.uuid():
+        return ids
+    # The driver labels uuids, which travel as bytes, in a way of its own.
+    return pa.ExtensionArray.from_storage(kind, ids.storage.cast(kind.storage_type))

@@ -33,11 +33,7 @@ WHERE current_setting(name, true) IS NOT NULL
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A connection inside a REPEATABLE READ, READ ONLY transaction.
-
-    Uses the driver's low-level interface: its DB-API module loads pandas, which takes longer than a freeze
-    of a small month.
-    """
+    """A connection inside a REPEATABLE READ, READ ONLY transaction; not by the DB-API, which loads pandas."""
 
     connection: adbc_driver_manager.AdbcConnection
     _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -64,13 +60,6 @@ class Snapshot:
             statement.set_sql_query(command)
             statement.execute_update()
 
-    @contextmanager
-    def setting(self, name: str, value: str) -> Iterator[None]:
-        """Change one of the server's settings for a while."""
-        self.execute(f"SET LOCAL {name} = {value}")
-        yield
-        self.execute(f"SET LOCAL {name} = DEFAULT")
-
     def cancel(self) -> None:
         """End what another thread runs on this connection; without effect where nothing runs."""
         with self._closing, suppress(adbc_driver_manager.Error):
@@ -81,14 +70,9 @@ class Snapshot:
         with self._closing:
             self.connection.close()
 
-    @property
-    def moment(self) -> str:
-        """What the transaction sees: equal texts, equal rows."""
-        return str(self.table("SELECT pg_current_snapshot()::text AS moment")["moment"][0].as_py())
-
-    def export(self) -> str:
-        """Give the name under which other connections can join while this transaction is open."""
-        return str(self.table("SELECT pg_export_snapshot()::text AS name")["name"][0].as_py())
+    def text(self, expression: str) -> str:
+        """Return the value of an expression."""
+        return str(self.table(f"SELECT ({expression})::text AS value")["value"][0].as_py())
 
 
 def in_snapshots(
@@ -98,9 +82,9 @@ def in_snapshots(
     *,
     before: Callable[[Snapshot], None] = lambda _: None,
 ) -> T:
-    """Do something with `open_snapshots`, so that a person who interrupts need not wait for the database.
+    """Do something with `open_snapshots` in another thread, so that a person can interrupt it.
 
-    The driver's calls give no signal through to their thread, so they run in another one.
+    The driver's calls let no signal through to their own thread.
     """
     opened: list[Snapshot] = []
 
@@ -121,7 +105,7 @@ def in_snapshots(
 def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> None:
     """End what others run on these connections, and wait until they have ended.
 
-    Again and again: what comes before its statement is without effect.
+    Repeatedly: a cancellation that comes before its statement is without effect.
     """
     while wait(working, timeout=0).not_done:
         for snapshot in snapshots:
@@ -133,61 +117,60 @@ def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> Non
 def open_snapshots(
     url: DatabaseUrl, count: int, *, before: Callable[[Snapshot], None] = lambda _: None
 ) -> Iterator[list[Snapshot]]:
-    """Open up to so many connections whose every query sees the same moment; at least one.
+    """Open one connection, or two whose every query sees the same moment.
 
     In UTC and UTF-8, without time limits and row security, whatever server and role prefer. All of it within
     transactions: behind a pooler the next one may be anybody's.
 
-    A further one cannot be had when it reaches another server than the first (several hosts, a balancing
-    proxy), when the server or a pooler has no connection to spare, or does not let snapshots be exported.
+    The second cannot be had when it reaches another server than the first (several hosts, a balancing proxy),
+    when the server or a pooler has no connection to spare, or does not let snapshots be exported.
 
     Args:
         url: The database.
-        count: How many.
+        count: How many are wanted: 1 or 2.
         before: Called with the first connection before its transaction begins.
     """
     with adbc_driver_postgresql.connect(url.libpq_dsn) as database, ExitStack() as stack:
         # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
-        pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="usage-join"))
-        first = _connected(database)
+        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="usage-join"))
+        first = Snapshot(adbc_driver_manager.AdbcConnection(database))
         stack.callback(first.close)
         before(first)
         _begin(first)
-        snapshots = [first]
-        while len(snapshots) < count:
-            exported = _exported(first)
-            if exported is None:
-                break
-            joining = pool.submit(_joined, database, exported)
-            if wait([joining], timeout=_JOIN_SECONDS).not_done:
-                joining.add_done_callback(_close_late)
-                break
-            joined = joining.result()
-            if joined is None:
-                break
-            stack.callback(joined.close)
-            # Each proves its own rows against its own count: that all see the same is proven here.
-            if joined.moment != first.moment:
-                break
-            snapshots.append(joined)
+        second = _second(database, first, pool) if count > 1 else None
+        if second is not None:
+            stack.callback(second.close)
         # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
         # version of the driver ends the process (https://github.com/apache/arrow-adbc/issues/3878).
-        yield snapshots
+        yield [first] if second is None else [first, second]
 
 
-def _exported(first: Snapshot) -> str | None:
-    """Export the snapshot; where that is not allowed begin anew: a failed transaction reads nothing more."""
+def _second(
+    database: adbc_driver_manager.AdbcDatabase, first: Snapshot, pool: ThreadPoolExecutor
+) -> Snapshot | None:
+    """Open a connection that sees what the first one sees."""
     try:
-        return first.export()
+        exported = first.text("pg_export_snapshot()")
     except adbc_driver_manager.Error:
+        # Not allowed; and a failed transaction reads nothing more.
         first.connection.rollback()
         _set(first)
         return None
+    joining = pool.submit(_joined, database, exported)
+    if wait([joining], timeout=_JOIN_SECONDS).not_done:
+        joining.add_done_callback(_close_late)
+        return None
+    second = joining.result()
+    # Each reader proves its own rows against its own count: that both see the same is proven here.
+    if second is None or second.text("pg_current_snapshot()") == first.text("pg_current_snapshot()"):
+        return second
+    second.close()
+    return None
 
 
 def _joined(database: adbc_driver_manager.AdbcDatabase, exported: str) -> Snapshot | None:
     with suppress(adbc_driver_manager.Error):
-        snapshot = _connected(database)
+        snapshot = Snapshot(adbc_driver_manager.AdbcConnection(database))
         try:
             _begin(snapshot, exported)
         except BaseException:
@@ -201,10 +184,6 @@ def _close_late(joining: Future[Snapshot | None]) -> None:
     snapshot = joining.result()
     if snapshot is not None:
         snapshot.close()
-
-
-def _connected(database: adbc_driver_manager.AdbcDatabase) -> Snapshot:
-    return Snapshot(adbc_driver_manager.AdbcConnection(database))
 
 
 def _begin(snapshot: Snapshot, exported: str | None = None) -> None:

@@ -10,19 +10,33 @@ from typing import NamedTuple
 
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
-from spell_billing.usage.contract import MOST_COUNTED
+from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns, unsuitable_type
 
-_INTEGERS = ("int2", "int4", "int8")
+INTEGERS = ("int2", "int4", "int8")
 _TIMES = ("timestamptz", "timestamp")
 
 
 def is_one_of(users: Collection[str]) -> str:
-    """Give the condition that a row's user is one of some, whatever their ids hold."""
-    ids = json.dumps(sorted(users))
-    # Between dollar quotes nothing has a meaning but the tag, which no id can foresee.
-    tag = f"$ids_{secrets.token_hex(8)}$"
-    return f"user_id::text IN (SELECT json_array_elements_text({tag}{ids}{tag}::json))"
+    """Return the condition that a row's user is one of some, whatever their ids hold."""
+    ids = _quoted(json.dumps(sorted(users)))
+    return f"user_id::text IN (SELECT json_array_elements_text({ids}::json))"
+
+
+def is_user(user_id: str) -> str:
+    """Return the condition that a row is of one user; refused by the server where no row can have such an id.
+
+    The value takes the column's own type, so that an index serves; the text then refuses another spelling of
+    it: 007 is not user 7.
+    """
+    value = _quoted(user_id)
+    return f'user_id = {value} AND user_id::text = {value}::text COLLATE "C"'
+
+
+def _quoted(text: str) -> str:
+    # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
+    tag = f"$text_{secrets.token_hex(8)}$"
+    return f"{tag}{text}{tag}"
 
 
 class Stretch(NamedTuple):
@@ -33,7 +47,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(month: Month, count: int) -> list[Stretch]:
-    """Cut a month into so many stretches of equal length."""
+    """Cut a month into a number of stretches of equal length."""
     length = (month.end - month.start) / count
     marks = [month.start + number * length for number in range(count)] + [month.end]
     return [Stretch(*ends) for ends in pairwise(marks)]
@@ -53,17 +67,13 @@ class CostForm:
 
 @dataclass(frozen=True, slots=True)
 class UsageSql:
-    """Queries over one `usage_counters`, made for its column types.
-
-    Raises:
-        UsageError: at construction, for a type that cannot be billed exactly.
-    """
+    """Queries over one `usage_counters`, made for its column types; UsageError for one that is not exact."""
 
     columns: Columns
 
     def __post_init__(self) -> None:
         cost, moment = self.columns["cost_cents"].type, self.columns["created_at"].type
-        if cost not in (*_INTEGERS, "numeric"):
+        if cost not in (*INTEGERS, "numeric"):
             raise unsuitable_type(USAGE_TABLE, "cost_cents", cost, "bigint or numeric")
         if moment not in _TIMES:
             raise unsuitable_type(USAGE_TABLE, "created_at", moment, "timestamptz, or timestamp in UTC")
@@ -86,11 +96,9 @@ class UsageSql:
     def totals(self, stretch: Stretch, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
-        Args:
-            stretch: The part of the month.
-            every_row: Take the bad rows in. Then `complete` counts rows without a null, and a cost that is no
-                number or too large shows in `largest`: so one knows whether there is any bad row, for less
-                than judging each of them costs.
+        With `every_row` bad rows are taken in: then `complete` counts rows without a null, and a cost that is
+        no number or too large shows in `largest`. So one knows whether there is any bad row, for less than
+        judging each of them costs.
         """
         extremes = "max(min_scale(cost_cents))", "greatest(max(cost_cents), -min(cost_cents))::text"
         scale, largest = extremes if self.is_numeric else ("0", "'0'")
@@ -116,7 +124,7 @@ class UsageSql:
 
         Other types (citext, numeric) and other collations take different texts for equal.
         """
-        distinct = self.columns["user_id"].type in (*_INTEGERS, "uuid")
+        distinct = self.columns["user_id"].type in (*INTEGERS, "uuid")
         text = "user_id::text" if distinct else 'user_id::text COLLATE "C"'
         return (
             f"SELECT {text} AS user_id, count(*) AS calls, sum(cost_cents)::text AS cost_cents "
@@ -124,29 +132,21 @@ class UsageSql:
             f"GROUP BY {'user_id' if distinct else text}"
         )
 
-    def user_days(self, month: Month, is_user: str) -> str:
-        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost.
-
-        Args:
-            month: The month.
-            is_user: The condition that chooses the user's rows.
-        """
+    def user_days(self, user_id: str, month: Month) -> str:
+        """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost."""
         return (
-            f"SELECT ({self._in_utc})::date::text AS day, count(*), sum(cost_cents)::text "
-            f"FROM {USAGE_TABLE} WHERE {is_user} AND {self._in_month(month)} AND {self._good} "
-            "GROUP BY day ORDER BY day"
+            f"SELECT ({self._in_utc})::date::text AS day, count(*) AS calls, "
+            f"sum(cost_cents)::text AS cost_cents FROM {USAGE_TABLE} "
+            f"WHERE {is_user(user_id)} AND {self._in_month(month)} AND {self._good} GROUP BY day ORDER BY day"
         )
 
-    def bad_rows(self, months: list[Month], *, name_months: bool = False) -> str:
-        """Find rows of the months that cannot be billed: up to 20 of (id, problem, total).
-
-        Args:
-            months: The months.
-            name_months: Name the month in the problem.
-        """
-        within = " OR ".join(f"({self._in_month(month)})" for month in months)
-        named = f" || ' in ' || {self._month}" if name_months else ""
-        return f"{self._select_bad(named)} ({within}) AND ({self._good}) IS NOT TRUE ORDER BY id LIMIT 20"
+    def bad_rows(self, month: Month, *, name_month: bool = False) -> str:
+        """Find rows of a month that cannot be billed, naming the month if asked: (id, problem, total)."""
+        named = f" || ' in {month}'" if name_month else ""
+        return (
+            f"{self._select_bad(named)} {self._in_month(month)} AND ({self._good}) IS NOT TRUE "
+            f"ORDER BY id LIMIT {MAX_EXAMPLES}"
+        )
 
     def bad_ids(self, month: Month) -> str:
         """Read the ids, as text, of the month's rows that cannot be billed."""
@@ -163,12 +163,7 @@ class UsageSql:
         )
 
     def outside(self, *, now: datetime, first: datetime) -> str:
-        """Count rows after now, and rows before the first month, each up to a limit: future, before_first.
-
-        Args:
-            now: The moment of the freeze.
-            first: When the first month began that was ever billed.
-        """
+        """Count rows after now and before the first month's start, up to a limit: future, before_first."""
         future = f"created_at > {self._moment(now)} AND created_at < 'infinity'"
         before = f"created_at < {self._moment(first)} AND created_at > '-infinity'"
         counts = (
@@ -187,14 +182,11 @@ class UsageSql:
 
     @property
     def timeless(self) -> str:
-        """Find rows of no month at all: up to 20 of (id, problem, total).
-
-        Costs a scan of the table unless `created_at` has an index.
-        """
+        """Find rows of no month; scans a table without an index on `created_at`: (id, problem, total)."""
         condition = "created_at IN ('infinity', '-infinity')"
         if self.columns["created_at"].nullable:
             condition += " OR created_at IS NULL"
-        return f"{self._select_bad()} {condition} LIMIT 20"
+        return f"{self._select_bad()} {condition} LIMIT {MAX_EXAMPLES}"
 
     def _select_bad(self, named: str = "") -> str:
         problem = (
@@ -231,7 +223,7 @@ class UsageSql:
     @property
     def _id(self) -> str:
         kind = self.columns["id"].type
-        if kind in _INTEGERS:
+        if kind in INTEGERS:
             return "id::bigint"
         return "id" if kind == "uuid" else "id::text"
 

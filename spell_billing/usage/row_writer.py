@@ -1,26 +1,38 @@
-"""Writes frozen rows to one Parquet file in a thread of its own, in bounded memory."""
+"""Writes frozen rows to one Parquet file, in a thread of its own and in bounded memory."""
 
-import hashlib
-import io
-import os
-import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spell_billing.usage.amounts import exact_add, exact_sum
-from spell_billing.usage.contract import FrozenFile, Totals
+from spell_billing.core import money
+from spell_billing.core.errors import IntegrityError
+from spell_billing.core.month import Month
+from spell_billing.usage.amounts import exact_sum
+from spell_billing.usage.contract import FrozenFile, OnProgress, Totals
+from spell_billing.usage.disk import finished_file
 from spell_billing.usage.tables import require_text
 
-_QUEUED_BATCHES = 3
-_SYNC_BYTES = 32 << 20
+ROWS_FILE = "rows.parquet"
+
+_WAITING_BATCHES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRows:
+    """A month's rows as they were written: see `Manifest`."""
+
+    file: FrozenFile
+    frozen: Totals
+    control: Totals
+    cost_scale: int
 
 
 class RowWriter:
@@ -28,10 +40,14 @@ class RowWriter:
 
     Args:
         path: The Parquet file to write.
-        schema: What `shape` gives.
+        schema: What `shape` returns.
         shape: Turns a batch as read into a table as written; runs in the writer's thread.
-        on_progress: Called in the writer's thread with the rows written so far.
+        on_progress: Called at once, and in the writer's thread; `expected` is how many rows there are.
+
+    Once the context is left, `totals` has what was written, and `file` the file, synced to disk.
     """
+
+    file: FrozenFile
 
     def __init__(
         self,
@@ -39,140 +55,85 @@ class RowWriter:
         schema: pa.Schema,
         *,
         shape: Callable[[pa.RecordBatch], pa.Table],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: OnProgress | None = None,
+        expected: int = 0,
     ) -> None:
         self._path = path
-        self._schema = schema
         self._shape = shape
-        self._on_progress = on_progress
-        self._queue: queue.SimpleQueue[pa.RecordBatch | None] = queue.SimpleQueue()
-        self._room = threading.Semaphore(_QUEUED_BATCHES)
-        self._thread = threading.Thread(target=self._run, name="row-writer")
+        self._report: OnProgress = on_progress or (lambda _written, _expected: None)
+        self._expected = expected
+        self._writer = pq.ParquetWriter(path, schema, **_encoding(schema))
+        self._room = threading.Semaphore(_WAITING_BATCHES)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="row-writer")
         self._error: BaseException | None = None
-        self._cancelled = False
-        self._ended = False
-        self._sha256 = ""
-        self._calls = 0
-        self._cost_cents = Decimal(0)
+        self.totals = Totals(0, Decimal(0))
 
     def put(self, batch: pa.RecordBatch) -> None:
-        """Hand over a batch; waits while the queue is full.
+        """Hand over a batch; wait while too many are waiting.
 
         Raises:
             Exception: what stopped the writer, or a reader beside this one.
         """
-        if self._error is not None:
-            raise self._error
-        if self._cancelled:
-            raise RuntimeError("the writer was cancelled: another reader failed, or a person interrupted")
         self._room.acquire()
-        self._queue.put(batch)
+        if self._error is not None:
+            self._room.release()
+            raise self._error
+        self._pool.submit(self._write, batch)
 
     def cancel(self) -> None:
         """Make every further `put` fail, so that readers beside a failed one stop."""
-        self._cancelled = True
-
-    @property
-    def totals(self) -> Totals:
-        """What was written, once the context is left."""
-        return Totals(self._calls, self._cost_cents)
-
-    @property
-    def file(self) -> FrozenFile:
-        """The file, synced to disk, once the context is left."""
-        return FrozenFile(self._path.name, self._sha256, self._calls)
+        self._error = self._error or RuntimeError(
+            "the writer was cancelled: another reader failed, or a person interrupted"
+        )
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._report(0, self._expected)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Needs no room: who is interrupted while waiting for it would leave the thread waiting for ever.
-        self._queue.put(None)
-        self._thread.join()
+        self._pool.shutdown()
+        try:
+            self._writer.close()
+            if error is None and self._error is None:
+                self.file = finished_file(self._path, self.totals.calls)
+        except (OSError, pa.ArrowException) as failed:
+            self._error = self._error or failed
         if error is None and self._error is not None:
             raise self._error
 
-    def _run(self) -> None:
+    def _write(self, batch: pa.RecordBatch) -> None:
         try:
-            self._write_all()
+            if self._error is None and len(table := self._shape(batch)):
+                require_text(table)
+                self._writer.write_table(table)
+                self._count(table)
         except BaseException as error:  # noqa: BLE001 - carried to the thread that puts
             self._error = error
-            # Readers blocked on a full queue must come back to see the error.
-            while not self._ended:
-                self._take()
+        finally:
+            self._room.release()
 
-    def _take(self) -> pa.RecordBatch | None:
-        batch = self._queue.get()
-        self._room.release()
-        self._ended = batch is None
-        return batch
-
-    def _write_all(self) -> None:
-        with _KeptFile(io.FileIO(self._path, "x")) as file:
-            with pq.ParquetWriter(file, self._schema, **_encoding(self._schema)) as writer:
-                while (batch := self._take()) is not None:
-                    self._write(writer, self._shape(batch))
-            file.sync()
-            self._sha256 = file.sha256.hexdigest()
-
-    def _write(self, writer: pq.ParquetWriter, table: pa.Table) -> None:
-        if table.num_rows == 0:
-            return
-        require_text(table)
-        writer.write_table(table)
-        self._calls += table.num_rows
-        for chunk in table.column("cost_cents").chunks:
-            self._cost_cents = exact_add(self._cost_cents, exact_sum(chunk))
-        if self._on_progress is not None:
-            self._on_progress(self._calls)
+    def _count(self, table: pa.Table) -> None:
+        costs = [exact_sum(chunk) for chunk in table.column("cost_cents").chunks]
+        calls = self.totals.calls + table.num_rows
+        self.totals = Totals(calls, money.exact_sum(self.totals.cost_cents, *costs))
+        self._report(calls, self._expected)
 
 
-class _KeptFile(io.BufferedWriter):
-    """Hashes and syncs while more is written: afterwards the processors would wait for it, and the disk."""
+def require_equal_totals(month: Month, *, frozen: Totals, control: Totals) -> None:
+    """Refuse frozen rows whose number or sum is not the database's own: the first proof of a freeze.
 
-    def __init__(self, raw: io.FileIO) -> None:
-        super().__init__(raw)
-        self.sha256 = hashlib.sha256()
-        self._unsynced_bytes = 0
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="row-sync")
-        self._syncing: Future[None] | None = None
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        written = super().write(data)
-        self._unsynced_bytes += written
-        if self._unsynced_bytes >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
-            self._wait()
-            self._unsynced_bytes = 0
-            self._syncing = self._disk.submit(os.fsync, self.fileno())
-        return written
-
-    def sync(self) -> None:
-        """Have all of it on disk."""
-        self.flush()
-        self._wait()
-        os.fsync(self.fileno())
-
-    def close(self) -> None:
-        self._disk.shutdown()
-        super().close()
-
-    def _wait(self) -> None:
-        # A failure is told once for each open file: to the sync that meets it, not to the next one.
-        if self._syncing is not None:
-            self._syncing.result()
-            self._syncing = None
-
-
-def finished_file(path: Path, rows: int) -> FrozenFile:
-    """Sync a finished file to disk and give its name, hash and row count."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FrozenFile(path.name, digest, rows)
+    Raises:
+        IntegrityError: naming both.
+    """
+    if frozen != control:
+        raise IntegrityError(
+            f"{month}: {frozen.calls} rows of {frozen.cost_cents:f} cents were read, but the database counts "
+            f"{control.calls} rows of {control.cost_cents:f} cents in the same snapshot.",
+            remedy="Nothing was frozen. Run it again; if it stays, do not bill this month before it is known "
+            "whether the reading code or the database is wrong.",
+        )
 
 
 def _encoding(schema: pa.Schema) -> dict[str, object]:
@@ -191,6 +152,6 @@ def _encoding(schema: pa.Schema) -> dict[str, object]:
         "use_dictionary": False,
         "column_encoding": deltas,
         "store_decimal_as_integer": True,
-        # Least and greatest user or cost of a row group help nobody to skip it.
+        # Least and greatest user or cost of a row group skip nothing.
         "write_statistics": ["id", "created_at"],
     }

@@ -1,285 +1,257 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
+import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
 
+from spell_billing.core.errors import UsageError
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import DatabaseUrl, database_errors, unreachable
-from spell_billing.usage.accounts import build_accounts
+from spell_billing.settings.databases import (
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    DatabaseUrl,
+    database_errors,
+    unreachable,
+)
+from spell_billing.usage.adapter import SqlUsage, UsageTables
 from spell_billing.usage.contract import (
+    ONE_USER_SECONDS,
     BadRow,
     BadRows,
-    FrozenUsage,
-    LateUsage,
-    Manifest,
+    DayUsage,
     OnProgress,
-    OnWait,
     Outside,
     Past,
     SourceRules,
     Totals,
-    counted,
     outside_of,
     together,
 )
-from spell_billing.usage.duck import open_duckdb
-from spell_billing.usage.late import checked, compare_late_usage
-from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.proof import ROWS_FILE, require_equal_totals
-from spell_billing.usage.row_writer import RowWriter
-from spell_billing.usage.sqlite_snapshot import SqliteSnapshot, open_sqlite_snapshot, read_texts
-from spell_billing.usage.sqlite_sql import TIME_INDEXES, UNIQUE_COLUMNS, SqliteUsageSql
-from spell_billing.usage.sqlite_times import MonthFilter
-from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
-    ACCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
-    PLANS_TABLE,
-    USAGE_COLUMNS,
-    USAGE_TABLE,
-    Column,
-    Columns,
-    require_columns,
-)
-from spell_billing.usage.unique import Uniqueness, columns_to_prove
+from spell_billing.usage.duck import UTC_DAY, open_duckdb
+from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
+from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
+from spell_billing.usage.sqlite_times import MonthFilter, batches_of
+from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, texts, took_too_long
+
+T = TypeVar("T")
+
+_STEPS_BETWEEN_LOOKS = 10_000
+_FILTER_MEMORY_BYTES = 1 << 28
 
 
-class SqliteUsage:
-    """Reads usage and accounts from a SQLite file; implements `UsageSource`."""
+class SqliteUsage(SqlUsage):
+    """Reads usage and accounts from a SQLite file; implements `UsageSource`.
+
+    By Python's own copy of the library, as the ledger does: with a second one in the process each breaks
+    the other's locks on a file that both have open (sqlite.org, "How To Corrupt An SQLite Database File",
+    2.2.1).
+    """
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
-        self._url = url
         # The names of columns have no case here.
         column = rules.dedupe_column
-        self._rules = replace(rules, dedupe_column=column.lower() if column else None)
+        super().__init__(url, replace(rules, dedupe_column=column.lower() if column else None))
 
-    def freeze(
-        self,
-        month: Month,
-        directory: Path,
-        *,
-        late_for: Sequence[FrozenUsage],
-        past: Past | None = None,
-        on_progress: OnProgress | None = None,
-        on_wait: OnWait | None = None,  # noqa: ARG002 - a file is never behind
-    ) -> Manifest:
-        """Write the month's rows as Parquet; see `UsageSource.freeze`."""
-        with self._connect() as connection:
-            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
-            guaranteed = _guaranteed(connection)
-        sql = SqliteUsageSql(columns)
-        schema = _written_schema(sql)
-        path = directory / ROWS_FILE
-        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
-            frozen_at = datetime.now(UTC)
-            control = _control(snapshot, sql.totals(month, every_row=True))
-            timeless = _timeless(snapshot, sql, month)
-            months_rows = MonthFilter(duck, schema)
-            unique = Uniqueness(
-                directory,
-                columns_to_prove(columns, guaranteed, self._rules),
-                lambda column, of: _values(snapshot, sql, duck, column, of),
-            )
-            with (
-                RowWriter(
-                    path,
-                    schema,
-                    shape=lambda batch: months_rows.keep(batch, month),
-                    on_progress=counted(control.calls, on_progress),
-                ) as writer,
-                snapshot.stream(sql.rows(month)) as batches,
-            ):
-                for batch in batches:
-                    writer.put(batch)
-            late = compare_late_usage(
-                late_for,
-                directory,
-                lambda earlier: _current_rows(snapshot, sql, months_rows, earlier),
-                scale=0,
-                bad_now=months_rows.earlier_bad_ids,
-            )
-            bad_rows = together(months_rows.bad_rows, timeless)
-            if bad_rows.count:
-                control = _control(snapshot, sql.totals(month))
-            without_id = unique.require(month, path)
-            unique.require_changed(late)
-            outside = _outside(snapshot, sql, frozen_at, past)
-        if bad_rows.count == 0:
-            require_equal_totals(month, frozen=writer.totals, control=control)
-        return Manifest(
-            format_version=FORMAT_VERSION,
-            month=month,
-            frozen_at=frozen_at,
-            backend=self._url.backend,
-            cost_scale=0,
-            frozen=writer.totals,
-            control=control,
-            files=(writer.file,),
-            late=late,
-            late_checked=checked(late_for),
-            bad_rows=bad_rows,
-            earlier_bad_rows=months_rows.earlier_bad_rows,
-            without_id=without_id,
-            outside=outside,
-        )
+    def _read(self, act: Callable[[UsageTables], T]) -> T:
+        with self._snapshot(SQLITE_BUSY_TIMEOUT_SECONDS) as tables:
+            return act(tables)
 
-    def supplement(
-        self,
-        frozen: FrozenUsage,
-        directory: Path,
-        *,
-        recorded: Sequence[FrozenUsage],
-        users: Collection[str],
-    ) -> LateUsage | None:
-        """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
-        with self._connect() as connection:
-            columns = self._columns(connection, USAGE_TABLE, self._usage_columns)
-            guaranteed = _guaranteed(connection)
-        sql = SqliteUsageSql(columns)
-        with open_sqlite_snapshot(self._url) as snapshot, open_duckdb(directory) as duck:
-            rows = MonthFilter(duck, _written_schema(sql))
-            unique = Uniqueness(
-                directory,
-                columns_to_prove(columns, guaranteed, self._rules),
-                lambda column, of: _values(snapshot, sql, duck, column, of),
-            )
-            late = compare_late_usage(
-                [frozen],
-                directory,
-                lambda month: _current_rows(snapshot, sql, rows, month),
-                scale=0,
-                recorded=recorded,
-                users=users,
-            )
-            unique.require_changed(late)
-            return late
-
-    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
-        """Read billing accounts with their plans; see `UsageSource.accounts`."""
-        with self._connect() as connection:
-            connection.execute("BEGIN")
-            found = self._columns(connection, ACCOUNTS_TABLE, ACCOUNT_COLUMNS)
-            names = ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS
-            accounts = read_texts(connection, ACCOUNTS_TABLE, found, names, users)
-            found = self._columns(connection, PLANS_TABLE, ())
-            if found:
-                require_columns(self._url, PLANS_TABLE, found, PLAN_COLUMNS)
-            plans = read_texts(connection, PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS)
-        return build_accounts(accounts, plans)
-
-    @property
-    def _usage_columns(self) -> tuple[str, ...]:
-        return (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
+    def _read_of_user(self, user_id: str, act: Callable[[UsageTables], T]) -> T | None:  # noqa: ARG002
+        with self._snapshot(ONE_USER_SECONDS, end=time.monotonic() + ONE_USER_SECONDS) as tables:
+            return act(tables)
 
     @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _snapshot(self, wait_seconds: float, *, end: float | None = None) -> Iterator["_SqliteTables"]:
+        """Open a read transaction, whose queries see one moment; queries fail after `end` (monotonic)."""
         path = self._url.sqlite_path
         if path is None or not path.is_file():
             raise unreachable(self._url, "the file does not exist")
-        with (
-            database_errors(self._url),
-            closing(
-                sqlite3.connect(
-                    f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30, isolation_level=None
-                )
-            ) as connection,
-        ):
-            yield connection
+        name = f"file:{quote(str(path))}?mode=ro"
+        try:
+            with (
+                database_errors(self._url),
+                # DuckDB takes batches from a thread of its own, one at a time.
+                closing(
+                    sqlite3.connect(
+                        name, uri=True, timeout=wait_seconds, isolation_level=None, check_same_thread=False
+                    )
+                ) as connection,
+                open_duckdb(Path(tempfile.gettempdir()), memory_limit_bytes=_FILTER_MEMORY_BYTES) as duck,
+            ):
+                if end is not None:
+                    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
+                connection.execute("BEGIN")
+                yield _SqliteTables(connection, duck, self._url, self._rules)
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise took_too_long(self._url) from error
+            raise UsageError(
+                f"Reading {self._url.redacted} ({self._url.setting}) failed: {error}.",
+                remedy="Run it again when no other program holds the file; if it stays, check the file.",
+            ) from error
 
-    def _columns(self, connection: sqlite3.Connection, table: str, required: tuple[str, ...]) -> Columns:
-        described = connection.execute(f"PRAGMA table_info({table})").fetchall()
+
+class _SqliteTables(UsageTables):
+    """Implements `UsageTables`; DuckDB tells the month's rows from the others."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        duck: duckdb.DuckDBPyConnection,
+        url: DatabaseUrl,
+        rules: SourceRules,
+    ) -> None:
+        super().__init__(url, rules)
+        self._connection = connection
+        self._duck = duck
+
+    @cached_property
+    def _sql(self) -> SqliteUsageSql:
+        return SqliteUsageSql(self.usage_columns)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return pa.schema(
+            [
+                pa.field("id", pa.int64() if self._sql.has_integer_ids else pa.string()),
+                pa.field("user_id", pa.string()),
+                pa.field("cost_cents", pa.int64()),
+                pa.field("created_at", pa.timestamp("us", tz="UTC")),
+            ]
+        )
+
+    @cached_property
+    def _filter(self) -> MonthFilter:
+        return MonthFilter(self._duck, self._schema)
+
+    def columns(self, table: str) -> Columns:
+        described = self._connection.execute(f"PRAGMA table_info({table})").fetchall()
         keys = sum(1 for *_, key in described if key)
-        found = {
+        return {
             # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
             name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
             for _, name, kind, _, _, key in described
         }
-        if required:
-            require_columns(self._url, table, found, required)
-        return found
 
+    def unique_columns(self) -> set[str]:
+        described = self._connection.execute(f"PRAGMA table_info({USAGE_TABLE})")
+        keys = [name.lower() for _, name, _, _, _, key in described if key]
+        found = {name for (name,) in self._connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
+        # The key of a single column is unique, be it the rowid, which has no index, or not.
+        return found.union(keys if len(keys) == 1 else ())
 
-def _guaranteed(connection: sqlite3.Connection) -> set[str]:
-    rowid = [
-        name for _, name, kind, _, _, key in connection.execute(f"PRAGMA table_info({USAGE_TABLE})") if key
-    ]
-    found = {name for (name,) in connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
-    # The key of a single column is unique, be it the rowid, which has no index, or not.
-    return found | ({rowid[0].lower()} if len(rowid) == 1 else set())
+    def texts(
+        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
+    ) -> pa.Table:
+        columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
+        query = f"SELECT {columns} FROM {table}"
+        given: dict[str, Any] = {}
+        if isinstance(users, str):
+            query, given = f"{query} WHERE {IS_USER}", of_user(users)
+        elif users is not None:
+            query = f"{query} WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(:users))"
+            given = {"users": json.dumps(sorted(users))}
+        rows = self._connection.execute(query, given).fetchall() if found else []
+        values = zip(*rows, strict=True) if rows else [()] * len(names)
+        return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
 
+    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+        timeless = self.timeless(month)
+        control = self.control(month)
+        with RowWriter(
+            path,
+            self._schema,
+            shape=lambda batch: self._filter.keep(batch, month),
+            on_progress=on_progress,
+            expected=control.calls,
+        ) as writer:
+            for batch in batches_of(self._connection, self._sql.rows(month)):
+                writer.put(batch)
+        self.bad_rows = self._filter.bad_rows = together(self._filter.bad_rows, timeless)
+        if not self.bad_rows.count:
+            # Else SQLite may count a row with a time that the exact reading refuses.
+            require_equal_totals(month, frozen=writer.totals, control=control)
+        return FrozenRows(writer.file, writer.totals, control, 0)
 
-def _outside(snapshot: SqliteSnapshot, sql: SqliteUsageSql, now: datetime, past: Past | None) -> Outside:
-    if past is None:
-        return Outside()
-    (found,) = snapshot.rows(sql.outside(now=now, first=past.first.start))
-    calls = {str(month): _control(snapshot, sql.totals(month)).calls for month, _ in past.billed}
-    return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
+    def timeless(self, month: Month) -> BadRows:
+        """Find rows of no month at all."""
+        rows = self._connection.execute(self._sql.timeless(month)).fetchall()
+        examples = tuple(BadRow(row_id, problem) for row_id, problem, _ in rows)
+        return BadRows(rows[0][2] if rows else 0, examples)
 
+    def control(self, month: Month) -> Totals:
+        """Count and sum the billable rows in the database."""
+        calls, high, low = self._connection.execute(self._sql.totals(month)).fetchone()
+        return Totals(calls, Decimal((high << 32) + low))
 
-def _control(snapshot: SqliteSnapshot, query: str) -> Totals:
-    (row,) = snapshot.rows(query)
-    return Totals(row["calls"], Decimal((row["high"] << 32) + row["low"]))
+    @contextmanager
+    def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
+        schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
 
+        def kept() -> Iterator[pa.RecordBatch]:
+            for batch in batches_of(self._connection, self._sql.rows(month)):
+                table = self._filter.keep(batch, month, earlier=True)
+                ones = table["user_id"].is_valid().cast(pa.int64())
+                columns = [table["user_id"], ones, table["cost_cents"]]
+                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
 
-def _timeless(snapshot: SqliteSnapshot, sql: SqliteUsageSql, month: Month) -> BadRows:
-    (order,) = snapshot.rows(TIME_INDEXES)
-    if order["indexes"] and not snapshot.rows(sql.may_be_timeless)[0]["found"]:
-        return BadRows(0, ())
-    rows = snapshot.rows(sql.timeless(month))
-    examples = tuple(BadRow(row["id"], row["problem"]) for row in rows)
-    return BadRows(rows[0]["total"] if rows else 0, examples)
+        yield pa.RecordBatchReader.from_batches(schema, kept())
 
+    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        # Rows with a time that cannot be read are of no month, wherever they are found.
+        self.bad_rows, self.earlier_bad_rows = self._filter.bad_rows, self._filter.earlier_bad_rows
+        return self._filter.earlier_bad_ids(month)
 
-@contextmanager
-def _current_rows(
-    snapshot: SqliteSnapshot, sql: SqliteUsageSql, rows: MonthFilter, month: Month
-) -> Iterator[pa.RecordBatchReader]:
-    schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
+    @contextmanager
+    def values(self, column: str, month: Month) -> Iterator[pa.RecordBatchReader]:
+        rows = MonthFilter(self._duck, self._schema.set(0, pa.field("id", pa.string())))
+        schema = pa.schema([("value", pa.string())])
 
-    def kept(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            table = rows.keep(batch, month, earlier=True)
-            ones = table["user_id"].is_valid().cast(pa.int64())
-            columns = [table["user_id"], ones, table["cost_cents"]]
-            yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
+        def values() -> Iterator[pa.RecordBatch]:
+            for batch in batches_of(self._connection, self._sql.rows(month, identity=column)):
+                yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
 
-    with snapshot.stream(sql.rows(month)) as batches:
-        yield pa.RecordBatchReader.from_batches(schema, kept(batches))
+        yield pa.RecordBatchReader.from_batches(schema, values())
 
+    def outside(self, now: datetime, past: Past) -> Outside:
+        query = self._sql.outside(now=now, first=past.first.start)
+        future, before_first = self._connection.execute(query).fetchone()
+        calls = {str(month): self.control(month).calls for month, _ in past.billed}
+        return outside_of(past, calls, future=future, before_first=before_first)
 
-@contextmanager
-def _values(
-    snapshot: SqliteSnapshot, sql: SqliteUsageSql, duck: duckdb.DuckDBPyConnection, column: str, month: Month
-) -> Iterator[pa.RecordBatchReader]:
-    kept = _written_schema(sql).set(0, pa.field("id", pa.string()))
-    rows = MonthFilter(duck, kept)
-    schema = pa.schema([("value", pa.string())])
+    def sums(self, month: Month) -> dict[str, Totals]:
+        return self._sums(month, "user_id")
 
-    def values(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
+    def days(self, user_id: str, month: Month) -> list[DayUsage]:
+        sums = self._sums(month, UTC_DAY, user_id)
+        return [DayUsage(day, sums[day].calls, sums[day].cost_cents) for day in sorted(sums)]
 
-    with snapshot.stream(sql.rows(month, identity=column)) as batches:
-        yield pa.RecordBatchReader.from_batches(schema, values(batches))
-
-
-def _written_schema(sql: SqliteUsageSql) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("id", pa.int64() if sql.has_integer_ids else pa.string()),
-            pa.field("user_id", pa.string()),
-            pa.field("cost_cents", pa.int64()),
-            pa.field("created_at", pa.timestamp("us", tz="UTC")),
-        ]
-    )
+    def _sums(self, month: Month, key: str, user_id: str | None = None) -> dict[Any, Totals]:
+        """Add up the month's billable rows, or one user's of them, by a key: SQL over frozen rows."""
+        query, given = self._sql.rows(month), {}
+        if user_id is not None:
+            query, given = f"{query} AND {IS_USER}", of_user(user_id)
+        sums: dict[Any, Totals] = {}
+        for batch in batches_of(self._connection, query, given):
+            self._duck.register("kept", self._filter.keep(batch, month))
+            for value, calls, cost_cents in self._duck.execute(
+                f"SELECT {key} AS key, count(*), sum(cost_cents) FROM kept GROUP BY key"
+            ).fetchall():
+                before = sums.get(value, Totals(0, Decimal(0)))
+                cost = exact_sum(before.cost_cents, Decimal(cost_cents))
+                sums[value] = Totals(before.calls + calls, cost)
+            self._duck.unregister("kept")
+        return sums

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MOST_COUNTED
+from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
+_MOST_DIGITS = 19
+_LARGEST_NUMBER = 2**63 - 1
 _DIGIT = "[0-9]"
 _DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
 # Month boundaries and zone offsets are whole minutes, so what follows the minutes decides nothing. The
@@ -54,17 +56,11 @@ class SqliteUsageSql:
         """Whether SQLite itself makes sure that every id is an integer."""
         return self.columns["id"].type == "integer" and not self.columns["id"].nullable
 
-    def totals(self, month: Month, *, every_row: bool = False) -> str:
-        """Count and sum in the database itself; in two halves, because SQLite's sums end at 63 bits.
-
-        Args:
-            month: The month.
-            every_row: Take bad rows in: to look at the type of each value costs more than to add it up.
-        """
-        good = "" if every_row else f" AND {_GOOD}"
+    def totals(self, month: Month) -> str:
+        """Count and sum the billable rows; the cost in two halves, because SQLite's sums end at 63 bits."""
         stretches = " UNION ALL ".join(
             "SELECT count(*) AS calls, coalesce(sum(cost_cents >> 32), 0) AS high, "
-            f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within}{good}"
+            f"coalesce(sum(cost_cents & 4294967295), 0) AS low FROM {USAGE_TABLE} WHERE {within} AND {_GOOD}"
             for within in _stretches(month)
         )
         return f"SELECT sum(calls) AS calls, sum(high) AS high, sum(low) AS low FROM ({stretches})"
@@ -72,43 +68,30 @@ class SqliteUsageSql:
     def rows(self, month: Month, *, identity: str | None = None) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is ever null, because the driver takes a column's type from what it meets first.
-
-        Args:
-            month: The month.
-            identity: A column to read as text instead of the id.
+        No value is null. `identity` is a column to read as text instead of the id.
         """
-        if identity is None:
-            identity = "id" if self.has_integer_ids else f"coalesce(CAST(id AS TEXT), '{NO_ID}')"
-        else:
-            identity = f"coalesce(CAST(\"{identity}\" AS TEXT), '{NO_ID}')"
+        text = f"coalesce(CAST(\"{identity or 'id'}\" AS TEXT), '{NO_ID}')"
+        row_id = "id" if identity is None and self.has_integer_ids else text
         return (
-            f"SELECT {identity} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
+            f"SELECT {row_id} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
             "CASE typeof(cost_cents) WHEN 'integer' THEN cost_cents ELSE 0 END AS cost_cents, created_at, "
             f"CASE WHEN {_GOOD} THEN '' ELSE {_PROBLEM} END AS problem "
             f"FROM {USAGE_TABLE} WHERE {_nearby(month)}"
         )
 
     def timeless(self, month: Month) -> str:
-        """Find rows of no month at all that `rows` does not read: up to 20 of (id, problem, total).
-
-        Reads the whole table (or the index on `created_at`), about 0.1 s for a million rows.
-        """
+        """Find rows of no month that `rows` does not read, in the whole table: (id, problem, total)."""
         return (
             f"SELECT coalesce(CAST(id AS TEXT), '{NO_ID}') AS id, {_TIME_PROBLEM} AS problem, "
             f"count(*) OVER () AS total FROM {USAGE_TABLE} "
             f"WHERE (typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}') "
-            f"AND ({_nearby(month)}) IS NOT TRUE LIMIT 20"
+            f"AND ({_nearby(month)}) IS NOT TRUE LIMIT {MAX_EXAMPLES}"
         )
 
     def outside(self, *, now: datetime, first: datetime) -> str:
-        """Count rows after now, and rows before the first month, each up to a limit: future, before_first.
+        """Count rows after now, and rows before the first month's start, up to a limit: future, before_first.
 
-        SQLite's own functions read the times: for a number to be told that is exact enough.
-
-        Args:
-            now: The moment of the freeze.
-            first: When the first month began that was ever billed.
+        SQLite's own functions read the times: exact enough for a number in a warning.
         """
         future = f"created_at >= '{now.date() - _DAY}' AND created_at < x'' AND {_is_from(now)}"
         before = f"created_at > '' AND created_at < '{first.date() + _DAY}' AND NOT {_is_from(first)}"
@@ -118,30 +101,6 @@ class SqliteUsageSql:
         )
         return "SELECT {} AS future, {} AS before_first".format(*counts)
 
-    @property
-    def may_be_timeless(self) -> str:
-        """Tell (`found`) whether `timeless` finds any row, by one look into the index for each day in it.
-
-        Without an index that orders `created_at` as text, each look would read the whole table.
-        """
-        next_day = "CASE WHEN length(text) < 10 THEN text ELSE substr(text, 1, 10) || char(1114111) END"
-        first, following = _first_text(">= ''"), _first_text(f"> {next_day}")
-        return (
-            f"WITH RECURSIVE beginning(text) AS ({first} UNION ALL "
-            f"SELECT ({following}) FROM beginning WHERE text IS NOT NULL) "
-            f"SELECT EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at IS NULL) "
-            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at < '') "
-            f"OR EXISTS (SELECT 1 FROM {USAGE_TABLE} WHERE created_at >= x'') "
-            f"OR EXISTS (SELECT 1 FROM beginning WHERE text NOT GLOB '{_DATE_SHAPE}') AS found"
-        )
-
-
-TIME_INDEXES = (
-    f"SELECT count(*) AS indexes FROM pragma_index_list('{USAGE_TABLE}') AS list "
-    "JOIN pragma_index_xinfo(list.name) AS part "
-    "WHERE list.partial = 0 AND part.seqno = 0 AND lower(part.name) = 'created_at' AND part.coll = 'BINARY'"
-)
-"""Counts the indexes that order `created_at`."""
 
 UNIQUE_COLUMNS = (
     "SELECT lower(part.name) AS name FROM pragma_index_list('{table}') AS list "
@@ -152,13 +111,22 @@ UNIQUE_COLUMNS = (
 """Names the columns that a unique index of all rows has for itself."""
 
 
+IS_USER = "user_id IN (:text, :number) AND CAST(user_id AS TEXT) = :text"
+"""Whether a row is of `of_user`. A column without a type holds an id as the integer or the text that was
+inserted; an index finds both. The cast then refuses another spelling: 007 is not user 7."""
+
+
+def of_user(user_id: str) -> dict[str, str | int | None]:
+    """Return the parameters of `IS_USER`."""
+    digits = user_id.removeprefix("-")
+    is_number = len(digits) <= _MOST_DIGITS and digits.isascii() and digits.isdecimal()
+    # A larger one cannot stand in a column of numbers, nor be handed to the driver.
+    number = int(user_id) if is_number and abs(int(user_id)) <= _LARGEST_NUMBER else None
+    return {"text": user_id, "number": number}
+
+
 def _is_from(moment: datetime) -> str:
     return f"julianday(created_at) >= julianday('{moment.replace(tzinfo=None)}')"
-
-
-def _first_text(condition: str) -> str:
-    # In SQLite numbers sort below every text, and blobs above.
-    return f"SELECT min(created_at) FROM {USAGE_TABLE} WHERE created_at {condition} AND created_at < x''"
 
 
 def _nearby(month: Month) -> str:
@@ -168,7 +136,7 @@ def _nearby(month: Month) -> str:
 
 
 def _stretches(month: Month) -> list[str]:
-    """Give the conditions of the month's stretches: its edges, judged row by row, and all in between."""
+    """Return the conditions of the month's stretches: its edges, judged row by row, and all in between."""
     first, after = _bounds(month)
     edges = [
         f"created_at >= '{edge - _DAY}' AND created_at < '{edge + _DAY}' AND {_UTC_MONTH} = '{month}'"

@@ -1,18 +1,23 @@
-"""Sorts the rows of SQLite into month and bad rows: text times read exactly, cut to microseconds.
+"""Reads rows of SQLite, and sorts them into month and bad rows: text times read exactly, cut to microseconds.
 
 Times are ISO 8601 of any precision, with a zone or without (then UTC). DuckDB's own cast from text to
 TIMESTAMP overlooks a zone offset, and takes hour 24; so the shape is checked first and the offset subtracted
 here. Fractions are cut, never rounded: a row must not cross a boundary.
 """
 
+import sqlite3
+from array import array
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import BadRow, BadRows
+from spell_billing.usage.contract import MAX_EXAMPLES, NO_BAD_ROWS, BadRow, BadRows, together
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
 _OFFSET = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
@@ -38,27 +43,23 @@ _QUERY = (
     "moment IS NULL OR problem <> '' AND inside AS bad, inside AND NOT bad AS good "
     f"FROM (SELECT *, {_MOMENT} AS moment FROM batch)"
 )
-_MAX_EXAMPLES = 20
+_BATCH_ROWS = 50_000
 
 
 class MonthFilter:
-    """Keeps of each batch the month's rows, with their times as UTC; collects those that cannot be billed."""
+    """Keeps of each batch the month's rows, with their times as UTC; collects those that cannot be billed.
+
+    Attributes:
+        bad_rows: Those of the months asked for, or with an unreadable time.
+        earlier_bad_rows: Those of months that were asked for as earlier ones, with a readable time.
+    """
 
     def __init__(self, duck: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
         self._duck = duck
         self._schema = schema
-        self._bad, self._earlier = _Collected(), _Collected()
+        self.bad_rows = NO_BAD_ROWS
+        self.earlier_bad_rows = NO_BAD_ROWS
         self._earlier_ids: defaultdict[Month, list[pa.ChunkedArray]] = defaultdict(list)
-
-    @property
-    def bad_rows(self) -> BadRows:
-        """The rows so far that cannot be billed: of the months asked for, or with an unreadable time."""
-        return self._bad.rows
-
-    @property
-    def earlier_bad_rows(self) -> BadRows:
-        """Those of months that were asked for as earlier ones; an unreadable time is of no month."""
-        return self._earlier.rows
 
     def earlier_bad_ids(self, month: Month) -> pa.ChunkedArray | None:
         """Return the ids, as text, of the bad rows so far of an earlier month."""
@@ -66,7 +67,7 @@ class MonthFilter:
         return pa.chunked_array([chunk for each in found for chunk in each.chunks]) if found else None
 
     def keep(self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False) -> pa.Table:
-        """Give the batch's rows of the month, in the schema given at construction."""
+        """Return the batch's rows of the month, in the schema given at construction."""
         self._duck.register("batch", pa.Table.from_batches([batch]))
         bounds = {"start": month.start.replace(tzinfo=None), "end": month.end.replace(tzinfo=None)}
         table: pa.Table = self._duck.sql(_QUERY, params=bounds).to_arrow_table()
@@ -75,28 +76,52 @@ class MonthFilter:
             bad = table.filter(table["bad"])
             timed = pc.and_(bad["moment"].is_valid(), pa.scalar(earlier))
             of_month = bad.filter(timed)
-            self._earlier.add(of_month, f" in {month}")
+            self.earlier_bad_rows = together(self.earlier_bad_rows, _bad_rows(of_month, f" in {month}"))
             if of_month.num_rows:
                 self._earlier_ids[month].append(of_month["id"].cast(pa.string()))
-            self._bad.add(bad.filter(pc.invert(timed)))
+            self.bad_rows = together(self.bad_rows, _bad_rows(bad.filter(pc.invert(timed))))
         kept = table.set_column(3, "created_at", table["moment"]).select(self._schema.names)
         return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(self._schema)
 
 
-class _Collected:
-    """How many bad rows there are, and the first of them."""
+def _bad_rows(bad: pa.Table, where: str = "") -> BadRows:
+    examples = []
+    for row in bad.slice(0, MAX_EXAMPLES).to_pylist():
+        unreadable = f"created_at is {row['created_at'][:40]!r}, not an ISO 8601 time"
+        examples.append(BadRow(str(row["id"]), (row["problem"] or unreadable) + where))
+    return BadRows(bad.num_rows, tuple(examples))
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._examples: list[BadRow] = []
 
-    @property
-    def rows(self) -> BadRows:
-        return BadRows(self._count, tuple(self._examples))
+def batches_of(
+    connection: sqlite3.Connection, query: str, given: Mapping[str, Any] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of `SqliteUsageSql.rows`."""
+    # As bytes, which need not be text: `require_text` names the user whose id is none.
+    connection.text_factory = bytes
+    try:
+        cursor = connection.execute(query, given or {})
+        while rows := cursor.fetchmany(_BATCH_ROWS):
+            ids, users, costs, moments, problems = zip(*rows, strict=True)
+            columns = [
+                _integers(ids) if isinstance(ids[0], int) else _texts(ids),
+                _texts(users),
+                _integers(costs),
+                _texts(moments),
+                _texts(problems),
+            ]
+            yield pa.RecordBatch.from_arrays(
+                columns, names=["id", "user_id", "cost_cents", "created_at", "problem"]
+            )
+    finally:
+        connection.text_factory = str
 
-    def add(self, bad: pa.Table, where: str = "") -> None:
-        self._count += bad.num_rows
-        room = _MAX_EXAMPLES - len(self._examples)
-        for row in bad.slice(0, room).to_pylist():
-            unreadable = f"created_at is {row['created_at'][:40]!r}, not an ISO 8601 time"
-            self._examples.append(BadRow(str(row["id"]), (row["problem"] or unreadable) + where))
+
+def _integers(values: Sequence[int]) -> pa.Array:
+    # Buffers, because pa.array loads pandas.
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values))])
+
+
+def _texts(values: Sequence[bytes]) -> pa.Array:
+    offsets = array("i", accumulate(map(len, values), initial=0))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)

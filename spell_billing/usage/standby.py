@@ -52,13 +52,8 @@ def require_whole_month(snapshot: Snapshot, month: Month) -> None:
 def wait_for_whole_month(freeze: Callable[[], T], wait: timedelta, on_wait: OnWait | None) -> T:
     """Freeze a month, again and again while the standby does not have all of it.
 
-    Args:
-        freeze: Raises SourceBehindError before anything is read.
-        wait: For how long.
-        on_wait: Takes the words of why it waits, once.
-
     Raises:
-        SourceBehindError: it still does not have it.
+        SourceBehindError: it still does not have it after the wait.
     """
     end = time.monotonic() + wait.total_seconds()
     pause = _FIRST_PAUSE_SECONDS

@@ -1,6 +1,7 @@
 """Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
 
 import errno
+import os
 import re
 import shutil
 import time
@@ -19,7 +20,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
-    BadRows,
+    NO_BAD_ROWS,
     FrozenUsage,
     Manifest,
     OnProgress,
@@ -28,7 +29,7 @@ from spell_billing.usage.contract import (
     Totals,
     UsageSource,
 )
-from spell_billing.usage.disk import sync_directory, sync_file, verify_file
+from spell_billing.usage.disk import sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -72,13 +73,7 @@ class UsageStore:
     ) -> FrozenUsage:
         """Freeze the month into a new version, which appears only when whole and synced to disk.
 
-        Args:
-            source: Where the rows come from.
-            month: The month to freeze.
-            late_for: The pinned versions of earlier months; see `UsageSource.freeze`.
-            past: See `UsageSource.freeze`.
-            on_progress: See `UsageSource.freeze`.
-            on_wait: See `UsageSource.freeze`.
+        For the arguments see `UsageSource.freeze`.
 
         Raises:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.
@@ -91,19 +86,13 @@ class UsageStore:
         for one in late_for:
             # What was altered there would come as late usage of its user.
             self.verify(one)
-        with self._locked(month) as directory:
-            self._remove_leftovers(directory)
-            with _unfinished(month, directory) as unfinished:
-                manifest = source.freeze(
-                    month,
-                    unfinished,
-                    late_for=late_for,
-                    past=past,
-                    on_progress=on_progress,
-                    on_wait=on_wait,
-                )
-                version = f"v{self._last_number(month) + 1:04d}"
-                _keep(manifest, unfinished, directory / version)
+        with self._locked(month) as directory, _unfinished(month, directory) as unfinished:
+            manifest = source.freeze(
+                month, unfinished, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
+            )
+            numbers = [0, *map(_number, self.versions(month))]
+            version = f"v{max(numbers) + 1:04d}"
+            _keep(manifest, unfinished, directory / version)
         return FrozenUsage(month, version, directory / version, manifest)
 
     def supplement(
@@ -115,11 +104,7 @@ class UsageStore:
     ) -> FrozenUsage:
         """Record what users have in a pinned month now beyond what was frozen, beside the version.
 
-        Args:
-            source: Where the rows come from.
-            frozen: The month's pinned version.
-            recorded: All pinned versions that may have told of differences of the month, `frozen` too.
-            users: Whose usage is compared.
+        For the arguments see `UsageSource.supplement`.
 
         Returns:
             The version with its new supplement, or as it was when nothing differs.
@@ -130,26 +115,25 @@ class UsageStore:
         """
         for one in recorded:
             self.verify(one)
-        with self._locked(frozen.month) as directory:
-            self._remove_leftovers(directory)
-            with _unfinished(frozen.month, directory) as unfinished:
-                frozen_at = datetime.now(UTC)
-                late = source.supplement(frozen, unfinished, recorded=recorded, users=users)
-                if late is None:
-                    shutil.rmtree(unfinished)
-                    return frozen
-                manifest = replace(
-                    frozen.manifest,
-                    frozen_at=frozen_at,
-                    frozen=_NO_ROWS,
-                    control=_NO_ROWS,
-                    files=(),
-                    late=late,
-                    late_checked=checked(recorded),
-                    bad_rows=BadRows(0, ()),
-                )
-                name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
-                _keep(manifest, unfinished, frozen.directory / name)
+        month = frozen.month
+        with self._locked(month) as directory, _unfinished(month, directory) as unfinished:
+            frozen_at = datetime.now(UTC)
+            late = source.supplement(frozen, unfinished, recorded=recorded, users=users)
+            if late is None:
+                shutil.rmtree(unfinished)
+                return frozen
+            manifest = replace(
+                frozen.manifest,
+                frozen_at=frozen_at,
+                frozen=_NO_ROWS,
+                control=_NO_ROWS,
+                files=(),
+                late=late,
+                late_checked=checked(recorded),
+                bad_rows=NO_BAD_ROWS,
+            )
+            name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
+            _keep(manifest, unfinished, frozen.directory / name)
         return self.version(frozen.month, frozen.version)
 
     def versions(self, month: Month) -> list[str]:
@@ -159,12 +143,12 @@ class UsageStore:
         return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
 
     def latest(self, month: Month) -> FrozenUsage | None:
-        """Give the newest version, or None when the month was never frozen."""
+        """Return the newest version, or None when the month was never frozen."""
         versions = self.versions(month)
         return self.version(month, versions[-1]) if versions else None
 
     def version(self, month: Month, version: str) -> FrozenUsage:
-        """Give one version.
+        """Return one version.
 
         Raises:
             UsageError: it is not there, or its manifest is damaged.
@@ -194,9 +178,8 @@ class UsageStore:
                 verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
-        """Remove superseded versions, but never one to keep, nor the newest three; give their names."""
+        """Remove superseded versions, but never one to keep, nor the newest three; return their names."""
         with self._locked(month) as directory:
-            self._remove_leftovers(directory)
             superseded = self.versions(month)[:-KEPT_VERSIONS]
             pruned = [version for version in superseded if version not in keep]
             for version in pruned:
@@ -213,20 +196,21 @@ class UsageStore:
 
     @contextmanager
     def locked(self, months: Collection[Month]) -> Iterator[None]:
-        """Let nobody freeze, prune or otherwise change these months' files."""
+        """Keep every other process from freezing, pruning or otherwise changing these months' files."""
         with ExitStack() as locks:
             for month in sorted(months):
-                self._remove_leftovers(locks.enter_context(self._locked(month)))
+                locks.enter_context(self._locked(month))
             yield
 
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
         directory = self._root / str(month)
         directory.mkdir(parents=True, exist_ok=True)
-        sync_directory(self._root)
+        sync(self._root)
         try:
             # The operating system releases it when its holder dies.
             with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
+                self._remove_leftovers(directory)
                 yield directory
         except Timeout as error:
             raise UsageError(
@@ -235,12 +219,9 @@ class UsageStore:
                 remedy="Wait for it, or end it, and run this again.",
             ) from error
 
-    def _last_number(self, month: Month) -> int:
-        versions = self.versions(month)
-        return _number(versions[-1]) if versions else 0
-
-    def _remove_leftovers(self, directory: Path) -> None:
-        # Called under the month's lock: a process that left an unfinished version is dead.
+    @staticmethod
+    def _remove_leftovers(directory: Path) -> None:
+        # Under the month's lock: a process that left an unfinished version is dead.
         for path in directory.glob(f"{_UNFINISHED_PREFIX}*"):
             shutil.rmtree(path)
         oldest = time.time() - _SPILL_LEFTOVER_SECONDS
@@ -251,7 +232,7 @@ class UsageStore:
 
 @contextmanager
 def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
-    """Give a directory to write to, out of sight, which goes when something goes wrong."""
+    """Make a hidden directory to write to, which is removed when something goes wrong."""
     unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
     unfinished.mkdir()
     try:
@@ -260,19 +241,19 @@ def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise UsageError(
-                f"{directory} has no room for the usage of {month}: {error.strerror}.",
+                f"{directory} has no room for the usage of {month}: {os.strerror(error.errno)}.",
                 remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
             ) from error
         raise
 
 
 def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
-    """Let a whole directory appear under its name, synced to disk."""
+    """Sync a whole directory to disk, and move it to its name."""
     write_manifest(manifest, unfinished)
-    sync_file(unfinished / MANIFEST_FILE)
-    sync_directory(unfinished)
+    sync(unfinished / MANIFEST_FILE)
+    sync(unfinished)
     unfinished.rename(final)
-    sync_directory(final.parent)
+    sync(final.parent)
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
 from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.usage.contract import ONE_USER_SECONDS
 
 USAGE_TABLE = "usage_counters"
 ACCOUNTS_TABLE = "billing_accounts"
@@ -20,7 +21,7 @@ PLAN_COLUMNS = ("plan_id",)
 PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
 
 NO_ID = "no id"
-"""What stands for the id of a row that has none, where it must be told."""
+"""What is written in place of an id that a row does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,17 @@ def require_columns(url: DatabaseUrl, table: str, found: Columns, required: tupl
         )
 
 
+def took_too_long(url: DatabaseUrl) -> UsageError:
+    """Return the error of a query about one user that was ended."""
+    return UsageError(
+        f"Reading one user from {url.redacted} ({url.setting}) took longer than "
+        f"{ONE_USER_SECONDS:.0f} seconds.",
+        remedy=f"Give {USAGE_TABLE} an index on (user_id, created_at).",
+    )
+
+
 def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageError:
-    """Give the error for a column whose type cannot be billed exactly."""
+    """Return the error for a column whose type cannot be billed exactly."""
     return UsageError(
         f"The column {table}.{column} has the type {found}, which cannot be billed exactly.",
         remedy=f"Change it to {wanted}, or put a view of that name in front that converts it.",
@@ -69,8 +79,8 @@ def texts(values: Iterable[str | None]) -> pa.Array:
     return builder.finish()
 
 
-def places(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """Give the place of each value among others, null where it is not there; null is nowhere."""
+def positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Return the position of each value among others, null where it is not there; null is nowhere."""
     # To look up nothing would load pandas first.
     if not len(among):
         return pa.nulls(len(values), pa.int32())
@@ -102,5 +112,5 @@ def require_text(rows: pa.Table) -> None:
 
 
 def is_rising(column: pa.ChunkedArray) -> bool:
-    """Tell whether each text is greater than the one before it, so that none comes twice; none is null."""
+    """Return whether each text is greater than the one before it, so that none comes twice; none is null."""
     return column.null_count == 0 and pc.all(pc.less(column[:-1], column[1:])).as_py() is not False

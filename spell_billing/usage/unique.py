@@ -1,63 +1,49 @@
-"""The second proof of a freeze: no row stands twice. A view or a table without a unique key may bring it so.
+"""The second proof of a freeze: no row appears twice. A view or a table without a unique key may bring it so.
 
 Where the database itself guarantees that a column has no value twice, nothing is read. Elsewhere DuckDB adds
 up the values of the month, out of core; and those of earlier months in which something changed since they
-were billed, because a row that stands twice there would be charged as late usage.
+were billed, because a row that appears twice there would be charged as late usage.
 """
 
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import LateUsage, SourceRules
-from spell_billing.usage.duck import open_duckdb, own_errors, parquet_list
+from spell_billing.usage.contract import MAX_EXAMPLES, LateUsage, SourceRules
+from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
-Values = AbstractContextManager[pa.RecordBatchReader]
-"""Opens a stream of the values of a column as text, named `value`."""
-
 _MEMORY_BYTES = 192 << 20
-_MAX_EXAMPLES = 20
 _OFTEN = {2: "twice"}
 
 
 @dataclass(frozen=True)
 class Uniqueness:
-    """The columns to prove, and how to read them.
+    """The columns to prove, those that the database does not guarantee, and how to read them.
 
-    Attributes:
-        directory: Where DuckDB may keep what exceeds its memory.
-        columns: Those that the database does not guarantee.
-        values: Opens a column of the billable rows of a month, in the snapshot.
+    `values` opens a column of a month's billable rows, as text, named `value`.
     """
 
     directory: Path
     columns: tuple[str, ...]
-    values: Callable[[str, Month], Values]
+    values: Callable[[str, Month], Stream]
 
     def require(self, month: Month, rows: Path) -> int:
-        """Refuse a month where a value stands more than once.
-
-        Args:
-            month: The month that is frozen.
-            rows: Its frozen rows.
+        """Refuse a month where a value appears more than once.
 
         Returns:
-            How many of its rows have no id, so that nothing can tell whether they stand twice.
+            How many of its frozen rows have no id, so that nothing can tell whether they stand twice.
 
         Raises:
-            UsageError: naming up to 20 values.
+            UsageError: naming the values.
         """
         without_id = 0
-        if not self.columns:
-            return without_id
         with self._opened() as duck:
             for column in self.columns:
                 if column == "id":
@@ -68,10 +54,10 @@ class Uniqueness:
         return without_id
 
     def require_changed(self, late: LateUsage | None) -> None:
-        """Refuse changes of earlier months where a value stands more than once, which is not late usage.
+        """Refuse changes of earlier months where a value appears more than once, which is not late usage.
 
         Raises:
-            UsageError: naming up to 20 values.
+            UsageError: naming the values.
         """
         if late is None or not self.columns:
             return
@@ -94,7 +80,7 @@ class Uniqueness:
 
 
 def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: SourceRules) -> tuple[str, ...]:
-    """Give the columns that the database does not itself guarantee; a unique one may have many nulls."""
+    """Return the columns that the database does not itself guarantee; a unique one may have many nulls."""
     columns = [] if "id" in guaranteed and not found["id"].nullable else ["id"]
     if rules.dedupe_column is not None and rules.dedupe_column not in guaranteed:
         columns.append(rules.dedupe_column)
@@ -105,12 +91,12 @@ def _require(duck: duckdb.DuckDBPyConnection, rows: str, month: Month, column: s
     found = duck.execute(
         f"SELECT {value}::VARCHAR AS value, count(*) AS times, count(*) OVER () AS total FROM {rows} "
         f"WHERE {value} IS NOT NULL AND {value}::VARCHAR NOT IN ('', '{NO_ID}') "
-        f"GROUP BY {value} HAVING times > 1 ORDER BY {value} LIMIT {_MAX_EXAMPLES}"
+        f"GROUP BY {value} HAVING times > 1 ORDER BY {value} LIMIT {MAX_EXAMPLES}"
     ).fetchall()
     if not found:
         return
     named = "; ".join(
-        f"{column} {text} stands {_OFTEN.get(times, f'{times} times')}" for text, times, _ in found
+        f"{column} {text} appears {_OFTEN.get(times, f'{times} times')}" for text, times, _ in found
     )
     more = found[0][2] - len(found)
     raise UsageError(

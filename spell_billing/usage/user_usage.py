@@ -3,32 +3,32 @@
 Equal sums would not tell that two users were exchanged after the rows were verified.
 """
 
-import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import IntegrityError, UsageError
-from spell_billing.usage.contract import USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
+from spell_billing.usage.disk import sha256_of, sync
+from spell_billing.usage.tables import positions, texts
 
 HASH_FILE = "user_usage.sha256"
+_COLUMNS = ["user_id", "calls", "cost_cents"]
 
 
 def keep_user_usage(unfinished: Path, directory: Path) -> Path:
-    """Sync a finished file to disk and move it into a version, its hash before it; give its place.
+    """Sync a finished file to disk and move it into a version on the same filesystem; return its place.
 
-    Args:
-        unfinished: The file, on the same filesystem. The hash is written beside it, as `sha256sum` does.
-        directory: The version's.
+    Its hash goes before it, as `sha256sum` writes it.
     """
     unfinished_hash, path = unfinished.with_name(HASH_FILE), directory / USER_USAGE_FILE
-    unfinished_hash.write_text(f"{_sha256(unfinished)}  {USER_USAGE_FILE}\n", encoding="ascii")
+    unfinished_hash.write_text(f"{sha256_of(unfinished)}  {USER_USAGE_FILE}\n", encoding="ascii")
     for each, place in ((unfinished_hash, directory / HASH_FILE), (unfinished, path)):
-        with each.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(each)
         each.rename(place)
     return path
 
@@ -45,7 +45,7 @@ def open_user_usage(frozen: FrozenUsage) -> Iterator[pq.ParquetFile]:
     aggregate = "Materialize user_usage of the month"
     try:
         kept = (frozen.directory / HASH_FILE).read_text(encoding="ascii", errors="replace")
-        found = _sha256(path)
+        found = sha256_of(path)
     except FileNotFoundError as error:
         raise UsageError(
             f"{frozen.month}/{frozen.version} was not aggregated: {error.filename} is missing.",
@@ -60,6 +60,39 @@ def open_user_usage(frozen: FrozenUsage) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def iter_user_drafting_input(
+    frozen: FrozenUsage, accounts: pa.Table, *, batch_size: int = 10_000, extra_users: Iterable[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Stream one row per user of an aggregated version, ordered by user_id, with the user's account.
+
+    Users without usage appear where `extra_users` names them: for late usage, or a credit.
+
+    Yields:
+        Batches of user_id; calls and cost_cents; account_known; and the columns of `ACCOUNTS_SCHEMA`, null
+        when unknown. cost_cents is text: Python reads it in a fifth of the time of Arrow's decimals.
+
+    Raises:
+        UsageError: the version was not aggregated.
+        IntegrityError: what was aggregated was altered.
+    """
+    with open_user_usage(frozen) as file:
+        everyone = _with_extra(file.read(_COLUMNS), extra_users)
+    place = positions(everyone["user_id"], accounts["user_id"])
+    joined = {
+        "user_id": everyone["user_id"],
+        "calls": everyone["calls"],
+        "cost_cents": everyone["cost_cents"].cast(pa.string()),
+        "account_known": place.is_valid(),
+        **{name: accounts[name].take(place) for name in ACCOUNTS_SCHEMA.names if name != "user_id"},
+    }
+    yield from pa.table(joined).to_batches(max_chunksize=batch_size)
+
+
+def _with_extra(usage: pa.Table, users: Iterable[str]) -> pa.Table:
+    extra = texts(sorted(set(users)))
+    extra = extra.filter(pc.is_null(positions(extra, usage["user_id"])))
+    if not len(extra):
+        return usage
+    nothing = texts(["0"] * len(extra))
+    columns = [extra, *(nothing.cast(usage.schema.field(name).type) for name in _COLUMNS[1:])]
+    return pa.concat_tables([usage, pa.table(columns, schema=usage.schema)]).sort_by("user_id")

@@ -14,8 +14,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.pricing import covered_cents, rate_cents
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.usage.aggregate import DayUsage, rows_of_user
-from spell_billing.usage.one_user import open_one_user
+from spell_billing.usage.aggregate import rows_of_user
+from spell_billing.usage.contract import DayUsage
+from spell_billing.usage.source import is_at_platform, open_usage_source
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
@@ -84,8 +85,8 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
     if record is not None and record.billing_started_at is not None:
         return _frozen(context, user_id, month, record)
     now = context.clock()
-    users = open_one_user(context.settings.usage_database)
-    account, found = users.account(user_id), users.month(user_id, month)
+    source = open_usage_source(context.settings.usage_database)
+    account, found = source.account(user_id), source.user_month(user_id, month)
     if account is None and not found.calls and not _was_billed(context, user_id):
         return None
     account = account or Account(None)
@@ -110,9 +111,9 @@ def is_known(context: WebContext, user_id: str) -> bool:
     """Return whether the platform has the user: a bill, an account, or calls in the present month."""
     if _was_billed(context, user_id):
         return True
-    users = open_one_user(context.settings.usage_database)
-    month = Month.containing(context.clock())
-    return users.account(user_id) is not None or users.month(user_id, month).calls > 0
+    now = context.clock()
+    source = open_usage_source(context.settings.usage_database)
+    return is_at_platform(source, user_id, since=Month.containing(now), now=now)
 
 
 def projected_cents(usage_cents: Decimal, month: Month, now: datetime) -> Decimal | None:

@@ -50,7 +50,7 @@ def test_alerts_link_to_the_run_where_dagster_has_a_public_address(monkeypatch: 
 def test_a_public_address_that_is_none_is_refused_without_its_secret_and_the_alert_goes_out_all_the_same(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SettingsError, match="DAGSTER_PUBLIC_URL is not an address of web pages") as raised:
+    with pytest.raises(SettingsError, match="DAGSTER_PUBLIC_URL is not a web address") as raised:
         _ = NotificationSettings({"DAGSTER_PUBLIC_URL": text}).dagster_public_url
     assert "secret" not in str(raised.value)
 

@@ -85,7 +85,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_right(
         ),
         pytest.param(
             {"STRIPE_API_BASE": "http://stripe.example.com"},
-            "Error: STRIPE_API_BASE=http://stripe.example.com would send the Stripe key unencrypted. "
+            "Error: STRIPE_API_BASE would send the Stripe key unencrypted. "
             "Use https; plain http is for 127.0.0.1 and localhost only.\n",
             id="address in the clear",
         ),

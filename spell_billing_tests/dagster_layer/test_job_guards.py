@@ -9,7 +9,7 @@ import pytest
 
 from spell_billing.orchestration.build import build_defs
 from spell_billing.orchestration.resources import StripeResource
-from spell_billing.usage.aggregate import aggregate_verified
+from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.user_usage import keep_user_usage
 
 ASSETS = ("raw_usage", "user_usage", "invoice_drafts", "stripe_invoices")
@@ -191,14 +191,14 @@ def test_users_that_are_not_the_rows_fail_the_check_and_stop_the_month(
     drafted: Any, monkeypatch: pytest.MonkeyPatch, wrong: list[tuple[str, int, int]], told: str
 ) -> None:
     def aggregate_wrongly(*arguments: Any, **named: Any) -> Any:
-        found = aggregate_verified(*arguments, **named)
+        found = aggregate(*arguments, **named)
         schema = pq.read_schema(found.path)
         rows = [dict(zip(schema.names, row, strict=True)) for row in wrong]
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), found.path.with_name("wrong"))
         keep_user_usage(found.path.with_name("wrong"), found.path.parent)
         return found
 
-    monkeypatch.setattr("spell_billing.orchestration.assets.user_usage.aggregate_verified", aggregate_wrongly)
+    monkeypatch.setattr("spell_billing.orchestration.assets.user_usage.aggregate", aggregate_wrongly)
     result = drafted.run("2025-03")
 
     failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
@@ -214,15 +214,13 @@ def test_users_that_were_altered_since_fail_the_check_and_are_not_drafted(
     """The same calls and cents, of each other."""
 
     def aggregate_then_alter(*arguments: Any, **named: Any) -> Any:
-        found = aggregate_verified(*arguments, **named)
+        found = aggregate(*arguments, **named)
         users = pq.read_table(found.path)
         exchanged = users["user_id"].to_pylist()[::-1]
         pq.write_table(users.set_column(0, users.schema.field(0), [exchanged]), found.path)
         return found
 
-    monkeypatch.setattr(
-        "spell_billing.orchestration.assets.user_usage.aggregate_verified", aggregate_then_alter
-    )
+    monkeypatch.setattr("spell_billing.orchestration.assets.user_usage.aggregate", aggregate_then_alter)
     result = drafted.run("2025-03")
 
     failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
@@ -295,5 +293,5 @@ def test_a_public_address_that_cannot_be_read_fails_before_anything_is_sent(
 
     result = drafted.run("2025-03", ["stripe_invoices"])
 
-    assert "SPELL_BILLING_PUBLIC_URL is not an address of web pages." in reason(result)
+    assert "SPELL_BILLING_PUBLIC_URL is not a web address." in reason(result)
     assert drafted.double.requests == []

@@ -13,7 +13,6 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage import postgres_snapshot
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.one_user_postgres import PostgresOneUser
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing_tests.environments.servers import pooler
@@ -71,12 +70,11 @@ def test_usage_is_read_through_a_pooler_and_leaves_no_setting_in_its_sessions(
 
         manifest = store.freeze(source_of(url), OCTOBER).manifest
         accounts = source_of(url).accounts()
-        one_user = PostgresOneUser(parse_database_url(url, setting="USAGE_DATABASE_URL"))
-        used, account = one_user.month("user-1", OCTOBER), one_user.account("user-1")
+        used, account = source_of(url).user_month("user-1", OCTOBER), source_of(url).account("user-1")
 
         # Each of the pool's sessions was in use, and is the next one's.
         assert [settings_of(url) for _ in range(4)] == [before] * 4
-    assert (manifest.frozen.calls, accounts.num_rows, readers) == (2, 1, [2, 1])
+    assert (manifest.frozen.calls, accounts.num_rows, readers) == (2, 1, [2, 1, 1, 1])
     assert sum(day.calls for day in used.days) == 2
     assert account is not None
 

@@ -18,41 +18,22 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_not_a_wait(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("spell_billing.usage.row_writer.os.fsync", full)
+    monkeypatch.setattr("spell_billing.usage.disk.os.fsync", full)
 
     with pytest.raises(OSError, match="No space left"):
         write_rows(tmp_path / "rows.parquet", rows=rows, batches=1)
 
 
-def test_a_disk_that_fails_on_the_way_is_told_although_later_syncs_succeed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The operating system tells of lost pages once only.
-    failures = iter([OSError(errno.EIO, "Input/output error")])
-
-    def failing_once(_: int) -> None:
-        for failure in failures:
-            raise failure
-
-    monkeypatch.setattr("spell_billing.usage.row_writer.os.fsync", failing_once)
-    monkeypatch.setattr("spell_billing.usage.row_writer._SYNC_BYTES", 1_000)
-
-    with pytest.raises(OSError, match="Input/output"):
-        write_rows(tmp_path / "rows.parquet", rows=10_000, batches=3)
-
-
-def test_the_last_sync_comes_after_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sync_comes_after_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.parquet"
     sizes_bytes = []
     monkeypatch.setattr(
-        "spell_billing.usage.row_writer.os.fsync", lambda _: sizes_bytes.append(path.stat().st_size)
+        "spell_billing.usage.disk.os.fsync", lambda _: sizes_bytes.append(path.stat().st_size)
     )
-    monkeypatch.setattr("spell_billing.usage.row_writer._SYNC_BYTES", 1_000)
 
     write_rows(path, rows=10_000, batches=20)
 
-    assert len(sizes_bytes) > 1
-    assert sizes_bytes[-1] == path.stat().st_size
+    assert sizes_bytes == [path.stat().st_size]
 
 
 def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_path: Path) -> None:
@@ -68,7 +49,7 @@ def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_
 
     def leave() -> None:
         with writer:
-            for _ in range(1 + row_writer._QUEUED_BATCHES):
+            for _ in range(row_writer._WAITING_BATCHES):
                 writer.put(batch)
                 shaping.wait(60)
             # Comes when the context is left.
@@ -84,8 +65,10 @@ def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_
     finally:
         signal.signal(signal.SIGALRM, before)
         interrupted.set()
-    writer._thread.join(60)
-    assert not writer._thread.is_alive()
+    for thread in threading.enumerate():
+        if thread.name.startswith("row-writer"):
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def write_rows(path: Path, *, rows: int, batches: int) -> None:

@@ -8,7 +8,6 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.terms import Terms
 from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
-from spell_billing.usage.one_user import open_one_user
 from spell_billing.usage.source import open_usage_source
 
 
@@ -61,7 +60,7 @@ def test_terms_of_one_user_are_those_of_all_accounts(
     sent = {"collection": " Send ", "net_days": 14, "po_number": " PO 7 ", "footer": " "}
     tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_id": "pro", **sent}])
 
-    account = open_one_user(parse_database_url(database_url, setting="DATABASE_URL")).account("user-1")
+    account = open_usage_source(parse_database_url(database_url, setting="DATABASE_URL")).account("user-1")
     (row,) = source_of(database_url).accounts().to_pylist()
 
     assert account is not None

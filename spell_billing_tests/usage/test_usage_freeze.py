@@ -249,7 +249,7 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     earlier = store.freeze(source, september)
     halves = OCTOBER.start, OCTOBER.end - timedelta(microseconds=1)
     tables.calls([("user-1", 1, moment) for moment in halves] * 100)
-    adapter, name = sqlite if tables.is_sqlite else postgres, "_timeless"
+    adapter, name = sqlite._SqliteTables if tables.is_sqlite else postgres._PostgresTables, "timeless"
     original: Callable[..., Any] = getattr(adapter, name)
 
     def commit_then_look(*arguments: Any) -> Any:
@@ -272,15 +272,15 @@ def test_rows_that_differ_from_the_database_s_own_count_are_refused(
 ) -> None:
     tables = make_source_tables(database_url)
     tables.calls([("user-1", 5, OCTOBER.start)])
-    adapter = sqlite if tables.is_sqlite else postgres
-    original: Callable[..., Any] = adapter._control
+    adapter = sqlite._SqliteTables if tables.is_sqlite else postgres._PostgresTables
+    original: Callable[..., Any] = adapter.control
 
     def one_cent_more(*arguments: Any) -> Any:
         found = original(*arguments)
         wrong = Totals(1, Decimal(6))
         return wrong if tables.is_sqlite else (wrong, found[1])
 
-    monkeypatch.setattr(adapter, "_control", one_cent_more)
+    monkeypatch.setattr(adapter, "control", one_cent_more)
 
     with pytest.raises(IntegrityError, match=r"1 rows of 5 cents .* 1 rows of 6 cents"):
         store.freeze(source_of(database_url), OCTOBER)

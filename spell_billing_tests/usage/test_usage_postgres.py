@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import parse_database_url
-from spell_billing.usage import postgres_rows
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals
 from spell_billing.usage.source import open_usage_source
@@ -254,15 +253,6 @@ def test_the_halves_of_a_month_meet_without_gap_or_overlap(
     make_source_tables(postgres_url).calls([("user-1", 1, moment) for moment in moments])
 
     assert freeze().manifest.frozen == Totals(2, Decimal(2))
-
-
-@pytest.mark.parametrize("bounds", [(0, None), (1, None), (2, 5), (3, 3)])
-def test_a_part_of_a_batch_keeps_its_users(bounds: tuple[int, int | None]) -> None:
-    users = pa.array([bytes([number]) * 16 for number in range(9)])
-
-    part = users[slice(*bounds)]
-
-    assert postgres_rows._as_fixed(part, pa.binary(16)).to_pylist() == part.to_pylist()
 
 
 @pytest.mark.parametrize("half", [0, 1])

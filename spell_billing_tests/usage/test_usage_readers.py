@@ -240,31 +240,3 @@ def test_a_connection_that_sees_another_moment_does_not_read(
     with open_snapshots(url, 2) as alone:
         assert len(alone) == 1
     assert freeze().manifest.frozen.calls == 1_000_000
-
-
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_reader_that_is_ahead_waits_until_the_other_follows_or_ends(*, ended: bool) -> None:
-    abreast = postgres_rows._Abreast(2)
-    abreast.advance(0)
-    passed = threading.Event()
-
-    def two_ahead() -> None:
-        abreast.advance(0)
-        passed.set()
-
-    thread = threading.Thread(target=two_ahead, daemon=True)
-    thread.start()
-    assert not passed.wait(0.05)
-    if ended:
-        abreast.leave(1)
-    else:
-        abreast.advance(1)
-    thread.join(timeout=SECONDS)
-    assert passed.is_set()
-
-
-def test_nobody_waits_once_all_were_stopped() -> None:
-    abreast = postgres_rows._Abreast(2)
-    abreast.stop()
-
-    assert outcome_in_time(lambda: abreast.advance(0)) is None

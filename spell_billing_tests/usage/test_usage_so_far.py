@@ -13,7 +13,6 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import Totals
-from spell_billing.usage.so_far import usage_so_far
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -39,7 +38,7 @@ def test_it_is_what_the_freeze_sees_to_the_microsecond(
     tables.calls([("user-0001", 1 << place, moment) for place, moment in enumerate(moments)])
     tables.calls([("user-0002", -4, MARCH.start), ("user-0002", 10**15, MARCH.start)])
 
-    found = usage_so_far(named(database_url), MARCH)
+    found = open_usage_source(named(database_url)).so_far(MARCH)
 
     assert found == {"user-0001": Totals(2, Decimal(6)), "user-0002": Totals(2, Decimal(10**15 - 4))}
     frozen = UsageStore(tmp_path).freeze(open_usage_source(named(database_url)), MARCH)
@@ -57,19 +56,19 @@ def test_a_row_that_cannot_be_billed_is_left_out(
     tables = make_source_tables(database_url, not_null=False)
     tables.calls([("user-0001", 5, MARCH.start), ("user-0001", None, MARCH.start), (None, 7, MARCH.start)])
 
-    assert usage_so_far(named(database_url), MARCH) == {"user-0001": Totals(1, Decimal(5))}
+    assert open_usage_source(named(database_url)).so_far(MARCH) == {"user-0001": Totals(1, Decimal(5))}
 
 
 def test_a_month_without_calls_is_empty_and_a_missing_table_is_named(
     database_url: str, make_source_tables: Callable[..., Any]
 ) -> None:
     with pytest.raises(UsageError, match="usage_counters is missing"):
-        usage_so_far(named(database_url), MARCH)
+        open_usage_source(named(database_url)).so_far(MARCH)
     make_source_tables(database_url)
 
-    assert usage_so_far(named(database_url), MARCH) == {}
+    assert open_usage_source(named(database_url)).so_far(MARCH) == {}
 
 
 def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnreachableError, match="USAGE_DATABASE_URL"):
-        usage_so_far(named(f"sqlite:///{tmp_path / 'none.db'}"), MARCH)
+        open_usage_source(named(f"sqlite:///{tmp_path / 'none.db'}")).so_far(MARCH)

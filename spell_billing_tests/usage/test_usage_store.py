@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from spell_billing.core.drafting import Account
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
@@ -31,9 +32,10 @@ from spell_billing.usage.contract import (
     OnWait,
     Past,
     Totals,
+    UserMonth,
 )
+from spell_billing.usage.disk import finished_file
 from spell_billing.usage.manifest import read_manifest, write_manifest
-from spell_billing.usage.row_writer import finished_file
 from spell_billing.usage.store import UsageStore
 
 OCTOBER = Month(2026, 10)
@@ -80,6 +82,15 @@ class FixedSource:
 
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:  # noqa: ARG002
         return ACCOUNTS_SCHEMA.empty_table()
+
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        raise AssertionError(f"only a freeze of {month} is asked for")
+
+    def user_month(self, user_id: str, month: Month) -> UserMonth:
+        raise AssertionError(f"only a freeze is asked for, not {user_id} in {month}")
+
+    def account(self, user_id: str) -> Account | None:
+        raise AssertionError(f"only a freeze is asked for, not {user_id}")
 
 
 @pytest.fixture
@@ -133,6 +144,7 @@ _DYING = """
 import importlib.util, os, signal, sys
 from pathlib import Path
 from spell_billing.core.month import Month
+from spell_billing.core.drafting import Account
 from spell_billing.usage.store import UsageStore
 spec = importlib.util.spec_from_file_location("store_tests", sys.argv[1])
 module = importlib.util.module_from_spec(spec)

@@ -14,12 +14,12 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
-from spell_billing.usage import one_user_postgres, one_user_sqlite
-from spell_billing.usage.aggregate import DayUsage, rows_of_user
-from spell_billing.usage.one_user import OneUser, open_one_user
+from spell_billing.usage import postgres, sqlite
+from spell_billing.usage.aggregate import rows_of_user
+from spell_billing.usage.contract import DayUsage, UsageSource
 from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.source import open_usage_source
-from spell_billing.usage.sqlite_sql import SqliteUsageSql
+from spell_billing.usage.sqlite_sql import IS_USER, SqliteUsageSql, of_user
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.tables import Column
 
@@ -32,14 +32,14 @@ def named(url: str) -> DatabaseUrl:
     return parse_database_url(url, setting="USAGE_DATABASE_URL")
 
 
-def users_of(url: str) -> OneUser:
-    return open_one_user(named(url))
+def users_of(url: str) -> UsageSource:
+    return open_usage_source(named(url))
 
 
 def must_see_what_the_freeze_sees(url: str, folder: Path, *users: str) -> None:
     frozen = UsageStore(folder).freeze(open_usage_source(named(url)), MARCH)
     for user in users:
-        assert users_of(url).month(user, MARCH).days == tuple(rows_of_user(frozen, user)), user
+        assert users_of(url).user_month(user, MARCH).days == tuple(rows_of_user(frozen, user)), user
 
 
 @pytest.mark.both_databases
@@ -53,7 +53,7 @@ def test_a_month_is_what_the_freeze_sees_to_the_microsecond(
     tables.calls([("user-0001", 1 << place, moment) for place, moment in enumerate(moments)])
     tables.calls([("user-0002", 1_000, NOON), ("user-0001", -4, NOON)])
 
-    month = users_of(database_url).month("user-0001", MARCH)
+    month = users_of(database_url).user_month("user-0001", MARCH)
 
     assert month.days == (
         DayUsage(date(2025, 3, 1), 2, Decimal(6)),
@@ -83,7 +83,7 @@ def test_fractions_of_a_cent_are_exact(postgres_url: str, make_source_tables: Ca
     tables.calls([("user-0001", Decimal("0.1"), NOON)] * 3 + [("user-0001", Decimal("1e-18"), NOON)])
     tables.calls([("user-0001", Decimal(999_999_999_999_999_999), NOON)])
 
-    cost = users_of(postgres_url).month("user-0001", MARCH).cost_cents
+    cost = users_of(postgres_url).user_month("user-0001", MARCH).cost_cents
 
     assert cost == Decimal("999999999999999999.300000000000000001")
 
@@ -94,7 +94,7 @@ def test_rows_that_cannot_be_billed_are_left_out(
     tables = make_source_tables(postgres_url, cost_cents="numeric", not_null=False)
     tables.calls([("user-0001", 5, NOON), ("user-0001", None, NOON), ("user-0001", Decimal("NaN"), NOON)])
 
-    assert users_of(postgres_url).month("user-0001", MARCH).calls == 1
+    assert users_of(postgres_url).user_month("user-0001", MARCH).calls == 1
 
 
 @pytest.mark.parametrize("kind", ["text", "bigint", "uuid"])
@@ -119,16 +119,21 @@ def test_only_the_very_id_is_the_user(
     ]
     others += ["\x00", "9" * 5_000, "-", "ü", f"{own}\n"]
 
-    assert users.month(own, MARCH).calls == 1
+    assert users.user_month(own, MARCH).calls == 1
     assert users.account(own) == Account("cus_1")
-    assert [each for each in others if users.month(each, MARCH).calls] == []
+    assert [each for each in others if users.user_month(each, MARCH).calls] == []
     assert [each for each in others if users.account(each)] == []
 
 
 @pytest.mark.both_databases
 def test_an_account_comes_with_its_plan(database_url: str, make_source_tables: Callable[..., Any]) -> None:
     tables = make_source_tables(database_url)
-    tables.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 5000}])
+    tables.plans(
+        [
+            {"plan_id": "pro", "name": "Pro", "included_cents": 5000},
+            {"plan_id": "wrong", "name": "Not their plan", "included_cents": -1},
+        ]
+    )
     tables.accounts(
         [
             {"user_id": "user-1", "stripe_customer_id": " cus_1 ", "currency": "EUR", "plan_id": "pro"},
@@ -160,11 +165,9 @@ def test_an_index_by_user_and_time_serves_sqlite(
 ) -> None:
     make_source_tables(sqlite_url).execute("CREATE INDEX by_user ON usage_counters (user_id, created_at)")
     query = SqliteUsageSql({name: Column("text", nullable=False) for name in ("id", "user_id")}).rows(MARCH)
-    condition = one_user_sqlite._IS.format(name="user_id")
 
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
-        values = {"text": "7", "number": 7}
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {query} AND {condition}", values).fetchall()
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query} AND {IS_USER}", of_user("7")).fetchall()
     connection.close()
 
     assert "USING INDEX by_user (user_id=? AND created_at>? AND created_at<?)" in plan[0][-1]
@@ -178,12 +181,11 @@ def test_an_index_by_user_and_time_serves_postgresql(
     tables.execute("CREATE INDEX by_user ON usage_counters (user_id, created_at)")
     types = {"user_id": kind, "cost_cents": "int8", "created_at": "timestamptz"}
     sql = UsageSql({name: Column(type_, nullable=False) for name, type_ in types.items()})
-    query = sql.user_days(MARCH, one_user_postgres._IS.format(name="user_id"))
-    own = "0b8e1f5c-3c9b-4f7e-9d7c-1c2b3a4d5e6f" if kind == "uuid" else "7"
+    query = sql.user_days("0b8e1f5c-3c9b-4f7e-9d7c-1c2b3a4d5e6f" if kind == "uuid" else "7", MARCH)
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SET enable_seqscan = off")
-        rows = connection.execute(f"EXPLAIN {query}".encode(), {"value": own, "text": own}).fetchall()
+        rows = connection.execute(f"EXPLAIN {query}".encode()).fetchall()
 
     plan = "\n".join(row[0] for row in rows)
     assert "by_user" in plan
@@ -194,12 +196,12 @@ def test_a_query_that_takes_too_long_is_ended(
     postgres_url: str, make_source_tables: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = make_source_tables(postgres_url)
-    monkeypatch.setattr(one_user_postgres, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "ONE_USER_SECONDS", 0.1)
     holder = tables.connect()
     try:
         holder.execute("LOCK TABLE usage_counters IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(UsageError, match=r"longer than .* seconds.*\(user_id, created_at\)"):
-            users_of(postgres_url).month("user-0001", MARCH)
+            users_of(postgres_url).user_month("user-0001", MARCH)
     finally:
         holder.close()
 
@@ -208,10 +210,10 @@ def test_a_query_that_takes_too_long_is_ended_in_sqlite(
     sqlite_url: str, make_source_tables: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_source_tables(sqlite_url).calls([("user-0001", 1, NOON)] * 5_000)
-    monkeypatch.setattr(one_user_sqlite, "TIMEOUT_SECONDS", -1.0)
+    monkeypatch.setattr(sqlite, "ONE_USER_SECONDS", -1.0)
 
     with pytest.raises(UsageError, match=r"longer than .* seconds"):
-        users_of(sqlite_url).month("user-0001", MARCH)
+        users_of(sqlite_url).user_month("user-0001", MARCH)
 
 
 def test_what_is_missing_is_named(database_url: str, make_source_tables: Callable[..., Any]) -> None:
@@ -219,16 +221,16 @@ def test_what_is_missing_is_named(database_url: str, make_source_tables: Callabl
     tables.execute("DROP TABLE usage_counters", "DROP TABLE billing_accounts")
 
     with pytest.raises(UsageError, match="usage_counters is missing"):
-        users_of(database_url).month("user-0001", MARCH)
+        users_of(database_url).user_month("user-0001", MARCH)
     with pytest.raises(UsageError, match="billing_accounts is missing"):
         users_of(database_url).account("user-0001")
 
 
 def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnreachableError, match="USAGE_DATABASE_URL"):
-        users_of(f"sqlite:///{tmp_path}/missing.db").month("user-0001", MARCH)
+        users_of(f"sqlite:///{tmp_path}/missing.db").user_month("user-0001", MARCH)
     with pytest.raises(DatabaseUnreachableError, match="USAGE_DATABASE_URL"):
-        users_of("postgresql://me@127.0.0.1:1/none").month("user-0001", MARCH)
+        users_of("postgresql://me@127.0.0.1:1/none").user_month("user-0001", MARCH)
 
 
 def test_offsets_of_the_driver_do_not_move_a_day(
@@ -239,7 +241,7 @@ def test_offsets_of_the_driver_do_not_move_a_day(
     try:
         east = timezone(timedelta(hours=9))
         tables.calls([("user-0001", 1, datetime(2025, 3, 16, 8, 59, tzinfo=east))])
-        (day,) = users_of(postgres_url).month("user-0001", MARCH).days
+        (day,) = users_of(postgres_url).user_month("user-0001", MARCH).days
     finally:
         tables.execute("ALTER ROLE CURRENT_USER RESET timezone")
     assert day.day == date(2025, 3, 15)

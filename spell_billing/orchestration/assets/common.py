@@ -14,7 +14,6 @@ from spell_billing.settings.billing import Settings
 
 ACTOR_TAG = "spell_billing/actor"
 GROUP = "monthly_billing"
-LARGEST_USERS = 10
 
 
 class Common(TypedDict):

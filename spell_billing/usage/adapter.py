@@ -1,0 +1,232 @@
+"""A usage source in an SQL database: what is the same in every database. The adapters have the rest."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from spell_billing.core.drafting import Account
+from spell_billing.core.month import Month
+from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.usage.accounts import account_of, build_accounts
+from spell_billing.usage.contract import (
+    NO_BAD_ROWS,
+    DayUsage,
+    FrozenUsage,
+    LateUsage,
+    Manifest,
+    OnProgress,
+    OnWait,
+    Outside,
+    Past,
+    SourceRules,
+    Totals,
+    UserMonth,
+)
+from spell_billing.usage.duck import Stream
+from spell_billing.usage.late import checked, compare_late_usage
+from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
+from spell_billing.usage.tables import (
+    ACCOUNT_COLUMNS,
+    ACCOUNT_OPTIONAL_COLUMNS,
+    ACCOUNTS_TABLE,
+    PLAN_COLUMNS,
+    PLAN_OPTIONAL_COLUMNS,
+    PLANS_TABLE,
+    USAGE_COLUMNS,
+    USAGE_TABLE,
+    Columns,
+    positions,
+    require_columns,
+)
+from spell_billing.usage.unique import Uniqueness, columns_to_prove
+
+T = TypeVar("T")
+
+
+class UsageTables(ABC):
+    """The platform's tables as one snapshot sees them.
+
+    Attributes:
+        scale: Decimal places of a cent that the source may have.
+        bad_rows: What cannot be billed of the month that was frozen, or of no month.
+        earlier_bad_rows: Likewise of the months that were compared.
+    """
+
+    scale = 0
+
+    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
+        self.url = url
+        self._rules = rules
+        self.bad_rows = NO_BAD_ROWS
+        self.earlier_bad_rows = NO_BAD_ROWS
+
+    @abstractmethod
+    def columns(self, table: str) -> Columns:
+        """Describe a table's columns; none of a table that is missing."""
+
+    @abstractmethod
+    def unique_columns(self) -> set[str]:
+        """Return the columns of usage that the database itself guarantees to have no value twice."""
+
+    @abstractmethod
+    def texts(
+        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
+    ) -> pa.Table:
+        """Read columns as text, null where the table lacks one: of all rows, of some users, or of one."""
+
+    @abstractmethod
+    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+        """Write the month's billable rows, proven against the database's own count and sum."""
+
+    @abstractmethod
+    def current(self, month: Month) -> Stream:
+        """Open a stream of what users have in a month."""
+
+    @abstractmethod
+    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        """Return the ids, as text, of an earlier month's rows that cannot be billed; after `current`."""
+
+    @abstractmethod
+    def values(self, column: str, month: Month) -> Stream:
+        """Open a stream of a column of the month's billable rows."""
+
+    @abstractmethod
+    def outside(self, now: datetime, past: Past) -> Outside:
+        """Look for rows of months that are not compared."""
+
+    @abstractmethod
+    def sums(self, month: Month) -> dict[str, Totals]:
+        """Add up the month's billable rows by user."""
+
+    @abstractmethod
+    def days(self, user_id: str, month: Month) -> list[DayUsage]:
+        """Add up one user's billable rows of a month by day."""
+
+    @cached_property
+    def usage_columns(self) -> Columns:
+        """The columns of usage, with all that are needed."""
+        required = (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
+        found = self.columns(USAGE_TABLE)
+        require_columns(self.url, USAGE_TABLE, found, required)
+        return found
+
+    def uniqueness(self, directory: Path) -> Uniqueness:
+        """Return the proof that no row appears twice."""
+        to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
+        return Uniqueness(directory, to_prove, self.values)
+
+    def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
+        """Read accounts with their plans: all, of some users, or of one."""
+        found = self.columns(ACCOUNTS_TABLE)
+        require_columns(self.url, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS)
+        accounts = self.texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS, users)
+        found = self.columns(PLANS_TABLE)
+        if found:
+            require_columns(self.url, PLANS_TABLE, found, PLAN_COLUMNS)
+        plans = self.texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None)
+        if isinstance(users, str):
+            # What is wrong with another plan is no matter of this user.
+            plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
+        return build_accounts(accounts, plans)
+
+
+class SqlUsage(ABC):
+    """Implements `UsageSource` by `UsageTables`."""
+
+    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
+        self._url = url
+        self._rules = rules
+
+    @abstractmethod
+    def _read(self, act: Callable[[UsageTables], T]) -> T:
+        """Do something in one snapshot."""
+
+    @abstractmethod
+    def _read_of_user(self, user_id: str, act: Callable[[UsageTables], T]) -> T | None:
+        """Do something in `ONE_USER_SECONDS` at most; None where no row can have the user's id."""
+
+    def _read_whole(self, _: Month, act: Callable[[UsageTables], T], __: OnWait | None) -> T:
+        """Do something in a snapshot that has all of a month."""
+        return self._read(act)
+
+    def freeze(
+        self,
+        month: Month,
+        directory: Path,
+        *,
+        late_for: Sequence[FrozenUsage],
+        past: Past | None = None,
+        on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Manifest:
+        """Write the month's rows as Parquet; see `UsageSource.freeze`."""
+
+        def freeze(tables: UsageTables) -> Manifest:
+            frozen_at = datetime.now(UTC)
+            unique = tables.uniqueness(directory)
+            rows = tables.freeze(month, directory / ROWS_FILE, on_progress)
+            late = compare_late_usage(
+                late_for, directory, tables.current, scale=tables.scale, bad_now=tables.bad_ids
+            )
+            unique.require_changed(late)
+            return Manifest(
+                format_version=FORMAT_VERSION,
+                month=month,
+                frozen_at=frozen_at,
+                backend=self._url.backend,
+                cost_scale=rows.cost_scale,
+                frozen=rows.frozen,
+                control=rows.control,
+                files=(rows.file,),
+                late=late,
+                late_checked=checked(late_for),
+                bad_rows=tables.bad_rows,
+                earlier_bad_rows=tables.earlier_bad_rows,
+                without_id=unique.require(month, directory / ROWS_FILE),
+                outside=tables.outside(frozen_at, past) if past is not None else Outside(),
+            )
+
+        return self._read_whole(month, freeze, on_wait)
+
+    def supplement(
+        self,
+        frozen: FrozenUsage,
+        directory: Path,
+        *,
+        recorded: Sequence[FrozenUsage],
+        users: Collection[str],
+    ) -> LateUsage | None:
+        """Write what users have now beyond what was frozen; see `UsageSource.supplement`."""
+
+        def compare(tables: UsageTables) -> LateUsage | None:
+            unique = tables.uniqueness(directory)
+            late = compare_late_usage(
+                [frozen], directory, tables.current, scale=tables.scale, recorded=recorded, users=users
+            )
+            unique.require_changed(late)
+            return late
+
+        return self._read(compare)
+
+    def accounts(self, users: Collection[str] | None = None) -> pa.Table:
+        """Read billing accounts with their plans; see `UsageSource.accounts`."""
+        return self._read(lambda tables: tables.accounts(users))
+
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        """Count and add up a month's calls by user; see `UsageSource.so_far`."""
+        return self._read(lambda tables: tables.sums(month))
+
+    def user_month(self, user_id: str, month: Month) -> UserMonth:
+        """Count and add up one user's calls of a month; see `UsageSource.user_month`."""
+        return UserMonth(tuple(self._read_of_user(user_id, lambda tables: tables.days(user_id, month)) or ()))
+
+    def account(self, user_id: str) -> Account | None:
+        """Read one user's billing account; see `UsageSource.account`."""
+        found = self._read_of_user(user_id, lambda tables: tables.accounts(user_id))
+        return None if found is None else account_of(found)
