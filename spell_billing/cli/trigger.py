@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from spell_billing.cli.common import MonthType, clear_errors, fail, person
+from spell_billing.cli.common import MonthType, fail, person
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
-from spell_billing.triggering.address import secret_from, server_address
-from spell_billing.triggering.client import Server
-from spell_billing.triggering.trigger import Ending, bill_month, bill_months
+from spell_billing.triggering.client import Server, secret_from, server_address
+from spell_billing.triggering.trigger import Ending, bill
 
 LONGEST_SECONDS = 12 * 3600
 """Dagster ends a billing run after that time: see spell_billing/orchestration/jobs.py."""
@@ -94,32 +93,28 @@ def command(
     """
     if backfill is not None and (month is not None or verify):
         raise click.UsageError("--backfill goes with neither --month nor --verify.")
-    with clear_errors():
-        secret = secret_from(os.environ)
-        server = Server(url, secret, click.echo, patience_seconds=PATIENCE_SECONDS)
-        try:
-            ending = asyncio.run(
-                _trigger(server, month, backfill, wait=wait, timeout_seconds=timeout_seconds, verify=verify)
+    months = backfill or ([month] if month else [])
+    secret = secret_from(os.environ)
+
+    async def follow() -> Ending:
+        async with (
+            asyncio.timeout(timeout_seconds),
+            Server.open(url, secret, click.echo, patience_seconds=PATIENCE_SECONDS) as server,
+        ):
+            return await bill(
+                server,
+                months,
+                actor=f"trigger {person()}",
+                wait=wait,
+                verify=verify,
+                as_backfill=backfill is not None,
             )
-        except TimeoutError:
-            fail(
-                f"Not done within {timeout_seconds} s; what was launched goes on. "
-                "The same command follows it again."
-            )
+
+    try:
+        ending = asyncio.run(follow())
+    except TimeoutError:
+        fail(
+            f"Not done within {timeout_seconds} s; what was launched goes on. "
+            "The same command follows it again."
+        )
     sys.exit(ending)
-
-
-async def _trigger(
-    server: Server,
-    month: Month | None,
-    backfill: list[Month] | None,
-    *,
-    wait: bool,
-    timeout_seconds: int,
-    verify: bool,
-) -> Ending:
-    actor = f"trigger {person()}"
-    async with asyncio.timeout(timeout_seconds), server:
-        if backfill is not None:
-            return await bill_months(server, backfill, actor=actor, wait=wait)
-        return await bill_month(server, month, actor=actor, verify=verify, wait=wait)
