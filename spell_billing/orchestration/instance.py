@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -10,7 +9,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
 from spell_billing.core.errors import SettingsError, SpellBillingError
@@ -20,8 +18,6 @@ from spell_billing.orchestration.billing_runs import month_of
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.settings.billing import Settings
 
-HOST_TAG = "spell_billing/host"
-PROCESS_TAG = "spell_billing/process"
 LOCK_TAG = "spell_billing/lock"
 
 
@@ -67,21 +63,15 @@ def open_instance() -> dg.DagsterInstance:
         ) from None
 
 
-def process_tags() -> dict[str, str]:
-    """Name this process in a run's tags, so that a later one can tell whether it still lives."""
-    process = psutil.Process()
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}:{process.create_time():.2f}"}
-
-
 @contextmanager
 def living_process(ledger: Ledger) -> Iterator[dict[str, str]]:
-    """Hold a lock of the ledger's while this process runs a job, and give the tags that name both.
+    """Hold a lock of the ledger's while this process runs a job, and return the run's tag that names it.
 
     The lock is released when the process dies, so that every host that shares the ledger can tell.
     """
     name = f"{ONCE}{uuid4().hex}"
     with ledger.exclusive(name, wait_seconds=0):
-        yield {**process_tags(), LOCK_TAG: name}
+        yield {LOCK_TAG: name}
 
 
 def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
@@ -96,7 +86,7 @@ def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
             statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED],
         )
     )
-    dead = [run for run in waiting if HOST_TAG in run.tags and _has_died(run, ledger)]
+    dead = [run for run in waiting if _has_died(run, ledger)]
     for run in dead:
         instance.report_run_failed(
             run, "The process that ran it has died; the next run takes up what is left."
@@ -105,16 +95,5 @@ def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
 
 
 def _has_died(run: dg.DagsterRun, ledger: Ledger) -> bool:
-    if run.tags[HOST_TAG] == socket.gethostname():
-        return not _lives(run.tags.get(PROCESS_TAG, ""))
-    # Only its lock tells of a process elsewhere; a run of an earlier version has none.
     lock, month = run.tags.get(LOCK_TAG), month_of(run)
     return lock is not None and month is not None and not ledger.is_held(lock) and not ledger.is_held(month)
-
-
-def _lives(name: str) -> bool:
-    pid, _, created = name.partition(":")
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (psutil.NoSuchProcess, ValueError):
-        return False

@@ -12,15 +12,15 @@ from spell_billing.invoicing.review_month import review_month
 from spell_billing.invoicing.usage_versions import with_what_came_since
 from spell_billing.ledger.totals import GroupTotals
 from spell_billing.orchestration.assets.common import (
-    COMMON,
     actor_of,
+    month_asset,
+    opened_month,
     overview_link,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
-from spell_billing.orchestration.assets.platform_tables import billing_accounts, billing_plans
+from spell_billing.orchestration.assets.external import billing_accounts, billing_plans
 from spell_billing.orchestration.assets.user_usage import user_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.settings.billing import Settings
@@ -43,8 +43,7 @@ COLUMNS = table_schema(
 LEDGER_TABLE = "ledger_invoices"
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[user_usage, billing_accounts, billing_plans],
     kinds={"sql", "python"},
     tags={"spell_billing/step": "draft"},

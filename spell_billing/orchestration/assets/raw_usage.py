@@ -14,15 +14,14 @@ from spell_billing.invoicing.usage_versions import (
     version_before,
 )
 from spell_billing.orchestration.assets.common import (
-    COMMON,
+    month_asset,
+    opened_month,
     overview_link,
-    period,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
-from spell_billing.orchestration.assets.platform_tables import usage_counters
+from spell_billing.orchestration.assets.external import usage_counters
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.usage.contract import FrozenUsage
 
@@ -34,8 +33,7 @@ COLUMNS = table_schema(
 )
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[usage_counters],
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
@@ -53,7 +51,8 @@ def raw_usage(
     with opened_month(context, ledger, usage) as opened:
         month, store = opened.month, opened.store
         context.log.info("Starting monthly billing process")
-        context.log.info(f"Processing billing for period: {period(month)}")
+        first_day, last_day = month.start.date().isoformat(), month.last_day
+        context.log.info(f"Processing billing for period: {first_day} to {last_day}")
         pinned = pinned_version(opened.ledger, store, month)
         drafted = drafted_version(opened.ledger, month)
         earlier, missing = earlier_versions(opened.ledger, store, month)

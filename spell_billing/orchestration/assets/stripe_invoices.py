@@ -20,7 +20,13 @@ from spell_billing.invoicing.run_record import recorded
 from spell_billing.invoicing.sound_bills import require_sound_bills
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.totals import GroupTotals
-from spell_billing.orchestration.assets.common import COMMON, actor_of, overview_link, table_schema
+from spell_billing.orchestration.assets.common import (
+    actor_of,
+    month_asset,
+    opened_month,
+    overview_link,
+    table_schema,
+)
 from spell_billing.orchestration.assets.invoice_drafts import (
     LEDGER_TABLE,
     cents_of,
@@ -28,7 +34,6 @@ from spell_billing.orchestration.assets.invoice_drafts import (
     totals_metadata,
     users_of,
 )
-from spell_billing.orchestration.assets.opened import opened_month
 from spell_billing.orchestration.freshness import invoiced_by_deadline
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.settings.billing import Settings
@@ -51,8 +56,7 @@ class StripeInvoicesConfig(dg.Config):
     """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[invoice_drafts],
     kinds={"stripe", "sql"},
     tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},

@@ -3,18 +3,18 @@
 import dagster as dg
 
 from spell_billing.orchestration.assets.common import (
-    COMMON,
-    LARGEST_USERS,
+    month_asset,
+    opened_month,
     overview_link,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
 from spell_billing.orchestration.assets.raw_usage import raw_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.usage.aggregate import aggregate_verified
 
+_LARGEST_USERS = 10
 COLUMNS = table_schema(
     ("user_id", "string", "The platform's user"),
     ("calls", "int", "Rows of the user in the month, refunds included"),
@@ -22,8 +22,7 @@ COLUMNS = table_schema(
 )
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[raw_usage],
     kinds={"parquet", "duckdb"},
     tags={"spell_billing/step": "aggregate"},
@@ -37,7 +36,7 @@ def user_usage(
     """Aggregate the frozen rows."""
     with opened_month(context, ledger, usage) as opened:
         frozen = opened.frozen
-        totals = aggregate_verified(frozen, opened.store.verify, largest=LARGEST_USERS)
+        totals = aggregate_verified(frozen, opened.store.verify, largest=_LARGEST_USERS)
         context.log.info(f"Found {totals.users} users with usage")
         return dg.MaterializeResult(
             metadata={

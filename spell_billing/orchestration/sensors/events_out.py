@@ -7,19 +7,15 @@ from spell_billing.events_out.delivery import EventDelivery
 from spell_billing.events_out.outages import KIND
 from spell_billing.events_out.receiver import Receiver
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.notifications import NotificationSettings
 
 
-@dg.sensor(
-    name="events_out",
-    minimum_interval_seconds=30,
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Marks bills that are overdue, and sends events of bills to the platform (EVENT_URLS), signed and in "
-        "order. Bounded in each tick; goes on where it was."
-    ),
+@sensor(
+    "events_out",
+    "Marks bills that are overdue, and sends events of bills to the platform (EVENT_URLS), signed and in "
+    "order. Bounded in each tick; goes on where it was.",
+    seconds=30,
 )
 def events_out(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

@@ -12,18 +12,16 @@ from spell_billing.mail.delivery import Delivered, Delivery
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.settings import MailSettings
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, UsageResource
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 
 _ALARM_AFTER = timedelta(hours=1)
 """A mail server may be away for a moment; one that stays away raises an alert."""
 
 
-@dg.sensor(
-    name="mail",
-    minimum_interval_seconds=30,
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends users mail about finalized invoices and failed payments. Off unless MAIL_URL is set.",
+@sensor(
+    "mail",
+    "Sends users mail about finalized invoices and failed payments. Off unless MAIL_URL is set.",
+    seconds=30,
 )
 def mail(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, usage: UsageResource, alerts: AlertResource

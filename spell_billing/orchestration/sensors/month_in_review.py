@@ -14,17 +14,14 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import read_review
 from spell_billing.orchestration.billing_runs import months_under_way
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 
 KIND = "month_in_review"
 
 
-@dg.sensor(
-    name=KIND,
-    minimum_interval_seconds=60,
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Alerts on a month in review: what was found, and how it is approved.",
+@sensor(
+    KIND,
+    "Alerts on a month in review: what was found, and how it is approved.",
 )
 def month_in_review(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

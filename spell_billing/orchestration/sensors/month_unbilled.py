@@ -14,18 +14,16 @@ from spell_billing.ledger.standing import Standing, closed_months
 from spell_billing.orchestration.billing_runs import last_runs, months_under_way, problem_of
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
 from spell_billing.orchestration.schedules import tick_that_bills
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.billing import Settings
 
 KIND = "month_unbilled"
 
 
-@dg.sensor(
-    name=KIND,
-    minimum_interval_seconds=300,
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Alerts on a month not billed BILLING_DEADLINE_HOURS after it should have been.",
+@sensor(
+    KIND,
+    "Alerts on a month not billed BILLING_DEADLINE_HOURS after it should have been.",
+    seconds=300,
 )
 def month_unbilled(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource

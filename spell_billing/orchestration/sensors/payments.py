@@ -1,6 +1,5 @@
 """`payments`: the ledger follows what Stripe collects, and alerts on failed payments."""
 
-from datetime import timedelta
 from functools import partial
 
 import dagster as dg
@@ -8,22 +7,15 @@ import dagster as dg
 from spell_billing.core.errors import MonthLockedError, SettingsError
 from spell_billing.ledger.unpaid import anything_to_follow
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 from spell_billing.payments.follow import follow_payments
 from spell_billing.settings.billing import Settings
 
-INTERVAL = timedelta(seconds=60)
 
-
-@dg.sensor(
-    name="payments",
-    minimum_interval_seconds=int(INTERVAL.total_seconds()),
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Reads Stripe's events, brings bills up to what became of their invoices, and alerts on failed "
-        "payments. Bounded in each tick; goes on where it was."
-    ),
+@sensor(
+    "payments",
+    "Reads Stripe's events, brings bills up to what became of their invoices, and alerts on failed "
+    "payments. Bounded in each tick; goes on where it was.",
 )
 def payments(
     context: dg.SensorEvaluationContext,

@@ -20,18 +20,15 @@ from spell_billing.ledger.waiting_users import (
 )
 from spell_billing.orchestration.billing_runs import months_under_way
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
-from spell_billing.orchestration.unstable import OWNERS
+from spell_billing.orchestration.unstable import sensor
 
 NAMED_USERS = 5
 """So many appear by name; `spell-billing invoices` has them all."""
 
 
-@dg.sensor(
-    name=KIND,
-    minimum_interval_seconds=60,
-    owners=OWNERS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Alerts on users who failed, are held or parked: one alert per month and reason.",
+@sensor(
+    KIND,
+    "Alerts on users who failed, are held or parked: one alert per month and reason.",
 )
 def users_not_invoiced(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
