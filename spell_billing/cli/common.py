@@ -1,12 +1,11 @@
 """What the commands share: options, one clear message for an error, the ledger and Stripe, output."""
 
-import asyncio
 import getpass
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
@@ -18,15 +17,12 @@ from spell_billing.core.money import exact_number
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
-    from spell_billing.invoicing.gateway import Gateway
     from spell_billing.ledger.ledger import Ledger
     from spell_billing.ledger.rows import Actor
     from spell_billing.orchestration.resources import StripeResource
 
 EXIT_COULD_NOT_RUN = 1
 EXIT_USERS_LEFT = 3
-
-_Result = TypeVar("_Result")
 
 
 class MonthType(click.ParamType[Month]):
@@ -118,18 +114,6 @@ def stripe_account() -> "StripeResource":
     stripe = StripeResource()
     stripe.check()
     return stripe
-
-
-def at_stripe(
-    stripe: "StripeResource", ledger: "Ledger", work: "Callable[[Gateway], Awaitable[_Result]]"
-) -> _Result:
-    """Do work with the account's gateway, on behalf of the ledger, and return what comes of it."""
-
-    async def run() -> _Result:
-        async with stripe.connect(ledger) as gateway:
-            return await work(gateway)
-
-    return asyncio.run(run())
 
 
 def console() -> Console:

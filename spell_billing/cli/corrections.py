@@ -7,7 +7,6 @@ import click
 
 from spell_billing.cli.common import (
     actor,
-    at_stripe,
     month_option,
     open_ledger,
     reason_option,
@@ -33,8 +32,8 @@ def void(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
 
     stripe = stripe_account()
     with open_ledger() as ledger, ledger.session(month, actor(), on_wait=click.echo) as session:
-        bill = at_stripe(
-            stripe, ledger, lambda gateway: void_bill(session, gateway, user_id, reason, for_good=for_good)
+        bill = stripe.work(
+            ledger, lambda gateway: void_bill(session, gateway, user_id, reason, for_good=for_good)
         )
     click.echo(f"Invoice {bill.stripe_invoice_id} of user {user_id} for {month} is void.")
     if not for_good:
@@ -78,7 +77,7 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
             await read_again(ledger, gateway, note.stripe_invoice_id, alerting=False)
             return note
 
-        note = at_stripe(stripe, ledger, work)
+        note = stripe.work(ledger, work)
         currency = ledger.bills_of_user(month, user_id)[-1].currency
     what = {
         CreditKind.REDUCE: "lowers what is due",

@@ -11,7 +11,6 @@ import orjson
 from spell_billing.cli.common import (
     EXIT_USERS_LEFT,
     actor,
-    at_stripe,
     json_option,
     month_option,
     open_ledger,
@@ -147,9 +146,7 @@ def reconcile(month: Month, *, as_json: bool) -> None:
     stripe = stripe_account()
     store = UsageStore(Settings.from_environment().usage_store)
     with open_ledger() as ledger:
-        result = at_stripe(
-            stripe, ledger, lambda gateway: reconcile_month(ledger, store, gateway, month, actor())
-        )
+        result = stripe.work(ledger, lambda gateway: reconcile_month(ledger, store, gateway, month, actor()))
     if as_json:
         write_json(result.as_json())
     else:

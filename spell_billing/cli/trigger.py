@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -22,43 +21,43 @@ PATIENCE_SECONDS = 30.0
 _MOST_MONTHS = 120
 
 
-class _RangeType(click.ParamType[list[Month]]):
-    name = "YYYY-MM..YYYY-MM"
+def _range(_: click.Context, __: click.Parameter, text: str | None) -> list[Month] | None:
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    try:
+        begin, end = Month.parse(first), Month.parse(last)
+    except MonthError as error:
+        raise click.BadParameter(str(error) if dots else "Write it as 2026-01..2026-06.") from None
+    if end < begin:
+        raise click.BadParameter(f"{end} precedes {begin}: write the earlier month first.")
+    if end > begin.plus(_MOST_MONTHS - 1):
+        raise click.BadParameter(f"The range has more than {_MOST_MONTHS} months.")
+    months = [begin]
+    while months[-1] < end:
+        months.append(months[-1].next())
+    return months
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Month]:
-        first, dots, last = str(value).partition("..")
-        try:
-            begin, end = Month.parse(first), Month.parse(last)
-        except MonthError as error:
-            self.fail(str(error) if dots else "Write it as 2026-01..2026-06.", param, ctx)
-        if end < begin:
-            self.fail(f"{end} precedes {begin}: write the earlier month first.", param, ctx)
-        if end > begin.plus(_MOST_MONTHS - 1):
-            self.fail(f"The range has more than {_MOST_MONTHS} months.", param, ctx)
-        months = [begin]
-        while months[-1] < end:
-            months.append(months[-1].next())
-        return months
 
-
-class _AddressType(click.ParamType[str]):
-    name = "ADDRESS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return server_address(str(value))
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
+def _address(_: click.Context, __: click.Parameter, text: str) -> str:
+    try:
+        return server_address(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("trigger")
 @click.option("--month", type=MonthType(), help="The month, as 2026-10. Default: the last closed one.")
 @click.option(
-    "--backfill", type=_RangeType(), help="A range of months, as 2026-01..2026-06, in one backfill."
+    "--backfill",
+    metavar="YYYY-MM..YYYY-MM",
+    callback=_range,
+    help="A range of months, as 2026-01..2026-06, in one backfill.",
 )
 @click.option(
     "--url",
-    type=_AddressType(),
+    metavar="ADDRESS",
+    callback=_address,
     required=True,
     envvar="API_URL",
     help="Where `spell-billing serve` is. Default: API_URL of the environment.",

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
-from spell_billing.cli.common import actor, at_stripe, open_ledger, reason_option, stripe_account
+from spell_billing.cli.common import actor, open_ledger, reason_option, stripe_account
 
 _WAIT_SECONDS = 10.0
 """How long `erase-user` waits for a freeze that is under way."""
@@ -76,7 +76,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
         ) as work,
     ):
         if work.is_at_stripe:
-            at_stripe(stripe, ledger, work.at_stripe)
+            stripe.work(ledger, work.at_stripe)
         work.in_frozen_usage(now)
         work.in_ledger(actor(), now)
     click.echo(

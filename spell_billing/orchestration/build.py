@@ -17,11 +17,9 @@ from spell_billing.orchestration.resources import AlertResource, LedgerResource,
 from spell_billing.orchestration.sensors.ended_runs import billing_checks_failed, billing_run_failed
 from spell_billing.orchestration.sensors.events_out import events_out
 from spell_billing.orchestration.sensors.mail import mail
-from spell_billing.orchestration.sensors.month_in_review import month_in_review
-from spell_billing.orchestration.sensors.month_unbilled import month_unbilled
+from spell_billing.orchestration.sensors.months import month_in_review, month_unbilled, users_not_invoiced
 from spell_billing.orchestration.sensors.payments import payments
 from spell_billing.orchestration.sensors.retry_leftovers import retry_leftovers
-from spell_billing.orchestration.sensors.users_not_invoiced import users_not_invoiced
 from spell_billing.orchestration.unstable import with_source_code_references
 
 

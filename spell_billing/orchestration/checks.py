@@ -4,7 +4,6 @@ Each recomputes its sums with other code than the asset: database against Parque
 SQL against both.
 """
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,7 +14,6 @@ import pyarrow.compute as pc
 from spell_billing.core.errors import IntegrityError, SpellBillingError
 from spell_billing.core.money import format_amounts, plain
 from spell_billing.core.outcomes import UNDONE
-from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.guards import bad_rows_text, source_warnings
 from spell_billing.invoicing.reconcile_month import RECONCILED, reconcile_month
 from spell_billing.invoicing.review_month import approve_command, in_words
@@ -192,15 +190,13 @@ def stripe_matches_ledger(
     with opened_month(context, ledger, usage) as opened:
         if opened.ledger.last_action(opened.month) == RECONCILED:
             return dg.AssetCheckResult(passed=True, description="Unchanged since they last agreed.")
-
-        async def ask() -> Reconciliation:
-            async with stripe.connect(opened.ledger) as gateway:
-                return await reconcile_month(
-                    opened.ledger, opened.store, gateway, opened.month, actor_of(context.run)
-                )
-
         try:
-            result = asyncio.run(ask())
+            result = stripe.work(
+                opened.ledger,
+                lambda gateway: reconcile_month(
+                    opened.ledger, opened.store, gateway, opened.month, actor_of(context.run)
+                ),
+            )
         except SpellBillingError as problem:
             # The invoices stand; only the proof is missing. The run itself must not fail for it.
             return dg.AssetCheckResult(passed=False, description=f"Not compared: {problem}")

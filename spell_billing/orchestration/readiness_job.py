@@ -1,6 +1,5 @@
 """The weekly check of payment readiness: a job of its own, because a large platform's takes an hour."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -32,14 +31,9 @@ def check_payment_readiness(
     with ledger.open() as open_ledger:
         channels = alerts.open(open_ledger, context.log)
         month = Month.containing(now)
-
-        async def ask() -> Readiness:
-            owing = owing_so_far(usage.source(), usage.so_far(month))
-            async with stripe.connect(open_ledger) as gateway:
-                return await check_readiness(month, owing, gateway)
-
         try:
-            found = asyncio.run(ask())
+            owing = owing_so_far(usage.source(), usage.so_far(month))
+            found = stripe.work(open_ledger, lambda gateway: check_readiness(month, owing, gateway))
         except SpellBillingError as error:
             channels.send(_failed(error, now))
             raise

@@ -7,8 +7,7 @@ import dagster as dg
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.core.errors import MonthLockedError
-from spell_billing.ledger.ledger import Ledger
-from spell_billing.mail.delivery import Delivered, Delivery
+from spell_billing.mail.delivery import Delivery
 from spell_billing.mail.letters import Letters
 from spell_billing.mail.settings import MailSettings
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, UsageResource
@@ -43,28 +42,18 @@ def mail(
             return dg.SkipReason("Another process is sending mail to users.")
         if delivered.trouble or delivered.given_up:
             context.log.warning(str(delivered))
-        _alarm(alerts, open_ledger, context, delivered, str(settings.server))
+        since = delivered.waiting_since
+        if delivered.trouble and since is not None and datetime.now(UTC) - since >= _ALARM_AFTER:
+            alerts.open(open_ledger, context.log).send(
+                Alert(
+                    key=f"mail_stuck:{since.isoformat()}",
+                    kind="mail_stuck",
+                    title="Mail to users does not go out",
+                    body=(
+                        f"The mail server {settings.server} has not taken mail that waits since "
+                        f"{since:%Y-%m-%d %H:%M} UTC: {delivered.trouble}. Nothing is lost, it is tried "
+                        "again. Check MAIL_URL and the server."
+                    ),
+                )
+            )
     return dg.SkipReason(str(delivered))
-
-
-def _alarm(
-    alerts: AlertResource,
-    ledger: Ledger,
-    context: dg.SensorEvaluationContext,
-    delivered: Delivered,
-    server: str,
-) -> None:
-    since = delivered.waiting_since
-    if delivered.trouble is None or since is None or datetime.now(UTC) - since < _ALARM_AFTER:
-        return
-    alerts.open(ledger, context.log).send(
-        Alert(
-            key=f"mail_stuck:{since.isoformat()}",
-            kind="mail_stuck",
-            title="Mail to users does not go out",
-            body=(
-                f"The mail server {server} has not taken mail that waits since {since:%Y-%m-%d %H:%M} UTC: "
-                f"{delivered.trouble}. Nothing is lost, it is tried again. Check MAIL_URL and the server."
-            ),
-        )
-    )

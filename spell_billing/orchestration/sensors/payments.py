@@ -26,7 +26,13 @@ def payments(
     """Follow payments once."""
     if not stripe.has_key:
         return dg.SkipReason("STRIPE_API_KEY is not set: no payment can be followed.")
-    dunning_days, wrong = _dunning_days()
+    dunning_days: tuple[int, ...] = ()
+    wrong = None
+    try:
+        dunning_days = Settings.from_environment().dunning_days
+    except SettingsError as error:
+        # Payments are followed all the same.
+        wrong = error
     with ledger.open() as open_ledger:
         with open_ledger.reading() as connection:
             if not anything_to_follow(connection):
@@ -41,11 +47,3 @@ def payments(
     if wrong is not None:
         raise wrong
     return dg.SkipReason(done.in_words)
-
-
-def _dunning_days() -> tuple[tuple[int, ...], SettingsError | None]:
-    """Return the steps, or none and what is wrong with them: payments are followed all the same."""
-    try:
-        return Settings.from_environment().dunning_days, None
-    except SettingsError as error:
-        return (), error
