@@ -27,8 +27,6 @@ from spell_billing.core.outcomes import INVOICED, TO_DRIVE
 from spell_billing.invoicing.progress import watched_by
 
 if TYPE_CHECKING:
-    import dagster as dg
-
     from spell_billing.settings.billing import Settings
 
 
@@ -59,9 +57,9 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
         before = month_status(ledger, month, now)
     terminal = sys.stderr.isatty()
     with shown_progress(shown=terminal):
-        result = _execute(settings, month, verify=verify, first=first, quiet=terminal)
-    if not result.success:
-        fail(_why_it_failed(result))
+        problem = _execute(settings, month, verify=verify, first=first, quiet=terminal)
+    if problem is not None:
+        fail(problem)
     with open_ledger() as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
         write_summary(console(), after)
@@ -90,8 +88,10 @@ def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
 
 def _execute(
     settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
-) -> "dg.ExecuteInProcessResult":
+) -> str | None:
+    """Run the job for the month; return why it did not succeed, if it did not."""
     from spell_billing.orchestration.assets.common import ACTOR_TAG  # noqa: PLC0415 - heavy: all of Dagster
+    from spell_billing.orchestration.billing_runs import problem_of  # noqa: PLC0415
     from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
     from spell_billing.orchestration.instance import (  # noqa: PLC0415
         fail_dead_runs,
@@ -105,7 +105,7 @@ def _execute(
         for run_id in fail_dead_runs(instance, ledger):
             click.echo(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
-        return job.execute_in_process(
+        result = job.execute_in_process(
             run_config={
                 "ops": {"stripe_invoices": {"config": {"verify": verify, "first": first}}},
                 "loggers": {"console": {"config": {"log_level": "WARNING" if quiet else "INFO"}}},
@@ -115,21 +115,7 @@ def _execute(
             tags={ACTOR_TAG: person(), **process_tags},
             raise_on_error=False,
         )
-
-
-def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:
-    """Return the first thing a person must fix: a failed check, or a failed step."""
-    for check in result.get_asset_check_evaluations():
-        if check.blocking and not check.passed and check.description:
-            return f"{check.check_name}: {check.description} Nothing was sent to Stripe."
-    for step in result.get_failed_step_keys():
-        failure = result.failure_data_for_node(step)
-        if failure is not None and failure.user_failure_data is not None:
-            return str(failure.user_failure_data.description)
-        if failure is not None and failure.error is not None:
-            cause = failure.error.cause or failure.error
-            return f"{step}: {cause.message.strip()}"
-    return f"run {result.run_id} failed; its log in Dagster says why"
+        return None if result.success else problem_of(instance, result.run_id).words
 
 
 class _Bars:

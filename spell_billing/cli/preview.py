@@ -20,20 +20,18 @@ if TYPE_CHECKING:
     from spell_billing.reporting.comparing import Against
 
 _SHOWN_USERS = 50
-_BILLED = "billed"
 _COMPARED = ("before_cents", "now_cents", "by_cents")
 
 
-class _Against(click.ParamType["Against"]):
-    name = "YYYY-MM|billed"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Against":
-        if value == _BILLED:
-            return "billed"
-        try:
-            return Month.parse(str(value))
-        except MonthError:
-            self.fail(f"{value!r} is neither a month, as 2026-09, nor the word billed.", param, ctx)
+def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Against | None":
+    if text is None:
+        return None
+    if text == "billed":
+        return "billed"
+    try:
+        return Month.parse(text)
+    except MonthError:
+        raise click.BadParameter(f"{text!r} is neither a month, as 2026-09, nor the word billed.") from None
 
 
 @click.command("preview")
@@ -43,7 +41,8 @@ class _Against(click.ParamType["Against"]):
 )
 @click.option(
     "--against",
-    type=_Against(),
+    metavar="YYYY-MM|BILLED",
+    callback=_against,
     help="Show what changes against an earlier month, or against what is billed for this one.",
 )
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Write every user to this file.")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +23,6 @@ from spell_billing.core.month import Month
 if TYPE_CHECKING:
     from spell_billing.invoicing.findings import Reconciliation
 
-_LINES_AT_ONCE = 500
 # Not all that is listed: amounts and times that nobody sees here take half of the time.
 _SHOWN = ("user_id", "stripe_invoice_id", "state", "calls", "total_cents", "currency", "reason")
 _LINE = "{:<36}  {:<28}  {:<14}  {:>9}  {:>14}  {}"
@@ -45,9 +43,8 @@ def invoices(month: Month, *, as_json: bool) -> None:
         # Plain lines, not a rich table: that one measures every cell before it writes the first.
         lines = map(_line, ledger.listing(month, _SHOWN))
         click.echo(_LINE.format("user", "invoice", "state", "calls", "total", "why"))
-        # Each echo is a write of its own: a line at a time takes longer than reading the ledger.
-        while block := list(islice(lines, _LINES_AT_ONCE)):
-            click.echo("\n".join(block))
+        # Not echoed: each echo is a write of its own, which takes longer than reading the ledger.
+        sys.stdout.writelines(lines)
 
 
 def _line(bill: Mapping[str, Any]) -> str:
@@ -58,7 +55,7 @@ def _line(bill: Mapping[str, Any]) -> str:
         f"{bill['calls']:,}",
         format_money(bill["total_cents"], bill["currency"], grouping=True),
     )
-    return _LINE.format(*row, bill["reason"] or "").rstrip()
+    return _LINE.format(*row, bill["reason"] or "").rstrip() + "\n"
 
 
 @click.command("explain")

@@ -114,15 +114,7 @@ def metrics(host: str, port: int, *, once: bool) -> None:
 )
 @click.option("--live-limits", is_flag=True, help="Stripe's rate limits for live keys.")
 @click.option("--auto-create-customers", is_flag=True, help="Make unknown customers on first use.")
-def stripe_double(
-    port: int,
-    host: str,
-    state_file: Path | None,
-    latency_seconds: float,
-    *,
-    live_limits: bool,
-    auto_create_customers: bool,
-) -> None:
+def stripe_double(host: str, port: int, **options: Any) -> None:
     """Run a stateful stand-in for Stripe: invoices, idempotency keys, events, faults on demand."""
     try:
         import spell_billing.stripe_double as double  # noqa: PLC0415 - heavy: a web server
@@ -134,15 +126,7 @@ def stripe_double(
         click.echo("  STRIPE_API_KEY=sk_test_any")
 
     try:
-        double.serve(
-            host,
-            port,
-            state_file=state_file,
-            latency_seconds=latency_seconds,
-            live_limits=live_limits,
-            auto_create_customers=auto_create_customers,
-            on_ready=ready,
-        )
+        double.serve(host, port, **options, on_ready=ready)
     except OSError as error:
         _fail_to_listen(host, port, error)
     except double.DoubleError as error:

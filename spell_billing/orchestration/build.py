@@ -15,10 +15,8 @@ from spell_billing.orchestration.logs import console
 from spell_billing.orchestration.readiness_job import payment_readiness
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
 from spell_billing.orchestration.sensors.ended_runs import billing_checks_failed, billing_run_failed
-from spell_billing.orchestration.sensors.events_out import events_out
-from spell_billing.orchestration.sensors.mail import mail
+from spell_billing.orchestration.sensors.exchange import events_out, mail, payments
 from spell_billing.orchestration.sensors.months import month_in_review, month_unbilled, users_not_invoiced
-from spell_billing.orchestration.sensors.payments import payments
 from spell_billing.orchestration.sensors.retry_leftovers import retry_leftovers
 from spell_billing.orchestration.unstable import with_source_code_references
 

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,9 +37,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         configuration = home / "dagster.yaml"
         if not configuration.exists():
-            source = resources.files("spell_billing.orchestration") / "local_dagster.yaml"
-            with resources.as_file(source) as path:
-                shutil.copyfile(path, configuration)
+            shutil.copyfile(Path(__file__).with_name("local_dagster.yaml"), configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

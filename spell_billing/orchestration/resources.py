@@ -187,9 +187,7 @@ class AlertResource(dg.ConfigurableResource[None]):
             ledger: Holds the outbox. None where it does not answer: then this process remembers what it sent.
             log: Where alerts are written when there is no channel.
         """
-        urls = (
-            NotificationSettings.from_environment().alert_urls
-            if self.urls is None
-            else [SecretStr(url) for url in self.urls]
-        )
-        return Alerts(urls, in_memory() if ledger is None else ledger.outbox, log)
+        outbox = in_memory() if ledger is None else ledger.outbox
+        if self.urls is None:
+            return Alerts(NotificationSettings.from_environment().alert_urls, outbox, log)
+        return Alerts([SecretStr(url) for url in self.urls], outbox, log)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,6 +102,7 @@ def growing_pauses(longest_seconds: float = _LONGEST_PAUSE_SECONDS) -> Iterator[
         pause = min(pause * 1.5, longest_seconds)
 
 
+@dataclass(slots=True)
 class Server:
     """One server, asked again and again while it does not answer.
 
@@ -112,19 +114,11 @@ class Server:
         patience_seconds: How long to wait for a server that does not answer; None: without end.
     """
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        address: str,
-        secret: SecretStr,
-        say: Callable[[str], None],
-        patience_seconds: float | None,
-    ) -> None:
-        self.address = address
-        self.say = say
-        self.patience_seconds = patience_seconds
-        self._session = session
-        self._secret = secret
+    address: str
+    secret: SecretStr
+    say: Callable[[str], None]
+    patience_seconds: float | None
+    session: aiohttp.ClientSession
 
     @classmethod
     @asynccontextmanager
@@ -139,7 +133,7 @@ class Server:
             trust_env=urlsplit(address).hostname not in LOOPBACK,
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session:
-            yield cls(session, address, secret, say, patience_seconds)
+            yield cls(address, secret, say, patience_seconds, session)
 
     async def month(self, month: Month) -> dict[str, Any]:
         """Return where a month stands by the server's ledger.
@@ -151,12 +145,7 @@ class Server:
         return await self._patiently("GET", f"/admin/billing/months/{month}", None)
 
     async def ask(self, query: str, *, patiently: bool = True, **variables: Any) -> dict[str, Any]:
-        """Ask GraphQL and return its `data`.
-
-        Args:
-            query: The question.
-            patiently: Ask again while the server does not answer; for what may be repeated.
-            variables: Of the query.
+        """Ask GraphQL and return its `data`; patiently only what may be repeated.
 
         Raises:
             ServerLostError: when the server does not answer for `patience_seconds`, or now if not patiently.
@@ -195,7 +184,7 @@ class Server:
 
     async def _send(self, method: str, path: str, content: object) -> dict[str, Any]:
         try:
-            async with self._session.request(
+            async with self.session.request(
                 method, f"{self.address}{path}", json=content, allow_redirects=False
             ) as answer:
                 body = b""
@@ -247,4 +236,4 @@ class Server:
         )
 
     def _clean(self, text: str) -> str:
-        return one_line(text.replace(self._secret.get_secret_value(), "***"))
+        return one_line(text.replace(self.secret.get_secret_value(), "***"))

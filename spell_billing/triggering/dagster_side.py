@@ -34,12 +34,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The billing job on a server.
-
-    Attributes:
-        place: The code location and repository that have it, as GraphQL takes them.
-        months: That the server may bill, oldest first: from its first one to the last closed one.
-    """
+    """The billing job's place on a server, as GraphQL takes it, and the months it may bill, oldest first."""
 
     place: Mapping[str, str]
     months: Sequence[Month]

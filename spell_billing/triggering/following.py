@@ -27,12 +27,7 @@ _FAILED_USER = "Failed to bill user "
 class FollowedRun:
     """One run that is being followed, or the one that Dagster runs in its place after its worker died.
 
-    Attributes:
-        month: Which it bills.
-        id: Of the run.
-        status: Dagster's, as last seen.
-        problem: Why it failed, once it has; None otherwise.
-        has_ended: Whether nothing more comes of it, no second try either.
+    It has ended when nothing more comes of it, no second try either.
     """
 
     month: Month

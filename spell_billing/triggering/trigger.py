@@ -54,10 +54,13 @@ async def bill(
     running: list[FollowedRun] = []
     left: list[Month] = []
     for month in months:
-        run = await _run_under_way(server, month)
-        if run is not None:
-            running.append(run)
-        elif not verify and await _is_billed(server, month):
+        runs = await runs_under_way(server, month)
+        if runs:
+            # The first of several: the later ones wait for it.
+            running.append(FollowedRun(month, runs[-1].id))
+            link = f"{server.address}/runs/{runs[-1].id}"
+            server.say(f"{month}  has a run under way, no other is started: {link}")
+        elif not verify and (await server.month(month)).get("state") == "billed":
             server.say(f"{month}  is billed already: nothing is to be done.")
         else:
             left.append(month)
@@ -80,20 +83,6 @@ async def bill(
         server.say("")
     endings = [await _ending(server, month, by_month.get(month)) for month in months]
     return next(ending for ending in _WORST_FIRST if ending in endings)
-
-
-async def _run_under_way(server: Server, month: Month) -> FollowedRun | None:
-    runs = await runs_under_way(server, month)
-    if not runs:
-        return None
-    # The first of several: the later ones wait for it.
-    run = FollowedRun(month, runs[-1].id)
-    server.say(f"{month}  has a run under way, no other is started: {server.address}/runs/{run.id}")
-    return run
-
-
-async def _is_billed(server: Server, month: Month) -> bool:
-    return bool((await server.month(month)).get("state") == "billed")
 
 
 async def _ending(server: Server, month: Month, run: FollowedRun | None) -> Ending:

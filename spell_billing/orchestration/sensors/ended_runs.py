@@ -15,7 +15,6 @@ import dagster as dg
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.alerts.text import bill_command, body
-from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import actor_of
 from spell_billing.orchestration.billing_runs import (
     is_billing,
@@ -69,16 +68,7 @@ class EndedRun:
 
 
 class EndedRuns:
-    """The billing runs that one tick reads, oldest first.
-
-    Args:
-        context: The sensor's tick, not its first.
-        kinds: The events that the sensor reacts to.
-        now: An aware datetime.
-
-    Attributes:
-        since: Since when the sensor watches.
-    """
+    """The billing runs that one tick reads, oldest first; `since` says since when the sensor watches."""
 
     def __init__(self, context: dg.SensorEvaluationContext, kinds: Iterable[_Kind], now: datetime) -> None:
         self.instance = context.instance
@@ -236,25 +226,20 @@ def _of_checks(ended_runs: EndedRuns) -> Iterator[Alert]:
             if evaluation.passed or evaluation.asset_check_key == _IN_REVIEW:
                 continue
             name, asset = evaluation.asset_check_key.name, evaluation.asset_key.to_user_string()
+            said = "The run went on; invoices that it sent stand."
+            remedy = f"spell-billing status --month {month}, then spell-billing reconcile --month {month}"
+            if evaluation.blocking:
+                said = "Nothing after it in this run was done: nothing was sent to Stripe."
+                remedy = bill_command(month) if month else ""
             yield Alert(
                 key=f"billing_checks_failed:{run.run_id}:{asset}:{name}",
                 kind="billing_checks_failed",
                 title=f"The check {name} failed" + (f" for {month}" if month else ""),
                 body=body(
                     short(evaluation.description or "It gives no description."),
-                    "Nothing after it in this run was done: nothing was sent to Stripe."
-                    if evaluation.blocking
-                    else "The run went on; invoices that it sent stand.",
-                    _next(month, blocking=bool(evaluation.blocking)),
+                    said,
+                    f"Next: {remedy}" if month else None,
                     run_id=run.run_id,
                 ),
                 month=str(month) if month else None,
             )
-
-
-def _next(month: Month | None, *, blocking: bool) -> str | None:
-    if month is None:
-        return None
-    if blocking:
-        return f"Next: {bill_command(month)}"
-    return f"Next: spell-billing status --month {month}, then spell-billing reconcile --month {month}"

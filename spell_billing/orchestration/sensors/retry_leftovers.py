@@ -17,12 +17,12 @@ from spell_billing.orchestration.billing_runs import last_runs, months_under_way
 from spell_billing.orchestration.instance import fail_dead_runs
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
+from spell_billing.orchestration.schedules import MONTHS_PER_TICK
 from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.billing import Settings
 
 NAME = "retry_leftovers"
 RETRY_TAG = "spell_billing/retry"
-MONTHS_PER_TICK = 12
 PAUSES = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12))
 """After the first try that ended early, the second, and so on; after one more, operators are alerted."""
 
