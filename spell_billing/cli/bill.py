@@ -8,17 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from spell_billing.cli.common import EXIT_USERS_LEFT, console, fail, month_option, open_ledger, person
@@ -119,9 +110,9 @@ def _execute(
 
 
 class _Bars:
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: progress.Progress) -> None:
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, progress.TaskID] = {}
 
     def show(self, step: str, done: int, total: int | None) -> None:
         if step not in self._tasks:
@@ -129,8 +120,8 @@ class _Bars:
         self._bars.update(self._tasks[step], completed=done, total=total)
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
+class _Rate(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> Text:
         seconds = task.finished_time or task.elapsed
         return Text(f"{task.completed / seconds:,.0f}/s" if seconds else "")
 
@@ -141,12 +132,12 @@ def shown_progress(*, shown: bool) -> Iterator[None]:
     if not shown:
         yield
         return
-    count, left = MofNCompleteColumn(), TimeRemainingColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, _Rate(), left)
+    count, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), count, _Rate(), left)
     # The terminal itself: while a step runs, Dagster has standard error lead to the step's log.
     with (
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
-        Progress(*columns, console=Console(file=terminal)) as bars,
+        progress.Progress(*columns, console=Console(file=terminal)) as bars,
         watched_by(_Bars(bars)),
     ):
         yield

@@ -29,15 +29,20 @@ def approve(month: Month, reason: str) -> None:
 
 
 def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the options `--user` and `--all`, of which `_require_one` wants one, and a reason."""
+    """Return the options `--user` and `--all`, of which `_decide` wants one, and a reason."""
     everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
     one = click.option("--user", "user_id", metavar="ID", help="The platform's user.")
     return one(everybody(reason_option(default="no reason given")(command)))
 
 
-def _require_one(user_id: str | None, *, everybody: bool) -> None:
+def _decide(
+    decide: Callable[..., int], month: Month, user_id: str | None, reason: str, *, everybody: bool
+) -> int:
+    """Decide on one user's bill or on all, and return on how many."""
     if (user_id is not None) == everybody:
         raise click.UsageError("Give either --user or --all.")
+    with open_ledger() as ledger:
+        return decide(ledger, month, actor(), reason, user_id)
 
 
 @click.command("hold")
@@ -47,9 +52,7 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
     """Hold one user's bill of a drafted month, or everybody's, until `release`. What was sent stays sent."""
     from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
 
-    _require_one(user_id, everybody=everybody)
-    with open_ledger() as ledger:
-        number = review.hold(ledger, month, actor(), reason, user_id)
+    number = _decide(review.hold, month, user_id, reason, everybody=everybody)
     if user_id is not None:
         click.echo(f"The bill of user {user_id} for {month} is held.")
     else:
@@ -67,9 +70,7 @@ def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) 
     """
     from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
 
-    _require_one(user_id, everybody=everybody)
-    with open_ledger() as ledger:
-        number = review.release(ledger, month, actor(), reason, user_id)
+    number = _decide(review.release, month, user_id, reason, everybody=everybody)
     if user_id is not None:
         click.echo(f"The bill of user {user_id} for {month} is released.")
     else:

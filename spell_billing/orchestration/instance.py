@@ -77,20 +77,13 @@ def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     Returns:
         The ids of the runs that were marked.
     """
-    waiting = instance.get_runs(
-        RunsFilter(
-            job_name=monthly_billing.name,
-            statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED],
-        )
-    )
-    dead = [run for run in waiting if _has_died(run, ledger)]
-    for run in dead:
-        instance.report_run_failed(
-            run, "The process that ran it has died; the next run takes up what is left."
-        )
-    return [run.run_id for run in dead]
-
-
-def _has_died(run: dg.DagsterRun, ledger: Ledger) -> bool:
-    lock, month = run.tags.get(LOCK_TAG), month_of(run)
-    return lock is not None and month is not None and not ledger.is_held(lock) and not ledger.is_held(month)
+    statuses = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    dead = []
+    for run in instance.get_runs(RunsFilter(job_name=monthly_billing.name, statuses=statuses)):
+        lock, month = run.tags.get(LOCK_TAG), month_of(run)
+        if lock and month and not ledger.is_held(lock) and not ledger.is_held(month):
+            instance.report_run_failed(
+                run, "The process that ran it has died; the next run takes up what is left."
+            )
+            dead.append(run.run_id)
+    return dead

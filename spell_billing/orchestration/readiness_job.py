@@ -35,7 +35,14 @@ def check_payment_readiness(
             owing = owing_so_far(usage.source(), usage.so_far(month))
             found = stripe.work(open_ledger, lambda gateway: check_readiness(month, owing, gateway))
         except SpellBillingError as error:
-            channels.send(_failed(error, now))
+            channels.send(
+                Alert(
+                    key=f"{KIND}_failed:{week_of(now)}",
+                    kind=KIND,
+                    title="The weekly check of payment readiness failed",
+                    body=body(str(error), "Next: spell-billing readiness"),
+                )
+            )
             raise
         context.log.info(f"{month}: {len(found.unready):,} of {users(len(found.owing))} have no way to pay.")
         if found.unready:
@@ -77,13 +84,4 @@ def _alert(found: Readiness, now: datetime) -> Alert:
             f"Next: spell-billing readiness --month {found.month}",
         ),
         month=str(found.month),
-    )
-
-
-def _failed(error: SpellBillingError, now: datetime) -> Alert:
-    return Alert(
-        key=f"{KIND}_failed:{week_of(now)}",
-        kind=KIND,
-        title="The weekly check of payment readiness failed",
-        body=body(str(error), "Next: spell-billing readiness"),
     )

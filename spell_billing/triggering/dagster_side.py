@@ -93,12 +93,7 @@ async def runs_tagged(server: Server, tag: str, value: str) -> list[RunSeen]:
 
 
 async def launch_run(server: Server, job: Job, month: Month, *, actor: str, verify: bool) -> str:
-    """Start a run of the month, once, even when the server's answer is lost, and return its id.
-
-    Raises:
-        TriggerError: when the server refuses.
-        ServerLostError: when it does not answer.
-    """
+    """Start a run of the month, once, even when the server's answer is lost, and return its id."""
     token = secrets.token_hex(8)
     config = {"ops": {"stripe_invoices": {"config": {"verify": True}}}} if verify else {}
     tags = {PARTITION_TAG: month.partition_key, ACTOR_TAG: actor, TRIGGER_TAG: token}

@@ -42,11 +42,7 @@ class FollowedRun:
     _looked_after_failure: bool = False
 
     async def look(self, server: Server) -> bool:
-        """Ask for what is new, print it, and return whether there was anything.
-
-        Raises:
-            TriggerError: when the server refuses, or no longer knows the run.
-        """
+        """Ask for what is new, print it, and return whether there was anything."""
         data = await server.ask(queries.NEWS, id=self.id, after=self._cursor, limit=_EVENTS_AT_ONCE)
         run = one({"run": data["runOrError"]}, "Run")
         log = one({"log": data["logsForRun"]}, "EventConnection")

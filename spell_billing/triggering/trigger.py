@@ -50,7 +50,12 @@ async def bill(
     """
     job = await find_job(server)
     months = months or [job.months[-1]]
-    _require_billable(months, job.months)
+    refused = ", ".join(str(month) for month in months if month not in job.months)
+    if refused:
+        raise MonthError(
+            f"The server does not bill {refused}: it bills {job.months[0]} to {job.months[-1]}.",
+            remedy="Choose a month that is closed, from the server's SPELL_BILLING_FIRST_MONTH on.",
+        )
     running: list[FollowedRun] = []
     left: list[Month] = []
     for month in months:
@@ -120,13 +125,3 @@ def outcome_lines(month: Month, status: Mapping[str, Any]) -> list[str]:
             words = f"{each['users']:,} {each['state']} ({each['reason']}): {users}{more}. {each['remedy']}"
             lines.append(f"{month}  {one_line(words)}")
     return lines
-
-
-def _require_billable(months: Sequence[Month], billable: Sequence[Month]) -> None:
-    refused = [month for month in months if month not in billable]
-    if refused:
-        named = ", ".join(map(str, refused))
-        raise MonthError(
-            f"The server does not bill {named}: it bills {billable[0]} to {billable[-1]}.",
-            remedy="Choose a month that is closed, from the server's SPELL_BILLING_FIRST_MONTH on.",
-        )

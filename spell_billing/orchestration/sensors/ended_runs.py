@@ -5,7 +5,7 @@ went out. They read what has ended since the last tick, and do so without the le
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,14 @@ class EndedRuns:
 
     def __iter__(self) -> Iterator[EndedRun]:
         for kind in self._kinds:
-            records = self._read(kind)
+            after_id = self._ids.get(kind.name)
+            wanted = dg.RunStatusChangeRecordsFilter(
+                event_type=kind,
+                after_storage_id=after_id,
+                after_timestamp=self.since.timestamp() if after_id is None else None,
+            )
+            changes = self.instance.fetch_run_status_changes(wanted, limit=RUNS_PER_TICK, ascending=True)
+            records = changes.records
             run_ids = sorted({record.run_id for record in records})
             found = self.instance.get_runs(dg.RunsFilter(run_ids=run_ids)) if run_ids else []
             runs = {run.run_id: run for run in found if is_billing(run, self._location)}
@@ -105,15 +112,6 @@ class EndedRuns:
     def cursor(self) -> str:
         """The cursor to leave when everything that was read is done with."""
         return json.dumps({"since": self.since.isoformat(), "ids": self._ids})
-
-    def _read(self, kind: _Kind) -> Sequence[dg.EventLogRecord]:
-        after_id = self._ids.get(kind.name)
-        wanted = dg.RunStatusChangeRecordsFilter(
-            event_type=kind,
-            after_storage_id=after_id,
-            after_timestamp=self.since.timestamp() if after_id is None else None,
-        )
-        return self.instance.fetch_run_status_changes(wanted, limit=RUNS_PER_TICK, ascending=True).records
 
 
 def _tick(
