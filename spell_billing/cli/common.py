@@ -70,7 +70,7 @@ def reason_option(
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the command with one message and exit code 1 when something a person can fix is wrong."""
+    """End the command with one message and exit code 1 for what an operator can fix."""
     try:
         yield
     except SpellBillingError as error:

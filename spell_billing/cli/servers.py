@@ -56,7 +56,7 @@ def serve(host: str, port: int, *, read_only: bool) -> None:
     from spell_billing.web.settings import WebSettings  # noqa: PLC0415
 
     web = WebSettings.from_environment()
-    # What is wrong with a setting is said before the address is taken.
+    # A wrong setting is refused before the address is taken.
     _ = web.admin_secret, web.stripe_webhook_secrets, web.public_url, web.trusted_proxies
     settings = Settings.from_environment()
     from spell_billing.web.server import serve as serve_pages  # noqa: PLC0415 - heavy: all of Dagster

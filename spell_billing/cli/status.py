@@ -1,4 +1,4 @@
-"""`spell-billing status`: where months stand, in words and numbers that a finance person understands."""
+"""`spell-billing status`: where months stand, in words and numbers for finance."""
 
 from datetime import UTC, datetime
 
@@ -109,12 +109,14 @@ def _write_money(console: Console, kept: Kept) -> None:
         ("moved to the next invoices", kept.moved_cents),
         ("paid from balances", kept.from_balance_cents),
     )
-    told = [f"{format_money(cents, kept.currency, grouping=True)} {words}" for words, cents in parts if cents]
-    if told:
+    not_zero = [
+        f"{format_money(cents, kept.currency, grouping=True)} {words}" for words, cents in parts if cents
+    ]
+    if not_zero:
         paid, left = (
             format_money(cents, kept.currency, grouping=True) for cents in (kept.paid_cents, kept.kept_cents)
         )
-        console.print(f"Money: {paid} received, {', '.join(told)}; {left} kept.")
+        console.print(f"Money: {paid} received, {', '.join(not_zero)}; {left} kept.")
 
 
 def _write_reasons(console: Console, status: MonthStatus) -> None:

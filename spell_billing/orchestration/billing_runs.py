@@ -24,7 +24,7 @@ UNDER_WAY = [
 
 _ASSETS = frozenset(asset.key for asset in (raw_usage, user_usage, invoice_drafts, stripe_invoices))
 _IMPLICIT_JOB = "__ASSET_JOB"
-"""Dagster's name for the job of assets that a person launches alone."""
+"""Dagster's name for the job of assets that are launched alone."""
 _LONGEST_WORDS = 600
 
 
@@ -92,7 +92,7 @@ def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
     failed = next((event for event in events if event.event_type is kinds.STEP_FAILURE), None)
     if failed is None:
         words = " ".join(event.message for event in events if event.message and event.step_key is None)
-        # No step says what is wrong: the process that ran it has died. A canceled run was a person's wish.
+        # No step says what is wrong: the process that ran it has died. A run is canceled on purpose.
         died = not any(event.event_type is kinds.RUN_CANCELED for event in events)
         return Problem(None, short(words or "Dagster says nothing about it."), transient=died)
     for event in reversed(events):

@@ -1,4 +1,4 @@
-"""The lines of a run as people read them: what our code says, without Dagster's own events."""
+"""The lines of a run on standard error: what our code logs, without Dagster's own events."""
 
 import logging
 import sys

@@ -110,7 +110,7 @@ class Server:
     line of bounded length, without the secret, before it gets into an error.
 
     Attributes:
-        say: Writes a line for the person who waits.
+        say: Writes a progress line.
         patience_seconds: How long to wait for a server that does not answer; None: without end.
     """
 

@@ -81,10 +81,10 @@ class FollowedRun:
             seconds = (int(event["timestamp"]) - self._started_ms.get(step, int(event["timestamp"]))) / 1000
             self._say(server, f"{step}: done in {seconds:.1f} s")
         elif kind == "ExecutionStepFailureEvent":
-            # A check that failed before has said it already, and better than the step that it ends.
-            said = self._failed_checks.get(step)
-            self.problem = self.problem or said or _why(event)
-            self._say(server, f"{step}: FAILED" if said else f"{step}: FAILED: {_why(event)}")
+            # The check that failed before it gives a better reason than the step.
+            reason = self._failed_checks.get(step)
+            self.problem = self.problem or reason or _why(event)
+            self._say(server, f"{step}: FAILED" if reason else f"{step}: FAILED: {_why(event)}")
         elif kind == "AssetCheckEvaluationEvent" and not event["evaluation"]["success"]:
             check = event["evaluation"]
             words = f"{check['checkName']}: {one_line(check['description'] or 'did not pass')}"
@@ -151,7 +151,7 @@ async def _look_at_backfill(
 
 
 def _why(event: dict[str, Any]) -> str:
-    said = (event.get("failureMetadata") or {}).get("description")
+    description = (event.get("failureMetadata") or {}).get("description")
     error = event.get("error") or {}
     cause = (error.get("cause") or {}).get("message")
-    return one_line(said or cause or error.get("message") or "it gives no reason")
+    return one_line(description or cause or error.get("message") or "it gives no reason")

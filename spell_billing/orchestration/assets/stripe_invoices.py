@@ -41,7 +41,7 @@ COLUMNS = table_schema(
 
 
 class StripeInvoicesConfig(dg.Config):
-    """What a person may choose at launch."""
+    """What may be chosen at launch."""
 
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
@@ -80,7 +80,7 @@ def stripe_invoices(
             links = {**overview_link(month), **stripe.invoices_link(month)}
             started = time.monotonic()
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
-                # A blocking check guards only its own run; a person may launch this asset alone.
+                # A blocking check guards only its own run; this asset may be launched alone.
                 require_drafts_equal_usage(session, store)
                 require_sound_bills(session)
                 review = keeps_back(session)

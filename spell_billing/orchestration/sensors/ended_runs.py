@@ -224,10 +224,10 @@ def _of_checks(ended_runs: EndedRuns) -> Iterator[Alert]:
             if evaluation.passed or evaluation.asset_check_key == _IN_REVIEW:
                 continue
             name, asset = evaluation.asset_check_key.name, evaluation.asset_key.to_user_string()
-            said = "The run went on; invoices that it sent stand."
+            effect = "The run went on; invoices that it sent stand."
             remedy = f"spell-billing status --month {month}, then spell-billing reconcile --month {month}"
             if evaluation.blocking:
-                said = "Nothing after it in this run was done: nothing was sent to Stripe."
+                effect = "Nothing after it in this run was done: nothing was sent to Stripe."
                 remedy = bill_command(month) if month else ""
             yield Alert(
                 key=f"billing_checks_failed:{run.run_id}:{asset}:{name}",
@@ -235,7 +235,7 @@ def _of_checks(ended_runs: EndedRuns) -> Iterator[Alert]:
                 title=f"The check {name} failed" + (f" for {month}" if month else ""),
                 body=body(
                     short(evaluation.description or "It gives no description."),
-                    said,
+                    effect,
                     f"Next: {remedy}" if month else None,
                     run_id=run.run_id,
                 ),

@@ -127,6 +127,6 @@ def events_out(
         if receivers:
             alerts.open(open_ledger, context.log).send_all(kind=KIND)
     if not receivers:
-        said = "EVENT_URLS is not set: the platform reads GET /v1/changes, or is told nothing."
-        return dg.SkipReason(f"{done}. {said}" if done.overdue else said)
+        unset = "EVENT_URLS is not set: the platform reads GET /v1/changes, or is told nothing."
+        return dg.SkipReason(f"{done}. {unset}" if done.overdue else unset)
     return dg.SkipReason(f"events: {done}")

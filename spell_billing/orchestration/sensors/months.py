@@ -51,7 +51,7 @@ def _overdue(ledger: Ledger, instance: dg.DagsterInstance, now: datetime) -> Ite
         due = max(tick_that_bills(month, settings.billing_cron), month.end + settings.billing_grace)
         if not standing.needs_run:
             if not standing.voided or standing.last_voided_at is None:
-                # Who waits for a person is `users_not_invoiced`'s business.
+                # On users who wait for an operator, `users_not_invoiced` alerts.
                 continue
             due = max(due, standing.last_voided_at)
         if now >= due + settings.billing_deadline:

@@ -79,7 +79,7 @@ def retry_leftovers(
 
 
 def newest_streak(tries: Iterable[Try]) -> list[Try]:
-    """Return the tries since the month last waited for a person, or was done; the newest first."""
+    """Return the tries since the month last waited for an operator, or was done; the newest first."""
     ordered = sorted(tries, key=lambda each: each.ended_at, reverse=True)
     return list(takewhile(lambda each: each.again, ordered))
 
