@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.orchestration.assets.opened import failures
+from spell_billing.orchestration.assets.common import failures
 from spell_billing.settings.databases import (
     DatabaseUnreachableError,
     create_engine_for,

@@ -1,6 +1,6 @@
 """`spell-billing bill`: bill a month through the Dagster job, in this process."""
 
-import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +8,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+from rich import progress
+from rich.console import Console
+from rich.text import Text
 
-from spell_billing.cli.common import (
-    EXIT_USERS_LEFT,
-    clear_errors,
-    console,
-    fail,
-    month_option,
-    person,
-)
+from spell_billing.cli.common import EXIT_USERS_LEFT, console, fail, month_option, open_ledger, person
 from spell_billing.core.month import Month, require_billable
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE
+from spell_billing.invoicing.progress import watched_by
 
 if TYPE_CHECKING:
-    import dagster as dg
-
     from spell_billing.settings.billing import Settings
 
 
@@ -41,36 +36,27 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     Safe to repeat: what is done is not done again, and what failed is taken up. A month that is far from what
     was billed before is sent only when a person has approved it: see `approve`.
     """
+    from spell_billing.cli.status import write_review_of, write_summary  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.reporting.status import month_status  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
-    with clear_errors():
-        settings = Settings.from_environment()
-        now, grace = datetime.now(UTC), settings.billing_grace
-        require_billable(month, first=settings.first_month, now=now, grace=grace)
-        _ = settings.stripe_api_key, settings.stripe_api_base
-        _run(settings, month, verify=verify, first=first)
-
-
-def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None) -> None:
-    from spell_billing.cli.progress_bar import shown_progress  # noqa: PLC0415 - heavy: all of Dagster below
-    from spell_billing.cli.review import write_review_of  # noqa: PLC0415
-    from spell_billing.cli.summary import write_summary  # noqa: PLC0415
-    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
-    from spell_billing.reporting.status import month_status  # noqa: PLC0415
-
-    with Ledger(settings.database) as ledger:
-        before = month_status(ledger, month, datetime.now(UTC))
+    settings = Settings.from_environment()
+    now, grace = datetime.now(UTC), settings.billing_grace
+    require_billable(month, first=settings.first_month, now=now, grace=grace)
+    _ = settings.stripe_api_key, settings.stripe_api_base
+    with open_ledger() as ledger:
+        before = month_status(ledger, month, now)
     terminal = sys.stderr.isatty()
     with shown_progress(shown=terminal):
-        result = _execute(settings, month, verify=verify, first=first, quiet=terminal)
-    if not result.success:
-        fail(_why_it_failed(result))
-    with Ledger(settings.database) as ledger:
+        problem = _execute(settings, month, verify=verify, first=first, quiet=terminal)
+    if problem is not None:
+        fail(problem)
+    with open_ledger() as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
         write_summary(console(), after)
         if write_review_of(ledger, month):
             sys.exit(EXIT_USERS_LEFT)
-    _say_what_is_new(
+    _write_what_is_new(
         before.count(INVOICED), after.count(INVOICED), began=before.state in {"partial", "billed"}
     )
     waiting = after.count(TO_DRIVE)
@@ -82,7 +68,7 @@ def _run(settings: "Settings", month: Month, *, verify: bool, first: int | None)
         sys.exit(EXIT_USERS_LEFT)
 
 
-def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
+def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
     if after < before:
         gone = f"{before - after:,} of the {before:,} invoices of earlier runs no longer"
         click.echo(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
@@ -93,29 +79,24 @@ def _say_what_is_new(before: int, after: int, *, began: bool) -> None:
 
 def _execute(
     settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
-) -> "dg.ExecuteInProcessResult":
-    with _loading():
-        from spell_billing.orchestration.instance import (  # noqa: PLC0415 - Dagster reads its home on import of the instance
-            fail_dead_runs,
-            living_process,
-            open_instance,
-            prepare_dagster_home,
-        )
+) -> str | None:
+    """Run the job for the month; return why it did not succeed, if it did not."""
+    from spell_billing.orchestration.assets.common import ACTOR_TAG  # noqa: PLC0415 - heavy: all of Dagster
+    from spell_billing.orchestration.billing_runs import problem_of  # noqa: PLC0415
+    from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
+    from spell_billing.orchestration.instance import (  # noqa: PLC0415
+        fail_dead_runs,
+        living_process,
+        open_instance,
+        prepare_dagster_home,
+    )
 
-        prepare_dagster_home(settings)
-        from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415
-        from spell_billing.orchestration.assets.common import ACTOR_TAG  # noqa: PLC0415
-        from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
-
-    with (
-        open_instance() as instance,
-        Ledger(settings.database) as ledger,
-        living_process(ledger) as process_tags,
-    ):
+    prepare_dagster_home(settings)
+    with open_instance() as instance, open_ledger() as ledger, living_process(ledger) as process_tags:
         for run_id in fail_dead_runs(instance, ledger):
             click.echo(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
-        return job.execute_in_process(
+        result = job.execute_in_process(
             run_config={
                 "ops": {"stripe_invoices": {"config": {"verify": verify, "first": first}}},
                 "loggers": {"console": {"config": {"log_level": "WARNING" if quiet else "INFO"}}},
@@ -125,29 +106,38 @@ def _execute(
             tags={ACTOR_TAG: person(), **process_tags},
             raise_on_error=False,
         )
+        return None if result.success else problem_of(instance, result.run_id).words
+
+
+class _Bars:
+    def __init__(self, bars: progress.Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, progress.TaskID] = {}
+
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total)
+        self._bars.update(self._tasks[step], completed=done, total=total)
+
+
+class _Rate(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> Text:
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{task.completed / seconds:,.0f}/s" if seconds else "")
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    """Load modules undisturbed: they stay, so the garbage collector need not look at them, now or later."""
-    gc.disable()
-    try:
+def shown_progress(*, shown: bool) -> Iterator[None]:
+    """Show bars on standard error while the block runs; without a terminal the run logs lines instead."""
+    if not shown:
         yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def _why_it_failed(result: "dg.ExecuteInProcessResult") -> str:
-    """Return the first thing a person must fix: a failed check, or a failed step."""
-    for check in result.get_asset_check_evaluations():
-        if check.blocking and not check.passed and check.description:
-            return f"{check.check_name}: {check.description} Nothing was sent to Stripe."
-    for event in result.get_failed_step_keys():
-        failure = result.failure_data_for_node(event)
-        if failure is not None and failure.user_failure_data is not None:
-            return str(failure.user_failure_data.description)
-        if failure is not None and failure.error is not None:
-            cause = failure.error.cause or failure.error
-            return f"{event}: {cause.message.strip()}"
-    return f"run {result.run_id} failed; its log in Dagster says why"
+        return
+    count, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), count, _Rate(), left)
+    # The terminal itself: while a step runs, Dagster has standard error lead to the step's log.
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
+        progress.Progress(*columns, console=Console(file=terminal)) as bars,
+        watched_by(_Bars(bars)),
+    ):
+        yield

@@ -1,11 +1,11 @@
-"""What the commands share: the month option, one clear message for an error, output."""
+"""What the commands share: options, one clear message for an error, the ledger and Stripe, output."""
 
 import getpass
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
@@ -15,6 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from spell_billing.core.errors import MonthError, SpellBillingError
 from spell_billing.core.money import exact_number
 from spell_billing.core.month import Month
+
+if TYPE_CHECKING:
+    from spell_billing.ledger.ledger import Ledger
+    from spell_billing.ledger.rows import Actor
+    from spell_billing.orchestration.resources import StripeResource
 
 EXIT_COULD_NOT_RUN = 1
 EXIT_USERS_LEFT = 3
@@ -38,33 +43,34 @@ def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[.
     return click.option("--month", type=MonthType(), required=required, help="The month, as 2026-10.")
 
 
-def whom_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the options `--user` and `--all`, of which `require_one` wants one, and a reason."""
-    reason = click.option(
+def _given(_: click.Context, parameter: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("say why", param=parameter)
+    return text
+
+
+user_option = click.option("--user", "user_id", metavar="ID", required=True, help="The platform's user.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+
+
+def reason_option(
+    text: str = "Why, in words, for the audit trail.", *, default: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the `--reason` option: required without a default, and never blank."""
+    return click.option(
         "--reason",
         metavar="TEXT",
-        default="no reason given",
-        help="Why, in words, for the audit trail.",
-        show_default=True,
+        required=default is None,
+        default=default,
+        show_default=default is not None,
+        callback=_given,
+        help=text,
     )
-    everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
-    return click.option("--user", "user_id", metavar="ID", help="The platform's user.")(
-        everybody(reason(command))
-    )
-
-
-def require_one(user_id: str | None, *, everybody: bool) -> None:
-    """Refuse neither and both of `--user` and `--all` as wrong usage."""
-    if (user_id is not None) == everybody:
-        raise click.UsageError("Give either --user or --all.")
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the command with one message and exit code 1 when something a person can fix is wrong."""
+    """End the command with one message and exit code 1 for what an operator can fix."""
     try:
         yield
     except SpellBillingError as error:
@@ -75,7 +81,7 @@ def clear_errors() -> Iterator[None]:
         fail(str(refused_statement(error)))
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Write the message to standard error and exit with 1."""
     click.echo(f"Error: {message}", err=True)
     sys.exit(EXIT_COULD_NOT_RUN)
@@ -84,6 +90,30 @@ def fail(message: str) -> None:
 def person() -> str:
     """Name who runs the command, for the audit trail."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def actor() -> "Actor":
+    """Return who runs the command, as the audit trail has it."""
+    from spell_billing.ledger.rows import Actor  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    return Actor(person())
+
+
+def open_ledger() -> "Ledger":
+    """Open the ledger of DATABASE_URL; close it after use (a context manager)."""
+    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+
+    return Ledger(Settings.from_environment().database)
+
+
+def stripe_account() -> "StripeResource":
+    """Return the Stripe account of the settings, or raise what is wrong with its key or address."""
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
+
+    stripe = StripeResource()
+    stripe.check()
+    return stripe
 
 
 def console() -> Console:

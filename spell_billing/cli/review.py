@@ -1,27 +1,78 @@
-"""A month in review, in words: what was found, and what a person does about it."""
+"""What an operator decides before a month is sent: `approve`, `hold`, `release`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from spell_billing.core.month import Month
-    from spell_billing.ledger.ledger import Ledger
+from spell_billing.cli.common import actor, month_option, open_ledger, reason_option
+from spell_billing.core.month import Month
 
 
-def write_review_of(ledger: "Ledger", month: "Month") -> bool:
-    """Write what keeps the month from being sent; tell whether anything does."""
-    from spell_billing.invoicing.review_month import approve_command  # noqa: PLC0415 - heavy: pyarrow
-    from spell_billing.ledger.reviews import read_review  # noqa: PLC0415
+@click.command("approve")
+@month_option(required=True)
+@reason_option()
+def approve(month: Month, reason: str) -> None:
+    """Approve a month that is in review, so that the next `bill` sends it.
 
-    if not ledger.standing(month).in_review:
-        return False
-    with ledger.reading() as connection:
-        review = read_review(connection, month)
-    click.echo(f"{month} is in review: nothing was sent to Stripe.")
-    for finding in review.findings if review else ():
+    The approval holds for the drafts that were reviewed alone: if rows, accounts or plans change before they
+    are sent, the month is reviewed again.
+    """
+    from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    with open_ledger() as ledger:
+        approved = review.approve(ledger, month, actor(), reason)
+    for finding in approved.findings:
         click.echo(f"  - {finding['text']}")
-    click.echo(f"Compare: spell-billing preview --month {month} --against {month.previous()}")
-    click.echo(f"If it is right: {approve_command(month)}")
-    click.echo(f"Then, or when it is corrected: spell-billing bill --month {month}")
-    return True
+    click.echo(f"{month} is approved as it was reviewed.")
+    click.echo(f"Next: spell-billing bill --month {month}")
+
+
+def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the options `--user` and `--all`, of which `_decide` wants one, and a reason."""
+    everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
+    one = click.option("--user", "user_id", metavar="ID", help="The platform's user.")
+    return one(everybody(reason_option(default="no reason given")(command)))
+
+
+def _decide(
+    decide: Callable[..., int], month: Month, user_id: str | None, reason: str, *, everybody: bool
+) -> int:
+    """Decide on one user's bill or on all, and return on how many."""
+    if (user_id is not None) == everybody:
+        raise click.UsageError("Give either --user or --all.")
+    with open_ledger() as ledger:
+        return decide(ledger, month, actor(), reason, user_id)
+
+
+@click.command("hold")
+@month_option(required=True)
+@_of_one_or_all
+def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> None:
+    """Hold one user's bill of a drafted month, or everybody's, until `release`. What was sent stays sent."""
+    from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    number = _decide(review.hold, month, user_id, reason, everybody=everybody)
+    if user_id is not None:
+        click.echo(f"The bill of user {user_id} for {month} is held.")
+    else:
+        click.echo(f"{number:,} bills of {month} are held, and those that are drafted from now on.")
+    click.echo(f"To send it: spell-billing release --month {month}")
+
+
+@click.command("release")
+@month_option(required=True)
+@_of_one_or_all
+def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> None:
+    """Release one user's held bill, or all of them, as they are now; the next `bill` sends them.
+
+    A bill that is drafted again with other content needs a new release.
+    """
+    from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    number = _decide(review.release, month, user_id, reason, everybody=everybody)
+    if user_id is not None:
+        click.echo(f"The bill of user {user_id} for {month} is released.")
+    else:
+        click.echo(f"{number:,} bills of {month} are released.")
+    click.echo(f"Next: spell-billing bill --month {month}")

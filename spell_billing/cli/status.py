@@ -1,11 +1,47 @@
-"""`spell-billing status`: where months stand."""
+"""`spell-billing status`: where months stand, in words and numbers for finance."""
 
 from datetime import UTC, datetime
 
 import click
+from rich.console import Console
+from rich.table import Column, Table
 
-from spell_billing.cli.common import clear_errors, console, json_option, month_option, write_json
+from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
+from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
+from spell_billing.ledger.charges import Kept
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.reviews import read_review
+from spell_billing.reporting.status import MonthStatus, month_status
+
+_WORDS = {
+    "open": "open: the month is not over yet",
+    "unbilled": "closed, not billed yet",
+    "in_review": "in review: nothing is sent until it is approved",
+    "partial": "billed in part: see below",
+    "billed": "billed: every user is invoiced or rightly skipped",
+}
+_ROWS: tuple[tuple[str, frozenset[State]], ...] = (
+    ("Invoiced", INVOICED),
+    ("  paid", frozenset({State.PAID})),
+    ("  payment failed", frozenset({State.PAYMENT_FAILED})),
+    ("  uncollectible", frozenset({State.UNCOLLECTIBLE})),
+    ("Skipped, nothing due", frozenset({State.SKIPPED})),
+    ("Failed", frozenset({State.FAILED})),
+    ("Held", frozenset({State.HELD})),
+    ("Parked, a person must look", frozenset({State.PARKED})),
+    ("Not sent yet", TO_DRIVE),
+    ("Void", frozenset({State.VOID})),
+    ("Settled by hand", frozenset({State.SETTLED})),
+)
+_BETWEEN = (
+    ("included in plans", -1, "covered_cents"),
+    ("late usage of earlier months", 1, "late_cents"),
+    ("credits of earlier months", -1, "credit_applied_cents"),
+    ("carried to the next invoice", 1, "carried_cents"),
+)
+"""What lies between usage and totals, with its sign: below zero is carried what is still to be charged."""
 
 
 @click.command("status")
@@ -13,30 +49,118 @@ from spell_billing.core.month import Month
 @json_option
 def command(month: Month | None, *, as_json: bool) -> None:
     """Say where a month stands, or every month from the first drafted one to the present."""
-    from spell_billing.cli.summary import write_summary  # noqa: PLC0415 - rich tables, only where shown
-    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.reporting.status import month_status  # noqa: PLC0415
-    from spell_billing.settings.billing import Settings  # noqa: PLC0415
-
     now = datetime.now(UTC)
-    with clear_errors(), Ledger(Settings.from_environment().database) as ledger:
-        months = (
-            [month] if month else _months_until(now, [Month.parse(each.month) for each in ledger.months()])
-        )
+    with open_ledger() as ledger:
+        drafted = [Month.parse(each.month) for each in ledger.months()]
+        months = [month] if month else _months_until(now, drafted)
         statuses = [month_status(ledger, each, now) for each in months]
-        if as_json:
-            data = [status.as_json() for status in statuses]
-            write_json(data[0] if month else data)
-            return
-        for status in statuses:
-            write_summary(console(), status)
-            click.echo()
+    if as_json:
+        data = [status.as_json() for status in statuses]
+        write_json(data[0] if month else data)
+        return
+    for status in statuses:
+        write_summary(console(), status)
+        click.echo()
 
 
 def _months_until(now: datetime, drafted: list[Month]) -> list[Month]:
     present = Month.containing(now)
-    first = min([*drafted, present.previous()])
-    months = [first]
+    months = [min([*drafted, present.previous()])]
     while months[-1] < present:
         months.append(months[-1].next())
     return months
+
+
+def write_summary(console: Console, status: MonthStatus) -> None:
+    """Write the month's state, totals, and who has no invoice and why."""
+    console.print(f"{status.month.label} ({status.month}): {_WORDS[status.state]}", style="bold")
+    if status.record is None:
+        return
+    usage = format_amounts(status.by_currency("usage_cents"))
+    console.print(f"{status.users:,} users with usage made {status.record.calls:,} calls, worth {usage}.")
+    for words, sign, name in _BETWEEN:
+        if any(status.by_currency(name).values()):
+            console.print(f"  {words}: {_amounts(status, name, sign=sign)}")
+    totals = Table("", *_numbers(), box=None, pad_edge=False)
+    for name, states in _ROWS:
+        users = status.count(states)
+        if users or states is INVOICED:
+            sums = sorted(status.by_currency("total_cents", states).items())
+            amounts = [format_money(cents, code, grouping=True) for code, cents in sums if cents]
+            totals.add_row(name, f"{users:,}", "\n".join(amounts) or format_money(0))
+    console.print(totals)
+    for kept in status.money:
+        _write_money(console, kept)
+    if status.total("discount_cents"):
+        console.print(f"Coupons at Stripe took {_amounts(status, 'discount_cents')} off.")
+    if status.total("tax_cents"):
+        console.print(f"Stripe put tax of {_amounts(status, 'tax_cents')} on top.")
+    if status.total("without_tax"):
+        console.print(f"{status.total('without_tax'):,} invoices are without the tax that was asked for.")
+    _write_reasons(console, status)
+
+
+def _write_money(console: Console, kept: Kept) -> None:
+    """Write what was received and kept, where that is not simply what the paid invoices charged."""
+    parts = (
+        ("refunded", kept.refunded_cents),
+        ("disputed", kept.disputed_cents),
+        ("taken off by credit notes", kept.credited_cents),
+        ("moved to the next invoices", kept.moved_cents),
+        ("paid from balances", kept.from_balance_cents),
+    )
+    not_zero = [
+        f"{format_money(cents, kept.currency, grouping=True)} {words}" for words, cents in parts if cents
+    ]
+    if not_zero:
+        paid, left = (
+            format_money(cents, kept.currency, grouping=True) for cents in (kept.paid_cents, kept.kept_cents)
+        )
+        console.print(f"Money: {paid} received, {', '.join(not_zero)}; {left} kept.")
+
+
+def _write_reasons(console: Console, status: MonthStatus) -> None:
+    reasons = [(group, group.reason) for group in status.groups if group.reason is not None]
+    if not reasons:
+        return
+    table = Table(
+        *_numbers(),
+        "who",
+        "why, and what to do",
+        box=None,
+        pad_edge=False,
+        title="Who has no invoice, and why",
+        title_justify="left",
+    )
+    for group, reason in reasons:
+        money = format_money(group.total_cents, group.currency, grouping=True)
+        names = ", ".join(status.named(group))
+        more = ", ..." if names and group.users > len(status.named(group)) else ""
+        table.add_row(f"{group.users:,}", money, f"{names}{more}", f"{reason}: {REMEDIES[reason]}")
+    console.print(table)
+
+
+def _numbers() -> tuple[Column, Column]:
+    return Column("users", justify="right"), Column("amount", justify="right")
+
+
+def _amounts(status: MonthStatus, name: str, *, sign: int = 1) -> str:
+    sums = status.by_currency(name).items()
+    return format_amounts({currency: sign * cents for currency, cents in sums if cents})
+
+
+def write_review_of(ledger: Ledger, month: Month) -> bool:
+    """Write what keeps the month from being sent, and return whether anything does."""
+    from spell_billing.invoicing.review_month import approve_command  # noqa: PLC0415 - heavy: pyarrow
+
+    if not ledger.standing(month).in_review:
+        return False
+    with ledger.reading() as connection:
+        review = read_review(connection, month)
+    click.echo(f"{month} is in review: nothing was sent to Stripe.")
+    for finding in review.findings if review else ():
+        click.echo(f"  - {finding['text']}")
+    click.echo(f"Compare: spell-billing preview --month {month} --against {month.previous()}")
+    click.echo(f"If it is right: {approve_command(month)}")
+    click.echo(f"Then, or when it is corrected: spell-billing bill --month {month}")
+    return True

@@ -3,16 +3,14 @@
 import asyncio
 import os
 import sys
-from typing import Any
 
 import click
 
-from spell_billing.cli.common import MonthType, clear_errors, fail, person
+from spell_billing.cli.common import MonthType, fail, person
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
-from spell_billing.triggering.address import secret_from, server_address
-from spell_billing.triggering.client import Server
-from spell_billing.triggering.trigger import Ending, bill_month, bill_months
+from spell_billing.triggering.client import Server, secret_from, server_address
+from spell_billing.triggering.trigger import Ending, bill
 
 LONGEST_SECONDS = 12 * 3600
 """Dagster ends a billing run after that time: see spell_billing/orchestration/jobs.py."""
@@ -23,43 +21,43 @@ PATIENCE_SECONDS = 30.0
 _MOST_MONTHS = 120
 
 
-class _RangeType(click.ParamType[list[Month]]):
-    name = "YYYY-MM..YYYY-MM"
+def _range(_: click.Context, __: click.Parameter, text: str | None) -> list[Month] | None:
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    try:
+        begin, end = Month.parse(first), Month.parse(last)
+    except MonthError as error:
+        raise click.BadParameter(str(error) if dots else "Write it as 2026-01..2026-06.") from None
+    if end < begin:
+        raise click.BadParameter(f"{end} precedes {begin}: write the earlier month first.")
+    if end > begin.plus(_MOST_MONTHS - 1):
+        raise click.BadParameter(f"The range has more than {_MOST_MONTHS} months.")
+    months = [begin]
+    while months[-1] < end:
+        months.append(months[-1].next())
+    return months
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Month]:
-        first, dots, last = str(value).partition("..")
-        try:
-            begin, end = Month.parse(first), Month.parse(last)
-        except MonthError as error:
-            self.fail(str(error) if dots else "Write it as 2026-01..2026-06.", param, ctx)
-        if end < begin:
-            self.fail(f"{end} precedes {begin}: write the earlier month first.", param, ctx)
-        if end > begin.plus(_MOST_MONTHS - 1):
-            self.fail(f"The range has more than {_MOST_MONTHS} months.", param, ctx)
-        months = [begin]
-        while months[-1] < end:
-            months.append(months[-1].next())
-        return months
 
-
-class _AddressType(click.ParamType[str]):
-    name = "ADDRESS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return server_address(str(value))
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
+def _address(_: click.Context, __: click.Parameter, text: str) -> str:
+    try:
+        return server_address(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("trigger")
 @click.option("--month", type=MonthType(), help="The month, as 2026-10. Default: the last closed one.")
 @click.option(
-    "--backfill", type=_RangeType(), help="A range of months, as 2026-01..2026-06, in one backfill."
+    "--backfill",
+    metavar="YYYY-MM..YYYY-MM",
+    callback=_range,
+    help="A range of months, as 2026-01..2026-06, in one backfill.",
 )
 @click.option(
     "--url",
-    type=_AddressType(),
+    metavar="ADDRESS",
+    callback=_address,
     required=True,
     envvar="API_URL",
     help="Where `spell-billing serve` is. Default: API_URL of the environment.",
@@ -94,32 +92,28 @@ def command(
     """
     if backfill is not None and (month is not None or verify):
         raise click.UsageError("--backfill goes with neither --month nor --verify.")
-    with clear_errors():
-        secret = secret_from(os.environ)
-        server = Server(url, secret, click.echo, patience_seconds=PATIENCE_SECONDS)
-        try:
-            ending = asyncio.run(
-                _trigger(server, month, backfill, wait=wait, timeout_seconds=timeout_seconds, verify=verify)
+    months = backfill or ([month] if month else [])
+    secret = secret_from(os.environ)
+
+    async def follow() -> Ending:
+        async with (
+            asyncio.timeout(timeout_seconds),
+            Server.open(url, secret, click.echo, patience_seconds=PATIENCE_SECONDS) as server,
+        ):
+            return await bill(
+                server,
+                months,
+                actor=f"trigger {person()}",
+                wait=wait,
+                verify=verify,
+                as_backfill=backfill is not None,
             )
-        except TimeoutError:
-            fail(
-                f"Not done within {timeout_seconds} s; what was launched goes on. "
-                "The same command follows it again."
-            )
+
+    try:
+        ending = asyncio.run(follow())
+    except TimeoutError:
+        fail(
+            f"Not done within {timeout_seconds} s; what was launched goes on. "
+            "The same command follows it again."
+        )
     sys.exit(ending)
-
-
-async def _trigger(
-    server: Server,
-    month: Month | None,
-    backfill: list[Month] | None,
-    *,
-    wait: bool,
-    timeout_seconds: int,
-    verify: bool,
-) -> Ending:
-    actor = f"trigger {person()}"
-    async with asyncio.timeout(timeout_seconds), server:
-        if backfill is not None:
-            return await bill_months(server, backfill, actor=actor, wait=wait)
-        return await bill_month(server, month, actor=actor, verify=verify, wait=wait)

@@ -24,19 +24,13 @@ UNDER_WAY = [
 
 _ASSETS = frozenset(asset.key for asset in (raw_usage, user_usage, invoice_drafts, stripe_invoices))
 _IMPLICIT_JOB = "__ASSET_JOB"
-"""Dagster's name for the job of assets that a person launches alone."""
+"""Dagster's name for the job of assets that are launched alone."""
 _LONGEST_WORDS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a run did not succeed.
-
-    Attributes:
-        step: The step that failed; None when the run as a whole did.
-        words: What the failure says, at most 600 characters.
-        transient: Whether a later try may succeed although no person did anything.
-    """
+    """Why a run did not succeed: its failed step, if one did; what the failure says; whether it passes."""
 
     step: str | None
     words: str
@@ -95,28 +89,24 @@ def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
         of_type={kinds.ASSET_CHECK_EVALUATION, kinds.STEP_FAILURE, kinds.RUN_FAILURE, kinds.RUN_CANCELED},
     )
     events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
-    checks = {event.step_key: event for event in events if event.event_type is kinds.ASSET_CHECK_EVALUATION}
-    for event in events:
-        if event.event_type is kinds.STEP_FAILURE:
-            if event.step_key in checks:
-                evaluation = checks[event.step_key].asset_check_evaluation_data
-                words = f"{evaluation.asset_check_key.name}: {evaluation.description or 'did not pass'}"
-                return Problem(event.step_key, short(words), transient=False)
-            return _problem_of_step(event)
-    words = " ".join(event.message for event in events if event.message and event.step_key is None)
-    # No step says what is wrong: the process that ran it has died. A canceled run was a person's wish.
-    died = not any(event.event_type is kinds.RUN_CANCELED for event in events)
-    return Problem(None, short(words or "Dagster says nothing about it."), transient=died)
-
-
-def _problem_of_step(event: dg.DagsterEvent) -> Problem:
-    failure = event.step_failure_data
-    said = failure.user_failure_data
-    if said is not None and said.description:
-        transient = said.metadata.get("transient")
-        return Problem(event.step_key, short(said.description), transient=bool(transient and transient.value))
+    failed = next((event for event in events if event.event_type is kinds.STEP_FAILURE), None)
+    if failed is None:
+        words = " ".join(event.message for event in events if event.message and event.step_key is None)
+        # No step says what is wrong: the process that ran it has died. A run is canceled on purpose.
+        died = not any(event.event_type is kinds.RUN_CANCELED for event in events)
+        return Problem(None, short(words or "Dagster says nothing about it."), transient=died)
+    for event in reversed(events):
+        if event.event_type is kinds.ASSET_CHECK_EVALUATION and event.step_key == failed.step_key:
+            check = event.asset_check_evaluation_data
+            words = short(f"{check.asset_check_key.name}: {check.description or 'did not pass'}")
+            return Problem(failed.step_key, f"{words} Nothing was sent to Stripe.", transient=False)
+    failure = failed.step_failure_data
+    ours = failure.user_failure_data
+    if ours is not None and ours.description:
+        transient = ours.metadata.get("transient")
+        return Problem(failed.step_key, short(ours.description), bool(transient and transient.value))
     cause = failure.error and (failure.error.cause or failure.error)
-    return Problem(event.step_key, short(cause.message if cause else "It failed."), transient=False)
+    return Problem(failed.step_key, short(cause.message if cause else "It failed."), transient=False)
 
 
 def short(words: str) -> str:

@@ -4,35 +4,20 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from spell_billing.orchestration import checks, schedules
+from spell_billing.orchestration.assets import external
 from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
-from spell_billing.orchestration.assets.platform_tables import billing_accounts, billing_plans, usage_counters
 from spell_billing.orchestration.assets.raw_usage import raw_usage
-from spell_billing.orchestration.assets.stripe_account import stripe_account
 from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
 from spell_billing.orchestration.assets.user_usage import user_usage
-from spell_billing.orchestration.checks.draft_checks import drafts_equal_user_usage, month_is_plausible
-from spell_billing.orchestration.checks.invoice_checks import every_user_invoiced, stripe_matches_ledger
-from spell_billing.orchestration.checks.usage_checks import (
-    frozen_equals_source,
-    no_bad_rows,
-    source_in_order,
-    user_usage_equals_raw_usage,
-)
-from spell_billing.orchestration.io_manager import NoValues
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.orchestration.logs import console
 from spell_billing.orchestration.readiness_job import payment_readiness
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
-from spell_billing.orchestration.schedules import monthly_billing_schedule, payment_readiness_schedule
-from spell_billing.orchestration.sensors.billing_checks_failed import billing_checks_failed
-from spell_billing.orchestration.sensors.billing_run_failed import billing_run_failed
-from spell_billing.orchestration.sensors.events_out import events_out
-from spell_billing.orchestration.sensors.mail import mail
-from spell_billing.orchestration.sensors.month_in_review import month_in_review
-from spell_billing.orchestration.sensors.month_unbilled import month_unbilled
-from spell_billing.orchestration.sensors.payments import payments
+from spell_billing.orchestration.sensors.ended_runs import billing_checks_failed, billing_run_failed
+from spell_billing.orchestration.sensors.exchange import events_out, mail, payments
+from spell_billing.orchestration.sensors.months import month_in_review, month_unbilled, users_not_invoiced
 from spell_billing.orchestration.sensors.retry_leftovers import retry_leftovers
-from spell_billing.orchestration.sensors.users_not_invoiced import users_not_invoiced
 from spell_billing.orchestration.unstable import with_source_code_references
 
 
@@ -58,28 +43,14 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     return dg.Definitions(
         assets=with_source_code_references(
             [
-                usage_counters,
-                billing_accounts,
-                billing_plans,
-                raw_usage,
-                user_usage,
-                invoice_drafts,
-                stripe_invoices,
-                stripe_account,
+                *(external.usage_counters, external.billing_accounts, external.billing_plans),
+                *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
+                external.stripe_account,
             ]
         ),
-        asset_checks=[
-            no_bad_rows,
-            source_in_order,
-            frozen_equals_source,
-            user_usage_equals_raw_usage,
-            drafts_equal_user_usage,
-            month_is_plausible,
-            every_user_invoiced,
-            stripe_matches_ledger,
-        ],
+        asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[monthly_billing, payment_readiness],
-        schedules=[monthly_billing_schedule, payment_readiness_schedule],
+        schedules=[schedules.monthly_billing_schedule, schedules.payment_readiness_schedule],
         sensors=[
             billing_run_failed,
             billing_checks_failed,
@@ -92,5 +63,5 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             events_out,
         ],
         loggers={"console": console},
-        resources={**resources, **(resource_overrides or {}), "io_manager": NoValues()},
+        resources={**resources, **(resource_overrides or {}), "io_manager": dg.mem_io_manager},
     )

@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
 from spell_billing.core.errors import SettingsError, SpellBillingError
@@ -20,8 +17,6 @@ from spell_billing.orchestration.billing_runs import month_of
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.settings.billing import Settings
 
-HOST_TAG = "spell_billing/host"
-PROCESS_TAG = "spell_billing/process"
 LOCK_TAG = "spell_billing/lock"
 
 
@@ -42,9 +37,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         configuration = home / "dagster.yaml"
         if not configuration.exists():
-            source = resources.files("spell_billing.orchestration") / "local_dagster.yaml"
-            with resources.as_file(source) as path:
-                shutil.copyfile(path, configuration)
+            shutil.copyfile(Path(__file__).with_name("local_dagster.yaml"), configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 
@@ -67,21 +60,15 @@ def open_instance() -> dg.DagsterInstance:
         ) from None
 
 
-def process_tags() -> dict[str, str]:
-    """Name this process in a run's tags, so that a later one can tell whether it still lives."""
-    process = psutil.Process()
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}:{process.create_time():.2f}"}
-
-
 @contextmanager
 def living_process(ledger: Ledger) -> Iterator[dict[str, str]]:
-    """Hold a lock of the ledger's while this process runs a job, and give the tags that name both.
+    """Hold a lock of the ledger's while this process runs a job, and return the run's tag that names it.
 
     The lock is released when the process dies, so that every host that shares the ledger can tell.
     """
     name = f"{ONCE}{uuid4().hex}"
     with ledger.exclusive(name, wait_seconds=0):
-        yield {**process_tags(), LOCK_TAG: name}
+        yield {LOCK_TAG: name}
 
 
 def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
@@ -90,31 +77,13 @@ def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     Returns:
         The ids of the runs that were marked.
     """
-    waiting = instance.get_runs(
-        RunsFilter(
-            job_name=monthly_billing.name,
-            statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED],
-        )
-    )
-    dead = [run for run in waiting if HOST_TAG in run.tags and _has_died(run, ledger)]
-    for run in dead:
-        instance.report_run_failed(
-            run, "The process that ran it has died; the next run takes up what is left."
-        )
-    return [run.run_id for run in dead]
-
-
-def _has_died(run: dg.DagsterRun, ledger: Ledger) -> bool:
-    if run.tags[HOST_TAG] == socket.gethostname():
-        return not _lives(run.tags.get(PROCESS_TAG, ""))
-    # Only its lock tells of a process elsewhere; a run of an earlier version has none.
-    lock, month = run.tags.get(LOCK_TAG), month_of(run)
-    return lock is not None and month is not None and not ledger.is_held(lock) and not ledger.is_held(month)
-
-
-def _lives(name: str) -> bool:
-    pid, _, created = name.partition(":")
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (psutil.NoSuchProcess, ValueError):
-        return False
+    statuses = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    dead = []
+    for run in instance.get_runs(RunsFilter(job_name=monthly_billing.name, statuses=statuses)):
+        lock, month = run.tags.get(LOCK_TAG), month_of(run)
+        if lock and month and not ledger.is_held(lock) and not ledger.is_held(month):
+            instance.report_run_failed(
+                run, "The process that ran it has died; the next run takes up what is left."
+            )
+            dead.append(run.run_id)
+    return dead

@@ -15,7 +15,7 @@ monthly_billing = dg.define_asset_job(
     description="Freezes a closed month's usage, drafts every user's invoice, and sends them to Stripe once.",
     tags={
         "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
-        # A failed step says what a person must fix; only a worker that died is run again by itself.
+        # A failed step says what an operator must fix; only a worker that died is run again by itself.
         "dagster/retry_on_asset_or_op_failure": "false",
     },
 )

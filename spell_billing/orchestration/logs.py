@@ -1,8 +1,7 @@
-"""The lines of a run as people read them: what our code says, without Dagster's own events."""
+"""The lines of a run on standard error: what our code logs, without Dagster's own events."""
 
 import logging
 import sys
-from typing import TextIO
 
 import dagster as dg
 
@@ -10,26 +9,15 @@ _CONSEQUENCES = ("Dependencies for step ", "Skipping step ")
 """What Dagster logs about each step after the one that failed or had nothing to do."""
 
 
-class _OurLines(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        meta = getattr(record, "dagster_meta", {})
-        if str(meta.get("orig_message") or record.getMessage()).startswith(_CONSEQUENCES):
-            return False
-        return record.levelno >= logging.ERROR or not meta.get("dagster_event")
-
-
-class _Plain(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        meta = getattr(record, "dagster_meta", {})
-        return str(meta.get("orig_message") or record.getMessage())
-
-
-class _StandardError(logging.StreamHandler[TextIO]):
+class _OurLines(logging.Handler):
     """Writes to whatever standard error is at the time: a progress bar may have taken its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.setStream(sys.stderr)
-        super().emit(record)
+        meta = getattr(record, "dagster_meta", {})
+        text = str(meta.get("orig_message") or record.getMessage())
+        ours = record.levelno >= logging.ERROR or not meta.get("dagster_event")
+        if ours and not text.startswith(_CONSEQUENCES):
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - what it is for
 
 
 @dg.logger(
@@ -40,8 +28,5 @@ def console(context: dg.InitLoggerContext) -> logging.Logger:
     """Return the logger of a run's standard error."""
     # Of its own: a named logger would outlive the run, with every handler it was ever given.
     logger = logging.Logger("spell_billing", level=context.logger_config["log_level"])  # noqa: LOG001
-    handler = _StandardError(sys.stderr)
-    handler.addFilter(_OurLines())
-    handler.setFormatter(_Plain())
-    logger.addHandler(handler)
+    logger.addHandler(_OurLines())
     return logger

@@ -1,6 +1,5 @@
 """The weekly check of payment readiness: a job of its own, because a large platform's takes an hour."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -32,17 +31,19 @@ def check_payment_readiness(
     with ledger.open() as open_ledger:
         channels = alerts.open(open_ledger, context.log)
         month = Month.containing(now)
-
-        async def ask() -> Readiness:
+        try:
             source = usage.source()
             owing = owing_so_far(source, source.so_far(month))
-            async with stripe.connect(open_ledger) as gateway:
-                return await check_readiness(month, owing, gateway)
-
-        try:
-            found = asyncio.run(ask())
+            found = stripe.work(open_ledger, lambda gateway: check_readiness(month, owing, gateway))
         except SpellBillingError as error:
-            channels.send(_failed(error, now))
+            channels.send(
+                Alert(
+                    key=f"{KIND}_failed:{week_of(now)}",
+                    kind=KIND,
+                    title="The weekly check of payment readiness failed",
+                    body=body(str(error), "Next: spell-billing readiness"),
+                )
+            )
             raise
         context.log.info(f"{month}: {len(found.unready):,} of {users(len(found.owing))} have no way to pay.")
         if found.unready:
@@ -84,13 +85,4 @@ def _alert(found: Readiness, now: datetime) -> Alert:
             f"Next: spell-billing readiness --month {found.month}",
         ),
         month=str(found.month),
-    )
-
-
-def _failed(error: SpellBillingError, now: datetime) -> Alert:
-    return Alert(
-        key=f"{KIND}_failed:{week_of(now)}",
-        kind=KIND,
-        title="The weekly check of payment readiness failed",
-        body=body(str(error), "Next: spell-billing readiness"),
     )

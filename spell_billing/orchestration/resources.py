@@ -6,9 +6,10 @@ setting is an error of the run that needs it, and no secret ever stands in a run
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -29,6 +30,8 @@ from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
+_Result = TypeVar("_Result")
+
 
 class LedgerResource(dg.ConfigurableResource[Ledger]):
     """The ledger's database."""
@@ -41,12 +44,9 @@ class LedgerResource(dg.ConfigurableResource[Ledger]):
         Raises:
             SpellBillingError: naming the setting that is wrong, or the database that does not answer.
         """
-        return Ledger(self._url())
-
-    def _url(self) -> DatabaseUrl:
         if self.database_url is None:
-            return Settings.from_environment().database
-        return parse_database_url(self.database_url, setting="LedgerResource.database_url")
+            return Ledger(Settings.from_environment().database)
+        return Ledger(parse_database_url(self.database_url, setting="LedgerResource.database_url"))
 
 
 class UsageResource(dg.ConfigurableResource[None]):
@@ -60,14 +60,11 @@ class UsageResource(dg.ConfigurableResource[None]):
     def source(self) -> UsageSource:
         """Return the source that serves the database."""
         settings = Settings.from_environment()
-        rules = SourceRules(settings.source_wait, settings.usage_dedupe_column)
-        return open_usage_source(self._url(), rules)
+        return open_usage_source(self._url(), SourceRules(settings.source_wait, settings.usage_dedupe_column))
 
     def store(self) -> UsageStore:
         """Return the store of frozen usage."""
-        if self.store_path is None:
-            return UsageStore(Settings.from_environment().usage_store)
-        return UsageStore(Path(self.store_path))
+        return UsageStore(Path(self.store_path or Settings.from_environment().usage_store))
 
     def _url(self) -> DatabaseUrl:
         if self.database_url is None:
@@ -126,6 +123,15 @@ class StripeResource(dg.ConfigurableResource[None]):
             async with shared(Pace(self.limits()), ledger.months_held) as pace:
                 yield Gateway(api, pace, patience, guard=guard)
 
+    def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:
+        """Do something with the account's gateway, outside of an event loop, and return what comes of it."""
+
+        async def run() -> _Result:
+            async with self.connect(ledger) as gateway:
+                return await ask(gateway)
+
+        return asyncio.run(run())
+
     def invoices_link(self, month: Month) -> dict[str, dg.UrlMetadataValue]:
         """Return the link to a month's invoices in Stripe's dashboard; none for a stand-in for Stripe."""
         if self._address() != DEFAULT_STRIPE_API_BASE:
@@ -149,18 +155,14 @@ class StripeResource(dg.ConfigurableResource[None]):
         )
 
     def _key(self) -> SecretStr:
-        return (
-            Settings.from_environment().stripe_api_key
-            if self.api_key is None
-            else check_api_key(self.api_key)
-        )
+        if self.api_key is None:
+            return Settings.from_environment().stripe_api_key
+        return check_api_key(self.api_key)
 
     def _address(self) -> str:
-        return (
-            Settings.from_environment().stripe_api_base
-            if self.api_base is None
-            else check_api_base(self.api_base)
-        )
+        if self.api_base is None:
+            return Settings.from_environment().stripe_api_base
+        return check_api_base(self.api_base)
 
 
 class AlertResource(dg.ConfigurableResource[None]):
@@ -178,9 +180,7 @@ class AlertResource(dg.ConfigurableResource[None]):
             ledger: Holds the outbox. None where it does not answer: then this process remembers what it sent.
             log: Where alerts are written when there is no channel.
         """
-        urls = (
-            NotificationSettings.from_environment().alert_urls
-            if self.urls is None
-            else [SecretStr(url) for url in self.urls]
-        )
-        return Alerts(urls, in_memory() if ledger is None else ledger.outbox, log)
+        outbox = in_memory() if ledger is None else ledger.outbox
+        if self.urls is None:
+            return Alerts(NotificationSettings.from_environment().alert_urls, outbox, log)
+        return Alerts([SecretStr(url) for url in self.urls], outbox, log)

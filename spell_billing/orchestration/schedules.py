@@ -93,15 +93,15 @@ def monthly_billing_schedule(
                 month for month in closed if month not in under_way and open_ledger.standing(month).needs_run
             ]
     except DatabaseUnreachableError as error:
-        # A tick that failed would not come again before the next month. The run's own failure is told to
-        # people, and the run is tried again; where the month is billed, it sends nothing.
+        # A tick that failed would not come again before the next month. Operators are alerted on the
+        # run's own failure, and it is retried; where the month is billed, it sends nothing.
         context.log.warning(str(error))
         closed = _due(closed_months([], first=first, now=tick), settings, tick)
         due = [month for month in closed if month not in under_way]
     if not closed:
         return dg.SkipReason(f"No month from the first billed one, {first}, on is closed yet.")
     if not due:
-        return dg.SkipReason("Every closed month is billed, being billed, or waits for a person.")
+        return dg.SkipReason("Every closed month is billed, being billed, or waits for an operator.")
     return [
         dg.RunRequest(run_key=f"{month} {tick.isoformat()}", partition_key=month.partition_key)
         for month in due[:MONTHS_PER_TICK]
@@ -126,7 +126,7 @@ def payment_readiness_schedule(
 
 
 def _due(closed: list[Month], settings: Settings, tick: datetime) -> list[Month]:
-    """Take the months whose grace is over, and whose own tick has come: a grace ends before a later one."""
+    """Return the months whose grace is over, and whose own tick has come: a grace ends before a later one."""
     return [
         month
         for month in closed

@@ -1,4 +1,4 @@
-"""Dagster's own storage in PostgreSQL, under a URL as people have it.
+"""Dagster's own storage in PostgreSQL, under a URL as providers hand it out.
 
 dagster-postgres hands the URL to SQLAlchemy as it is, and speaks psycopg2's dialect: SQLAlchemy 2.1 takes
 `postgresql://` for psycopg 3, where Dagster's NOTIFY is a syntax error, and does not know `postgres://`.

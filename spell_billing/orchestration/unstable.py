@@ -4,7 +4,7 @@ What an upgrade of Dagster may break is here and nowhere else; `test_dagster_uns
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -24,6 +24,7 @@ __all__ = [
     "WorkspaceProcessContext",
     "WorkspaceRequestContext",
     "create_schema",
+    "sensor",
     "with_source_code_references",
 ]
 
@@ -38,3 +39,17 @@ def with_source_code_references(assets: Sequence[dg.AssetsDefinition | dg.AssetS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.with_source_code_references(assets)
+
+
+def sensor(
+    name: str, description: str, *, seconds: int = 60, job: Any = None
+) -> Callable[[Callable[..., Any]], dg.SensorDefinition]:
+    """Define a sensor that ticks every so many seconds, unless it is turned off."""
+    return dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=seconds,
+        owners=OWNERS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=description,
+    )

@@ -1,90 +1,158 @@
-"""Talks to the server: GraphQL and JSON with the secret in a header, patient with one that is away."""
+"""The server: where it is, the secret it wants, and asking it, patiently while it is away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 from pydantic import SecretStr
 
+from spell_billing.core.errors import SettingsError, SpellBillingError
 from spell_billing.core.month import Month
-from spell_billing.triggering.address import is_loopback
-from spell_billing.triggering.errors import ServerLostError, TriggerError
-from spell_billing.triggering.words import one_line
+from spell_billing.settings.addresses import LOOPBACK
 
 _TIMEOUT_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 _LONGEST_WAIT_SECONDS = 120.0
 _LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
-_Answer = TypeVar("_Answer")
+_LONGEST_LINE = 400
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def growing_pauses(
-    first: float = _FIRST_PAUSE_SECONDS, longest: float = _LONGEST_PAUSE_SECONDS
-) -> Iterator[float]:
+class TriggerError(SpellBillingError):
+    """The server refuses, or the run cannot be started or followed."""
+
+
+class ServerLostError(TriggerError):
+    """The server does not answer, or answers that it cannot now: the same request may go through later."""
+
+    transient = True
+
+    def __init__(self, message: str, *, remedy: str, wait_seconds: float = 0) -> None:
+        """Take the seconds as well that the server asks to wait before the next try."""
+        super().__init__(message, remedy=remedy)
+        self.wait_seconds = wait_seconds
+
+
+def server_address(text: str) -> str:
+    """Accept a server's address: https, or plain http to this machine. No slash ends what comes back.
+
+    Raises:
+        SettingsError: when it is malformed, or would send the secret in the clear.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    extras = parts.username or parts.password or parts.query or parts.fragment or parts.path.strip("/")
+    if not host or port == 0 or extras or parts.scheme not in {"http", "https"}:
+        # Not repeated: whatever was pasted here may hold a password.
+        raise SettingsError(
+            "That is not the address of a server.",
+            remedy="Write it as https://billing.example.com, with no login and no path in it.",
+        )
+    if parts.scheme == "http" and host not in LOOPBACK:
+        raise SettingsError(
+            f"http://{host} would send ADMIN_SECRET unencrypted.",
+            remedy="Use https; plain http is for 127.0.0.1 and localhost only.",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def secret_from(environment: Mapping[str, str]) -> SecretStr:
+    """Read `ADMIN_SECRET`. It is taken from nowhere else: arguments are seen by everybody on a machine.
+
+    Raises:
+        SettingsError: when it is missing, or cannot be sent in a header.
+    """
+    text = environment.get("ADMIN_SECRET", "").strip()
+    if not text:
+        raise SettingsError(
+            "ADMIN_SECRET is not set.", remedy="Set it in the environment to the secret of the server."
+        )
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(
+            "ADMIN_SECRET has a character that no HTTP header carries safely.",
+            remedy="Set it to exactly what the server was started with.",
+        )
+    return SecretStr(text)
+
+
+def one_line(text: str) -> str:
+    """Return text on one line of at most 400 characters that is safe in a terminal and in a CI's log.
+
+    GitHub takes `##[...]` anywhere in a line of a job's log as a command; a user id may hold it.
+    """
+    words = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    words = words.replace("##[", "## [")
+    return words if len(words) <= _LONGEST_LINE else f"{words[: _LONGEST_LINE - 4]} ..."
+
+
+def growing_pauses(longest_seconds: float = _LONGEST_PAUSE_SECONDS) -> Iterator[float]:
     """Return pauses in seconds, each half as long again as the one before, up to the longest."""
-    pause = first
+    pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause
-        pause = min(pause * 1.5, longest)
+        pause = min(pause * 1.5, longest_seconds)
 
 
+@dataclass(slots=True)
 class Server:
-    """One server, for as long as the `async with` block lasts.
+    """One server, asked again and again while it does not answer.
 
     Redirects are not followed: they could lead the secret elsewhere. What the server says is brought onto one
     line of bounded length, without the secret, before it gets into an error.
 
-    Args:
-        address: As `server_address` gives it.
-        secret: Of the server.
-        say: Writes a line for the person who waits.
-        patience_seconds: How long `patiently` waits for a server that does not answer; None: without end.
+    Attributes:
+        say: Writes a progress line.
+        patience_seconds: How long to wait for a server that does not answer; None: without end.
     """
 
-    def __init__(
-        self,
-        address: str,
-        secret: SecretStr,
-        say: Callable[[str], None],
-        *,
-        patience_seconds: float | None,
-    ) -> None:
-        self.address = address
-        self.say = say
-        self.patience_seconds = patience_seconds
-        self._secret = secret
-        self._session: aiohttp.ClientSession | None = None
+    address: str
+    secret: SecretStr
+    say: Callable[[str], None]
+    patience_seconds: float | None
+    session: aiohttp.ClientSession
 
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            headers={"X-Admin-Secret": self._secret.get_secret_value(), "Accept": "application/json"},
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, address: str, secret: SecretStr, say: Callable[[str], None], *, patience_seconds: float | None
+    ) -> AsyncIterator["Server"]:
+        """Open a server whose address `server_address` accepted; it is asked only when it is needed."""
+        async with aiohttp.ClientSession(
+            headers={"X-Admin-Secret": secret.get_secret_value(), "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
             # A proxy of the environment would get what is sent to this machine in the clear.
-            trust_env=not is_loopback(urlsplit(self.address).hostname or ""),
+            trust_env=urlsplit(address).hostname not in LOOPBACK,
             cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
+        ) as session:
+            yield cls(address, secret, say, patience_seconds, session)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    async def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """Ask GraphQL once and give its `data`.
+    async def month(self, month: Month) -> dict[str, Any]:
+        """Return where a month stands by the server's ledger.
 
         Raises:
-            ServerLostError: when there is no answer now.
-            TriggerError: when the server refuses.
+            ServerLostError: when the server does not answer for `patience_seconds`.
+            TriggerError: when it refuses.
         """
-        content = await self._send("POST", "/graphql", {"query": query, "variables": variables})
+        return await self._patiently("GET", f"/admin/billing/months/{month}", None)
+
+    async def ask(self, query: str, *, patiently: bool = True, **variables: Any) -> dict[str, Any]:
+        """Ask GraphQL and return its `data`; patiently only what may be repeated.
+
+        Raises:
+            ServerLostError: when the server does not answer for `patience_seconds`, or now if not patiently.
+            TriggerError: when it refuses.
+        """
+        send = self._patiently if patiently else self._send
+        content = await send("POST", "/graphql", {"query": query, "variables": variables})
         data, errors = content.get("data"), content.get("errors")
         if errors or not isinstance(data, dict):
             first = errors[0].get("message", "") if isinstance(errors, list) and errors else "no data came"
@@ -94,28 +162,14 @@ class Server:
             )
         return data
 
-    async def month(self, month: Month) -> dict[str, Any]:
-        """Return where a month stands by the server's ledger, once.
-
-        Raises:
-            ServerLostError: when there is no answer now.
-            TriggerError: when the server refuses.
-        """
-        return await self._send("GET", f"/admin/billing/months/{month}", None)
-
-    async def patiently(self, what: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Do something that may be repeated, again and again while the server does not answer.
-
-        Raises:
-            ServerLostError: when the server does not answer for `patience_seconds`.
-            TriggerError: when it refuses.
-        """
+    async def _patiently(self, method: str, path: str, content: object) -> dict[str, Any]:
         waited, lost = 0.0, False
-        for pause in growing_pauses():
+        pauses = growing_pauses()
+        while True:
             try:
-                result = await what()
+                answer = await self._send(method, path, content)
             except ServerLostError as problem:
-                seconds = min(max(pause, problem.wait_seconds), _LONGEST_WAIT_SECONDS)
+                seconds = min(max(next(pauses), problem.wait_seconds), _LONGEST_WAIT_SECONDS)
                 if self.patience_seconds is not None and waited + seconds > self.patience_seconds:
                     raise
                 if not lost:
@@ -124,18 +178,16 @@ class Server:
             else:
                 if lost:
                     self.say("The server answers again.")
-                return result
+                return answer
             await asyncio.sleep(seconds)
             waited += seconds
-        raise AssertionError("pauses never end")
 
     async def _send(self, method: str, path: str, content: object) -> dict[str, Any]:
-        assert self._session is not None, "used outside of `async with`"  # noqa: S101 - a slip in our own code
         try:
-            async with self._session.request(
+            async with self.session.request(
                 method, f"{self.address}{path}", json=content, allow_redirects=False
             ) as answer:
-                body = await answer.content.read(_LARGEST_ANSWER_BYTES + 1)
+                body = b""
                 while not answer.content.at_eof() and len(body) <= _LARGEST_ANSWER_BYTES:
                     body += await answer.content.read(_LARGEST_ANSWER_BYTES)
                 return self._read(path, answer.status, answer.headers.get("Retry-After", ""), body)
@@ -153,15 +205,21 @@ class Server:
             ) from None
 
     def _read(self, path: str, status: int, retry_after: str, body: bytes) -> dict[str, Any]:
-        content = _json_object(body)
-        if status == 200 and content is not None:  # noqa: PLR2004 - HTTP's number
+        try:
+            content = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            content = None
+        if status == 200 and isinstance(content, dict):  # noqa: PLR2004 - HTTP's number
             return content
-        message, remedy = self._refusal(content)
         if status == 401:  # noqa: PLR2004
             raise TriggerError(
                 f"{self.address} does not accept ADMIN_SECRET.",
                 remedy="Set ADMIN_SECRET to what the server was started with.",
             )
+        content = content if isinstance(content, dict) else {}
+        error = content.get("error")
+        error = error if isinstance(error, dict) else {}
+        message, remedy = (self._clean(str(error.get(name, ""))) for name in ("message", "remedy"))
         if status in _TRY_AGAIN:
             raise ServerLostError(
                 message or f"{self.address} cannot answer now (HTTP {status}).",
@@ -170,26 +228,12 @@ class Server:
             )
         if message:
             raise TriggerError(message, remedy=remedy)
-        if path == "/graphql" and content is not None and "errors" in content:
+        if path == "/graphql" and "errors" in content:
             return content
         raise TriggerError(
             f"What answers at {self.address} is not spell-billing (HTTP {status} for {path}).",
             remedy="Give the address of `spell-billing serve` itself: redirects are not followed.",
         )
 
-    def _refusal(self, content: dict[str, Any] | None) -> tuple[str, str]:
-        error = content.get("error") if content else None
-        if not isinstance(error, dict):
-            return "", ""
-        return self._clean(str(error.get("message", ""))), self._clean(str(error.get("remedy", "")))
-
     def _clean(self, text: str) -> str:
-        return one_line(text.replace(self._secret.get_secret_value(), "***"))
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return content if isinstance(content, dict) else None
+        return one_line(text.replace(self.secret.get_secret_value(), "***"))

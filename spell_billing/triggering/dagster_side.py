@@ -1,16 +1,14 @@
 """What the server's Dagster knows of billing, and starting it there: months, runs, a launch, a backfill."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from spell_billing.core.errors import MonthError
 from spell_billing.core.month import Month
 from spell_billing.triggering import queries
-from spell_billing.triggering.client import Server
-from spell_billing.triggering.errors import ServerLostError, TriggerError
-from spell_billing.triggering.words import one_line
+from spell_billing.triggering.client import Server, ServerLostError, TriggerError, one_line
 
 JOB = "monthly_billing"
 PARTITION_TAG = "dagster/partition"
@@ -23,18 +21,23 @@ _ASSETS_ALONE = "__ASSET_JOB"
 _UNDER_WAY = ("NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING")
 _MOST_RUNS = 500
 _TRIES = 3
+_REMEDIES = {
+    "UnauthorizedError": "This server only reads; use the address of the one that runs without --read-only.",
+    "PipelineNotFoundError": "The server's code location did not load: see Deployment in its Dagster pages.",
+    "PartitionKeysNotFoundError": "Choose closed months, from the server's SPELL_BILLING_FIRST_MONTH on.",
+    "PartitionSetNotFoundError": "Use the spell-billing of the server's version.",
+    "RunConfigValidationInvalid": "Use the spell-billing of the server's version.",
+    "RunConflict": "Try again.",
+    "RunNotFoundError": "The run was deleted from Dagster; the ledger still knows what was billed.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the billing job is in the server's workspace."""
+class Job:
+    """The billing job's place on a server, as GraphQL takes it, and the months it may bill, oldest first."""
 
-    location: str
-    repository: str
-
-    def selector(self, job_key: str) -> dict[str, str]:
-        """Return the job as GraphQL takes it; `job_key` is `jobName` or `pipelineName`."""
-        return {"repositoryLocationName": self.location, "repositoryName": self.repository, job_key: JOB}
+    place: Mapping[str, str]
+    months: Sequence[Month]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +57,28 @@ class RunSeen:
             return None
 
 
-async def find_place(server: Server) -> Place:
-    """Find the billing job, whatever its code location is called.
+async def find_job(server: Server) -> Job:
+    """Find the billing job, whatever its code location is called, and its months.
 
     Raises:
-        TriggerError: when no loaded code location has it.
+        TriggerError: when no loaded code location has it, or it has no month yet.
     """
-    answer = one(await server.patiently(lambda: server.ask(queries.REPOSITORIES)), "RepositoryConnection")
-    for node in answer["nodes"]:
-        if any(job["name"] == JOB for job in node["jobs"]):
-            return Place(node["location"]["name"], node["name"])
-    raise TriggerError(
-        f"The server has no job {JOB}: its code location did not load.",
-        remedy="See Deployment in the server's Dagster pages, and its log.",
-    )
-
-
-async def billable_months(server: Server, place: Place) -> list[Month]:
-    """Return the months that the server may bill, oldest first: from its first one to the last closed one.
-
-    Raises:
-        TriggerError: when there is none.
-    """
-    selector = place.selector("pipelineName")
-    data = await server.patiently(lambda: server.ask(queries.PARTITIONS, job=selector))
+    nodes = one(await server.ask(queries.REPOSITORIES), "RepositoryConnection")["nodes"]
+    node = next((each for each in nodes if any(job["name"] == JOB for job in each["jobs"])), None)
+    if node is None:
+        raise TriggerError(
+            f"The server has no job {JOB}: its code location did not load.",
+            remedy="See Deployment in the server's Dagster pages, and its log.",
+        )
+    place = {"repositoryLocationName": node["location"]["name"], "repositoryName": node["name"]}
+    data = await server.ask(queries.PARTITIONS, job={**place, "pipelineName": JOB})
     keys = one(data, "Pipeline")["partitionKeysOrError"]["partitionKeys"]
-    months = sorted(Month.from_partition_key(key) for key in keys)
-    if not months:
+    if not keys:
         raise TriggerError(
             "The server has no month to bill: none from its first one on is closed yet.",
             remedy="See SPELL_BILLING_FIRST_MONTH on the server.",
         )
-    return months
+    return Job(place, sorted(Month.from_partition_key(key) for key in keys))
 
 
 async def runs_under_way(server: Server, month: Month) -> list[RunSeen]:
@@ -99,24 +92,20 @@ async def runs_tagged(server: Server, tag: str, value: str) -> list[RunSeen]:
     return await _runs(server, {"tags": [_tag(tag, value)]})
 
 
-async def launch_run(server: Server, place: Place, month: Month, *, actor: str, verify: bool) -> str:
-    """Start a run of the month, once, even when the server's answer is lost; give its id.
-
-    Raises:
-        TriggerError: when the server refuses.
-        ServerLostError: when it does not answer.
-    """
+async def launch_run(server: Server, job: Job, month: Month, *, actor: str, verify: bool) -> str:
+    """Start a run of the month, once, even when the server's answer is lost, and return its id."""
     token = secrets.token_hex(8)
     config = {"ops": {"stripe_invoices": {"config": {"verify": True}}}} if verify else {}
     tags = {PARTITION_TAG: month.partition_key, ACTOR_TAG: actor, TRIGGER_TAG: token}
     params = {
-        "selector": place.selector("jobName"),
+        "selector": {**job.place, "jobName": JOB},
         "runConfigData": config,
         "executionMetadata": {"tags": [_tag(name, value) for name, value in tags.items()]},
     }
 
     async def launch() -> str:
-        return str(one(await server.ask(queries.LAUNCH, params=params), "LaunchRunSuccess")["run"]["runId"])
+        data = await server.ask(queries.LAUNCH, patiently=False, params=params)
+        return str(one(data, "LaunchRunSuccess")["run"]["runId"])
 
     async def found() -> str | None:
         runs = await runs_tagged(server, TRIGGER_TAG, token)
@@ -125,59 +114,47 @@ async def launch_run(server: Server, place: Place, month: Month, *, actor: str, 
     return await _once(server, launch, found)
 
 
-async def launch_backfill(server: Server, place: Place, months: Sequence[Month], *, actor: str) -> str:
-    """Start one backfill of the months, once, even when the server's answer is lost; give its id.
-
-    Raises:
-        TriggerError: when the server refuses.
-        ServerLostError: when it does not answer.
-    """
+async def launch_backfill(server: Server, job: Job, months: Sequence[Month], *, actor: str) -> str:
+    """Start one backfill of the months, as `launch_run` starts a run, and return its id."""
     token = secrets.token_hex(8)
     params = {
-        "selector": {
-            "partitionSetName": f"{JOB}_partition_set",
-            "repositorySelector": {
-                "repositoryLocationName": place.location,
-                "repositoryName": place.repository,
-            },
-        },
+        "selector": {"partitionSetName": f"{JOB}_partition_set", "repositorySelector": job.place},
         "partitionNames": [month.partition_key for month in months],
         "tags": [_tag(ACTOR_TAG, actor), _tag(TRIGGER_TAG, token)],
     }
 
     async def launch() -> str:
-        launched = one(await server.ask(queries.BACKFILL, params=params), "LaunchBackfillSuccess")
-        return str(launched["backfillId"])
+        data = await server.ask(queries.BACKFILL, patiently=False, params=params)
+        return str(one(data, "LaunchBackfillSuccess")["backfillId"])
 
     async def found() -> str | None:
-        data = await server.patiently(lambda: server.ask(queries.BACKFILLS))
+        results = one(await server.ask(queries.BACKFILLS), "PartitionBackfills")["results"]
         ours = _tag(TRIGGER_TAG, token)
-        results = one(data, "PartitionBackfills")["results"]
         return next((str(each["id"]) for each in results if ours in each["tags"]), None)
 
     return await _once(server, launch, found)
 
 
-async def _once(server: Server, launch: Any, found: Any) -> str:
+async def _once(
+    server: Server, launch: Callable[[], Awaitable[str]], found: Callable[[], Awaitable[str | None]]
+) -> str:
     """Launch; where the answer is lost, look whether it went through before launching again."""
     tries = 0
     while True:
         tries += 1
         try:
-            launched: str = await launch()
+            return await launch()
         except ServerLostError as problem:
             server.say(f"{problem.message} Looking whether the launch went through.")
-            known: str | None = await found()
+            known = await found()
             if known is not None:
                 return known
             if tries == _TRIES:
                 raise
-        else:
-            return launched
 
 
 async def _runs(server: Server, wanted: dict[str, Any]) -> list[RunSeen]:
-    data = await server.patiently(lambda: server.ask(queries.RUNS, filter=wanted, limit=_MOST_RUNS))
+    data = await server.ask(queries.RUNS, filter=wanted, limit=_MOST_RUNS)
     return [
         RunSeen(run["runId"], run["status"], tags_of(run["tags"]))
         for run in one(data, "Runs")["results"]
@@ -199,6 +176,10 @@ def tags_of(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in tags}
 
 
+def _tag(key: str, value: str) -> dict[str, str]:
+    return {"key": key, "value": value}
+
+
 def one(data: Mapping[str, Any], wanted: str) -> dict[str, Any]:
     """Return the first field of an answer, which must be of the wanted type.
 
@@ -206,28 +187,13 @@ def one(data: Mapping[str, Any], wanted: str) -> dict[str, Any]:
         TriggerError: with what the server says instead, and what to do about it.
     """
     field = next(iter(data.values()))
-    if isinstance(field, dict) and field.get("__typename") == wanted:
-        return field
     field = field if isinstance(field, dict) else {}
     kind = str(field.get("__typename", "no answer"))
-    said = "; ".join(str(error.get("message", "")) for error in field.get("errors", []))
-    message = one_line(said or str(field.get("message", ""))).rstrip(".")
+    if kind == wanted:
+        return field
+    errors = "; ".join(str(error.get("message", "")) for error in field.get("errors", []))
+    message = one_line(errors or str(field.get("message", ""))).rstrip(".")
     raise TriggerError(
         f"The server refuses: {kind}{f': {message}' if message else ''}.",
         remedy=_REMEDIES.get(kind, "The server's log says more."),
     )
-
-
-_REMEDIES = {
-    "UnauthorizedError": "This server only reads; use the address of the one that runs without --read-only.",
-    "PipelineNotFoundError": "The server's code location did not load: see Deployment in its Dagster pages.",
-    "PartitionKeysNotFoundError": "Choose closed months, from the server's SPELL_BILLING_FIRST_MONTH on.",
-    "PartitionSetNotFoundError": "Use the spell-billing of the server's version.",
-    "RunConfigValidationInvalid": "Use the spell-billing of the server's version.",
-    "RunConflict": "Try again.",
-    "RunNotFoundError": "The run was deleted from Dagster; the ledger still knows what was billed.",
-}
-
-
-def _tag(key: str, value: str) -> dict[str, str]:
-    return {"key": key, "value": value}

@@ -7,10 +7,8 @@ from typing import Any
 
 from spell_billing.core.month import Month
 from spell_billing.triggering import queries
-from spell_billing.triggering.client import Server, growing_pauses
+from spell_billing.triggering.client import Server, TriggerError, growing_pauses, one_line
 from spell_billing.triggering.dagster_side import one, runs_tagged, tags_of
-from spell_billing.triggering.errors import TriggerError
-from spell_billing.triggering.words import one_line
 
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 BACKFILL_ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
@@ -19,7 +17,7 @@ _PARENT_TAG = "dagster/parent_run_id"
 _BACKFILL_TAG = "dagster/backfill"
 _WILL_RETRY_TAG = "dagster/will_retry"
 _EVENTS_AT_ONCE = 500
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 10.0
+_LONGEST_PAUSE_SECONDS = 10.0
 _FAILED_USERS_SHOWN = 20
 _QUIET = ("Created invoice ", "Further invoices are not listed", "Dependencies for step ")
 _FAILED_USER = "Failed to bill user "
@@ -29,41 +27,25 @@ _FAILED_USER = "Failed to bill user "
 class FollowedRun:
     """One run that is being followed, or the one that Dagster runs in its place after its worker died.
 
-    Attributes:
-        month: Which it bills.
-        id: Of the run.
-        status: Dagster's, as last seen.
-        problem: Why it failed, once it has; None otherwise.
+    It has ended when nothing more comes of it, no second try either.
     """
 
     month: Month
     id: str
     status: str = "QUEUED"
     problem: str | None = None
+    has_ended: bool = False
     _cursor: str | None = None
     _started_ms: dict[str, int] = field(default_factory=dict)
     _failed_checks: dict[str, str] = field(default_factory=dict)
     _failed_users: int = 0
-    _is_final: bool = False
     _looked_after_failure: bool = False
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more comes of it, no second try either."""
-        return self._is_final
-
     async def look(self, server: Server) -> bool:
-        """Ask for what is new, print it, and tell whether there was anything.
-
-        Raises:
-            TriggerError: when the server refuses, or no longer knows the run.
-        """
-        asked = {"id": self.id, "after": self._cursor, "limit": _EVENTS_AT_ONCE}
-        data = await server.patiently(lambda: server.ask(queries.NEWS, **asked))
-        run, log = (
-            one({"run": data["runOrError"]}, "Run"),
-            one({"log": data["logsForRun"]}, "EventConnection"),
-        )
+        """Ask for what is new, print it, and return whether there was anything."""
+        data = await server.ask(queries.NEWS, id=self.id, after=self._cursor, limit=_EVENTS_AT_ONCE)
+        run = one({"run": data["runOrError"]}, "Run")
+        log = one({"log": data["logsForRun"]}, "EventConnection")
         before, self.status = self.status, run["status"]
         self._cursor = log["cursor"]
         for event in log["events"]:
@@ -74,7 +56,7 @@ class FollowedRun:
 
     async def _end(self, server: Server, tags: dict[str, str]) -> None:
         if self.status != "FAILURE":
-            self._is_final = True
+            self.has_ended = True
             return
         will_retry = tags.get(_WILL_RETRY_TAG)
         if will_retry == "true":
@@ -87,7 +69,7 @@ class FollowedRun:
                 self._cursor = None
             return
         # Dagster notes whether it tries again a moment after the failure.
-        self._is_final = will_retry is not None or self._looked_after_failure
+        self.has_ended = will_retry is not None or self._looked_after_failure
         self._looked_after_failure = True
 
     def _read(self, event: dict[str, Any], server: Server) -> None:
@@ -99,10 +81,10 @@ class FollowedRun:
             seconds = (int(event["timestamp"]) - self._started_ms.get(step, int(event["timestamp"]))) / 1000
             self._say(server, f"{step}: done in {seconds:.1f} s")
         elif kind == "ExecutionStepFailureEvent":
-            # A check that failed before has said it already, and better than the step that it ends.
-            said = self._failed_checks.get(step)
-            self.problem = self.problem or said or _why(event)
-            self._say(server, f"{step}: FAILED" if said else f"{step}: FAILED: {_why(event)}")
+            # The check that failed before it gives a better reason than the step.
+            reason = self._failed_checks.get(step)
+            self.problem = self.problem or reason or _why(event)
+            self._say(server, f"{step}: FAILED" if reason else f"{step}: FAILED: {_why(event)}")
         elif kind == "AssetCheckEvaluationEvent" and not event["evaluation"]["success"]:
             check = event["evaluation"]
             words = f"{check['checkName']}: {one_line(check['description'] or 'did not pass')}"
@@ -127,59 +109,49 @@ class FollowedRun:
         server.say(f"{self.month}  {words}")
 
 
-async def follow(server: Server, runs: Iterable[FollowedRun]) -> None:
-    """Follow runs until each has ended.
-
-    Raises:
-        TriggerError: when the server refuses to answer.
-    """
-    waiting = list(runs)
-    pauses = _pauses()
-    while waiting:
-        for run in waiting:
-            if await run.look(server):
-                pauses = _pauses()
-        waiting = [run for run in waiting if not run.has_ended]
-        if waiting:
-            await asyncio.sleep(next(pauses))
-
-
-async def follow_backfill(server: Server, backfill_id: str) -> list[FollowedRun]:
-    """Follow a backfill until it and each of its runs has ended; give the runs.
+async def follow(
+    server: Server, runs: Iterable[FollowedRun], backfill_id: str | None = None
+) -> list[FollowedRun]:
+    """Follow runs, and a backfill with the runs that it launches, until all have ended, and return the runs.
 
     Raises:
         TriggerError: when the backfill itself fails, or the server refuses to answer.
     """
-    followed: dict[Month, FollowedRun] = {}
-    pauses = _pauses()
+    followed = {run.month: run for run in runs}
+    pauses = growing_pauses(_LONGEST_PAUSE_SECONDS)
     while True:
-        data = await server.patiently(lambda: server.ask(queries.BACKFILL_STATUS, id=backfill_id))
-        backfill = one(data, "PartitionBackfill")
-        for run in await runs_tagged(server, _BACKFILL_TAG, backfill_id):
-            # A second try has the tag too: it is found through the run that died.
-            if run.month is not None and run.month not in followed and _PARENT_TAG not in run.tags:
-                followed[run.month] = FollowedRun(run.month, run.id)
-                server.say(f"{run.month}  run {server.address}/runs/{run.id}")
+        backfill = await _look_at_backfill(server, backfill_id, followed) if backfill_id else None
         news = [await run.look(server) for run in followed.values() if not run.has_ended]
         if any(news):
-            pauses = _pauses()
-        if backfill["status"] in BACKFILL_ENDED and all(run.has_ended for run in followed.values()):
-            if backfill["status"] in {"FAILED", "CANCELED"}:
-                why = one_line((backfill["error"] or {}).get("message") or backfill["status"].lower())
-                raise TriggerError(
-                    f"Backfill {backfill_id} ended before its time: {why}",
-                    remedy=f"See {server.address}/runs/b/{backfill_id}; what it began is safe to bill again.",
-                )
-            return [followed[month] for month in sorted(followed)]
+            pauses = growing_pauses(_LONGEST_PAUSE_SECONDS)
+        launching = backfill is not None and backfill["status"] not in BACKFILL_ENDED
+        if not launching and all(run.has_ended for run in followed.values()):
+            break
         await asyncio.sleep(next(pauses))
+    if backfill is not None and backfill["status"] in {"FAILED", "CANCELED"}:
+        why = one_line((backfill["error"] or {}).get("message") or backfill["status"].lower())
+        raise TriggerError(
+            f"Backfill {backfill_id} ended before its time: {why}",
+            remedy=f"See {server.address}/runs/b/{backfill_id}; what it began is safe to bill again.",
+        )
+    return list(followed.values())
 
 
-def _pauses() -> Any:
-    return growing_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+async def _look_at_backfill(
+    server: Server, backfill_id: str, followed: dict[Month, FollowedRun]
+) -> dict[str, Any]:
+    """Return a backfill, and begin to follow the runs that it has launched since the last look."""
+    backfill = one(await server.ask(queries.BACKFILL_STATUS, id=backfill_id), "PartitionBackfill")
+    for run in await runs_tagged(server, _BACKFILL_TAG, backfill_id):
+        # A second try has the tag too: it is found through the run that died.
+        if run.month is not None and run.month not in followed and _PARENT_TAG not in run.tags:
+            followed[run.month] = FollowedRun(run.month, run.id)
+            server.say(f"{run.month}  run {server.address}/runs/{run.id}")
+    return backfill
 
 
 def _why(event: dict[str, Any]) -> str:
-    said = (event.get("failureMetadata") or {}).get("description")
+    description = (event.get("failureMetadata") or {}).get("description")
     error = event.get("error") or {}
     cause = (error.get("cause") or {}).get("message")
-    return one_line(said or cause or error.get("message") or "it gives no reason")
+    return one_line(description or cause or error.get("message") or "it gives no reason")

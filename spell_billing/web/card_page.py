@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.stripe_api.problems import StripeProblem
-from spell_billing.usage.one_user import open_one_user
+from spell_billing.usage.source import open_usage_source
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
@@ -42,9 +42,8 @@ class _CardPage:
         if link is None or link.is_over:
             return not_opened(link)
         facts_of(request.scope).who = f"user link {link.user_id}"
-        account = await run_in_threadpool(
-            lambda: open_one_user(self._context.settings.usage_database).account(link.user_id)
-        )
+        source = open_usage_source(self._context.settings.usage_database)
+        account = await run_in_threadpool(source.account, link.user_id)
         if account is None or account.stripe_customer_id is None:
             return error_page(404, "There is no account to add a card to yet", "Ask the platform.")
         if request.method == "HEAD":

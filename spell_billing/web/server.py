@@ -49,16 +49,6 @@ LARGEST_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
 _ONLY_OURS = ("ADMIN_SECRET", "STRIPE_WEBHOOK_SECRET")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind an address; port 0 is a free one.
-
-    Raises:
-        OSError: when the address is taken or not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
-
-
 def serve(
     listener: socket.socket,
     settings: Settings,

@@ -53,6 +53,7 @@ def main() -> None:
     for line in iter(questions.readline, ""):
         pid = os.fork()
         if not pid:
+            gc.unfreeze()
             _become(json.loads(line))
             spell_billing.cli.run()
         _, status = os.waitpid(pid, 0)

@@ -4,7 +4,7 @@ from threading import Thread
 
 import pytest
 
-from spell_billing.cli.progress_bar import shown_progress
+from spell_billing.cli.bill import shown_progress
 from spell_billing.invoicing.progress import Progress, watched_by
 
 

@@ -75,17 +75,6 @@ def test_every_asset_leads_to_the_lines_that_define_it() -> None:
             )
 
 
-def test_an_asset_that_returns_a_value_fails_and_says_where_values_go() -> None:
-    @dg.asset
-    def careless() -> list[int]:
-        return [1]
-
-    defs = build_defs()
-
-    with pytest.raises(TypeError, match=r"careless returns a list: keep it in the ledger or in a file"):
-        dg.materialize([careless], resources={"io_manager": (defs.resources or {})["io_manager"]})
-
-
 @pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.key.to_user_string())
 def test_every_asset_says_whose_it_is_and_what_it_holds(asset: dg.AssetsDefinition) -> None:
     (spec,) = asset.specs

@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from spell_billing.orchestration.freshness import invoiced_by_deadline
+from spell_billing.orchestration.partitions import invoiced_by_deadline
 from spell_billing.settings.billing import Settings
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
-from spell_billing.orchestration.sensors.events_out import events_out
+from spell_billing.orchestration.sensors.exchange import events_out
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.events_out.world import SECRET, Office, Platform

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from spell_billing.cli.mail_preview import command
+from spell_billing.cli.notices import mail_preview as command
 from spell_billing.ledger.credit_notes import CreditKind
 from spell_billing.mail.settings import MailServer
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from spell_billing.cli.mail_preview import command
+from spell_billing.cli.notices import mail_preview as command
 
 
 @pytest.fixture

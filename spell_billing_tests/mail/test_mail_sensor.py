@@ -13,7 +13,7 @@ from spell_billing.core.errors import SettingsError
 from spell_billing.ledger.schema import outbox
 from spell_billing.mail.settings import MailServer
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, UsageResource
-from spell_billing.orchestration.sensors.mail import mail
+from spell_billing.orchestration.sensors.exchange import mail
 from spell_billing.settings.databases import DatabaseUrl
 
 

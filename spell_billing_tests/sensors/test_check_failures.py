@@ -84,5 +84,5 @@ def test_a_run_whose_checks_pass_is_not_told(small_world: World) -> None:
 
     tick = small_world.tick(SENSOR)
 
-    assert tick.skip_message == "No check of a run failed."
+    assert tick.skip_message == "No check failed."
     assert small_world.web.requests == []

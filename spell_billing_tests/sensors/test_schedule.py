@@ -52,7 +52,7 @@ def test_a_month_that_is_billed_or_waits_for_a_person_is_not_asked_for(world: Wo
     asked = world.schedule_tick()
 
     assert not asked.run_requests
-    assert asked.skip_message == "Every closed month is billed, being billed, or waits for a person."
+    assert asked.skip_message == "Every closed month is billed, being billed, or waits for an operator."
 
 
 def test_a_month_whose_run_died_on_the_way_is_asked_for_and_so_is_one_that_died_at_the_very_end(

@@ -10,9 +10,9 @@ from spell_billing.core.errors import AlertError
 from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.runs import RunRecord, RunResult
-from spell_billing.orchestration.instance import living_process, process_tags
+from spell_billing.orchestration.instance import living_process
 from spell_billing.orchestration.resources import LedgerResource
-from spell_billing.orchestration.sensors.tries import PAUSES, Try, newest_streak
+from spell_billing.orchestration.sensors.retry_leftovers import PAUSES, Try, newest_streak
 from spell_billing.stripe_double import FaultKind
 from spell_billing_tests.sensors.world import World
 
@@ -41,19 +41,11 @@ def test_a_streak_ends_where_a_person_was_to_act_or_the_month_was_done(
         Try(f"run-{number}", NOON - timedelta(hours=number), again=each) for number, each in enumerate(again)
     ]
 
-    assert len(newest_streak(list(reversed(tries))).streak) == length
+    assert len(newest_streak(list(reversed(tries)))) == length
 
 
-def test_the_pauses_grow_and_end() -> None:
-    pauses = []
-    for number in range(1, 7):
-        tries = newest_streak(
-            [Try(f"run-{index}", NOON - timedelta(days=index), again=True) for index in range(number)]
-        )
-        pauses.append(None if tries.next_at is None else tries.next_at - NOON)
-
-    assert pauses == [*PAUSES, None, None]
-    assert pauses[:4] == [timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)]
+def test_the_pauses_grow() -> None:
+    assert (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)) == PAUSES
 
 
 def test_a_month_that_stripe_did_not_answer_is_tried_again_until_it_is_done(
@@ -180,8 +172,7 @@ def test_a_run_that_died_without_a_word_counts_as_one_to_try_again(
 def test_a_bill_command_that_was_killed_is_found_dead_and_tried_again(
     small_world: World, clock: time_machine.Traveller
 ) -> None:
-    dead = {**process_tags(), "spell_billing/process": "999999999:1.00"}
-    run = start(small_world, **dead)
+    run = start(small_world, **{"spell_billing/lock": "run-of-one-that-died"})
 
     assert requested(small_world) == []
     failed = small_world.instance.get_run_by_id(run.run_id)
@@ -192,12 +183,12 @@ def test_a_bill_command_that_was_killed_is_found_dead_and_tried_again(
     assert requested(small_world) == [("2025-03-01", "1")]
 
 
-def test_a_bill_command_on_another_host_is_found_dead_once_its_lock_is_free(
+def test_a_bill_command_is_found_dead_once_its_lock_is_free(
     world: World, clock: time_machine.Traveller
 ) -> None:
     world.calls("2025-03", ("user-0001", 100))
     with world.ledger() as ledger, living_process(ledger) as tags:
-        run = start(world, **{**tags, "spell_billing/host": "the-pod-before"})
+        run = start(world, **tags)
         assert requested(world) == []
         assert status(world, run) is dg.DagsterRunStatus.STARTED
 
@@ -212,8 +203,8 @@ def test_a_bill_command_on_another_host_is_found_dead_once_its_lock_is_free(
     assert requested(world) == [("2025-03-01", "1")]
 
 
-def test_a_run_on_another_host_of_which_no_lock_tells_is_left_alone(small_world: World) -> None:
-    run = start(small_world, **{**process_tags(), "spell_billing/host": "the-pod-before"})
+def test_a_run_of_which_no_lock_tells_is_left_alone(small_world: World) -> None:
+    run = start(small_world)
 
     assert requested(small_world) == []
     assert status(small_world, run) is dg.DagsterRunStatus.STARTED

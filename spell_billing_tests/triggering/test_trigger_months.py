@@ -122,7 +122,7 @@ def test_a_range_is_one_backfill_and_ends_like_the_worst_of_its_months(
     run = backfill
 
     assert run.end() == 3, run.output
-    assert "2025-07  is billed already." in run.output
+    assert "2025-07  is billed already: nothing is to be done." in run.output
     assert "Launched one backfill of 2 months: " in run.output
     assert "2025-08  Monthly billing completed: 1 successful, 0 errors" in run.output
     outcomes = run.output.split("\n\n")[1].splitlines()

@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from spell_billing.core.month import Month
-from spell_billing.triggering import client, following
-from spell_billing.triggering.client import Server
-from spell_billing.triggering.errors import ServerLostError, TriggerError
-from spell_billing.triggering.trigger import Ending, bill_month, bill_months
+from spell_billing.triggering import client
+from spell_billing.triggering.client import Server, ServerLostError, TriggerError
+from spell_billing.triggering.trigger import Ending
+from spell_billing.triggering.trigger import bill as bill_months
 from spell_billing_tests.triggering.served import SECRET
 from spell_billing_tests.triggering.stub import Answer, answering, as_json, asked
 
@@ -88,7 +88,6 @@ def scripted() -> Scripted:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(client, "_FIRST_PAUSE_SECONDS", 0.01)
 
 
@@ -96,8 +95,9 @@ def bill(answer: Callable[..., Answer | None], *, patience_seconds: float = 0.05
     said: list[str] = []
 
     async def go(url: str) -> Ending:
-        async with Server(url, SecretStr(SECRET), said.append, patience_seconds=patience_seconds) as server:
-            return await bill_month(server, MONTH, actor="test", verify=False, wait=True)
+        opened = Server.open(url, SecretStr(SECRET), said.append, patience_seconds=patience_seconds)
+        async with opened as server:
+            return await bill_months(server, [MONTH], actor="test", wait=True)
 
     with answering(answer) as url:
         return asyncio.run(go(url)), said
@@ -307,8 +307,9 @@ def test_a_backfill_that_dagster_gives_up_is_an_error(scripted: Scripted) -> Non
     }
 
     async def go(url: str) -> Ending:
-        async with Server(url, SecretStr(SECRET), lambda _: None, patience_seconds=0) as server:
-            return await bill_months(server, [MONTH, MONTH.next()], actor="test", wait=True)
+        async with Server.open(url, SecretStr(SECRET), lambda _: None, patience_seconds=0) as server:
+            months = [MONTH, MONTH.next()]
+            return await bill_months(server, months, actor="test", wait=True, as_backfill=True)
 
     with (
         answering(scripted) as url,

@@ -1,30 +1,87 @@
-"""What the four assets share: their Dagster attributes, who acts, and how an error becomes a failure."""
+"""What the four assets and their checks share: the run's month, opened; who acts; metadata."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
+from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.money import plain, round_half_up
 from spell_billing.core.month import Month
+from spell_billing.invoicing.usage_versions import version_to_draft
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.orchestration.partitions import MONTHLY
+from spell_billing.orchestration.partitions import MONTHLY, billable_month
+from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.orchestration.unstable import OWNERS
 from spell_billing.settings.billing import Settings
+from spell_billing.settings.databases import refused_statement
+from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.store import UsageStore
 
 ACTOR_TAG = "spell_billing/actor"
-GROUP = "monthly_billing"
 
 
-class Common(TypedDict):
-    """Arguments that every asset has in common."""
+def month_asset(**arguments: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Define an asset of the billing job, with a partition for each month, by the arguments of `dg.asset`."""
+    define: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        partitions_def=MONTHLY, group_name="monthly_billing", owners=OWNERS, **arguments
+    )
+    return define
 
-    partitions_def: dg.PartitionsDefinition[str]
-    group_name: str
-    owners: list[str]
+
+@dataclass(frozen=True)
+class OpenedMonth:
+    """The month of a run, which may be billed; the ledger, open until the step ends; the frozen usage."""
+
+    month: Month
+    ledger: Ledger
+    store: UsageStore
+
+    @cached_property
+    def frozen(self) -> FrozenUsage:
+        """The version that the month is drafted from.
+
+        Raises:
+            UsageError: when nothing is frozen yet, or the pinned version is not in the store.
+        """
+        return version_to_draft(self.ledger, self.store, self.month)
 
 
-COMMON: Common = {"partitions_def": MONTHLY, "group_name": GROUP, "owners": OWNERS}
+@contextmanager
+def opened_month(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    ledger: LedgerResource,
+    usage: UsageResource,
+) -> Iterator[OpenedMonth]:
+    """Open the run's month for the length of a step.
+
+    Raises:
+        dagster.Failure: as `failures`.
+    """
+    with failures():
+        month = billable_month(context)
+        with ledger.open() as opened:
+            yield OpenedMonth(month, opened, usage.store())
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn an error into a failure that says what to do and whether it passes; Dagster does not retry it."""
+    try:
+        yield
+    except (SpellBillingError, DBAPIError) as caught:
+        error = refused_statement(caught) if isinstance(caught, DBAPIError) else caught
+        raise dg.Failure(
+            description=str(error),
+            metadata={"remedy": error.remedy, "transient": error.transient},
+            allow_retries=False,
+        ) from caught
 
 
 def actor_of(run: dg.DagsterRun) -> Actor:
@@ -44,7 +101,7 @@ def actor_of(run: dg.DagsterRun) -> Actor:
 
 
 def usage_metadata(amount: Decimal) -> dict[str, int | str]:
-    """Give a cost as metadata: whole cents, which the UI plots, and the exact text of one with a fraction."""
+    """Return a cost as metadata: whole cents, which the UI plots, and the exact text where there is more."""
     whole = round_half_up(amount)
     exact = {} if whole == amount else {"usage_cents_exact": plain(amount)}
     return {"usage_cents": whole, **exact}
@@ -66,8 +123,3 @@ def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
 def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue | str:
     """Return rows as a table that the UI shows; the text `none` where there are no rows."""
     return dg.MetadataValue.table([dg.TableRecord(row) for row in records]) if records else "none"
-
-
-def period(month: Month) -> str:
-    """Name the billing period by its first and last day."""
-    return f"{month.start.date().isoformat()} to {month.last_day}"

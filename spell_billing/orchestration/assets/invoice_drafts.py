@@ -1,6 +1,6 @@
 """`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
 
-from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -10,19 +10,19 @@ from spell_billing.core.outcomes import REMEDIES, State
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.review_month import review_month
 from spell_billing.invoicing.usage_versions import with_what_came_since
-from spell_billing.ledger.totals import GroupTotals
 from spell_billing.orchestration.assets.common import (
-    COMMON,
     actor_of,
+    month_asset,
+    opened_month,
     overview_link,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
-from spell_billing.orchestration.assets.platform_tables import billing_accounts, billing_plans
+from spell_billing.orchestration.assets.external import billing_accounts, billing_plans
 from spell_billing.orchestration.assets.user_usage import user_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
+from spell_billing.reporting.status import MonthStatus, month_status
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.review import ReviewSettings
 
@@ -43,8 +43,7 @@ COLUMNS = table_schema(
 LEDGER_TABLE = "ledger_invoices"
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[user_usage, billing_accounts, billing_plans],
     kinds={"sql", "python"},
     tags={"spell_billing/step": "draft"},
@@ -79,11 +78,11 @@ def invoice_drafts(
             changed = draft_month(session, source, frozen, settings.hold_rules, policy)
             rules = settings.review_rules
             review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
-            groups = open_ledger.group_totals(month)
+            status = month_status(open_ledger, month, datetime.now(UTC))
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
         return dg.MaterializeResult(
             metadata={
-                **totals_metadata(groups),
+                **totals_metadata(status),
                 "version": frozen.version,
                 **overview_link(month),
                 "review_findings": len(review.findings) if review else 0,
@@ -91,20 +90,17 @@ def invoice_drafts(
         )
 
 
-def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
+def totals_metadata(status: MonthStatus) -> dict[str, Any]:
     """Return a month's totals as metadata: numbers to plot, and who has no invoice and why."""
-    without = [group for group in groups if group.reason is not None]
+    states = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED)
     return {
-        "dagster/row_count": sum(group.users for group in groups),
+        "dagster/row_count": status.users,
         "dagster/column_schema": COLUMNS,
-        "users": sum(group.users for group in groups),
-        "calls": sum(group.calls for group in groups),
-        **usage_metadata(exact_sum(*(group.usage_cents for group in groups))),
-        "total_cents": cents_of(groups, set(State)),
-        "skipped": users_of(groups, {State.SKIPPED}),
-        "held": users_of(groups, {State.HELD}),
-        "failed": users_of(groups, {State.FAILED}),
-        "parked": users_of(groups, {State.PARKED}),
+        "users": status.users,
+        "calls": status.total("calls"),
+        **usage_metadata(exact_sum(*(group.usage_cents for group in status.groups))),
+        "total_cents": status.cents(frozenset(State)),
+        **{state.value: status.count(frozenset({state})) for state in states},
         "without_invoice": table(
             [
                 {
@@ -112,19 +108,10 @@ def totals_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
                     "reason": str(group.reason),
                     "users": group.users,
                     "total_cents": group.total_cents,
-                    "remedy": REMEDIES[group.reason] if group.reason else "",
+                    "remedy": REMEDIES[group.reason],
                 }
-                for group in without
+                for group in status.groups
+                if group.reason is not None
             ]
         ),
     }
-
-
-def users_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
-    """Count the users in the given states."""
-    return sum(group.users for group in groups if group.state in states)
-
-
-def cents_of(groups: list[GroupTotals], states: AbstractSet[State]) -> int:
-    """Sum what is due, in whole cents, over the bills in the given states; credits count as nothing."""
-    return sum(group.total_cents for group in groups if group.state in states and group.total_cents > 0)

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.guards import source_warnings
 from spell_billing.invoicing.progress import Progress
@@ -13,17 +12,15 @@ from spell_billing.invoicing.usage_versions import (
     version_before,
 )
 from spell_billing.orchestration.assets.common import (
-    COMMON,
+    month_asset,
+    opened_month,
     overview_link,
-    period,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
-from spell_billing.orchestration.assets.platform_tables import usage_counters
+from spell_billing.orchestration.assets.external import usage_counters
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
-from spell_billing.usage.contract import FrozenUsage
 
 COLUMNS = table_schema(
     ("id", "string or int", "The row's id in usage_counters"),
@@ -33,8 +30,7 @@ COLUMNS = table_schema(
 )
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[usage_counters],
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
@@ -52,7 +48,8 @@ def raw_usage(
     with opened_month(context, ledger, usage) as opened:
         month, store = opened.month, opened.store
         context.log.info("Starting monthly billing process")
-        context.log.info(f"Processing billing for period: {period(month)}")
+        first_day, last_day = month.start.date().isoformat(), month.last_day
+        context.log.info(f"Processing billing for period: {first_day} to {last_day}")
         pinned = pinned_version(opened.ledger, store, month)
         record = opened.ledger.month(month)
         earlier, missing = earlier_versions(opened.ledger, store, month)
@@ -80,43 +77,37 @@ def raw_usage(
         warnings = source_warnings(frozen, before)
         for warning in warnings:
             context.log.warning(warning)
-        return _result(month, frozen, missing, warnings)
-
-
-def _result(
-    month: Month, frozen: FrozenUsage, missing: list[str], warnings: list[str]
-) -> dg.MaterializeResult[None]:
-    manifest = frozen.manifest
-    late = manifest.late.months if manifest.late else ()
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": manifest.frozen.calls,
-            "dagster/column_schema": COLUMNS,
-            "calls": manifest.frozen.calls,
-            **usage_metadata(manifest.frozen.cost_cents),
-            "bad_rows": manifest.bad_rows.count,
-            "earlier_bad_rows": manifest.earlier_bad_rows.count,
-            "future_rows": manifest.outside.future,
-            "rows_before_first_month": manifest.outside.before_first,
-            "warnings": " ".join(warnings) or "none",
-            "version": frozen.version,
-            "frozen_at": manifest.frozen_at.isoformat(),
-            "month": str(month),
-            "dagster/uri": frozen.directory.absolute().as_uri(),
-            **overview_link(month),
-            "late_usage": table(
-                [
-                    {
-                        "month": str(item.month),
-                        "users": item.users,
-                        "calls": item.totals.calls,
-                        "usage_cents": str(item.totals.cost_cents),
-                    }
-                    for item in late
-                ]
-            ),
-            "late_usage_checked_months": f"{', '.join(manifest.late_checked) or 'none'} "
-            f"(of the last {LATE_USAGE_MONTHS})",
-            "late_usage_not_checked": ", ".join(missing) or "none",
-        }
-    )
+        manifest = frozen.manifest
+        late = manifest.late.months if manifest.late else ()
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": manifest.frozen.calls,
+                "dagster/column_schema": COLUMNS,
+                "calls": manifest.frozen.calls,
+                **usage_metadata(manifest.frozen.cost_cents),
+                "bad_rows": manifest.bad_rows.count,
+                "earlier_bad_rows": manifest.earlier_bad_rows.count,
+                "future_rows": manifest.outside.future,
+                "rows_before_first_month": manifest.outside.before_first,
+                "warnings": " ".join(warnings) or "none",
+                "version": frozen.version,
+                "frozen_at": manifest.frozen_at.isoformat(),
+                "month": str(month),
+                "dagster/uri": frozen.directory.absolute().as_uri(),
+                **overview_link(month),
+                "late_usage": table(
+                    [
+                        {
+                            "month": str(item.month),
+                            "users": item.users,
+                            "calls": item.totals.calls,
+                            "usage_cents": str(item.totals.cost_cents),
+                        }
+                        for item in late
+                    ]
+                ),
+                "late_usage_checked_months": f"{', '.join(manifest.late_checked) or 'none'} "
+                f"(of the last {LATE_USAGE_MONTHS})",
+                "late_usage_not_checked": ", ".join(missing) or "none",
+            }
+        )

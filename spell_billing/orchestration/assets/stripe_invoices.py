@@ -1,8 +1,8 @@
 """`stripe_invoices`: the drafts as finalized invoices at Stripe. The only asset with effects outside."""
 
-import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -19,19 +19,17 @@ from spell_billing.invoicing.guards import (
 )
 from spell_billing.invoicing.report import BillingReport, Outcome, recorded
 from spell_billing.invoicing.review_month import in_words, keeps_back
-from spell_billing.ledger.charges import Kept, kept_of_months
-from spell_billing.ledger.totals import GroupTotals
-from spell_billing.orchestration.assets.common import COMMON, actor_of, overview_link, table_schema
-from spell_billing.orchestration.assets.invoice_drafts import (
-    LEDGER_TABLE,
-    cents_of,
-    invoice_drafts,
-    totals_metadata,
-    users_of,
+from spell_billing.orchestration.assets.common import (
+    actor_of,
+    month_asset,
+    opened_month,
+    overview_link,
+    table_schema,
 )
-from spell_billing.orchestration.assets.opened import opened_month
-from spell_billing.orchestration.freshness import invoiced_by_deadline
+from spell_billing.orchestration.assets.invoice_drafts import LEDGER_TABLE, invoice_drafts, totals_metadata
+from spell_billing.orchestration.partitions import invoiced_by_deadline
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.reporting.status import MonthStatus, month_status
 from spell_billing.settings.billing import Settings
 
 COLUMNS = table_schema(
@@ -44,7 +42,7 @@ COLUMNS = table_schema(
 
 
 class StripeInvoicesConfig(dg.Config):
-    """What a person may choose at launch."""
+    """What may be chosen at launch."""
 
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
@@ -52,8 +50,7 @@ class StripeInvoicesConfig(dg.Config):
     """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[invoice_drafts],
     kinds={"stripe", "sql"},
     tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},
@@ -84,7 +81,7 @@ def stripe_invoices(
             links = {**overview_link(month), **stripe.invoices_link(month)}
             started = time.monotonic()
             with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
-                # A blocking check guards only its own run; a person may launch this asset alone.
+                # A blocking check guards only its own run; this asset may be launched alone.
                 require_drafts_equal_usage(session, store)
                 require_sound_bills(session)
                 review = keeps_back(session)
@@ -96,66 +93,53 @@ def stripe_invoices(
                 require_once()
                 exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
                 pinning = Pinning(session, exclusive=exclusive, require=require_once)
-                to_drive = users_of(open_ledger.group_totals(month), TO_DRIVE)
-                report = BillingReport(context.log, to_drive=to_drive)
-
-                async def run() -> None:
-                    async with stripe.connect(open_ledger) as gateway:
-                        await bill_month(
-                            session,
-                            gateway,
-                            report,
-                            verify=config.verify,
-                            first=config.first,
-                            outcome=outcome,
-                            pinning=pinning,
-                        )
-
-                asyncio.run(run())
                 groups = open_ledger.group_totals(month)
-                with open_ledger.reading() as connection:
-                    money = kept_of_months(connection, [month])[str(month)]
-                if not users_of(groups, UNDONE):
+                to_drive = sum(group.users for group in groups if group.state in TO_DRIVE)
+                report = BillingReport(context.log, to_drive=to_drive)
+                stripe.work(
+                    open_ledger,
+                    lambda gateway: bill_month(
+                        session,
+                        gateway,
+                        report,
+                        verify=config.verify,
+                        first=config.first,
+                        outcome=outcome,
+                        pinning=pinning,
+                    ),
+                )
+                status = month_status(open_ledger, month, datetime.now(UTC))
+                if not status.count(UNDONE):
                     session.finish_billing()
                 report.completed(outcome, open_ledger.bills(month, UNDONE))
         yield dg.MaterializeResult(
             metadata={
-                **totals_metadata(groups),
+                **totals_metadata(status),
                 **links,
-                **_invoice_metadata(groups),
-                **_money_metadata(money),
+                **_invoice_metadata(status),
                 **_run_metadata(outcome, time.monotonic() - started),
             }
         )
 
 
-def _invoice_metadata(groups: list[GroupTotals]) -> dict[str, Any]:
-    currencies = sorted({group.currency for group in groups if group.state in INVOICED})
+def _invoice_metadata(status: MonthStatus) -> dict[str, Any]:
+    sums, money = status.by_currency("total_cents", INVOICED), status.money
+    currencies = sorted({group.currency for group in status.groups if group.state in INVOICED})
     # A sum over currencies says little: each has one of its own, where there are several.
     apart = currencies if len(currencies) > 1 else []
+    money_apart = money if len(money) > 1 else []
     return {
-        "dagster/row_count": users_of(groups, INVOICED),
+        "dagster/row_count": status.count(INVOICED),
         "dagster/column_schema": COLUMNS,
-        "invoiced": users_of(groups, INVOICED),
-        "invoiced_cents": cents_of(groups, INVOICED),
-        **{
-            f"invoiced_cents_{currency}": cents_of(
-                [group for group in groups if group.currency == currency], INVOICED
-            )
-            for currency in apart
-        },
-        "paid": users_of(groups, {State.PAID}),
-        "payment_failed": users_of(groups, {State.PAYMENT_FAILED}),
-    }
-
-
-def _money_metadata(money: Sequence[Kept]) -> dict[str, int]:
-    apart = money if len(money) > 1 else []
-    return {
+        "invoiced": status.count(INVOICED),
+        "invoiced_cents": sum(sums.values()),
+        **{f"invoiced_cents_{currency}": sums.get(currency, 0) for currency in apart},
+        "paid": status.count(frozenset({State.PAID})),
+        "payment_failed": status.count(frozenset({State.PAYMENT_FAILED})),
         "paid_cents": sum(each.paid_cents for each in money),
         "kept_cents": sum(each.kept_cents for each in money),
-        **{f"paid_cents_{each.currency}": each.paid_cents for each in apart},
-        **{f"kept_cents_{each.currency}": each.kept_cents for each in apart},
+        **{f"paid_cents_{each.currency}": each.paid_cents for each in money_apart},
+        **{f"kept_cents_{each.currency}": each.kept_cents for each in money_apart},
     }
 
 

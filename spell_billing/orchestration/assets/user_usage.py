@@ -3,13 +3,13 @@
 import dagster as dg
 
 from spell_billing.orchestration.assets.common import (
-    COMMON,
+    month_asset,
+    opened_month,
     overview_link,
     table,
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.opened import opened_month
 from spell_billing.orchestration.assets.raw_usage import raw_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.usage.aggregate import aggregate
@@ -21,8 +21,7 @@ COLUMNS = table_schema(
 )
 
 
-@dg.asset(
-    **COMMON,
+@month_asset(
     deps=[raw_usage],
     kinds={"parquet", "duckdb"},
     tags={"spell_billing/step": "aggregate"},

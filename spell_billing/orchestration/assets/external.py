@@ -1,4 +1,7 @@
-"""The platform's tables, as the lineage shows them. They are only read, so nothing here is materialized."""
+"""What the lineage shows before and after the four assets: the platform's tables, the invoices at Stripe.
+
+Nothing here is materialized.
+"""
 
 import dagster as dg
 
@@ -23,3 +26,12 @@ billing_accounts = _table(
     "billing_accounts", "The platform's users with their Stripe customer, currency and plan."
 )
 billing_plans = _table("billing_plans", "The platform's plans and what each includes. Optional.")
+stripe_account = dg.AssetSpec(
+    ["stripe", "invoices"],
+    group_name="stripe",
+    kinds={"stripe"},
+    owners=OWNERS,
+    deps=["stripe_invoices"],
+    metadata={"dagster/uri": "https://dashboard.stripe.com/invoices"},
+    description="The account's invoices, as users see and pay them. `payments` reads payments back.",
+)

@@ -1,0 +1,145 @@
+"""What an operator corrects after a month was sent: `void`, `credit`, `settle`."""
+
+import asyncio
+from functools import partial
+
+import click
+
+from spell_billing.cli.common import (
+    actor,
+    month_option,
+    open_ledger,
+    reason_option,
+    stripe_account,
+    user_option,
+)
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+
+
+@click.command("void")
+@month_option(required=True)
+@user_option
+@reason_option()
+@click.option("--for-good", is_flag=True, help="Do not bill the user again for this month.")
+def void(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
+    """Void one user's invoice at Stripe and in the ledger.
+
+    The next `bill` of the month bills the user again, as a new generation, unless --for-good. Refused where
+    that would leave two invoices, or where the invoice is paid. Safe to repeat.
+    """
+    from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415 - heavy: the SDK
+
+    stripe = stripe_account()
+    with open_ledger() as ledger, ledger.session(month, actor(), on_wait=click.echo) as session:
+        bill = stripe.work(
+            ledger, lambda gateway: void_bill(session, gateway, user_id, reason, for_good=for_good)
+        )
+    click.echo(f"Invoice {bill.stripe_invoice_id} of user {user_id} for {month} is void.")
+    if not for_good:
+        click.echo(f"To bill the user again: spell-billing bill --month {month}")
+
+
+@click.command("credit")
+@month_option(required=True)
+@user_option
+@click.option("--cents", type=click.IntRange(min=1), metavar="N", help="How much, in minor units.")
+@click.option("--all", "everything", is_flag=True, help="All of the invoice that is not credited yet.")
+@reason_option("Why: for the audit trail, the credit note and the mail to the user.")
+@click.option(
+    "--to",
+    type=click.Choice(["card", "balance"]),
+    default="card",
+    show_default=True,
+    help="Where the money of a paid invoice goes: back to the card, or to the customer's next invoices.",
+)
+def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, *, everything: bool) -> None:
+    """Give back some or all of one user's invoice, by a credit note at Stripe, exactly once.
+
+    Before the payment it lowers what is due; after it, it refunds the card or credits the customer's balance.
+    Safe to repeat: the same amount with the same reason is one credit. The user is not billed again for it.
+    """
+    from spell_billing.invoicing.credit import credit_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.ledger.credit_notes import CreditKind, CreditNote  # noqa: PLC0415
+    from spell_billing.payments.money_back import read_again  # noqa: PLC0415
+
+    if (cents is None) is not everything:
+        raise click.UsageError("Say how much: --cents N, or --all.")
+    stripe = stripe_account()
+    with open_ledger() as ledger:
+
+        async def work(gateway: Gateway) -> CreditNote:
+            with ledger.session(month, actor(), on_wait=click.echo) as session:
+                note = await credit_bill(
+                    session, gateway, user_id, cents, reason.strip(), to_balance=to == "balance"
+                )
+            await read_again(ledger, gateway, note.stripe_invoice_id)
+            return note
+
+        note = stripe.work(ledger, work)
+        currency = ledger.bills_of_user(month, user_id)[-1].currency
+    what = {
+        CreditKind.REDUCE: "lowers what is due",
+        CreditKind.REFUND: "is refunded to the card",
+        CreditKind.BALANCE: "is credited to the customer's balance",
+    }[note.kind]
+    click.echo(
+        f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
+        f"{format_money(note.cents, currency, grouping=True)} {what}."
+    )
+
+
+@click.command("settle")
+@month_option(required=True)
+@user_option
+@click.option(
+    "--as",
+    "settled_as",
+    type=click.Choice(["billed-by-hand", "written-off"]),
+    help="Billed by hand: the user was charged elsewhere. Written off: nothing is charged.",
+)
+@click.option(
+    "--credit",
+    "currency",
+    metavar="CURRENCY",
+    help="Settle the user's credit in this currency instead, as when the account changed to another one.",
+)
+@reason_option()
+def settle(month: Month, user_id: str, settled_as: str | None, currency: str | None, reason: str) -> None:
+    """Close one user's bill that has no invoice: failed, held, parked, or voided to be billed again.
+
+    Refused while an invoice of it stands at Stripe. Safe to repeat. With --credit, record that a credit was
+    given back by hand, so that it no longer holds the user's bills.
+    """
+    if (settled_as is None) == (currency is None):
+        raise click.UsageError("Give either --as or --credit.")
+    if currency is not None:
+        _settle_credit(month, user_id, currency.lower(), reason)
+    else:
+        _settle_bill(month, user_id, str(settled_as), reason)
+
+
+def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> None:
+    from spell_billing.ledger.history import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    with (
+        open_ledger() as ledger,
+        ledger.exclusive(on_wait=click.echo),
+        ledger.writing() as connection,
+    ):
+        settled = settle_credit(connection, month, user_id, currency, reason=reason, actor=actor())
+    money = format_money(settled.amount_cents, settled.currency, grouping=True)
+    click.echo(f"The credit of {money} of user {user_id} is settled.")
+    click.echo(f"Next, for bills it held: spell-billing bill --month {month}")
+
+
+def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> None:
+    from spell_billing.invoicing.settle import SettledAs, settle_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415
+
+    with open_ledger() as ledger, ledger.session(month, actor(), on_wait=click.echo) as session:
+        # Stripe is asked only where the bill may have an invoice.
+        connect = partial(StripeResource().connect, ledger)
+        asyncio.run(settle_bill(session, connect, user_id, SettledAs(settled_as), reason))
+    click.echo(f"The bill of user {user_id} for {month} is settled: {settled_as.replace('-', ' ')}.")

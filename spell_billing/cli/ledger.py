@@ -1,0 +1,79 @@
+"""What is done to the ledger as a whole: `init-db`, `events`, `forget-rehearsal`."""
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import click
+
+from spell_billing.cli.common import actor, fail, open_ledger
+
+_SHOWN = 100
+
+
+@click.command("init-db")
+def init_db() -> None:
+    """Make the ledger's tables, or bring them up to date. Safe to repeat."""
+    from spell_billing.ledger.lock import require_sessions  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.migrate import migrate  # noqa: PLC0415
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.settings.databases import create_engine_for, database_errors  # noqa: PLC0415
+
+    url = Settings.from_environment().database
+    with database_errors(url):
+        if url.sqlite_path is not None:
+            url.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine_for(url)
+        try:
+            require_sessions(url, engine)
+            changed = migrate(engine)
+        finally:
+            engine.dispose()
+    click.echo(f"The ledger in {url} is {'now' if changed else 'already'} up to date.")
+
+
+@click.command("events")
+@click.option("--again", is_flag=True, help="Handle them again, as after an upgrade.")
+def events(*, again: bool) -> None:
+    """List Stripe events that were set aside because they could not be read.
+
+    All other events are handled. With --again the next tick of the sensor `payments` tries them once more.
+    """
+    from spell_billing.ledger.events import events_set_aside, handle_again  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    with open_ledger() as ledger:
+        with ledger.reading() as connection:
+            found = events_set_aside(connection, _SHOWN)
+        for event in found:
+            click.echo(f"{event.event_id}  {event.type}  {event.created_at:%Y-%m-%d %H:%M} UTC  {event.way}")
+        if not found:
+            click.echo("No event is set aside.")
+        elif again:
+            with ledger.writing() as connection:
+                number = handle_again(connection)
+            click.echo(f"{number:,} wait to be handled again.")
+
+
+@click.command("forget-rehearsal")
+@click.option("--yes", is_flag=True, help="Remove it; without, only say what would be removed.")
+def forget_rehearsal(*, yes: bool) -> None:
+    """Remove the bills, payments and reports of a rehearsal in Stripe's test mode from the ledger.
+
+    Nothing of a live account is ever removed. The audit trail and the frozen usage stay. Afterwards the
+    ledger takes the account of the next key, and bills from scratch.
+    """
+    from spell_billing.ledger import stripe_account  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    with open_ledger() as ledger:
+        with ledger.reading() as connection:
+            account = stripe_account.require_rehearsal(connection)
+            bills = stripe_account.count_bills(connection)
+        if not yes:
+            fail(f"{bills:,} bills of {account} would be removed. Repeat the command with --yes to do so.")
+        with ExitStack() as held:
+            # Nobody drafts, bills, follows payments or mails meanwhile.
+            for what in ("drafting", "payments", "mail", *(record.month for record in ledger.months())):
+                held.enter_context(ledger.exclusive(what, wait_seconds=0))
+            with ledger.writing() as connection:
+                removed = stripe_account.forget_rehearsal(connection, actor(), datetime.now(UTC))
+        click.echo(f"{removed:,} bills of {account} are removed; the audit trail and the frozen usage stay.")
+        click.echo("Next: set STRIPE_API_KEY to the key to bill with, then run spell-billing bill.")

@@ -1,0 +1,175 @@
+"""What the ledger says about a month's bills: `invoices`, `explain`, `reconcile`."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    actor,
+    json_option,
+    month_option,
+    open_ledger,
+    stripe_account,
+    user_option,
+    write_json,
+)
+from spell_billing.core.money import exact_number, format_amounts, format_money, plain
+from spell_billing.core.month import Month
+
+if TYPE_CHECKING:
+    from spell_billing.invoicing.findings import Reconciliation
+
+# Not all that is listed: amounts and times that nobody sees here take half of the time.
+_SHOWN = ("user_id", "stripe_invoice_id", "state", "calls", "total_cents", "currency", "reason")
+_LINE = "{:<36}  {:<28}  {:<14}  {:>9}  {:>14}  {}"
+
+
+@click.command("invoices")
+@month_option(required=True)
+@json_option
+def invoices(month: Month, *, as_json: bool) -> None:
+    """List every user's bill of a month, with its state and the reason where there is no invoice."""
+    from spell_billing.reporting.status import bill_as_json  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    with open_ledger() as ledger:
+        if as_json:
+            rows = (orjson.dumps(bill_as_json(row), default=exact_number) for row in ledger.listing(month))
+            click.echo(b"[" + b",\n".join(rows) + b"]")
+            return
+        # Plain lines, not a rich table: that one measures every cell before it writes the first.
+        lines = map(_line, ledger.listing(month, _SHOWN))
+        click.echo(_LINE.format("user", "invoice", "state", "calls", "total", "why"))
+        # Not echoed: each echo is a write of its own, which takes longer than reading the ledger.
+        sys.stdout.writelines(lines)
+
+
+def _line(bill: Mapping[str, Any]) -> str:
+    row = (
+        bill["user_id"],
+        bill["stripe_invoice_id"] or "-",
+        bill["state"],
+        f"{bill['calls']:,}",
+        format_money(bill["total_cents"], bill["currency"], grouping=True),
+    )
+    return _LINE.format(*row, bill["reason"] or "").rstrip() + "\n"
+
+
+@click.command("explain")
+@month_option(required=True)
+@user_option
+@json_option
+def explain(month: Month, user_id: str, *, as_json: bool) -> None:
+    """Tell the whole story of one user's bill, from the frozen rows to the invoice or the reason for none."""
+    from spell_billing.reporting import explain as reporting  # noqa: PLC0415 - heavy: SQLAlchemy, DuckDB
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    store = UsageStore(Settings.from_environment().usage_store)
+    with open_ledger() as ledger:
+        story = reporting.explain(ledger, store, month, user_id)
+    if as_json:
+        write_json(story)
+    else:
+        _write_story(story)
+
+
+def _write_story(story: dict[str, Any]) -> None:
+    click.echo(story["answer"])
+    usage = story["usage"]
+    if usage["version"] is None:
+        return
+    click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
+    for day in usage["days"]:
+        click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
+    for bill in story["bills"]:
+        _write_bill(bill)
+    click.echo("\nHistory")
+    for entry in story["history"]:
+        states = f"{entry.get('from_state', '-')} -> {entry.get('to_state', '-')}"
+        rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
+        words = ", ".join(str(entry[name]) for name in rest if name in entry)
+        click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+
+
+def _write_bill(bill: dict[str, Any]) -> None:
+    click.echo(
+        f"\nBill, generation {bill['generation']}: {bill['state']}, {bill['total_cents']} cents "
+        f"{bill['currency']}, customer {bill['stripe_customer_id']}, invoice {bill['stripe_invoice_id']}"
+    )
+    for line in bill["lines"]:
+        click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")
+    if bill["discount_cents"]:
+        click.echo(f"  {-bill['discount_cents']:>10} cents  discount at Stripe, off the total")
+    if bill["tax_cents"] is not None:
+        click.echo(f"  {bill['tax_cents']:>10} cents  tax, on top of the total")
+    if bill["without_tax"]:
+        click.echo(f"  Without the tax that was asked for: {bill['without_tax']}")
+    if bill["payment"]:
+        _write_payment(bill["payment"])
+    if bill["why"]:
+        click.echo(f"  {bill['reason']}: {bill['why']}")
+
+
+def _write_payment(payment: dict[str, Any]) -> None:
+    click.echo(f"  Payment: {payment['status']}, {payment['in_words']} ({payment['as_of']})")
+    if payment["disputes"]:
+        click.echo(f"  Dispute: {', '.join(payment['disputes'])}")
+    if payment["failed_attempts"]:
+        again = payment["next_attempt_at"] or "none planned"
+        why = f" {payment['why']}" if payment["why"] else ""
+        click.echo(f"  Failed attempts: {payment['failed_attempts']}, next: {again}.{why}")
+    for step in payment["dunning"]:
+        click.echo(
+            f"  Asked to collect again after {step['day']} days, {step['asked_at']}: {step['outcome']}"
+        )
+
+
+@click.command("reconcile")
+@month_option(required=True)
+@json_option
+def reconcile(month: Month, *, as_json: bool) -> None:
+    """Compare frozen usage, ledger, Stripe and the money that was kept, and name every difference.
+
+    Ends with 3 when there are any. Only reads at Stripe.
+    """
+    from spell_billing.invoicing.reconcile_month import reconcile_month  # noqa: PLC0415 - heavy: the SDK, DuckDB
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    stripe = stripe_account()
+    store = UsageStore(Settings.from_environment().usage_store)
+    with open_ledger() as ledger:
+        result = stripe.work(ledger, lambda gateway: reconcile_month(ledger, store, gateway, month, actor()))
+    if as_json:
+        write_json(result.as_json())
+    else:
+        _write_reconciliation(result)
+    if result.findings:
+        sys.exit(EXIT_USERS_LEFT)
+
+
+def _write_reconciliation(result: "Reconciliation") -> None:
+    unit = "minor units" if len(result.ledger_by_currency) > 1 else "cents"
+    click.echo(
+        f"Frozen  {result.frozen_users:,} users, {result.frozen_calls:,} calls, "
+        f"{plain(result.frozen_usage_cents)} {unit} of usage"
+    )
+    click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {format_amounts(result.ledger_by_currency)}")
+    click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {format_amounts(result.stripe_by_currency)}")
+    for kept in result.money:
+        of_invoices = (kept.paid_cents, kept.refunded_cents, kept.disputed_cents, kept.kept_cents)
+        paid, refunded, disputed, left, due = (
+            format_money(cents, kept.currency, grouping=True) for cents in (*of_invoices, kept.due_cents)
+        )
+        click.echo(
+            f"Money   {left} kept: {paid} received, {refunded} refunded, {disputed} disputed; {due} due"
+        )
+    for each in result.findings:
+        invoice = f", {each.stripe_invoice_id}" if each.stripe_invoice_id else ""
+        click.echo(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
+        click.echo(f"  {each.remedy}")
+    click.echo(f"{len(result.findings)} findings." if result.findings else "All four agree to the cent.")

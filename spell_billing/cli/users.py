@@ -1,0 +1,90 @@
+"""What happens to a user's id: `move-user`, `erase-user`."""
+
+from datetime import UTC, datetime
+
+import click
+
+from spell_billing.cli.common import actor, open_ledger, reason_option, stripe_account
+from spell_billing.core.month import Month
+
+_MONTHS_BACK = 12
+"""How far back `move-user` looks for usage of the users."""
+
+_WAIT_SECONDS = 10.0
+"""How long `erase-user` waits for a freeze that is under way."""
+
+
+@click.command("move-user")
+@click.option("--from", "from_user", metavar="ID", required=True, help="Whose usage it was.")
+@click.option("--to", "to_user", metavar="ID", required=True, help="Whose usage it is now.")
+@reason_option()
+def move_user(from_user: str, to_user: str, reason: str) -> None:
+    """Record that usage moved from one user to another: a new id, or two users that became one.
+
+    What the one lost and the other gained in months that are billed is then neither charged nor given back.
+    Credits of the first go to the second. Safe to repeat; to correct the target, record the right one.
+    """
+    from spell_billing.ledger.moves import record_move  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
+
+    source = open_usage_source(Settings.from_environment().usage_database)
+    now = datetime.now(UTC)
+    since = Month.containing(now).plus(-_MONTHS_BACK)
+    with open_ledger() as ledger, ledger.writing() as connection:
+        recorded = record_move(
+            connection,
+            from_user,
+            to_user,
+            reason=reason,
+            actor=actor(),
+            now=now,
+            has_usage=lambda user_id: is_at_platform(source, user_id, since=since, now=now),
+        )
+    if recorded:
+        click.echo(f"Usage of user {from_user} moved to {to_user}: late usage of both is netted from now on.")
+    else:
+        click.echo(f"It is recorded already that usage of user {from_user} moved to {to_user}.")
+
+
+@click.command("erase-user")
+@click.argument("user_id")
+@click.option(
+    "--as",
+    "known_as",
+    help="The pseudonym the user got before, when an older ledger was restored.",
+)
+def erase_user(user_id: str, known_as: str | None) -> None:
+    """Replace the id of user USER_ID by a random pseudonym in ledger, mail, frozen files and at Stripe.
+
+    Every amount stays. Refused while something of the user is open, or the platform still has the user. If it
+    is interrupted, run it again: until then nothing is billed.
+    """
+    from spell_billing.invoicing.erase_user import erasing  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
+    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    stripe = stripe_account()
+    source = open_usage_source(settings.usage_database)
+    now = datetime.now(UTC)
+    with (
+        open_ledger() as ledger,
+        erasing(
+            ledger,
+            UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS),
+            user_id,
+            at_platform=lambda since: is_at_platform(source, user_id, since=since, now=now),
+            now=now,
+            known_as=known_as,
+        ) as work,
+    ):
+        if work.is_at_stripe:
+            stripe.work(ledger, work.at_stripe)
+        work.in_frozen_usage(now)
+        work.in_ledger(actor(), now)
+    click.echo(
+        f"User {user_id} is {work.erasure.pseudonym} from now on: in the ledger, on {work.invoices} invoices "
+        f"at Stripe and in {work.versions} frozen versions. No amount has changed."
+    )
