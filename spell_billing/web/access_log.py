@@ -13,7 +13,6 @@ from spell_billing.web.facts import facts_of
 from spell_billing.web.gate import USER_PAGE_PREFIX
 
 LOGGER = "spell_billing.access"
-HIDDEN = "***"
 _LONGEST_PATH = 500
 _CLIENT_LEFT = 499
 """As nginx writes it: no status, because nobody waited for the answer."""
@@ -70,16 +69,14 @@ class AccessLog:
 def loggable(path: str) -> str:
     """Return a path without the token of a user's page, in a bounded length."""
     if path.startswith(USER_PAGE_PREFIX):
-        return f"{USER_PAGE_PREFIX}{HIDDEN}"
+        return f"{USER_PAGE_PREFIX}***"
     # orjson takes no lone surrogates, and a path may have been decoded to some.
     return path[:_LONGEST_PATH].encode("utf-8", "replace").decode()
 
 
 def log_to_standard_error() -> None:
     """Let the access log write to standard error, one line a request."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers = [handler]
+    logger.handlers = [logging.StreamHandler(sys.stderr)]

@@ -11,9 +11,8 @@ from spell_billing.core.month import Month, require_billable
 from spell_billing.ledger.rows import Actor
 from spell_billing.reporting.status import month_status
 from spell_billing.web import api
-from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
-from spell_billing.web.errors import ApiError
+from spell_billing.web.errors import ApiError, json_answer
 from spell_billing.web.launching import DagsterRuns, LaunchError, Run
 from spell_billing.web.month_answers import MonthAnswer, Months, read_reviewed
 from spell_billing.web.month_figures import all_months
@@ -106,9 +105,8 @@ def process(
             detail = f"{PROCESS_PATH}, verify={wanted.verify}"
             ledger.record_action(month, Actor(facts.actor, run_id), ACTION, detail)
     except MonthLockedError as error:
-        raise ApiError(
-            503, "busy", "Another server is launching a run.", "Try again.", headers={"Retry-After": "5"}
-        ) from error
+        words = "Another server is launching a run.", "Try again."
+        raise ApiError(503, "busy", *words, headers={"Retry-After": "5"}) from error
     except LaunchError as error:
         raise ApiError(503, "not_launched", error.message, error.remedy) from error
     facts.action = f"launched {month} run {run_id}"

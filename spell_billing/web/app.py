@@ -2,29 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.reporting.metrics import metrics_app
-from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
+from spell_billing.web import admin, decisions, health, history_api, webhook
 from spell_billing.web.access_log import AccessLog
 from spell_billing.web.context import WebContext
 from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
-from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
+from spell_billing.web.headers import with_dagster_headers, with_security_headers
 from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.limits import RequestLimits, Turns
 from spell_billing.web.login import login_routes
-from spell_billing.web.openapi import openapi_routes
 from spell_billing.web.overview import overview_routes
-from spell_billing.web.secret import SecretCheck
+from spell_billing.web.secret import SecretCheck, Throttle
 from spell_billing.web.sessions import PURPOSE, Sessions
-from spell_billing.web.throttle import Throttle
 from spell_billing.web.user_page import user_page_routes
 
 _NO_TELEMETRY: TelemetryConfig = {
@@ -52,29 +55,42 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     sessions = Sessions(context.key_for(PURPOSE), context.clock)
     # Read now: a wrong setting shall stop the server, not a request.
     _ = context.web.stripe_webhook_secrets
-    https = (context.public_url or "").startswith("https://")
 
-    shared = {"context": context, "runs": runs}
-    shared |= {"health": health.HealthCheck(context.ledger), "events": webhook.EventHandling(context)}
+    def describe(request: Request) -> Response:
+        return JSONResponse(description(context.base_url(request)))
+
+    shared = {"context": context, "runs": runs, "events": webhook.EventHandling(context)}
     unguarded = [*login_routes(context, check, sessions), *health.router.routes]
     unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
     unguarded += [*history_api.router.routes, *user_page_routes(context)]
     admitted = [
         *history_api.router.routes,
-        *changes_api.router.routes,
+        *history_api.changes_router.routes,
         *overview_routes(context, read_only=read_only),
         *admin.router.routes,
         *decisions.router.routes,
-        *openapi_routes(context),
+        Route("/openapi.json", describe, methods=["GET"]),
         Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
-    behind = _OursOr(
-        admitted, _ours(admitted, shared), DagsterHeaders(DagsterGuard(dagster_app, read_only=read_only))
-    )
+    dagster = with_dagster_headers(DagsterGuard(dagster_app, read_only=read_only))
+    behind = _OursOr(admitted, _ours(admitted, shared), dagster)
     guarded = ReadOnly(behind) if read_only else behind
     gate = Gate(_ours(unguarded, shared), guarded, context, check, sessions)
-    return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
+    secured = with_security_headers(RequestLimits(gate), https=context.is_https)
+    return AccessLog(secured, context.clock)
+
+
+def description(base_url: str) -> dict[str, Any]:
+    """Describe the endpoints for programs in OpenAPI 3.1, made of their types; `base_url` begins links."""
+    routers = [each.router for each in (admin, decisions, history_api, webhook, health)]
+    return get_openapi(
+        title="Spell billing",
+        version=version("spell-billing"),
+        description="Amounts are integer minor units of the currency, times RFC 3339 in UTC.",
+        servers=[{"url": base_url or "/"}],
+        routes=[route for router in [*routers, history_api.changes_router] for route in router.routes],
+    )
 
 
 class _OursOr:

@@ -38,9 +38,9 @@ class WebContext:
     clock: Callable[[], datetime] = _now
 
     @property
-    def public_url(self) -> str | None:
-        """Where people reach the server, no slash at its end; None: at the address of the request."""
-        return self.web.public_url
+    def is_https(self) -> bool:
+        """Whether the public address is one of https."""
+        return (self.web.public_url or "").startswith("https://")
 
     def base_url(self, connection: HTTPConnection) -> str:
         """Return what links in an answer begin with, no slash at its end.

@@ -3,15 +3,14 @@
 import json
 from typing import Any
 
-from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
-from graphql.language import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionNode
+from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spell_billing.web.answers import json_error
-from spell_billing.web.bodies import again
+from spell_billing.web.errors import json_error
 from spell_billing.web.facts import facts_of
+from spell_billing.web.limits import again
 
 GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
@@ -35,26 +34,30 @@ class DagsterGuard:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        refusal = _by_address(request)
-        if refusal is None and scope["method"] == "POST":
+        refusal = None
+        if request.method == "POST":
             body = await request.body()
-            refusal = self._by_body(request, body)
+            refusal = self._refuse_body(request, body)
             receive = again(body, receive)
+        # Dagster's page for trying queries is shown; the query in its address is not run.
+        elif request.method not in {"GET", "HEAD"} or "text/html" not in request.headers.get("accept", ""):
+            words = "GraphQL is asked by POST here.", "Send the query in a JSON body."
+            refusal = json_error(405, "graphql_by_post", *words)
         await (refusal or self._app)(scope, receive, send)
 
-    def _by_body(self, request: Request, body: bytes) -> Response | None:
+    def _refuse_body(self, request: Request, body: bytes) -> Response | None:
         if "application/json" not in request.headers.get("content-type", ""):
-            return json_error(
-                415, "not_json", "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
-            )
+            words = "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
+            return json_error(415, "not_json", *words)
         query = _query(body)
         if query is None:
             return json_error(400, "no_query", "The body has no GraphQL query.", 'Send {"query": "..."}.')
         # A query that changes something has this word outside of any text; most have not, and pass at once.
         if "mutation" not in query:
             return None
-        changes = _changes(query)
-        if changes is None:
+        try:
+            changes = _changes(query)
+        except (GraphQLError, RecursionError):
             return json_error(400, "no_graphql", "Invalid GraphQL syntax.", "Correct the query.")
         if not changes:
             return None
@@ -85,18 +88,6 @@ def refused_to_readers(*, graphql: bool) -> Response:
     return json_error(403, "read_only", message, "Use the server that runs without --read-only.", **errors)
 
 
-def _by_address(request: Request) -> Response | None:
-    if request.method in {"GET", "HEAD"}:
-        # Dagster's page for trying queries; the query in its address is shown, not run.
-        if "text/html" in request.headers.get("accept", ""):
-            return None
-    elif request.method == "POST":
-        return None
-    return json_error(
-        405, "graphql_by_post", "GraphQL is asked by POST here.", "Send the query in a JSON body."
-    )
-
-
 def _query(body: bytes) -> str | None:
     try:
         content = json.loads(body)
@@ -106,27 +97,11 @@ def _query(body: bytes) -> str | None:
     return query if isinstance(query, str) else None
 
 
-def _changes(query: str) -> list[str] | None:
-    """Name the fields that the mutations of a document ask for; None when it is no GraphQL."""
-    try:
-        document = parse(query)
-    except (GraphQLError, RecursionError):
-        return None
+def _changes(query: str) -> list[str]:
+    """Name what the mutations of a document ask for: fields, and `...` for a fragment."""
     return [
-        name
-        for definition in document.definitions
+        selection.name.value if isinstance(selection, FieldNode) else "..."
+        for definition in parse(query).definitions
         if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION
-        for name in _names(definition.selection_set.selections)
+        for selection in definition.selection_set.selections
     ]
-
-
-def _names(selections: tuple[SelectionNode, ...]) -> list[str]:
-    names = []
-    for selection in selections:
-        if isinstance(selection, FieldNode):
-            names.append(selection.name.value)
-        elif isinstance(selection, FragmentSpreadNode):
-            names.append(f"...{selection.name.value}")
-        elif isinstance(selection, InlineFragmentNode):
-            names.extend(_names(selection.selection_set.selections))
-    return names

@@ -1,6 +1,6 @@
 """Security headers of every answer: strict on pages of our own, on Dagster's what its pages bear."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,48 +21,41 @@ OURS: Mapping[str, str] = {
 _FRAMES = "frame-ancestors 'self'"
 
 
-class SecurityHeaders:
-    """Adds the headers that an answer lacks: one that an answer gives itself stays as it is."""
+def with_security_headers(app: ASGIApp, *, https: bool) -> ASGIApp:
+    """Add the headers that an answer lacks: one that an answer gives itself stays as it is."""
 
-    def __init__(self, app: ASGIApp, *, https: bool) -> None:
-        self._app = app
-        self._https = https
+    def add(headers: MutableHeaders, scope: Scope) -> None:
+        for name, value in OURS.items():
+            headers.setdefault(name, value)
+        if https or scope["scheme"] == "https":
+            headers.setdefault("Strict-Transport-Security", HTTPS_ONLY)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and add the headers to its answer."""
-
-        async def add(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in OURS.items():
-                    headers.setdefault(name, value)
-                if self._https or scope["scheme"] == "https":
-                    headers.setdefault("Strict-Transport-Security", HTTPS_ONLY)
-            await send(message)
-
-        await self._app(scope, receive, add if scope["type"] == "http" else send)
+    return _changing(app, add)
 
 
-class DagsterHeaders:
-    """Adapts the headers to Dagster's pages: they have a policy for scripts, which frames are added to.
+def with_dagster_headers(app: ASGIApp) -> ASGIApp:
+    """Adapt the headers to Dagster's pages: they have a policy for scripts, which frames are added to.
 
     Answers with data are never stored; pictures and scripts are asked for again with their ETag.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def adapt(headers: MutableHeaders, _: Scope) -> None:
+        policy = headers.get("content-security-policy", "").rstrip("; ")
+        headers["Content-Security-Policy"] = f"{policy}; {_FRAMES}" if policy else _FRAMES
+        headers["X-Frame-Options"] = "SAMEORIGIN"
+        headers.setdefault("Cache-Control", "private, no-cache" if "etag" in headers else "no-store")
+        headers["Referrer-Policy"] = "same-origin"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and adapt its answer."""
+    return _changing(app, adapt)
 
-        async def adapt(message: Message) -> None:
+
+def _changing(app: ASGIApp, change: Callable[[MutableHeaders, Scope], None]) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_changed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                policy = headers.get("content-security-policy", "").rstrip("; ")
-                headers["Content-Security-Policy"] = f"{policy}; {_FRAMES}" if policy else _FRAMES
-                headers["X-Frame-Options"] = "SAMEORIGIN"
-                headers.setdefault("Cache-Control", "private, no-cache" if "etag" in headers else "no-store")
-                headers["Referrer-Policy"] = "same-origin"
+                change(MutableHeaders(scope=message), scope)
             await send(message)
 
-        await self._app(scope, receive, adapt if scope["type"] == "http" else send)
+        await app(scope, receive, send_changed)
+
+    return serve

@@ -77,27 +77,20 @@ class DagsterRuns:
         Raises:
             LaunchError: with what Dagster says.
         """
-        return asyncio.run(self._launch(month, actor, verify=verify))
-
-    async def _launch(self, month: Month, actor: str, *, verify: bool) -> str:
+        tags = {PARTITION_TAG: month.partition_key, ACTOR_TAG: actor}
         with self._workspace.create_request_context() as request:
             params = {
                 "selector": _selector(request),
                 "runConfigData": {"ops": {"stripe_invoices": {"config": {"verify": verify}}}},
-                "executionMetadata": {
-                    "tags": [
-                        {"key": PARTITION_TAG, "value": month.partition_key},
-                        {"key": ACTOR_TAG, "value": actor},
-                    ]
-                },
+                "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
             }
-            result = await self._schema.execute_async(
-                _LAUNCH, context_value=request, variable_values={"params": params}
+            result = asyncio.run(
+                self._schema.execute_async(_LAUNCH, context_value=request, variable_values={"params": params})
             )
         launched = (result.data or {}).get("launchRun") or {}
         if launched.get("__typename") == "LaunchRunSuccess":
             return str(launched["run"]["runId"])
-        reasons = [error.message for error in [*(result.errors or [])]]
+        reasons = [error.message for error in result.errors or []]
         reasons += [error["message"] for error in launched.get("errors", [])]
         reason = launched.get("message") or "; ".join(reasons) or launched.get("__typename", "no answer")
         raise LaunchError(

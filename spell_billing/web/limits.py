@@ -1,4 +1,4 @@
-"""Bounds on every request: its path, the size of its body, how many work at once and for how long."""
+"""Bounds on every request: its path, the size of its body, and how many work at once."""
 
 import asyncio
 import re
@@ -9,10 +9,9 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spell_billing.web.bodies import again
 from spell_billing.web.errors import error_answer, http_error
 
 LARGEST_BODY_BYTES = 64 * 1024
@@ -28,11 +27,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 REPORT_PREFIX = "/report_"
 LARGEST_REPORT_BYTES = 1024 * 1024
 LONGEST_PATH = 2_000
-REQUEST_SECONDS = 30.0
-"""After this a request to one of our handlers is answered as too slow; a download that began goes on."""
 
 AT_ONCE = 8
-"""So many requests work on the ledger at once; it has connections for 15."""
+"""This many requests work on the ledger at once; it has connections for 15."""
 WAIT_SECONDS = 5.0
 """How long a request waits for its turn."""
 
@@ -63,77 +60,46 @@ class RequestLimits:
 
 
 class Turns:
-    """Let a bounded number of requests work at once, and answer one that takes too long that it does.
+    """Let a bounded number of requests work at once.
 
-    A request's turn begins when its body is there, so nobody keeps others out by sending slowly, and it ends
-    with its work: one that was answered without it still counts for as long as its thread works on.
+    A request's turn begins when its body is there, so nobody keeps others out by sending slowly. What works
+    for too long is the reverse proxy's to answer; it keeps its turn until it has ended.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        at_once: int = AT_ONCE,
-        wait_seconds: float = WAIT_SECONDS,
-        request_seconds: float = REQUEST_SECONDS,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, at_once: int = AT_ONCE, wait_seconds: float = WAIT_SECONDS) -> None:
         self._app = app
         self._turns = asyncio.Semaphore(at_once)
         self._wait_seconds = wait_seconds
-        self._request_seconds = request_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request when its turn comes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = await Request(scope, receive).body()
+        request = Request(scope, receive)
+        body = await request.body()
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._turns.acquire()
         except TimeoutError:
-            await _busy(scope, receive, send)
+            words = "The server is busy", "Try again in a few seconds."
+            answer = error_answer(request, 503, "busy", *words, headers={"Retry-After": "5"})
+            await answer(scope, receive, send)
             return
-        sending = _Sending(send)
-        work = asyncio.create_task(self._work(scope, again(body, receive), sending))
-        await asyncio.wait({work}, timeout=self._request_seconds)
-        if sending.began or work.done():
-            await work
-        else:
-            sending.stopped = True
-            await _busy(scope, receive, send)
-
-    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, again(body, receive), send)
         finally:
             self._turns.release()
 
 
-class _Sending:
-    """Pass an answer on, unless it comes too late."""
+def again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that brings a body that was read, in one piece, then what the client does next."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.began = False
-        self.stopped = False
+    async def replay() -> Message:
+        return first.pop() if first else await receive()
 
-    async def __call__(self, message: Message) -> None:
-        if not self.stopped:
-            self.began = True
-            await self._send(message)
-
-
-async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
-    answer = error_answer(
-        HTTPConnection(scope),
-        503,
-        "busy",
-        "The server is busy",
-        "Try again in a few seconds.",
-        headers={"Retry-After": "5"},
-    )
-    await answer(scope, receive, send)
+    return replay
 
 
 def _largest_body(path: str) -> int:

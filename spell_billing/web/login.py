@@ -1,6 +1,5 @@
 """The page to sign in with the secret, and to sign out."""
 
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from starlette.requests import HTTPConnection, Request
@@ -10,11 +9,9 @@ from starlette.routing import Route
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.forms import HEADERS, read_fields
-from spell_billing.web.pages import page
-from spell_billing.web.same_origin import may_act
+from spell_billing.web.pages import FORM_HEADERS, page, read_fields
 from spell_billing.web.secret import SecretCheck, Verdict
-from spell_billing.web.sessions import Sessions, cookie_of, delete_cookie, is_https, set_cookie
+from spell_billing.web.sessions import Session, Sessions, cookie_of, may_act, set_cookie
 
 
 def login_address(connection: HTTPConnection) -> str:
@@ -26,64 +23,49 @@ def login_address(connection: HTTPConnection) -> str:
 
 def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) -> list[Route]:
     """Return the routes that everybody reaches: `/login` and `/logout`."""
-    login = _Login(context, check, sessions)
-    return [
-        Route("/login", login.ask, methods=["GET"]),
-        Route("/login", login.sign_in, methods=["POST"]),
-        Route("/logout", login.ask_to_leave, methods=["GET"]),
-        Route("/logout", login.sign_out, methods=["POST"]),
-    ]
 
+    async def ask(request: Request) -> Response:
+        return _login_page(200, request.query_params.get("next", "/"))
 
-class _Login:
-    def __init__(self, context: WebContext, check: SecretCheck, sessions: Sessions) -> None:
-        self._context = context
-        self._check = check
-        self._sessions = sessions
-
-    async def ask(self, request: Request) -> Response:
-        wanted = local_path(request.query_params.get("next", "/"))
-        return page("login.html", headers=HEADERS, wanted=wanted, problem=None)
-
-    async def sign_in(self, request: Request) -> Response:
-        if not may_act(request, self._context.public_url):
+    async def sign_in(request: Request) -> Response:
+        if not may_act(context, request):
             return _from_elsewhere()
         fields = await read_fields(request)
-        wanted = local_path(fields.get("next", "/"))
+        wanted = fields.get("next", "/")
         facts = facts_of(request.scope)
-        verdict, pause = self._check.try_secret(fields.get("secret", "").strip().encode(), facts.address)
-        if verdict is Verdict.TOO_SOON:
-            facts.action = "secret tried too soon"
-            problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
-            headers = {**HEADERS, "Retry-After": str(pause)}
-            return page("login.html", 429, headers=headers, wanted=wanted, problem=problem)
-        if verdict is Verdict.WRONG:
-            facts.action = "wrong secret"
-            problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
-            return page("login.html", 401, headers=HEADERS, wanted=wanted, problem=problem)
-        session, value = self._sessions.begin()
+        verdict, pause = check.try_secret(fields.get("secret", "").strip().encode(), facts)
+        if verdict is not Verdict.RIGHT:
+            return _not_let_in(verdict, pause, wanted)
+        session, value = sessions.begin()
         facts.who, facts.action = f"session {session.id}", "signed in"
-        response = RedirectResponse(wanted, status_code=303)
-        set_cookie(response, value, https=is_https(self._context, request))
+        response = RedirectResponse(local_path(wanted), status_code=303)
+        set_cookie(context, request, response, value)
         return response
 
-    async def ask_to_leave(self, request: Request) -> Response:
-        return page("logout.html", headers=HEADERS, signed_in=self._session(request) is not None)
+    async def ask_to_leave(request: Request) -> Response:
+        return page("logout.html", headers=FORM_HEADERS, signed_in=session_of(request) is not None)
 
-    async def sign_out(self, request: Request) -> Response:
-        if not may_act(request, self._context.public_url):
+    async def sign_out(request: Request) -> Response:
+        if not may_act(context, request):
             return _from_elsewhere()
-        session = self._session(request)
+        session = session_of(request)
         if session is not None:
             facts = facts_of(request.scope)
             facts.who, facts.action = f"session {session.id}", "signed out"
-            self._sessions.end(session)
+            sessions.end(session)
         response = RedirectResponse("/login", status_code=303)
-        delete_cookie(response, https=is_https(self._context, request))
+        set_cookie(context, request, response, "")
         return response
 
-    def _session(self, request: Request) -> Any:
-        return self._sessions.read(cookie_of(request, https=is_https(self._context, request)))
+    def session_of(request: Request) -> Session | None:
+        return sessions.read(cookie_of(context, request))
+
+    return [
+        Route("/login", ask, methods=["GET"]),
+        Route("/login", sign_in, methods=["POST"]),
+        Route("/logout", ask_to_leave, methods=["GET"]),
+        Route("/logout", sign_out, methods=["POST"]),
+    ]
 
 
 def local_path(wanted: str) -> str:
@@ -97,6 +79,21 @@ def local_path(wanted: str) -> str:
     if leads_away or "\\" in wanted or not wanted.isprintable():
         return "/"
     return wanted
+
+
+def _login_page(
+    status_code: int, wanted: str, problem: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    headers = {**FORM_HEADERS, **(headers or {})}
+    return page("login.html", status_code, headers=headers, wanted=local_path(wanted), problem=problem)
+
+
+def _not_let_in(verdict: Verdict, pause: int, wanted: str) -> Response:
+    if verdict is Verdict.TOO_SOON:
+        problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
+        return _login_page(429, wanted, problem, {"Retry-After": str(pause)})
+    problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
+    return _login_page(401, wanted, problem)
 
 
 def _from_elsewhere() -> Response:

@@ -1,7 +1,6 @@
 """`/billing`: the overview for finance, behind the secret: months, a month's users, each user's story."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,20 +12,18 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.browsing import BillKey, Search, search_bills
+from spell_billing.ledger.browsing import Search, search_bills
 from spell_billing.ledger.holding import RELEASABLE
-from spell_billing.ledger.runs import RunRecord
 from spell_billing.reporting.explain import explain
 from spell_billing.web import cursors
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.csv_files import bills_csv, months_csv
-from spell_billing.web.decision_forms import DONE, form_routes
+from spell_billing.web.decisions import DONE, form_routes
 from spell_billing.web.errors import error_page
-from spell_billing.web.forms import HEADERS
-from spell_billing.web.month_answers import Reviewed, read_reviewed
+from spell_billing.web.month_answers import read_reviewed
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
-from spell_billing.web.pages import page
+from spell_billing.web.pages import FORM_HEADERS, page
 
 MONTHS_A_PAGE = 12
 USERS_A_PAGE = 50
@@ -45,15 +42,6 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
         Route("/billing/{month}", overview.month, methods=["GET"]),
         Route("/billing/{month}/users/{user_id:path}", overview.user, methods=["GET"]),
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _MonthPage:
-    figures: MonthFigures
-    runs: Sequence[RunRecord]
-    bills: Sequence[dict[str, Any]]
-    following: BillKey | None
-    reviewed: Reviewed
 
 
 class _Overview:
@@ -82,8 +70,7 @@ class _Overview:
         return months_csv(months, self._figures, MONTHS_A_PAGE)
 
     def month_file(self, request: Request) -> Response:
-        month = Month.parse(request.path_params["month"])
-        return bills_csv(self._ledger, month)
+        return bills_csv(self._ledger, Month.parse(request.path_params["month"]))
 
     def month(self, request: Request) -> Response:
         query = request.query_params
@@ -96,35 +83,39 @@ class _Overview:
         after = cursors.unpack(query["after"]) if "after" in query else None
         if "after" in query and after is None:
             return error_page(422, "There is no such page", "Go back to the first one.")
-        found = self._month_page(month, search, after)
+        with self._ledger.reading() as connection:
+            bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         kept = {name: each for name, each in asked.items() if each}
-        following = {"after": cursors.pack(found.following)} if found.following else {}
+        next_page = None
+        if len(bills) > USERS_A_PAGE:
+            last = bills[USERS_A_PAGE - 1]
+            next_page = f"?{urlencode(kept | {'after': cursors.pack((last['user_id'], last['generation']))})}"
+        reviewed = read_reviewed(self._ledger, month)
         return page(
             "month.html",
             month=month,
-            figures=found.figures,
-            runs=found.runs,
-            bills=found.bills,
+            figures=self._figures([month])[0],
+            runs=self._ledger.runs(month, RUNS_SHOWN),
+            bills=bills[:USERS_A_PAGE],
             asked=asked,
             fields=_FIELDS,
             states=list(State),
             reasons=list(Reason),
             is_first=after is None,
             first_page=f"?{urlencode(kept)}",
-            next_page=f"?{urlencode(kept | following)}" if following else None,
-            review=found.reviewed.review,
-            decisions=found.reviewed.decisions,
+            next_page=next_page,
+            review=reviewed.review,
+            decisions=reviewed.decisions,
             may_decide=not self._read_only,
             done=DONE.get(query.get("done", "")),
-            headers=HEADERS,
+            headers=FORM_HEADERS,
         )
 
     def user(self, request: Request) -> Response:
         month = Month.parse(request.path_params["month"])
         user_id = request.path_params["user_id"]
-        store = self._context.usage_store()
         try:
-            story = explain(self._ledger, store, month, user_id)
+            story = explain(self._ledger, self._context.usage_store(), month, user_id)
         except UsageError:
             return error_page(
                 503,
@@ -132,29 +123,19 @@ class _Overview:
                 "Let SPELL_BILLING_USAGE_STORE name the folder with it on this machine, or restore it from "
                 "the backup. `spell-billing invoices` shows what was billed without it.",
             )
-        status_code = 200 if story["bills"] or story["usage"]["calls"] else 404
         return page(
             "story.html",
-            status_code,
+            200 if story["bills"] or story["usage"]["calls"] else 404,
             month=month,
             user_id=user_id,
             story=story,
-            choices=_choices(story) if not self._read_only else (),
+            choices=[] if self._read_only else _choices(story),
             done=DONE.get(request.query_params.get("done", "")),
-            headers=HEADERS,
+            headers=FORM_HEADERS,
         )
 
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
         return figures_of(self._ledger, months, self._context.clock())
-
-    def _month_page(self, month: Month, search: Search, after: BillKey | None) -> _MonthPage:
-        (figures,) = self._figures([month])
-        with self._ledger.reading() as connection:
-            found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
-        more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
-        following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
-        runs, reviewed = self._ledger.runs(month, RUNS_SHOWN), read_reviewed(self._ledger, month)
-        return _MonthPage(figures, runs, bills, following, reviewed)
 
 
 def _choices(story: dict[str, Any]) -> list[str]:
@@ -175,9 +156,8 @@ def _search(asked: dict[str, str]) -> Search:
     field = asked["in"] or "user"
     if field not in _FIELDS:
         raise ValueError(field)
-    wanted = {field: asked["q"]} if asked["q"] else {}
     return Search(
-        **wanted,
+        **({field: asked["q"]} if asked["q"] else {}),
         state=State(asked["state"]) if asked["state"] else None,
         reason=Reason(asked["reason"]) if asked["reason"] else None,
     )
@@ -189,28 +169,24 @@ def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:
     if not drafted:
         return []
     currencies = sorted({money.currency for each in drafted for money in each.money})
-    revenue = [_revenue(place, currency, drafted) for place, currency in enumerate(currencies)]
-    users = [
-        Column(each.month.label[:3], each.month.label, each.users, f"{each.users:,}") for each in drafted
-    ]
+    users = [Column(each.month.label[:3], each.month.label, each.count()) for each in drafted]
     return [
-        *revenue,
-        bar_chart("users", "Users by month", unit="Users", columns=users, write=lambda count: f"{count:,}"),
+        *(_revenue(place, currency, drafted) for place, currency in enumerate(currencies)),
+        bar_chart("users", "Users by month", unit="Users", columns=users, write="{:,}".format),
     ]
 
 
 def _revenue(place: int, currency: str, figures: Sequence[MonthFigures]) -> Chart:
-    def write(cents: int) -> str:
-        return format_money(cents, currency, grouping=True)
-
-    columns = []
-    for each in figures:
-        cents = sum(money.invoiced_cents for money in each.money if money.currency == currency)
-        columns.append(Column(each.month.label[:3], each.month.label, cents, write(cents)))
+    invoiced = [
+        sum(money.invoiced_cents for money in each.money if money.currency == currency) for each in figures
+    ]
     return bar_chart(
         f"revenue-{place}",
         f"Revenue by month, in {currency.upper()}",
         unit="Invoiced",
-        columns=columns,
-        write=write,
+        columns=[
+            Column(each.month.label[:3], each.month.label, cents)
+            for each, cents in zip(figures, invoiced, strict=True)
+        ],
+        write=lambda cents: format_money(cents, currency, grouping=True),
     )

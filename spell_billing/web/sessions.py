@@ -1,9 +1,10 @@
-"""Signed-in browsers: a signed cookie that ends by itself, and that signing out ends at once."""
+"""Signed-in browsers: a signed cookie that ends by itself, and what they may do from which page."""
 
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from itsdangerous import BadData
 from starlette.requests import HTTPConnection
@@ -18,6 +19,7 @@ _COOKIE = "spell_billing_session"
 _ID_BYTES = 9
 _KEY_BYTES = 32
 _LONGEST_COOKIE = 500
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,18 @@ class Sessions:
         self._ended[session.id] = session.until
 
 
-def is_https(context: WebContext, connection: HTTPConnection) -> bool:
-    """Return whether browsers reach the server encrypted: by the public address, or as the proxy says."""
-    return connection.scope["scheme"] in {"https", "wss"} or (context.public_url or "").startswith("https://")
-
-
-def cookie_of(connection: HTTPConnection, *, https: bool) -> str | None:
+def cookie_of(context: WebContext, connection: HTTPConnection) -> str | None:
     """Return the value of the session's cookie, if any."""
-    return connection.cookies.get(_name(https=https))
+    return connection.cookies.get(_cookie_name(https=_is_https(context, connection)))
 
 
-def set_cookie(response: Response, value: str, *, https: bool) -> None:
-    """Return the session's cookie to the browser."""
+def set_cookie(context: WebContext, connection: HTTPConnection, response: Response, value: str) -> None:
+    """Give the browser the session's cookie; an empty value takes it away."""
+    https = _is_https(context, connection)
     response.set_cookie(
-        _name(https=https),
+        _cookie_name(https=https),
         value,
-        max_age=int(LIFETIME.total_seconds()),
+        max_age=int(LIFETIME.total_seconds()) if value else 0,
         path="/",
         secure=https,
         httponly=True,
@@ -86,11 +84,37 @@ def set_cookie(response: Response, value: str, *, https: bool) -> None:
     )
 
 
-def delete_cookie(response: Response, *, https: bool) -> None:
-    """Take the session's cookie from the browser."""
-    response.delete_cookie(_name(https=https), path="/", secure=https, httponly=True, samesite="lax")
+def may_act(context: WebContext, connection: HTTPConnection) -> bool:
+    """Return whether a request with a cookie may do what it asks for, so that no other site acts for it.
+
+    Looking is free, as nothing here changes by it. Anything else, a websocket included, must come from a page
+    of this server: by `Sec-Fetch-Site`, which scripts cannot set, or in older browsers by `Origin`.
+    See https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html.
+    """
+    if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE_METHODS:
+        return True
+    site = connection.headers.get("sec-fetch-site")
+    origin = connection.headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    # A page with the policy no-referrer sends its forms with the origin `null`.
+    if origin is None or origin == "null":
+        return site == "same-origin"
+    if origin == context.web.public_url:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    host = connection.headers.get("host", "")
+    return parts.scheme in {"http", "https"} and bool(host) and parts.netloc.lower() == host.lower()
 
 
-def _name(*, https: bool) -> str:
+def _is_https(context: WebContext, connection: HTTPConnection) -> bool:
+    """Return whether browsers reach the server encrypted: by the public address, or as the proxy says."""
+    return connection.scope["scheme"] in {"https", "wss"} or context.is_https
+
+
+def _cookie_name(*, https: bool) -> str:
     # Browsers take a name with this prefix only from the host itself, not from another one of its domain.
     return f"__Host-{_COOKIE}" if https else _COOKIE
