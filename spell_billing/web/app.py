@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,37 +17,32 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.reporting.metrics import metrics_app
 from spell_billing.web import admin, decisions, health, history_api, webhook
-from spell_billing.web.access_log import AccessLog
 from spell_billing.web.context import WebContext
-from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
+from spell_billing.web.dagster_guard import DagsterGuard, reading_only
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
-from spell_billing.web.headers import with_dagster_headers, with_security_headers
 from spell_billing.web.launching import DagsterRuns
-from spell_billing.web.limits import RequestLimits, Turns
-from spell_billing.web.login import login_routes
+from spell_billing.web.login import PURPOSE, Sessions, login_routes
+from spell_billing.web.middleware import (
+    Turns,
+    with_access_log,
+    with_dagster_headers,
+    with_limits,
+    with_security_headers,
+)
 from spell_billing.web.overview import overview_routes
 from spell_billing.web.secret import SecretCheck, Throttle
-from spell_billing.web.sessions import PURPOSE, Sessions
 from spell_billing.web.user_page import user_page_routes
 
-_NO_TELEMETRY: TelemetryConfig = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "operation_spans": False,
-    "auto_configure": False,
-}
+_NO_TELEMETRY = TelemetryConfig(
+    tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
+)
 
 
 def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, read_only: bool) -> ASGIApp:
-    """Return the whole server.
+    """Return the whole server around Dagster's webserver, which sees only requests that passed the gate.
 
-    Args:
-        context: What the handlers share.
-        dagster_app: Dagster's webserver; it sees only requests that passed the gate.
-        runs: Dagster's runs, of the same workspace.
-        read_only: Refuse whatever is not reading; `dagster_app` and `runs` must be made so as well.
+    With `read_only` whatever is not reading is refused; `dagster_app` and `runs` must be made so as well.
 
     Raises:
         SettingsError: when `ADMIN_SECRET` is not set, or another setting of the server is wrong.
@@ -74,11 +70,11 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         Route("/metrics", metrics_app(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
     dagster = with_dagster_headers(DagsterGuard(dagster_app, read_only=read_only))
-    behind = _OursOr(admitted, _ours(admitted, shared), dagster)
-    guarded = ReadOnly(behind) if read_only else behind
+    behind = _OursOrDagster(admitted, _ours(admitted, shared), dagster)
+    guarded = reading_only(behind) if read_only else behind
     gate = Gate(_ours(unguarded, shared), guarded, context, check, sessions)
-    secured = with_security_headers(RequestLimits(gate), https=context.is_https)
-    return AccessLog(secured, context.clock)
+    secured = with_security_headers(with_limits(gate), https=context.is_https)
+    return with_access_log(secured, context.clock)
 
 
 def description(base_url: str) -> dict[str, Any]:
@@ -93,19 +89,19 @@ def description(base_url: str) -> dict[str, Any]:
     )
 
 
-class _OursOr:
+@dataclass(frozen=True)
+class _OursOrDagster:
     """Serve paths that are ours, and leave every other one, and the server's start and end, to Dagster."""
 
-    def __init__(self, routes: Sequence[BaseRoute], ours: ASGIApp, otherwise: ASGIApp) -> None:
-        self._routes = routes
-        self._ours = ours
-        self._otherwise = otherwise
+    routes: Sequence[BaseRoute]
+    ours: ASGIApp
+    otherwise: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_ours = scope["type"] != "lifespan" and any(
-            route.matches(scope)[0] is not Match.NONE for route in self._routes
+            route.matches(scope)[0] is not Match.NONE for route in self.routes
         )
-        await (self._ours if is_ours else self._otherwise)(scope, receive, send)
+        await (self.ours if is_ours else self.otherwise)(scope, receive, send)
 
 
 def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
@@ -118,4 +114,9 @@ def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
     )
     app.router.routes.extend(routes)
     app.state = State(dict(shared))
-    return Turns(app)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        # HEAD is answered as GET is: uvicorn leaves the body out.
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+    return Turns(serve)

@@ -74,14 +74,9 @@ class Chart:
 def bar_chart(
     name: str, title: str, *, unit: str, columns: Sequence[Column], write: Callable[[int], str]
 ) -> Chart:
-    """Lay a chart out.
+    """Lay out at least one column, from left to right.
 
-    Args:
-        name: Unique in its page: letters, digits and hyphens.
-        title: What it shows.
-        unit: What its values are, as the heading of a table's column.
-        columns: From left to right; at least one.
-        write: Writes a value for people.
+    The name is unique in its page, of letters, digits and hyphens; `write` writes a value for people.
     """
     step = _step(max(max(each.value, each.expected or 0) for each in columns))
 

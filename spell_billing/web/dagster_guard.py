@@ -1,6 +1,7 @@
 """What passes to Dagster's own pages and GraphQL: no change by GET, none at all where reading only."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
@@ -10,12 +11,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.web.errors import json_error
 from spell_billing.web.facts import facts_of
-from spell_billing.web.limits import again
+from spell_billing.web.middleware import replayed
 
 GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
 
 
+@dataclass(frozen=True)
 class DagsterGuard:
     """Stand before Dagster's app.
 
@@ -24,26 +26,25 @@ class DagsterGuard:
     subscriptions, which change nothing.
     """
 
-    def __init__(self, app: ASGIApp, *, read_only: bool) -> None:
-        self._app = app
-        self._read_only = read_only
+    app: ASGIApp
+    read_only: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on to Dagster, unless it changes what it must not."""
         if scope["type"] != "http" or scope["path"] != GRAPHQL:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         refusal = None
         if request.method == "POST":
             body = await request.body()
             refusal = self._refuse_body(request, body)
-            receive = again(body, receive)
+            receive = replayed(body, receive)
         # Dagster's page for trying queries is shown; the query in its address is not run.
         elif request.method not in {"GET", "HEAD"} or "text/html" not in request.headers.get("accept", ""):
             words = "GraphQL is asked by POST here.", "Send the query in a JSON body."
             refusal = json_error(405, "graphql_by_post", *words)
-        await (refusal or self._app)(scope, receive, send)
+        await (refusal or self.app)(scope, receive, send)
 
     def _refuse_body(self, request: Request, body: bytes) -> Response | None:
         if "application/json" not in request.headers.get("content-type", ""):
@@ -62,26 +63,22 @@ class DagsterGuard:
         if not changes:
             return None
         facts_of(request.scope).action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"
-        return refused_to_readers(graphql=True) if self._read_only else None
+        return _refused_to_readers(graphql=True) if self.read_only else None
 
 
-class ReadOnly:
+def reading_only(app: ASGIApp) -> ASGIApp:
     """Refuse whatever is not reading, in a server for people who look and do not act."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what reads."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         reads = scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}
         # Dagster's pages ask in POST; what changes something is refused by what is asked.
-        if reads or scope["path"] == GRAPHQL:
-            await self._app(scope, receive, send)
-            return
-        await refused_to_readers(graphql=False)(scope, receive, send)
+        passes = reads or scope["path"] == GRAPHQL
+        await (app if passes else _refused_to_readers(graphql=False))(scope, receive, send)
+
+    return serve
 
 
-def refused_to_readers(*, graphql: bool) -> Response:
+def _refused_to_readers(*, graphql: bool) -> Response:
     """Return the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
     message = "This server only reads: nothing is launched or changed through it."
     errors: dict[str, Any] = {"data": None, "errors": [{"message": message}]} if graphql else {}

@@ -1,7 +1,6 @@
 """What a person decides about a month, as JSON or by the overview's forms: approve, hold, release, settle."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Self
@@ -16,12 +15,10 @@ from starlette.routing import Route
 from spell_billing.core.errors import (
     LedgerError,
     LedgerLostError,
-    MonthError,
     MonthLockedError,
     StripeAccountError,
 )
 from spell_billing.core.month import Month
-from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.credits import settle_credit
@@ -168,15 +165,13 @@ def form_routes(context: WebContext) -> list[Route]:
     """Return the route that the overview's forms are sent to; the gate stands before it."""
 
     async def take(request: Request) -> Response:
+        month = Month.parse(request.path_params["month"])
+        fields = await read_fields(request)
+        name = fields.pop("decision", "")
+        if name not in BODIES:
+            return error_page(422, "The form is not one of this server's pages", "Open the page again.")
         try:
-            month = Month.parse(request.path_params["month"])
-            fields = await read_fields(request)
-            name = fields.pop("decision", "")
-            if name not in BODIES:
-                return error_page(422, "The form is not one of this server's pages", "Open the page again.")
             body = BODIES[name].model_validate(fields)
-        except MonthError as error:
-            return error_page(422, error.message.rstrip("."), error.remedy)
         except ValidationError as error:
             wrong = in_a_sentence(error.errors()[0], "The form")
             return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
@@ -235,11 +230,10 @@ def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor:
             credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
         return done(credit_cents=credit.amount_cents, currency=currency)
     settled_as = SettledAs(str(body.settled_as))
-
-    def connect() -> AbstractAsyncContextManager[Gateway]:
-        account = context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)
-        return account.connect(ledger)
-
+    patience = {"timeout_seconds": _STRIPE_SECONDS, "down_seconds": _STRIPE_SECONDS, "tries": 2}
     with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-        bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
+        settling = settle_bill(
+            session, lambda: context.stripe(**patience).connect(ledger), body.user_id, settled_as, body.reason
+        )
+        bill = asyncio.run(settling)
     return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)

@@ -23,7 +23,6 @@ _WORDS: Mapping[int, tuple[str, str, str]] = {
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
     413: ("body_too_large", "The request is too large", "Send less at once."),
 }
-_ENDING = frozenset({400, 413})
 
 
 class ApiError(Exception):
@@ -54,13 +53,7 @@ def json_error(
 ) -> Response:
     """Return an error: `{"error": {"code", "message", "remedy"}}`, and what else the caller adds beside it.
 
-    Args:
-        status_code: Of HTTP.
-        code: For programs, as `month_not_closed`; it never changes.
-        message: What is wrong, in plain words.
-        remedy: What to do about it.
-        headers: Of the answer.
-        more: Further members of the answer.
+    The code is for programs, as `month_not_closed`, and never changes; the rest is in plain words.
     """
     error = {"error": {"code": code, "message": message, "remedy": remedy}}
     return json_answer({**error, **more}, status_code, headers=headers)
@@ -75,9 +68,8 @@ def in_a_sentence(wrong: Mapping[str, Any], what: str) -> str:
 
 def wants_page(connection: HTTPConnection) -> bool:
     """Return whether an answer is for a person: a browser asks, and for no endpoint of programs."""
-    if connection.scope["path"].startswith(_API_PREFIXES):
-        return False
-    return "text/html" in connection.headers.get("accept", "")
+    is_program = connection.scope["path"].startswith(_API_PREFIXES)
+    return not is_program and "text/html" in connection.headers.get("accept", "")
 
 
 def error_page(
@@ -108,7 +100,7 @@ async def http_error(request: Request, error: HTTPException) -> Response:
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
     # What is left of the body is not read: the connection ends.
-    headers = {"Connection": "close"} if error.status_code in _ENDING else error.headers
+    headers = {"Connection": "close"} if error.status_code in {400, 413} else error.headers
     return error_answer(request, error.status_code, *words, headers=headers)
 
 

@@ -1,5 +1,7 @@
 """The gate: everything lies behind the secret or a session but for a few paths that are named here."""
 
+from dataclasses import dataclass
+
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -8,9 +10,8 @@ from starlette.websockets import WebSocketClose
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page, json_error, wants_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.login import login_address
+from spell_billing.web.login import Sessions, cookie_of, login_address, may_act
 from spell_billing.web.secret import SecretCheck, Verdict
-from spell_billing.web.sessions import Sessions, cookie_of, may_act
 
 HEADER = "x-admin-secret"
 OPEN_PATHS = frozenset({"/login", "/logout", "/stripe/webhook", "/health"})
@@ -19,6 +20,7 @@ USER_API_PREFIX = "/v1/users/"
 _POLICY_VIOLATION = 1008
 
 
+@dataclass(frozen=True)
 class Gate:
     """Sends each request to one of two apps; an unauthenticated request never reaches the guarded one.
 
@@ -27,38 +29,31 @@ class Gate:
     and no secret goes there as well: its handler sees `Facts.admitted` unset and checks the token.
     """
 
-    def __init__(
-        self,
-        open_app: ASGIApp,
-        guarded_app: ASGIApp,
-        context: WebContext,
-        check: SecretCheck,
-        sessions: Sessions,
-    ) -> None:
-        self._open_app = open_app
-        self._guarded_app = guarded_app
-        self._context = context
-        self._check = check
-        self._sessions = sessions
+    open_app: ASGIApp
+    guarded_app: ASGIApp
+    context: WebContext
+    check: SecretCheck
+    sessions: Sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer why it may not pass."""
         if scope["type"] == "lifespan":
-            await self._guarded_app(scope, receive, send)
+            await self.guarded_app(scope, receive, send)
             return
-        if scope["type"] == "http" and _is_open(scope["path"]):
-            await self._open_app(scope, receive, send)
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(USER_PAGE_PREFIX)
+        if scope["type"] == "http" and is_open:
+            await self.open_app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
         given = connection.headers.getlist(HEADER)
         refusal = self._try_secret(connection, given) if given else self._try_session(connection)
         if refusal is None:
-            await self._guarded_app(scope, receive, send)
+            await self.guarded_app(scope, receive, send)
         elif scope["type"] == "websocket":
             # Before the handshake is accepted this is answered with status 403.
             await WebSocketClose(_POLICY_VIOLATION)(scope, receive, send)
         elif not given and _has_link(connection):
-            await self._open_app(scope, receive, send)
+            await self.open_app(scope, receive, send)
         else:
             await refusal(scope, receive, send)
 
@@ -67,7 +62,7 @@ class Gate:
         facts = facts_of(connection.scope)
         # Two of them: a proxy or a client added one to the other's.
         secret = given[0].encode("latin-1") if len(given) == 1 else b""
-        verdict, pause = self._check.try_secret(secret, facts)
+        verdict, pause = self.check.try_secret(secret, facts)
         if verdict is Verdict.RIGHT:
             facts.who, facts.admitted = "secret", True
             return None
@@ -79,11 +74,11 @@ class Gate:
 
     def _try_session(self, connection: HTTPConnection) -> Response | None:
         """Return the same for a request without a secret."""
-        session = self._sessions.read(cookie_of(self._context, connection))
+        session = self.sessions.read(cookie_of(self.context, connection))
         if session is None:
             return _not_signed_in(connection)
         facts = facts_of(connection.scope)
-        if not may_act(self._context, connection):
+        if not may_act(self.context, connection):
             facts.action = "request from another site"
             return json_error(
                 403,
@@ -96,14 +91,9 @@ class Gate:
         return None
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(USER_PAGE_PREFIX)
-
-
 def _has_link(connection: HTTPConnection) -> bool:
-    if connection.scope["method"] not in {"GET", "HEAD"}:
-        return False
-    if not connection.scope["path"].startswith(USER_API_PREFIX):
+    reads = connection.scope["method"] in {"GET", "HEAD"}
+    if not reads or not connection.scope["path"].startswith(USER_API_PREFIX):
         return False
     bearer = connection.headers.get("authorization", "").lower().startswith("bearer ")
     return bearer or "token" in connection.query_params

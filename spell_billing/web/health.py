@@ -13,8 +13,6 @@ from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.web import api
 
-ANSWER_SECONDS = 5.0
-
 
 class Health(BaseModel):
     """Whether the server can work."""
@@ -35,7 +33,7 @@ async def health(context: api.Context, response: Response) -> Health:
     """Say whether the server can work."""
     try:
         # Unlike Starlette's, this way of waiting for a thread can be given up.
-        await asyncio.wait_for(asyncio.to_thread(_ask, context.ledger), ANSWER_SECONDS)
+        await asyncio.wait_for(asyncio.to_thread(_ask, context.ledger), timeout=5.0)
     except (TimeoutError, SpellBillingError, SQLAlchemyError):
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return Health(status="unavailable")

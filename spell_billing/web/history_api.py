@@ -16,13 +16,6 @@ from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
 from spell_billing.web.user_usage import Usage, is_known, read_usage
 
-MOST_INVOICES = 100
-USUAL_INVOICES = 20
-MOST_HOURS = 720
-USUAL_HOURS = 24
-MOST_CHANGES = 1_000
-USUAL_CHANGES = 100
-_LARGEST_ID = 2**63 - 1
 _NEW_LINK = "Ask the platform for a new link."
 _USER_LINK = HTTPBearer(
     scheme_name="userLink",
@@ -44,7 +37,7 @@ class LinkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    expires_in_hours: int = Field(default=USUAL_HOURS, ge=1, le=MOST_HOURS)
+    expires_in_hours: int = Field(default=24, ge=1, le=720)
 
 
 class MadeLink(BaseModel):
@@ -126,7 +119,7 @@ def invoices(
     facts: api.Asker,
     user_id: UserId,
     before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
-    limit: Annotated[int, Field(ge=1, le=MOST_INVOICES), api.DIGITS] = USUAL_INVOICES,
+    limit: Annotated[int, Field(ge=1, le=100), api.DIGITS] = 20,
 ) -> Invoices:
     """Return a user's invoices, the newest first, every generation."""
     key = None if before is None else cursors.unpack_month(before)
@@ -189,10 +182,10 @@ def changes(
     context: api.Context,
     after: Annotated[
         int,
-        Query(ge=0, le=_LARGEST_ID, description="The `next` of the answer before. Default: from the first."),
+        Query(ge=0, le=2**63 - 1, description="The `next` of the answer before. Default: from the first."),
         api.DIGITS,
     ] = 0,
-    limit: Annotated[int, Field(ge=1, le=MOST_CHANGES), api.DIGITS] = USUAL_CHANGES,
+    limit: Annotated[int, Field(ge=1, le=1_000), api.DIGITS] = 100,
 ) -> Changes:
     """Return what became of bills since a cursor: each event once, none is skipped."""
     with context.ledger.reading() as connection:

@@ -1,33 +1,46 @@
-"""`/billing`: the overview for finance, behind the secret: months, a month's users, each user's story."""
+"""`/billing`: the overview for finance: months, a month's users, each user's story, and the same as CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.browsing import Search, search_bills
+from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
+from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
 from spell_billing.ledger.holding import RELEASABLE
 from spell_billing.reporting.explain import explain
+from spell_billing.usage.store import UsageStore
 from spell_billing.web import cursors
+from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
-from spell_billing.web.csv_files import bills_csv, months_csv
 from spell_billing.web.decisions import DONE, form_routes
 from spell_billing.web.errors import error_page
-from spell_billing.web.month_answers import read_reviewed
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import FORM_HEADERS, page
 
 MONTHS_A_PAGE = 12
 USERS_A_PAGE = 50
 RUNS_SHOWN = 10
+PAGE_ROWS = 2_000
+_Row = Sequence[str | int]
+_BILL_COLUMNS = ("month", *LISTED_BILL)
+_NUMBERS = frozenset({"usage_cents", "total_cents", "calls", "generation"})
+"""A negative amount is a number of ours, not a formula of anybody's."""
+_MONTH_COLUMNS = (
+    *("month", "state", "currency", "users", "invoices", "invoiced_cents", "paid", "paid_cents"),
+    *("failed_cents", "missing_cents"),
+)
 _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "Invoice id at Stripe"}
 
 
@@ -44,21 +57,20 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     ]
 
 
+@dataclass(frozen=True)
 class _Overview:
-    def __init__(self, context: WebContext, *, read_only: bool) -> None:
-        self._context = context
-        self._ledger = context.ledger
-        self._read_only = read_only
+    context: WebContext
+    read_only: bool
 
     def months(self, request: Request) -> Response:
         text = request.query_params.get("before")
         before = Month.parse(text) if text else None
-        months = all_months(self._ledger, self._context.clock())
+        months = all_months(self.context.ledger, self.context.clock())
         left = [month for month in months if before is None or month < before]
         figures = self._figures(left[:MONTHS_A_PAGE])
         return page(
             "billing.html",
-            now=self._context.clock(),
+            now=self.context.clock(),
             months=figures,
             charts=_charts(figures),
             newest=before is None,
@@ -66,11 +78,33 @@ class _Overview:
         )
 
     def months_file(self, _: Request) -> Response:
-        months = all_months(self._ledger, self._context.clock())
-        return months_csv(months, self._figures, MONTHS_A_PAGE)
+        """Stream a line for each month and currency."""
+        months = all_months(self.context.ledger, self.context.clock())
+        some = (months[start : start + MONTHS_A_PAGE] for start in range(0, len(months), MONTHS_A_PAGE))
+        batches = ([row for each in self._figures(wanted) for row in _month_rows(each)] for wanted in some)
+        return _download("billing.csv", _MONTH_COLUMNS, batches)
 
     def month_file(self, request: Request) -> Response:
-        return bills_csv(self._ledger, Month.parse(request.path_params["month"]))
+        """Stream all bills of a month, by user id.
+
+        A page at a time, each from a short transaction: a slow download holds nothing open in the ledger.
+        """
+        month = Month.parse(request.path_params["month"])
+
+        def batches() -> Iterator[list[_Row]]:
+            after: BillKey | None = None
+            while True:
+                with self.context.ledger.reading() as connection:
+                    bills = search_bills(connection, month, Search(), after=after, limit=PAGE_ROWS)
+                for bill in bills:
+                    bill["usage_cents"] = plain(bill["usage_cents"])
+                    bill["finalized_at"] = bill["finalized_at"].isoformat() if bill["finalized_at"] else ""
+                yield [[str(month), *(_cell(name, bill[name]) for name in LISTED_BILL)] for bill in bills]
+                if len(bills) < PAGE_ROWS:
+                    return
+                after = bills[-1]["user_id"], bills[-1]["generation"]
+
+        return _download(f"billing-{month}.csv", _BILL_COLUMNS, batches())
 
     def month(self, request: Request) -> Response:
         query = request.query_params
@@ -83,19 +117,19 @@ class _Overview:
         after = cursors.unpack(query["after"]) if "after" in query else None
         if "after" in query and after is None:
             return error_page(422, "There is no such page", "Go back to the first one.")
-        with self._ledger.reading() as connection:
+        with self.context.ledger.reading() as connection:
             bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         kept = {name: each for name, each in asked.items() if each}
         next_page = None
         if len(bills) > USERS_A_PAGE:
             last = bills[USERS_A_PAGE - 1]
             next_page = f"?{urlencode(kept | {'after': cursors.pack((last['user_id'], last['generation']))})}"
-        reviewed = read_reviewed(self._ledger, month)
+        reviewed = read_reviewed(self.context.ledger, month)
         return page(
             "month.html",
             month=month,
             figures=self._figures([month])[0],
-            runs=self._ledger.runs(month, RUNS_SHOWN),
+            runs=self.context.ledger.runs(month, RUNS_SHOWN),
             bills=bills[:USERS_A_PAGE],
             asked=asked,
             fields=_FIELDS,
@@ -106,7 +140,7 @@ class _Overview:
             next_page=next_page,
             review=reviewed.review,
             decisions=reviewed.decisions,
-            may_decide=not self._read_only,
+            may_decide=not self.read_only,
             done=DONE.get(query.get("done", "")),
             headers=FORM_HEADERS,
         )
@@ -115,7 +149,9 @@ class _Overview:
         month = Month.parse(request.path_params["month"])
         user_id = request.path_params["user_id"]
         try:
-            story = explain(self._ledger, self._context.usage_store(), month, user_id)
+            story = explain(
+                self.context.ledger, UsageStore(self.context.settings.usage_store), month, user_id
+            )
         except UsageError:
             return error_page(
                 503,
@@ -129,13 +165,13 @@ class _Overview:
             month=month,
             user_id=user_id,
             story=story,
-            choices=[] if self._read_only else _choices(story),
+            choices=[] if self.read_only else _choices(story),
             done=DONE.get(request.query_params.get("done", "")),
             headers=FORM_HEADERS,
         )
 
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
-        return figures_of(self._ledger, months, self._context.clock())
+        return figures_of(self.context.ledger, months, self.context.clock())
 
 
 def _choices(story: dict[str, Any]) -> list[str]:
@@ -190,3 +226,33 @@ def _revenue(place: int, currency: str, figures: Sequence[MonthFigures]) -> Char
         ],
         write=lambda cents: format_money(cents, currency, grouping=True),
     )
+
+
+def _cell(name: str, value: Any) -> str | int:
+    return value if name in _NUMBERS else safe_cell(value or "")
+
+
+def _month_rows(figures: MonthFigures) -> list[_Row]:
+    month, state = str(figures.month), figures.state
+    if not figures.money:
+        return [[month, state, "", 0, 0, 0, 0, 0, 0, 0]]
+    return [
+        [
+            *(month, state, safe_cell(money.currency), figures.count()),
+            *(getattr(money, name) for name in _MONTH_COLUMNS[4:]),
+        ]
+        for money in figures.money
+    ]
+
+
+def _download(name: str, columns: _Row, batches: Iterator[list[_Row]]) -> StreamingResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_lines(columns, batches), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _lines(columns: _Row, batches: Iterator[list[_Row]]) -> Iterator[str]:
+    yield BYTE_ORDER_MARK + ",".join(map(str, columns)) + "\r\n"
+    for rows in batches:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        yield text.getvalue()

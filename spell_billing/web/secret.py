@@ -77,13 +77,15 @@ class SecretCheck:
             The verdict, and how many seconds the address waits before its next try (0: not at all).
         """
         now, address = self._clock(), facts.address
-        pause, verdict = self._throttle.pause_seconds(address, now), Verdict.TOO_SOON
-        if not pause and hmac.compare_digest(hashlib.sha256(given).digest(), self._digest):
+        pause = self._throttle.pause_seconds(address, now)
+        if pause:
+            verdict = Verdict.TOO_SOON
+        elif hmac.compare_digest(hashlib.sha256(given).digest(), self._digest):
             self._throttle.count_right(address)
             return Verdict.RIGHT, 0
-        if not pause:
+        else:
             self._throttle.count_wrong(address, now)
-            pause, verdict = self._throttle.pause_seconds(address, now), Verdict.WRONG
+            verdict, pause = Verdict.WRONG, self._throttle.pause_seconds(address, now)
         facts.action = verdict.value
         return verdict, pause
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from spell_billing.web.limits import Turns
+from spell_billing.web.middleware import Turns
 from spell_billing_tests.web.house import SECRET, Answer, House, serving
 
 
