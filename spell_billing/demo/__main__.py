@@ -51,11 +51,7 @@ def _environment() -> dict[str, str]:
     """Return the demo's settings: nothing of the caller's databases or keys may be touched."""
     ours = {"PATH", "HOME", "LANG", "TERM", "VIRTUAL_ENV", "TMPDIR", "COLUMNS"}
     kept = {name: value for name, value in os.environ.items() if name in ours}
-    return {
-        **kept,
-        "SPELL_BILLING_HOME": str(_HOME.absolute()),
-        "STRIPE_API_KEY": "sk_test_demo",
-    }
+    return {**kept, "SPELL_BILLING_HOME": str(_HOME.absolute()), "STRIPE_API_KEY": "sk_test_demo"}
 
 
 def _prepare(settings: Settings, double: StripeDouble, now: datetime) -> None:
@@ -97,14 +93,14 @@ def _say_where_to_look(double: StripeDouble, code: int) -> None:
     click.echo(f"\nOur stand-in for Stripe holds {len(finalized)} finalized invoices, {total} in all.")
     if code == EXIT_USERS_LEFT:
         click.echo("The users without an invoice are part of the demo: the reasons above say what to do.")
-    click.echo("Where to look next:")
-    for line in (
-        "make demo                                              again: nothing is billed twice",
-        "make dev                                               the Dagster UI on this database",
-        f"SPELL_BILLING_HOME={_HOME} .venv/bin/spell-billing status      every month",
-        f"SPELL_BILLING_HOME={_HOME} .venv/bin/spell-billing preview --month {{month}}",
-    ):
-        click.echo("  " + line.format(month=Month.containing(datetime.now(UTC))))
+    home = f"SPELL_BILLING_HOME={_HOME} .venv/bin/spell-billing"
+    click.echo(
+        "Where to look next:\n"
+        "  make demo                                              again: nothing is billed twice\n"
+        "  make dev                                               the Dagster UI on this database\n"
+        f"  {home} status      every month\n"
+        f"  {home} preview --month {Month.containing(datetime.now(UTC))}"
+    )
 
 
 def _open_ui(environment: dict[str, str], port: int) -> int:

@@ -5,25 +5,9 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
-from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    func,
-    insert,
-    select,
-)
+import sqlalchemy as sa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
@@ -47,40 +31,51 @@ _ENDPOINTS: tuple[tuple[str, int, int], ...] = (
     ("POST /v1/documents", 150, 6),
 )
 _FREE_ENDPOINT = "GET /v1/status"
-_PLANS: tuple[dict[str, Any], ...] = (
+_PLANS = (
     {"plan_id": "starter", "name": "Starter", "included_cents": 500},
     {"plan_id": "team", "name": "Team", "included_cents": 5_000},
 )
 
-_metadata = MetaData()
-_billing_plans = Table(
+_metadata = sa.MetaData()
+_billing_plans = sa.Table(
     "billing_plans",
     _metadata,
-    Column("plan_id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("included_cents", Integer, nullable=False),
+    sa.Column("plan_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("included_cents", sa.Integer, nullable=False),
 )
-_billing_accounts = Table(
+_billing_accounts = sa.Table(
     "billing_accounts",
     _metadata,
-    Column("user_id", Text, primary_key=True),
-    Column("stripe_customer_id", Text),
-    Column("currency", Text, nullable=False),
-    Column("email", Text),
-    Column("plan_id", Text),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("stripe_customer_id", sa.Text),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("plan_id", sa.Text),
 )
-_usage_counters = Table(
+_usage_counters = sa.Table(
     "usage_counters",
     _metadata,
     # SQLite numbers rows by itself only in a column of the type INTEGER.
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("user_id", Text, nullable=False),
-    Column("cost_cents", Integer, nullable=False),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("cost_cents", sa.Integer, nullable=False),
     # PostgreSQL: timestamptz. SQLite: text without a zone, which means UTC.
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("endpoint", Text),
-    Index("ix_usage_counters_created_at", "created_at"),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("endpoint", sa.Text),
+    sa.Index("ix_usage_counters_created_at", "created_at"),
 )
+
+_Role = Literal["ordinary", "no account", "no customer", "unknown customer", "declined", "free", "negative"]
+_CAST: Mapping[_Role, int] = {
+    "no account": 3,
+    "no customer": 4,
+    "unknown customer": 1,
+    "declined": 3,
+    "free": 12,
+    "negative": 1,
+}
+"""How many users play each part; all others are ordinary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +98,6 @@ class DemoCustomer:
     card: Literal["ok", "declined"]
 
 
-class _Role(Enum):
-    ORDINARY = auto()
-    NO_ACCOUNT = auto()
-    NO_CUSTOMER = auto()
-    UNKNOWN_CUSTOMER = auto()
-    CARD_DECLINES = auto()
-    FREE_CALLS_ONLY = auto()
-    NEGATIVE_MONTH = auto()
-
-
-_CAST = (
-    (_Role.NO_ACCOUNT, 3),
-    (_Role.NO_CUSTOMER, 4),
-    (_Role.UNKNOWN_CUSTOMER, 1),
-    (_Role.CARD_DECLINES, 3),
-    (_Role.FREE_CALLS_ONLY, 12),
-    (_Role.NEGATIVE_MONTH, 1),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class _User:
     user_id: str
@@ -131,22 +106,14 @@ class _User:
     plan_id: str | None
 
 
-def seed(engine: Engine, *, now: datetime, users: int = 300, months: int = 4, seed: int = 1) -> DemoSummary:
+def seed(
+    engine: sa.Engine, *, now: datetime, users: int = 300, months: int = 4, seed: int = 1
+) -> DemoSummary:
     """Create the source tables where they are missing and fill them, in one transaction.
 
-    The same arguments give the same rows. About 36 calls per user and month, so 300 users and 4 months give
-    some 50,000 rows. The user with the negative month has it in the last closed month but one, so that the
-    credit shows on the invoice of the last.
-
-    Args:
-        engine: The source database, SQLite or PostgreSQL.
-        now: The present, an aware datetime: the month it is in stays open and is filled up to it.
-        users: How many users have usage, at least `MIN_USERS`.
-        months: How many closed months before `now` are filled, at least 1.
-        seed: Another number gives another platform of the same kind.
-
-    Returns:
-        What was filled in.
+    The same arguments give the same rows, about 36 calls per user and month; another `seed` gives another
+    platform of the same kind. `months` closed months are filled, and the open one up to `now`. The user with
+    the negative month has it in the last closed month but one, so that the credit shows on the last invoice.
 
     Raises:
         UsageError: when one of the tables already has rows: nothing is changed then.
@@ -174,53 +141,41 @@ def seed(engine: Engine, *, now: datetime, users: int = 300, months: int = 4, se
 
     with engine.begin() as connection:
         _metadata.create_all(connection)
-        _require_empty(connection)
-        connection.execute(insert(_billing_plans), list(_PLANS))
-        connection.execute(insert(_billing_accounts), list(_accounts(people)))
-        connection.execute(insert(_usage_counters), rows)
-    return DemoSummary(
-        closed_months=closed_months,
-        open_month=open_month,
-        users=len(people),
-        rows=len(rows),
-        cents_by_month=MappingProxyType(cents_by_month),
-    )
+        for table in _metadata.sorted_tables:
+            if connection.scalar(sa.select(sa.func.count()).select_from(table)):
+                raise UsageError(
+                    f"The table {table.name} already has rows: made-up ones would be billed with them.",
+                    remedy="Give the demonstration a database of its own.",
+                )
+        connection.execute(_billing_plans.insert(), list(_PLANS))
+        connection.execute(
+            _billing_accounts.insert(), [_account(user) for user in people if user.role != "no account"]
+        )
+        connection.execute(_usage_counters.insert(), rows)
+    return DemoSummary(closed_months, open_month, len(people), len(rows), cents_by_month)
 
 
-def stripe_customers(engine: Engine) -> tuple[DemoCustomer, ...]:
+def stripe_customers(engine: sa.Engine) -> list[DemoCustomer]:
     """List the customers that Stripe must have for the accounts that `seed` made, in the order of their ids.
 
     Without `UNKNOWN_CUSTOMER_ID`: that account points at a customer who does not exist.
     """
     columns = _billing_accounts.c
     query = (
-        select(columns.stripe_customer_id, columns.email)
+        sa.select(columns.stripe_customer_id, columns.email)
         .where(columns.stripe_customer_id.is_not(None), columns.stripe_customer_id != UNKNOWN_CUSTOMER_ID)
         .order_by(columns.stripe_customer_id)
     )
     with engine.connect() as connection:
-        return tuple(
-            DemoCustomer(
-                customer_id=customer_id,
-                email=email,
-                card="declined" if customer_id.startswith(_DECLINED_PREFIX) else "ok",
-            )
+        return [
+            DemoCustomer(customer_id, email, "declined" if customer_id.startswith(_DECLINED_PREFIX) else "ok")
             for customer_id, email in connection.execute(query)
-        )
-
-
-def _require_empty(connection: Connection) -> None:
-    for table in _metadata.sorted_tables:
-        if connection.scalar(select(func.count()).select_from(table)):
-            raise UsageError(
-                f"The table {table.name} already has rows: made-up ones would be billed with them.",
-                remedy="Give the demonstration a database of its own.",
-            )
+        ]
 
 
 def _cast_users(rng: random.Random, count: int) -> list[_User]:
-    roles = [role for role, size in _CAST for _ in range(size)]
-    roles += [_Role.ORDINARY] * (count - len(roles))
+    roles = [role for role, size in _CAST.items() for _ in range(size)]
+    roles += ["ordinary"] * (count - len(roles))
     rng.shuffle(roles)
     # The quantiles of the distribution, not draws from it: every seed gives the same skew and total.
     weights = [(1 - (rank + 0.5) / count) ** (-1 / _PARETO_SHAPE) for rank in range(count)]
@@ -231,8 +186,8 @@ def _cast_users(rng: random.Random, count: int) -> list[_User]:
             user_id=f"user-{number:04d}",
             role=role,
             # Those with a part to play call often enough to be seen, and never dominate.
-            calls_per_month=volume if role is _Role.ORDINARY else min(max(volume, 15), 60),
-            plan_id=_choose_plan(rng, volume) if role is _Role.ORDINARY else None,
+            calls_per_month=volume if role == "ordinary" else min(max(volume, 15), 60),
+            plan_id=_choose_plan(rng, volume) if role == "ordinary" else None,
         )
         for number, (role, volume) in enumerate(zip(roles, calls, strict=True), start=1)
     ]
@@ -244,44 +199,39 @@ def _choose_plan(rng: random.Random, calls_per_month: float) -> str | None:
     return "team" if calls_per_month > 2 * _CALLS_PER_USER_AND_MONTH else "starter"
 
 
-def _accounts(people: list[_User]) -> Iterator[dict[str, Any]]:
-    for user in people:
-        if user.role is _Role.NO_ACCOUNT:
-            continue
-        number = user.user_id.removeprefix("user-")
-        customer_id: str | None = f"cus_demo_{number}"
-        if user.role is _Role.NO_CUSTOMER:
-            customer_id = None
-        elif user.role is _Role.UNKNOWN_CUSTOMER:
-            customer_id = UNKNOWN_CUSTOMER_ID
-        elif user.role is _Role.CARD_DECLINES:
-            customer_id = f"{_DECLINED_PREFIX}{number}"
-        yield {
-            "user_id": user.user_id,
-            "stripe_customer_id": customer_id,
-            "currency": "usd",
-            "email": f"{user.user_id}@example.com",
-            "plan_id": user.plan_id,
-        }
+def _account(user: _User) -> dict[str, Any]:
+    number = user.user_id.removeprefix("user-")
+    odd_ids: Mapping[_Role, str | None] = {
+        "no customer": None,
+        "unknown customer": UNKNOWN_CUSTOMER_ID,
+        "declined": f"{_DECLINED_PREFIX}{number}",
+    }
+    return {
+        "user_id": user.user_id,
+        "stripe_customer_id": odd_ids.get(user.role, f"cus_demo_{number}"),
+        "currency": "usd",
+        "email": f"{user.user_id}@example.com",
+        "plan_id": user.plan_id,
+    }
 
 
 def _usage(
     rng: random.Random, user: _User, *, start: datetime, until: datetime, share: float
 ) -> Iterator[dict[str, Any]]:
     """Return one user's rows from `start` to before `until`; `share` scales a full month's calls."""
-    if user.role is _Role.ORDINARY and rng.random() < _QUIET_SHARE:
+    if user.role == "ordinary" and rng.random() < _QUIET_SHARE:
         return
     calls = math.floor(user.calls_per_month * share * rng.uniform(0.7, 1.3) + rng.random())
     microseconds = (until - start) // timedelta(microseconds=1)
     endpoints = rng.choices(_ENDPOINTS, weights=[weight for _, _, weight in _ENDPOINTS], k=calls)
     for endpoint, cents, _ in endpoints:
         at = start + timedelta(microseconds=rng.randrange(microseconds))
-        if user.role is _Role.FREE_CALLS_ONLY:
+        if user.role == "free":
             yield _row(user, 0, at, _FREE_ENDPOINT)
             continue
         yield _row(user, cents, at, endpoint)
         refunded_at = at + timedelta(hours=rng.uniform(1, 72))
-        if user.role is _Role.ORDINARY and rng.random() < _REFUNDED_SHARE and refunded_at < until:
+        if user.role == "ordinary" and rng.random() < _REFUNDED_SHARE and refunded_at < until:
             yield _row(user, -cents, refunded_at, endpoint)
 
 
@@ -290,7 +240,7 @@ def _large_refund(
 ) -> Iterator[dict[str, Any]]:
     """Return more than the month's usage to the user whose month is to end below zero."""
     for user in people:
-        if user.role is _Role.NEGATIVE_MONTH:
+        if user.role == "negative":
             used = sum(row["cost_cents"] for row in rows if row["user_id"] == user.user_id)
             yield _row(user, -(used + _CREDIT_CENTS), at, "POST /v1/documents")
 

@@ -1,32 +1,140 @@
 """`/admin/billing`: start a month's billing, and say where months stand."""
 
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month, require_billable
+from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.month_state import MonthState
+from spell_billing.ledger.reviews import DecisionKind, read_decisions, read_review
 from spell_billing.ledger.rows import Actor
 from spell_billing.reporting.status import month_status
 from spell_billing.web import api
-from spell_billing.web.answers import json_answer
 from spell_billing.web.context import WebContext
-from spell_billing.web.errors import ApiError
-from spell_billing.web.launching import DagsterRuns, LaunchError, Run
-from spell_billing.web.month_answers import MonthAnswer, Months, read_reviewed
+from spell_billing.web.errors import ApiError, json_answer
+from spell_billing.web.launching import DagsterRuns, Run
 from spell_billing.web.month_figures import all_months
 
 MONTHS_PATH = "/admin/billing/months"
 PROCESS_PATH = "/admin/billing/process-monthly"
-ACTION = "run_launched"
-LAUNCH_LOCK = "launching"
-LOCK_WAIT_SECONDS = 15.0
-DEFAULT_MONTHS = 12
-MOST_MONTHS = 120
-_RUNS_OF_ONE = 10
-_RUNS_OF_EACH = 1
+_LaunchStatus = Literal["started", "already_billed", "already_running"]
+
+
+class DecisionAnswer(BaseModel):
+    """What a person decided."""
+
+    kind: DecisionKind
+    user_id: str | None
+    reason: str
+    actor: str
+    at: api.Moment
+
+
+class Finding(BaseModel):
+    """What a review found."""
+
+    code: str
+    text: str
+    data: dict[str, Any]
+
+
+class ReviewAnswer(BaseModel):
+    """A month's review."""
+
+    drafts_hash: str = Field(description="Names the drafts that an approval holds for.")
+    reviewed_at: api.Moment
+    needs_approval: bool
+    findings: list[Finding]
+    approval: DecisionAnswer | None
+
+
+class Reviewed(BaseModel):
+    """What a month's review found, and what was decided since."""
+
+    review: ReviewAnswer | None
+    decisions: list[DecisionAnswer] = Field(description="The newest first.")
+
+
+class ReasonAnswer(BaseModel):
+    """Users of a month who share state and reason."""
+
+    state: str
+    reason: str
+    users: int
+    total_cents: int
+    currency: str
+    remedy: str
+    first_users: list[str]
+
+
+class CurrencyAmounts(BaseModel):
+    """A month's amounts in one currency, in its minor units."""
+
+    total_cents: int
+    invoiced_cents: int
+    uninvoiced_cents: int
+
+
+class MonthAnswer(Reviewed):
+    """Where a month stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    month: api.MonthText
+    state: MonthState
+    users: int
+    calls: int
+    usage_cents: Annotated[
+        int | Decimal,
+        WithJsonSchema({"type": "number", "description": "The exact cost of the frozen usage."}),
+    ]
+    total_cents: int
+    invoiced: int
+    failed: int
+    held: int
+    skipped: int
+    parked: int
+    pending: int
+    void: int
+    settled: int
+    invoiced_cents: int
+    uninvoiced_cents: int
+    covered_cents: int
+    late_cents: int
+    credit_applied_cents: int
+    carried_cents: int
+    tax_cents: int = Field(description="Tax that Stripe put on top.")
+    discount_cents: int = Field(description="What coupons took off.")
+    without_tax: int = Field(description="Invoices without the tax that was asked for.")
+    paid: int
+    paid_cents: int = Field(description="What was received for the invoices.")
+    refunded_cents: int
+    disputed_cents: int = Field(description="Taken back by banks in disputes that are open or lost.")
+    kept_cents: int = Field(description="Paid less refunded less disputed.")
+    moved_cents: int = Field(description="Too little to be charged: moved to the next invoices.")
+    from_balance_cents: int = Field(description="Paid from customers' balances at Stripe.")
+    payment_failed: int
+    payment_failed_cents: int
+    uncollectible: int
+    uncollectible_cents: int
+    currencies: list[str]
+    by_currency: dict[str, CurrencyAmounts] = Field(
+        description="Where there are several currencies: the other amounts add up minor units of all of them."
+    )
+    reasons: list[ReasonAnswer]
+    usage_version: str | None
+    runs: list[Run] = Field(description="The newest first.")
+
+
+class Months(BaseModel):
+    """The latest months, the newest first."""
+
+    months: list[MonthAnswer]
 
 
 class BillingRequest(BaseModel):
@@ -48,7 +156,7 @@ class LaunchLinks(BaseModel):
 class Launch(BaseModel):
     """What became of the request."""
 
-    status: Literal["started", "already_billed", "already_running"]
+    status: _LaunchStatus
     month: api.MonthText
     run_id: str | None
     links: LaunchLinks
@@ -96,7 +204,7 @@ def process(
     ledger = context.ledger
     try:
         # In this process one at a time; between processes the ledger's lock does the same.
-        with runs.launching, ledger.exclusive(LAUNCH_LOCK, wait_seconds=LOCK_WAIT_SECONDS):
+        with runs.launching, ledger.exclusive("launching", wait_seconds=15.0):
             run = runs.under_way(month, base_url)
             if run is not None or ledger.is_held(month):
                 raise _under_way(month, run, base_url)
@@ -104,13 +212,10 @@ def process(
                 return _launch("already_billed", month, None, base_url)
             run_id = runs.launch(month, facts.actor, verify=wanted.verify)
             detail = f"{PROCESS_PATH}, verify={wanted.verify}"
-            ledger.record_action(month, Actor(facts.actor, run_id), ACTION, detail)
+            ledger.record_action(month, Actor(facts.actor, run_id), "run_launched", detail)
     except MonthLockedError as error:
-        raise ApiError(
-            503, "busy", "Another server is launching a run.", "Try again.", headers={"Retry-After": "5"}
-        ) from error
-    except LaunchError as error:
-        raise ApiError(503, "not_launched", error.message, error.remedy) from error
+        words = "Another server is launching a run.", "Try again."
+        raise ApiError(503, "busy", *words, headers={"Retry-After": "5"}) from error
     facts.action = f"launched {month} run {run_id}"
     response.status_code = HTTPStatus.ACCEPTED
     return _launch("started", month, run_id, base_url)
@@ -121,26 +226,34 @@ def list_months(
     context: api.Context,
     runs: Runs,
     base_url: api.BaseUrl,
-    limit: Annotated[int, Field(ge=1, le=MOST_MONTHS), api.DIGITS] = DEFAULT_MONTHS,
+    limit: Annotated[int, Field(ge=1, le=120), api.DIGITS] = 12,
 ) -> Response:
     """Say where the latest months stand, the newest first."""
     wanted = all_months(context.ledger, context.clock())[:limit]
-    months = [_read(context, runs, month, _RUNS_OF_EACH, base_url) for month in wanted]
+    months = [_read(context, runs, month, base_url, most_runs=1) for month in wanted]
     return json_answer(Months(months=months).model_dump())
 
 
 @router.get(MONTHS_PATH + "/{month}", operation_id="showMonth", response_model=MonthAnswer)
 def show_month(context: api.Context, runs: Runs, base_url: api.BaseUrl, month: api.MonthInPath) -> Response:
     """Say where a month stands, with its latest runs."""
-    return json_answer(_read(context, runs, month, _RUNS_OF_ONE, base_url).model_dump())
+    return json_answer(_read(context, runs, month, base_url, most_runs=10).model_dump())
 
 
-def _read(context: WebContext, runs: DagsterRuns, month: Month, most_runs: int, base_url: str) -> MonthAnswer:
-    reviewed = read_reviewed(context.ledger, month)
+def read_reviewed(ledger: Ledger, month: Month) -> Reviewed:
+    """Read what the month's review found, and what was decided since, the newest first."""
+    with ledger.reading() as connection:
+        review, decided = read_review(connection, month), read_decisions(connection, month)
+    shown = list(reversed(decided[-50:]))
+    return Reviewed.model_validate({"review": review, "decisions": shown}, from_attributes=True)
+
+
+def _read(
+    context: WebContext, runs: DagsterRuns, month: Month, base_url: str, *, most_runs: int
+) -> MonthAnswer:
     return MonthAnswer(
         **month_status(context.ledger, month, context.clock()).as_json(),
-        review=reviewed.review,
-        decisions=reviewed.decisions,
+        **dict(read_reviewed(context.ledger, month)),
         runs=runs.latest(month, most_runs, base_url),
     )
 
@@ -155,12 +268,7 @@ def _under_way(month: Month, run: Run | None, base_url: str) -> ApiError:
     return ApiError(409, "already_running", message, remedy, **launch.model_dump(exclude_unset=True))
 
 
-def _launch(
-    status: Literal["started", "already_billed", "already_running"],
-    month: Month,
-    run_id: str | None,
-    base_url: str,
-) -> Launch:
+def _launch(status: _LaunchStatus, month: Month, run_id: str | None, base_url: str) -> Launch:
     run: dict[str, Any] = {"run": f"{base_url}/runs/{run_id}"} if run_id else {}
     links = LaunchLinks(status=f"{base_url}{MONTHS_PATH}/{month}", **run)
     return Launch(status=status, month=str(month), run_id=run_id, links=links)

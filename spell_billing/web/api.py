@@ -11,8 +11,6 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from starlette.datastructures import Headers
-from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
 
 from spell_billing.core.month import Month
 from spell_billing.web.context import WebContext
@@ -86,9 +84,7 @@ _REFUSALS = {
 def guarded_router(prefix: str = "", texts: Mapping[int, str] = MappingProxyType({})) -> APIRouter:
     """Return a router for endpoints behind the secret.
 
-    Args:
-        prefix: Of their paths.
-        texts: Errors that they answer with besides those of all endpoints, or that mean something else here.
+    `texts` are errors besides those of all endpoints, or that mean something else here.
     """
     return APIRouter(
         prefix=prefix,
@@ -99,7 +95,7 @@ def guarded_router(prefix: str = "", texts: Mapping[int, str] = MappingProxyType
 
 
 class JsonRoute(APIRoute):
-    """Read every body as JSON, and answer HEAD as GET does, as Starlette's own routes do."""
+    """Read every body as JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, which is given the request with its body as JSON."""
@@ -109,14 +105,6 @@ class JsonRoute(APIRoute):
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_json
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match HEAD where GET matches."""
-        return super().matches(_as_get(scope))
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request; the server leaves the body of an answer to HEAD out."""
-        await super().handle(_as_get(scope), receive, send)
 
 
 class _JsonRequest(Request):
@@ -128,10 +116,6 @@ class _JsonRequest(Request):
     async def json(self) -> Any:
         # Unlike Python's own it refuses what is not UTF-8 or too deep as what it is: no JSON.
         return orjson.loads(await self.body())
-
-
-def _as_get(scope: Scope) -> Scope:
-    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 async def _context(request: Request) -> WebContext:

@@ -2,49 +2,48 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.reporting.metrics import metrics_endpoint
-from spell_billing.web import admin, changes_api, decisions, health, history_api, webhook
-from spell_billing.web.access_log import AccessLog
+from spell_billing.web import admin, decisions, health, history_api, webhook
 from spell_billing.web.card_page import card_page_routes
 from spell_billing.web.context import WebContext
-from spell_billing.web.dagster_guard import DagsterGuard, ReadOnly
+from spell_billing.web.dagster_guard import DagsterGuard, reading_only
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
-from spell_billing.web.headers import DagsterHeaders, SecurityHeaders
 from spell_billing.web.launching import DagsterRuns
-from spell_billing.web.limits import RequestLimits, Turns
-from spell_billing.web.login import login_routes
-from spell_billing.web.openapi import openapi_routes
+from spell_billing.web.login import PURPOSE, Sessions, login_routes
+from spell_billing.web.middleware import (
+    Turns,
+    with_access_log,
+    with_dagster_headers,
+    with_limits,
+    with_security_headers,
+)
 from spell_billing.web.overview import overview_routes
-from spell_billing.web.secret import SecretCheck
-from spell_billing.web.sessions import PURPOSE, Sessions
-from spell_billing.web.throttle import Throttle
+from spell_billing.web.secret import SecretCheck, Throttle
 from spell_billing.web.user_page import user_page_routes
 
-_NO_TELEMETRY: TelemetryConfig = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "operation_spans": False,
-    "auto_configure": False,
-}
+_NO_TELEMETRY = TelemetryConfig(
+    tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
+)
 
 
 def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, read_only: bool) -> ASGIApp:
-    """Return the whole server.
+    """Return the whole server around Dagster's webserver, which sees only requests that passed the gate.
 
-    Args:
-        context: What the handlers share.
-        dagster_app: Dagster's webserver; it sees only requests that passed the gate.
-        runs: Dagster's runs, of the same workspace.
-        read_only: Refuse whatever is not reading; `dagster_app` and `runs` must be made so as well.
+    With `read_only` whatever is not reading is refused; `dagster_app` and `runs` must be made so as well.
 
     Raises:
         SettingsError: when `ADMIN_SECRET` is not set, or another setting of the server is wrong.
@@ -53,10 +52,11 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     sessions = Sessions(context.key_for(PURPOSE), context.clock)
     # Read now: a wrong setting shall stop the server, not a request.
     _ = context.web.stripe_webhook_secrets
-    https = (context.public_url or "").startswith("https://")
 
-    shared = {"context": context, "runs": runs}
-    shared |= {"health": health.HealthCheck(context.ledger), "events": webhook.EventHandling(context)}
+    def describe(request: Request) -> Response:
+        return JSONResponse(description(context.base_url(request)))
+
+    shared = {"context": context, "runs": runs, "events": webhook.EventHandling(context)}
     unguarded = [*login_routes(context, check, sessions), *health.router.routes]
     unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.
@@ -64,34 +64,46 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     unguarded += [] if read_only else card_page_routes(context)
     admitted = [
         *history_api.router.routes,
-        *changes_api.router.routes,
+        *history_api.changes_router.routes,
         *overview_routes(context, read_only=read_only),
         *admin.router.routes,
         *decisions.router.routes,
-        *openapi_routes(context),
+        Route("/openapi.json", describe, methods=["GET"]),
         Route("/metrics", metrics_endpoint(lambda: nullcontext(context.ledger), settings=context.settings)),
     ]
-    behind = _OursOr(
-        admitted, _ours(admitted, shared), DagsterHeaders(DagsterGuard(dagster_app, read_only=read_only))
-    )
-    guarded = ReadOnly(behind) if read_only else behind
+    dagster = with_dagster_headers(DagsterGuard(dagster_app, read_only=read_only))
+    behind = _OursOrDagster(admitted, _ours(admitted, shared), dagster)
+    guarded = reading_only(behind) if read_only else behind
     gate = Gate(_ours(unguarded, shared), guarded, context, check, sessions)
-    return AccessLog(SecurityHeaders(RequestLimits(gate), https=https), context.clock)
+    secured = with_security_headers(with_limits(gate), https=context.is_https)
+    return with_access_log(secured, context.clock)
 
 
-class _OursOr:
+def description(base_url: str) -> dict[str, Any]:
+    """Describe the endpoints for programs in OpenAPI 3.1, made of their types; `base_url` begins links."""
+    routers = [each.router for each in (admin, decisions, history_api, webhook, health)]
+    return get_openapi(
+        title="Spell billing",
+        version=version("spell-billing"),
+        description="Amounts are integer minor units of the currency, times RFC 3339 in UTC.",
+        servers=[{"url": base_url or "/"}],
+        routes=[route for router in [*routers, history_api.changes_router] for route in router.routes],
+    )
+
+
+@dataclass(frozen=True)
+class _OursOrDagster:
     """Serve paths that are ours, and leave every other one, and the server's start and end, to Dagster."""
 
-    def __init__(self, routes: Sequence[BaseRoute], ours: ASGIApp, otherwise: ASGIApp) -> None:
-        self._routes = routes
-        self._ours = ours
-        self._otherwise = otherwise
+    routes: Sequence[BaseRoute]
+    ours: ASGIApp
+    otherwise: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_ours = scope["type"] != "lifespan" and any(
-            route.matches(scope)[0] is not Match.NONE for route in self._routes
+            route.matches(scope)[0] is not Match.NONE for route in self.routes
         )
-        await (self._ours if is_ours else self._otherwise)(scope, receive, send)
+        await (self.ours if is_ours else self.otherwise)(scope, receive, send)
 
 
 def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
@@ -104,4 +116,9 @@ def _ours(routes: Sequence[BaseRoute], shared: Mapping[str, object]) -> ASGIApp:
     )
     app.router.routes.extend(routes)
     app.state = State(dict(shared))
-    return Turns(app)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        # HEAD is answered as GET is: uvicorn leaves the body out.
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+    return Turns(serve)

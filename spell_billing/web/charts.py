@@ -6,29 +6,23 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 640, 240
 _RIGHT, _TOP, _BOTTOM = 8, 16, 28
 _LETTER, _MARGIN = 8, 16
-"""A letter of a tick is at most so wide, and so much room is beside them."""
+"""The most that a letter of a tick is wide, and the room beside them."""
 _FEWEST_SLOTS = 6
 _LINES = 4
-_ROOM = _BOTTOM + _TOP
+_FLOOR = HEIGHT - _BOTTOM
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What stands at one place of a chart.
+    """A bar: a few letters below it, its name in full, its value (never below 0), as number and for people.
 
-    Attributes:
-        label: Below the bar, a few letters.
-        name: In full.
-        value: How high the bar is, never below 0.
-        text: The value for people.
-        expected: How high it is expected to become; None where nothing is.
-        expected_text: The expectation for people.
+    Without `text` the chart writes the value. `expected` is how high it is expected to become.
     """
 
     label: str
     name: str
     value: int
-    text: str
+    text: str = ""
     expected: int | None = None
     expected_text: str | None = None
 
@@ -38,17 +32,13 @@ class Bar:
     """A column with its place: `x` and `width`, and for bar and expectation the top and the height."""
 
     column: Column
+    text: str
     x: int
     width: int
     y: int
     height: int
     expected_y: int
     expected_height: int
-
-    @property
-    def middle(self) -> int:
-        """Where the label stands."""
-        return self.x + self.width // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,47 +74,38 @@ class Chart:
 def bar_chart(
     name: str, title: str, *, unit: str, columns: Sequence[Column], write: Callable[[int], str]
 ) -> Chart:
-    """Lay a chart out.
+    """Lay out at least one column, from left to right.
 
-    Args:
-        name: Unique in its page: letters, digits and hyphens.
-        title: What it shows.
-        unit: What its values are, as the heading of a table's column.
-        columns: From left to right; at least one.
-        write: Writes a value for people.
+    The name is unique in its page, of letters, digits and hyphens; `write` writes a value for people.
     """
-    largest = max(max(each.value, each.expected or 0) for each in columns)
-    step = _step(largest)
-    top = step * _LINES
-    lines = [Line(_y(step * number, top), write(step * number)) for number in range(_LINES + 1)]
+    step = _step(max(max(each.value, each.expected or 0) for each in columns))
+
+    def top(value: int) -> int:
+        return _FLOOR - value * (_FLOOR - _TOP) // (step * _LINES)
+
+    lines = [Line(top(step * number), write(step * number)) for number in range(_LINES + 1)]
     left = _MARGIN + _LETTER * max(len(line.text) for line in lines)
     slot = (WIDTH - left - _RIGHT) // max(len(columns), _FEWEST_SLOTS)
-    bars = [_bar(each, left + place * slot, slot, top) for place, each in enumerate(columns)]
-    highest = max(columns, key=lambda each: each.value)
+    width = slot * 7 // 10
+    bars = [
+        Bar(
+            column=each,
+            text=each.text or write(each.value),
+            x=left + place * slot + (slot - width) // 2,
+            width=width,
+            y=top(each.value),
+            height=_FLOOR - top(each.value),
+            expected_y=top(each.expected or 0),
+            expected_height=_FLOOR - top(each.expected or 0),
+        )
+        for place, each in enumerate(columns)
+    ]
+    highest = max(bars, key=lambda bar: bar.column.value)
     description = (
         f"From {columns[0].name} to {columns[-1].name}, month by month. "
-        f"The highest is {highest.name} with {highest.text}; the latest is {columns[-1].text}."
+        f"The highest is {highest.column.name} with {highest.text}; the latest is {bars[-1].text}."
     )
     return Chart(name, title, description, unit, bars, lines, left)
-
-
-def _bar(column: Column, start: int, slot: int, top: int) -> Bar:
-    width = slot * 7 // 10
-    y, expected_y = _y(column.value, top), _y(column.expected or 0, top)
-    floor = _y(0, top)
-    return Bar(
-        column=column,
-        x=start + (slot - width) // 2,
-        width=width,
-        y=y,
-        height=floor - y,
-        expected_y=expected_y,
-        expected_height=floor - expected_y,
-    )
-
-
-def _y(value: int, top: int) -> int:
-    return HEIGHT - _BOTTOM - value * (HEIGHT - _ROOM) // top
 
 
 def _step(largest: int) -> int:

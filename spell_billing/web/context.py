@@ -3,44 +3,35 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from starlette.requests import HTTPConnection
 
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.orchestration.resources import StripeResource
 from spell_billing.settings.billing import Settings
-from spell_billing.usage.store import UsageStore
 from spell_billing.web.keys import derive_key
 from spell_billing.web.settings import WebSettings
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True)
 class WebContext:
     """Made once by the server. Work on a database in an async handler belongs into `run_in_threadpool`.
 
-    Attributes:
-        settings: Of billing.
-        web: Of the server.
-        ledger: Open for as long as the server runs; any thread may use it.
-        clock: The present, an aware datetime in UTC.
+    `web` has the settings of the server. Any thread may use the ledger. The clock's datetimes are aware.
     """
 
     settings: Settings
     web: WebSettings
     ledger: Ledger = field(repr=False)
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime]
 
     @property
-    def public_url(self) -> str | None:
-        """Where people reach the server, no slash at its end; None: at the address of the request."""
-        return self.web.public_url
+    def is_https(self) -> bool:
+        """Whether the public address is one of https."""
+        return (self.web.public_url or "").startswith("https://")
 
     def base_url(self, connection: HTTPConnection) -> str:
         """Return what links in an answer begin with, no slash at its end.
@@ -55,8 +46,7 @@ class WebContext:
     def stripe(self, **patience: float) -> StripeResource:
         """Return the Stripe account of the settings; nothing is sent before it is connected.
 
-        Args:
-            patience: Fields of `StripeResource` that say how long to wait and how often to try.
+        `patience` are fields of `StripeResource` that say how long to wait and how often to try.
 
         Raises:
             SettingsError: when no key is set.
@@ -69,10 +59,6 @@ class WebContext:
             requests_per_second_per_endpoint=settings.stripe_requests_per_second_per_endpoint,
             **patience,  # type: ignore[arg-type]
         )
-
-    def usage_store(self) -> UsageStore:
-        """Return the store of frozen usage."""
-        return UsageStore(self.settings.usage_store)
 
     def key_for(self, purpose: str) -> bytes:
         """Derive the signing key of one purpose from the admin secret."""

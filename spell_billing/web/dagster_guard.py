@@ -1,22 +1,23 @@
 """What passes to Dagster's own pages and GraphQL: no change by GET, none at all where reading only."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
-from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
-from graphql.language import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionNode
+from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spell_billing.web.answers import json_error
-from spell_billing.web.bodies import again
+from spell_billing.web.errors import json_error
 from spell_billing.web.facts import facts_of
+from spell_billing.web.middleware import replayed
 
 GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
 
 
+@dataclass(frozen=True)
 class DagsterGuard:
     """Stand before Dagster's app.
 
@@ -25,76 +26,63 @@ class DagsterGuard:
     subscriptions, which change nothing.
     """
 
-    def __init__(self, app: ASGIApp, *, read_only: bool) -> None:
-        self._app = app
-        self._read_only = read_only
+    app: ASGIApp
+    read_only: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on to Dagster, unless it changes what it must not."""
         if scope["type"] != "http" or scope["path"] != GRAPHQL:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        refusal = _by_address(request)
-        if refusal is None and scope["method"] == "POST":
+        refusal = None
+        if request.method == "POST":
             body = await request.body()
-            refusal = self._by_body(request, body)
-            receive = again(body, receive)
-        await (refusal or self._app)(scope, receive, send)
+            refusal = self._refuse_body(request, body)
+            receive = replayed(body, receive)
+        # Dagster's page for trying queries is shown; the query in its address is not run.
+        elif request.method not in {"GET", "HEAD"} or "text/html" not in request.headers.get("accept", ""):
+            words = "GraphQL is asked by POST here.", "Send the query in a JSON body."
+            refusal = json_error(405, "graphql_by_post", *words)
+        await (refusal or self.app)(scope, receive, send)
 
-    def _by_body(self, request: Request, body: bytes) -> Response | None:
+    def _refuse_body(self, request: Request, body: bytes) -> Response | None:
         if "application/json" not in request.headers.get("content-type", ""):
-            return json_error(
-                415, "not_json", "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
-            )
+            words = "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
+            return json_error(415, "not_json", *words)
         query = _query(body)
         if query is None:
             return json_error(400, "no_query", "The body has no GraphQL query.", 'Send {"query": "..."}.')
         # A query that changes something has this word outside of any text; most have not, and pass at once.
         if "mutation" not in query:
             return None
-        changes = _changes(query)
-        if changes is None:
+        try:
+            changes = _changes(query)
+        except (GraphQLError, RecursionError):
             return json_error(400, "no_graphql", "Invalid GraphQL syntax.", "Correct the query.")
         if not changes:
             return None
         facts_of(request.scope).action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"
-        return refused_to_readers(graphql=True) if self._read_only else None
+        return _refused_to_readers(graphql=True) if self.read_only else None
 
 
-class ReadOnly:
+def reading_only(app: ASGIApp) -> ASGIApp:
     """Refuse whatever is not reading, in a server for people who look and do not act."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what reads."""
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         reads = scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}
         # Dagster's pages ask in POST; what changes something is refused by what is asked.
-        if reads or scope["path"] == GRAPHQL:
-            await self._app(scope, receive, send)
-            return
-        await refused_to_readers(graphql=False)(scope, receive, send)
+        passes = reads or scope["path"] == GRAPHQL
+        await (app if passes else _refused_to_readers(graphql=False))(scope, receive, send)
+
+    return serve
 
 
-def refused_to_readers(*, graphql: bool) -> Response:
+def _refused_to_readers(*, graphql: bool) -> Response:
     """Return the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
     message = "This server only reads: nothing is launched or changed through it."
     errors: dict[str, Any] = {"data": None, "errors": [{"message": message}]} if graphql else {}
     return json_error(403, "read_only", message, "Use the server that runs without --read-only.", **errors)
-
-
-def _by_address(request: Request) -> Response | None:
-    if request.method in {"GET", "HEAD"}:
-        # Dagster's page for trying queries; the query in its address is shown, not run.
-        if "text/html" in request.headers.get("accept", ""):
-            return None
-    elif request.method == "POST":
-        return None
-    return json_error(
-        405, "graphql_by_post", "GraphQL is asked by POST here.", "Send the query in a JSON body."
-    )
 
 
 def _query(body: bytes) -> str | None:
@@ -106,27 +94,11 @@ def _query(body: bytes) -> str | None:
     return query if isinstance(query, str) else None
 
 
-def _changes(query: str) -> list[str] | None:
-    """Name the fields that the mutations of a document ask for; None when it is no GraphQL."""
-    try:
-        document = parse(query)
-    except (GraphQLError, RecursionError):
-        return None
+def _changes(query: str) -> list[str]:
+    """Name what the mutations of a document ask for: fields, and `...` for a fragment."""
     return [
-        name
-        for definition in document.definitions
+        selection.name.value if isinstance(selection, FieldNode) else "..."
+        for definition in parse(query).definitions
         if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION
-        for name in _names(definition.selection_set.selections)
+        for selection in definition.selection_set.selections
     ]
-
-
-def _names(selections: tuple[SelectionNode, ...]) -> list[str]:
-    names = []
-    for selection in selections:
-        if isinstance(selection, FieldNode):
-            names.append(selection.name.value)
-        elif isinstance(selection, FragmentSpreadNode):
-            names.append(f"...{selection.name.value}")
-        elif isinstance(selection, InlineFragmentNode):
-            names.extend(_names(selection.selection_set.selections))
-    return names

@@ -1,28 +1,45 @@
-"""What a person decides about a month, over HTTP: approve, hold, release, settle."""
+"""What a person decides about a month, as JSON or by the overview's forms: approve, hold, release, settle."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
-from spell_billing.core.errors import LedgerError, LedgerLostError, MonthLockedError, StripeAccountError
+from spell_billing.core.errors import (
+    LedgerError,
+    LedgerLostError,
+    MonthLockedError,
+    StripeAccountError,
+)
 from spell_billing.core.month import Month
-from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.history import settle_credit
-from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.web import api
 from spell_billing.web.context import WebContext
-from spell_billing.web.errors import ApiError
-from spell_billing.web.facts import Facts
+from spell_billing.web.errors import ApiError, error_page, in_a_sentence
+from spell_billing.web.facts import Facts, facts_of
+from spell_billing.web.pages import read_fields
 
 _WAIT_SECONDS = 10.0
 _STRIPE_SECONDS = 8.0
-"""A request is answered within 30 seconds, whatever Stripe does."""
+"""A decision takes less than the 30 seconds that the proxy waits, whatever Stripe does."""
+
+DONE = {
+    "approve": "Approved. The next billing run sends the month.",
+    "hold": "Held. Nothing of it is sent until it is released.",
+    "release": "Released. The next billing run sends it.",
+    "settle": "Settled. Nobody waits for an invoice of it.",
+}
+"""What the page says after each decision."""
 
 _Reason = Annotated[
     str,
@@ -110,67 +127,6 @@ class Decided(BaseModel):
     currency: str = ""
 
 
-class NoSuchBillError(LedgerError):
-    """The month has no bill of the user."""
-
-
-def decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
-    """Do what was decided, and return what came of it. It blocks: call it in a thread.
-
-    Args:
-        context: Of the server.
-        facts: Of the request: who decides, and where it is noted what was done.
-        month: The month.
-        body: One of `BODIES`.
-        name: Its name there.
-
-    Raises:
-        NoSuchBillError: when the user has no bill in the month.
-        LedgerError: when the month or the bill is not in a state for it.
-        MonthLockedError: when a run is at the month.
-        StripeAccountError: when Stripe does not say what stands of a bill to settle.
-    """
-    facts.action = f"asked to {name} {month}"
-    done = _carry_out(context, month, body, name, Actor(facts.actor))
-    facts.action = f"{name} {month}"
-    return done
-
-
-def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
-    ledger = context.ledger
-    user_id = getattr(body, "user_id", None)
-    if user_id is not None and not ledger.bills_of_user(month, user_id):
-        raise NoSuchBillError(
-            f"User {user_id} has no bill for {month}.", remedy="Check the user id and the month."
-        )
-    done = partial(Decided, month=str(month), decision=name)
-    if isinstance(body, Approval):
-        review = approve(ledger, month, actor, body.reason, body.drafts_hash)
-        return done(drafts_hash=review.drafts_hash)
-    if isinstance(body, Hold):
-        act = hold if name == "hold" else release
-        return done(bills=act(ledger, month, actor, body.reason, user_id))
-    assert isinstance(body, Settlement)  # noqa: S101 - there is no other
-    if body.credit is not None:
-        cents = _settle_credit(context.ledger, month, body, body.credit.lower(), actor)
-        return done(credit_cents=cents, currency=body.credit.lower())
-    settled_as = SettledAs(str(body.settled_as))
-
-    def connect() -> AbstractAsyncContextManager[Gateway]:
-        account = context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)
-        return account.connect(ledger)
-
-    with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-        bill = asyncio.run(settle_bill(session, connect, body.user_id, settled_as, body.reason))
-    return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
-
-
-def _settle_credit(ledger: Ledger, month: Month, body: Settlement, currency: str, actor: Actor) -> int:
-    with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
-        credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
-    return credit.amount_cents
-
-
 router = api.guarded_router(
     "/admin/billing/months/{month}",
     {
@@ -205,24 +161,79 @@ def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath,
     return _decide(context, facts, month, body, "settle")
 
 
+def form_routes(context: WebContext) -> list[Route]:
+    """Return the route that the overview's forms are sent to; the gate stands before it."""
+
+    async def take(request: Request) -> Response:
+        month = Month.parse(request.path_params["month"])
+        fields = await read_fields(request)
+        name = fields.pop("decision", "")
+        if name not in BODIES:
+            return error_page(422, "The form is not one of this server's pages", "Open the page again.")
+        try:
+            body = BODIES[name].model_validate(fields)
+        except ValidationError as error:
+            wrong = in_a_sentence(error.errors()[0], "The form")
+            return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
+        try:
+            await run_in_threadpool(_decide, context, facts_of(request.scope), month, body, name)
+        except ApiError as error:
+            return error_page(
+                error.status_code, error.message.rstrip("."), f"{error.remedy} Nothing was changed."
+            )
+        user_id = fields.get("user_id")
+        page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
+        # A page that is loaded again must not send the form again.
+        return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
+
+    return [Route("/billing/{month}/decide", take, methods=["POST"])]
+
+
 def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
-    try:
-        return decide(context, facts, month, body, name)
-    except (LedgerError, StripeAccountError) as error:
-        status, code = refusal_of(error)
-        raise ApiError(status, code, error.message, error.remedy) from error
-
-
-def refusal_of(error: LedgerError | StripeAccountError) -> tuple[int, str]:
-    """Return HTTP's status and the code of a decision that is refused.
+    """Do what was decided, and return what came of it. It blocks: call it in a thread.
 
     Raises:
-        LedgerLostError: as it is: the server tells of a ledger that does not answer in its own words.
+        ApiError: when it is refused.
     """
-    if isinstance(error, LedgerLostError):
-        raise error
-    if isinstance(error, StripeAccountError):
-        return 503, "stripe_does_not_answer"
-    if isinstance(error, NoSuchBillError):
-        return 404, "no_such_bill"
-    return 409, "month_is_locked" if isinstance(error, MonthLockedError) else "not_possible_now"
+    user_id = getattr(body, "user_id", None)
+    facts.action = f"asked to {name} {month}"
+    try:
+        if user_id is not None and not context.ledger.bills_of_user(month, user_id):
+            message = f"User {user_id} has no bill for {month}."
+            raise ApiError(404, "no_such_bill", message, "Check the user id and the month.")
+        done = _carry_out(context, month, body, name, Actor(facts.actor))
+    except LedgerLostError:
+        # The server tells of a ledger that does not answer in its own words.
+        raise
+    except StripeAccountError as error:
+        raise ApiError(503, "stripe_does_not_answer", error.message, error.remedy) from error
+    except LedgerError as error:
+        code = "month_is_locked" if isinstance(error, MonthLockedError) else "not_possible_now"
+        raise ApiError(409, code, error.message, error.remedy) from error
+    facts.action = f"{name} {month}"
+    return done
+
+
+def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor: Actor) -> Decided:
+    ledger = context.ledger
+    done = partial(Decided, month=str(month), decision=name)
+    if isinstance(body, Approval):
+        review = approve(ledger, month, actor, body.reason, body.drafts_hash)
+        return done(drafts_hash=review.drafts_hash)
+    if isinstance(body, Hold):
+        act = hold if name == "hold" else release
+        return done(bills=act(ledger, month, actor, body.reason, body.user_id))
+    assert isinstance(body, Settlement)  # noqa: S101 - there is no other
+    if body.credit is not None:
+        currency = body.credit.lower()
+        with ledger.exclusive(wait_seconds=_WAIT_SECONDS), ledger.writing() as connection:
+            credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
+        return done(credit_cents=credit.amount_cents, currency=currency)
+    settled_as = SettledAs(str(body.settled_as))
+    patience = {"timeout_seconds": _STRIPE_SECONDS, "down_seconds": _STRIPE_SECONDS, "tries": 2}
+    with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+        settling = settle_bill(
+            session, lambda: context.stripe(**patience).connect(ledger), body.user_id, settled_as, body.reason
+        )
+        bill = asyncio.run(settling)
+    return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)

@@ -1,9 +1,10 @@
-"""Answers to requests that go wrong: JSON for programs, a plain page for people, never a stack trace."""
+"""JSON answers, and answers to requests that go wrong: JSON for programs, a plain page for people."""
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import orjson
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -11,7 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from spell_billing.core.errors import MonthError, SpellBillingError
-from spell_billing.web.answers import json_error
+from spell_billing.core.money import exact_number
 from spell_billing.web.pages import page
 
 _LOG = logging.getLogger("spell_billing.web")
@@ -22,7 +23,6 @@ _WORDS: Mapping[int, tuple[str, str, str]] = {
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
     413: ("body_too_large", "The request is too large", "Send less at once."),
 }
-_ENDING = frozenset({400, 413})
 
 
 class ApiError(Exception):
@@ -30,7 +30,33 @@ class ApiError(Exception):
 
     def __init__(self, status_code: int, code: str, message: str, remedy: str, **more: Any) -> None:
         super().__init__(code)
+        self.status_code, self.message, self.remedy = status_code, message, remedy
         self.answer = json_error(status_code, code, message, remedy, **more)
+
+
+def json_answer(
+    content: object, status_code: int = 200, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return content as JSON; a decimal appears with all its digits, as a number."""
+    body = orjson.dumps(content, default=exact_number)
+    return Response(body, status_code, headers=headers, media_type="application/json")
+
+
+def json_error(
+    status_code: int,
+    code: str,
+    message: str,
+    remedy: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """Return an error: `{"error": {"code", "message", "remedy"}}`, and what else the caller adds beside it.
+
+    The code is for programs, as `month_not_closed`, and never changes; the rest is in plain words.
+    """
+    error = {"error": {"code": code, "message": message, "remedy": remedy}}
+    return json_answer({**error, **more}, status_code, headers=headers)
 
 
 def in_a_sentence(wrong: Mapping[str, Any], what: str) -> str:
@@ -42,9 +68,8 @@ def in_a_sentence(wrong: Mapping[str, Any], what: str) -> str:
 
 def wants_page(connection: HTTPConnection) -> bool:
     """Return whether an answer is for a person: a browser asks, and for no endpoint of programs."""
-    if connection.scope["path"].startswith(_API_PREFIXES):
-        return False
-    return "text/html" in connection.headers.get("accept", "")
+    is_program = connection.scope["path"].startswith(_API_PREFIXES)
+    return not is_program and "text/html" in connection.headers.get("accept", "")
 
 
 def error_page(
@@ -71,12 +96,12 @@ def error_answer(
 
 async def http_error(request: Request, error: HTTPException) -> Response:
     """Return the answer to an error of HTTP, as an unknown path or a body that is too large."""
-    code, message, remedy = _WORDS.get(
+    words = _WORDS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
     # What is left of the body is not read: the connection ends.
-    headers = {"Connection": "close"} if error.status_code in _ENDING else error.headers
-    return error_answer(request, error.status_code, code, message, remedy, headers=headers)
+    headers = {"Connection": "close"} if error.status_code in {400, 413} else error.headers
+    return error_answer(request, error.status_code, *words, headers=headers)
 
 
 async def _api_error(_: Request, error: ApiError) -> Response:
@@ -96,24 +121,21 @@ async def _known_error(request: Request, error: SpellBillingError) -> Response:
         return error_answer(request, 422, "wrong_month", error.message.rstrip("."), error.remedy)
     # Its message may name hosts and files: for the server's log, not for the client.
     _LOG.warning("%s", error)
-    return error_answer(
-        request, 503, "not_available", "Billing cannot answer now", "Try again; the server's log says why."
-    )
+    words = "Billing cannot answer now", "Try again; the server's log says why."
+    return error_answer(request, 503, "not_available", *words)
 
 
 async def _database_error(request: Request, error: SQLAlchemyError) -> Response:
     # Without the statement and its values, which are data of users.
     reason = error.orig if isinstance(error, DBAPIError) else type(error).__name__
     _LOG.warning("the database did not answer: %s", reason)
-    return error_answer(
-        request, 503, "not_available", "Billing's database does not answer", "Try again in a minute."
-    )
+    words = "Billing's database does not answer", "Try again in a minute."
+    return error_answer(request, 503, "not_available", *words)
 
 
 async def _unknown_error(request: Request, _: Exception) -> Response:
-    return error_answer(
-        request, 500, "internal_error", "Something went wrong on the server", "The server's log says what."
-    )
+    words = "Something went wrong on the server", "The server's log says what."
+    return error_answer(request, 500, "internal_error", *words)
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {

@@ -5,21 +5,18 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 _KEY = "spell_billing.facts"
-ANONYMOUS = "anonymous"
 
 
 @dataclass(slots=True)
 class Facts:
     """Filled in while the request is served.
 
-    Attributes:
-        who: `anonymous`, `secret`, `session <id>`, `user link <user id>` or `stripe`.
-        address: Of the client, or of the proxy where none is trusted.
-        admitted: Whether the request carries the secret or a session: then it may see everything.
-        action: What the request did that is more than looking, as `signed in`; None for the rest.
+    `who` is `anonymous`, `secret`, `session <id>`, `user link <user id>` or `stripe`, and `address` the
+    client's, or that of a proxy that is not trusted. A request that is `admitted` by the secret or a session
+    may see everything. `action` is what it did that is more than looking, as `signed in`.
     """
 
-    who: str = ANONYMOUS
+    who: str = "anonymous"
     address: str = "unknown"
     admitted: bool = False
     action: str | None = None
@@ -32,10 +29,8 @@ class Facts:
 
 def facts_of(scope: Scope) -> Facts:
     """Return the facts of a request's scope, which are the same for all that see the request."""
-    found = scope.get(_KEY)
-    if isinstance(found, Facts):
-        return found
-    client = scope.get("client")
-    facts = Facts(address=str(client[0]) if client else "unknown")
-    scope[_KEY] = facts
+    if _KEY not in scope:
+        client = scope.get("client")
+        scope[_KEY] = Facts(address=str(client[0]) if client else "unknown")
+    facts: Facts = scope[_KEY]
     return facts

@@ -1,19 +1,17 @@
 """The gate: everything lies behind the secret or a session but for a few paths that are named here."""
 
-from starlette.datastructures import Headers
+from dataclasses import dataclass
+
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from spell_billing.web.answers import json_error
 from spell_billing.web.context import WebContext
-from spell_billing.web.errors import error_page, wants_page
+from spell_billing.web.errors import error_page, json_error, wants_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.login import login_address
-from spell_billing.web.same_origin import may_act
+from spell_billing.web.login import Sessions, cookie_of, login_address, may_act
 from spell_billing.web.secret import SecretCheck, Verdict
-from spell_billing.web.sessions import Sessions, cookie_of, is_https
 
 HEADER = "x-admin-secret"
 OPEN_PATHS = frozenset({"/login", "/logout", "/stripe/webhook", "/health"})
@@ -22,6 +20,7 @@ USER_API_PREFIX = "/v1/users/"
 _POLICY_VIOLATION = 1008
 
 
+@dataclass(frozen=True)
 class Gate:
     """Sends each request to one of two apps; an unauthenticated request never reaches the guarded one.
 
@@ -30,78 +29,56 @@ class Gate:
     and no secret goes there as well: its handler sees `Facts.admitted` unset and checks the token.
     """
 
-    def __init__(
-        self,
-        open_app: ASGIApp,
-        guarded_app: ASGIApp,
-        context: WebContext,
-        check: SecretCheck,
-        sessions: Sessions,
-    ) -> None:
-        self._open_app = open_app
-        self._guarded_app = guarded_app
-        self._context = context
-        self._check = check
-        self._sessions = sessions
+    open_app: ASGIApp
+    guarded_app: ASGIApp
+    context: WebContext
+    check: SecretCheck
+    sessions: Sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer why it may not pass."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_open(scope["path"])):
-            app = self._guarded_app if scope["type"] == "lifespan" else self._open_app
-            await app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self.guarded_app(scope, receive, send)
+            return
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(USER_PAGE_PREFIX)
+        if scope["type"] == "http" and is_open:
+            await self.open_app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
-        refusal = self._admit(connection)
+        given = connection.headers.getlist(HEADER)
+        refusal = self._try_secret(connection, given) if given else self._try_session(connection)
         if refusal is None:
-            await self._guarded_app(scope, receive, send)
+            await self.guarded_app(scope, receive, send)
         elif scope["type"] == "websocket":
             # Before the handshake is accepted this is answered with status 403.
             await WebSocketClose(_POLICY_VIOLATION)(scope, receive, send)
-        elif HEADER not in connection.headers and _has_link(connection):
-            await self._open_app(scope, receive, send)
+        elif not given and _has_link(connection):
+            await self.open_app(scope, receive, send)
         else:
             await refusal(scope, receive, send)
 
-    def _admit(self, connection: HTTPConnection) -> Response | None:
+    def _try_secret(self, connection: HTTPConnection, given: list[str]) -> Response | None:
         """Return None for a request that may pass, with its facts filled in, else the answer to it."""
-        given = connection.headers.getlist(HEADER)
-        if given:
-            return self._admit_secret(connection, given)
-        return self._admit_session(connection)
-
-    def _admit_secret(self, connection: HTTPConnection, given: list[str]) -> Response | None:
         facts = facts_of(connection.scope)
         # Two of them: a proxy or a client added one to the other's.
         secret = given[0].encode("latin-1") if len(given) == 1 else b""
-        verdict, pause = self._check.try_secret(secret, facts.address)
+        verdict, pause = self.check.try_secret(secret, facts)
         if verdict is Verdict.RIGHT:
             facts.who, facts.admitted = "secret", True
             return None
-        facts.action = f"{verdict.value} secret" if verdict is Verdict.WRONG else "secret tried too soon"
-        headers = {"Retry-After": str(pause)} if pause else {}
         if verdict is Verdict.TOO_SOON:
-            return json_error(
-                429,
-                "too_many_tries",
-                "Too many wrong secrets came from this address.",
-                f"Wait {pause} s, then try again.",
-                headers=headers,
-            )
-        return json_error(
-            401,
-            "wrong_secret",
-            "The secret in X-Admin-Secret is wrong.",
-            "Send the value of ADMIN_SECRET.",
-            headers=headers,
-        )
+            words = "Too many wrong secrets came from this address.", f"Wait {pause} s, then try again."
+            return json_error(429, "too_many_tries", *words, headers={"Retry-After": str(pause)})
+        words = "The secret in X-Admin-Secret is wrong.", "Send the value of ADMIN_SECRET."
+        return json_error(401, "wrong_secret", *words, headers={"Retry-After": str(pause)} if pause else {})
 
-    def _admit_session(self, connection: HTTPConnection) -> Response | None:
-        facts = facts_of(connection.scope)
-        value = cookie_of(connection, https=is_https(self._context, connection))
-        session = self._sessions.read(value)
+    def _try_session(self, connection: HTTPConnection) -> Response | None:
+        """Return the same for a request without a secret."""
+        session = self.sessions.read(cookie_of(self.context, connection))
         if session is None:
             return _not_signed_in(connection)
-        if not may_act(connection, self._context.public_url):
+        facts = facts_of(connection.scope)
+        if not may_act(self.context, connection):
             facts.action = "request from another site"
             return json_error(
                 403,
@@ -114,20 +91,12 @@ class Gate:
         return None
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(USER_PAGE_PREFIX)
-
-
 def _has_link(connection: HTTPConnection) -> bool:
-    if connection.scope["method"] not in {"GET", "HEAD"}:
+    reads = connection.scope["method"] in {"GET", "HEAD"}
+    if not reads or not connection.scope["path"].startswith(USER_API_PREFIX):
         return False
-    if not connection.scope["path"].startswith(USER_API_PREFIX):
-        return False
-    return "token" in connection.query_params or _has_bearer(connection.headers)
-
-
-def _has_bearer(headers: Headers) -> bool:
-    return headers.get("authorization", "").lower().startswith("bearer ")
+    bearer = connection.headers.get("authorization", "").lower().startswith("bearer ")
+    return bearer or "token" in connection.query_params
 
 
 def _not_signed_in(connection: HTTPConnection) -> Response:

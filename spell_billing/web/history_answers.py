@@ -15,8 +15,8 @@ from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import UserBill
 from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
-from spell_billing.web import words
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
+from spell_billing.web.pages import for_user
 
 
 class InvoiceLine(BaseModel):
@@ -100,38 +100,28 @@ class Invoices(BaseModel):
     next: str | None = Field(description="Where the next page begins: its `before`. Null on the last page.")
 
 
-def invoice_of(item: UserBill, *, internal: bool) -> Invoice:
-    """Return what is answered of one bill.
+_SAME_IN_BILL = (
+    *("month", "generation", "state", "currency", "calls", "total_cents", "discount_cents", "tax_cents"),
+    *("invoice_cents", "carried_cents", "stripe_invoice_id", "finalized_at"),
+)
 
-    Args:
-        item: The bill and what is known of its payment.
-        internal: Whether the reader is the platform itself: then also why there is no invoice.
-    """
+
+def invoice_of(item: UserBill, *, internal: bool) -> Invoice:
+    """Return what is answered of one bill; the platform itself (`internal`) also learns why it has none."""
     bill, payment = item.bill, item.payment
     lines = shown_lines(bill.parsed_lines, bill.currency)
     more: dict[str, Any] = {"reason": bill.reason, "why": bill.why} if internal else {}
     return Invoice(
-        month=bill.month,
+        **{name: getattr(bill, name) for name in _SAME_IN_BILL},
         month_name=Month.parse(bill.month).label,
-        generation=bill.generation,
-        state=bill.state,
-        state_in_words=words.for_user(item),
-        currency=bill.currency,
-        calls=bill.calls,
-        total_cents=bill.total_cents,
+        state_in_words=for_user(item),
         total=_money(bill, bill.total_cents),
-        discount_cents=bill.discount_cents,
-        tax_cents=bill.tax_cents,
-        invoice_cents=bill.invoice_cents,
         breakdown=_breakdown(bill, lines),
         exact_usage_cents=plain(bill.usage_cents),
-        carried_cents=bill.carried_cents,
         lines=[
             InvoiceLine(**msgspec.structs.asdict(line), amount=_money(bill, line.amount_cents))
             for line in lines
         ],
-        stripe_invoice_id=bill.stripe_invoice_id,
-        finalized_at=bill.finalized_at,
         hosted_invoice_url=web_address(payment.hosted_invoice_url if payment else None),
         invoice_pdf=web_address(payment.invoice_pdf if payment else None),
         payment=_payment(item, payment) if payment else None,
@@ -157,18 +147,15 @@ def _breakdown(bill: Bill, lines: Sequence[Line]) -> Breakdown:
 
 
 def _payment(item: UserBill, payment: Payment) -> InvoicePayment:
-    bill = item.bill
+    bill, refunded_cents, disputed_cents = item.bill, item.refunded_cents, item.disputed_cents
     return InvoicePayment(
         **asdict(payment),
-        refunded_cents=item.refunded_cents,
-        disputed_cents=item.disputed_cents,
+        refunded_cents=refunded_cents,
+        disputed_cents=disputed_cents,
         amount_due=_money(bill, payment.amount_due_cents),
         amount_paid=_money(bill, payment.amount_paid_cents),
         in_words=payment_in_words(
-            payment,
-            bill.currency,
-            refunded_cents=item.refunded_cents,
-            disputed_cents=item.disputed_cents,
+            payment, bill.currency, refunded_cents=refunded_cents, disputed_cents=disputed_cents
         ),
     )
 

@@ -1,24 +1,35 @@
-"""The history API: a user's invoices and usage for the platform's backend, and links for users themselves."""
+"""What the platform's backend reads: a user's invoices and usage, links for users, and all bills' changes."""
 
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import Body, Depends, Query
+from fastapi import Body, Depends, Path, Query, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from spell_billing.core.month import Month
 from spell_billing.ledger.browsing import bills_of
+from spell_billing.ledger.feed import EventType, final_id, read_feed
 from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
 from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
-from spell_billing.web.user_access import UserId, may_read, needs_secret
 from spell_billing.web.user_usage import Usage, is_known, read_usage
 
-MOST_INVOICES = 100
-USUAL_INVOICES = 20
-MOST_HOURS = 720
-USUAL_HOURS = 24
+_NEW_LINK = "Ask the platform for a new link."
+_USER_LINK = HTTPBearer(
+    scheme_name="userLink",
+    description="The token of a user's link, which opens that user's data; `?token=` does as well.",
+    auto_error=False,
+)
+
+UserId = Annotated[
+    str,
+    Path(
+        description="The platform's id, with / written %2F.",
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f]+$"},
+    ),
+]
 
 
 class LinkRequest(BaseModel):
@@ -26,7 +37,7 @@ class LinkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    expires_in_hours: int = Field(default=USUAL_HOURS, ge=1, le=MOST_HOURS)
+    expires_in_hours: int = Field(default=24, ge=1, le=720)
 
 
 class MadeLink(BaseModel):
@@ -34,6 +45,31 @@ class MadeLink(BaseModel):
 
     url: str
     expires_at: api.Moment
+
+
+class BillEvent(BaseModel):
+    """What happened to a bill; the same as the body of the event that is sent to `EVENT_URLS`."""
+
+    id: str = Field(description="The same whenever it is told.")
+    type: EventType
+    created_at: api.Moment
+    month: api.MonthText
+    user_id: str | None = Field(description="The platform's user; null for month.billed.")
+    generation: int | None = Field(description="Above 1 where an earlier invoice was voided.")
+    stripe_invoice_id: str | None
+    total_cents: int | None = Field(
+        description="The invoice's total, or the credit given back, in minor units of the currency."
+    )
+    currency: str | None
+    state: str | None = Field(description="The bill's from then on.")
+
+
+class Changes(BaseModel):
+    """A page of events, the oldest first."""
+
+    changes: list[BillEvent]
+    next: str = Field(description="The `after` of the next request. Also given when there is nothing new.")
+    more: bool = Field(description="Whether there is more to read right now.")
 
 
 router = api.guarded_router(
@@ -45,6 +81,31 @@ router = api.guarded_router(
     },
 )
 """Each endpoint checks for itself who asks; a user id may hold slashes."""
+changes_router = api.guarded_router("", {422: "A parameter is wrong, or the cursor is none of this ledger."})
+
+
+async def may_read(
+    context: api.Context,
+    facts: api.Asker,
+    user_id: UserId,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_USER_LINK)],
+    token: Annotated[str | None, Query(include_in_schema=False)] = None,
+) -> None:
+    """Refuse a request that may not see the user's data.
+
+    Secret and session see everybody's. A link's token, as `Authorization: Bearer ...` or as `?token=...`,
+    opens one user's data alone.
+    """
+    if facts.admitted:
+        return
+    link = links_of(context).read(bearer.credentials.strip() if bearer else token)
+    if link is None:
+        raise ApiError(401, "wrong_token", "The link's token is not valid.", _NEW_LINK)
+    if link.is_over:
+        raise ApiError(401, "token_expired", "The link has expired.", _NEW_LINK)
+    if link.user_id != user_id:
+        raise ApiError(403, "other_user", "The link is for another user's data.", _NEW_LINK)
+    facts.who = f"user link {user_id}"
 
 
 @router.get(
@@ -58,7 +119,7 @@ def invoices(
     facts: api.Asker,
     user_id: UserId,
     before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
-    limit: Annotated[int, Field(ge=1, le=MOST_INVOICES), api.DIGITS] = USUAL_INVOICES,
+    limit: Annotated[int, Field(ge=1, le=100), api.DIGITS] = 20,
 ) -> Invoices:
     """Return a user's invoices, the newest first, every generation."""
     key = None if before is None else cursors.unpack_month(before)
@@ -98,7 +159,7 @@ def usage(
     return found
 
 
-@router.post("/link", operation_id="makeLink", dependencies=[Depends(needs_secret)])
+@router.post("/link", operation_id="makeLink")
 def link(
     context: api.Context,
     facts: api.Asker,
@@ -107,11 +168,43 @@ def link(
     wanted: Annotated[LinkRequest, Body(default_factory=LinkRequest)],
 ) -> MadeLink:
     """Make a link to the user's own page. Anyone with it sees the page until it expires."""
+    if not facts.admitted:
+        raise ApiError(401, "no_secret", "A link is made with the admin secret only.", "Send X-Admin-Secret.")
     if not is_known(context, user_id):
         raise _unknown(user_id)
     until = (context.clock() + timedelta(hours=wanted.expires_in_hours)).replace(microsecond=0)
     facts.action = f"made a link for user {user_id} until {until.isoformat()}"
     return MadeLink(url=f"{base_url}/u/{links_of(context).make(user_id, until)}", expires_at=until)
+
+
+@changes_router.get("/v1/changes", operation_id="listChanges")
+def changes(
+    context: api.Context,
+    after: Annotated[
+        int,
+        Query(ge=0, le=2**63 - 1, description="The `next` of the answer before. Default: from the first."),
+        api.DIGITS,
+    ] = 0,
+    limit: Annotated[int, Field(ge=1, le=1_000), api.DIGITS] = 100,
+) -> Changes:
+    """Return what became of bills since a cursor: each event once, none is skipped."""
+    with context.ledger.reading() as connection:
+        until = final_id(connection)
+        if after > until:
+            raise ApiError(
+                422,
+                "wrong_cursor",
+                "after is beyond the newest change: it is no cursor of this ledger as it is now.",
+                "After a restore of the ledger, go on from an older cursor; ids tell what is known.",
+            )
+        found = read_feed(connection, after=after, until=until, limit=limit + 1)
+    page = found[:limit]
+    more = len(found) > limit
+    return Changes(
+        changes=[BillEvent(**event.as_fields()) for _, event in page],
+        next=str(page[-1][0] if more else until),
+        more=more,
+    )
 
 
 def _unknown(user_id: str) -> ApiError:

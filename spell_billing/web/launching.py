@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import ACTOR_TAG, actor_of
 from spell_billing.orchestration.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
@@ -18,16 +17,13 @@ from spell_billing.orchestration.unstable import (
     create_schema,
 )
 from spell_billing.web.api import Moment
+from spell_billing.web.errors import ApiError
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename
   ... on LaunchRunSuccess { run { runId status } }
   ... on Error { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
-
-
-class LaunchError(SpellBillingError):
-    """Dagster did not take the run."""
 
 
 class Run(BaseModel):
@@ -44,8 +40,7 @@ class Run(BaseModel):
 class DagsterRuns:
     """Read and launch runs of the billing job. Every method blocks: call it in a thread.
 
-    Attributes:
-        launching: Held from looking whether a run is under way until one is started.
+    The lock `launching` is held from looking whether a run is under way until one is started.
     """
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
@@ -64,45 +59,32 @@ class DagsterRuns:
         return [_run(record, base_url) for record in last_runs(self._workspace.instance, month, limit)]
 
     def launch(self, month: Month, actor: str, *, verify: bool) -> str:
-        """Start a run of a month: it goes into Dagster's queue like one that a person launches.
-
-        Args:
-            month: The month.
-            actor: Who does it, for the run's tag and the ledger's audit trail.
-            verify: Ask Stripe what stands even when every user is done.
-
-        Returns:
-            The run's id.
+        """Put a run of a month into Dagster's queue, as a person launches one, and return its id.
 
         Raises:
-            LaunchError: with what Dagster says.
+            ApiError: with what Dagster says when it does not take the run.
         """
-        return asyncio.run(self._launch(month, actor, verify=verify))
-
-    async def _launch(self, month: Month, actor: str, *, verify: bool) -> str:
+        tags = {PARTITION_TAG: month.partition_key, ACTOR_TAG: actor}
         with self._workspace.create_request_context() as request:
             params = {
                 "selector": _selector(request),
                 "runConfigData": {"ops": {"stripe_invoices": {"config": {"verify": verify}}}},
-                "executionMetadata": {
-                    "tags": [
-                        {"key": PARTITION_TAG, "value": month.partition_key},
-                        {"key": ACTOR_TAG, "value": actor},
-                    ]
-                },
+                "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
             }
-            result = await self._schema.execute_async(
-                _LAUNCH, context_value=request, variable_values={"params": params}
+            result = asyncio.run(
+                self._schema.execute_async(_LAUNCH, context_value=request, variable_values={"params": params})
             )
         launched = (result.data or {}).get("launchRun") or {}
         if launched.get("__typename") == "LaunchRunSuccess":
             return str(launched["run"]["runId"])
-        reasons = [error.message for error in [*(result.errors or [])]]
+        reasons = [error.message for error in result.errors or []]
         reasons += [error["message"] for error in launched.get("errors", [])]
         reason = launched.get("message") or "; ".join(reasons) or launched.get("__typename", "no answer")
-        raise LaunchError(
+        raise ApiError(
+            503,
+            "not_launched",
             f"Dagster did not take the run of {month}: {str(reason).strip().partition(chr(10))[0]}",
-            remedy="See the code location on Dagster's page Deployment, and the server's log.",
+            "See the code location on Dagster's page Deployment, and the server's log.",
         )
 
 
@@ -116,20 +98,21 @@ def _selector(request: WorkspaceRequestContext) -> dict[str, str]:
                     "repositoryName": repository.name,
                     "jobName": monthly_billing.name,
                 }
-    raise LaunchError(
+    raise ApiError(
+        503,
+        "not_launched",
         f"No code location of the workspace has the job {monthly_billing.name}.",
-        remedy="See on Dagster's page Deployment why spell_billing did not load.",
+        "See on Dagster's page Deployment why spell_billing did not load.",
     )
 
 
 def _run(record: dg.RunRecord, base_url: str) -> Run:
     run = record.dagster_run
-    ended = None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC)
     return Run(
         id=run.run_id,
         status=run.status.value,
         actor=actor_of(run).name,
         created_at=record.create_timestamp,
-        ended_at=ended,
+        ended_at=None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC),
         url=f"{base_url}/runs/{run.run_id}",
     )

@@ -1,8 +1,12 @@
-"""The page to sign in with the secret, and to sign out."""
+"""Signing in: the page for the secret, the session's signed cookie, and what it may do from which page."""
 
-from typing import Any
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
+from itsdangerous import BadData
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -10,11 +14,115 @@ from starlette.routing import Route
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
-from spell_billing.web.forms import HEADERS, read_fields
-from spell_billing.web.pages import page
-from spell_billing.web.same_origin import may_act
+from spell_billing.web.keys import signer
+from spell_billing.web.pages import FORM_HEADERS, page, read_fields
 from spell_billing.web.secret import SecretCheck, Verdict
-from spell_billing.web.sessions import Sessions, cookie_of, delete_cookie, is_https, set_cookie
+
+LIFETIME = timedelta(hours=12)
+PURPOSE = "session"
+_COOKIE = "spell_billing_session"
+_ID_BYTES = 9
+_KEY_BYTES = 32
+_LONGEST_COOKIE = 500
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in browser: a random id, which is no secret, and when the session ends."""
+
+    id: str
+    until: datetime
+
+
+class Sessions:
+    """Begin, read and end sessions.
+
+    What was signed out before its time is remembered by this process, and no session outlives the process:
+    a restart would otherwise bring those back. A new `ADMIN_SECRET` ends all sessions, too.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], datetime]) -> None:
+        self._serializer = signer(key + secrets.token_bytes(_KEY_BYTES), PURPOSE)
+        self._clock = clock
+        self._ended: dict[str, datetime] = {}
+
+    def begin(self) -> tuple[Session, str]:
+        """Begin a session; return it and the cookie's value."""
+        session = Session(secrets.token_urlsafe(_ID_BYTES), self._clock() + LIFETIME)
+        return session, str(self._serializer.dumps([session.id, int(session.until.timestamp())]))
+
+    def read(self, value: str | None) -> Session | None:
+        """Return the session of a cookie's value; None when it is forged, over, or was ended."""
+        if not value or len(value) > _LONGEST_COOKIE:
+            return None
+        try:
+            session_id, until = self._serializer.loads(value)
+        except BadData:
+            return None
+        session = Session(session_id, datetime.fromtimestamp(until, UTC))
+        return session if session.until > self._clock() and session.id not in self._ended else None
+
+    def end(self, session: Session) -> None:
+        """End a session before its time."""
+        now = self._clock()
+        self._ended = {each: until for each, until in self._ended.items() if until > now}
+        self._ended[session.id] = session.until
+
+
+def cookie_of(context: WebContext, connection: HTTPConnection) -> str | None:
+    """Return the value of the session's cookie, if any."""
+    return connection.cookies.get(_cookie_name(https=_is_https(context, connection)))
+
+
+def set_cookie(context: WebContext, connection: HTTPConnection, response: Response, value: str) -> None:
+    """Give the browser the session's cookie; an empty value takes it away."""
+    https = _is_https(context, connection)
+    response.set_cookie(
+        _cookie_name(https=https),
+        value,
+        max_age=int(LIFETIME.total_seconds()) if value else 0,
+        path="/",
+        secure=https,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def may_act(context: WebContext, connection: HTTPConnection) -> bool:
+    """Return whether a request with a cookie may do what it asks for, so that no other site acts for it.
+
+    Looking is free, as nothing here changes by it. Anything else, a websocket included, must come from a page
+    of this server: by `Sec-Fetch-Site`, which scripts cannot set, or in older browsers by `Origin`.
+    See https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html.
+    """
+    if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE_METHODS:
+        return True
+    site = connection.headers.get("sec-fetch-site")
+    origin = connection.headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    # A page with the policy no-referrer sends its forms with the origin `null`.
+    if origin is None or origin == "null":
+        return site == "same-origin"
+    if origin == context.web.public_url:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    host = connection.headers.get("host", "")
+    return parts.scheme in {"http", "https"} and bool(host) and parts.netloc.lower() == host.lower()
+
+
+def _is_https(context: WebContext, connection: HTTPConnection) -> bool:
+    """Return whether browsers reach the server encrypted: by the public address, or as the proxy says."""
+    return connection.scope["scheme"] in {"https", "wss"} or context.is_https
+
+
+def _cookie_name(*, https: bool) -> str:
+    # Browsers take a name with this prefix only from the host itself, not from another one of its domain.
+    return f"__Host-{_COOKIE}" if https else _COOKIE
 
 
 def login_address(connection: HTTPConnection) -> str:
@@ -26,64 +134,49 @@ def login_address(connection: HTTPConnection) -> str:
 
 def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) -> list[Route]:
     """Return the routes that everybody reaches: `/login` and `/logout`."""
-    login = _Login(context, check, sessions)
-    return [
-        Route("/login", login.ask, methods=["GET"]),
-        Route("/login", login.sign_in, methods=["POST"]),
-        Route("/logout", login.ask_to_leave, methods=["GET"]),
-        Route("/logout", login.sign_out, methods=["POST"]),
-    ]
 
+    async def ask(request: Request) -> Response:
+        return _login_page(200, request.query_params.get("next", "/"))
 
-class _Login:
-    def __init__(self, context: WebContext, check: SecretCheck, sessions: Sessions) -> None:
-        self._context = context
-        self._check = check
-        self._sessions = sessions
-
-    async def ask(self, request: Request) -> Response:
-        wanted = local_path(request.query_params.get("next", "/"))
-        return page("login.html", headers=HEADERS, wanted=wanted, problem=None)
-
-    async def sign_in(self, request: Request) -> Response:
-        if not may_act(request, self._context.public_url):
+    async def sign_in(request: Request) -> Response:
+        if not may_act(context, request):
             return _from_elsewhere()
         fields = await read_fields(request)
-        wanted = local_path(fields.get("next", "/"))
+        wanted = fields.get("next", "/")
         facts = facts_of(request.scope)
-        verdict, pause = self._check.try_secret(fields.get("secret", "").strip().encode(), facts.address)
-        if verdict is Verdict.TOO_SOON:
-            facts.action = "secret tried too soon"
-            problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
-            headers = {**HEADERS, "Retry-After": str(pause)}
-            return page("login.html", 429, headers=headers, wanted=wanted, problem=problem)
-        if verdict is Verdict.WRONG:
-            facts.action = "wrong secret"
-            problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
-            return page("login.html", 401, headers=HEADERS, wanted=wanted, problem=problem)
-        session, value = self._sessions.begin()
+        verdict, pause = check.try_secret(fields.get("secret", "").strip().encode(), facts)
+        if verdict is not Verdict.RIGHT:
+            return _wrong_secret_page(verdict, pause, wanted)
+        session, value = sessions.begin()
         facts.who, facts.action = f"session {session.id}", "signed in"
-        response = RedirectResponse(wanted, status_code=303)
-        set_cookie(response, value, https=is_https(self._context, request))
+        response = RedirectResponse(local_path(wanted), status_code=303)
+        set_cookie(context, request, response, value)
         return response
 
-    async def ask_to_leave(self, request: Request) -> Response:
-        return page("logout.html", headers=HEADERS, signed_in=self._session(request) is not None)
+    async def ask_to_leave(request: Request) -> Response:
+        return page("logout.html", headers=FORM_HEADERS, signed_in=session_of(request) is not None)
 
-    async def sign_out(self, request: Request) -> Response:
-        if not may_act(request, self._context.public_url):
+    async def sign_out(request: Request) -> Response:
+        if not may_act(context, request):
             return _from_elsewhere()
-        session = self._session(request)
+        session = session_of(request)
         if session is not None:
             facts = facts_of(request.scope)
             facts.who, facts.action = f"session {session.id}", "signed out"
-            self._sessions.end(session)
+            sessions.end(session)
         response = RedirectResponse("/login", status_code=303)
-        delete_cookie(response, https=is_https(self._context, request))
+        set_cookie(context, request, response, "")
         return response
 
-    def _session(self, request: Request) -> Any:
-        return self._sessions.read(cookie_of(request, https=is_https(self._context, request)))
+    def session_of(request: Request) -> Session | None:
+        return sessions.read(cookie_of(context, request))
+
+    return [
+        Route("/login", ask, methods=["GET"]),
+        Route("/login", sign_in, methods=["POST"]),
+        Route("/logout", ask_to_leave, methods=["GET"]),
+        Route("/logout", sign_out, methods=["POST"]),
+    ]
 
 
 def local_path(wanted: str) -> str:
@@ -97,6 +190,21 @@ def local_path(wanted: str) -> str:
     if leads_away or "\\" in wanted or not wanted.isprintable():
         return "/"
     return wanted
+
+
+def _login_page(
+    status_code: int, wanted: str, problem: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    headers = {**FORM_HEADERS, **(headers or {})}
+    return page("login.html", status_code, headers=headers, wanted=local_path(wanted), problem=problem)
+
+
+def _wrong_secret_page(verdict: Verdict, pause: int, wanted: str) -> Response:
+    if verdict is Verdict.TOO_SOON:
+        problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
+        return _login_page(429, wanted, problem, {"Retry-After": str(pause)})
+    problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
+    return _login_page(401, wanted, problem)
 
 
 def _from_elsewhere() -> Response:

@@ -1,36 +1,46 @@
-"""`/billing`: the overview for finance, behind the secret: months, a month's users, each user's story."""
+"""`/billing`: the overview for finance: months, a month's users, each user's story, and the same as CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.browsing import BillKey, Search, search_bills
+from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
+from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
 from spell_billing.ledger.reviews import RELEASABLE
-from spell_billing.ledger.runs import RunRecord
 from spell_billing.reporting.explain import explain
+from spell_billing.usage.store import UsageStore
 from spell_billing.web import cursors
+from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
-from spell_billing.web.csv_files import bills_csv, months_csv
-from spell_billing.web.decision_forms import DONE, form_routes
+from spell_billing.web.decisions import DONE, form_routes
 from spell_billing.web.errors import error_page
-from spell_billing.web.forms import HEADERS
-from spell_billing.web.month_answers import Reviewed, read_reviewed
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
-from spell_billing.web.pages import page
+from spell_billing.web.pages import FORM_HEADERS, page
 
 MONTHS_A_PAGE = 12
 USERS_A_PAGE = 50
 RUNS_SHOWN = 10
+PAGE_ROWS = 2_000
+_Row = Sequence[str | int]
+_BILL_COLUMNS = ("month", *LISTED_BILL)
+_NUMBERS = frozenset({"usage_cents", "total_cents", "calls", "generation"})
+"""A negative amount is a number of ours, not a formula of anybody's."""
+_MONTH_COLUMNS = (
+    *("month", "state", "currency", "users", "invoices", "invoiced_cents", "paid", "paid_cents"),
+    *("failed_cents", "missing_cents"),
+)
 _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "Invoice id at Stripe"}
 
 
@@ -47,30 +57,20 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _MonthPage:
-    figures: MonthFigures
-    runs: Sequence[RunRecord]
-    bills: Sequence[dict[str, Any]]
-    following: BillKey | None
-    reviewed: Reviewed
-
-
+@dataclass(frozen=True)
 class _Overview:
-    def __init__(self, context: WebContext, *, read_only: bool) -> None:
-        self._context = context
-        self._ledger = context.ledger
-        self._read_only = read_only
+    context: WebContext
+    read_only: bool
 
     def months(self, request: Request) -> Response:
         text = request.query_params.get("before")
         before = Month.parse(text) if text else None
-        months = all_months(self._ledger, self._context.clock())
+        months = all_months(self.context.ledger, self.context.clock())
         left = [month for month in months if before is None or month < before]
         figures = self._figures(left[:MONTHS_A_PAGE])
         return page(
             "billing.html",
-            now=self._context.clock(),
+            now=self.context.clock(),
             months=figures,
             charts=_charts(figures),
             newest=before is None,
@@ -78,12 +78,33 @@ class _Overview:
         )
 
     def months_file(self, _: Request) -> Response:
-        months = all_months(self._ledger, self._context.clock())
-        return months_csv(months, self._figures, MONTHS_A_PAGE)
+        """Stream a line for each month and currency."""
+        months = all_months(self.context.ledger, self.context.clock())
+        some = (months[start : start + MONTHS_A_PAGE] for start in range(0, len(months), MONTHS_A_PAGE))
+        batches = ([row for each in self._figures(wanted) for row in _month_rows(each)] for wanted in some)
+        return _download("billing.csv", _MONTH_COLUMNS, batches)
 
     def month_file(self, request: Request) -> Response:
+        """Stream all bills of a month, by user id.
+
+        A page at a time, each from a short transaction: a slow download holds nothing open in the ledger.
+        """
         month = Month.parse(request.path_params["month"])
-        return bills_csv(self._ledger, month)
+
+        def batches() -> Iterator[list[_Row]]:
+            after: BillKey | None = None
+            while True:
+                with self.context.ledger.reading() as connection:
+                    bills = search_bills(connection, month, Search(), after=after, limit=PAGE_ROWS)
+                for bill in bills:
+                    bill["usage_cents"] = plain(bill["usage_cents"])
+                    bill["finalized_at"] = bill["finalized_at"].isoformat() if bill["finalized_at"] else ""
+                yield [[str(month), *(_cell(name, bill[name]) for name in LISTED_BILL)] for bill in bills]
+                if len(bills) < PAGE_ROWS:
+                    return
+                after = bills[-1]["user_id"], bills[-1]["generation"]
+
+        return _download(f"billing-{month}.csv", _BILL_COLUMNS, batches())
 
     def month(self, request: Request) -> Response:
         query = request.query_params
@@ -96,35 +117,41 @@ class _Overview:
         after = cursors.unpack(query["after"]) if "after" in query else None
         if "after" in query and after is None:
             return error_page(422, "There is no such page", "Go back to the first one.")
-        found = self._month_page(month, search, after)
+        with self.context.ledger.reading() as connection:
+            bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
         kept = {name: each for name, each in asked.items() if each}
-        following = {"after": cursors.pack(found.following)} if found.following else {}
+        next_page = None
+        if len(bills) > USERS_A_PAGE:
+            last = bills[USERS_A_PAGE - 1]
+            next_page = f"?{urlencode(kept | {'after': cursors.pack((last['user_id'], last['generation']))})}"
+        reviewed = read_reviewed(self.context.ledger, month)
         return page(
             "month.html",
             month=month,
-            figures=found.figures,
-            runs=found.runs,
-            bills=found.bills,
+            figures=self._figures([month])[0],
+            runs=self.context.ledger.runs(month, RUNS_SHOWN),
+            bills=bills[:USERS_A_PAGE],
             asked=asked,
             fields=_FIELDS,
             states=list(State),
             reasons=list(Reason),
             is_first=after is None,
             first_page=f"?{urlencode(kept)}",
-            next_page=f"?{urlencode(kept | following)}" if following else None,
-            review=found.reviewed.review,
-            decisions=found.reviewed.decisions,
-            may_decide=not self._read_only,
+            next_page=next_page,
+            review=reviewed.review,
+            decisions=reviewed.decisions,
+            may_decide=not self.read_only,
             done=DONE.get(query.get("done", "")),
-            headers=HEADERS,
+            headers=FORM_HEADERS,
         )
 
     def user(self, request: Request) -> Response:
         month = Month.parse(request.path_params["month"])
         user_id = request.path_params["user_id"]
-        store = self._context.usage_store()
         try:
-            story = explain(self._ledger, store, month, user_id)
+            story = explain(
+                self.context.ledger, UsageStore(self.context.settings.usage_store), month, user_id
+            )
         except UsageError:
             return error_page(
                 503,
@@ -132,29 +159,19 @@ class _Overview:
                 "Let SPELL_BILLING_USAGE_STORE name the folder with it on this machine, or restore it from "
                 "the backup. `spell-billing invoices` shows what was billed without it.",
             )
-        status_code = 200 if story["bills"] or story["usage"]["calls"] else 404
         return page(
             "story.html",
-            status_code,
+            200 if story["bills"] or story["usage"]["calls"] else 404,
             month=month,
             user_id=user_id,
             story=story,
-            choices=_choices(story) if not self._read_only else (),
+            choices=[] if self.read_only else _choices(story),
             done=DONE.get(request.query_params.get("done", "")),
-            headers=HEADERS,
+            headers=FORM_HEADERS,
         )
 
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
-        return figures_of(self._ledger, months, self._context.clock())
-
-    def _month_page(self, month: Month, search: Search, after: BillKey | None) -> _MonthPage:
-        (figures,) = self._figures([month])
-        with self._ledger.reading() as connection:
-            found = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
-        more, bills = len(found) > USERS_A_PAGE, found[:USERS_A_PAGE]
-        following = (bills[-1]["user_id"], bills[-1]["generation"]) if more else None
-        runs, reviewed = self._ledger.runs(month, RUNS_SHOWN), read_reviewed(self._ledger, month)
-        return _MonthPage(figures, runs, bills, following, reviewed)
+        return figures_of(self.context.ledger, months, self.context.clock())
 
 
 def _choices(story: dict[str, Any]) -> list[str]:
@@ -175,9 +192,8 @@ def _search(asked: dict[str, str]) -> Search:
     field = asked["in"] or "user"
     if field not in _FIELDS:
         raise ValueError(field)
-    wanted = {field: asked["q"]} if asked["q"] else {}
     return Search(
-        **wanted,
+        **({field: asked["q"]} if asked["q"] else {}),
         state=State(asked["state"]) if asked["state"] else None,
         reason=Reason(asked["reason"]) if asked["reason"] else None,
     )
@@ -189,28 +205,54 @@ def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:
     if not drafted:
         return []
     currencies = sorted({money.currency for each in drafted for money in each.money})
-    revenue = [_revenue(place, currency, drafted) for place, currency in enumerate(currencies)]
-    users = [
-        Column(each.month.label[:3], each.month.label, each.users, f"{each.users:,}") for each in drafted
-    ]
+    users = [Column(each.month.label[:3], each.month.label, each.count()) for each in drafted]
     return [
-        *revenue,
-        bar_chart("users", "Users by month", unit="Users", columns=users, write=lambda count: f"{count:,}"),
+        *(_revenue(place, currency, drafted) for place, currency in enumerate(currencies)),
+        bar_chart("users", "Users by month", unit="Users", columns=users, write="{:,}".format),
     ]
 
 
 def _revenue(place: int, currency: str, figures: Sequence[MonthFigures]) -> Chart:
-    def write(cents: int) -> str:
-        return format_money(cents, currency, grouping=True)
-
-    columns = []
-    for each in figures:
-        cents = sum(money.invoiced_cents for money in each.money if money.currency == currency)
-        columns.append(Column(each.month.label[:3], each.month.label, cents, write(cents)))
+    invoiced = [
+        sum(money.invoiced_cents for money in each.money if money.currency == currency) for each in figures
+    ]
     return bar_chart(
         f"revenue-{place}",
         f"Revenue by month, in {currency.upper()}",
         unit="Invoiced",
-        columns=columns,
-        write=write,
+        columns=[
+            Column(each.month.label[:3], each.month.label, cents)
+            for each, cents in zip(figures, invoiced, strict=True)
+        ],
+        write=lambda cents: format_money(cents, currency, grouping=True),
     )
+
+
+def _cell(name: str, value: Any) -> str | int:
+    return value if name in _NUMBERS else safe_cell(value or "")
+
+
+def _month_rows(figures: MonthFigures) -> list[_Row]:
+    month, state = str(figures.month), figures.state
+    if not figures.money:
+        return [[month, state, "", 0, 0, 0, 0, 0, 0, 0]]
+    return [
+        [
+            *(month, state, safe_cell(money.currency), figures.count()),
+            *(getattr(money, name) for name in _MONTH_COLUMNS[4:]),
+        ]
+        for money in figures.money
+    ]
+
+
+def _download(name: str, columns: _Row, batches: Iterator[list[_Row]]) -> StreamingResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_lines(columns, batches), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _lines(columns: _Row, batches: Iterator[list[_Row]]) -> Iterator[str]:
+    yield BYTE_ORDER_MARK + ",".join(map(str, columns)) + "\r\n"
+    for rows in batches:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        yield text.getvalue()

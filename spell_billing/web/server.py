@@ -4,11 +4,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import uvicorn
 from dagster_webserver.app import create_app_from_workspace_process_context
@@ -24,29 +24,11 @@ from spell_billing.orchestration.unstable import (
     WorkspaceProcessContext,
 )
 from spell_billing.settings.billing import Settings
-from spell_billing.web.access_log import log_to_standard_error
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
 from spell_billing.web.launching import DagsterRuns
+from spell_billing.web.middleware import log_to_standard_error
 from spell_billing.web.settings import WebSettings
-
-WORKSPACE_FILE = "workspace.yaml"
-LARGEST_HEADERS_BYTES = 32 * 1024
-KEEP_ALIVE_SECONDS = 5
-SHUTDOWN_SECONDS = 10
-MOST_CONNECTIONS = 800
-"""Below the 1,024 files that a process may usually open."""
-
-POLL_MILLISECONDS = 2000
-"""So often Dagster's pages ask for news, as in its own webserver."""
-
-STATEMENT_SECONDS = 15
-RECYCLE_SECONDS = 3600
-MOST_OVERFLOW = 20
-"""Of Dagster's connections to its storage, as in its own webserver."""
-
-LARGEST_WEBSOCKET_MESSAGE_BYTES = 1024 * 1024
-_ONLY_OURS = ("ADMIN_SECRET", "STRIPE_WEBHOOK_SECRET")
 
 
 def serve(
@@ -57,14 +39,7 @@ def serve(
     read_only: bool,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Args:
-        listener: The address, bound.
-        settings: Of billing.
-        web: Of the server.
-        read_only: Launch and change nothing.
-        on_ready: Called when requests are answered.
+    """Serve on a bound address until SIGTERM or SIGINT; `on_ready` is called when requests are answered.
 
     Raises:
         SpellBillingError: when a setting is wrong, or the ledger or Dagster's instance cannot be opened.
@@ -72,22 +47,19 @@ def serve(
     log_to_standard_error()
     # uvicorn ends its work and then sends the signal again, which would leave Dagster's code server behind.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    # Code servers and runs inherit the environment, and have no use for the secret.
-    for name in _ONLY_OURS:
+        signal.signal(number, lambda *_: sys.exit(0))
+    # Code servers and runs inherit the environment, and have no use for the secrets.
+    for name in ("ADMIN_SECRET", "STRIPE_WEBHOOK_SECRET"):
         os.environ.pop(name, None)
     prepare_dagster_home(settings)
     with (
         Ledger(settings.database, read_only=read_only) as ledger,
         open_workspace(read_only=read_only) as workspace,
     ):
-        dagster_app = create_app_from_workspace_process_context(
-            workspace, live_data_poll_rate=POLL_MILLISECONDS
-        )
-        context = WebContext(settings=settings, web=web, ledger=ledger)
+        dagster_app = create_app_from_workspace_process_context(workspace, live_data_poll_rate=2000)
+        context = WebContext(settings, web, ledger, clock=lambda: datetime.now(UTC))
         app = create_app(context, dagster_app, DagsterRuns(workspace), read_only=read_only)
-        server = _Server(configuration(app, web), on_ready)
-        server.run(sockets=[listener])
+        _Server(configuration(app, web), on_ready).run(sockets=[listener])
 
 
 def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
@@ -95,11 +67,12 @@ def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="h11",
-        h11_max_incomplete_event_size=LARGEST_HEADERS_BYTES,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS,
-        ws_max_size=LARGEST_WEBSOCKET_MESSAGE_BYTES,
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=10,
+        # Below the 1,024 files that a process may usually open.
+        limit_concurrency=800,
+        ws_max_size=1024 * 1024,
         proxy_headers=bool(web.trusted_proxies),
         forwarded_allow_ips=list(web.trusted_proxies),
         server_header=False,
@@ -115,33 +88,27 @@ def open_workspace(*, read_only: bool) -> Iterator[WorkspaceProcessContext]:
     The workspace is the file `workspace.yaml` of the working directory where there is one, else the installed
     module.
     """
-    with (
-        open_instance() as instance,
-        WorkspaceProcessContext(
-            instance,
-            workspace_load_target=_target(),
-            version=webserver_version,
-            read_only=read_only,
-            code_server_log_level="WARNING",
-        ) as workspace,
-    ):
-        instance.optimize_for_webserver(STATEMENT_SECONDS * 1000, RECYCLE_SECONDS, MOST_OVERFLOW)
-        yield workspace
-
-
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
-
-
-def _target() -> WorkspaceLoadTarget:
-    if Path(WORKSPACE_FILE).is_file():
-        return WorkspaceFileTarget(paths=[WORKSPACE_FILE])
-    return ModuleTarget(
+    target: WorkspaceLoadTarget = ModuleTarget(
         module_name="spell_billing.definitions",
         attribute=None,
         working_directory=None,
         location_name="spell_billing",
     )
+    if Path("workspace.yaml").is_file():
+        target = WorkspaceFileTarget(paths=["workspace.yaml"])
+    with (
+        open_instance() as instance,
+        WorkspaceProcessContext(
+            instance,
+            workspace_load_target=target,
+            version=webserver_version,
+            read_only=read_only,
+            code_server_log_level="WARNING",
+        ) as workspace,
+    ):
+        # As Dagster's own webserver does.
+        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+        yield workspace
 
 
 class _Server(uvicorn.Server):

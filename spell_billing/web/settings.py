@@ -54,8 +54,7 @@ class WebSettings(Settings):
 
         Default: none: the webhook answers 503.
         """
-        texts = [text.strip() for text in self.environment.get("STRIPE_WEBHOOK_SECRET", "").split(",")]
-        texts = [text for text in texts if text]
+        texts = self._list("STRIPE_WEBHOOK_SECRET")
         if any(not text.startswith("whsec_") or len(text) < SHORTEST_SECRET for text in texts):
             raise SettingsError(
                 "STRIPE_WEBHOOK_SECRET is not a signing secret of Stripe's.",
@@ -72,8 +71,7 @@ class WebSettings(Settings):
 
         Default: none.
         """
-        texts = [text.strip() for text in self.environment.get("FORWARDED_ALLOW_IPS", "").split(",")]
-        texts = [text for text in texts if text]
+        texts = self._list("FORWARDED_ALLOW_IPS")
         for text in texts:
             try:
                 everyone = ipaddress.ip_network(text, strict=False).prefixlen == 0
@@ -85,3 +83,6 @@ class WebSettings(Settings):
                     remedy="Write the proxy's address, as 10.0.0.7 or 10.0.0.0/8; everyone is not taken.",
                 )
         return tuple(texts)
+
+    def _list(self, name: str) -> list[str]:
+        return [text for part in self.environment.get(name, "").split(",") if (text := part.strip())]

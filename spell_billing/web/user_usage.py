@@ -1,6 +1,7 @@
 """One user's usage of a month: as the platform has it now, or as it was frozen and billed."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import DayUsage
 from spell_billing.usage.source import is_at_platform, open_usage_source
+from spell_billing.usage.store import UsageStore
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
@@ -89,22 +91,12 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
     account, found = source.account(user_id), source.user_month(user_id, month)
     if account is None and not found.calls and not _was_billed(context, user_id):
         return None
-    account = account or Account(None)
-    plan: dict[str, Any] = {"included_cents": account.included_cents, "currency": account.currency}
-    whole_month = projected_cents(found.cost_cents, month, now)
-    return _usage(
-        user_id,
-        month,
-        **plan,
-        source="live",
-        as_of=now,
-        calls=found.calls,
-        usage_cents=found.cost_cents,
-        days=found.days,
-        projection=None
-        if whole_month is None
-        else Projection(**_charged(whole_month, **plan), method=METHOD),
-    )
+    plan = account or Account(None)
+    whole_month, projection = projected_cents(found.cost_cents, month, now), None
+    if whole_month is not None:
+        projection = Projection(**_charged(whole_month, plan), method=METHOD)
+    more = {"source": "live", "as_of": now, "calls": found.calls, "projection": projection}
+    return _usage(user_id, month, found.cost_cents, plan, days=found.days, **more)
 
 
 def is_known(context: WebContext, user_id: str) -> bool:
@@ -134,34 +126,27 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
     if not bills and not is_known(context, user_id):
         return None
     as_of, days = record.drafted_at, None
-    try:
-        version = context.usage_store().version(month, record.usage_version)
-        as_of, days = version.manifest.frozen_at, rows_of_user(version, user_id)
-    except UsageError:
-        # Frozen rows may lie on another machine, or in a backup; the ledger has what was billed.
-        days = None
-    bill = bills[-1] if bills else None
-    return _usage(
-        user_id,
-        month,
-        source="frozen",
-        as_of=as_of,
-        calls=bill.calls + bill.unbilled_calls if bill else 0,
-        usage_cents=exact_sum(bill.usage_cents, bill.unbilled_usage_cents) if bill else Decimal(0),
-        days=days,
-        included_cents=bill.included_cents if bill else 0,
-        currency=bill.currency if bill else Account(None).currency,
-        projection=None,
-    )
+    # Frozen rows may lie on another machine, or in a backup; the ledger has what was billed.
+    with suppress(UsageError):
+        version = UsageStore(context.settings.usage_store).version(month, record.usage_version)
+        days = rows_of_user(version, user_id)
+        as_of = version.manifest.frozen_at
+    calls, usage_cents, plan = 0, Decimal(0), Account(None)
+    if bills:
+        bill = bills[-1]
+        calls = bill.calls + bill.unbilled_calls
+        usage_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
+        plan = Account(None, bill.currency, included_cents=bill.included_cents)
+    more = {"source": "frozen", "as_of": as_of, "calls": calls, "projection": None}
+    return _usage(user_id, month, usage_cents, plan, days=days, **more)
 
 
 def _usage(
     user_id: str,
     month: Month,
-    *,
     usage_cents: Decimal,
-    included_cents: int,
-    currency: str,
+    plan: Account,
+    *,
     days: Sequence[DayUsage] | None,
     **more: Any,
 ) -> Usage:
@@ -169,11 +154,11 @@ def _usage(
         user_id=user_id,
         month=str(month),
         month_name=month.label,
-        currency=currency,
+        currency=plan.currency,
         exact_usage_cents=plain(usage_cents),
-        included_cents=included_cents,
+        included_cents=plan.included_cents,
         days=None if days is None else [_day(each) for each in days],
-        **_charged(usage_cents, included_cents, currency),
+        **_charged(usage_cents, plan),
         **more,
     )
 
@@ -182,14 +167,14 @@ def _day(usage: DayUsage) -> Day:
     return Day(day=usage.day, calls=usage.calls, exact_usage_cents=plain(usage.cost_cents))
 
 
-def _charged(usage_cents: Decimal, included_cents: int, currency: str) -> dict[str, Any]:
+def _charged(usage_cents: Decimal, plan: Account) -> dict[str, Any]:
     """Rate exact usage under a plan's allowance, as the invoice will."""
-    due_cents = rate_cents(usage_cents, included_cents)
+    due_cents = rate_cents(usage_cents, plan.included_cents)
     return {
         "usage_cents": round_half_up(usage_cents),
-        "covered_cents": covered_cents(usage_cents, included_cents),
+        "covered_cents": covered_cents(usage_cents, plan.included_cents),
         "due_cents": due_cents,
-        "due": format_money(due_cents, currency, grouping=True),
+        "due": format_money(due_cents, plan.currency, grouping=True),
     }
 
 

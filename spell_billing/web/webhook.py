@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import stripe
 from fastapi import APIRouter, BackgroundTasks, Request
@@ -23,10 +24,6 @@ from spell_billing.web.errors import ApiError
 
 PATH = "/stripe/webhook"
 TOLERANCE_SECONDS = 300
-_WAY = "webhook"
-_LATEST = 2**33
-"""In the year 2242."""
-
 _BATCH = 100
 _BATCHES = 20
 _LOG = logging.getLogger("spell_billing.web")
@@ -47,9 +44,9 @@ class _Data(BaseModel):
 class _Event(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    id: Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,255}$")]
+    id: str = Field(pattern="^[A-Za-z0-9_]{1,255}$")
     type: str
-    created: Annotated[int, Field(ge=0, le=_LATEST)]
+    created: int = Field(ge=0, le=2**33)  # in the year 2242
     data: _Data
 
 
@@ -102,21 +99,18 @@ async def take(
     if event is None or await run_in_threadpool(_is_of_other_mode, context.ledger, event):
         return Receipt(received=True, new=False, ignored=True)
     # Where the ledger does not answer this raises, Stripe is told 503 and sends the event again.
-    new = await run_in_threadpool(receive, context.ledger, [event], _WAY)
+    new = await run_in_threadpool(receive, context.ledger, [event], "webhook")
     handling: EventHandling = request.app.state.events
     if new:
         background.add_task(handling.wake)
     return Receipt(received=True, new=bool(new), ignored=False)
 
 
-def is_signed(payload: bytes, header: str, secrets: tuple[SecretStr, ...], now: int) -> bool:
-    """Return whether Stripe signed the payload with one of our secrets within 300 s of now.
+def is_signed(payload: bytes, header: str, secrets: Sequence[SecretStr], now: int) -> bool:
+    """Return whether Stripe signed the payload with one of our secrets within 300 s of now (Unix time).
 
-    Args:
-        payload: The body as it came.
-        header: `Stripe-Signature`.
-        secrets: The endpoint's signing secrets: while one replaces another, Stripe may sign with either.
-        now: Unix time in seconds. Stripe's SDK takes timestamps from the future, so both sides are checked.
+    While one secret replaces another, Stripe may sign with either. Its SDK takes timestamps from the future,
+    so both sides are checked here.
     """
     parts = (part.partition("=") for part in header.split(","))
     timestamp = next((value for name, _, value in parts if name == "t"), "")
@@ -124,23 +118,11 @@ def is_signed(payload: bytes, header: str, secrets: tuple[SecretStr, ...], now: 
         return False
     if abs(int(timestamp) - now) > TOLERANCE_SECONDS:
         return False
-    return any(_is_signed_with(payload, header, secret) for secret in secrets)
-
-
-def _is_signed_with(payload: bytes, header: str, secret: SecretStr) -> bool:
-    try:
-        stripe.WebhookSignature.verify_header(payload, header, secret.get_secret_value())
-    except (stripe.SignatureVerificationError, UnicodeDecodeError):
-        return False
-    return True
-
-
-def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
-    """Return whether an event comes from the test mode of a live ledger's account, or the reverse."""
-    with ledger.reading() as connection:
-        account = read_account(connection)
-    live = event.get("livemode")
-    return account is not None and isinstance(live, bool) and live != (account.mode == "live")
+    for secret in secrets:
+        with suppress(stripe.SignatureVerificationError, UnicodeDecodeError):
+            stripe.WebhookSignature.verify_header(payload, header, secret.get_secret_value())
+            return True
+    return False
 
 
 def _event(payload: bytes) -> Mapping[str, Any] | None:
@@ -153,6 +135,14 @@ def _event(payload: bytes) -> Mapping[str, Any] | None:
     return event
 
 
+def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
+    """Return whether an event comes from the test mode of a live ledger's account, or the reverse."""
+    with ledger.reading() as connection:
+        account = read_account(connection)
+    live = event.get("livemode")
+    return account is not None and isinstance(live, bool) and live != (account.mode == "live")
+
+
 class EventHandling:
     """Handle what waits in the inbox with the sensor's code, one batch after the other.
 
@@ -161,32 +151,29 @@ class EventHandling:
 
     def __init__(self, context: WebContext) -> None:
         self._context = context
-        self._at_work = False
+        self._at_work = asyncio.Lock()
         self._more = False
 
     async def wake(self) -> None:
         """Handle what waits; while that is under way, another call only says that there is more."""
         self._more = True
-        if self._at_work:
+        if self._at_work.locked():
             return
-        self._at_work = True
-        try:
+        async with self._at_work:
             while self._more:
                 self._more = False
                 await self._handle()
-        finally:
-            self._at_work = False
 
     async def _handle(self) -> None:
         ledger = self._context.ledger
         try:
-            if self._context.settings.has_stripe_api_key:
-                async with self._context.stripe().connect(ledger) as gateway:
-                    for _ in range(_BATCHES):
-                        if not (await handle_waiting(ledger, gateway, _BATCH)).waiting:
-                            return
-            else:
+            if not self._context.settings.has_stripe_api_key:
                 await asyncio.to_thread(handle_batch, ledger, _BATCH)
+                return
+            async with self._context.stripe().connect(ledger) as gateway:
+                for _ in range(_BATCHES):
+                    if not (await handle_waiting(ledger, gateway, _BATCH)).waiting:
+                        return
         except (SpellBillingError, StripeProblem, SQLAlchemyError) as error:
             # What an event holds is never logged.
             _LOG.warning("events wait for the payments sensor: %s", type(error).__name__)

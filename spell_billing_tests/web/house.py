@@ -28,10 +28,10 @@ from starlette.types import ASGIApp
 
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.settings.billing import Settings
-from spell_billing.web.access_log import LOGGER
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
 from spell_billing.web.launching import DagsterRuns
+from spell_billing.web.middleware import LOGGER
 from spell_billing.web.server import configuration
 from spell_billing.web.settings import WebSettings
 

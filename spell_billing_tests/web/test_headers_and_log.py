@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from spell_billing.web.access_log import loggable
+from spell_billing.web.middleware import loggable
 from spell_billing_tests.web.house import SECRET, House, house
 
 OUR_PATHS = ("/login", "/logout", "/health", "/admin/billing/months", "/openapi.json", "/metrics", "/billing")

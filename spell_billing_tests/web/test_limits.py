@@ -1,20 +1,19 @@
-"""Bounds on requests: the size of each, how many work at once, and for how long."""
+"""Bounds on requests: the size of each, and how many work at once."""
 
 import asyncio
 import http.client
 import socket
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from spell_billing.web.limits import Turns
+from spell_billing.web.middleware import Turns
 from spell_billing_tests.web.house import SECRET, Answer, House, serving
 
 
@@ -89,16 +88,8 @@ class Gates:
         await asyncio.to_thread(self.open.wait, 20)
         return PlainTextResponse("done")
 
-    async def stream(self, _: Request) -> Response:
-        async def parts() -> AsyncIterator[str]:
-            yield "first "
-            await asyncio.to_thread(self.open.wait, 20)
-            yield "last"
-
-        return StreamingResponse(parts())
-
     def routes(self) -> list[Route]:
-        return [Route("/wait", self.wait), Route("/stream", self.stream), Route("/quick", quick)]
+        return [Route("/wait", self.wait), Route("/quick", quick)]
 
 
 async def quick(_: Request) -> Response:
@@ -125,32 +116,6 @@ def test_only_so_many_requests_work_at_once_and_the_others_hear_so() -> None:
     assert (busy.status, busy.json["error"]["code"], busy.headers["retry-after"]) == (503, "busy", "5")
     assert answers[0].body == b"done"
     assert free.body == b"quick"
-
-
-def test_a_handler_that_takes_too_long_is_answered_for_and_keeps_its_turn() -> None:
-    gates = Gates()
-    limits = {"at_once": 1, "wait_seconds": 0.2, "request_seconds": 0.2}
-    with serving(Turns(Starlette(routes=gates.routes()), **limits)) as address:  # type: ignore[arg-type]
-        given_up = get(address, "/wait")
-        still_at_work = get(address, "/quick")
-        gates.open.set()
-        deadline = time.monotonic() + 60
-        while get(address, "/quick").status != 200:
-            assert time.monotonic() < deadline
-
-    assert given_up.status == 503
-    assert still_at_work.status == 503
-
-
-def test_a_download_that_has_begun_is_not_cut_off() -> None:
-    gates = Gates()
-    with serving(Turns(Starlette(routes=gates.routes()), request_seconds=0.2)) as address:
-        thread, answers = in_background(lambda: get(address, "/stream"))
-        time.sleep(0.4)
-        gates.open.set()
-        thread.join(10)
-
-    assert answers[0].body == b"first last"
 
 
 def test_slow_senders_keep_nobody_out(shared_house: House) -> None:

@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from spell_billing.web.login import local_path
-from spell_billing.web.sessions import Sessions
+from spell_billing.web.login import Sessions, local_path
 from spell_billing_tests.web.house import NOW, SECRET, Answer, House, house
 
 SAME = "same-origin"

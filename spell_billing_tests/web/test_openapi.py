@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import checks
 
 from spell_billing.web.admin import PROCESS_PATH
+from spell_billing.web.app import description
 from spell_billing.web.decisions import BODIES
-from spell_billing.web.openapi import description
 from spell_billing.web.webhook import PATH as WEBHOOK_PATH
 from spell_billing_tests.web.house import SECRET, House, house
 

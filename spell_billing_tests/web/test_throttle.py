@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from spell_billing.web.throttle import Throttle
+from spell_billing.web.secret import Throttle
 
 START = datetime(2025, 4, 3, tzinfo=UTC)
 

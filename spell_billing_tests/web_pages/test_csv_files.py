@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.spreadsheets import safe_cell
-from spell_billing.web import csv_files
+from spell_billing.web import overview
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 from spell_billing_tests.web.house import House
 from spell_billing_tests.web_pages.world import OpenDoors
@@ -37,7 +37,7 @@ def test_a_month_s_users_are_each_in_the_file_once(
 
     with open_doors(platform) as house:
         for page_rows in (1, 2, 7, 2_000):
-            monkeypatch.setattr(csv_files, "PAGE_ROWS", page_rows)
+            monkeypatch.setattr(overview, "PAGE_ROWS", page_rows)
             rows = rows_of(house, "/billing/2025-03.csv")
 
             assert [row["user_id"] for row in rows] == users

@@ -1,6 +1,5 @@
 """`GET /v1/users/{user_id}/invoices`: every bill of a user, the newest first, to the cent."""
 
-import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -179,18 +178,8 @@ def test_a_wrong_limit_is_refused(light_doors: House) -> None:
 
 
 def test_a_wrong_cursor_is_refused(light_doors: House) -> None:
-    spoilt: tuple[object, ...] = (
-        [1, 2],
-        ["2025-03"],
-        ["x", 1],
-        ["2025-03", True],
-        ["2025-03", 0],
-        {},
-        ["2025-03", 2**31],
-        None,
-    )
-    packed = [base64.urlsafe_b64encode(json.dumps(each).encode()).decode() for each in spoilt]
-    for before in ("", "x", "%00", "[]", "é", *packed):
+    spoilt = ("1", "2025-03", "x-2025-03", "-2025-03", "0-2025-03", "-1-2025-03", "1.0-2025-03", "1-x", "1-")
+    for before in ("", "x", "%00", "1-%00", "[]", "é", "²-2025-03", f"{2**31}-2025-03", *spoilt):
         answer = light_doors.admit("GET", api(ONE, f"invoices?before={quote(before, safe='%')}"))
         assert (answer.status, answer.json["error"]["code"]) == (422, "wrong_cursor"), before
 

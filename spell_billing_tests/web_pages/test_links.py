@@ -7,10 +7,10 @@ from itsdangerous import URLSafeSerializer
 from pydantic import SecretStr
 
 from spell_billing.web.keys import derive_key
-from spell_billing.web.limits import LONGEST_PATH
 from spell_billing.web.links import PURPOSE, Link, Links
-from spell_billing.web.sessions import PURPOSE as SESSION
-from spell_billing.web.sessions import Sessions
+from spell_billing.web.login import PURPOSE as SESSION
+from spell_billing.web.login import Sessions
+from spell_billing.web.middleware import LONGEST_PATH
 
 NOW = datetime(2025, 4, 3, 9, 30, tzinfo=UTC)
 SECRET = SecretStr("a-secret-of-the-tests-0001")

@@ -126,11 +126,11 @@ def test_the_figures_are_those_of_status(mixed: SmallPlatform) -> None:
         status = month_status(ledger, MARCH, NOW)
 
     assert figures.state == status.state
-    assert (figures.users, figures.invoices) == (status.users, status.count(INVOICED))
+    assert (figures.count(), figures.invoices) == (status.users, status.count(INVOICED))
     assert sum(each.invoiced_cents for each in figures.money) == status.cents(INVOICED)
     for state in State:
-        assert figures.users_by_state.get(state, 0) == status.count(frozenset({state})), state
-    told = {(each.state, each.reason, each.currency): each.users for each in figures.problems}
+        assert figures.count({state}) == status.count(frozenset({state})), state
+    told = {(each.state, each.reason, each.currency): each.bills for each in figures.problems}
     expected = {
         (each.state, each.reason, each.currency): each.users
         for each in status.groups

@@ -10,7 +10,7 @@ from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Actor
 from spell_billing.web.keys import derive_key
 from spell_billing.web.links import Links
-from spell_billing.web.sessions import PURPOSE as SESSION
+from spell_billing.web.login import PURPOSE as SESSION
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform, bill_march
 from spell_billing_tests.web.house import House
 from spell_billing_tests.web_pages.reading_pages import Page
