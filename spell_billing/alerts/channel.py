@@ -31,7 +31,6 @@ class Channel:
     Attributes:
         name: For people and for `ledger_outbox`: the service, its host where that is no secret, and a
             fingerprint that tells channels apart. The same for the same URL, at any place in the list.
-        url: The secret URL.
         apprise: Sends; None when Apprise cannot use the URL.
     """
 
@@ -40,11 +39,7 @@ class Channel:
     apprise: "Apprise | None"
 
     def deliver(self, title: str, body: str) -> str | None:
-        """Send a message.
-
-        Returns:
-            None when the channel took it; else what is wrong, without secrets.
-        """
+        """Send a message; return None when the channel took it, else what is wrong, without secrets."""
         if self.apprise is None:
             return "Apprise cannot use this URL; see https://appriseit.com for how the service's is written"
         with _quiet():

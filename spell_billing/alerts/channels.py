@@ -1,7 +1,7 @@
 """Alerts on all channels: each once, a channel that fails named on the others, and tried again later."""
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -28,16 +28,14 @@ class Alerts:
         outbox: What waits and what went out.
         log: Where alerts go that have no channel.
 
-    Attributes:
-        sent: The keys of the alerts that went out by this object on some channel.
+    `sent` has the keys of the alerts that went out by this object on some channel.
     """
 
     def __init__(self, urls: Sequence[SecretStr], outbox: Outbox, log: logging.Logger) -> None:
         self._urls = urls
         self._outbox = outbox
         self._log = log
-        self._failures = Counter[str]()
-        self._last_problem: dict[str, str] = {}
+        self._problems: defaultdict[str, list[str]] = defaultdict(list)
         self.sent: set[str] = set()
 
     def send(self, alert: Alert) -> None:
@@ -45,14 +43,9 @@ class Alerts:
         self.send_all([alert])
 
     def send_all(self, found: Iterable[Alert] = (), *, kind: str | None = None) -> int:
-        """Put alerts into the outbox, and send them on every channel that has not had them.
+        """Put alerts into the outbox, and send them on every channel that has not had them; count them.
 
-        Args:
-            found: To be sent; a caller that finds them again by its next call need not keep them.
-            kind: Of alerts that the caller has put into the outbox itself: what waits of it is sent too.
-
-        Returns:
-            How many were found.
+        Of a `kind` that the caller has put into the outbox itself, what waits is sent too.
 
         Raises:
             AlertError: naming the channels that did not take all, after all were tried. Send it again later:
@@ -92,15 +85,14 @@ class Alerts:
         failed = []
         for message in self._outbox.due(names, keys, kind):
             name = message.channel
-            if self._failures[name] < FAILURES_AT_ONCE:
+            if len(self._problems[name]) < FAILURES_AT_ONCE:
                 problem = self._channels[name](message.payload["title"], message.payload["body"])
                 self._outbox.record(message, problem)
                 if problem is None:
                     self.sent.add(message.key)
                     continue
-                self._failures[name] += 1
-                self._last_problem[name] = problem
-            failed.append((message, self._last_problem[name]))
+                self._problems[name].append(problem)
+            failed.append((message, self._problems[name][-1]))
         return failed
 
     def _report(self, failed: set[str]) -> list[tuple[Message, str]]:
@@ -113,7 +105,7 @@ class Alerts:
                 key=f"alert_channel:{name}:{last.isoformat() if last else 'never'}",
                 kind="alert_channel",
                 title=f"Alerts do not reach {name}",
-                body=f"{self._last_problem[name]}.\nThey are tried again by themselves, and go out on the "
+                body=f"{self._problems[name][-1]}.\nThey are tried again by themselves, and go out on the "
                 "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
             self._outbox.put([outage.on(other) for other in others])

@@ -70,11 +70,9 @@ class EventDelivery:
     A crash between a receiver's answer and its record sends up to ten events again, with the same ids.
 
     Attributes:
-        ledger: Holds the audit trail and the outbox.
         receivers: Where events go; without any, bills that are overdue are marked all the same.
         secret: Signs events; None without receivers.
         overdue_after: How long after its finalization an unpaid invoice is overdue.
-        now: The present, aware.
     """
 
     ledger: Ledger
@@ -87,9 +85,7 @@ class EventDelivery:
     def round(self, *, seconds: float = SECONDS_AT_ONCE, timeout_seconds: float = TIMEOUT_SECONDS) -> Round:
         """Mark overdue bills, put new events into the outbox, and send what is due.
 
-        Args:
-            seconds: After this time no further request is begun.
-            timeout_seconds: Of one request.
+        After `seconds` no further request is begun; one lasts `timeout_seconds` at most.
 
         Raises:
             MonthLockedError: when another process is at it.

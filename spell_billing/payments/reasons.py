@@ -30,12 +30,9 @@ _AT_ONCE = 8
 
 
 async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
-    """Ask why payments failed, for failures whose reason is not known, the latest first.
+    """Ask why payments failed where it is not known, the latest first; return how many were asked for.
 
     Each takes one request, which also tells how the payment stands by now.
-
-    Returns:
-        How many were asked for.
     """
     with ledger.reading() as connection:
         invoice_ids = failures_without_reason(connection, limit)
@@ -74,11 +71,7 @@ def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
 
 
 def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
-    """Write down how the payments of our finalized invoices stand, and settle their bills.
-
-    Returns:
-        How many of them are ours.
-    """
+    """Write down how payments of finalized invoices stand, and settle their bills; return how many are ours."""
     finalized = [invoice for invoice in found if invoice["status"] != "draft"]
     bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
     named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]

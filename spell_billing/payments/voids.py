@@ -36,9 +36,7 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     """Follow bills whose invoice is void because somebody edited it at Stripe, to its latest revision.
 
     Months that are held are left for the next tick; what is void for another reason is left to `park_voided`.
-
-    Returns:
-        How many bills were followed.
+    Return how many bills were followed.
     """
     with ledger.reading() as connection:
         found = voided_bills(connection, limit)

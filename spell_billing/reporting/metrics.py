@@ -59,9 +59,7 @@ class LedgerCollector(Collector):
 def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
     """Read the ledger once and return all metrics in Prometheus' text format.
 
-    Args:
-        open_ledger: Gives the ledger.
-        settings: Of billing. Default: those of the environment.
+    `settings` are billing's, by default those of the environment.
 
     Raises:
         SpellBillingError: when the ledger cannot be read.
@@ -74,12 +72,8 @@ def metrics_endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of a server's route `/metrics`.
 
-    A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
-
-    Args:
-        open_ledger: Gives the ledger; asked at each scrape.
-        settings: Of billing. Default: those of the environment.
-        timeout_seconds: The longest that a scrape waits for the ledger.
+    A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`. It is
+    asked for at each scrape; `settings` are billing's, by default those of the environment.
     """
     reading: asyncio.Task[Figures | None] | None = None
 

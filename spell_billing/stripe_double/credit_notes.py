@@ -22,7 +22,12 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
     invoice = account.invoices.get(params["invoice"], param="invoice")
     if invoice.status not in {"open", "paid", "uncollectible"}:
         raise ApiError(f"Credit notes need a finalized invoice; this one is {invoice.status}.")
-    amount_cents = _amount_cents(params)
+    for name in ("lines", "refunds", "shipping_cost"):
+        if params.get(name):
+            raise unsupported(name)
+    if "amount" not in params:
+        raise ApiError("Pass an amount.", code="parameter_missing", param="amount")
+    amount_cents: int = params["amount"]
     credited_cents = invoice.pre_payment_credit_cents + invoice.post_payment_credit_cents
     if not 0 < amount_cents <= invoice.total_cents - credited_cents:
         raise ApiError("The amount must be above zero and within what is not credited yet.", param="amount")
@@ -51,21 +56,6 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
 def list_credit_notes(account: Account, call: Call) -> Page:
     """`GET /v1/credit_notes`, newest first."""
     return account.credit_notes.page(call.params, same=("invoice",))
-
-
-def _amount_cents(params: dict[str, Any]) -> int:
-    for name in ("refunds", "shipping_cost"):
-        if params.get(name):
-            raise unsupported(name)
-    if "amount" in params:
-        return int(params["amount"])
-    lines = params.get("lines", [])
-    if not lines:
-        raise ApiError("Pass an amount or lines.", code="parameter_missing", param="amount")
-    return sum(
-        line["amount"] if "amount" in line else line.get("unit_amount", 0) * line.get("quantity", 1)
-        for line in lines
-    )
 
 
 def _reduce(account: Account, invoice: Invoice, amount_cents: int) -> None:

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from spell_billing.stripe_double.account import Account
 from spell_billing.stripe_double.calls import Call, locked_by
-from spell_billing.stripe_double.delivery import drop, read_body, send_answer, wait_until_gone
 from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,
@@ -23,6 +22,7 @@ from spell_billing.stripe_double.faults import (
 from spell_billing.stripe_double.idempotency import MAX_KEY_CHARACTERS, Answer, IdempotencyKeys
 from spell_billing.stripe_double.limits import Limiter
 from spell_billing.stripe_double.operations import Operation, find_operation
+from spell_billing.stripe_double.wire import drop, read_body, send_answer, wait_until_gone
 
 _KEY_PREFIXES = ("sk_test_", "rk_test_")
 _TOO_MANY_REQUESTS = 429

@@ -70,8 +70,7 @@ class Fault:
         times: How often it strikes at most; by default without limit where there is a probability, else once.
         seconds: How long a slow answer takes.
         reason: The limiter that a 429 names.
-        before_effect: Called in the server's thread before the effect.
-        after_effect: Called in the server's thread after the effect, before the answer.
+        before_effect: Called in the server's thread before the effect; `after_effect` before the answer.
         fired: How often it struck.
     """
 

@@ -1,8 +1,7 @@
 """Invoice lines and pending items: from request parameters to lines."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from spell_billing.stripe_double.account import Account
@@ -12,20 +11,19 @@ from spell_billing.stripe_double.errors import ApiError, missing, unsupported
 from spell_billing.stripe_double.objects import Invoice, Line
 from spell_billing.stripe_double.schema import MAX_LINES
 
-_UNSERVED = ("discounts", "invoice_item", "quantity_decimal", "subscription", "tax_amounts", "tax_rates")
+_UNSERVED = (
+    *("discounts", "invoice_item", "price_data", "quantity", "quantity_decimal", "subscription"),
+    *("tax_amounts", "tax_rates", "unit_amount_decimal"),
+)
 
 
 def new_line(
     account: Account, params: Mapping[str, Any], *, item: str, currency: str | None, param: str
 ) -> Line:
-    """Make a line from the parameters of an invoice item or of one entry of `lines`.
+    """Make a line, of an invoice item's id, from the parameters of that item or of one entry of `lines`.
 
-    Args:
-        account: Gives the id and the time.
-        params: The typed parameters.
-        item: The id of the invoice item that the line comes from.
-        currency: The invoice's currency, or None for an item that has none yet.
-        param: Where the parameters stand in the request, `lines[0]`, or empty at the top.
+    `currency` is the invoice's, None for an item without one; `param` is where the parameters stand in the
+    request, `lines[0]`, or empty at the top.
 
     Raises:
         ApiError: for an amount that is missing or too large, another currency than the invoice's, and for
@@ -41,19 +39,19 @@ def new_line(
             raise unsupported(at(name))
     if "pricing" in params:
         raise missing("price", str(params["pricing"].get("price")), param=at("pricing", "price"))
-    price = params.get("price_data", {})
-    asked = price.get("currency") or params.get("currency") or currency or "usd"
-    line_currency = str(asked).lower()
+    line_currency = str(params.get("currency") or currency or "usd").lower()
     if currency is not None and line_currency != currency:
         raise ApiError(
             f"The currency of the item ({line_currency}) differs from the invoice's ({currency}).",
-            param=at(*(("price_data", "currency") if price else ("currency",))),
+            param=at("currency"),
         )
-    amount_cents, quantity, unit = _amount(params, price, at)
+    if "amount" not in params:
+        raise ApiError("Pass an amount.", code="parameter_missing", param=at("amount"))
+    amount_cents: int = params["amount"]
     largest = largest_cents(line_currency)
     if abs(amount_cents) > largest:
-        names = ("amount",) if "amount" in params else ("quantity",)
-        raise ApiError(f"Amount must be no more than {largest}.", code="amount_too_large", param=at(*names))
+        message = f"Amount must be no more than {largest}."
+        raise ApiError(message, code="amount_too_large", param=at("amount"))
     now = account.unix()
     period = params.get("period", {"start": now, "end": now})
     if period["end"] < period["start"]:
@@ -63,13 +61,10 @@ def new_line(
         item=item,
         amount_cents=amount_cents,
         currency=line_currency,
-        description=params.get("description") or price.get("product_data", {}).get("name"),
+        description=params.get("description"),
         metadata=params.get("metadata") or {},
         period_start=period["start"],
         period_end=period["end"],
-        quantity=quantity,
-        unit_amount_decimal=f"{unit:f}",
-        product=price.get("product"),
         # "Defaults to false for prorations or negative line items, and true for all other invoice items."
         discountable=params.get("discountable", amount_cents >= 0),
     )
@@ -88,19 +83,3 @@ def with_lines(invoice: Invoice, new: Sequence[Line]) -> Invoice:
     if len(lines) > MAX_LINES:
         raise ApiError(f"An invoice has at most {MAX_LINES} line items.", param="lines")
     return replace(invoice, lines=lines)
-
-
-def _amount(
-    params: Mapping[str, Any], price: Mapping[str, Any], at: Callable[..., str]
-) -> tuple[int, int, Decimal]:
-    quantity = params.get("quantity", 1)
-    stated = price.get("unit_amount_decimal") or params.get("unit_amount_decimal") or price.get("unit_amount")
-    if stated is None:
-        if "amount" not in params:
-            raise ApiError("Pass an amount or price_data.", code="parameter_missing", param=at("amount"))
-        return params["amount"], 1, Decimal(params["amount"])
-    if "amount" in params:
-        raise ApiError("You may pass only one of amount and a unit amount.", param=at("amount"))
-    unit = Decimal(stated)
-    amount_cents = int((unit * quantity).quantize(Decimal(1), rounding=ROUND_HALF_UP))
-    return amount_cents, quantity, unit

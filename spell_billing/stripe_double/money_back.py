@@ -34,12 +34,8 @@ def dispute(
 ) -> Dispute:
     """Take the money of a paid invoice's charge back, as its bank does: https://docs.stripe.com/disputes.
 
-    Args:
-        account: The account.
-        invoice_id: Of a paid invoice.
-        outcome: `open`, `won` (the money comes back) or `lost`; a second call closes an open dispute.
-        amount_cents: By default, all of the charge.
-        reason: The bank's.
+    The `outcome` is `open`, `won` (the money comes back) or `lost`; a second call closes an open dispute.
+    By default, the amount is all of the charge.
 
     Raises:
         DoubleError: when the invoice was not paid by a charge.

@@ -45,9 +45,6 @@ class Line:
     metadata: Metadata
     period_start: int
     period_end: int
-    quantity: int
-    unit_amount_decimal: str
-    product: str | None = None
     discountable: bool = True
 
 
