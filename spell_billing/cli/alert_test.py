@@ -14,7 +14,7 @@ def command() -> None:
 
     Exits with 1 when one did not, or when there is none.
     """
-    from spell_billing.alerts.channel import open_channels  # noqa: PLC0415 - heavy: Apprise
+    from spell_billing.alerts.channels import open_channels  # noqa: PLC0415 - heavy: Apprise
     from spell_billing.settings.notifications import NotificationSettings  # noqa: PLC0415
 
     with clear_errors():

@@ -71,7 +71,7 @@ def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
 
 
 def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
-    """Write down how payments of finalized invoices stand, and settle their bills; return how many are ours."""
+    """Write down how payments of our finalized invoices stand, and settle their bills; return how many."""
     finalized = [invoice for invoice in found if invoice["status"] != "draft"]
     bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
     named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]

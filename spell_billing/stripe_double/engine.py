@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call, locked_by
+from spell_billing.stripe_double.account import Account, Call, locked_by
 from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,

@@ -118,16 +118,20 @@ class InvoiceItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """One attempt at a customer's card."""
-
+class _Money:
     id: str
-    customer: str
     created: int
     amount_cents: int
     currency: str
-    invoice: str
     payment_intent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge(_Money):
+    """One attempt at a customer's card."""
+
+    customer: str
+    invoice: str
     failure_code: str | None = None
     decline_code: str | None = None
     refunded_cents: int = 0
@@ -135,29 +139,19 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(_Money):
     """Money given back on a charge."""
 
-    id: str
-    created: int
-    amount_cents: int
-    currency: str
     charge: str
-    payment_intent: str
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Dispute:
+class Dispute(_Money):
     """A charge that the customer's bank takes back; `status` is `needs_response`, `won` or `lost`."""
 
-    id: str
-    created: int
-    amount_cents: int
-    currency: str
     charge: str
-    payment_intent: str
     status: str = "needs_response"
     reason: str = "general"
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call, merged_metadata
+from spell_billing.stripe_double.account import Account, Call, merged_metadata
 from spell_billing.stripe_double.collection import Page
+from spell_billing.stripe_double.drafts import new_line, with_lines
 from spell_billing.stripe_double.errors import ApiError, missing, not_editable
-from spell_billing.stripe_double.lines import new_line, with_lines
 from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals

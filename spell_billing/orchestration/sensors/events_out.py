@@ -3,8 +3,7 @@
 import dagster as dg
 
 from spell_billing.core.errors import MonthLockedError
-from spell_billing.events_out.delivery import EventDelivery
-from spell_billing.events_out.outages import KIND
+from spell_billing.events_out.delivery import KIND, EventDelivery
 from spell_billing.events_out.receiver import Receiver
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
 from spell_billing.orchestration.unstable import OWNERS
