@@ -20,6 +20,11 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import EVENT, Message, put
 from spell_billing.ledger.overdue import mark_overdue
 
+KIND = "events_out"
+"""The kind of alert."""
+ALARM_AFTER = timedelta(hours=1)
+"""A receiver may be away for a moment; one that stays away raises an alert."""
+
 EVENTS_AT_ONCE = 5_000
 """Put into the outbox for a URL in one round."""
 READ_AT_ONCE = 1_000
@@ -127,7 +132,8 @@ class EventDelivery:
                 if outbox.is_failing(connection, receiver.channel):
                     _report_stuck(connection, receiver, done.sent[str(receiver)].problem, self.now())
                 else:
-                    _close_outage(connection, receiver)
+                    # The next outage is alerted on again.
+                    drop_cursor(connection, _cursor_name(receiver))
 
     async def _empty(
         self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
@@ -175,11 +181,6 @@ class EventDelivery:
                 _report_lost(connection, receiver, sent.problem, now)
 
 
-KIND = "events_out"
-ALARM_AFTER = timedelta(hours=1)
-"""A receiver may be away for a moment; one that stays away raises an alert."""
-
-
 def _outage_since(connection: Connection, receiver: Receiver, now: datetime) -> datetime:
     """Return when the outage of a URL began, and begin one where there is none.
 
@@ -190,12 +191,6 @@ def _outage_since(connection: Connection, receiver: Receiver, now: datetime) -> 
         return datetime.fromisoformat(cursor.value)
     move_cursor(connection, _cursor_name(receiver), now.isoformat())
     return now
-
-
-def _close_outage(connection: Connection, receiver: Receiver) -> None:
-    # The next outage is alerted on again.
-    if read_cursor(connection, _cursor_name(receiver)) is not None:
-        drop_cursor(connection, _cursor_name(receiver))
 
 
 def _report_stuck(connection: Connection, receiver: Receiver, problem: str | None, now: datetime) -> None:

@@ -24,7 +24,7 @@ _NESTED = frozenset({"object", "array"})
 
 
 def _decode(encoded: str) -> dict[str, Any]:
-    """Decode `lines[0][amount]=5&expand[]=x` to nested dictionaries of strings; of arrays, by their indexes."""
+    """Decode `lines[0][amount]=5&expand[]=x` to nested dictionaries of strings; arrays too, by index."""
     root: dict[str, Any] = {}
     for key, value in parse_qsl(encoded, keep_blank_values=True):
         *parents, leaf = _steps(key)
@@ -45,7 +45,7 @@ def _steps(key: str) -> tuple[str, ...]:
 
 
 def _typed(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return decoded strings as the types that a schema asks for; the validator refuses what stays as it is."""
+    """Return decoded strings as the types that a schema asks for; the validator refuses what stays."""
     if "anyOf" in schema:
         nested = isinstance(value, dict)
         fitting = [each for each in schema["anyOf"] if (each["type"] in _NESTED) == nested]
