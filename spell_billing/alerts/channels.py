@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from apprise import Apprise
     from apprise.plugins.base import NotifyBase
 
+LOG_CHANNEL = "log"
+"""Where alerts go when there is no channel."""
+
+FAILURES_AT_ONCE = 2
+"""A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
+
 SEND_TIMEOUT_SECONDS = 15.0
 """Of one message on one channel. Dagster gives a sensor's tick 60 seconds."""
 
@@ -48,10 +54,10 @@ class Channel:
             return "Apprise cannot use this URL; see https://appriseit.com for how the service's is written"
         with _quiet():
             result = self.apprise.notify(title=title, body=body, body_format="text", notify_type="warning")
-            said = [entry.message for entry in result.logs() if entry.level in {"WARNING", "ERROR"}]
+            logged = [entry.message for entry in result.logs() if entry.level in {"WARNING", "ERROR"}]
         if result:
             return None
-        reason = " ".join(" ".join(dict.fromkeys(said)).split()) or "it took no message in time"
+        reason = " ".join(" ".join(dict.fromkeys(logged)).split()) or "it took no message in time"
         return redact(reason, url_secrets(self.url.get_secret_value()))[:_LONGEST_PROBLEM]
 
 
@@ -101,13 +107,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, (propagate, handlers) in zip(loggers, before, strict=True):
             logger.propagate, logger.handlers = propagate, handlers
-
-
-LOG_CHANNEL = "log"
-"""Where alerts go when there is no channel."""
-
-FAILURES_AT_ONCE = 2
-"""A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
 
 
 class Alerts:

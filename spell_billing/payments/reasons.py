@@ -48,12 +48,12 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
             found = [None] * len(group)
         with ledger.writing() as connection:
             known = [read_payment(connection, invoice_id) for invoice_id in group]
-            said = [
+            answered = [
                 _answered(payment, invoice, as_of)
                 for payment, invoice in zip(known, found, strict=True)
                 if payment is not None
             ]
-            keep_payments(connection, said)
+            keep_payments(connection, answered)
             settle(connection, invoice_ids=group)
     return len(invoice_ids)
 

@@ -78,8 +78,8 @@ class Engine:
                 fault.fired += 1
             record.fault = None if fault.kind == FaultKind.NONE else str(fault.kind)
             encoded = body if record.method == "POST" else scope["query_string"]
-            with self._limiter.admitted(operation.name):
-                answer = await self._serve(operation, object_id, encoded, record, fault)
+            self._limiter.admit(operation.name)
+            answer = await self._serve(operation, object_id, encoded, record, fault)
         except ApiError as error:
             answer = _refused(error, record)
         except Exception as error:  # noqa: BLE001 - kept, and raised where the double is stopped

@@ -37,27 +37,6 @@ def to_json(value: object) -> Any:
     return value if render is None else render(value)
 
 
-def account_json(account_id: str) -> dict[str, Any]:
-    """Return the account that the double's keys belong to."""
-    return {
-        "id": account_id,
-        "object": "account",
-        "business_profile": {"name": "Stripe double", "url": None},
-        "business_type": "company",
-        "capabilities": {"card_payments": "active", "transfers": "active"},
-        "charges_enabled": True,
-        "controller": {"type": "account"},
-        "country": "US",
-        "default_currency": "usd",
-        "details_submitted": True,
-        "email": "billing@example.com",
-        "metadata": {},
-        "payouts_enabled": True,
-        "settings": {"dashboard": {"display_name": "Stripe double", "timezone": "Etc/UTC"}},
-        "type": "standard",
-    }
-
-
 def _page(page: Page) -> dict[str, Any]:
     data = [to_json(each) for each in page.data]
     return {"object": "list", "url": page.url, "has_more": page.has_more, "data": data}
