@@ -5,7 +5,6 @@ All amounts are in minor units of the currency (`_cents`), all times in Unix sec
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any
 
 Metadata = Mapping[str, str]
@@ -210,10 +209,5 @@ class Violation:
 
 def own_fields(value: Any, *without: str) -> dict[str, Any]:
     """Return an object's fields under Stripe's names, which have no unit, less those of other attributes."""
-    return {name: getattr(value, attribute) for name, attribute in _names(value.__class__, without)}
-
-
-@cache
-def _names(kind: Any, without: tuple[str, ...]) -> list[tuple[str, str]]:
-    attributes = [each.name for each in fields(kind) if each.name not in without]
-    return [(attribute.removesuffix("_cents"), attribute) for attribute in attributes]
+    names = [each.name for each in fields(value) if each.name not in without]
+    return {name.removesuffix("_cents"): getattr(value, name) for name in names}

@@ -45,7 +45,6 @@ class Server(uvicorn.Server):
             date_header=False,
             timeout_graceful_shutdown=2,
             timeout_keep_alive=75,
-            backlog=2048,
         )
         super().__init__(config)
         self._on_ready = on_ready
