@@ -1,23 +1,112 @@
-"""Alerts on all channels: each once, a channel that fails named on the others, and tried again later."""
+"""Alerts on all channels, each an Apprise URL: sent once; a channel that fails is named on the others."""
 
+import hashlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channel import open_channels
+from spell_billing.alerts.redact import redact, url_secrets
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.outbox import ALERTS, Message, Outbox
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+    from apprise.plugins.base import NotifyBase
 
 LOG_CHANNEL = "log"
 """Where alerts go when there is no channel."""
 
 FAILURES_AT_ONCE = 2
 """A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
+
+SEND_TIMEOUT_SECONDS = 15.0
+"""Of one message on one channel. Dagster gives a sensor's tick 60 seconds."""
+
+_LONGEST_PROBLEM = 300
+_DIGITS_OF_NAME = 8
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel.
+
+    Attributes:
+        name: For people and for `ledger_outbox`: the service, its host where that is no secret, and a
+            fingerprint that tells channels apart. The same for the same URL, at any place in the list.
+        apprise: Sends; None when Apprise cannot use the URL.
+    """
+
+    name: str
+    url: SecretStr
+    apprise: "Apprise | None"
+
+    def deliver(self, title: str, body: str) -> str | None:
+        """Send a message; return None when the channel took it, else what is wrong, without secrets."""
+        if self.apprise is None:
+            return "Apprise cannot use this URL; see https://appriseit.com for how the service's is written"
+        with _quiet():
+            result = self.apprise.notify(title=title, body=body, body_format="text", notify_type="warning")
+            logged = [entry.message for entry in result.logs() if entry.level in {"WARNING", "ERROR"}]
+        if result:
+            return None
+        reason = " ".join(" ".join(dict.fromkeys(logged)).split()) or "it took no message in time"
+        return redact(reason, url_secrets(self.url.get_secret_value()))[:_LONGEST_PROBLEM]
+
+
+def open_channels(urls: Sequence[SecretStr]) -> list[Channel]:
+    """Open the channels of Apprise URLs; a URL that Apprise cannot use becomes a channel that fails."""
+    import apprise  # noqa: PLC0415 - 0.3 s, and only where something is sent
+
+    channels, names = [], Counter[str]()
+    with _quiet(), warnings.catch_warnings():
+        # Loading its services, Apprise imports modules of the standard library that are to go.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asset = apprise.AppriseAsset(
+            app_id="spell-billing", app_desc="Spell Platform billing", service_timeout=SEND_TIMEOUT_SECONDS
+        )
+        for position, url in enumerate(urls, start=1):
+            plugin = apprise.Apprise.instantiate(url.get_secret_value(), asset=asset)
+            sender = None
+            if plugin is None:
+                name = f"ALERT_URLS number {position} ({url.get_secret_value().partition('://')[0]}://)"
+            else:
+                sender = apprise.Apprise(asset=asset)
+                sender.add(plugin)
+                name = _name(plugin, sender.urls(privacy=True)[0])
+            names[name] += 1
+            channels.append(Channel(name if names[name] == 1 else f"{name}.{names[name]}", url, sender))
+    return channels
+
+
+def _name(plugin: "NotifyBase", masked: str) -> str:
+    """Name a channel. Apprise's own redacted URL shows headers and paths, which may hold a token."""
+    # The fingerprint is of the redacted URL: it tells nothing of a password, and outlives a new one.
+    fingerprint = hashlib.sha256(masked.encode()).hexdigest()[:_DIGITS_OF_NAME]
+    # Some services have a token where others have their host.
+    host = f" {plugin.host}" if "host" in plugin.template_tokens else ""
+    return f"{plugin.service_name}{host} #{fingerprint}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what Apprise and its HTTP client log: at some levels that is whole URLs."""
+    loggers = [logging.getLogger(name) for name in ("apprise", "urllib3")]
+    before = [(logger.propagate, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.propagate, logger.handlers = False, [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        for logger, (propagate, handlers) in zip(loggers, before, strict=True):
+            logger.propagate, logger.handlers = propagate, handlers
 
 
 class Alerts:
@@ -28,16 +117,14 @@ class Alerts:
         outbox: What waits and what went out.
         log: Where alerts go that have no channel.
 
-    Attributes:
-        sent: The keys of the alerts that went out by this object on some channel.
+    `sent` has the keys of the alerts that went out by this object on some channel.
     """
 
     def __init__(self, urls: Sequence[SecretStr], outbox: Outbox, log: logging.Logger) -> None:
         self._urls = urls
         self._outbox = outbox
         self._log = log
-        self._failures = Counter[str]()
-        self._last_problem: dict[str, str] = {}
+        self._problems: defaultdict[str, list[str]] = defaultdict(list)
         self.sent: set[str] = set()
 
     def send(self, alert: Alert) -> None:
@@ -45,14 +132,9 @@ class Alerts:
         self.send_all([alert])
 
     def send_all(self, found: Iterable[Alert] = (), *, kind: str | None = None) -> int:
-        """Put alerts into the outbox, and send them on every channel that has not had them.
+        """Put alerts into the outbox, and send them on every channel that has not had them; count them.
 
-        Args:
-            found: To be sent; a caller that finds them again by its next call need not keep them.
-            kind: Of alerts that the caller has put into the outbox itself: what waits of it is sent too.
-
-        Returns:
-            How many were found.
+        Of a `kind` that the caller has put into the outbox itself, what waits is sent too.
 
         Raises:
             AlertError: naming the channels that did not take all, after all were tried. Send it again later:
@@ -92,15 +174,14 @@ class Alerts:
         failed = []
         for message in self._outbox.due(names, keys, kind):
             name = message.channel
-            if self._failures[name] < FAILURES_AT_ONCE:
+            if len(self._problems[name]) < FAILURES_AT_ONCE:
                 problem = self._channels[name](message.payload["title"], message.payload["body"])
                 self._outbox.record(message, problem)
                 if problem is None:
                     self.sent.add(message.key)
                     continue
-                self._failures[name] += 1
-                self._last_problem[name] = problem
-            failed.append((message, self._last_problem[name]))
+                self._problems[name].append(problem)
+            failed.append((message, self._problems[name][-1]))
         return failed
 
     def _report(self, failed: set[str]) -> list[tuple[Message, str]]:
@@ -113,7 +194,7 @@ class Alerts:
                 key=f"alert_channel:{name}:{last.isoformat() if last else 'never'}",
                 kind="alert_channel",
                 title=f"Alerts do not reach {name}",
-                body=f"{self._last_problem[name]}.\nThey are tried again by themselves, and go out on the "
+                body=f"{self._problems[name][-1]}.\nThey are tried again by themselves, and go out on the "
                 "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
             self._outbox.put([outage.on(other) for other in others])

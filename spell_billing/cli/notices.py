@@ -15,7 +15,7 @@ def alert_test() -> None:
 
     Exits with 1 when one did not, or when there is none.
     """
-    from spell_billing.alerts.channel import open_channels  # noqa: PLC0415 - heavy: Apprise
+    from spell_billing.alerts.channels import open_channels  # noqa: PLC0415 - heavy: Apprise
     from spell_billing.settings.notifications import NotificationSettings  # noqa: PLC0415
 
     urls = NotificationSettings.from_environment().alert_urls

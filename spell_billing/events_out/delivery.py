@@ -9,14 +9,21 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import orjson
 from pydantic import SecretStr
+from sqlalchemy.engine import Connection
 
-from spell_billing.events_out.outages import close_outage, outage_since, report_lost, report_stuck
+from spell_billing.alerts.alert import Alert
 from spell_billing.events_out.receiver import TIMEOUT_SECONDS, Receiver, signature
 from spell_billing.ledger import outbox
+from spell_billing.ledger.cursors import drop_cursor, move_cursor, read_cursor
 from spell_billing.ledger.feed import LedgerBusyError, fill, final_id
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.outbox import Message
+from spell_billing.ledger.outbox import EVENT, Message, put
 from spell_billing.ledger.settling import mark_overdue
+
+KIND = "events_out"
+"""The kind of alert."""
+ALARM_AFTER = timedelta(hours=1)
+"""A receiver may be away for a moment; one that stays away raises an alert."""
 
 EVENTS_AT_ONCE = 5_000
 """Put into the outbox for a URL in one round."""
@@ -70,11 +77,9 @@ class EventDelivery:
     A crash between a receiver's answer and its record sends up to ten events again, with the same ids.
 
     Attributes:
-        ledger: Holds the audit trail and the outbox.
         receivers: Where events go; without any, bills that are overdue are marked all the same.
         secret: Signs events; None without receivers.
         overdue_after: How long after its finalization an unpaid invoice is overdue.
-        now: The present, aware.
     """
 
     ledger: Ledger
@@ -87,9 +92,7 @@ class EventDelivery:
     def round(self, *, seconds: float = SECONDS_AT_ONCE, timeout_seconds: float = TIMEOUT_SECONDS) -> Round:
         """Mark overdue bills, put new events into the outbox, and send what is due.
 
-        Args:
-            seconds: After this time no further request is begun.
-            timeout_seconds: Of one request.
+        After `seconds` no further request is begun; one lasts `timeout_seconds` at most.
 
         Raises:
             MonthLockedError: when another process is at it.
@@ -127,9 +130,10 @@ class EventDelivery:
         with self.ledger.writing() as connection:
             for receiver in self.receivers:
                 if outbox.is_failing(connection, receiver.channel):
-                    report_stuck(connection, receiver, done.sent[str(receiver)].problem, self.now())
+                    _report_stuck(connection, receiver, done.sent[str(receiver)].problem, self.now())
                 else:
-                    close_outage(connection, receiver)
+                    # The next outage is alerted on again.
+                    drop_cursor(connection, _cursor_name(receiver))
 
     async def _empty(
         self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
@@ -163,7 +167,7 @@ class EventDelivery:
                     sent.taken += 1
                     continue
                 sent.problem, sent.delayed = problem, sent.delayed + 1
-                outage_since(connection, receiver, now)
+                _outage_since(connection, receiver, now)
                 this, tries = outbox.is_message(message), message.tries + 1
                 outbox.mark_tried(connection, this, problem, now + outbox.pause(tries))
                 if tries >= _FEWEST_TRIES and now - message.created_at >= GIVE_UP_AFTER:
@@ -174,4 +178,46 @@ class EventDelivery:
                 lost += outbox.give_up_older(connection, receiver.channel, now - GIVE_UP_AFTER, now)
             if lost:
                 sent.given_up += lost
-                report_lost(connection, receiver, sent.problem, now)
+                _report_lost(connection, receiver, sent.problem, now)
+
+
+def _outage_since(connection: Connection, receiver: Receiver, now: datetime) -> datetime:
+    """Return when the outage of a URL began, and begin one where there is none.
+
+    It lasts from the first event that was not taken until none that was tried waits any more.
+    """
+    cursor = read_cursor(connection, _cursor_name(receiver))
+    if cursor is not None:
+        return datetime.fromisoformat(cursor.value)
+    move_cursor(connection, _cursor_name(receiver), now.isoformat())
+    return now
+
+
+def _report_stuck(connection: Connection, receiver: Receiver, problem: str | None, now: datetime) -> None:
+    """Put an alert into the outbox, once per outage, when a URL has not taken events for an hour."""
+    since = _outage_since(connection, receiver, now)
+    if now - since >= ALARM_AFTER:
+        text = (
+            f"{receiver} has not taken some or all events since {since:%Y-%m-%d %H:%M} UTC"
+            f"{f': {problem}' if problem else ''}. They are tried again by themselves, for three days.\n"
+            "Next: see docs/events.md; check EVENT_URLS and the receiver's log."
+        )
+        key = f"{KIND}:stuck:{receiver.channel}:{since.isoformat()}"
+        put(connection, [Alert(key, KIND, "Events do not reach the platform", text).on()])
+
+
+def _report_lost(connection: Connection, receiver: Receiver, problem: str | None, now: datetime) -> None:
+    """Put an alert into the outbox, once per outage, when events were given up."""
+    since = _outage_since(connection, receiver, now)
+    text = (
+        f"{receiver} has not taken events for three days{f': {problem}' if problem else ''}. The first of "
+        "them are given up, and later ones follow them.\n"
+        "Next: correct EVENT_URLS or the receiver; then let the platform catch up with GET /v1/changes "
+        f"(docs/events.md). It lacks events since {since:%Y-%m-%d %H:%M} UTC."
+    )
+    key = f"{KIND}:lost:{receiver.channel}:{since.isoformat()}"
+    put(connection, [Alert(key, KIND, "Events for the platform are given up", text).on()])
+
+
+def _cursor_name(receiver: Receiver) -> str:
+    return f"event_outage:{receiver.channel.removeprefix(EVENT)}"

@@ -54,11 +54,7 @@ class Receiver:
         return None if host in LOOPBACK or proxy_bypass(host) else getproxies().get(parts.scheme)
 
     async def post(self, session: aiohttp.ClientSession, body: bytes, signed: str) -> str | None:
-        """Send a body, once.
-
-        Returns:
-            None when it was taken; else what went wrong, without addresses and secrets.
-        """
+        """Send a body, once; return None when it was taken, else what went wrong, without secrets."""
         url = self.url.get_secret_value()
         headers = {"Content-Type": "application/json", "User-Agent": "spell-billing", SIGNATURE: signed}
         try:

@@ -66,7 +66,6 @@ class Delivery:
     Attributes:
         addresses: Asked once a round, so that the ledger keeps none.
         context: Whom to trust; None: the system's certificates.
-        now: The present, aware.
     """
 
     ledger: Ledger
@@ -80,9 +79,7 @@ class Delivery:
     def round(self, *, limit: int = MAILS_AT_ONCE, seconds: float = SECONDS_AT_ONCE) -> Delivered:
         """Fill the outbox from the ledger and send what is due, over one connection.
 
-        Args:
-            limit: The most mails of one round.
-            seconds: After this time no further mail is begun.
+        At most `limit` mails; after `seconds` no further one is begun.
 
         Raises:
             MonthLockedError: when another process is sending.

@@ -21,14 +21,9 @@ _EXAMPLE = "Write it as smtp://user:password@mail.example.com:587, or smtps:// f
 
 @dataclass(frozen=True)
 class MailServer:
-    """Where mail is handed in.
+    """Where mail is handed in; `user` is None without a login.
 
-    Attributes:
-        host: Its name.
-        port: Its port.
-        tls: `start` (STARTTLS, required), `at_once` (smtps), or `none`: this machine, or asked for.
-        user: To log in with; None without a login.
-        password: The user's.
+    `tls` is `start` (STARTTLS, required), `at_once` (smtps), or `none`: this machine, or asked for.
     """
 
     host: str

@@ -42,8 +42,7 @@ class Reading:
     Attributes:
         started_at: Invoices read since then are done with. Unix seconds.
         months: Those that are left, the first of them under way.
-        listed_until: Of the month under way: list invoices created up to then; None: retrieve each.
-        decided: Of the month under way: whether listing or not was chosen.
+        listed_until: Once `decided`: list the month's invoices created up to then; None: retrieve each.
         after_invoice: The last one listed.
         after_bill: The id of the last bill whose invoice was retrieved.
     """

@@ -35,10 +35,8 @@ async def dun(
 ) -> tuple[int, int]:
     """Ask Stripe to collect what is due, and find out about steps whose answer was lost.
 
-    `days` are the steps, in days since finalization; without any, only lost answers are found out.
-
-    Returns:
-        How many steps were taken, and how many of them Stripe collected.
+    `days` are the steps, in days since finalization; without any, only lost answers are found out. Return how
+    many steps were taken, and how many of them Stripe collected.
     """
     asked, paid, now = 0, 0, datetime.now(UTC)
     with ledger.reading() as connection:

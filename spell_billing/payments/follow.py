@@ -92,11 +92,7 @@ def follow_payments(
 ) -> Followed:
     """Do one tick. One at a time: the caller holds `ledger.exclusive("payments")`.
 
-    Args:
-        ledger: The ledger.
-        connect: Opens the gateway to Stripe.
-        alerts: The way to operators.
-        dunning_days: The steps of our own dunning; empty when it is off.
+    `dunning_days` are the steps of our own dunning; empty when it is off.
 
     Raises:
         SpellBillingError: when Stripe did not answer, refuses the account, or an alert did not go out. All

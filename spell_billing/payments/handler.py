@@ -41,14 +41,10 @@ _REASONS_AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """What one batch of the inbox led to.
+    """What one batch of the inbox led to: events taken from it, and `waiting` in it still.
 
-    Attributes:
-        events: Taken from the inbox.
-        news: Invoices of whose payment something new is known.
-        settled: Bills whose state changed.
-        waiting: Events left in the inbox.
-        to_look_at: Events of the batch that point to an invoice which is still to be read.
+    Of `news` invoices something new is known, bills were `settled`, and of the events `to_look_at` point to
+    an invoice that is still to be read.
     """
 
     events: int = 0

@@ -25,13 +25,9 @@ def keep_place(connection: Connection, name: str, place: Any) -> None:
 
 
 async def list_page(gateway: Gateway, path: str, parameters: dict[str, Any], after: str | None) -> Any | None:
-    """Return a page of a list; None when the object that it follows is gone from the list.
+    """Return a page of a list, `/v1/events`; None when the object that it follows is gone from the list.
 
-    Args:
-        gateway: To Stripe.
-        path: Of the list: `/v1/events`.
-        parameters: The request's.
-        after: The last object of the page before; None for the first page.
+    `after` is the last object of the page before; None for the first page.
     """
     following = {} if after is None else {"starting_after": after}
     try:

@@ -32,12 +32,9 @@ _AT_ONCE = 8
 
 
 async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
-    """Ask why payments failed, for failures whose reason is not known, the latest first.
+    """Ask why payments failed where it is not known, the latest first; return how many were asked for.
 
     Each takes one request, which also tells how the payment stands by now.
-
-    Returns:
-        How many were asked for.
     """
     with ledger.reading() as connection:
         invoice_ids = failures_without_reason(connection, limit)
@@ -53,12 +50,12 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
             found = [None] * len(group)
         with ledger.writing() as connection:
             known = [read_payment(connection, invoice_id) for invoice_id in group]
-            said = [
+            answered = [
                 _answered(payment, invoice, as_of)
                 for payment, invoice in zip(known, found, strict=True)
                 if payment is not None
             ]
-            keep_payments(connection, said)
+            keep_payments(connection, answered)
             settle(connection, invoice_ids=group)
     return len(invoice_ids)
 
@@ -76,11 +73,7 @@ def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
 
 
 def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
-    """Write down how the payments of our finalized invoices stand, and settle their bills.
-
-    Returns:
-        How many of them are ours.
-    """
+    """Write down how payments of our finalized invoices stand, and settle their bills; return how many."""
     finalized = [invoice for invoice in found if invoice["status"] != "draft"]
     bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
     named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]

@@ -22,15 +22,9 @@ CURSOR = "stripe_events"
 TYPES = (
     "charge.refunded",
     *DISPUTES,
-    "credit_note.created",
-    "credit_note.voided",
-    "invoice.finalized",
-    "invoice.marked_uncollectible",
-    "invoice.overdue",
-    "invoice.paid",
-    "invoice.payment_action_required",
-    "invoice.payment_failed",
-    "invoice.voided",
+    *("credit_note.created", "credit_note.voided"),
+    *("invoice.finalized", "invoice.marked_uncollectible", "invoice.overdue", "invoice.paid"),
+    *("invoice.payment_action_required", "invoice.payment_failed", "invoice.voided"),
 )
 """What is read. Not `invoice.updated`: each of our drafts makes some, and it tells no change of status."""
 
@@ -90,10 +84,8 @@ def begin_if_lost(connection: Connection, now: datetime) -> bool:
 async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> tuple[int, bool]:
     """Put all events since the last reading into the inbox, or as many as fit.
 
-    At most `pages` requests of 100 events; `begin_if_lost` is called before.
-
-    Returns:
-        How many events were new, and whether the reading has ended.
+    At most `pages` requests of 100 events; `begin_if_lost` is called before. Return how many events were new,
+    and whether the reading has ended.
     """
     new, complete = 0, False
     with ledger.reading() as connection:

@@ -34,9 +34,7 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     """Follow bills whose invoice is void because somebody edited it at Stripe, to its latest revision.
 
     Months that are held are left for the next tick; what is void for another reason is left to `park_voided`.
-
-    Returns:
-        How many bills were followed.
+    Return how many bills were followed.
     """
     with ledger.reading() as connection:
         found = voided_bills(connection, limit)
@@ -66,10 +64,9 @@ def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
     """Park bills whose invoice is void at Stripe; months that are held are left for the next tick."""
     result = Voids()
     with ledger.reading() as connection:
-        found = voided_bills(connection, limit)
-    by_month: defaultdict[str, list[VoidedBill]] = defaultdict(list)
-    for each in found:
-        by_month[each.month].append(each)
+        by_month: defaultdict[str, list[VoidedBill]] = defaultdict(list)
+        for each in voided_bills(connection, limit):
+            by_month[each.month].append(each)
     for month, voided in by_month.items():
         try:
             with ledger.session(Month.parse(month), actor, wait_seconds=0) as session:
@@ -85,12 +82,11 @@ def _park(ledger: Ledger, session: MonthSession, voided: VoidedBill, result: Voi
         # The month is ours, so no `void` is under way: the one that asked for this was cut off.
         about = {"month": voided.month, "user_id": voided.user_id, "generation": voided.generation}
         unfinished = last_action(connection, **about) == OWN_VOID
-    if unfinished:
-        result.unfinished.append(voided)
-        return
     bills = session.bills_of_users([voided.user_id])
     bill = _bill(bills, voided)
-    if bill is not None:
+    if unfinished:
+        result.unfinished.append(voided)
+    elif bill is not None:
         session.apply([voided_by_a_person(bill, bills, voided.stripe_invoice_id)])
         result.parked += 1
 

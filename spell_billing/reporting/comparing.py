@@ -26,12 +26,8 @@ def compare_drafts(
 ) -> list[Difference]:
     """Return each user's difference, the largest amount first.
 
-    Args:
-        month: The month of the drafts.
-        drafts: What billing it now would charge.
-        ledger: Has the bills that are compared with.
-        against: An earlier month with all its bills, sent or not; or `billed`: what was invoiced for the
-            month itself.
+    Drafts are compared with all bills of an earlier month, sent or not, or with `billed`: what was invoiced
+    for their own month.
 
     Raises:
         LedgerError: when there is nothing to compare with.

@@ -18,6 +18,8 @@ from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.store import UsageStore
 
+_AS_KEPT = ("status", "attempts", "failed_attempts", "amount_due_cents", "amount_paid_cents", "decline_code")
+
 
 def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> dict[str, Any]:
     """Return the story of one user's bill; `answer` is it in a sentence. Nothing is asked of Stripe.
@@ -83,16 +85,11 @@ def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str,
             "disputed_cents": sum(each.disputed_cents for each in back),
         }
         found[payment.stripe_invoice_id] = {
-            "status": payment.status,
-            "attempts": payment.attempts,
-            "failed_attempts": payment.failed_attempts,
+            **{name: getattr(payment, name) for name in _AS_KEPT},
             "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
-            "amount_due_cents": payment.amount_due_cents,
-            "amount_paid_cents": payment.amount_paid_cents,
             "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id], **went_back),
             **went_back,
             "disputes": [each.dispute for each in back if each.dispute],
-            "decline_code": payment.decline_code,
             "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
             "as_of": payment.as_of.isoformat(),
             "heard_by": payment.way,

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder, generate_latest, gzip_accepted
 from prometheus_client.metrics_core import Metric
@@ -59,14 +58,12 @@ class LedgerCollector(Collector):
 def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
     """Read the ledger once and return all metrics in Prometheus' text format.
 
-    Args:
-        open_ledger: Gives the ledger.
-        settings: Of billing. Default: those of the environment.
+    `settings` are billing's, by default those of the environment.
 
     Raises:
         SpellBillingError: when the ledger cannot be read.
     """
-    return generate_latest(_registry(_read(open_ledger, settings)))
+    return generate_latest(LedgerCollector(_read(open_ledger, settings)))
 
 
 def metrics_endpoint(
@@ -74,12 +71,8 @@ def metrics_endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of a server's route `/metrics`.
 
-    A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`.
-
-    Args:
-        open_ledger: Gives the ledger; asked at each scrape.
-        settings: Of billing. Default: those of the environment.
-        timeout_seconds: The longest that a scrape waits for the ledger.
+    A ledger that cannot be read, or not in time, is answered with status 500 and `spell_billing_up 0`. It is
+    asked for at each scrape; `settings` are billing's, by default those of the environment.
     """
     reading: asyncio.Task[Figures | None] | None = None
 
@@ -100,7 +93,7 @@ def metrics_endpoint(
         except TimeoutError:
             figures = None
         encoder, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
-        body = encoder(_registry(figures))
+        body = encoder(LedgerCollector(figures))
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if gzip_accepted(",".join(request.headers.getlist("accept-encoding"))):
             body = gzip.compress(body)
@@ -114,12 +107,6 @@ def _read(open_ledger: OpenLedger, settings: Settings | None) -> Figures:
     first = (settings or Settings.from_environment()).first_month
     with open_ledger() as ledger, ledger.reading() as connection:
         return read_figures(connection, first=first, latest_months=MONTHS)
-
-
-def _registry(figures: Figures | None) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(LedgerCollector(figures))
-    return registry
 
 
 def _bills(figures: Figures) -> Iterator[Metric]:

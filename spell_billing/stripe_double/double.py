@@ -21,8 +21,8 @@ from spell_billing.stripe_double.errors import DoubleError
 from spell_billing.stripe_double.faults import Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import Limiter, RateLimits
 from spell_billing.stripe_double.objects import Customer, Event, Invoice, Violation
-from spell_billing.stripe_double.server import Server, url_of
 from spell_billing.stripe_double.state_file import load_account, save_account
+from spell_billing.stripe_double.wire import Server, url_of
 
 
 class StripeDouble:

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call, locked_by
-from spell_billing.stripe_double.delivery import drop, read_body, send_answer, wait_until_gone
+from spell_billing.stripe_double.account import Account, Call, locked_by
 from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,
@@ -23,6 +21,7 @@ from spell_billing.stripe_double.faults import (
 from spell_billing.stripe_double.idempotency import MAX_KEY_CHARACTERS, Answer, IdempotencyKeys
 from spell_billing.stripe_double.limits import Limiter
 from spell_billing.stripe_double.operations import Operation, find_operation
+from spell_billing.stripe_double.wire import drop, read_body, send_answer, wait_until_gone
 
 _KEY_PREFIXES = ("sk_test_", "rk_test_")
 _TOO_MANY_REQUESTS = 429
@@ -79,8 +78,8 @@ class Engine:
                 fault.fired += 1
             record.fault = None if fault.kind == FaultKind.NONE else str(fault.kind)
             encoded = body if record.method == "POST" else scope["query_string"]
-            with self._limiter.admitted(operation.name):
-                answer = await self._serve(operation, object_id, encoded, record, fault)
+            self._limiter.admit(operation.name)
+            answer = await self._serve(operation, object_id, encoded, record, fault)
         except ApiError as error:
             answer = _refused(error, record)
         except Exception as error:  # noqa: BLE001 - kept, and raised where the double is stopped

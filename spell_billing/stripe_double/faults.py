@@ -39,6 +39,11 @@ class FaultKind(StrEnum):
 WITHOUT_EFFECT = frozenset({FaultKind.LOST_BEFORE, FaultKind.TIMEOUT_BEFORE})
 HANGING = frozenset({FaultKind.TIMEOUT, FaultKind.TIMEOUT_BEFORE})
 UNANSWERED = HANGING | {FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER}
+_REFUSALS: dict[str, Callable[[], ApiError]] = {
+    FaultKind.LOCK_TIMEOUT: lock_timeout,
+    FaultKind.CONFLICT_409: key_in_use,
+    FaultKind.ERROR_500_UNSTORED: internal_error,
+}
 
 
 @dataclass(slots=True)
@@ -70,8 +75,7 @@ class Fault:
         times: How often it strikes at most; by default without limit where there is a probability, else once.
         seconds: How long a slow answer takes.
         reason: The limiter that a 429 names.
-        before_effect: Called in the server's thread before the effect.
-        after_effect: Called in the server's thread after the effect, before the answer.
+        before_effect: Called in the server's thread before the effect; `after_effect` before the answer.
         fired: How often it struck.
     """
 
@@ -108,23 +112,15 @@ class Fault:
         if not candidate:
             return False
         self._seen += 1
-        if self.times is not None and self.fired >= self.times:
-            return False
-        if self.nth is not None and self._seen != self.nth:
+        is_over = self.times is not None and self.fired >= self.times
+        if is_over or self.nth not in {None, self._seen}:
             return False
         # Drawn for every candidate, so that the same requests are struck whatever else is armed.
         return self.probability is None or self._random.random() < self.probability
 
     def refusal(self) -> ApiError | None:
         """Return the error that is answered instead of serving the request, if that is the fault."""
-        match self.kind:
-            case FaultKind.RATE_LIMITED:
-                return rate_limited(self.reason)
-            case FaultKind.LOCK_TIMEOUT:
-                return lock_timeout()
-            case FaultKind.CONFLICT_409:
-                return key_in_use()
-            case FaultKind.ERROR_500_UNSTORED:
-                return internal_error()
-            case _:
-                return None
+        if self.kind == FaultKind.RATE_LIMITED:
+            return rate_limited(self.reason)
+        make = _REFUSALS.get(str(self.kind))
+        return None if make is None else make()

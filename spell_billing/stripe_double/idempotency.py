@@ -21,7 +21,7 @@ class Answer:
 @dataclass(slots=True)
 class _Entry:
     path: str
-    body: bytes
+    form: list[bytes]
     created: int
     answer: Answer | None = None
 
@@ -41,11 +41,12 @@ class IdempotencyKeys:
         Raises:
             ApiError: 400 when the key was used with another request, 409 when that one still runs.
         """
+        form = sorted(body.split(b"&"))
         entry = self._entries.get(key)
         if entry is None or entry.created + RETENTION_SECONDS <= now:
-            self._entries[key] = _Entry(path, body, now)
+            self._entries[key] = _Entry(path, form, now)
             return None
-        if entry.path != path or not _same_form(entry.body, body):
+        if (entry.path, entry.form) != (path, form):
             raise ApiError(
                 f"Keys for idempotent requests can only be used with the same endpoint and the same"
                 f" parameters they were first used with. Try using a key other than '{key}' if you meant"
@@ -62,13 +63,9 @@ class IdempotencyKeys:
             self._entries[key].answer = answer
 
     def abandon(self, key: str) -> None:
-        """Return the key free: its request was not executed."""
+        """Free the key: its request was not executed."""
         self._entries.pop(key, None)
 
     def expire_all(self) -> None:
         """Forget every stored answer, as after 24 hours; running requests keep their keys."""
         self._entries = {key: entry for key, entry in self._entries.items() if entry.answer is None}
-
-
-def _same_form(first: bytes, second: bytes) -> bool:
-    return first == second or sorted(first.split(b"&")) == sorted(second.split(b"&"))

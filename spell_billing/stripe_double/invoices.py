@@ -3,13 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-from spell_billing.stripe_double.account import Account
+from spell_billing.stripe_double.account import Account, Call, merged_metadata
 from spell_billing.stripe_double.adjustments import with_discount
-from spell_billing.stripe_double.calls import Call, merged_metadata
 from spell_billing.stripe_double.collection import Collection, Page, within
+from spell_billing.stripe_double.drafts import (
+    PLAIN,
+    changed,
+    new_line,
+    refuse_unserved,
+    with_due_date,
+    with_lines,
+)
 from spell_billing.stripe_double.errors import ApiError, not_editable, unsupported
-from spell_billing.stripe_double.invoice_params import PLAIN, changed, refuse_unserved, with_due_date
-from spell_billing.stripe_double.lines import new_line, with_lines
 from spell_billing.stripe_double.objects import Deleted, Invoice, Line
 from spell_billing.stripe_double.payment import (
     attempt,

@@ -1,9 +1,6 @@
-"""Rate and concurrency limits, per endpoint and for the account, as 429 answers."""
+"""Rate limits, per endpoint and for the account, as 429 answers."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from spell_billing.stripe_double.errors import rate_limited
@@ -11,12 +8,10 @@ from spell_billing.stripe_double.errors import rate_limited
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Requests per second and at once; None is unlimited. `live()` gives Stripe's own."""
+    """Requests per second; None is unlimited. `live()` gives Stripe's own."""
 
     account_per_second: int | None = None
     endpoint_per_second: int | None = None
-    account_at_once: int | None = None
-    endpoint_at_once: int | None = None
 
     @classmethod
     def live(cls) -> "RateLimits":
@@ -45,26 +40,18 @@ class Limiter:
     def __init__(self, limits: RateLimits) -> None:
         self._limits = limits
         self._buckets: dict[str, _Bucket] = {}
-        self._running: Counter[str] = Counter()
 
-    @contextmanager
-    def admitted(self, operation: str) -> Iterator[None]:
-        """Count a request in while it is served.
+    def admit(self, operation: str) -> None:
+        """Count a request.
 
         Raises:
             ApiError: 429, with the limiter's name.
         """
-        limits = self._limits
-        if limits.endpoint_at_once is not None and self._running[operation] >= limits.endpoint_at_once:
-            raise rate_limited("endpoint-concurrency")
-        if limits.account_at_once is not None and self._running.total() >= limits.account_at_once:
-            raise rate_limited("global-concurrency")
-        rates = (
-            ("endpoint-rate", operation, limits.endpoint_per_second),
-            ("global-rate", "", limits.account_per_second),
-        )
         buckets = []
-        for reason, name, per_second in rates:
+        for reason, name, per_second in (
+            ("endpoint-rate", operation, self._limits.endpoint_per_second),
+            ("global-rate", "", self._limits.account_per_second),
+        ):
             if per_second is not None:
                 bucket = self._buckets.setdefault(name, _Bucket(per_second))
                 if not bucket.has_token():
@@ -72,8 +59,3 @@ class Limiter:
                 buckets.append(bucket)
         for bucket in buckets:
             bucket.tokens -= 1
-        self._running[operation] += 1
-        try:
-            yield
-        finally:
-            self._running[operation] -= 1

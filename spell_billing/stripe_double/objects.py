@@ -5,7 +5,6 @@ All amounts are in minor units of the currency (`_cents`), all times in Unix sec
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any
 
 Metadata = Mapping[str, str]
@@ -45,9 +44,6 @@ class Line:
     metadata: Metadata
     period_start: int
     period_end: int
-    quantity: int
-    unit_amount_decimal: str
-    product: str | None = None
     discountable: bool = True
 
 
@@ -121,16 +117,20 @@ class InvoiceItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """One attempt at a customer's card."""
-
+class _Money:
     id: str
-    customer: str
     created: int
     amount_cents: int
     currency: str
-    invoice: str
     payment_intent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge(_Money):
+    """One attempt at a customer's card."""
+
+    customer: str
+    invoice: str
     failure_code: str | None = None
     decline_code: str | None = None
     refunded_cents: int = 0
@@ -138,29 +138,19 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(_Money):
     """Money given back on a charge."""
 
-    id: str
-    created: int
-    amount_cents: int
-    currency: str
     charge: str
-    payment_intent: str
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Dispute:
+class Dispute(_Money):
     """A charge that the customer's bank takes back; `status` is `needs_response`, `won` or `lost`."""
 
-    id: str
-    created: int
-    amount_cents: int
-    currency: str
     charge: str
-    payment_intent: str
     status: str = "needs_response"
     reason: str = "general"
 
@@ -219,10 +209,5 @@ class Violation:
 
 def own_fields(value: Any, *without: str) -> dict[str, Any]:
     """Return an object's fields under Stripe's names, which have no unit, less those of other attributes."""
-    return {name: getattr(value, attribute) for name, attribute in _names(value.__class__, without)}
-
-
-@cache
-def _names(kind: Any, without: tuple[str, ...]) -> list[tuple[str, str]]:
-    attributes = [each.name for each in fields(kind) if each.name not in without]
-    return [(attribute.removesuffix("_cents"), attribute) for attribute in attributes]
+    names = [each.name for each in fields(value) if each.name not in without]
+    return {name.removesuffix("_cents"): getattr(value, name) for name in names}

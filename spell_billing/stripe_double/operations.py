@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spell_billing.stripe_double import credit_notes, invoices, other_endpoints
-from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call
+from spell_billing.stripe_double import invoices, money_back, other_endpoints
+from spell_billing.stripe_double.account import Account, Call
 from spell_billing.stripe_double.errors import ApiError
 from spell_billing.stripe_double.schema import Parameters, parameters
 
@@ -29,8 +28,8 @@ _ROUTES: dict[str, tuple[str, Handler]] = {
         other_endpoints.create_portal_session,
     ),
     "GET /v1/charges": ("charges.list", other_endpoints.list_charges),
-    "POST /v1/credit_notes": ("credit_notes.create", credit_notes.create_credit_note),
-    "GET /v1/credit_notes": ("credit_notes.list", credit_notes.list_credit_notes),
+    "POST /v1/credit_notes": ("credit_notes.create", money_back.create_credit_note),
+    "GET /v1/credit_notes": ("credit_notes.list", money_back.list_credit_notes),
     "POST /v1/customers": ("customers.create", other_endpoints.create_customer),
     "GET /v1/customers/{customer}": ("customers.retrieve", other_endpoints.retrieve_customer),
     "GET /v1/events": ("events.list", other_endpoints.list_events),

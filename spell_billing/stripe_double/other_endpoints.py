@@ -1,23 +1,38 @@
 """The endpoints beside invoices and credit notes: account, customers, items, charges, refunds, events."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from spell_billing.stripe_double.account import Account
-from spell_billing.stripe_double.calls import Call, merged_metadata
+from spell_billing.stripe_double.account import Account, Call, merged_metadata
 from spell_billing.stripe_double.collection import Page
+from spell_billing.stripe_double.drafts import new_line, with_lines
 from spell_billing.stripe_double.errors import ApiError, missing, not_editable
-from spell_billing.stripe_double.lines import new_line, with_lines
 from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
-from spell_billing.stripe_double.render import account_json, portal_session_json
 
 EVENT_RETENTION_SECONDS = 30 * 24 * 3600
 
 
 def retrieve_account(account: Account, _call: Call) -> dict[str, Any]:
     """`GET /v1/account`."""
-    return account_json(account.id)
+    return {
+        "id": account.id,
+        "object": "account",
+        "business_profile": {"name": "Stripe double", "url": None},
+        "business_type": "company",
+        "capabilities": {"card_payments": "active", "transfers": "active"},
+        "charges_enabled": True,
+        "controller": {"type": "account"},
+        "country": "US",
+        "default_currency": "usd",
+        "details_submitted": True,
+        "email": "billing@example.com",
+        "metadata": {},
+        "payouts_enabled": True,
+        "settings": {"dashboard": {"display_name": "Stripe double", "timezone": "Etc/UTC"}},
+        "type": "standard",
+    }
 
 
 def create_customer(account: Account, call: Call) -> Customer:
@@ -41,6 +56,35 @@ def create_customer(account: Account, call: Call) -> Customer:
 def retrieve_customer(account: Account, call: Call) -> Customer:
     """`GET /v1/customers/{customer}`."""
     return account.customer(call.object_id)
+
+
+def portal_session_json(
+    session_id: str, created: int, customer_id: str, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a session of the customer portal, at the start of the flow that was asked for."""
+    flow = params.get("flow_data")
+    after = flow.get("after_completion", {"type": "portal_homepage"}) if flow else {}
+    return {
+        "id": session_id,
+        "object": "billing_portal.session",
+        "configuration": params.get("configuration", "bpc_1"),
+        "created": created,
+        "customer": customer_id,
+        "customer_account": None,
+        "flow": flow
+        and {
+            "after_completion": {"hosted_confirmation": None, "redirect": None, **after},
+            "subscription_cancel": None,
+            "subscription_update": None,
+            "subscription_update_confirm": None,
+            "type": flow["type"],
+        },
+        "livemode": False,
+        "locale": params.get("locale"),
+        "on_behalf_of": None,
+        "return_url": params.get("return_url"),
+        "url": f"https://billing.stripe.com/p/session/test_{session_id}",
+    }
 
 
 def create_portal_session(account: Account, call: Call) -> dict[str, Any]:

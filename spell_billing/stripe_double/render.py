@@ -1,7 +1,7 @@
 """Stripe's JSON of every object (API 2026-10-28). Pure: the same value always gives the same bytes."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -35,56 +35,6 @@ def to_json(value: object) -> Any:
     """Return the JSON of an object, a page of objects, or plain JSON as it is."""
     render = _RENDERERS.get(type(value))
     return value if render is None else render(value)
-
-
-def account_json(account_id: str) -> dict[str, Any]:
-    """Return the account that the double's keys belong to."""
-    return {
-        "id": account_id,
-        "object": "account",
-        "business_profile": {"name": "Stripe double", "url": None},
-        "business_type": "company",
-        "capabilities": {"card_payments": "active", "transfers": "active"},
-        "charges_enabled": True,
-        "controller": {"type": "account"},
-        "country": "US",
-        "default_currency": "usd",
-        "details_submitted": True,
-        "email": "billing@example.com",
-        "metadata": {},
-        "payouts_enabled": True,
-        "settings": {"dashboard": {"display_name": "Stripe double", "timezone": "Etc/UTC"}},
-        "type": "standard",
-    }
-
-
-def portal_session_json(
-    session_id: str, created: int, customer_id: str, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a session of the customer portal, at the start of the flow that was asked for."""
-    flow = params.get("flow_data")
-    after = flow.get("after_completion", {"type": "portal_homepage"}) if flow else {}
-    return {
-        "id": session_id,
-        "object": "billing_portal.session",
-        "configuration": params.get("configuration", "bpc_1"),
-        "created": created,
-        "customer": customer_id,
-        "customer_account": None,
-        "flow": flow
-        and {
-            "after_completion": {"hosted_confirmation": None, "redirect": None, **after},
-            "subscription_cancel": None,
-            "subscription_update": None,
-            "subscription_update_confirm": None,
-            "type": flow["type"],
-        },
-        "livemode": False,
-        "locale": params.get("locale"),
-        "on_behalf_of": None,
-        "return_url": params.get("return_url"),
-        "url": f"https://billing.stripe.com/p/session/test_{session_id}",
-    }
 
 
 def _page(page: Page) -> dict[str, Any]:

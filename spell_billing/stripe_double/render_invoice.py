@@ -110,7 +110,6 @@ def line_json(line: Line, invoice: Invoice) -> dict[str, Any]:
 
 def shared_with_item(line: Line) -> dict[str, Any]:
     """Return the fields that a line and its invoice item have in common."""
-    product = line.product or f"prod_{line.item}"
     return {
         "amount": line.amount_cents,
         "currency": line.currency,
@@ -120,22 +119,19 @@ def shared_with_item(line: Line) -> dict[str, Any]:
         "metadata": dict(line.metadata),
         "period": {"end": line.period_end, "start": line.period_start},
         "pricing": {
-            "price_details": {"price": f"price_{line.item}", "product": product},
+            "price_details": {"price": f"price_{line.item}", "product": f"prod_{line.item}"},
             "type": "price_details",
-            "unit_amount_decimal": line.unit_amount_decimal,
+            "unit_amount_decimal": str(line.amount_cents),
         },
-        "quantity": line.quantity,
-        "quantity_decimal": str(line.quantity),
+        "quantity": 1,
+        "quantity_decimal": "1",
     }
 
 
 def with_payments(invoice: Invoice, charges: Sequence[Charge], *, expand_intent: bool) -> dict[str, Any]:
     """Return the invoice with its `payments`: the default one, from its finalization on.
 
-    Args:
-        invoice: The invoice.
-        charges: The customer's, oldest first.
-        expand_intent: Show the payment intent instead of its id.
+    `charges` are the customer's, oldest first; `expand_intent` shows the payment intent instead of its id.
     """
     url = f"/v1/invoice_payments?invoice={invoice.id}"
     data = [] if invoice.payment_intent is None else [_payment(invoice, charges, expand_intent=expand_intent)]

@@ -10,8 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.channel import Channel
-from spell_billing.alerts.channels import Alerts
+from spell_billing.alerts.channels import Alerts, Channel
 from spell_billing.core.errors import AlertError
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import put

@@ -27,7 +27,7 @@ def test_the_import_contract_holds() -> None:
         ("core/month.py", "import sqlalchemy", "The core is pure"),
         ("usage/amounts.py", "import spell_billing.cli.bill", "Imports only go down the list of rooms"),
         (
-            "stripe_double/form.py",
+            "stripe_double/schema.py",
             "import spell_billing.invoicing.pace",
             "The Stripe double stands alone",
         ),

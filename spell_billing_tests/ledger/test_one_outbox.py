@@ -12,8 +12,7 @@ from alembic import command
 from alembic.config import Config
 from pydantic import SecretStr
 
-from spell_billing.alerts.channel import open_channels
-from spell_billing.alerts.channels import Alerts
+from spell_billing.alerts.channels import Alerts, open_channels
 from spell_billing.core.month import Month
 from spell_billing.ledger.column_types import UtcDateTime
 from spell_billing.ledger.ledger import Ledger

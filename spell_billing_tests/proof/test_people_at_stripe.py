@@ -4,7 +4,7 @@ import pytest
 
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.stripe_double import ABSENT
-from spell_billing.stripe_double.calls import Call
+from spell_billing.stripe_double.account import Call
 from spell_billing.stripe_double.invoices import add_lines, finalize_invoice
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 

@@ -108,8 +108,6 @@ def _line(bill: Bill, place: int) -> Line:
         metadata={},
         period_start=MARCH.first_second,
         period_end=MARCH.last_second,
-        quantity=1,
-        unit_amount_decimal=str(line.amount_cents),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rate limits, concurrency limits, locks on objects, latency."""
+"""Rate limits, locks on objects, latency."""
 
 import time
 from collections import Counter
@@ -50,25 +50,6 @@ def test_tokens_come_back_with_time(call_at: Call) -> None:
 
 def test_the_live_limits_are_the_documented_ones() -> None:
     assert RateLimits.live() == RateLimits(account_per_second=100, endpoint_per_second=25)
-
-
-@pytest.mark.parametrize(
-    ("limits", "reason"),
-    [
-        (RateLimits(endpoint_at_once=1), "endpoint-concurrency"),
-        (RateLimits(account_at_once=1), "global-concurrency"),
-    ],
-)
-def test_requests_at_once_are_limited(call_at: Call, limits: RateLimits, reason: str) -> None:
-    with StripeDouble(limits=limits).running() as double, ThreadPoolExecutor(1) as pool:
-        double.add_customer("cus_1")
-        running = Event()
-        double.arm("slow", seconds=0.2, before_effect=lambda _record: running.set())
-        slow = pool.submit(call_at, double, *CREATE)
-        assert running.wait(5)
-        assert reasons([call_at(double, *CREATE)]) == {reason: 1}
-        assert slow.result()[0] == 200
-        assert call_at(double, *CREATE)[0] == 200
 
 
 def test_two_changes_of_one_invoice_at_once_run_into_its_lock(

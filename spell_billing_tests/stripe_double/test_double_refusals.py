@@ -60,8 +60,8 @@ def test_a_wrong_parameter_of_an_invoice_is_named(
         ({"amount": 1, "metadata": {"k": "x" * 501}}, None, "lines[0][metadata][k]"),
         (
             {"price_data": {"currency": "usd", "unit_amount": 60_000_000}, "quantity": 2},
-            "amount_too_large",
-            "lines[0][quantity]",
+            "double_unsupported",
+            "lines[0][price_data]",
         ),
         (
             {"price_data": {"currency": "usd", "unit_amount_decimal": "a"}},

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from spell_billing.cli import main
 from spell_billing.settings.billing import Settings
-from spell_billing.stripe_double.render import portal_session_json
+from spell_billing.stripe_double.other_endpoints import portal_session_json
 from spell_billing.web.links import card_links
 from spell_billing.web.settings import WebSettings
 from spell_billing_tests.proof.small_platform import KEY, MARCH, SmallPlatform
