@@ -17,8 +17,8 @@ NAMED = 3
 """How many users, or pairs of them, a finding names."""
 
 ALIKE_PERCENT = 5
-"""So many of a month's users have an id that differs from an account's in case or hyphens alone: a mistake of
-the platform's. Fewer may be people who chose names that are alike."""
+"""From this share of a month's users on, ids that differ from an account's in case or hyphens alone are a
+mistake of the platform's. Fewer may be people who chose similar names."""
 
 
 class Code(StrEnum):
