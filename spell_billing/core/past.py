@@ -1,6 +1,6 @@
 """What became of billed months since they were billed: who lost, who gained, and who only moved."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -56,31 +56,24 @@ def net_differences(rows: Iterable[Changed], heir_of: Callable[[str], str]) -> D
     return {key: each for key, each in sums.items() if each}
 
 
-def possible_moves(differences: Differences) -> dict[tuple[str, str], list[str]]:
-    """Return, by month and user who lost usage, the users who gained exactly as much in that month."""
-    gained: defaultdict[tuple[str, int, Decimal], list[str]] = defaultdict(list)
-    for (month, user), each in differences.items():
-        if each.calls > 0:
-            gained[month, each.calls, each.cents].append(user)
-    return {
-        (month, user): sorted(gained[key])
-        for (month, user), each in differences.items()
-        if each.calls < 0 and (key := (month, -each.calls, -each.cents)) in gained
-    }
-
-
-def pair_moves(candidates: Mapping[tuple[str, str], Collection[str]]) -> list[Move]:
-    """Pair users who lost usage with those who gained it, each once a month; by the one who lost.
+def pair_moves(differences: Differences, lost_all: Callable[[str, str], bool]) -> list[Move]:
+    """Pair users who lost all that a month billed with those who gained exactly that, each once a month.
 
     Where several could be meant, a pair that other months show as well comes first.
     """
-    shown: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for (_, loser), winners in candidates.items():
-        for winner in winners:
-            shown[loser, winner] += 1
+    gained: defaultdict[tuple[str, int, Decimal], list[str]] = defaultdict(list)
+    for (month, user), each in sorted(differences.items()):
+        if each.calls > 0:
+            gained[month, each.calls, each.cents].append(user)
+    candidates = {
+        (month, user): gained[key]
+        for (month, user), each in sorted(differences.items())
+        if each.calls < 0 and (key := (month, -each.calls, -each.cents)) in gained and lost_all(month, user)
+    }
+    shown = Counter((loser, winner) for (_, loser), winners in candidates.items() for winner in winners)
     taken: set[tuple[str, str]] = set()
     months: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for (month, loser), winners in sorted(candidates.items()):
+    for (month, loser), winners in candidates.items():
         free = [winner for winner in winners if (month, winner) not in taken]
         if free:
             winner = min(free, key=lambda name: (-shown[loser, name], name))

@@ -17,8 +17,8 @@ NAMED = 3
 """How many users, or pairs of them, a finding names."""
 
 ALIKE_PERCENT = 5
-"""So many of a month's users have an id that differs from an account's in case or hyphens alone: a mistake of
-the platform's. Fewer may be people who chose names that are alike."""
+"""From this share of a month's users on, ids that differ from an account's in case or hyphens alone are a
+mistake of the platform's. Fewer may be people who chose similar names."""
 
 
 class Code(StrEnum):
@@ -131,7 +131,11 @@ def past_findings(changes: Sequence[PastChange], rules: ReviewRules) -> list[Fin
                 f"{change.month} is not what was billed any more: {'; '.join(parts)}. "
                 "See whether rows were deleted, or the usage database is another one."
             )
-            found.append(Finding(Code.PAST_CHANGED, text, _past_data(change)))
+            rounded = {
+                currency: {name: round_half_up(cents) for name, cents in asdict(amounts).items()}
+                for currency, amounts in sorted(change.amounts.items())
+            }
+            found.append(Finding(Code.PAST_CHANGED, text, asdict(change) | {"amounts": rounded}))
     return found
 
 
@@ -181,14 +185,11 @@ def month_findings(
     }
     if not matters:
         return []
-    counts = {
-        "users": (current.users, sum(each.users for each in previous)),
-        "calls": (current.calls, sum(each.calls for each in previous)),
-    }
+    counts = {name: sum(getattr(each, name) for each in previous) for name in ("users", "calls")}
     parts = [
-        f"{name} {value:,} where {_mean(total, number):,} are usual"
-        for name, (value, total) in counts.items()
-        if _is_far(value, total, number, rules)
+        f"{name} {getattr(current, name):,} where {_mean(total, number):,} are usual"
+        for name, total in counts.items()
+        if _is_far(getattr(current, name), total, number, rules)
     ]
     parts += [
         f"{_money(value, name)} where {_money(_mean(total, number), name)} is usual"
@@ -268,11 +269,3 @@ def _money(cents: Decimal | int, currency: str) -> str:
 
 def _users(number: int) -> str:
     return "1 user" if number == 1 else f"{number:,} users"
-
-
-def _past_data(change: PastChange) -> dict[str, Any]:
-    amounts = {
-        currency: {name: round_half_up(cents) for name, cents in asdict(each).items()}
-        for currency, each in sorted(change.amounts.items())
-    }
-    return asdict(change) | {"amounts": amounts}

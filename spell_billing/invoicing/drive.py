@@ -98,14 +98,9 @@ class Drive:
             return
         number, fresh_failures = 1, 0
         while True:
+            key, body = requests.create_key(self.bill, number), requests.create_parameters(self.bill)
             try:
-                key, parameters = (
-                    requests.create_key(self.bill, number),
-                    requests.create_parameters(self.bill),
-                )
-                answer = await self._gateway.send(
-                    requests.CREATE, "post", "/v1/invoices", parameters, key=key
-                )
+                answer = await self._gateway.send(requests.CREATE, "post", "/v1/invoices", body, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
                     raise
@@ -179,11 +174,11 @@ class Drive:
         every process that works on this draft sends the same keys, so the step happens once. None means that
         the draft is gone and the bill is parked.
         """
+        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
         number, fresh_failures = 1, 0
         while True:
+            key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
             try:
-                path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
-                key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
                 answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:

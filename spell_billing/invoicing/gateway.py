@@ -53,11 +53,8 @@ With `optional`, a key that lacks the permission is a problem like any other.
 class Gateway:
     """Sends requests until they succeed, fail for good, or patience ends.
 
-    Attributes:
-        pace: How fast requests go out.
-        requests: How many requests were sent to each endpoint and how long Stripe took, whatever it answered.
-        limited: Requests that Stripe answered with 429.
-        unknown_writes: Writes that were sent and not answered, whatever a later try of them brought.
+    It counts requests and their durations by endpoint, whatever Stripe answered; those it `limited` by a 429;
+    and `unknown_writes`, which were not answered, whatever a later try of them brought.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class Pace:
         self._endpoints: dict[str, _Bucket] = {}
 
     def share(self, runs: int) -> None:
-        """Take one part of the limits, as one of so many runs at the same account."""
+        """Take one part of the limits, as one of several runs at the same account."""
         self._parts = runs
         self._account.set_ceiling(self._limits.account_per_second / runs)
         for bucket in self._endpoints.values():

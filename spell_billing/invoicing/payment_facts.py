@@ -116,7 +116,7 @@ def is_unclear(invoice: Mapping[str, Any]) -> bool:
 
 
 def last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
-    """Tell from an invoice retrieved with `REASONS` whether its last attempt failed."""
+    """Return whether the last attempt failed at an invoice that was retrieved with `REASONS`."""
     intent = _intent(invoice)
     failed = {"requires_payment_method", "requires_action", "canceled"}
     return bool(invoice["attempt_count"]) and intent is not None and intent["status"] in failed

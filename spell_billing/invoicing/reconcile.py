@@ -32,7 +32,7 @@ _COMPARED = (
     *("amount_paid", "amount_remaining", "payments", "total_taxes", "total_discount_amounts"),
 )
 _MOST_RETRIEVED = 200
-"""So many invoices are looked for by their id; where more are missing, it is another account."""
+"""How many invoices are looked for by their id; where more are missing, it is another account."""
 
 ByUser = Mapping[str, Sequence[Bill]]
 """Each user's bills of the month, the latest generation last."""

@@ -65,15 +65,13 @@ def rederive(
     `by_user` has all of the month's bills, every generation, oldest first.
     """
     # Their content is that of an invoice found at Stripe.
-    adopted = connection.execute(
-        sa.select(audit.c.user_id, audit.c.generation).where(
-            audit.c.month == str(month), audit.c.action == "adopted"
-        )
-    ).all()
-    known = {(user_id, generation) for user_id, generation in adopted}
+    query = sa.select(audit.c.user_id, audit.c.generation).where(
+        audit.c.month == str(month), audit.c.action == "adopted"
+    )
+    adopted = {(user_id, generation) for user_id, generation in connection.execute(query)}
     latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
     for bill in latest.values():
-        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in known)
+        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in adopted)
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, latest)

@@ -21,7 +21,7 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.runs import RunRecord, RunResult
 
 _USERS_IN_THE_LOG = 1_000
-"""Dagster stores each line as an event, which costs more than the invoice: so many users appear by name."""
+"""How many users appear by name: Dagster stores a line as an event, which costs more than the invoice."""
 _USERS_WITHOUT_TAX = 20
 _WITHOUT_TAX = {
     NEGATIVE_LINE: "because Stripe computes none for an invoice with a negative line",

@@ -129,14 +129,11 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
         else:
             bill = _bill_of(connection, month, user_id)
             if not _is_releasable(bill, holds):
-                held_for = bill.reason if bill.state is State.HELD else None
-                raise LedgerError(
-                    f"The bill of user {bill.user_id} for {month} is "
-                    + (f"held for {held_for}." if held_for else f"not held: it is {bill.state}."),
-                    remedy=REMEDIES[held_for]
-                    if held_for
-                    else f"See what waits with `spell-billing status --month {month}`.",
-                )
+                why = f"not held: it is {bill.state}"
+                remedy = f"See what waits with `spell-billing status --month {month}`."
+                if bill.state is State.HELD and bill.reason is not None:
+                    why, remedy = f"held for {bill.reason}", REMEDIES[bill.reason]
+                raise LedgerError(f"The bill of user {user_id} for {month} is {why}.", remedy=remedy)
             bills = [bill]
         released = {
             bill.id: _decision(

@@ -23,7 +23,6 @@ from spell_billing.core.past import (
     merges,
     net_differences,
     pair_moves,
-    possible_moves,
     sum_changes,
     without_moves,
 )
@@ -193,8 +192,7 @@ def _moves(connection: Connection, differences: Differences) -> list[Move]:
     def lost_all(month: str, user: str) -> bool:
         return month in billed and -differences[month, user].calls >= billed[month].get(user, 0)
 
-    candidates = possible_moves(differences)
-    pairs = pair_moves({key: winners for key, winners in candidates.items() if lost_all(*key)})
+    pairs = pair_moves(differences, lost_all)
     return [*pairs, *merges(without_moves(differences, pairs), lost_all)]
 
 

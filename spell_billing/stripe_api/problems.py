@@ -32,14 +32,10 @@ class Kind(StrEnum):
 class StripeProblem(Exception):  # noqa: N818 - the field's word; not every problem is an error of ours
     """A request to Stripe that did not succeed, with Stripe's words, shortened and without the key.
 
-    Attributes:
-        kind: What to do about it.
-        reason: The ledger's code where `kind` is permanent.
-        request_id: Stripe's request id, when an answer arrived.
-        limited_by: Stripe's `Stripe-Rate-Limited-Reason`, or `lock_timeout`, where `kind` is limited.
-        decline_code: Why a card was declined, as the bank or else Stripe calls it; empty for another problem.
-        forbidden: The key is good, but lacks the permission for this request.
-        fresh: Where `kind` is stuck: the failure was stored a moment ago, by a try at this very request.
+    `reason` is the ledger's code where the kind is permanent; `limited_by` Stripe's
+    `Stripe-Rate-Limited-Reason`, or `lock_timeout`; `decline_code` why a card was declined, as the bank or
+    else Stripe calls it. A `forbidden` request is one that a good key lacks the permission for. A stuck one
+    is `fresh` where the failure was stored a moment ago, by a try at this very request.
     """
 
     def __init__(
