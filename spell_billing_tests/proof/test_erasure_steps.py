@@ -46,7 +46,7 @@ def test_an_erasure_that_was_interrupted_anywhere_is_completed_by_the_next(
 
     for owner, names in (
         (erase_user, ("begin_erasure", "erase_in_ledger")),
-        (ledger_erasing, ("_rewrite", "_keep_approval", "move_cursor")),
+        (ledger_erasing, ("_rewrite", "drafts_hash", "move_cursor")),
         (store_erasing, ("write_manifest", "aggregate", "finished_file", "sync")),
         (Gateway, ("send",)),
     ):
