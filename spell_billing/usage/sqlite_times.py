@@ -44,6 +44,7 @@ _QUERY = (
     f"FROM (SELECT *, {_MOMENT} AS moment FROM batch)"
 )
 _BATCH_ROWS = 50_000
+_ROW = ["id", "user_id", "cost_cents", "created_at", "problem"]
 
 
 class MonthFilter:
@@ -101,17 +102,10 @@ def batches_of(
     try:
         cursor = connection.execute(query, given or {})
         while rows := cursor.fetchmany(_BATCH_ROWS):
-            ids, users, costs, moments, problems = zip(*rows, strict=True)
-            columns = [
-                _integers(ids) if isinstance(ids[0], int) else _texts(ids),
-                _texts(users),
-                _integers(costs),
-                _texts(moments),
-                _texts(problems),
-            ]
-            yield pa.RecordBatch.from_arrays(
-                columns, names=["id", "user_id", "cost_cents", "created_at", "problem"]
-            )
+            # Not zip(*rows), which takes twice as long.
+            columns = [[row[number] for row in rows] for number in range(len(_ROW))]
+            arrays = [_integers(each) if isinstance(each[0], int) else _texts(each) for each in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=_ROW)
     finally:
         connection.text_factory = str
 
