@@ -1,6 +1,6 @@
 """Bills one month: sweep, pin, then drive every bill that is left, and say what became of each.
 
-Many bills are driven at once, those of one Stripe customer one after the other: Stripe locks a customer while
+Many bills are sent at once, those of one Stripe customer one after the other: Stripe locks a customer while
 a write on one of its invoices is under way, and answers a second one meanwhile with a 429 `lock_timeout`
 (https://docs.stripe.com/rate-limits#object-lock-timeouts).
 """

@@ -31,7 +31,7 @@ class Figures:
     unbilled_months: int
     """Closed months from the first drafted one on that are not billed completely."""
     runs: Mapping[str, int]
-    """Drives of a month by how they ended."""
+    """Billing runs by how they ended."""
     requests: Mapping[str, Latencies]
     """To Stripe, by endpoint, of all runs on record."""
     limited: int

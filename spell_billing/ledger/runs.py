@@ -1,4 +1,4 @@
-"""The record of each time that a month was driven to Stripe, and how it ended."""
+"""The record of each billing run of a month, and how it ended."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -204,7 +204,7 @@ runs = sa.Table(
     sa.Column("requests", sa.Text, nullable=False),
     sa.Index("ledger_runs_by_month", "month", "id"),
 )
-"""Each time a month was driven to Stripe, and how it ended.
+"""Each billing run of a month, and how it ended.
 
 `result`: `done`, `users_left` (some need a person), `unfinished` (some are to be tried again), `stopped`
 (nobody could be billed for now) or `refused` (nobody can be billed until a person acts). `requests`: JSON by

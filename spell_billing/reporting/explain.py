@@ -1,4 +1,6 @@
-"""The whole story of one user's bill: from the frozen rows to the invoice, or to the reason for none."""
+"""The whole story of one user's bill: from collections.abc import Iterator, Sequence
+from the frozen rows to the invoice, or to the reason for none.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -46,8 +48,18 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
             ],
         },
         "bills": [_bill(bill, payments) for bill in bills],
-        "history": [_entry(entry) for entry in ledger.audit_trail(month, user_id)],
+        "history": [_entry(entry) for entry in _history(ledger.audit_trail(month, user_id), bills)],
     }
+
+
+def _history(trail: Sequence[dict[str, Any]], bills: list[Bill]) -> Iterator[dict[str, Any]]:
+    """Return a user's audit entries, that of the month's drafts as one of the user's first bill."""
+    own = [entry for entry in trail if entry["user_id"] is not None]
+    drafted = [entry for entry in trail if entry["user_id"] is None]
+    if bills and drafted:
+        later = [entry["from_state"] for entry in own if entry["generation"] == 1]
+        yield drafted[-1] | {"generation": 1, "to_state": later[0] if later else bills[0].state.value}
+    yield from own
 
 
 def _answer(

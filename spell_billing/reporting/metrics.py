@@ -179,7 +179,7 @@ def _counts(figures: Figures) -> Iterator[Metric]:
     requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
     reasons = {reason.value: figures.mails_given_up.get(reason, 0) for reason in GivenUp}
     for name, text, label, values in (
-        ("spell_billing_runs", "Drives of a month to Stripe by how they ended.", "result", results),
+        ("spell_billing_runs", "Billing runs by how they ended.", "result", results),
         ("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),
         ("spell_billing_alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts),
         (
