@@ -158,7 +158,7 @@ def in_sqlite(url: str, folder: Path, what: str, repeats: int) -> Figure:
         runs["floor"].seconds,
         runs["ours"].seconds,
         kind=Kind.RATIO,
-        target=8,
+        target=1.5,
         peak_bytes=runs["ours"].peak_bytes,
         peak_target_bytes=PEAK_TARGET_BYTES,
     )

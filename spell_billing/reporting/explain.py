@@ -1,7 +1,6 @@
-"""The whole story of one user's bill: from collections.abc import Iterator, Sequence
-from the frozen rows to the invoice, or to the reason for none.
-"""
+"""The whole story of one user's bill, from the frozen rows to the invoice, or to the reason for none."""
 
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 

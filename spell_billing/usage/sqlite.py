@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -42,6 +42,7 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.duck import UTC_DAY, open_duckdb
 from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
+from spell_billing.usage.sqlite_process import SqliteReader, open_sqlite_reader
 from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
 from spell_billing.usage.sqlite_times import MonthFilter, batches_of
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, texts, took_too_long
@@ -55,9 +56,7 @@ _FILTER_MEMORY_BYTES = 1 << 28
 class SqliteUsage(SqlUsage):
     """Reads usage and accounts from a SQLite file; implements `UsageSource`.
 
-    By Python's own copy of the library, as the ledger does: with a second one in the process each breaks
-    the other's locks on a file that both have open (sqlite.org, "How To Corrupt An SQLite Database File",
-    2.2.1).
+    Months are read by Arrow's driver, in a process of its own; accounts and single users by Python's own.
     """
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
@@ -83,6 +82,7 @@ class SqliteUsage(SqlUsage):
         try:
             with (
                 database_errors(self._url),
+                ExitStack() as months,
                 # DuckDB takes batches from a thread of its own, one at a time.
                 closing(
                     sqlite3.connect(
@@ -94,7 +94,13 @@ class SqliteUsage(SqlUsage):
                 if end is not None:
                     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
                 connection.execute("BEGIN")
-                yield _SqliteTables(connection, duck, self._url, self._rules)
+                yield _SqliteTables(
+                    self._url,
+                    self._rules,
+                    connection=connection,
+                    duck=duck,
+                    open_reader=lambda: months.enter_context(open_sqlite_reader(self._url)),
+                )
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 raise took_too_long(self._url) from error
@@ -109,14 +115,21 @@ class _SqliteTables(UsageTables):
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
-        duck: duckdb.DuckDBPyConnection,
         url: DatabaseUrl,
         rules: SourceRules,
+        *,
+        connection: sqlite3.Connection,
+        duck: duckdb.DuckDBPyConnection,
+        open_reader: Callable[[], SqliteReader],
     ) -> None:
         super().__init__(url, rules)
         self._connection = connection
         self._duck = duck
+        self._open_reader = open_reader
+
+    @cached_property
+    def _reader(self) -> SqliteReader:
+        return self._open_reader()
 
     @cached_property
     def _sql(self) -> SqliteUsageSql:
@@ -169,8 +182,8 @@ class _SqliteTables(UsageTables):
         return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
 
     def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
-        timeless = self.timeless(month)
         control = self.control(month)
+        timeless = self.timeless(month)
         with RowWriter(
             path,
             self._schema,
@@ -178,7 +191,7 @@ class _SqliteTables(UsageTables):
             on_progress=on_progress,
             expected=control.calls,
         ) as writer:
-            for batch in batches_of(self._connection, self._sql.rows(month)):
+            for batch in self._reader.batches(self._sql.rows(month)):
                 writer.put(batch)
         self.bad_rows = self._filter.bad_rows = together(self._filter.bad_rows, timeless)
         if not self.bad_rows.count:
@@ -188,13 +201,13 @@ class _SqliteTables(UsageTables):
 
     def timeless(self, month: Month) -> BadRows:
         """Find rows of no month at all."""
-        rows = self._connection.execute(self._sql.timeless(month)).fetchall()
+        rows = self._reader.rows(self._sql.timeless(month))
         examples = tuple(BadRow(row_id, problem) for row_id, problem, _ in rows)
         return BadRows(rows[0][2] if rows else 0, examples)
 
     def control(self, month: Month) -> Totals:
         """Count and sum the billable rows in the database."""
-        calls, high, low = self._connection.execute(self._sql.totals(month)).fetchone()
+        ((calls, high, low),) = self._reader.rows(self._sql.totals(month))
         return Totals(calls, Decimal((high << 32) + low))
 
     @contextmanager
@@ -202,7 +215,7 @@ class _SqliteTables(UsageTables):
         schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
 
         def kept() -> Iterator[pa.RecordBatch]:
-            for batch in batches_of(self._connection, self._sql.rows(month)):
+            for batch in self._reader.batches(self._sql.rows(month)):
                 table = self._filter.keep(batch, month, earlier=True)
                 ones = table["user_id"].is_valid().cast(pa.int64())
                 columns = [table["user_id"], ones, table["cost_cents"]]
@@ -221,14 +234,14 @@ class _SqliteTables(UsageTables):
         schema = pa.schema([("value", pa.string())])
 
         def values() -> Iterator[pa.RecordBatch]:
-            for batch in batches_of(self._connection, self._sql.rows(month, identity=column)):
+            for batch in self._reader.batches(self._sql.rows(month, identity=column)):
                 yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
 
         yield pa.RecordBatchReader.from_batches(schema, values())
 
     def outside(self, now: datetime, past: Past) -> Outside:
         query = self._sql.outside(now=now, first=past.first.start)
-        future, before_first = self._connection.execute(query).fetchone()
+        ((future, before_first),) = self._reader.rows(query)
         calls = {str(month): self.control(month).calls for month, _ in past.billed}
         return outside_of(past, calls, future=future, before_first=before_first)
 
@@ -241,11 +254,13 @@ class _SqliteTables(UsageTables):
 
     def _sums(self, month: Month, key: str, user_id: str | None = None) -> dict[Any, Totals]:
         """Add up the month's billable rows, or one user's of them, by a key: SQL over frozen rows."""
-        query, given = self._sql.rows(month), {}
-        if user_id is not None:
-            query, given = f"{query} AND {IS_USER}", of_user(user_id)
+        query = self._sql.rows(month)
         sums: dict[Any, Totals] = {}
-        for batch in batches_of(self._connection, query, given):
+        for batch in (
+            self._reader.batches(query)
+            if user_id is None
+            else batches_of(self._connection, f"{query} AND {IS_USER}", of_user(user_id))
+        ):
             self._duck.register("kept", self._filter.keep(batch, month))
             for value, calls, cost_cents in self._duck.execute(
                 f"SELECT {key} AS key, count(*), sum(cost_cents) FROM kept GROUP BY key"
