@@ -54,17 +54,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON f
 
 
 def reason_option(
-    text: str = "Why, in words, for the audit trail.", *, default: str | None = None
+    text: str = "Why, in words, for the audit trail.", **default: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the `--reason` option: required without a default, and never blank."""
+    """Return the `--reason` option: required without a `default`, and never blank."""
     return click.option(
         "--reason",
         metavar="TEXT",
-        required=default is None,
-        default=default,
-        show_default=default is not None,
+        required=not default,
+        show_default=bool(default),
         callback=_given,
         help=text,
+        # An explicit default of None would count as given.
+        **default,
     )
 
 

@@ -17,7 +17,8 @@ class _OurLines(logging.Handler):
         text = str(meta.get("orig_message") or record.getMessage())
         ours = record.levelno >= logging.ERROR or not meta.get("dagster_event")
         if ours and not text.startswith(_CONSEQUENCES):
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - what it is for
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
 
 @dg.logger(
