@@ -134,7 +134,7 @@ class MonthSession:
             self._audit(now, action=DRAFTED, detail=f"{users:,} bills, frozen usage {usage_version}")
 
     def start_billing(self) -> bool:
-        """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were before."""
+        """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were."""
         return self._stamp_month("billing_started_at", "billing_started")
 
     def take_back_start(self) -> bool:

@@ -76,7 +76,7 @@ def unsettled_months(connection: Connection) -> list[str]:
 
 
 def count_unread(connection: Connection, month: str, since: datetime) -> tuple[int, datetime | None, int]:
-    """Return how many of the month's invoices are unread, when the last was finalized, and how many there are."""
+    """Return how many of a month's invoices are unread, when the last was finalized, and how many it has."""
     unread = _unread(month, since, sa.func.count(), sa.func.max(invoices.c.finalized_at))
     bills, last = connection.execute(unread).one()
     all_of_month = sa.select(sa.func.count()).where(invoices.c.month == month, _HAS_INVOICE)
