@@ -1,6 +1,5 @@
 """`spell-billing readiness`: who will owe something for a month, and has no way to pay it."""
 
-import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors, json_option, month_option, write_json
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    json_option,
+    month_option,
+    open_ledger,
+    stripe_account,
+    write_json,
+)
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 
@@ -27,30 +33,19 @@ def command(month: Month | None, *, as_json: bool) -> None:
     With ADMIN_SECRET and SPELL_BILLING_PUBLIC_URL, as `serve` has them, each user without a payment method
     has a link to Stripe's page for adding a card, good for 30 days: send it to this user alone.
     """
-    from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.orchestration.resources import StripeResource  # noqa: PLC0415 - heavy: the SDK
-    from spell_billing.reporting.readiness import Readiness, check_readiness, owing_so_far  # noqa: PLC0415
+    from spell_billing.reporting.readiness import check_readiness, owing_so_far  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.so_far import usage_so_far  # noqa: PLC0415 - heavy: DuckDB
-    from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
+    from spell_billing.usage.source import open_usage_source  # noqa: PLC0415 - heavy: DuckDB
     from spell_billing.web.links import card_links  # noqa: PLC0415
     from spell_billing.web.settings import WebSettings  # noqa: PLC0415
 
     asked = month or Month.containing(datetime.now(UTC))
-    with clear_errors():
-        settings = Settings.from_environment()
-        card_link_of = card_links(WebSettings.from_environment(), datetime.now(UTC))
-        stripe = StripeResource()
-        stripe.check()
-        usage = usage_so_far(settings.usage_database, asked)
-        owing = owing_so_far(open_usage_source(settings.usage_database), usage)
-        with Ledger(settings.database) as ledger:
-
-            async def ask() -> Readiness:
-                async with stripe.connect(ledger) as gateway:
-                    return await check_readiness(asked, owing, gateway)
-
-            found = asyncio.run(ask())
+    card_link_of = card_links(WebSettings.from_environment(), datetime.now(UTC))
+    stripe = stripe_account()
+    source = open_usage_source(Settings.from_environment().usage_database)
+    owing = owing_so_far(source, source.so_far(asked))
+    with open_ledger() as ledger:
+        found = stripe.work(ledger, lambda gateway: check_readiness(asked, owing, gateway))
     if as_json:
         write_json(found.as_json(card_link_of))
     else:

@@ -20,7 +20,6 @@ from spell_billing.reporting.readiness import Readiness, check_readiness, owing_
 from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double.objects import Deleted
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.so_far import usage_so_far
 from spell_billing.usage.source import open_usage_source
 from spell_billing_tests.alerting.receivers import WebReceiver
 from spell_billing_tests.proof.small_platform import KEY, MARCH, SmallPlatform
@@ -30,7 +29,7 @@ PRESENT = Month.containing(datetime.now(UTC))
 
 def check(platform: SmallPlatform, source: UsageSource | None = None) -> Readiness:
     url = parse_database_url(platform.url, setting="USAGE_DATABASE_URL")
-    owing = owing_so_far(source or open_usage_source(url), usage_so_far(url, MARCH))
+    owing = owing_so_far(source or open_usage_source(url), open_usage_source(url).so_far(MARCH))
 
     async def ask() -> Readiness:
         async with platform.gateway() as gateway:
@@ -123,7 +122,8 @@ def test_a_default_source_is_a_way_to_pay(light_platform: SmallPlatform) -> None
             return type("Answer", (), {"object": customer})
 
     url = parse_database_url(light_platform.url, setting="USAGE_DATABASE_URL")
-    owing = owing_so_far(open_usage_source(url), usage_so_far(url, MARCH))
+    usage = open_usage_source(url)
+    owing = owing_so_far(usage, usage.so_far(MARCH))
     gateway: Any = Old()
 
     assert asyncio.run(check_readiness(MARCH, owing, gateway)).unready == []
