@@ -46,8 +46,6 @@ class _CardPage:
         account = await run_in_threadpool(source.account, link.user_id)
         if account is None or account.stripe_customer_id is None:
             return error_page(404, "There is no account to add a card to yet", "Ask the platform.")
-        if request.method == "HEAD":
-            return Response()
         back = f"{self._context.base_url(request)}/u/{request.path_params['token']}"
         try:
             address = await self._session(account.stripe_customer_id, back)
