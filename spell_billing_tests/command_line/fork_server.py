@@ -4,7 +4,6 @@ It reads JSON lines with a command's `arguments`, `environment` and `folder`, an
 `stdout` and `stderr`; it answers with the command's exit code. Importing takes a new process a second or two.
 """
 
-import atexit
 import gc
 import importlib
 import json
@@ -12,7 +11,6 @@ import os
 import pkgutil
 import sys
 import threading
-import traceback
 from typing import Any
 
 import spell_billing.cli
@@ -40,25 +38,6 @@ def _become(request: dict[str, Any]) -> None:
     sys.argv = ["spell_billing", *request["arguments"]]
 
 
-def _run() -> None:
-    """Run the command, and end as Python does, but for freeing one by one what the server imported."""
-    status: int | str | None = 1
-    try:
-        spell_billing.cli.run()
-        status = 0
-    except SystemExit as end:
-        status = end.code
-    except BaseException:  # noqa: BLE001 - as Python tells of what nobody caught
-        traceback.print_exc()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
-
-
 def main() -> None:
     """Serve until standard input ends."""
     for module in pkgutil.iter_modules(spell_billing.cli.__path__, "spell_billing.cli."):
@@ -75,7 +54,7 @@ def main() -> None:
         pid = os.fork()
         if not pid:
             _become(json.loads(line))
-            _run()
+            spell_billing.cli.run()
         _, status = os.waitpid(pid, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()

@@ -1,9 +1,10 @@
-"""How commands end: a killed `bill`, and `stripe-double` when it is told to."""
+"""How commands end: a killed `bill`, `stripe-double` when it is told to, and every process at its end."""
 
 import json
 import os
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,25 @@ import pytest
 from spell_billing.stripe_double import RequestRecord
 
 BILL = ("bill", "--month", "2025-03")
+ENDING = """
+import atexit, sys, threading
+import click
+from spell_billing import cli
+
+class Loaded:
+    def __del__(self):
+        print("freed")
+
+def body():
+    atexit.register(print, "the handlers")
+    threading.Thread(target=lambda: (threading.main_thread().join(), print("the threads"))).start()
+    print("the command")
+    ENDS
+
+loaded = Loaded()
+cli.main = click.command()(body)
+cli.run()
+"""
 
 
 @pytest.mark.parametrize("operation", ["invoices.create", "invoices.finalize"])
@@ -78,3 +98,20 @@ def test_the_stripe_double_runs_as_a_command_and_keeps_its_state(make_shop: Call
     assert "cannot be listened on" in taken.stderr
     assert "Choose another --port." in taken.stderr
     assert state.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"), [("pass", 0), ("sys.exit(3)", 3), ("raise RuntimeError('not foreseen')", 1)]
+)
+def test_a_process_ends_with_all_that_is_left_to_do_but_does_not_free_what_it_loaded(
+    ends: str, status: int
+) -> None:
+    code = ENDING.replace("ENDS", ends)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert ended.stdout.splitlines() == ["the command", "the threads", "the handlers"]
+    assert ended.returncode == status
+    assert ("not foreseen" in ended.stderr) == (status == 1)
