@@ -117,7 +117,7 @@ class UsageTables(ABC):
         return found
 
     def uniqueness(self, directory: Path) -> Uniqueness:
-        """Return the proof that no row appears twice."""
+        """Return the proof that no row stands twice."""
         to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
         return Uniqueness(directory, to_prove, self.values)
 

@@ -283,7 +283,7 @@ class UsageSource(Protocol):
             on_wait: Called once when the source must be waited for.
 
         Raises:
-            UsageError: a row appears twice, or a value is beyond exact arithmetic.
+            UsageError: a row stands twice, or a value is beyond exact arithmetic.
             SourceBehindError: a standby does not have the whole month, after the wait of the source's rules.
             IntegrityError: the rows written are not what the database itself counts and sums.
         """

@@ -1,8 +1,8 @@
-"""The second proof of a freeze: no row appears twice. A view or a table without a unique key may bring it so.
+"""The second proof of a freeze: no row stands twice. A view or a table without a unique key may bring it so.
 
 Where the database itself guarantees that a column has no value twice, nothing is read. Elsewhere DuckDB adds
 up the values of the month, out of core; and those of earlier months in which something changed since they
-were billed, because a row that appears twice there would be charged as late usage.
+were billed, because a row that stands twice there would be charged as late usage.
 """
 
 from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def _require(duck: duckdb.DuckDBPyConnection, rows: str, month: Month, column: s
     if not found:
         return
     named = "; ".join(
-        f"{column} {text} appears {_OFTEN.get(times, f'{times} times')}" for text, times, _ in found
+        f"{column} {text} stands {_OFTEN.get(times, f'{times} times')}" for text, times, _ in found
     )
     more = found[0][2] - len(found)
     raise UsageError(

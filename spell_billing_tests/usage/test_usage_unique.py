@@ -79,7 +79,7 @@ def test_an_id_that_a_partitioned_table_has_twice_is_refused_by_name(
     tables = tables_in(make_source_tables, postgres_url, *statements)
     tables.execute(*rows(7, 8), *rows(7, day=20))
 
-    with pytest.raises(UsageError, match=r"usage_counters of 2026-10 id 7 appears twice\. ") as refused:
+    with pytest.raises(UsageError, match=r"usage_counters of 2026-10 id 7 stands twice\. ") as refused:
         freeze(postgres_url)
 
     assert "correct the view" in refused.value.remedy
@@ -98,7 +98,7 @@ def test_a_view_that_fans_out_or_archives_twice_is_refused(
         "UNION ALL SELECT * FROM archive WHERE id = 9",
     )
 
-    with pytest.raises(UsageError, match="id 7 appears twice; id 9 appears 3 times"):
+    with pytest.raises(UsageError, match="id 7 stands twice; id 9 stands 3 times"):
         freeze(database_url)
     assert store.versions(OCTOBER) == []
 
@@ -206,7 +206,7 @@ def test_a_copy_that_comes_after_billing_is_not_late_usage(
     october = freeze(database_url)
     tables.execute("INSERT INTO archive SELECT * FROM calls WHERE id = 7")
 
-    with pytest.raises(UsageError, match="usage_counters of 2026-10 id 7 appears twice"):
+    with pytest.raises(UsageError, match="usage_counters of 2026-10 id 7 stands twice"):
         freeze(database_url, NOVEMBER, late_for=[october])
     assert store.versions(NOVEMBER) == []
 
@@ -226,7 +226,7 @@ def test_a_request_that_stands_twice_is_refused_and_requests_without_a_name_are_
 
     tables.execute(f"""UPDATE usage_counters SET "{column}" = 'r-5' WHERE id = 6""")
 
-    with pytest.raises(UsageError, match=f"(?i){column} r-5 appears twice"):
+    with pytest.raises(UsageError, match=f"(?i){column} r-5 stands twice"):
         freeze(database_url, column=column)
     with pytest.raises(UsageError, match="has no column trace_id"):
         freeze(database_url, column="trace_id")
@@ -249,6 +249,6 @@ def test_a_month_is_refused_exactly_where_an_id_stands_more_than_once(
     if copies:
         with pytest.raises(UsageError) as refused:
             freeze(loose.url)
-        assert [each for each in range(1, 10) if f"id {each} appears" in refused.value.message] == copies
+        assert [each for each in range(1, 10) if f"id {each} stands" in refused.value.message] == copies
     else:
         assert freeze(loose.url).manifest.frozen.calls == len(ids)
