@@ -1,20 +1,15 @@
 """Money that goes back after an invoice was paid is seen within a tick, told once, and counted as gone."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept, kept_of_months
-from spell_billing.ledger.feed import read_feed
-from spell_billing.ledger.mails import due_mails
-from spell_billing.ledger.mails import fill as fill_mails
 from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
 from spell_billing_tests.proof.test_people_at_stripe import revise
-from spell_billing_tests.stripe_double.shapes import FIXTURES
 
 
 def kept(world: World) -> Kept:
@@ -82,35 +77,6 @@ def test_a_credit_to_the_balance_is_money_kept_until_the_next_invoice(paid: Worl
     paid.tick()
 
     assert kept(paid) == Kept("usd", paid_cents=3000)
-
-
-@pytest.mark.parametrize(
-    "shares",
-    [None, {"refund_amount": 300}, {"credit_amount": 300}, {"out_of_band_amount": 300}],
-    ids=["refund", "note with a refund", "note to the balance", "note outside of Stripe"],
-)
-def test_what_the_dashboard_gives_back_is_told_to_platform_operators_and_user_once(
-    paid: World, shares: dict[str, int] | None
-) -> None:
-    with paid.ledger() as ledger, ledger.writing() as connection:
-        fill_mails(connection, datetime.now(UTC))
-    if shares is None:
-        refund(paid, ONE, 300)
-    else:
-        credit_note(paid, ONE, 300, **shares)
-
-    for _ in range(2):
-        paid.tick()
-
-    with paid.ledger() as ledger, ledger.reading() as connection:
-        feed = [each for _, each in read_feed(connection, after=0, until=10**9, limit=100)]
-        mails = due_mails(connection, datetime.max.replace(tzinfo=UTC), limit=100)
-    (event,) = [each for each in feed if each.type == "invoice.credited"]
-    assert (event.user_id, event.total_cents, event.currency) == (ONE, 300, "usd")
-    (mail,) = [each for each in mails if each.message.kind == "credited"]
-    assert mail.given_back is not None
-    assert (mail.given_back.cents, mail.message.user_id) == (300, ONE)
-    assert len([text for text in paid.web.texts if "$3.00" in text.splitlines()[0]]) == 1
 
 
 def test_a_credit_note_before_the_payment_lowers_what_is_due(world: World) -> None:
@@ -221,58 +187,6 @@ def test_one_customer_s_many_invoices_are_told_apart(paid: World) -> None:
     assert [tuple(row) for row in rows] == [(paid.invoice_id(TWO), 250)]
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"status": "somehow_new"},
-        {"amount_due": None},
-        {"amount_paid": "ten"},
-        {"next_payment_attempt": 10**20},
-    ],
-)
-def test_an_event_that_cannot_be_read_is_set_aside_and_told_once(world: World, odd: dict[str, Any]) -> None:
-    world.bill(ONE, TWO)
-    world.advance()
-    happened = world.events("invoice.paid")
-    broken = happened[0]
-    whole = dict(broken["data"]["object"])
-    broken["data"]["object"].update(odd)
-
-    world.hear(happened)
-
-    assert ("invoice.paid", "set_aside") in world.inbox()
-    assert ("invoice.paid", "handled") in world.inbox()
-    world.double.state.events.remove(broken["id"])
-    for _ in range(2):
-        world.tick()
-    assert len([text for text in world.web.texts if "could not be read" in text]) == 1
-    assert broken["data"]["object"]["id"] == whole["id"]
-
-
-def test_an_event_of_no_shape_at_all_stops_nothing(world: World) -> None:
-    world.bill(ONE)
-    world.advance()
-    (good,) = world.events("invoice.paid")
-    odd: list[dict[str, Any]] = [
-        {"id": "evt_1", "type": "invoice.paid"},
-        {"id": "evt_2", "type": "invoice.paid", "created": "today", "data": {}},
-        {"id": "evt_3", "type": "invoice.paid", "created": 1, "data": {"object": "in_1"}},
-        {
-            "id": "evt_4",
-            "type": "charge.dispute.created",
-            "created": 1,
-            "data": {"object": {"object": "dispute"}},
-        },
-        {"type": "invoice.paid", "created": 1},
-    ]
-
-    world.hear([*odd, good])
-
-    assert world.state(ONE) == "paid"
-    world.tick()
-    assert world.state(ONE) == "paid"
-
-
 def test_reconcile_has_the_money_as_its_fourth_side(paid: World) -> None:
     refund(paid, ONE, 400)
     paid.double.dispute(paid.invoice_id(TWO))
@@ -328,28 +242,6 @@ def test_what_the_balance_covers_is_not_paid_with_money(world: World) -> None:
     world.tick()
 
     assert kept(world) == Kept("usd", paid_cents=600, from_balance_cents=400)
-
-
-def test_every_example_of_stripe_s_own_is_read(world: World) -> None:
-    """An event of each kind with Stripe's own example object is read, and none of them is an error."""
-    world.bill(ONE)
-    kinds = {
-        "charge": ("charge.refunded", "charge.failed"),
-        "credit_note": ("credit_note.created", "credit_note.voided"),
-        "dispute": ("charge.dispute.created", "charge.dispute.closed"),
-        "invoice": ("invoice.paid", "invoice.payment_failed", "invoice.updated"),
-    }
-    happened = [
-        {"id": f"evt_{kind}", "type": kind, "created": 1_743_500_000, "data": {"object": shown}}
-        for name, shown in FIXTURES.items()
-        for kind in kinds.get(name, (f"{name}.updated",))
-    ]
-
-    world.hear(happened)
-    world.tick()
-
-    outcomes = {outcome for _, outcome in world.inbox()}
-    assert outcomes == {"not_ours", "ignored_type", "draft", "handled"}
 
 
 def test_an_edited_invoice_is_followed_within_a_tick(world: World) -> None:
