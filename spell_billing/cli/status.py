@@ -37,6 +37,7 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
 )
 _BETWEEN = (
     ("included in plans", -1, "covered_cents"),
+    ("fees, minimums and discounts", 1, "plan_cents"),
     ("late usage of earlier months", 1, "late_cents"),
     ("credits of earlier months", -1, "credit_applied_cents"),
     ("carried to the next invoice", 1, "carried_cents"),

@@ -13,12 +13,15 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BROUGHT,
     CREDIT,
+    DISCOUNT,
     INCLUDED,
     LATE_KINDS,
     LATE_USAGE,
+    MINIMUM,
     REMAINDER,
     UNBILLED,
     USAGE,
+    USAGE_DISCOUNT,
     LateUsage,
     Line,
     add_late_lines,
@@ -37,7 +40,8 @@ from spell_billing.core.money import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import covered_cents
+from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
+from spell_billing.core.pricing import USUAL_RATING, Rating, rate
 from spell_billing.core.terms import USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
 __all__ = [
@@ -117,7 +121,7 @@ class Draft(msgspec.Struct, frozen=True):
     total_cents: int
     carried_cents: int
     credit_applied_cents: int
-    included_cents: int
+    rating: Rating
     lines: tuple[Line, ...]
     description: str
     terms: Terms = USUAL_TERMS
@@ -133,6 +137,8 @@ def draft_invoice(
     late: Sequence[LateUsage] = (),
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
+    plan: MonthPlan | None = None,
+    fees_charged: tuple[int, int] = (0, 0),
     policy: Policy = USUAL_POLICY,
 ) -> Draft:
     """Draft one user's invoice of a month.
@@ -146,6 +152,8 @@ def draft_invoice(
         late: Usage that was not billed with its month.
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
+        plan: What the user's plans come to in the month; None: what the account's plan includes.
+        fees_charged: Fees of the month, and of the next one, that other bills charge, in minor units.
         policy: What the settings say of all bills.
 
     Returns:
@@ -155,9 +163,25 @@ def draft_invoice(
         UsageError: when an amount exceeds 64 bits.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
-    lines = _charges(month, calls, usage_cents, account, currency)
-    allowance_cents = account.included_cents if account else 0
-    earlier = add_late_lines(lines, month, usage_cents, allowance_cents, late=late, currency=currency)
+    if plan is None:
+        rating = Rating(account.included_cents) if account and account.included_cents else USUAL_RATING
+        plan_name = (account.plan_name or account.plan_id or "plan") if account else "plan"
+    else:
+        rating, plan_name = plan.rating, plan.name
+    discounts = plan.discounts if plan else ("", "")
+    lines = _charges(
+        month, calls, usage_cents, rating=rating, plan_name=plan_name, currency=currency, discounts=discounts
+    )
+    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
+    if plan is not None or fees_charged != (0, 0):
+        lines += fee_lines(
+            month,
+            plan or NO_PLAN,
+            currency,
+            charged_cents=fees_charged[0],
+            next_charged_cents=fees_charged[1],
+            in_advance=policy.fees_in_advance,
+        )
     charge_cents = largest_cents = 0
     for line in lines:
         charge_cents += line.amount_cents
@@ -187,7 +211,7 @@ def draft_invoice(
     if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
         terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
-    problem = _account_problem(account, terms) or _size_problem(fits=fits, lines=len(shown))
+    problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
@@ -208,7 +232,7 @@ def draft_invoice(
         # What is held is in two currencies: nothing of it can be handed on.
         carried_cents=-left_cents if left_cents or state is State.HELD else -min(total_cents, 0),
         credit_applied_cents=applied_cents,
-        included_cents=account.included_cents if account else 0,
+        rating=rating,
         lines=tuple(lines),
         description=usage.description if usage and same else describe(month, calls, total_cents, currency),
         terms=USUAL_TERMS if isinstance(terms, Reason) else terms,
@@ -221,18 +245,33 @@ def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
 
 
 def _charges(
-    month: Month, calls: int, usage_cents: Decimal, account: Account | None, currency: str
+    month: Month,
+    calls: int,
+    usage_cents: Decimal,
+    *,
+    rating: Rating,
+    plan_name: str,
+    currency: str,
+    discounts: tuple[str, str],
 ) -> list[Line]:
     lines: list[Line] = []
     if calls or usage_cents:
         amount_cents = round_half_up(usage_cents)
         text = describe(month, calls, amount_cents, currency)
         lines.append(Line(USAGE, text, amount_cents, str(month), calls, plain(usage_cents)))
-    covered = covered_cents(usage_cents, account.included_cents) if account and account.included_cents else 0
-    if account and covered:
-        name = account.plan_name or account.plan_id or "plan"
-        text = f"Included in {name} (-{format_money(covered, currency)})"
-        lines.append(Line(INCLUDED, text, -covered, str(month)))
+    if rating is USUAL_RATING:
+        return lines
+    rated = rate(usage_cents, rating)
+    percents, amounts = discounts
+    for kind, text, cents in (
+        (INCLUDED, f"Included in {plan_name}", -rated.covered_cents),
+        (USAGE_DISCOUNT, f"Discount of {plan_name} on usage", -rated.usage_discount_cents),
+        (MINIMUM, f"Up to the minimum of {plan_name}", rated.top_up_cents),
+        (DISCOUNT, percents, -rated.discount_cents),
+        (DISCOUNT, amounts, -rated.amount_off_cents),
+    ):
+        if cents:
+            lines.append(Line(kind, f"{text} ({format_money(cents, currency)})", cents, str(month)))
     return lines
 
 
@@ -249,13 +288,15 @@ def _verdict(total_cents: int, problem: Reason | None) -> tuple[State, Reason | 
     return (State.FAILED, problem) if problem else (State.PLANNED, None)
 
 
-def _account_problem(account: Account | None, terms: Terms | Reason) -> Reason | None:
+def _account_problem(account: Account | None, terms: Terms | Reason, plan: MonthPlan | None) -> Reason | None:
     if account is None:
         return Reason.NO_BILLING_ACCOUNT
     if not account.stripe_customer_id:
         return Reason.NO_STRIPE_CUSTOMER
     if not is_currency(account.currency):
         return Reason.UNKNOWN_CURRENCY
+    if plan is not None and any(currency != account.currency for currency in plan.currencies):
+        return Reason.PLAN_CURRENCY
     return terms if isinstance(terms, Reason) else None
 
 

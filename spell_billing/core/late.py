@@ -11,6 +11,7 @@ from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, La
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.pricing import Rating
 
 BillOf = tuple[str, str]
 """A bill by user and month."""
@@ -60,7 +61,7 @@ class Billed(msgspec.Struct):
     `known` is what was frozen with the month and every difference recorded since; bills hold the part
     `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
     `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero.
-    `included_cents` is None where the user had no account then; the currency is the first bill's. The month's
+    `rating` is None where the user had no account then; the currency is the first bill's. The month's
     own bill `is_open`, or the usage `waits` on an open bill of another month.
     """
 
@@ -70,7 +71,7 @@ class Billed(msgspec.Struct):
     charged_cents: int = 0
     forgiven_cents: int = 0
     withheld_cents: int = 0
-    included_cents: int | None = None
+    rating: Rating | None = None
     currency: str | None = None
     is_open: bool = False
     waits: bool = False
@@ -167,7 +168,7 @@ def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
         calls=usage.calls,
         usage_cents=usage.cents,
         billed_usage_cents=billed.billed.cents,
-        included_cents=billed.included_cents,
+        rating=billed.rating,
         currency=billed.currency,
         kind=kind,
         charged_cents=billed.charged_cents,

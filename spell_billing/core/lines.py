@@ -8,7 +8,7 @@ import msgspec
 
 from spell_billing.core.money import exact_sum, format_money, plain, step_cents
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import due_cents, rate_cents
+from spell_billing.core.pricing import USUAL_RATING, Rating, due_cents, rate_cents
 
 USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
 LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
@@ -22,10 +22,21 @@ BROUGHT = "brought_forward"
 """The remainder of an earlier invoice, charged on this one."""
 CHANGED = "changed_at_stripe"
 """What a person changed about the total at Stripe, in the ledger only: given away, or charged on top."""
+FEE, FEE_IN_ADVANCE = "fee", "fee_in_advance"
+"""A plan's fee: of the bill's own month, and of the next one."""
+USAGE_DISCOUNT, MINIMUM, DISCOUNT = "usage_discount", "minimum", "discount"
+"""What a plan takes off usage, what it adds up to its minimum, and what a discount takes off all of it."""
+FEES = frozenset({FEE, FEE_IN_ADVANCE})
+PLAN_KINDS = FEES | {USAGE_DISCOUNT, MINIMUM, DISCOUNT}
+"""What plans and discounts add and take off, beside the allowance."""
 LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED})
 """Lines that no invoice shows."""
 BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
+
+
+TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
+"""Lines that other months' drafts must know of."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -47,7 +58,7 @@ class LateUsage(msgspec.Struct, frozen=True):
         calls: The difference; negative where rows vanished.
         usage_cents: Its exact cost.
         billed_usage_cents: What other bills hold of that month's usage.
-        included_cents: The allowance that month had; None where the account's of now counts.
+        rating: How that month's usage is rated; None where the plan of now counts.
         currency: Of what was billed for that month; None when nothing was.
         kind: LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what earlier bills left
             out. UNBILLED and MOVED charge nothing, and no invoice shows them.
@@ -60,7 +71,7 @@ class LateUsage(msgspec.Struct, frozen=True):
     calls: int
     usage_cents: Decimal
     billed_usage_cents: Decimal = Decimal(0)
-    included_cents: int | None = 0
+    rating: Rating | None = USUAL_RATING
     currency: str | None = None
     kind: str = LATE_USAGE
     charged_cents: int | None = None
@@ -106,7 +117,7 @@ def add_late_lines(
     lines: list[Line],
     month: Month,
     usage_cents: Decimal,
-    allowance_cents: int,
+    rating: Rating,
     *,
     late: Sequence[LateUsage],
     currency: str,
@@ -114,10 +125,10 @@ def add_late_lines(
     """Add the lines for late usage to those of the month itself.
 
     Args:
-        lines: Usage of the month, and what the plan covers.
+        lines: Usage of the month, and what plans and discounts make of it; no fees.
         month: The month that is drafted.
         usage_cents: Its usage.
-        allowance_cents: What the account's plan includes now.
+        rating: How it is rated.
         late: Usage that was not billed with its month.
         currency: Of the bill.
 
@@ -134,15 +145,17 @@ def add_late_lines(
         if item.kind in LEDGER_ONLY:
             lines.append(_line_without_amount(item))
             continue
-        included_cents = allowance_cents if item.included_cents is None else item.included_cents
+        rated_as = item.rating
+        if rated_as is None:
+            rated_as = rating if of == month else rating.of_usage_alone
         billed_cents = exact_sum(item.billed_usage_cents, here_usage.get(of, Decimal(0)))
         charged_cents = (
-            rate_cents(item.billed_usage_cents, included_cents)
+            rate_cents(item.billed_usage_cents, rated_as)
             if item.charged_cents is None
             else item.charged_cents
         )
         amount_cents = due_cents(
-            rate_cents(exact_sum(billed_cents, item.usage_cents), included_cents),
+            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as),
             charged_cents + here_cents.get(of, 0),
             item.forgiven_cents,
             item.withheld_cents,

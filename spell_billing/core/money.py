@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
+from fractions import Fraction
 from functools import lru_cache
 
 import orjson
@@ -37,6 +38,13 @@ def round_half_up(amount: Decimal) -> int:
         Whole minor units.
     """
     return int(amount.to_integral_value(rounding=ROUND_HALF_UP))
+
+
+def share_of(cents: int, share: Fraction) -> int:
+    """Return a share of an amount in whole minor units; a half goes away from zero, as for any amount."""
+    numerator, denominator = share.numerator, share.denominator
+    whole = (2 * abs(cents) * numerator + denominator) // (2 * denominator)
+    return -whole if cents < 0 else whole
 
 
 def max_amount_cents(currency: str) -> int:

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     NO_BILLING_ACCOUNT = "no_billing_account"
     NO_STRIPE_CUSTOMER = "no_stripe_customer"
     UNKNOWN_CURRENCY = "unknown_currency"
+    PLAN_CURRENCY = "plan_in_other_currency"
     UNKNOWN_COLLECTION = "unknown_collection"
     INVALID_NET_DAYS = "invalid_net_days"
     TEXT_TOO_LONG = "invoice_text_too_long"
@@ -81,6 +82,8 @@ REMEDIES: dict[Reason, str] = {
         "The billing account has no stripe_customer_id. Create the customer at Stripe, "
         f"store its id, {_AGAIN}"
     ),
+    Reason.PLAN_CURRENCY: "The account is in another currency than the plan it was on in the month. Give it "
+    f"the plan's currency, {_AGAIN}",
     Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
     Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
     Reason.INVALID_NET_DAYS: f"The account's net_days is not a number from 0 to 365. Correct it, {_AGAIN}",

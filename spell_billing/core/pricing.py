@@ -1,21 +1,99 @@
 """Rating: what a month's usage costs under a plan, in minor units; below zero it is a credit."""
 
 from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
 
-from spell_billing.core.money import round_half_up
+import msgspec
+
+from spell_billing.core.money import round_half_up, share_of
 
 
-def rate_cents(usage_cents: Decimal, included_cents: int) -> int:
-    """Return what is due for one month's exact usage: rounded, less what the plan's allowance includes.
+class Rating(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a user's usage of a month is rated, frozen with the bill: plans and discounts, pooled.
 
-    A negative usage (refunds outweigh calls) is due in full as a credit: the allowance covers charges only.
+    Attributes:
+        included_cents: The allowance: usage that costs nothing.
+        usage_discount: The share of the usage beyond the allowance that is taken off, as `1/10`.
+        fee_cents: The month's fees, which count towards the minimum, and which discounts are taken off too.
+        minimum_cents: What fees and usage come to at least.
+        discount: The share of fees and usage together that is taken off.
+        discount_cents: The amount that is taken off in the end, as far as something is charged.
     """
-    return round_half_up(usage_cents) - covered_cents(usage_cents, included_cents)
+
+    included_cents: int = 0
+    usage_discount: str = "0"
+    fee_cents: int = 0
+    minimum_cents: int = 0
+    discount: str = "0"
+    discount_cents: int = 0
+
+    @property
+    def is_allowance_alone(self) -> bool:
+        """Whether nothing but an allowance plays a part."""
+        return self.minimum_cents == self.discount_cents == 0 and self.usage_discount == self.discount == "0"
+
+    @property
+    def of_usage_alone(self) -> "Rating":
+        """The rating of usage in a month in which the plan charged nothing else."""
+        return Rating(self.included_cents, self.usage_discount)
 
 
-def covered_cents(usage_cents: Decimal, included_cents: int) -> int:
-    """Return how much of the usage the plan's allowance covers, never negative."""
-    return min(included_cents, max(0, round_half_up(usage_cents)))
+USUAL_RATING = Rating()
+
+
+class Rated(NamedTuple):
+    """What usage comes to, in minor units: each part is a line of the invoice, deductions as negatives."""
+
+    usage_cents: int
+    covered_cents: int = 0
+    usage_discount_cents: int = 0
+    top_up_cents: int = 0
+    discount_cents: int = 0
+    amount_off_cents: int = 0
+
+    @property
+    def due_cents(self) -> int:
+        """What is due for the usage, beside the fees."""
+        added = self.usage_cents + self.top_up_cents
+        return (
+            added
+            - self.covered_cents
+            - self.usage_discount_cents
+            - self.discount_cents
+            - self.amount_off_cents
+        )
+
+
+def rate(usage_cents: Decimal, rating: Rating) -> Rated:
+    """Rate one month's exact usage: rounded once, less what the plan includes, discounted, up to the minimum.
+
+    A negative usage (refunds outweigh calls) is due as a credit: the allowance covers charges only, while a
+    discount counts for what is given back as it did for what was charged.
+    """
+    rounded = round_half_up(usage_cents)
+    covered = min(rating.included_cents, max(0, rounded))
+    if rating.is_allowance_alone:
+        return Rated(rounded, covered)
+    usage_discount = share_of(rounded - covered, fraction_of(rating.usage_discount))
+    net = rounded - covered - usage_discount
+    top_up = max(0, rating.minimum_cents - rating.fee_cents - max(0, net))
+    base = rating.fee_cents + net + top_up
+    discount = share_of(base, fraction_of(rating.discount))
+    amount_off = min(rating.discount_cents, max(0, base - discount))
+    return Rated(rounded, covered, usage_discount, top_up, discount, amount_off)
+
+
+def rate_cents(usage_cents: Decimal, rating: Rating) -> int:
+    """Return what is due for one month's exact usage, beside the fees. More usage never costs less."""
+    return rate(usage_cents, rating).due_cents
+
+
+@lru_cache(maxsize=1_000)
+def fraction_of(text: str) -> Fraction:
+    """Read a share as a rating keeps it."""
+    return Fraction(text)
 
 
 def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, withheld_cents: int = 0) -> int:
@@ -29,3 +107,20 @@ def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, wi
     """
     least, most = target_cents - forgiven_cents, target_cents + withheld_cents
     return min(max(charged_cents, least), most) - charged_cents
+
+
+def dump_rating(rating: Rating) -> str | None:
+    """Write a rating as the ledger keeps it beside the allowance: null where there is nothing else."""
+    if rating.is_allowance_alone and not rating.fee_cents:
+        return None
+    return msgspec.json.encode(msgspec.structs.replace(rating, included_cents=0)).decode()
+
+
+def load_rating(text: str | None, included_cents: int) -> Rating:
+    """Read a rating as the ledger keeps it."""
+    if text is None:
+        return Rating(included_cents)
+    return msgspec.structs.replace(_READ.decode(text), included_cents=included_cents)
+
+
+_READ = msgspec.json.Decoder(Rating)

@@ -22,11 +22,13 @@ class Policy(msgspec.Struct, frozen=True):
     """What the settings say of all bills that are drafted.
 
     `automatic_tax`: `off`, `on` (a customer whom Stripe cannot place is billed without tax), or `enforced`
-    (is not billed then). `discounts`: a customer's coupon at Stripe applies.
+    (is not billed then). `discounts`: a customer's coupon at Stripe applies. `fees_in_advance`: plans' fees
+    of the month after the bill's are charged, too.
     """
 
     automatic_tax: str = OFF
     discounts: bool = False
+    fees_in_advance: bool = False
 
 
 USUAL_POLICY = Policy()

@@ -125,6 +125,7 @@ def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any])
         "generation": name.generation,
         "plan_id": frozen.plan_id if frozen else None,
         "included_cents": frozen.included_cents if frozen else 0,
+        "rating": frozen.rating if frozen else None,
         "stripe_request_id": None,
         "request_attempt": 1,
         **content,

@@ -30,6 +30,7 @@ from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
+from spell_billing.usage.plans import PlanBook, read_book
 from spell_billing.usage.user_usage import iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
@@ -102,7 +103,7 @@ def drafts_of(
     """Draft every user's invoice of the month, ordered by user id, from its aggregated usage.
 
     `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
-    are drafted, and each of them; else all that have something on their draft. The policy changes no total.
+    are drafted, and each of them; else all that have something on their draft.
     """
     new: Mapping[BillOf, Usage] = _late_usage(frozen)
     if only is not None:
@@ -112,9 +113,11 @@ def drafts_of(
     # A remainder that was left waits for a month in which something else is charged.
     credits_of = history.credits.items()
     credited = {user for user, found in credits_of if any(each.amount_cents > 0 for each in found)}
-    others = late.keys() | credited if only is None else only
+    book = read_book(frozen)
+    charged = (book.users_charged_alone() if book else set()) | history.fees.keys()
+    others = late.keys() | credited | charged if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
-    return _drafts(month, batches, late, history, only, policy=policy)
+    return _drafts(month, batches, late, history, only=only, book=book, policy=policy)
 
 
 def _drafts(
@@ -122,19 +125,28 @@ def _drafts(
     batches: Iterable[pa.RecordBatch],
     late: Mapping[str, Sequence[LateUsage]],
     history: History,
-    only: Collection[str] | None,
     *,
+    only: Collection[str] | None,
+    book: PlanBook | None,
     policy: Policy,
 ) -> Iterator[Draft]:
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for user_id, calls, cost_cents, known, customer_id, currency, plan_id, plan, included, *terms in zip(
+        for user_id, calls, cost_cents, known, customer_id, currency, plan_id, name, included, *terms in zip(
             *columns, strict=True
         ):
             if only is not None and user_id not in only:
                 continue
-            account = Account(customer_id, currency, plan_id, plan, included or 0, *terms) if known else None
+            account = Account(customer_id, currency, plan_id, name, included or 0, *terms) if known else None
+            plan = book.plan_of(user_id) if book else None
+            if plan is not None and account is not None:
+                account = msgspec.structs.replace(
+                    account,
+                    plan_id=plan.plan_id,
+                    plan_name=plan.name,
+                    included_cents=plan.rating.included_cents,
+                )
             credit, others = _credit(history.credits.get(user_id, ()), account)
             draft = draft_invoice(
                 month,
@@ -145,6 +157,8 @@ def _drafts(
                 late=late.get(user_id, ()),
                 credit=credit,
                 other_credits=others,
+                plan=plan,
+                fees_charged=history.fees.get(user_id, (0, 0)),
                 policy=policy,
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:

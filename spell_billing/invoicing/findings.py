@@ -32,6 +32,7 @@ class Kind(StrEnum):
     STANDS_AT_STRIPE = "stands_at_stripe"
     NOT_INVOICED = "not_invoiced"
     ALLOWANCE_DIFFERS = "allowance_differs"
+    PLAN_DIFFERS = "plan_differs"
     LATE_USAGE_DIFFERS = "late_usage_differs"
     CREDIT_NOT_GRANTED = "credit_not_granted"
     CONTENT_ALTERED = "content_altered"
@@ -55,6 +56,10 @@ _REMEDIES = {
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
     Kind.ALLOWANCE_DIFFERS: "Restore the ledger; where the invoice was sent, void it and bill again.",
+    Kind.PLAN_DIFFERS: (
+        "Fees, minimum or discounts are not those of the plans that were frozen. Restore the ledger; where "
+        "the invoice was sent, void it and bill again."
+    ),
     Kind.LATE_USAGE_DIFFERS: (
         "Late lines are not what was recorded, or not its rating. Restore the ledger or the usage store; "
         "where the invoice was sent, void it and bill again."

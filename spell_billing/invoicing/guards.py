@@ -20,7 +20,11 @@ _FAR = 24
 """Months before and after: late usage is looked for in a shorter range."""
 _ROWS_AT_ONCE = 5_000
 _WITH_A_PAST = sa.or_(
-    *(invoices.c[name] != 0 for name in ("covered_cents", "credit_applied_cents", "late_cents", "late_lines"))
+    invoices.c.rating.is_not(None),
+    *(
+        invoices.c[name] != 0
+        for name in ("covered_cents", "plan_cents", "credit_applied_cents", "late_cents", "late_lines")
+    ),
 )
 
 

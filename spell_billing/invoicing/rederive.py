@@ -21,6 +21,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.rederive_plans import charges, plan_findings, usage_discount_alone
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
@@ -30,6 +31,9 @@ _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
 _BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe"})
+_FEES = frozenset({"fee", "fee_in_advance"})
+_OF_PLANS = _FEES | {"usage_discount", "minimum", "discount"}
+_TOLD = _LATE | _EVIDENCE | _BESIDE_USAGE | {"fee_in_advance"}
 _CREDITS = frozenset({"credit", "brought_forward"})
 _STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
@@ -72,6 +76,9 @@ def rederive(
     latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
     for bill in latest.values():
         yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in adopted)
+    found_at_stripe = {user_id for user_id, _ in adopted}
+    explained = {user_id: bill for user_id, bill in latest.items() if user_id not in found_at_stripe}
+    yield from plan_findings(connection, month, frozen, explained)
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, latest)
@@ -105,15 +112,24 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
     """
     lines = _read_lines(bill.lines)
     covered = -sum(line.amount_cents for line in lines if line.kind == "included")
-    most = min(bill.included_cents, max(0, _rounded(bill.usage_cents)))
+    due = charges(_rounded(bill.usage_cents), bill.included_cents, bill.rating)
+    most = -due["included"]
     if covered > most or (covered != most and not adopted):
         expected = f"{_money(bill, most)} covered by the plan"
         yield Finding.of(Kind.ALLOWANCE_DIFFERS, bill, expected, _money(bill, covered))
+    for kind in () if adopted else ("usage_discount", "minimum", "discount"):
+        cents = sum(line.amount_cents for line in lines if line.kind == kind)
+        if cents != due[kind]:
+            name = kind.replace("_", " ")
+            yield Finding.of(
+                Kind.PLAN_DIFFERS, bill, f"{name} {_money(bill, due[kind])}", f"{name} {_money(bill, cents)}"
+            )
     columns = {
         "covered_cents": covered,
+        "plan_cents": sum(line.amount_cents for line in lines if line.kind in _OF_PLANS),
         "late_cents": sum(line.amount_cents for line in lines if line.kind in _LATE),
         "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in _CREDITS),
-        "late_lines": sum(1 for line in lines if line.kind in _LATE | _EVIDENCE | _BESIDE_USAGE),
+        "late_lines": sum(1 for line in lines if line.kind in _TOLD),
     }
     for name, cents in columns.items():
         if getattr(bill, name) != cents:
@@ -168,7 +184,7 @@ class _Position:
     charged_cents: int = 0
     forgiven_cents: int = 0
     withheld_cents: int = 0
-    included_cents: int | None = None
+    rating: tuple[int, str | None] | None = None
     waits: bool = False
     holders: set[str] = field(default_factory=set)
 
@@ -188,7 +204,7 @@ def _late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bil
             if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
                 continue
             rounded = _rounded(each.usage_cents)
-            target = rounded - min(each.included_cents or 0, max(0, rounded))
+            target = rounded + sum(charges(rounded, *(each.rating or (0, None))).values())
             least, most = target - each.forgiven_cents, target + each.withheld_cents
             if not least <= each.charged_cents <= most:
                 bill = latest[user_id]
@@ -201,7 +217,7 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
     for line in _read_lines(row.lines):
-        if line.kind in _CREDITS | _BESIDE_USAGE | {"unbilled", "moved"}:
+        if line.kind in _CREDITS | _BESIDE_USAGE | _FEES | {"unbilled", "moved"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
         own[line.usage_month] = (
@@ -211,8 +227,13 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     own.setdefault(row.month, (Decimal(0), 0))
     for usage_month, (usage_cents, cents) in own.items():
         position = positions[row.user_id, usage_month]
-        if position.included_cents is None and (row.stripe_customer_id or row.plan_id):
-            position.included_cents = row.included_cents
+        if position.rating is None and (row.stripe_customer_id or row.plan_id):
+            # Of a plan that charged nothing else in that month, what is taken off usage counts.
+            own_month = usage_month == row.month
+            position.rating = (
+                row.included_cents,
+                row.rating if own_month else usage_discount_alone(row.rating),
+            )
         if row.state in _NOT_SENT or (row.state == "void" and row.reason != "written_off"):
             position.waits = True
             continue

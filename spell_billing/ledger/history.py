@@ -18,6 +18,9 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
     BROUGHT,
+    FEE,
+    FEE_IN_ADVANCE,
+    FEES,
     LATE_KINDS,
     LATE_USAGE,
     MOVED,
@@ -27,8 +30,9 @@ from spell_billing.core.lines import (
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.pricing import load_rating
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import left_something, of_drafted_months, read_months
+from spell_billing.ledger.queries import is_replaced, left_something, of_drafted_months, read_months
 from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import decisions, invoices
@@ -42,11 +46,15 @@ _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 
 @dataclass(slots=True)
 class History:
-    """Credits by user, what bills hold of whatever may be left open, and who took over whose usage."""
+    """Credits by user, what bills hold of whatever may be left open, and who took over whose usage.
+
+    `fees` has what other bills charge users for fees of the month and of the next one, in minor units.
+    """
 
     credits: dict[str, list[Credit]] = field(default_factory=dict)
     billed: dict[BillOf, Billed] = field(default_factory=dict)
     heirs: Heirs = field(default_factory=lambda: Heirs({}))
+    fees: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_history(
@@ -65,6 +73,7 @@ def read_history(
         read_credits(connection, month, heirs, only=only),
         _billed(connection, month, wanted, only) if wanted else {},
         heirs,
+        _fees_charged(connection, month, only),
     )
 
 
@@ -72,6 +81,30 @@ def pinned_versions(connection: Connection, *, since: Month, before: Month) -> l
     """Return the months in a range whose billing has started, with their frozen usage versions."""
     started = ((Month.parse(each.month), each) for each in read_months(connection) if each.billing_started_at)
     return [(month, each.usage_version) for month, each in started if since <= month < before]
+
+
+def _fees_charged(
+    connection: Connection, month: Month, only: Collection[str] | None
+) -> dict[str, tuple[int, int]]:
+    """Return what others than the month's own bills charge for fees of the month and of the next, by user."""
+    found: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    drafted = {record.month for record in read_months(connection)}
+    for of, kind, index in ((month.previous(), FEE_IN_ADVANCE, 0), (month.next(), FEE, 1)):
+        if kind == FEE and str(of) not in drafted:
+            continue
+        query = (
+            sa.select(invoices.c.user_id, invoices.c.lines)
+            .where(invoices.c.month == str(of), ~is_replaced(), invoices.c.plan_cents != 0)
+            .where(invoices.c.lines.contains(f'"kind":"{kind}"'))
+        )
+        if kind == FEE_IN_ADVANCE:
+            query = query.where(left_something(connection))
+        for user_id, lines in connection.execute(query):
+            if only is None or user_id in only:
+                found[user_id][index] += sum(
+                    line.amount_cents for line in load_lines(lines) if line.kind == kind
+                )
+    return {user_id: (now, following) for user_id, (now, following) in found.items() if now or following}
 
 
 def _left_short(connection: Connection, month: Month) -> set[BillOf]:
@@ -122,7 +155,7 @@ def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
     rows = connection.execute(
         sa.select(
             *(invoices.c[name] for name in _COLUMNS),
-            sa.case((invoices.c.late_lines > 0, invoices.c.lines), else_="[]").label("lines"),
+            sa.case((_HAS_LINES_TO_READ, invoices.c.lines), else_="[]").label("lines"),
         )
         .where(of_drafted_months(), invoices.c.user_id.in_(users))
         .order_by(invoices.c.month, invoices.c.user_id, invoices.c.generation)
@@ -130,10 +163,13 @@ def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
     return {(row.month, row.user_id): row for row in rows}.values()
 
 
+_HAS_LINES_TO_READ = sa.or_(
+    invoices.c.late_lines > 0, invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)
+)
 _COLUMNS = (
     *("user_id", "month", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
     *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
-    *("included_cents", "total_cents", "late_cents", "credit_applied_cents"),
+    *("included_cents", "rating", "total_cents", "late_cents", "credit_applied_cents"),
 )
 
 
@@ -148,7 +184,7 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     own.is_open = value is Worth.OPEN
     held = {row.month: usage}
     # What is brought forward is among the credits applied: both are no part of what usage charges.
-    beside_cents = sum(line.amount_cents for line in lines if line.kind in BESIDE_USAGE - {BROUGHT})
+    beside_cents = sum(line.amount_cents for line in lines if line.kind in (BESIDE_USAGE | FEES) - {BROUGHT})
     amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
     # Differences are recorded anew with a month whose billing has not started.
     for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
@@ -166,9 +202,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
         if about.currency is None:
             # What came late for a month without a bill of its own goes on as it was first rated.
             about.currency = row.currency
-            about.included_cents = (
-                row.included_cents if row.stripe_customer_id or row.plan_id else about.included_cents
-            )
+            if row.stripe_customer_id or row.plan_id:
+                rating = load_rating(row.rating, row.included_cents)
+                about.rating = rating if of == row.month else rating.of_usage_alone
         _count(about, usage, amounts[of], value, state, is_own=of == row.month)
 
 

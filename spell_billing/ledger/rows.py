@@ -20,9 +20,10 @@ from spell_billing.core.drafting import (
     lines_hash,
     load_lines,
 )
-from spell_billing.core.lines import BESIDE_USAGE, BROUGHT, LEDGER_ONLY
+from spell_billing.core.lines import BROUGHT, PLAN_KINDS, TOLD_TO_OTHERS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State, words
+from spell_billing.core.pricing import dump_rating
 from spell_billing.core.terms import LEFT_OUT, NEGATIVE_LINE, NOT_PLACED, ON, Terms, dump_terms, load_terms
 from spell_billing.ledger.payments import Payment
 
@@ -56,7 +57,9 @@ class Bill:
     usage_cents: Decimal
     total_cents: int
     included_cents: int
+    rating: str | None = None
     covered_cents: int
+    plan_cents: int = 0
     late_cents: int
     credit_applied_cents: int
     carried_cents: int
@@ -154,7 +157,8 @@ def content_of(draft: Draft) -> dict[str, Any]:
         "calls": draft.calls,
         "usage_cents": draft.usage_cents,
         "total_cents": draft.total_cents,
-        "included_cents": draft.included_cents,
+        "included_cents": draft.rating.included_cents,
+        "rating": dump_rating(draft.rating),
         "carried_cents": draft.carried_cents,
         **line_sums(draft.lines),
         "description": draft.description,
@@ -166,7 +170,13 @@ def content_of(draft: Draft) -> dict[str, Any]:
     }
 
 
-_USAGE_ALONE = {"covered_cents": 0, "late_cents": 0, "credit_applied_cents": 0, "late_lines": 0}
+_USAGE_ALONE = {
+    "covered_cents": 0,
+    "plan_cents": 0,
+    "late_cents": 0,
+    "credit_applied_cents": 0,
+    "late_lines": 0,
+}
 
 
 def line_sums(lines: Sequence[Line]) -> dict[str, Any]:
@@ -175,9 +185,10 @@ def line_sums(lines: Sequence[Line]) -> dict[str, Any]:
         return _USAGE_ALONE
     return {
         "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
+        "plan_cents": sum(line.amount_cents for line in lines if line.kind in PLAN_KINDS),
         "late_cents": sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
         "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in {CREDIT, BROUGHT}),
-        "late_lines": sum(1 for line in lines if line.kind in LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE),
+        "late_lines": sum(1 for line in lines if line.kind in TOLD_TO_OTHERS),
     }
 
 

@@ -60,6 +60,8 @@ invoices = sa.Table(
     sa.Column("terms", sa.Text),
     sa.Column("tax_cents", sa.BigInteger),
     sa.Column("discount_cents", sa.BigInteger),
+    sa.Column("rating", sa.Text),
+    sa.Column("plan_cents", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("month", "user_id", "generation", name="ledger_invoices_one_per_bill"),
     sa.Index("ledger_invoices_by_state", "month", "state", "id", "currency", "total_cents"),
     # Partial: 100,000 new drafts, which have neither, are not entered into them.
@@ -70,7 +72,9 @@ invoices = sa.Table(
 """One row per user, month and generation.
 
 `included_cents` is the plan's allowance, `covered_cents` the part of it that the usage took, `late_cents`
-what late lines charge: rounded usage - covered + late - credit applied = total.
+what late lines charge, `plan_cents` what plans and discounts add and take off beside the allowance:
+rounded usage - covered + plan + late - credit applied = total.
+`rating`: how the usage is rated beside the allowance, as JSON; null where nothing else plays a part.
 `unbilled_calls` and `unbilled_usage_cents`: usage of the month that the invoice does not hold, because an
 invoice made earlier was adopted; the next month's draft bills it as late usage.
 `terms`: how the bill is collected and what its invoice says beside the lines, as JSON; null for the usual.

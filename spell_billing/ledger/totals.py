@@ -20,7 +20,7 @@ from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import decisions, invoices
 
 _SUMMED = (
-    *("total_cents", "carried_cents", "covered_cents", "late_cents", "credit_applied_cents"),
+    *("total_cents", "carried_cents", "covered_cents", "plan_cents", "late_cents", "credit_applied_cents"),
     *("tax_cents", "discount_cents"),
 )
 
@@ -43,6 +43,7 @@ class GroupTotals:
     total_cents: int
     carried_cents: int
     covered_cents: int
+    plan_cents: int
     late_cents: int
     credit_applied_cents: int
     tax_cents: int

@@ -9,7 +9,7 @@ from typing import Any
 
 from spell_billing.core.errors import StripeSilentError
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import rate_cents
+from spell_billing.core.pricing import Rating, rate_cents
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
@@ -129,7 +129,7 @@ def owing_so_far(source: UsageSource, usage: Mapping[str, Totals]) -> list[Owing
     for user_id, totals in sorted(usage.items()):
         account = accounts.get(user_id)
         of_account: Mapping[str, Any] = account or {}
-        cents = rate_cents(totals.cost_cents, of_account.get("included_cents") or 0)
+        cents = rate_cents(totals.cost_cents, Rating(of_account.get("included_cents") or 0))
         if cents > 0:
             found.append(
                 Owing(

@@ -19,9 +19,9 @@ from spell_billing.ledger.totals import GroupTotals
 NAMED_USERS = 5
 """So many users of a group appear by name; `invoices` has them all."""
 
-TOTALS = ("covered_cents", "late_cents", "credit_applied_cents", "carried_cents")
-"""What lies between usage and totals: usage - covered + late - credit applied + carried = total, but for the
-rounding of each user's fraction of a cent."""
+TOTALS = ("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "carried_cents")
+"""What lies between usage and totals: usage - covered + plan + late - credit applied + carried = total, but
+for the rounding of each user's fraction of a cent."""
 
 MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
 """What became of the invoices' money: kept = paid - refunded - disputed."""

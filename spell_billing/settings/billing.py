@@ -217,10 +217,21 @@ class Settings(EnvironmentSettings):
         """
         return self._choice("HONOUR_STRIPE_DISCOUNTS", "false", "true") == "true"
 
+    @cached_property
+    def fees_in_advance(self) -> bool:
+        """`FEES_IN_ADVANCE`: whether a bill charges plans' fees for the month that follows its own, too.
+
+        `true` or `false`. What changes afterwards is set right on the next bill, whichever it says then. See
+        [pricing](pricing.md#plans-and-their-fees).
+
+        Default: `false`: fees are charged with the month's usage.
+        """
+        return self._choice("FEES_IN_ADVANCE", "false", "true") == "true"
+
     @property
     def policy(self) -> Policy:
         """What the settings say of all bills that are drafted."""
-        return Policy(self.automatic_tax, self.honour_stripe_discounts)
+        return Policy(self.automatic_tax, self.honour_stripe_discounts, self.fees_in_advance)
 
     @cached_property
     def dunning_days(self) -> tuple[int, ...]:

@@ -30,14 +30,20 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.plans import build_plans, write_plans
 from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONAL_COLUMNS,
     ACCOUNTS_TABLE,
+    DISCOUNT_COLUMNS,
+    DISCOUNT_OPTIONAL_COLUMNS,
+    DISCOUNTS_TABLE,
     PLAN_COLUMNS,
     PLAN_OPTIONAL_COLUMNS,
     PLANS_TABLE,
+    SUBSCRIPTION_COLUMNS,
+    SUBSCRIPTIONS_TABLE,
     USAGE_COLUMNS,
     USAGE_TABLE,
     Columns,
@@ -135,6 +141,28 @@ class UsageTables(ABC):
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
         return build_accounts(accounts, plans)
 
+    def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
+        """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
+        plans = self.columns(PLANS_TABLE)
+        if not plans:
+            return None
+        accounts, subscriptions = self.columns(ACCOUNTS_TABLE), self.columns(SUBSCRIPTIONS_TABLE)
+        discounts = self.columns(DISCOUNTS_TABLE)
+        require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
+        if subscriptions:
+            require_columns(self.url, SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS)
+        if discounts:
+            require_columns(self.url, DISCOUNTS_TABLE, discounts, DISCOUNT_COLUMNS)
+        names = DISCOUNT_COLUMNS + DISCOUNT_OPTIONAL_COLUMNS
+        return build_plans(
+            month,
+            accounts=self.texts(ACCOUNTS_TABLE, accounts, ("user_id", "plan_id"), user_id),
+            plans=self.texts(PLANS_TABLE, plans, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None),
+            subscriptions=self.texts(SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS, user_id),
+            discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
+            user_id=user_id,
+        )
+
 
 class SqlUsage(ABC):
     """Implements `UsageSource` by `UsageTables`."""
@@ -175,6 +203,7 @@ class SqlUsage(ABC):
                 late_for, directory, tables.current, scale=tables.scale, bad_now=tables.bad_ids
             )
             unique.require_changed(late)
+            plans = tables.plans(month)
             return Manifest(
                 format_version=FORMAT_VERSION,
                 month=month,
@@ -190,6 +219,7 @@ class SqlUsage(ABC):
                 earlier_bad_rows=tables.earlier_bad_rows,
                 without_id=unique.require(month, directory / ROWS_FILE),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
+                plans=None if plans is None else write_plans(plans, directory),
             )
 
         return self._read_whole(month, freeze, on_wait)
@@ -217,6 +247,12 @@ class SqlUsage(ABC):
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:
         """Read billing accounts with their plans; see `UsageSource.accounts`."""
         return self._read(lambda tables: tables.accounts(users))
+
+    def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
+        """Read the plans and discounts of a month; see `UsageSource.plans`."""
+        if user_id is None:
+            return self._read(lambda tables: tables.plans(month))
+        return self._read_of_user(user_id, lambda tables: tables.plans(month, user_id))
 
     def so_far(self, month: Month) -> dict[str, Totals]:
         """Count and add up a month's calls by user; see `UsageSource.so_far`."""

@@ -38,6 +38,24 @@ ACCOUNTS_SCHEMA = pa.schema(
         pa.field("footer", pa.string()),
     ]
 )
+PLANS_SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("plan_id", pa.string()),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("starts_at", pa.timestamp("us", "UTC")),
+        pa.field("ends_at", pa.timestamp("us", "UTC")),
+        pa.field("included_cents", pa.int64()),
+        pa.field("fee_cents", pa.int64()),
+        pa.field("minimum_cents", pa.int64()),
+        pa.field("percent", pa.string()),
+        pa.field("amount_cents", pa.int64()),
+        pa.field("currency", pa.string()),
+    ]
+)
+"""`kind` is `plan` (`percent` is taken off usage) or `discount` (of a user, or of all users of a plan)."""
+PLANS_FILE = "plans.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +222,7 @@ class Manifest:
         earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop no bill.
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.
+        plans: Plans, subscriptions and discounts of the month's users; None where the platform has no plans.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
     """
 
@@ -221,7 +240,14 @@ class Manifest:
     earlier_bad_rows: BadRows = NO_BAD_ROWS
     without_id: int = 0
     outside: Outside = Outside()
+    plans: FrozenFile | None = None
     erased: tuple[ErasedUser, ...] = ()
+
+    @property
+    def all_files(self) -> list[FrozenFile]:
+        """Every file that the manifest names."""
+        beside = (self.late.file if self.late else None, self.plans)
+        return [*self.files, *(file for file in beside if file is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +337,13 @@ class UsageSource(Protocol):
         """Read billing accounts with their plans, in `ACCOUNTS_SCHEMA`: of some users, or all of them.
 
         Blank customer ids are null, currencies are lower case (default `usd`).
+        """
+        ...
+
+    def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
+        """Read the plans and discounts of a month, in `PLANS_SCHEMA`: of one user, or of all.
+
+        None where the platform has no plans. What a freeze would keep now.
         """
         ...
 

@@ -93,6 +93,9 @@ def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     if late is not None and _names(directory / late.file.name, erasure.user_id):
         file = _renamed(directory, late.file, erasure, order=f"ORDER BY usage_month, {_USER}")
         changed = replace(changed, late=replace(late, file=file))
+    plans = manifest.plans
+    if plans is not None and _names(directory / plans.name, erasure.user_id):
+        changed = replace(changed, plans=_renamed(directory, plans, erasure))
     if changed is manifest:
         return manifest
     erased = ErasedUser(erasure.pseudonym, datetime.now(UTC))
@@ -144,9 +147,7 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
-    named = {file.name for file in manifest.files} | {USER_USAGE_FILE}
-    if manifest.late is not None:
-        named.add(manifest.late.file.name)
+    named = {file.name for file in manifest.all_files} | {USER_USAGE_FILE}
     unnamed = [path for path in directory.glob("*.parquet") if path.name not in named]
     for path in unnamed:
         path.unlink()

@@ -20,8 +20,9 @@ _MANIFEST = TypeAdapter(Manifest)
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json`; amounts are decimal strings, so that no reader makes a float of them."""
     document = _members(manifest)
-    if not manifest.erased:
-        del document["erased"]
+    for name in ("erased", "plans"):
+        if not document[name]:
+            del document[name]
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 

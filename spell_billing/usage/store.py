@@ -128,6 +128,7 @@ class UsageStore:
                 frozen=_NO_ROWS,
                 control=_NO_ROWS,
                 files=(),
+                plans=None,
                 late=late,
                 late_checked=checked(recorded),
                 bad_rows=NO_BAD_ROWS,
@@ -173,8 +174,7 @@ class UsageStore:
             IntegrityError: naming the file that is missing or altered.
         """
         for each in (frozen, *frozen.supplements):
-            late = each.manifest.late
-            for file in (*each.manifest.files, *([late.file] if late else [])):
+            for file in each.manifest.all_files:
                 verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:

@@ -13,12 +13,19 @@ from spell_billing.usage.contract import ONE_USER_SECONDS
 USAGE_TABLE = "usage_counters"
 ACCOUNTS_TABLE = "billing_accounts"
 PLANS_TABLE = "billing_plans"
+SUBSCRIPTIONS_TABLE = "plan_subscriptions"
+DISCOUNTS_TABLE = "billing_discounts"
 
 USAGE_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
 ACCOUNT_COLUMNS = ("user_id", "stripe_customer_id")
 ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "collection", "net_days", "po_number", "footer", "plan_id")
 PLAN_COLUMNS = ("plan_id",)
-PLAN_OPTIONAL_COLUMNS = ("name", "included_cents")
+PLAN_OPTIONAL_COLUMNS = (
+    *("name", "included_cents", "monthly_fee_cents", "minimum_cents", "usage_discount_percent", "currency"),
+)
+SUBSCRIPTION_COLUMNS = ("user_id", "plan_id", "starts_at", "ends_at")
+DISCOUNT_COLUMNS = ("starts_at", "ends_at")
+DISCOUNT_OPTIONAL_COLUMNS = ("name", "user_id", "plan_id", "percent", "amount_cents")
 
 NO_ID = "no id"
 """What is written in place of an id that a row does not have."""

@@ -105,6 +105,7 @@ class MonthAnswer(Reviewed):
     invoiced_cents: int
     uninvoiced_cents: int
     covered_cents: int
+    plan_cents: int = Field(description="What plans and discounts add and take off beside the allowance.")
     late_cents: int
     credit_applied_cents: int
     carried_cents: int

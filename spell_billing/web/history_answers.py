@@ -51,10 +51,14 @@ class InvoicePayment(BaseModel):
 
 
 class Breakdown(BaseModel):
-    """The total taken apart: usage - covered by the plan + late usage - credit applied + other = total."""
+    """The total taken apart: usage - covered + plan + late usage - credit applied + other = total.
+
+    `plan_cents` is what fees, a minimum and discounts add and take off.
+    """
 
     usage_cents: Cents
     covered_cents: Cents
+    plan_cents: Cents
     late_cents: Cents
     credit_applied_cents: Cents
     other_cents: Cents
@@ -136,10 +140,12 @@ def web_address(url: str | None) -> str | None:
 
 def _breakdown(bill: Bill, lines: Sequence[Line]) -> Breakdown:
     usage_cents = sum(line.amount_cents for line in lines if line.kind == USAGE)
-    known_cents = usage_cents - bill.covered_cents + bill.late_cents - bill.credit_applied_cents
+    own_cents = usage_cents - bill.covered_cents + bill.plan_cents
+    known_cents = own_cents + bill.late_cents - bill.credit_applied_cents
     return Breakdown(
         usage_cents=usage_cents,
         covered_cents=bill.covered_cents,
+        plan_cents=bill.plan_cents,
         late_cents=bill.late_cents,
         credit_applied_cents=bill.credit_applied_cents,
         other_cents=bill.total_cents - known_cents,

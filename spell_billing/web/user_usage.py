@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import exact_sum, format_money, plain, round_half_up
+from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import covered_cents, rate_cents
+from spell_billing.core.pricing import Rating, rate
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.aggregate import rows_of_user
@@ -169,12 +169,12 @@ def _day(usage: DayUsage) -> Day:
 
 def _charged(usage_cents: Decimal, plan: Account) -> dict[str, Any]:
     """Rate exact usage under a plan's allowance, as the invoice will."""
-    due_cents = rate_cents(usage_cents, plan.included_cents)
+    rated = rate(usage_cents, Rating(plan.included_cents))
     return {
-        "usage_cents": round_half_up(usage_cents),
-        "covered_cents": covered_cents(usage_cents, plan.included_cents),
-        "due_cents": due_cents,
-        "due": format_money(due_cents, plan.currency, grouping=True),
+        "usage_cents": rated.usage_cents,
+        "covered_cents": rated.covered_cents,
+        "due_cents": rated.due_cents,
+        "due": format_money(rated.due_cents, plan.currency, grouping=True),
     }
 
 

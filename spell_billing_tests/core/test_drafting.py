@@ -30,6 +30,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.money import MAX_AMOUNT_CENTS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason, State
+from spell_billing.core.pricing import Rating
 
 OCTOBER = Month(2026, 10)
 ACCOUNT = Account("cus_1")
@@ -53,7 +54,7 @@ LATE = st.builds(
     st.integers(-100, 100),
     CENTS,
     CENTS,
-    st.integers(0, 10**6),
+    st.builds(Rating, st.integers(0, 10**6)),
     st.none() | CURRENCIES,
     st.sampled_from([LATE_USAGE, ADJUSTMENT]),
 )
@@ -164,7 +165,7 @@ def test_the_text_is_the_one_the_platform_promises() -> None:
 
 def test_every_line_says_what_it_is_and_the_description_says_what_is_due() -> None:
     late = (
-        LateUsage(Month(2026, 9), 3, Decimal("10.5"), Decimal(900), included_cents=500),
+        LateUsage(Month(2026, 9), 3, Decimal("10.5"), Decimal(900), rating=Rating(500)),
         LateUsage(Month(2026, 8), -1, Decimal(-20), Decimal(900), kind=ADJUSTMENT),
     )
     result = draft("1233.5", account=PLAN, late=late, credit=Credit(25, "usd"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spell_billing.core.drafting import LATE_KINDS, Account, LateUsage, draft_invoice
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import rate_cents
+from spell_billing.core.pricing import Rating, rate_cents
 
 SEPTEMBER = Month(2026, 9)
 ACCOUNT = Account("cus_1")
@@ -25,14 +25,14 @@ AMOUNTS = st.builds(
 @given(
     initial=AMOUNTS,
     deltas=st.lists(AMOUNTS, max_size=12),
-    included_cents=st.integers(0, 10**6),
+    rating=st.builds(Rating, st.integers(0, 10**6)),
 )
 def test_late_lines_sum_to_the_difference_of_the_ratings(
-    initial: Decimal, deltas: list[Decimal], included_cents: int
+    initial: Decimal, deltas: list[Decimal], rating: Rating
 ) -> None:
     billed, late_cents = initial, 0
     for index, delta in enumerate(deltas):
-        late = LateUsage(SEPTEMBER, 1, delta, billed, included_cents)
+        late = LateUsage(SEPTEMBER, 1, delta, billed, rating)
         result = draft_invoice(
             SEPTEMBER.plus(index + 1), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
         )
@@ -40,7 +40,7 @@ def test_late_lines_sum_to_the_difference_of_the_ratings(
         billed = exact_sum(billed, delta)
 
     assert Fraction(billed) == sum(map(Fraction, deltas), Fraction(initial))
-    assert late_cents == rate_cents(billed, included_cents) - rate_cents(initial, included_cents)
+    assert late_cents == rate_cents(billed, rating) - rate_cents(initial, rating)
 
 
 def test_a_late_amount_just_below_half_a_cent_is_not_rounded_twice() -> None:
@@ -71,7 +71,7 @@ def test_a_hundred_late_thirds_of_a_cent_cost_what_they_cost_together() -> None:
 
 
 def test_an_allowance_left_over_in_the_late_month_covers_its_late_usage() -> None:
-    late = LateUsage(SEPTEMBER, 10, Decimal(300), billed_usage_cents=Decimal(400), included_cents=500)
+    late = LateUsage(SEPTEMBER, 10, Decimal(300), billed_usage_cents=Decimal(400), rating=Rating(500))
     result = draft_invoice(
         SEPTEMBER.next(), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.money import exact_sum, format_money, is_currency, plain, round_half_up
-from spell_billing.core.pricing import covered_cents, rate_cents
+from spell_billing.core.pricing import Rating, rate
 
 EXACT = st.builds(
     lambda digits, places: Decimal(digits).scaleb(-places),
@@ -130,14 +130,15 @@ def test_only_three_lower_case_letters_are_a_currency(text: str) -> None:
 def test_the_allowance_covers_charges_and_never_grows_a_credit(
     usage: str, included: int, due: int, covered: int
 ) -> None:
-    assert rate_cents(Decimal(usage), included) == due
-    assert covered_cents(Decimal(usage), included) == covered
+    rated = rate(Decimal(usage), Rating(included))
+
+    assert (rated.due_cents, rated.covered_cents) == (due, covered)
 
 
 @given(usage=EXACT, included=st.integers(0, 10**7))
 def test_due_and_covered_add_up_to_the_rounded_usage(usage: Decimal, included: int) -> None:
-    due, covered = rate_cents(usage, included), covered_cents(usage, included)
+    rated = rate(usage, Rating(included))
 
-    assert due + covered == round_half_up(usage)
-    assert 0 <= covered <= included
-    assert due >= 0 or usage < 0
+    assert rated.due_cents + rated.covered_cents == round_half_up(usage)
+    assert 0 <= rated.covered_cents <= included
+    assert rated.due_cents >= 0 or usage < 0

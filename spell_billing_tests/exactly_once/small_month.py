@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
 from spell_billing.core.month import Month
+from spell_billing.core.pricing import Rating
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.settings.databases import parse_database_url
@@ -32,7 +33,7 @@ def drafts(*, more_cents: int = 0, everyone_billable: bool = False) -> list[Draf
     more = Decimal(more_cents)
     calls = 3 + more_cents
     plan = Account("cus_plan", plan_id="pro", plan_name="Pro", included_cents=500)
-    late = LateUsage(Month(2026, 9), 2, Decimal("120.5"), Decimal(600), 500)
+    late = LateUsage(Month(2026, 9), 2, Decimal("120.5"), Decimal(600), Rating(500))
     month = [
         draft_invoice(
             OCTOBER, PLAIN, calls=calls, usage_cents=Decimal(1234) + more, account=Account("cus_plain")

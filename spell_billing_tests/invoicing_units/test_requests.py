@@ -18,6 +18,7 @@ from spell_billing.core.keys import HASH, KEY
 from spell_billing.core.lines import USAGE, Line, dump_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.core.pricing import Rating
 from spell_billing.core.terms import (
     ENFORCED,
     LEFT_OUT,
@@ -43,7 +44,7 @@ def bill_of(user_id: str = "user-0001", usage: str = "1233.5", *, plan: str | No
         calls=1234,
         usage_cents=Decimal(usage),
         account=account,
-        late=[LateUsage(Month(2026, 9), 2, Decimal(70), included_cents=10)],
+        late=[LateUsage(Month(2026, 9), 2, Decimal(70), rating=Rating(10))],
         credit=Credit(25, "usd"),
     )
     return Bill(id=BILL_ID, **new_bill_values(OCTOBER, draft, generation=1, run_id="run-1", now=NOW))

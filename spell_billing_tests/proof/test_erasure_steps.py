@@ -73,7 +73,18 @@ def test_an_erasure_that_was_interrupted_anywhere_is_completed_by_the_next(
 def test_every_column_of_text_was_looked_at() -> None:
     """A new column of free text belongs into `TEXTS`, or into this list of those that name no user."""
     name_nobody = {
-        *("state", "dispute", "currency", "plan_id", "description", "lines", "lines_hash", "month", "run_id"),
+        *(
+            "state",
+            "dispute",
+            "currency",
+            "plan_id",
+            "description",
+            "lines",
+            "lines_hash",
+            "rating",
+            "month",
+            "run_id",
+        ),
         *("stripe_customer_id", "stripe_invoice_id", "stripe_request_id", "actor", "action", "from_state"),
         *(
             "to_state",

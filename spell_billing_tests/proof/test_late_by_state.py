@@ -8,6 +8,7 @@ import pytest
 
 from spell_billing.core.drafting import Account, LateUsage, draft_invoice
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.pricing import Rating
 from spell_billing.ledger.rows import Actor, Change
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
 
@@ -268,7 +269,7 @@ def test_a_plan_covers_what_came_late_as_if_it_had_been_on_time(platform: SmallP
 
 def test_a_late_amount_in_another_currency_holds_the_bill_and_one_of_nothing_does_not() -> None:
     def draft(cents: int) -> tuple[State, Reason | None]:
-        late = LateUsage(MARCH, 1, Decimal(cents), currency="eur", included_cents=100)
+        late = LateUsage(MARCH, 1, Decimal(cents), currency="eur", rating=Rating(100))
         found = draft_invoice(
             APRIL, ONE, calls=0, usage_cents=Decimal(0), account=Account("cus_1"), late=[late]
         )

@@ -235,7 +235,8 @@ def test_a_role_with_a_single_connection_freezes_the_same(
     tables.calls([("user-1", 1, OCTOBER.start), ("user-1", 2, MIDDLE), ("user-1", 4, OCTOBER.end)])
     role = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
     tables.execute(
-        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1", f"GRANT SELECT ON usage_counters TO {role}"
+        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1",
+        f"GRANT SELECT ON usage_counters, billing_accounts, billing_plans TO {role}",
     )
     url = parse_database_url(postgres_url.replace("postgres:@", f"{role}@"), setting="USAGE_DATABASE_URL")
     try:

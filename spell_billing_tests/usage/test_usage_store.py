@@ -83,6 +83,9 @@ class FixedSource:
     def accounts(self, users: Collection[str] | None = None) -> pa.Table:  # noqa: ARG002
         return ACCOUNTS_SCHEMA.empty_table()
 
+    def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
+        raise AssertionError(f"only a freeze is asked for, not {month} of {user_id}")
+
     def so_far(self, month: Month) -> dict[str, Totals]:
         raise AssertionError(f"only a freeze of {month} is asked for")
 

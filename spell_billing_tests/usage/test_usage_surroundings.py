@@ -88,7 +88,7 @@ def test_rows_that_a_policy_hides_are_not_left_out_in_silence(
     role = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
     tables.execute(
         f"CREATE ROLE {role} LOGIN",
-        f"GRANT SELECT ON usage_counters TO {role}",
+        f"GRANT SELECT ON usage_counters, billing_accounts, billing_plans TO {role}",
         "ALTER TABLE usage_counters ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY shown ON usage_counters FOR SELECT USING (user_id = 'shown')",
     )

@@ -1,0 +1,190 @@
+"""Derives once more, from what was frozen, how a month's usage is rated and what its fees come to.
+
+Shares no arithmetic with `core/plans.py` and `core/pricing.py`: whole months are divided here as fractions,
+there as differences of rounded sums from the month's start.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
+from spell_billing.usage.contract import FrozenUsage
+
+_HALF = Fraction(1, 2)
+
+
+class _Terms(msgspec.Struct):
+    """What was frozen for one user, worked out: amounts in minor units, shares of one."""
+
+    included: int = 0
+    fee: int = 0
+    minimum: int = 0
+    usage_discount: Fraction = Fraction(0)
+    discount: Fraction = Fraction(0)
+    amount_off: int = 0
+
+
+def charges(usage_cents: int, included_cents: int, rating: str | None) -> dict[str, int]:
+    """Return by kind of line what rounded usage comes to under a rating as the ledger keeps it."""
+    given: dict[str, Any] = {} if rating is None else json.loads(rating)
+    covered = min(included_cents, usage_cents) if usage_cents > 0 else 0
+    beyond = usage_cents - covered
+    usage_discount = _nearest(beyond * Fraction(given.get("usage_discount", "0")))
+    fee, least = int(given.get("fee_cents", 0)), int(given.get("minimum_cents", 0))
+    spent = fee + (beyond - usage_discount if beyond > usage_discount else 0)
+    minimum = least - spent if least > spent else 0
+    in_all = fee + beyond - usage_discount + minimum
+    percent = _nearest(in_all * Fraction(given.get("discount", "0")))
+    left = in_all - percent
+    amount = min(int(given.get("discount_cents", 0)), left) if left > 0 else 0
+    return {
+        "included": -covered,
+        "usage_discount": -usage_discount,
+        "minimum": minimum,
+        "discount": -percent - amount,
+    }
+
+
+def usage_discount_alone(rating: str | None) -> str | None:
+    """Return of a rating what counts for the usage of a month that had no bill of its own."""
+    share = None if rating is None else json.loads(rating).get("usage_discount")
+    return None if share is None else json.dumps({"usage_discount": share})
+
+
+def plan_findings(
+    connection: Connection, month: Month, frozen: FrozenUsage, latest: Mapping[str, Bill]
+) -> Iterator[Finding]:
+    """Check that bills are rated by the plans that were frozen, and charge each fee of the month once."""
+    if frozen.manifest.plans is None:
+        return
+    terms = _frozen_terms(month, frozen.directory / frozen.manifest.plans.name)
+    charged = _fees_charged(connection, month)
+    for user_id, bill in sorted(latest.items()):
+        if user_id not in terms:
+            continue
+        expected = terms[user_id]
+        given: dict[str, Any] = {} if bill.rating is None else json.loads(bill.rating)
+        found = _Terms(
+            bill.included_cents,
+            given.get("fee_cents", 0),
+            given.get("minimum_cents", 0),
+            Fraction(given.get("usage_discount", "0")),
+            Fraction(given.get("discount", "0")),
+            given.get("discount_cents", 0),
+        )
+        if found != expected:
+            yield Finding.of(Kind.PLAN_DIFFERS, bill, _in_words(expected, bill), _in_words(found, bill))
+    for user_id in sorted(charged.keys() | {user for user, each in terms.items() if each.fee}):
+        due, cents = terms.get(user_id, _Terms()).fee, charged.get(user_id, 0)
+        if due != cents:
+            owner = latest.get(user_id)
+            currency = owner.currency if owner else "usd"
+            yield Finding(
+                Kind.PLAN_DIFFERS,
+                user_id,
+                owner.stripe_invoice_id if owner else None,
+                f"{format_money(due, currency)} of fees for {month}",
+                f"{format_money(cents, currency)} charged in all",
+            )
+
+
+def _frozen_terms(month: Month, path: Path) -> dict[str, _Terms]:
+    with pq.ParquetFile(path) as file:
+        rows = file.read().to_pylist()
+    spans: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] == "plan":
+            spans[row["user_id"]].append(row)
+    for user_id in {row["user_id"] for row in rows if row["user_id"] is not None}:
+        spans.setdefault(user_id, [])
+    found = {}
+    for user_id, own in spans.items():
+        terms = _Terms()
+        for row in own:
+            start, end = _part(month, row["starts_at"], row["ends_at"])
+            terms.included += _between(row["included_cents"], start, end)
+            terms.fee += _between(row["fee_cents"], start, end)
+            terms.minimum += _between(row["minimum_cents"], start, end)
+            terms.usage_discount += Fraction(row["percent"]) / 100 * (end - start)
+        for row in rows:
+            if row["kind"] == "discount" and row["user_id"] in {None, user_id}:
+                _take_off(terms, month, row, own)
+        terms.usage_discount = min(terms.usage_discount, Fraction(1))
+        terms.discount = min(terms.discount, Fraction(1))
+        found[user_id] = terms
+    return found
+
+
+def _take_off(terms: _Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:
+    valid = _part(month, row["starts_at"], row["ends_at"])
+    stretches = [valid]
+    if row["plan_id"] is not None:
+        parts = (
+            _part(month, span["starts_at"], span["ends_at"])
+            for span in own
+            if span["plan_id"] == row["plan_id"]
+        )
+        stretches = [(max(start, valid[0]), min(end, valid[1])) for start, end in parts]
+    for start, end in stretches:
+        if start < end:
+            terms.discount += Fraction(row["percent"]) / 100 * (end - start)
+            terms.amount_off += _between(row["amount_cents"], start, end)
+
+
+def _fees_charged(connection: Connection, month: Month) -> dict[str, int]:
+    """Sum what the latest bills charge for fees of the month: its own, and those of the month before."""
+    rows = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.month, invoices.c.generation, invoices.c.lines)
+        .where(invoices.c.month.in_([str(month), str(month.previous())]))
+        .where(sa.or_(invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)))
+    )
+    newest = {(row.user_id, row.month): row for row in sorted(rows, key=lambda each: each.generation)}
+    found: defaultdict[str, int] = defaultdict(int)
+    for (user_id, _), row in newest.items():
+        for line in json.loads(row.lines):
+            if line["kind"] in {"fee", "fee_in_advance"} and line["usage_month"] == str(month):
+                found[user_id] += line["amount_cents"]
+    return found
+
+
+def _part(month: Month, starts_at: datetime | None, ends_at: datetime | None) -> tuple[Fraction, Fraction]:
+    """Return where a span begins and ends in the month, as shares of it; an empty one outside of it."""
+    start = _share(month, starts_at) if starts_at is not None else Fraction(0)
+    end = _share(month, ends_at) if ends_at is not None else Fraction(1)
+    return start, max(start, end)
+
+
+def _share(month: Month, moment: datetime) -> Fraction:
+    passed, whole = moment - month.start, month.end - month.start
+    share = Fraction(
+        (passed.days * 86_400 + passed.seconds) * 10**6 + passed.microseconds, whole.days * 86_400 * 10**6
+    )
+    return min(max(share, Fraction(0)), Fraction(1))
+
+
+def _between(cents: int, start: Fraction, end: Fraction) -> int:
+    return _nearest(cents * end) - _nearest(cents * start)
+
+
+def _nearest(amount: Fraction) -> int:
+    return -int(_HALF - amount) if amount < 0 else int(amount + _HALF)
+
+
+def _in_words(terms: _Terms, bill: Bill) -> str:
+    names = ("included", "fee", "minimum", "amount_off")
+    amounts = [f"{name} {format_money(getattr(terms, name), bill.currency)}" for name in names]
+    return ", ".join([*amounts, f"discounts {terms.usage_discount} and {terms.discount}"])

@@ -1,0 +1,292 @@
+"""Plans, subscriptions and discounts: read as text, checked, frozen with a month, and looked up by user."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spell_billing.core.errors import UsageError
+from spell_billing.core.month import Month
+from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
+from spell_billing.usage.contract import PLANS_FILE, PLANS_SCHEMA, FrozenFile, FrozenUsage
+from spell_billing.usage.disk import finished_file
+from spell_billing.usage.tables import DISCOUNTS_TABLE, PLANS_TABLE, SUBSCRIPTIONS_TABLE, texts
+
+_PLAN, _DISCOUNT = "plan", "discount"
+_INT64_LIMIT = 2**63
+_ALL = 100
+_NAMED = 5
+_OPEN = frozenset({"infinity", "-infinity"})
+_Row = tuple[str | None, ...]
+"""A row in `PLANS_SCHEMA`, as text."""
+
+
+class PlanBook:
+    """The plans of a month by user, from a table in `PLANS_SCHEMA`."""
+
+    def __init__(self, month: Month, table: pa.Table) -> None:
+        self._month = month
+        self._spans: defaultdict[str, list[PlanSpan]] = defaultdict(list)
+        self._discounts: defaultdict[str, list[Discount]] = defaultdict(list)
+        self._of_plans: list[Discount] = []
+        # Most users share a few plans for the whole month: each is worked out once.
+        self._known: dict[tuple[Any, ...], MonthPlan] = {}
+        spans: dict[tuple[Any, ...], PlanSpan] = {}
+        for kind, user_id, *row in zip(
+            *(table.column(each).to_pylist() for each in PLANS_SCHEMA.names), strict=True
+        ):
+            if kind == _PLAN:
+                key = tuple(row)
+                self._spans[user_id].append(spans.get(key) or spans.setdefault(key, _span_of(*row)))
+            elif user_id is None:
+                self._of_plans.append(_discount_of(*row))
+            else:
+                self._discounts[user_id].append(_discount_of(*row))
+
+    def plan_of(self, user_id: str) -> MonthPlan | None:
+        """Return what a user's plans and discounts come to in the month; None without any."""
+        spans, own = self._spans.get(user_id, ()), self._discounts.get(user_id, ())
+        if not spans and not own:
+            return None
+        key = (*spans, *own)
+        found = self._known.get(key)
+        if found is None:
+            found = month_plan(self._month, spans, (*own, *self._of_plans))
+            self._known[key] = found
+        return found
+
+    def users_charged_alone(self) -> set[str]:
+        """Return the users to whom something is due although they used nothing."""
+        return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
+
+
+def read_book(frozen: FrozenUsage) -> PlanBook | None:
+    """Read the plans that were frozen with a month; None where there were none."""
+    if frozen.manifest.plans is None:
+        return None
+    with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
+        return PlanBook(frozen.month, file.read())
+
+
+def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
+    """Write a table in `PLANS_SCHEMA` beside a month's rows."""
+    path = directory / PLANS_FILE
+    pq.write_table(table, path, compression="zstd")
+    return finished_file(path, len(table))
+
+
+def build_plans(
+    month: Month,
+    *,
+    accounts: pa.Table,
+    plans: pa.Table,
+    subscriptions: pa.Table,
+    discounts: pa.Table,
+    user_id: str | None = None,
+) -> pa.Table:
+    """Return each user's plans and discounts of the month and the next, from tables of text.
+
+    A user with a row in the subscriptions is on the plans that they say, and on none between them; for all
+    others the account's plan counts, for the whole month. With `user_id`, nobody else's discounts are taken.
+
+    Returns:
+        A table in `PLANS_SCHEMA`.
+
+    Raises:
+        UsageError: subscriptions of a user overlap, name a plan that does not exist, or end before they
+            start; an amount, a percentage or a time cannot be read.
+    """
+    known = {row["plan_id"]: row for row in plans.to_pylist() if row["plan_id"] is not None}
+    by_user: defaultdict[str, list[PlanSpan]] = defaultdict(list)
+    subscribed = set()
+    for row in subscriptions.to_pylist():
+        if row["user_id"] is None:
+            continue
+        subscribed.add(row["user_id"])
+        span = _subscription(row, known, month)
+        if span is not None:
+            by_user[row["user_id"]].append(span)
+    _refuse_overlaps(by_user, month)
+    of_account: dict[str, PlanSpan] = {}
+    for account, plan_id in zip(
+        accounts["user_id"].to_pylist(), accounts["plan_id"].to_pylist(), strict=True
+    ):
+        if account is None or account in subscribed or plan_id not in known:
+            continue
+        if plan_id not in of_account:
+            of_account[plan_id] = _plan(known[plan_id])
+        by_user[account].append(of_account[plan_id])
+    rows: list[_Row] = [_plan_row(user, span) for user in sorted(by_user) for span in by_user[user]]
+    rows += _discount_rows(discounts, known, month, user_id)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
+    return pa.Table.from_arrays(
+        [texts(column).cast(field.type) for column, field in zip(columns, PLANS_SCHEMA, strict=True)],
+        schema=PLANS_SCHEMA,
+    )
+
+
+def _span_of(plan_id: str, name: str, starts_at: Any, ends_at: Any, *amounts: Any) -> PlanSpan:
+    included, fee, minimum, percent, _, currency = amounts
+    return PlanSpan(plan_id, name, starts_at, ends_at, included, fee, minimum, Decimal(percent), currency)
+
+
+def _discount_of(plan_id: str | None, name: str, starts_at: Any, ends_at: Any, *amounts: Any) -> Discount:
+    _, _, _, percent, amount_cents, _ = amounts
+    return Discount(name, Decimal(percent), amount_cents, starts_at, ends_at, plan_id)
+
+
+def _plan_row(user_id: str, span: PlanSpan) -> _Row:
+    return (
+        *(_PLAN, user_id, span.plan_id, span.name, _as_text(span.starts_at), _as_text(span.ends_at)),
+        *(str(span.included_cents), str(span.fee_cents), str(span.minimum_cents)),
+        *(f"{span.usage_discount_percent:f}", None, span.currency),
+    )
+
+
+def _as_text(moment: datetime | None) -> str | None:
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" if moment is not None else None
+
+
+def _plan(
+    row: Mapping[str, str | None], starts_at: datetime | None = None, ends_at: datetime | None = None
+) -> PlanSpan:
+    where = f"{PLANS_TABLE} {row['plan_id']!r}"
+    return PlanSpan(
+        plan_id=str(row["plan_id"]),
+        name=(row["name"] or "").strip() or str(row["plan_id"]),
+        starts_at=starts_at,
+        ends_at=ends_at,
+        included_cents=_cents(row["included_cents"], "included_cents", where),
+        fee_cents=_cents(row["monthly_fee_cents"], "monthly_fee_cents", where),
+        minimum_cents=_cents(row["minimum_cents"], "minimum_cents", where),
+        usage_discount_percent=_percent(row["usage_discount_percent"], "usage_discount_percent", where),
+        currency=(row["currency"] or "").strip().lower() or None,
+    )
+
+
+def _subscription(
+    row: Mapping[str, str | None], plans: Mapping[str, Mapping[str, str | None]], month: Month
+) -> PlanSpan | None:
+    """Return a subscription's time on its plan; None where it is of other months."""
+    where = f"{SUBSCRIPTIONS_TABLE} of user {row['user_id']}"
+    starts_at, ends_at = _span_times(row, where)
+    if not _touches(starts_at, ends_at, month):
+        return None
+    plan = plans.get(row["plan_id"] or "")
+    if plan is None:
+        raise UsageError(
+            f"{where} names the plan {row['plan_id']!r}, which {PLANS_TABLE} does not have.",
+            remedy=f"Add the plan to {PLANS_TABLE}, or correct the subscription, and bill the month again.",
+        )
+    return _plan(plan, starts_at, ends_at)
+
+
+def _discount_rows(
+    discounts: pa.Table, plans: Mapping[str, Any], month: Month, user_id: str | None
+) -> Iterator[_Row]:
+    for row in discounts.to_pylist():
+        user, plan_id = row["user_id"], row["plan_id"]
+        name = (row["name"] or "").strip() or "Discount"
+        where = f"{DISCOUNTS_TABLE} {name!r}"
+        starts_at, ends_at = _span_times(row, where)
+        if not _touches(starts_at, ends_at, month) or (user_id is not None and user not in {None, user_id}):
+            continue
+        if user is None and plan_id is None:
+            raise UsageError(
+                f"{where} is for no user and no plan.", remedy="Fill in its user_id, or its plan_id."
+            )
+        if plan_id is not None and plan_id not in plans:
+            raise UsageError(
+                f"{where} is for the plan {plan_id!r}, which {PLANS_TABLE} does not have.",
+                remedy="Correct its plan_id.",
+            )
+        percent, cents = (
+            _percent(row["percent"], "percent", where),
+            _cents(row["amount_cents"], "amount_cents", where),
+        )
+        yield (
+            *(_DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at)),
+            *(None, None, None, f"{percent:f}", str(cents), None),
+        )
+
+
+def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> None:
+    found = {
+        user: pair
+        for user, spans in by_user.items()
+        if len(spans) > 1 and (pair := overlapping(spans, month))
+    }
+    if found:
+        named = ", ".join(
+            f"{user} ({' and '.join(span.plan_id for span in found[user])})"
+            for user in sorted(found)[:_NAMED]
+        )
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(
+            f"{SUBSCRIPTIONS_TABLE} has users who are on two plans at once: {named}{more}.",
+            remedy="Let the earlier subscription end where the later one starts (ends_at), and bill the month "
+            "again. Nothing was frozen.",
+        )
+
+
+def _span_times(row: Mapping[str, str | None], where: str) -> tuple[datetime | None, ...]:
+    starts_at, ends_at = (_moment(row[name], name, where) for name in ("starts_at", "ends_at"))
+    if starts_at is not None and ends_at is not None and ends_at < starts_at:
+        raise UsageError(
+            f"{where} ends at {ends_at:%Y-%m-%d %H:%M:%S}, before it starts.",
+            remedy="Correct starts_at or ends_at (null: open).",
+        )
+    return starts_at, ends_at
+
+
+def _touches(starts_at: datetime | None, ends_at: datetime | None, month: Month) -> bool:
+    starts_in_time = starts_at is None or starts_at < month.next().end
+    return starts_in_time and (ends_at is None or ends_at > month.start)
+
+
+def _cents(text: str | None, column: str, where: str) -> int:
+    value = _number(text)
+    if value is None or value != value.to_integral_value() or not 0 <= value < _INT64_LIMIT:
+        raise UsageError(
+            f"{where} has {column} {text!r}, not a whole number of cents from zero on.",
+            remedy="Set it to a whole number of cents, or to null for none.",
+        )
+    return int(value)
+
+
+def _percent(text: str | None, column: str, where: str) -> Decimal:
+    value = _number(text)
+    if value is None or not 0 <= value <= _ALL:
+        raise UsageError(
+            f"{where} has {column} {text!r}, not a percentage from 0 to 100.",
+            remedy="Set it to a number from 0 to 100, or to null for none.",
+        )
+    return value
+
+
+def _number(text: str | None) -> Decimal | None:
+    """Read a number; nothing is zero, and None is what cannot be read."""
+    try:
+        value = Decimal((text or "").strip() or "0")
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
+
+
+def _moment(text: str | None, column: str, where: str) -> datetime | None:
+    """Read a time; one without an offset is in UTC, as all times of the platform are."""
+    if text is None or text in _OPEN:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"{where} has {column} {text!r}, which is not a time.",
+            remedy="Write it as 2026-10-31 or 2026-10-31 12:00:00+00:00, or leave it null for open.",
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
