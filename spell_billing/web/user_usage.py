@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import date, datetime, timedelta
-from decimal import Decimal, localcontext
+from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
-from spell_billing.core.money import exact_sum, format_money, plain, round_half_up
+from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import covered_cents, rate_cents
+from spell_billing.core.open_month import METHOD, projected_cents, rate_open_month
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.aggregate import rows_of_user
@@ -21,15 +22,6 @@ from spell_billing.usage.source import is_at_platform, open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
-
-SOONEST = timedelta(days=1)
-"""Of less than a day nothing can be said about a month."""
-METHOD = (
-    "An estimate: the usage so far, as if it went on evenly to the end of the month. Late usage of earlier "
-    "months and credits are not in it."
-)
-_DIGITS = 60
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Charged(BaseModel):
@@ -108,19 +100,6 @@ def is_known(context: WebContext, user_id: str) -> bool:
     return is_at_platform(source, user_id, since=Month.containing(now), now=now)
 
 
-def projected_cents(usage_cents: Decimal, month: Month, now: datetime) -> Decimal | None:
-    """Estimate the exact cost of a whole month from its cost so far, linear by the time that has passed.
-
-    Returns:
-        None before a day of the month has passed, and when it is over.
-    """
-    passed, whole = now - month.start, month.end - month.start
-    if not SOONEST <= passed < whole:
-        return None
-    with localcontext(prec=_DIGITS):
-        return usage_cents * (whole // _MICROSECOND) / (passed // _MICROSECOND)
-
-
 def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord) -> Usage | None:
     bills = context.ledger.bills_of_user(month, user_id)
     if not bills and not is_known(context, user_id):
@@ -169,13 +148,8 @@ def _day(usage: DayUsage) -> Day:
 
 def _charged(usage_cents: Decimal, plan: Account) -> dict[str, Any]:
     """Rate exact usage under a plan's allowance, as the invoice will."""
-    due_cents = rate_cents(usage_cents, plan.included_cents)
-    return {
-        "usage_cents": round_half_up(usage_cents),
-        "covered_cents": covered_cents(usage_cents, plan.included_cents),
-        "due_cents": due_cents,
-        "due": format_money(due_cents, plan.currency, grouping=True),
-    }
+    rated = rate_open_month(usage_cents, plan)
+    return {**asdict(rated), "due": format_money(rated.due_cents, plan.currency, grouping=True)}
 
 
 def _was_billed(context: WebContext, user_id: str) -> bool:
