@@ -4,7 +4,7 @@ One function rates it for everybody who asks: a user's page and the API, spend l
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
@@ -127,15 +127,12 @@ def is_blocked(so_far_cents: int, limit_cents: int | None) -> bool:
     return limit_cents is not None and so_far_cents >= limit_cents
 
 
-def reached_percent(percents: Iterable[int], so_far_cents: int, limit_cents: int) -> int | None:
-    """Return the highest threshold that is reached, in percent of the limit; None when none is."""
-    used = percent_used(so_far_cents, limit_cents)
-    return max((each for each in percents if used is not None and each <= used), default=None)
+def news(percents: Iterable[int], so_far_cents: int, limit_cents: int, told: int) -> int | None:
+    """Return the threshold to tell of, in percent of the limit: the highest that is reached.
 
-
-def is_news(percent: int, told: Sequence[int]) -> bool:
-    """Return whether a threshold is to be told: it is higher than every one that was told in the month.
-
-    So nothing is told twice when a limit is raised or usage vanishes, nor what was passed over.
+    None when none is, or when it is not higher than the one that was told last in the month (`told`, 0 for
+    none). So nothing is told twice when a limit is raised or usage vanishes, nor what was passed over.
     """
-    return percent > max(told, default=0)
+    used = percent_used(so_far_cents, limit_cents)
+    reached = max((each for each in percents if used is not None and each <= used), default=0)
+    return reached if reached > told else None

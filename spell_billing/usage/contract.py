@@ -108,6 +108,23 @@ class UserMonth:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendLimits:
+    """Limits by user, in minor units of the account's currency; `wrong` has what is none, as it stands."""
+
+    cents: Mapping[str, int]
+    wrong: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpending:
+    """One user's month as the platform has it now, with the account and the spend limit, if any."""
+
+    month: UserMonth
+    account: Account | None = None
+    limit_cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LateMonth:
     """What an earlier, billed month has now beyond what was frozen; negative where rows went or shrank."""
 
@@ -324,4 +341,16 @@ class UsageSource(Protocol):
 
     def account(self, user_id: str) -> Account | None:
         """Read one user's billing account and plan; None without an account."""
+        ...
+
+    def spend_limits(self) -> SpendLimits:
+        """Read the spend limits of all accounts; none where the platform's table has no such column."""
+        ...
+
+    def spending(self, user_id: str, month: Month) -> UserSpending:
+        """Read one user's calls of a month, account and spend limit, from one consistent read.
+
+        Raises:
+            UsageError: also when the limit is not a whole number of cents.
+        """
         ...

@@ -1,9 +1,9 @@
-"""What the platform's backend reads: a user's invoices and usage, links for users, and all bills' changes."""
+"""What the platform's backend reads: a user's invoices, usage and standing, links, and all bills' changes."""
 
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import Body, Depends, Path, Query, Security
+from fastapi import Body, Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
 from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
+from spell_billing.web.standing import Standing, Standings
 from spell_billing.web.user_usage import Usage, is_known, read_usage
 
 _NEW_LINK = "Ask the platform for a new link."
@@ -154,6 +155,20 @@ def usage(
             422, "month_in_future", f"{asked} has not begun yet.", f"Ask for {present} or an earlier month."
         )
     found = read_usage(context, user_id, asked)
+    if found is None:
+        raise _unknown(user_id)
+    return found
+
+
+async def _standings(request: Request) -> Standings:
+    standings: Standings = request.app.state.standings
+    return standings
+
+
+@router.get("/standing", operation_id="showStanding", dependencies=[Depends(may_read)])
+def standing(user_id: UserId, standings: Annotated[Standings, Depends(_standings)]) -> Standing:
+    """Return what the present month costs a user so far, against the user's spend limit."""
+    found = standings.of(user_id)
     if found is None:
         raise _unknown(user_id)
     return found
