@@ -1,7 +1,7 @@
 """What the platform's backend reads: a user's invoices, usage and standing, links, and all bills' changes."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Body, Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -65,10 +65,19 @@ class BillEvent(BaseModel):
     state: str | None = Field(description="The bill's from then on.")
 
 
+class ThresholdEvent(BillEvent):
+    """A user reached a threshold of the spend limit in the present month; it is about no bill."""
+
+    type: Literal[EventType.THRESHOLD_REACHED]
+    percent: int = Field(description="The threshold, in percent of the limit.")
+    so_far_cents: api.Cents
+    limit_cents: api.Cents
+
+
 class Changes(BaseModel):
     """A page of events, the oldest first."""
 
-    changes: list[BillEvent]
+    changes: list[ThresholdEvent | BillEvent]
     next: str = Field(description="The `after` of the next request. Also given when there is nothing new.")
     more: bool = Field(description="Whether there is more to read right now.")
 
@@ -216,7 +225,7 @@ def changes(
     page = found[:limit]
     more = len(found) > limit
     return Changes(
-        changes=[BillEvent(**event.as_fields()) for _, event in page],
+        changes=[(ThresholdEvent if event.reached else BillEvent)(**event.as_fields()) for _, event in page],
         next=str(page[-1][0] if more else until),
         more=more,
     )
