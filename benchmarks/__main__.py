@@ -15,7 +15,7 @@ import click
 import psutil
 from rich.console import Console
 
-from benchmarks import aggregate, commands, drafts, freeze, invoicing, months
+from benchmarks import aggregate, commands, drafts, freeze, invoicing, months, standing
 from benchmarks.databases import Server, running_server
 from benchmarks.generator import Size, fill_postgres, fill_sqlite
 from benchmarks.report import Figure, chart, markdown, table
@@ -158,6 +158,12 @@ class Bench:
         """Measure the commands that read."""
         yield from commands.measure(self.server, self.folder, self.scale.billed_users, self.repeats)
 
+    def standing(self) -> Iterator[Figure]:
+        """Measure where single users stand in a month."""
+        with self._usage() as url:
+            what = f"{_short(self.scale.rows)} rows, {self.scale.users:,} users"
+            yield from standing.measure(self.server, url, what, self.scale.users, self.repeats)
+
 
 SUBJECTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "freeze": Bench.freeze,
@@ -168,6 +174,7 @@ SUBJECTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "invoicing": Bench.invoicing,
     "months": Bench.months,
     "commands": Bench.commands,
+    "standing": Bench.standing,
 }
 
 

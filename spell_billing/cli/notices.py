@@ -1,12 +1,16 @@
 """What operators and users are sent: `alert-test`, `mail-preview`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from spell_billing.cli.common import EXIT_COULD_NOT_RUN, fail, month_option, open_ledger, person, user_option
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
+
+if TYPE_CHECKING:
+    from spell_billing.mail.letters import Letter
 
 
 @click.command("alert-test")
@@ -41,22 +45,33 @@ def alert_test() -> None:
 @user_option
 @click.option(
     "--template",
-    type=click.Choice(["finalized", "payment_failed", "credited"]),
+    type=click.Choice(["finalized", "payment_failed", "credited", "threshold_reached"]),
     default="finalized",
     show_default=True,
     help="The kind of mail.",
 )
 @click.option("--html", is_flag=True, help="Write the HTML part instead of subject and text.")
 def mail_preview(month: Month, user_id: str, template: str, *, html: bool) -> None:
-    """Show the mail that a user would get about an invoice as it stands. Nothing is sent or stored."""
+    """Show the mail that a user would get about an invoice as it stands. Nothing is sent or stored.
+
+    With threshold_reached, about the threshold of the spend limit of which the user was told last.
+    """
     from spell_billing.ledger.credit_notes import read_credit_notes  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.mails import GivenBack, Template  # noqa: PLC0415
     from spell_billing.ledger.payments import read_payment  # noqa: PLC0415
+    from spell_billing.ledger.thresholds import THRESHOLD, reached_by_user  # noqa: PLC0415
     from spell_billing.mail.letters import Letters  # noqa: PLC0415
     from spell_billing.mail.settings import MailSettings  # noqa: PLC0415
 
     settings = MailSettings.from_environment()
     letters = Letters(settings.templates, settings.sender)
+    if template == THRESHOLD:
+        with open_ledger() as ledger, ledger.reading() as connection:
+            reached = reached_by_user(connection, month).get(user_id)
+        if reached is None:
+            fail(f"{user_id} reached no threshold of a spend limit in {month}.")
+        _show(letters.write_reached(reached, month), html=html)
+        return
     with open_ledger() as ledger:
         bills = ledger.bills_of_user(month, user_id)
         if not bills or bills[-1].total_cents <= 0:
@@ -68,5 +83,8 @@ def mail_preview(month: Month, user_id: str, template: str, *, html: bool) -> No
     if template == Template.CREDITED and not notes:
         fail(f"Nothing of {user_id}'s invoice for {month} was given back with `spell-billing credit`.")
     given_back = GivenBack.by(notes[-1]) if notes else None
-    letter = letters.write(Template(template), bill, payment, given_back)
+    _show(letters.write(Template(template), bill, payment, given_back), html=html)
+
+
+def _show(letter: "Letter", *, html: bool) -> None:
     click.echo(letter.html if html else f"Subject: {letter.subject}\n\n{letter.text}", nl=False)

@@ -43,7 +43,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
     card_link_of = card_links(WebSettings.from_environment(), datetime.now(UTC))
     stripe = stripe_account()
     source = open_usage_source(Settings.from_environment().usage_database)
-    owing = owing_so_far(source, source.so_far(asked))
+    owing = owing_so_far(source, asked, source.so_far(asked))
     with open_ledger() as ledger:
         found = stripe.work(ledger, lambda gateway: check_readiness(asked, owing, gateway))
     if as_json:

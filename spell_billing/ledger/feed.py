@@ -24,6 +24,7 @@ from spell_billing.ledger.outbox import Message, put
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.schema import audit, decisions, invoices
 from spell_billing.ledger.settling import OVERDUE
+from spell_billing.ledger.thresholds import THRESHOLD, Reached
 
 WAIT_SECONDS = 2.0
 """For transactions under way; those of a run take milliseconds, drafting a large month a second or two."""
@@ -52,6 +53,7 @@ class EventType(StrEnum):
     CREDITED = "invoice.credited"
     MONTH_BILLED = "month.billed"
     OVERDUE = "user.overdue"
+    THRESHOLD_REACHED = "usage.threshold_reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Event:
             `month.billed`, and where the ledger has no bill with this invoice any more.
         currency: Three lower-case letters.
         state: The bill's from then on; None for `month.billed` and `invoice.credited`.
+        reached: Of `usage.threshold_reached` alone, which is about no bill.
     """
 
     id: str
@@ -82,14 +85,16 @@ class Event:
     total_cents: int | None
     currency: str | None
     state: str | None
+    reached: Reached | None = None
 
     def as_fields(self) -> dict[str, Any]:
-        """Return what it says, by name."""
-        return asdict(self)
+        """Return what it says, by name; what was reached beside the rest."""
+        fields = asdict(self)
+        return fields | (fields.pop("reached") or {})
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is sent."""
-        return {**asdict(self), "type": self.type.value, "created_at": self.created_at.isoformat()}
+        return {**self.as_fields(), "type": self.type.value, "created_at": self.created_at.isoformat()}
 
 
 def final_id(connection: Connection, *, wait_seconds: float = WAIT_SECONDS) -> int:
@@ -144,7 +149,7 @@ def read_feed(connection: Connection, *, after: int, until: int, limit: int) -> 
         credit_notes.c.stripe_invoice_id == audit.c.stripe_invoice_id,
         audit.c.detail.contains(credit_notes.c.credit_note_id),
     )
-    names = ("id", "at", "month", "user_id", "generation", "stripe_invoice_id", "to_state")
+    names = ("id", "at", "month", "user_id", "generation", "stripe_invoice_id", "to_state", "detail")
     note = invoices.c.currency + ":" + sa.cast(credit_notes.c.cents, sa.Text)
     query = (
         sa.select(
@@ -210,6 +215,7 @@ _VOIDED = sa.or_(
 _TYPE = sa.case(
     (audit.c.action == "month_billed", EventType.MONTH_BILLED.value),
     (audit.c.action == OVERDUE, EventType.OVERDUE.value),
+    (audit.c.action == THRESHOLD, EventType.THRESHOLD_REACHED.value),
     (audit.c.action.in_([DecisionKind.CREDIT_SETTLED.value, CREDITED]), EventType.CREDITED.value),
     (sa.and_(audit.c.action == MONEY_BACK, audit.c.amount_cents.is_not(None)), EventType.CREDITED.value),
     (_moved_to(State.FINALIZED), EventType.FINALIZED.value),
@@ -225,6 +231,7 @@ def _event(row: RowMapping) -> Event:
     if row["credit"] is not None:
         currency, _, cents = row["credit"].partition(":")
         total_cents = int(cents)
+    is_threshold = row["type"] == EventType.THRESHOLD_REACHED
     return Event(
         id=_name(row),
         type=EventType(row["type"]),
@@ -236,6 +243,7 @@ def _event(row: RowMapping) -> Event:
         total_cents=total_cents,
         currency=currency,
         state=row["to_state"],
+        reached=Reached.parse(row["detail"]) if is_threshold else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
@@ -16,7 +17,8 @@ from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import invoices, payments
+from spell_billing.ledger.schema import audit, invoices, payments
+from spell_billing.ledger.thresholds import THRESHOLD, Reached, reached_by_user
 
 SINCE = "mail_since"
 """The cursor that holds when mail was first switched on: earlier invoices are not mailed."""
@@ -36,7 +38,7 @@ _issued = (
 
 
 class Template(StrEnum):
-    """The kinds of mail."""
+    """The kinds of mail about an invoice; the other kind is `THRESHOLD`."""
 
     FINALIZED = "finalized"
     PAYMENT_FAILED = "payment_failed"
@@ -54,23 +56,28 @@ class GivenUp(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail to be sent, with what is known by now of the invoice it is about.
+    """A mail to be sent, with what is known by now of what it is about.
 
     Attributes:
         message: The row of the outbox. Its key names the occurrence, as `finalized:<invoice id>`.
         bill: The bill; None when the ledger has none any more.
         payment: Its payment; None while nothing is known of it.
         given_back: What a mail about a credit tells.
+        reached: What a mail about a spend limit tells; None when a higher threshold was reached meanwhile, or
+            the month is over.
     """
 
     message: Message
     bill: Bill | None
     payment: Payment | None
     given_back: "GivenBack | None" = None
+    reached: Reached | None = None
 
     @property
     def outdated(self) -> bool:
         """Whether the mail would say what is no longer so."""
+        if self.message.kind == THRESHOLD:
+            return self.reached is None
         if self.bill is None or self.bill.state not in INVOICED:
             return True
         if self.message.kind == Template.CREDITED:
@@ -157,19 +164,32 @@ def fill(connection: Connection, now: datetime) -> int:
         "channel": MAIL,
         "kind": Template.CREDITED,
     }
+    reached: Said = {
+        "key": words(THRESHOLD, ":", audit.c.id),
+        "payload": audit.c.detail,
+        "channel": MAIL,
+        "kind": THRESHOLD,
+    }
+    present = sa.and_(
+        audit.c.month == str(Month.containing(now)), audit.c.action == THRESHOLD, audit.c.at >= begin
+    )
     standing = sa.and_(invoices.c.state.in_([*INVOICED]), bill.is_not(None), invoices.c.finalized_at >= begin)
     failing = sa.and_(payments.c.status == "open", attempt > 0, payments.c.as_of >= begin)
     return (
         put_selected(connection, invoices, standing, finalized, now)
         + put_selected(connection, payments, failing, failed, now)
         + put_selected(connection, _issued, _issued.c.asked_at >= begin, credited, now)
+        + put_selected(connection, audit, present, reached, now)
     )
 
 
 def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail]:
     """Return mails whose turn has come, the longest due first."""
     messages = due(connection, [MAIL], now, limit=limit)
-    ids = {message.payload["invoice"] for message in messages}
+    month = Month.containing(now)
+    of_limits = any(message.kind == THRESHOLD for message in messages)
+    reached = reached_by_user(connection, month) if of_limits else {}
+    ids = {message.payload["invoice"] for message in messages if message.kind != THRESHOLD}
     bills = connection.execute(sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids))).mappings()
     bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
     paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
@@ -177,7 +197,9 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     notes = read_credit_notes(connection, [bill.id for bill in bill_of.values()])
     note_of = {(note.stripe_invoice_id, note.number): note for note in notes}
     return [
-        Mail(
+        _about_limit(each, month, reached)
+        if each.kind == THRESHOLD
+        else Mail(
             each,
             bill_of.get(each.payload["invoice"]),
             payment_of.get(each.payload["invoice"]),
@@ -185,6 +207,12 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
         )
         for each in messages
     ]
+
+
+def _about_limit(message: Message, month: Month, reached: Mapping[str, Reached]) -> Mail:
+    told, latest = Reached(**message.payload), reached.get(str(message.user_id))
+    is_news = message.month == str(month) and latest == told
+    return Mail(message, None, None, reached=told if is_news else None)
 
 
 def _given_back(message: Message, note_of: Mapping[tuple[str, int], CreditNote]) -> GivenBack | None:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.text import first_names
+from spell_billing.core.month import Month
 from spell_billing.ledger import outbox
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.mails import GivenUp, Mail, Template, due_mails, fill
 from spell_billing.ledger.outbox import Message
-from spell_billing.ledger.rows import Bill
-from spell_billing.mail.letters import Letters
+from spell_billing.mail.letters import Letter, Letters
 from spell_billing.mail.server import MailConnection, MailDelayedError, MailRefusedError, ServerUnusableError
 from spell_billing.mail.settings import MailServer, checked_address
 
@@ -26,8 +26,8 @@ _NAMED = 5
 
 Addresses = Callable[[Collection[str]], Mapping[str, str | None]]
 """Gives the addresses of users, by user id."""
-_Ready = tuple[Mail, Bill, str]
-"""A mail with its bill and the user's address."""
+_Ready = tuple[Mail, str]
+"""A mail with the user's address."""
 
 
 @dataclass(slots=True)
@@ -123,11 +123,17 @@ class Delivery:
             with self.ledger.writing() as writing:
                 outbox.mark_tried(writing, outbox.is_due([outbox.MAIL], now), str(error), again)
 
+    def _letter(self, mail: Mail) -> Letter:
+        if mail.reached is not None:
+            return self.letters.write_reached(mail.reached, Month.parse(str(mail.message.month)))
+        assert mail.bill is not None, "an outdated mail is not sent"  # noqa: S101 - for the type checker
+        return self.letters.write(Template(mail.message.kind), mail.bill, mail.payment, mail.given_back)
+
     def _send_one(self, connection: MailConnection, ready: _Ready, delivered: Delivered) -> bool:
         """Send one mail and record it; False when the connection is of no use any more."""
-        mail, bill, address = ready
+        mail, address = ready
         row = mail.message
-        letter = self.letters.write(Template(row.kind), bill, mail.payment, mail.given_back)
+        letter = self._letter(mail)
         problem: Exception | None = None
         try:
             connection.send(self.letters.message(letter, address, row.key, self.now()))
@@ -151,11 +157,11 @@ class Delivery:
 
 
 def _ready(mail: Mail, address: str | None) -> _Ready | GivenUp:
-    if mail.bill is None or mail.outdated:
+    if mail.outdated:
         return GivenUp.OUTDATED
     if not address:
         return GivenUp.NO_ADDRESS
     try:
-        return mail, mail.bill, checked_address(address)
+        return mail, checked_address(address)
     except ValueError:
         return GivenUp.BAD_ADDRESS

@@ -14,9 +14,11 @@ import jinja2
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
+from spell_billing.core.open_month import FULL_PERCENT
 from spell_billing.ledger.mails import GivenBack, Template
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.thresholds import THRESHOLD, Reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Letters:
     """Writes letters from the built-in templates, or those of the same name in a folder.
 
     Args:
-        folder: Its `finalized.subject`, `.txt`, `.html`, `payment_failed.*`, `credited.*` come first;
-            None: no folder.
+        folder: Its `finalized.subject`, `.txt`, `.html`, `payment_failed.*`, `credited.*`,
+            `threshold_reached.*` come first; None: no folder.
         sender: Who the mail is from.
     """
 
@@ -65,11 +67,23 @@ class Letters:
         facts = self._facts(template, bill, payment)
         if given_back is not None:
             facts |= _about(given_back, bill, payment)
-        subject, text, html = (
-            self._filled(f"{template}.{part}", facts) for part in ("subject", "txt", "html")
-        )
-        # A header is one line, whatever a template or a name in it says.
-        return Letter(" ".join(subject.split()), text, html)
+        return self._letter(template, facts)
+
+    def write_reached(self, reached: Reached, month: Month) -> Letter:
+        """Fill in the template about a threshold of the user's spend limit in a month.
+
+        Raises:
+            SettingsError: when a template of the folder cannot be read or filled in.
+        """
+        facts = {
+            "month": month.label,
+            "percent": reached.percent,
+            "so_far": format_money(reached.so_far_cents, reached.currency, grouping=True),
+            "limit": format_money(reached.limit_cents, reached.currency, grouping=True),
+            "is_full": reached.percent >= FULL_PERCENT,
+            "sender": self._sender_name,
+        }
+        return self._letter(THRESHOLD, facts)
 
     def message(self, letter: Letter, address: str, key: str, now: datetime) -> EmailMessage:
         """Put a letter into a message.
@@ -109,8 +123,19 @@ class Letters:
             "next_attempt": _day(next_attempt) if next_attempt else None,
             "invoice_url": _link(payment.hosted_invoice_url if payment else None),
             "pdf_url": _link(payment.invoice_pdf if payment else None),
-            "sender": self._sender.display_name or self._sender.addr_spec,
+            "sender": self._sender_name,
         }
+
+    @property
+    def _sender_name(self) -> str:
+        return self._sender.display_name or self._sender.addr_spec
+
+    def _letter(self, template: str, facts: dict[str, Any]) -> Letter:
+        subject, text, html = (
+            self._filled(f"{template}.{part}", facts) for part in ("subject", "txt", "html")
+        )
+        # A header is one line, whatever a template or a name in it says.
+        return Letter(" ".join(subject.split()), text, html)
 
     def _filled(self, name: str, facts: dict[str, Any]) -> str:
         try:

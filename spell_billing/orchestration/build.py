@@ -18,6 +18,7 @@ from spell_billing.orchestration.sensors.ended_runs import billing_checks_failed
 from spell_billing.orchestration.sensors.exchange import events_out, mail, payments
 from spell_billing.orchestration.sensors.months import month_in_review, month_unbilled, users_not_invoiced
 from spell_billing.orchestration.sensors.retry_leftovers import retry_leftovers
+from spell_billing.orchestration.sensors.spending import spend_alerts
 from spell_billing.orchestration.unstable import with_source_code_references
 
 
@@ -61,6 +62,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             payments,
             mail,
             events_out,
+            spend_alerts,
         ],
         loggers={"console": console},
         resources={**resources, **(resource_overrides or {}), "io_manager": dg.mem_io_manager},

@@ -33,7 +33,7 @@ def check_payment_readiness(
         month = Month.containing(now)
         try:
             source = usage.source()
-            owing = owing_so_far(source, source.so_far(month))
+            owing = owing_so_far(source, month, source.so_far(month))
             found = stripe.work(open_ledger, lambda gateway: check_readiness(month, owing, gateway))
         except SpellBillingError as error:
             channels.send(

@@ -4,16 +4,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from spell_billing.core.errors import StripeSilentError
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import Rating, rate_cents
+from spell_billing.core.open_month import rate_open_month
+from spell_billing.core.pricing import Rating
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.contract import Totals, UsageSource
+from spell_billing.usage.plans import book_of
 
 CUSTOMER = "GET /v1/customers/{customer}"
 _SIDE_BY_SIDE = 50
@@ -117,19 +120,24 @@ class Readiness:
         }
 
 
-def owing_so_far(source: UsageSource, usage: Mapping[str, Totals]) -> list[Owing]:
+def owing_so_far(source: UsageSource, month: Month, usage: Mapping[str, Totals]) -> list[Owing]:
     """Return the users who owe something, by user id.
 
     Args:
         source: For billing accounts and plans.
-        usage: Of the month, by user. One whose plan covers it all, or who gets money back, owes nothing.
+        month: The month.
+        usage: Of it, by user. One whose plan covers it all, or who gets money back, owes nothing.
     """
+    book = book_of(month, source.plans(month))
+    usage = dict.fromkeys(book.users_charged_alone(), Totals(0, Decimal(0))) | dict(usage)
     accounts = {row["user_id"]: row for row in source.accounts().to_pylist() if row["user_id"] in usage}
     found = []
     for user_id, totals in sorted(usage.items()):
         account = accounts.get(user_id)
         of_account: Mapping[str, Any] = account or {}
-        cents = rate_cents(totals.cost_cents, Rating(of_account.get("included_cents") or 0))
+        plan = book.plan_of(user_id)
+        rating = plan.rating if plan else Rating(of_account.get("included_cents") or 0)
+        cents = rate_open_month(totals.cost_cents, rating).due_cents
         if cents > 0:
             found.append(
                 Owing(

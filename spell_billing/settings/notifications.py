@@ -13,6 +13,7 @@ from spell_billing.settings.environment import EnvironmentSettings
 
 _SHORTEST_SECRET = 16
 _MOST_OVERDUE_DAYS = 365
+_MOST_PERCENT = 1_000
 _BETWEEN_URLS = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
@@ -85,6 +86,22 @@ class NotificationSettings(EnvironmentSettings):
         """
         days = self._number("OVERDUE_DAYS", 14, of="days", least=1, most=_MOST_OVERDUE_DAYS)
         return timedelta(days=days)
+
+    @cached_property
+    def spend_alert_percents(self) -> tuple[int, ...]:
+        """`SPEND_ALERT_PERCENTS`: thresholds of a user's spend limit, in percent, of which users are told.
+
+        As `50,80,100`: 1 to 1000, in rising order. See [pricing.md](pricing.md#spend-limits).
+
+        Default: `50,80,100`.
+        """
+        percents = self._numbers("SPEND_ALERT_PERCENTS", "50,80,100")
+        if not all(0 < each <= _MOST_PERCENT for each in percents) or percents != sorted(set(percents)):
+            raise SettingsError(
+                f"SPEND_ALERT_PERCENTS={self._text('SPEND_ALERT_PERCENTS')!r} is not a list of percentages.",
+                remedy=f"Write whole numbers from 1 to {_MOST_PERCENT} in rising order, as 50,80,100.",
+            )
+        return tuple(percents)
 
 
 def split_urls(text: str) -> list[str]:

@@ -52,10 +52,16 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
 
 def account_of(accounts: pa.Table) -> Account | None:
     """Return the only account of a table in `ACCOUNTS_SCHEMA` as drafting takes it; None of an empty one."""
+    return next(iter(accounts_by_user(accounts).values()), None)
+
+
+def accounts_by_user(accounts: pa.Table) -> dict[str, Account]:
+    """Return the accounts of a table in `ACCOUNTS_SCHEMA` as drafting takes them, by user."""
+    found = {}
     for row in accounts.to_pylist():
         given = {name: row[name] for name in Account.__struct_fields__}
-        return Account(**given | {"included_cents": row["included_cents"] or 0})
-    return None
+        found[row["user_id"]] = Account(**given | {"included_cents": row["included_cents"] or 0})
+    return found
 
 
 def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:

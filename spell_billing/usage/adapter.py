@@ -24,13 +24,16 @@ from spell_billing.usage.contract import (
     Outside,
     Past,
     SourceRules,
+    SpendLimits,
     Totals,
     UserMonth,
+    UserSpending,
 )
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
+from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits, require_right
 from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.plans import build_plans, write_plans
+from spell_billing.usage.plans import book_of, build_plans, write_plans
 from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -122,6 +125,11 @@ class UsageTables(ABC):
         require_columns(self.url, USAGE_TABLE, found, required)
         return found
 
+    @cached_property
+    def account_columns(self) -> Columns:
+        """The columns of billing accounts; none where there is no such table."""
+        return self.columns(ACCOUNTS_TABLE)
+
     def uniqueness(self, directory: Path) -> Uniqueness:
         """Return the proof that no row stands twice."""
         to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
@@ -129,7 +137,7 @@ class UsageTables(ABC):
 
     def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
         """Read accounts with their plans: all, of some users, or of one."""
-        found = self.columns(ACCOUNTS_TABLE)
+        found = self.account_columns
         require_columns(self.url, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS)
         accounts = self.texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS, users)
         found = self.columns(PLANS_TABLE)
@@ -162,6 +170,12 @@ class UsageTables(ABC):
             discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
             user_id=user_id,
         )
+
+    def spend_limits(self, user_id: str | None = None) -> SpendLimits:
+        """Read spend limits: all, or one user's."""
+        if LIMIT_COLUMN not in self.account_columns:
+            return SpendLimits({}, {})
+        return build_limits(self.texts(ACCOUNTS_TABLE, self.account_columns, LIMIT_COLUMNS, user_id))
 
 
 class SqlUsage(ABC):
@@ -266,3 +280,22 @@ class SqlUsage(ABC):
         """Read one user's billing account; see `UsageSource.account`."""
         found = self._read_of_user(user_id, lambda tables: tables.accounts(user_id))
         return None if found is None else account_of(found)
+
+    def spend_limits(self) -> SpendLimits:
+        """Read the spend limits of all accounts; see `UsageSource.spend_limits`."""
+        return self._read(lambda tables: tables.spend_limits())
+
+    def spending(self, user_id: str, month: Month) -> UserSpending:
+        """Read one user's calls, account and limit; see `UsageSource.spending`."""
+
+        def read(tables: UsageTables) -> UserSpending:
+            account, limits = account_of(tables.accounts(user_id)), tables.spend_limits(user_id)
+            require_right(limits)
+            return UserSpending(
+                UserMonth(tuple(tables.days(user_id, month))),
+                account,
+                limits.cents.get(user_id),
+                book_of(month, tables.plans(month, user_id)).plan_of(user_id),
+            )
+
+        return self._read_of_user(user_id, read) or UserSpending(UserMonth(()))

@@ -13,6 +13,7 @@ from pydantic import PlainValidator
 from spell_billing.core.drafting import Account
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
+from spell_billing.core.plans import MonthPlan
 
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
@@ -123,6 +124,24 @@ class UserMonth:
     def cost_cents(self) -> Decimal:
         """Their exact cost."""
         return exact_sum(*(day.cost_cents for day in self.days))
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimits:
+    """Limits by user, in minor units of the account's currency; `wrong` has what is none, as it stands."""
+
+    cents: Mapping[str, int]
+    wrong: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpending:
+    """One user's month as the platform has it now, with the account, plans and the spend limit, if any."""
+
+    month: UserMonth
+    account: Account | None = None
+    limit_cents: int | None = None
+    plan: MonthPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,4 +376,16 @@ class UsageSource(Protocol):
 
     def account(self, user_id: str) -> Account | None:
         """Read one user's billing account and plan; None without an account."""
+        ...
+
+    def spend_limits(self) -> SpendLimits:
+        """Read the spend limits of all accounts; none where the platform's table has no such column."""
+        ...
+
+    def spending(self, user_id: str, month: Month) -> UserSpending:
+        """Read one user's calls of a month, account, plans and spend limit, from one consistent read.
+
+        Raises:
+            UsageError: also when the limit is not a whole number of cents.
+        """
         ...

@@ -65,6 +65,11 @@ class PlanBook:
         return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
 
 
+def book_of(month: Month, table: pa.Table | None) -> PlanBook:
+    """Return the plans of a month from what a source has; an empty book where it has none."""
+    return PlanBook(month, PLANS_SCHEMA.empty_table() if table is None else table)
+
+
 def read_book(frozen: FrozenUsage) -> PlanBook | None:
     """Read the plans that were frozen with a month; None where there were none."""
     if frozen.manifest.plans is None:
@@ -102,6 +107,10 @@ def build_plans(
             start; an amount, a percentage or a time cannot be read.
     """
     known = {row["plan_id"]: row for row in plans.to_pylist() if row["plan_id"] is not None}
+    if user_id is None:
+        # One that nobody is on yet is refused as well: better before its first fee than on its day.
+        for row in known.values():
+            _plan(row)
     by_user: defaultdict[str, list[PlanSpan]] = defaultdict(list)
     subscribed = set()
     for row in subscriptions.to_pylist():
@@ -229,8 +238,8 @@ def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> Non
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(
             f"{SUBSCRIPTIONS_TABLE} has users who are on two plans at once: {named}{more}.",
-            remedy="Let the earlier subscription end where the later one starts (ends_at), and bill the month "
-            "again. Nothing was frozen.",
+            remedy="Let the earlier one end where the later one starts (ends_at), and bill the month again. "
+            "Nothing was frozen.",
         )
 
 

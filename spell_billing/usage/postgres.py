@@ -1,5 +1,6 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -34,7 +35,7 @@ from spell_billing.usage.duck import Stream
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_rows import MonthRows
-from spell_billing.usage.postgres_snapshot import Snapshot, in_snapshots
+from spell_billing.usage.postgres_snapshot import Snapshot, describe_database, in_snapshots
 from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of, is_user
 from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
@@ -71,7 +72,16 @@ class PostgresUsage(SqlUsage):
                 raise
 
         with reading(self._url):
-            return None if "\0" in user_id else in_snapshots(self._url, 1, read_in_time)
+            if "\0" in user_id:
+                return None
+            return in_snapshots(self._url, 1, read_in_time, database=self._database)
+
+    @cached_property
+    def _database(self) -> adbc_driver_manager.AdbcDatabase:
+        """What single users are read by: kept as long as this source, because learning it takes long."""
+        database = describe_database(self._url)
+        weakref.finalize(self, database.close)
+        return database
 
     def _read_whole(self, month: Month, act: Callable[[UsageTables], T], on_wait: OnWait | None) -> T:
         def read() -> T:

@@ -81,6 +81,7 @@ def in_snapshots(
     act: Callable[[list[Snapshot]], T],
     *,
     before: Callable[[Snapshot], None] = lambda _: None,
+    database: adbc_driver_manager.AdbcDatabase | None = None,
 ) -> T:
     """Do something with `open_snapshots` in another thread, so that a person can interrupt it.
 
@@ -89,7 +90,7 @@ def in_snapshots(
     opened: list[Snapshot] = []
 
     def work() -> T:
-        with open_snapshots(url, count, before=before) as snapshots:
+        with open_snapshots(url, count, before=before, database=database) as snapshots:
             opened.extend(snapshots)
             return act(snapshots)
 
@@ -113,9 +114,22 @@ def cancel(snapshots: Sequence[Snapshot], working: Sequence[Future[Any]]) -> Non
         wait(working, timeout=_CANCEL_SECONDS)
 
 
+def describe_database(url: DatabaseUrl) -> adbc_driver_manager.AdbcDatabase:
+    """Connect, learn the database's types, and disconnect: what connections are made from.
+
+    It takes longer than a connection; any thread may use it, and it holds none open.
+    """
+    database: adbc_driver_manager.AdbcDatabase = adbc_driver_postgresql.connect(url.libpq_dsn)
+    return database
+
+
 @contextmanager
 def open_snapshots(
-    url: DatabaseUrl, count: int, *, before: Callable[[Snapshot], None] = lambda _: None
+    url: DatabaseUrl,
+    count: int,
+    *,
+    before: Callable[[Snapshot], None] = lambda _: None,
+    database: adbc_driver_manager.AdbcDatabase | None = None,
 ) -> Iterator[list[Snapshot]]:
     """Open one connection, or two whose every query sees the same moment.
 
@@ -129,8 +143,11 @@ def open_snapshots(
         url: The database.
         count: How many are wanted: 1 or 2.
         before: Called with the first connection before its transaction begins.
+        database: From `describe_database`, to be kept open; None: one is opened and closed.
     """
-    with adbc_driver_postgresql.connect(url.libpq_dsn) as database, ExitStack() as stack:
+    with ExitStack() as stack:
+        if database is None:
+            database = stack.enter_context(describe_database(url))
         # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
         pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="usage-join"))
         first = Snapshot(adbc_driver_manager.AdbcConnection(database))

@@ -33,6 +33,7 @@ from spell_billing.web.middleware import (
 )
 from spell_billing.web.overview import overview_routes
 from spell_billing.web.secret import SecretCheck, Throttle
+from spell_billing.web.standing import Standings
 from spell_billing.web.user_page import user_page_routes
 
 _NO_TELEMETRY = TelemetryConfig(
@@ -57,6 +58,7 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         return JSONResponse(description(context.base_url(request)))
 
     shared = {"context": context, "runs": runs, "events": webhook.EventHandling(context)}
+    shared["standings"] = Standings(context)
     unguarded = [*login_routes(context, check, sessions), *health.router.routes]
     unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.

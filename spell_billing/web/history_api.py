@@ -1,9 +1,9 @@
-"""What the platform's backend reads: a user's invoices and usage, links for users, and all bills' changes."""
+"""What the platform's backend reads: a user's invoices, usage and standing, links, and all bills' changes."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import Body, Depends, Path, Query, Security
+from fastapi import Body, Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
 from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
+from spell_billing.web.standing import Standing, Standings
 from spell_billing.web.user_usage import Usage, is_known, read_usage
 
 _NEW_LINK = "Ask the platform for a new link."
@@ -64,10 +65,19 @@ class BillEvent(BaseModel):
     state: str | None = Field(description="The bill's from then on.")
 
 
+class ThresholdEvent(BillEvent):
+    """A user reached a threshold of the spend limit in the present month; it is about no bill."""
+
+    type: Literal[EventType.THRESHOLD_REACHED]
+    percent: int = Field(description="The threshold, in percent of the limit.")
+    so_far_cents: api.Cents
+    limit_cents: api.Cents
+
+
 class Changes(BaseModel):
     """A page of events, the oldest first."""
 
-    changes: list[BillEvent]
+    changes: list[ThresholdEvent | BillEvent]
     next: str = Field(description="The `after` of the next request. Also given when there is nothing new.")
     more: bool = Field(description="Whether there is more to read right now.")
 
@@ -159,6 +169,20 @@ def usage(
     return found
 
 
+async def _standings(request: Request) -> Standings:
+    standings: Standings = request.app.state.standings
+    return standings
+
+
+@router.get("/standing", operation_id="showStanding", dependencies=[Depends(may_read)])
+def standing(user_id: UserId, standings: Annotated[Standings, Depends(_standings)]) -> Standing:
+    """Return what the present month costs a user so far, against the user's spend limit."""
+    found = standings.of(user_id)
+    if found is None:
+        raise _unknown(user_id)
+    return found
+
+
 @router.post("/link", operation_id="makeLink")
 def link(
     context: api.Context,
@@ -201,7 +225,7 @@ def changes(
     page = found[:limit]
     more = len(found) > limit
     return Changes(
-        changes=[BillEvent(**event.as_fields()) for _, event in page],
+        changes=[(ThresholdEvent if event.reached else BillEvent)(**event.as_fields()) for _, event in page],
         next=str(page[-1][0] if more else until),
         more=more,
     )

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +26,7 @@ from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
 from spell_billing.web.decisions import DONE, form_routes
 from spell_billing.web.errors import error_page
+from spell_billing.web.forecast import Forecasts
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import FORM_HEADERS, page
 
@@ -46,7 +47,7 @@ _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "I
 
 def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     """Return the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
-    overview = _Overview(context, read_only=read_only)
+    overview = _Overview(context, Forecasts(context), read_only=read_only)
     return [
         *([] if read_only else form_routes(context)),
         Route("/billing", overview.months, methods=["GET"]),
@@ -60,6 +61,8 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
 @dataclass(frozen=True)
 class _Overview:
     context: WebContext
+    forecasts: Forecasts
+    _: KW_ONLY
     read_only: bool
 
     def months(self, request: Request) -> Response:
@@ -74,6 +77,7 @@ class _Overview:
             months=figures,
             charts=_charts(figures),
             newest=before is None,
+            open_month=self.forecasts.shown() if before is None else None,
             following=left[MONTHS_A_PAGE - 1] if len(left) > MONTHS_A_PAGE else None,
         )
 

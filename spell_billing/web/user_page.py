@@ -11,6 +11,7 @@ from starlette.routing import Route
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
+from spell_billing.core.open_month import METHOD
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import BillKey, UserBill, bills_of
 from spell_billing.ledger.rows import Bill
@@ -22,7 +23,7 @@ from spell_billing.web.facts import facts_of
 from spell_billing.web.history_answers import invoice_of
 from spell_billing.web.links import Link, links_of
 from spell_billing.web.pages import page
-from spell_billing.web.user_usage import METHOD, Usage, read_usage
+from spell_billing.web.user_usage import Usage, read_usage
 
 PAGE_INVOICES = 24
 CHART_MONTHS = 12

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import date, datetime, timedelta
-from decimal import Decimal, localcontext
+from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -12,31 +13,26 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import Rating, rate
+from spell_billing.core.open_month import METHOD, projected_cents, rate_open_month, rating_of
+from spell_billing.core.pricing import USUAL_RATING, Rating, load_rating
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
+from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import DayUsage
+from spell_billing.usage.plans import book_of
 from spell_billing.usage.source import is_at_platform, open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
-SOONEST = timedelta(days=1)
-"""Of less than a day nothing can be said about a month."""
-METHOD = (
-    "An estimate: the usage so far, as if it went on evenly to the end of the month. Late usage of earlier "
-    "months and credits are not in it."
-)
-_DIGITS = 60
-_MICROSECOND = timedelta(microseconds=1)
-
 
 class _Charged(BaseModel):
-    """What usage comes to: `usage_cents` - `covered_cents` = `due_cents`."""
+    """What a month comes to: `usage_cents` - `covered_cents` + `plan_cents` = `due_cents`."""
 
     usage_cents: Cents
     covered_cents: Cents
+    plan_cents: Cents = Field(description="What fees, a minimum and discounts add and take off.")
     due_cents: Cents
     due: Money
 
@@ -92,11 +88,12 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
     if account is None and not found.calls and not _was_billed(context, user_id):
         return None
     plan = account or Account(None)
+    rating = rating_of(plan, book_of(month, source.plans(month, user_id)).plan_of(user_id))
     whole_month, projection = projected_cents(found.cost_cents, month, now), None
     if whole_month is not None:
-        projection = Projection(**_charged(whole_month, plan), method=METHOD)
+        projection = Projection(**_charged(whole_month, rating, plan.currency), method=METHOD)
     more = {"source": "live", "as_of": now, "calls": found.calls, "projection": projection}
-    return _usage(user_id, month, found.cost_cents, plan, days=found.days, **more)
+    return _usage(user_id, month, found.cost_cents, rating, plan.currency, days=found.days, **more)
 
 
 def is_known(context: WebContext, user_id: str) -> bool:
@@ -106,19 +103,6 @@ def is_known(context: WebContext, user_id: str) -> bool:
     now = context.clock()
     source = open_usage_source(context.settings.usage_database)
     return is_at_platform(source, user_id, since=Month.containing(now), now=now)
-
-
-def projected_cents(usage_cents: Decimal, month: Month, now: datetime) -> Decimal | None:
-    """Estimate the exact cost of a whole month from its cost so far, linear by the time that has passed.
-
-    Returns:
-        None before a day of the month has passed, and when it is over.
-    """
-    passed, whole = now - month.start, month.end - month.start
-    if not SOONEST <= passed < whole:
-        return None
-    with localcontext(prec=_DIGITS):
-        return usage_cents * (whole // _MICROSECOND) / (passed // _MICROSECOND)
 
 
 def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord) -> Usage | None:
@@ -131,21 +115,22 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
         version = UsageStore(context.settings.usage_store).version(month, record.usage_version)
         days = rows_of_user(version, user_id)
         as_of = version.manifest.frozen_at
-    calls, usage_cents, plan = 0, Decimal(0), Account(None)
+    calls, usage_cents, rating, currency = 0, Decimal(0), USUAL_RATING, DEFAULT_CURRENCY
     if bills:
         bill = bills[-1]
         calls = bill.calls + bill.unbilled_calls
         usage_cents = exact_sum(bill.usage_cents, bill.unbilled_usage_cents)
-        plan = Account(None, bill.currency, included_cents=bill.included_cents)
+        rating, currency = load_rating(bill.rating, bill.included_cents), bill.currency
     more = {"source": "frozen", "as_of": as_of, "calls": calls, "projection": None}
-    return _usage(user_id, month, usage_cents, plan, days=days, **more)
+    return _usage(user_id, month, usage_cents, rating, currency, days=days, **more)
 
 
 def _usage(
     user_id: str,
     month: Month,
     usage_cents: Decimal,
-    plan: Account,
+    rating: Rating,
+    currency: str,
     *,
     days: Sequence[DayUsage] | None,
     **more: Any,
@@ -154,11 +139,11 @@ def _usage(
         user_id=user_id,
         month=str(month),
         month_name=month.label,
-        currency=plan.currency,
+        currency=currency,
         exact_usage_cents=plain(usage_cents),
-        included_cents=plan.included_cents,
+        included_cents=rating.included_cents,
         days=None if days is None else [_day(each) for each in days],
-        **_charged(usage_cents, plan),
+        **_charged(usage_cents, rating, currency),
         **more,
     )
 
@@ -167,15 +152,10 @@ def _day(usage: DayUsage) -> Day:
     return Day(day=usage.day, calls=usage.calls, exact_usage_cents=plain(usage.cost_cents))
 
 
-def _charged(usage_cents: Decimal, plan: Account) -> dict[str, Any]:
-    """Rate exact usage under a plan's allowance, as the invoice will."""
-    rated = rate(usage_cents, Rating(plan.included_cents))
-    return {
-        "usage_cents": rated.usage_cents,
-        "covered_cents": rated.covered_cents,
-        "due_cents": rated.due_cents,
-        "due": format_money(rated.due_cents, plan.currency, grouping=True),
-    }
+def _charged(usage_cents: Decimal, rating: Rating, currency: str) -> dict[str, Any]:
+    """Rate exact usage as the invoice will."""
+    rated = rate_open_month(usage_cents, rating)
+    return {**asdict(rated), "due": format_money(rated.due_cents, currency, grouping=True)}
 
 
 def _was_billed(context: WebContext, user_id: str) -> bool:

@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spell_billing.cli.notices import mail_preview as command
+from spell_billing.ledger.thresholds import Reached, note_reached
+from spell_billing_tests.mail.conftest import OCTOBER
 
 
 @pytest.fixture
@@ -43,3 +45,16 @@ def test_a_user_without_an_invoice_is_one_clear_message() -> None:
 
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert "user-0009 has no bill of 2026-10 that charges anything" in shown.stderr
+
+
+def test_the_mail_about_a_spend_limit_is_shown_as_the_user_was_told(billed: Any) -> None:
+    arguments = ("--user", "user-0001", "--template", "threshold_reached")
+    assert "user-0001 reached no threshold of a spend limit in 2026-10" in preview(*arguments).stderr
+    with billed.ledger.writing() as connection:
+        note_reached(connection, OCTOBER, {"user-0001": Reached(80, 80, 100, "usd")}, billed.now)
+
+    shown = preview(*arguments)
+
+    assert shown.stdout.startswith(
+        "Subject: You have used 80 % of your spend limit for October 2026\n\nHello,"
+    )

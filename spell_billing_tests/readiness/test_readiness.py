@@ -29,7 +29,7 @@ PRESENT = Month.containing(datetime.now(UTC))
 
 def check(platform: SmallPlatform, source: UsageSource | None = None) -> Readiness:
     url = parse_database_url(platform.url, setting="USAGE_DATABASE_URL")
-    owing = owing_so_far(source or open_usage_source(url), open_usage_source(url).so_far(MARCH))
+    owing = owing_so_far(source or open_usage_source(url), MARCH, open_usage_source(url).so_far(MARCH))
 
     async def ask() -> Readiness:
         async with platform.gateway() as gateway:
@@ -123,7 +123,7 @@ def test_a_default_source_is_a_way_to_pay(light_platform: SmallPlatform) -> None
 
     url = parse_database_url(light_platform.url, setting="USAGE_DATABASE_URL")
     usage = open_usage_source(url)
-    owing = owing_so_far(usage, usage.so_far(MARCH))
+    owing = owing_so_far(usage, MARCH, usage.so_far(MARCH))
     gateway: Any = Old()
 
     assert asyncio.run(check_readiness(MARCH, owing, gateway)).unready == []

@@ -24,7 +24,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let nothing of the caller's environment into a test."""
     for name in (
         *("ALERT_URLS", "DAGSTER_PUBLIC_URL", "DATABASE_URL", "STRIPE_API_KEY", "SPELL_BILLING_FIRST_MONTH"),
-        *("BILLING_CRON", "BILLING_DEADLINE_HOURS", "DAGSTER_HOME"),
+        *("BILLING_CRON", "BILLING_DEADLINE_HOURS", "DAGSTER_HOME", "SPEND_ALERT_PERCENTS"),
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SPELL_BILLING_HOME", str(tmp_path / "home"))

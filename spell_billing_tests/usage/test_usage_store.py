@@ -31,8 +31,10 @@ from spell_billing.usage.contract import (
     OnProgress,
     OnWait,
     Past,
+    SpendLimits,
     Totals,
     UserMonth,
+    UserSpending,
 )
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.manifest import read_manifest, write_manifest
@@ -94,6 +96,12 @@ class FixedSource:
 
     def account(self, user_id: str) -> Account | None:
         raise AssertionError(f"only a freeze is asked for, not {user_id}")
+
+    def spend_limits(self) -> SpendLimits:
+        raise AssertionError("no bill depends on a limit")
+
+    def spending(self, user_id: str, month: Month) -> UserSpending:
+        raise AssertionError(f"only a freeze is asked for, not {user_id} in {month}")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from spell_billing.ledger.thresholds import Reached, note_reached
+from spell_billing_tests.proof.small_platform import APRIL
 from spell_billing_tests.web.house import House
 from spell_billing_tests.web_pages.world import hear, token_of
 
@@ -49,6 +51,22 @@ def test_each_change_is_read_once_whatever_the_size_of_the_pages(doors: House) -
         500,
         "paid",
     )
+
+
+def test_a_threshold_of_a_spend_limit_is_among_them_as_it_is_described(light_doors: House) -> None:
+    with light_doors.ledger.writing() as connection:
+        note_reached(connection, APRIL, {ONE: Reached(80, 41, 50, "eur")}, light_doors.clock())
+
+    answer = read(light_doors)
+
+    *others, last = answer["changes"]
+    assert (last["type"], last["percent"], last["so_far_cents"]) == ("usage.threshold_reached", 80, 41)
+    assert not any("percent" in each for each in others)
+    description = light_doors.admit("GET", "/openapi.json").json
+    operation = description["paths"]["/v1/changes"]["get"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    resolved = {**schema, "components": description["components"]}
+    jsonschema_rs.validator_for(resolved, validate_formats=True).validate(answer)
 
 
 def test_it_is_for_the_platform_alone(light_doors: House) -> None:

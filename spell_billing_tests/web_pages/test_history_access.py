@@ -7,7 +7,7 @@ from spell_billing_tests.web.house import SECRET, House
 from spell_billing_tests.web_pages.world import OpenDoors, api, token_of
 
 ONE, TWO = "user-0001", "user-0002"
-READ = ("invoices", "usage")
+READ = ("invoices", "usage", "standing")
 
 
 def test_a_user_reads_their_own_data_with_their_link(light_doors: House) -> None:

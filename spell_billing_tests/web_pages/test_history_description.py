@@ -24,10 +24,10 @@ def test_answers_are_as_they_are_described(light_doors: House, light_platform: S
     description = light_doors.admit("GET", "/openapi.json").json
 
     for user, rest in (
-        *((ONE, each) for each in ("invoices", "invoices?limit=0", "invoices?before=x", "usage")),
+        *((ONE, each) for each in ("invoices", "invoices?limit=0", "invoices?before=x", "usage", "standing")),
         *((ONE, f"usage?month={each}") for each in ("2025-03", "2025-02", "2030-01", "x")),
         *(("user-0003", each) for each in ("invoices", "usage?month=2025-03")),
-        *(("nobody", each) for each in ("invoices", "usage")),
+        *(("nobody", each) for each in ("invoices", "usage", "standing")),
     ):
         answer = light_doors.admit("GET", api(user, rest))
         must_be_as_described(description, rest.partition("?")[0], "get", answer)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.month import Month
-from spell_billing.web.user_usage import projected_cents
+from spell_billing.core.open_month import projected_cents
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 from spell_billing_tests.web.house import NOW, House
 from spell_billing_tests.web_pages.world import OpenDoors, api, moment

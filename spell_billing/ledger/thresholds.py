@@ -1,0 +1,62 @@
+"""Thresholds of spend limits that users reached: told once, by an entry in the audit trail.
+
+The feed makes an event of the entry, and the mail to users is made of it as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Self
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.month import Month
+from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import audit
+
+THRESHOLD = "threshold_reached"
+"""The action in the audit trail, and the kind of mail; the entry's detail is a `Reached` as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How much of a user's spend limit was used when it was told, in minor units of `currency`."""
+
+    percent: int
+    so_far_cents: int
+    limit_cents: int
+    currency: str
+
+    @classmethod
+    def parse(cls, detail: str) -> Self:
+        """Read an entry's detail."""
+        return cls(**orjson.loads(detail))
+
+
+def reached_by_user(connection: Connection, month: Month) -> dict[str, Reached]:
+    """Return the highest threshold of which each user was told in a month."""
+    query = sa.select(audit.c.user_id, audit.c.detail).where(
+        audit.c.month == str(month), audit.c.action == THRESHOLD
+    )
+    found: dict[str, Reached] = {}
+    # Of one user each is higher than the one before.
+    for user_id, detail in connection.execute(query.order_by(audit.c.id)):
+        found[user_id] = Reached.parse(detail)
+    return found
+
+
+def note_reached(connection: Connection, month: Month, reached: Mapping[str, Reached], now: datetime) -> None:
+    """Write an entry for each user. One process at a time may look what was told, and call this."""
+    entries = [
+        {
+            "month": str(month),
+            "user_id": user_id,
+            "action": THRESHOLD,
+            "detail": orjson.dumps(asdict(each)).decode(),
+        }
+        for user_id, each in sorted(reached.items())
+    ]
+    write_audit(connection, Actor("spend_alerts"), now, *entries)

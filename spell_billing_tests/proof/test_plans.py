@@ -1,0 +1,205 @@
+"""Plans with fees, from the platform's tables to the invoice: frozen with the month, charged once, proven."""
+
+from dataclasses import replace
+
+import pytest
+
+from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.terms import Policy
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
+
+ONE, TWO, THREE = "user-0001", "user-0002", "user-0003"
+IN_ADVANCE = Policy(fees_in_advance=True)
+
+
+@pytest.fixture
+def plans(platform: SmallPlatform) -> SmallPlatform:
+    return with_plans(platform)
+
+
+@pytest.fixture
+def light(light_platform: SmallPlatform) -> SmallPlatform:
+    return with_plans(light_platform)
+
+
+def with_plans(platform: SmallPlatform) -> SmallPlatform:
+    """Give the platform plans with fees, subscriptions and discounts."""
+    moment = "text" if platform.source.is_sqlite else "timestamptz"
+    platform.sql(
+        "ALTER TABLE billing_plans ADD COLUMN monthly_fee_cents bigint",
+        "ALTER TABLE billing_plans ADD COLUMN minimum_cents bigint",
+        "ALTER TABLE billing_plans ADD COLUMN usage_discount_percent numeric",
+        "ALTER TABLE billing_plans ADD COLUMN currency text",
+        f"CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at {moment}, ends_at {moment})",
+        "CREATE TABLE billing_discounts (name text, user_id text, plan_id text, percent numeric, "
+        f"amount_cents bigint, starts_at {moment}, ends_at {moment})",
+    )
+    platform.source.plans(
+        [
+            {"plan_id": "basic", "name": "Basic", "included_cents": 310, "monthly_fee_cents": 3_100},
+            {"plan_id": "pro", "name": "Pro", "monthly_fee_cents": 6_200, "usage_discount_percent": 10},
+            {"plan_id": "least", "name": "Least", "minimum_cents": 2_000},
+        ]
+    )
+    return platform
+
+
+def subscribe(platform: SmallPlatform, user: str, plan: str, start: str | None, end: str | None) -> None:
+    values = ", ".join("NULL" if each is None else f"'{each}'" for each in (user, plan, start, end))
+    platform.sql(f"INSERT INTO plan_subscriptions VALUES ({values})")
+
+
+@pytest.mark.both_databases
+def test_a_change_of_plans_is_billed_to_the_day_and_a_later_change_bills_nothing_of_the_past(
+    plans: SmallPlatform,
+) -> None:
+    plans.accounts(ONE, TWO)
+    plans.accounts(THREE, plan_id="least")
+    subscribe(plans, ONE, "basic", None, "2025-03-11")
+    subscribe(plans, ONE, "pro", "2025-03-11 00:00:00+00:00", None)
+    plans.calls(MARCH, (ONE, 1_000), (TWO, 500))
+    plans.bill(MARCH)
+
+    assert plans.lines(MARCH, ONE) == [
+        ("usage", 1_000),
+        ("included", -100),
+        ("usage_discount", -61),
+        ("fee", 1_000),
+        ("fee", 4_200),
+    ]
+    assert plans.lines(MARCH, THREE) == [("minimum", 2_000)]
+    assert plans.lines(MARCH, TWO) == [("usage", 500)]
+    assert plans.bill_of(MARCH, ONE).plan_id == "pro"
+    plans.must_agree(MARCH)
+
+    plans.sql("UPDATE billing_plans SET monthly_fee_cents = 99, usage_discount_percent = 50")
+    plans.calls(MARCH, (ONE, 100))
+    plans.calls(APRIL, (TWO, 500))
+    plans.void(MARCH, ONE)
+    plans.bill(MARCH)
+
+    # Rated by the plans that were frozen: 1,100 less 100, less 677/1000 of a tenth.
+    assert sum(cents for _, cents in plans.lines(MARCH, ONE)) == 1_000 - 68 + 5_200
+    plans.bill(APRIL)
+    assert plans.lines(APRIL, ONE) == [("fee", 99)]
+    for month in (MARCH, APRIL):
+        plans.must_agree(month)
+
+
+def test_late_usage_is_rated_by_the_plan_of_its_month(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="least")
+    light.calls(MARCH, (ONE, 1_500))
+    light.bill(MARCH)
+    light.calls(MARCH, (ONE, 800))
+    light.bill(APRIL)
+
+    # On time it would have been 2,300; the minimum of 2,000 was charged.
+    assert light.lines(MARCH, ONE) == [("usage", 1_500), ("minimum", 500)]
+    assert light.lines(APRIL, ONE) == [("minimum", 2_000), ("late_usage", 300)]
+    for month in (MARCH, APRIL):
+        light.must_agree(month)
+
+
+def test_fees_in_advance_are_charged_once_whatever_the_setting_and_the_plan_do_afterwards(
+    light: SmallPlatform,
+) -> None:
+    light.accounts(ONE, TWO)
+    subscribe(light, ONE, "basic", None, None)
+    subscribe(light, TWO, "basic", None, None)
+    ahead = replace(light, policy=IN_ADVANCE)
+    ahead.bill(MARCH)
+    light.sql("UPDATE plan_subscriptions SET ends_at = '2025-04-16' WHERE user_id = 'user-0001'")
+    ahead.bill(APRIL)
+    light.bill(MAY)
+
+    assert light.lines(MARCH, ONE) == [("fee", 3_100), ("fee_in_advance", 3_100)]
+    assert light.lines(APRIL, ONE) == [("fee", -1_550)]
+    assert light.lines(APRIL, TWO) == [("fee_in_advance", 3_100)]
+    assert light.generations(MAY, TWO) == []
+    assert light.bill_of(APRIL, ONE).reason is Reason.CREDIT_CARRIED
+    for month in (MARCH, APRIL, MAY):
+        light.must_agree(month)
+
+
+def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.sql(
+        "INSERT INTO billing_discounts VALUES ('Launch', 'user-0001', NULL, 50, NULL, NULL, '2025-04-01')",
+        "INSERT INTO billing_discounts VALUES ('Goodwill', NULL, 'basic', NULL, 200, NULL, NULL)",
+    )
+    light.calls(MARCH, (ONE, 1_310))
+    light.bill(MARCH)
+    light.bill(APRIL)
+
+    assert light.lines(MARCH, ONE)[2:] == [("discount", -2_050), ("discount", -200), ("fee", 3_100)]
+    assert light.lines(APRIL, ONE) == [("discount", -200), ("fee", 3_100)]
+    light.must_agree(MARCH)
+    light.must_agree(APRIL)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        (
+            "{SUBSCRIBE} ('u', 'pro', NULL, NULL), ('u', 'basic', '2025-03-20', NULL)",
+            "u ",
+        ),
+        ("{SUBSCRIBE} ('u', 'gold', NULL, NULL)", "gold"),
+        (
+            "{SUBSCRIBE} ('u', 'pro', '2025-03-20', '2025-03-10')",
+            "before it starts",
+        ),
+        ("UPDATE billing_plans SET monthly_fee_cents = -1", "monthly_fee_cents"),
+        ("UPDATE billing_plans SET usage_discount_percent = 101", "usage_discount_percent"),
+        ("INSERT INTO billing_discounts (name, percent) VALUES ('Everyone', 10)", "no user and no plan"),
+        ("INSERT INTO billing_discounts (name, plan_id) VALUES ('Gold', 'gold')", "gold"),
+    ],
+)
+def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
+    plans: SmallPlatform, statement: str, says: str
+) -> None:
+    plans.sql(statement.format(SUBSCRIBE="INSERT INTO plan_subscriptions VALUES"))
+
+    with pytest.raises(UsageError, match=says) as refused:
+        plans.bill(MARCH)
+
+    assert refused.value.remedy
+    assert plans.store.versions(MARCH) == []
+
+
+def test_a_plan_in_another_currency_fails_its_user_alone(light: SmallPlatform) -> None:
+    light.sql("UPDATE billing_plans SET currency = 'eur' WHERE plan_id = 'pro'")
+    light.accounts(ONE, plan_id="pro")
+    light.accounts(TWO)
+    light.calls(MARCH, (ONE, 500), (TWO, 500))
+    light.bill(MARCH)
+
+    assert light.bill_of(MARCH, ONE).reason is Reason.PLAN_CURRENCY
+    assert light.bill_of(MARCH, TWO).state is State.FINALIZED
+
+
+def test_a_fee_or_discount_that_was_altered_in_the_ledger_is_named(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.calls(MARCH, (ONE, 500))
+    light.bill(MARCH)
+    light.sql(
+        "UPDATE ledger_invoices SET lines = replace(lines, '3100', '3200'), total_cents = total_cents + 100"
+    )
+
+    assert (ONE, "plan_differs") in light.findings(MARCH)
+
+
+def test_plans_that_were_altered_after_the_freeze_stop_the_month(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.calls(MARCH, (ONE, 500))
+    light.draft(MARCH)
+    frozen = light.store.latest(MARCH)
+    assert frozen is not None
+    assert frozen.manifest.plans is not None
+    path = frozen.directory / frozen.manifest.plans.name
+    path.write_bytes(path.read_bytes() + b" ")
+
+    with pytest.raises(IntegrityError, match="not what was frozen"):
+        light.send(MARCH)
