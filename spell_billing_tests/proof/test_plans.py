@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import Policy
+from spell_billing.usage.erasing import erase_in_store, names_user
+from spell_billing.usage.plans import read_book
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, THREE = "user-0001", "user-0002", "user-0003"
@@ -203,3 +206,33 @@ def test_plans_that_were_altered_after_the_freeze_stop_the_month(light: SmallPla
 
     with pytest.raises(IntegrityError, match="not what was frozen"):
         light.send(MARCH)
+
+
+def test_an_empty_ledger_takes_up_fees_as_they_were_invoiced(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.accounts(TWO, plan_id="least")
+    light.calls(MARCH, (ONE, 500))
+    light.bill(MARCH)
+    before = light.lines(MARCH, ONE)
+    light.lose_the_ledger()
+    light.bill(MARCH)
+
+    assert light.lines(MARCH, ONE) == before
+    assert len(light.standing()) == 2
+    light.must_agree(MARCH)
+
+
+def test_an_erased_user_s_plans_name_the_pseudonym_alone(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.calls(MARCH, (ONE, 500))
+    light.bill(MARCH)
+    erasure = Erasure(ONE, "erased-0123456789ab")
+
+    assert erase_in_store(light.store, erasure, until=MAY) == 1
+    assert not names_user(light.store, ONE)
+    frozen = light.store.latest(MARCH)
+    assert frozen is not None
+    light.store.verify(frozen)
+    book = read_book(frozen)
+    assert book is not None
+    assert book.users_charged_alone() == {erasure.pseudonym}
