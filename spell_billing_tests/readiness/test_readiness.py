@@ -106,6 +106,9 @@ def test_a_user_who_gets_invoices_by_mail_needs_a_customer_and_no_card(
             table = open_usage_source(url).accounts()
             return table.append_column("collection", pa.array(["send"] * len(table)))
 
+        def plans(self, *_: object) -> None:
+            return None
+
     source: Any = WithCollection()
     named = [each.owing.user_id for each in check(light_platform, source).unready]
 

@@ -92,6 +92,9 @@ class Source:
             raise self.error
         return {ONE: Totals(1, Decimal(self.read))}
 
+    def plans(self, _: object) -> None:
+        return None
+
     def accounts(self, _: object) -> Any:
         return ACCOUNTS_SCHEMA.empty_table()
 
