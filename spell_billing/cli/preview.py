@@ -62,7 +62,7 @@ def command(
     differences: list[Difference] = []
     with open_ledger() as ledger:
         source, store = open_usage_source(settings.usage_database), UsageStore(settings.usage_store)
-        drafts = preview.preview_drafts(month, ledger, source, store)
+        drafts = preview.preview_drafts(month, ledger, source, store, settings.policy)
         if against is None:
             frame = preview.drafts_frame(drafts)
         else:

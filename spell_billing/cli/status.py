@@ -39,6 +39,7 @@ _BETWEEN = (
     ("included in plans", -1, "covered_cents"),
     ("late usage of earlier months", 1, "late_cents"),
     ("credits of earlier months", -1, "credit_applied_cents"),
+    ("too small to be charged", -1, "forgiven_cents"),
     ("carried to the next invoice", 1, "carried_cents"),
 )
 """What lies between usage and totals, with its sign: below zero is carried what is still to be charged."""

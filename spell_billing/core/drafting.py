@@ -38,7 +38,8 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import covered_cents
-from spell_billing.core.terms import USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
+from spell_billing.core.small_amounts import take_small_amount_off
+from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
 __all__ = [
     "ADJUSTMENT",
@@ -193,6 +194,10 @@ def draft_invoice(
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
         else _verdict(total_cents, problem)
     )
+    is_small = policy.small_amounts != STRIPE and total_cents < policy.minimum_cents
+    if account and is_small and state is State.PLANNED:
+        state, total_cents, terms = State.SKIPPED, 0, account.terms
+        reason, left_cents, applied_cents = take_small_amount_off(lines, month, currency, policy)
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
     same = usage is not None and usage.kind == USAGE and usage.amount_cents == total_cents

@@ -22,9 +22,11 @@ BROUGHT = "brought_forward"
 """The remainder of an earlier invoice, charged on this one."""
 CHANGED = "changed_at_stripe"
 """What a person changed about the total at Stripe, in the ledger only: given away, or charged on top."""
-LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED})
+FORGIVEN = "forgiven"
+"""A total too small to be charged, given up: in the ledger only, by the month whose usage it is for."""
+LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN})
 """Lines that no invoice shows."""
-BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED})
+BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 

@@ -102,7 +102,7 @@ def drafts_of(
     """Draft every user's invoice of the month, ordered by user id, from its aggregated usage.
 
     `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
-    are drafted, and each of them; else all that have something on their draft. The policy changes no total.
+    are drafted, and each of them; else all that have something on their draft.
     """
     new: Mapping[BillOf, Usage] = _late_usage(frozen)
     if only is not None:

@@ -29,7 +29,7 @@ from spell_billing.usage.contract import FrozenUsage
 _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
-_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe"})
+_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven"})
 _CREDITS = frozenset({"credit", "brought_forward"})
 _STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
@@ -119,6 +119,10 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
         if getattr(bill, name) != cents:
             column = f"{name} {getattr(bill, name)}"
             yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, column, f"lines {cents}")
+    forgiven = -sum(line.amount_cents for line in lines if line.kind == "forgiven")
+    if forgiven and (bill.state is not State.SKIPPED or bill.total_cents):
+        expected = f"{_money(bill, forgiven)} not charged, and no invoice"
+        yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, f"{bill.state}, {bill.total_cents}")
     if adopted:
         return
     left = sum(line.amount_cents for line in lines if line.kind == "remainder")
@@ -200,7 +204,10 @@ def _late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bil
 def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
+    given_up: defaultdict[str, int] = defaultdict(int)
     for line in _read_lines(row.lines):
+        if line.kind == "forgiven":
+            given_up[line.usage_month] -= line.amount_cents
         if line.kind in _CREDITS | _BESIDE_USAGE | {"unbilled", "moved"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
@@ -220,9 +227,12 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
             continue
         position.holders.add(row.month)
         position.usage_cents = exact_sum(position.usage_cents, usage_cents)
+        # Of a small amount that was given up, nothing was charged.
+        forgiven_cents = max(0, min(given_up[usage_month], cents))
+        position.forgiven_cents += forgiven_cents
         by_hand = row.state == "settled" and row.reason == "billed_by_hand"
         if row.state in _STANDING or by_hand:
-            position.charged_cents += cents
+            position.charged_cents += cents - forgiven_cents
         elif cents > 0:
             position.forgiven_cents += cents
         else:

@@ -18,6 +18,7 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
     BROUGHT,
+    FORGIVEN,
     LATE_KINDS,
     LATE_USAGE,
     MOVED,
@@ -150,6 +151,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     # What is brought forward is among the credits applied: both are no part of what usage charges.
     beside_cents = sum(line.amount_cents for line in lines if line.kind in BESIDE_USAGE - {BROUGHT})
     amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
+    forgiven: defaultdict[str, int] = defaultdict(int)
+    for line in (each for each in lines if each.kind == FORGIVEN):
+        forgiven[line.usage_month] -= line.amount_cents
     # Differences are recorded anew with a month whose billing has not started.
     for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
         about = found[user_id, line.usage_month]
@@ -169,7 +173,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
             about.included_cents = (
                 row.included_cents if row.stripe_customer_id or row.plan_id else about.included_cents
             )
-        _count(about, usage, amounts[of], value, state, is_own=of == row.month)
+        forgiven_cents = min(forgiven[of], max(0, amounts[of]))
+        about.forgiven_cents += forgiven_cents
+        _count(about, usage, amounts[of] - forgiven_cents, value, state, is_own=of == row.month)
 
 
 def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:

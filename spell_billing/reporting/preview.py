@@ -10,6 +10,7 @@ import pandas as pd
 from spell_billing.core.drafting import Draft
 from spell_billing.core.month import Month
 from spell_billing.core.spreadsheets import safe_cell
+from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.draft_month import drafts_of
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import (
@@ -26,7 +27,9 @@ from spell_billing.usage.store import UsageStore
 _SCRATCH_PREFIX = "spell-billing-preview-"
 
 
-def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: UsageStore) -> Iterator[Draft]:
+def preview_drafts(
+    month: Month, ledger: Ledger, source: UsageSource, store: UsageStore, policy: Policy = USUAL_POLICY
+) -> Iterator[Draft]:
     """Draft the month from its usage as it is now, or as it was frozen once billing has started.
 
     Users who wait for their bill are drafted as the next run would draft them: with what came since.
@@ -36,23 +39,23 @@ def preview_drafts(month: Month, ledger: Ledger, source: UsageSource, store: Usa
     """
     pinned = pinned_version(ledger, store, month)
     if pinned is not None:
-        yield from _of_pinned(ledger, source, store, pinned)
+        yield from _of_pinned(ledger, source, store, pinned, policy)
         return
     with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
         earlier, _ = earlier_versions(ledger, store, month)
         frozen = UsageStore(Path(folder)).freeze(source, month, late_for=earlier)
         require_good_rows(frozen)
         aggregate(frozen)
-        yield from drafts_of(month, source, frozen, lambda late: ledger.history(month, late))
+        yield from drafts_of(month, source, frozen, lambda late: ledger.history(month, late), policy=policy)
 
 
 def _of_pinned(
-    ledger: Ledger, source: UsageSource, store: UsageStore, pinned: FrozenUsage
+    ledger: Ledger, source: UsageSource, store: UsageStore, pinned: FrozenUsage, policy: Policy
 ) -> Iterator[Draft]:
     month = pinned.month
     with ledger.reading() as connection:
         waiting = {bill.user_id for bill in read_bills_to_redraft(connection, month)}
-    for draft in drafts_of(month, source, pinned, partial(ledger.history, month)):
+    for draft in drafts_of(month, source, pinned, partial(ledger.history, month), policy=policy):
         if draft.user_id not in waiting:
             yield draft
     if waiting:
@@ -61,7 +64,7 @@ def _of_pinned(
                 ledger, store, source, pinned, users=waiting, directory=Path(folder)
             )
             history_of = partial(ledger.history, month, only=waiting)
-            yield from drafts_of(month, source, frozen, history_of, only=waiting)
+            yield from drafts_of(month, source, frozen, history_of, only=waiting, policy=policy)
 
 
 def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
