@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.lines import (
     ADJUSTMENT,
     BROUGHT,
@@ -134,6 +135,7 @@ def draft_invoice(
     late: Sequence[LateUsage] = (),
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
+    grants: Sequence[Grant] = (),
     policy: Policy = USUAL_POLICY,
 ) -> Draft:
     """Draft one user's invoice of a month.
@@ -147,6 +149,7 @@ def draft_invoice(
         late: Usage that was not billed with its month.
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
+        grants: What the user has to pay bills with; used before credits.
         policy: What the settings say of all bills.
 
     Returns:
@@ -168,6 +171,10 @@ def draft_invoice(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
         )
+    if grants and account:
+        paid = paid_by_grants(grants, month, charge_cents, currency)
+        lines.extend(paid)
+        charge_cents += sum(line.amount_cents for line in paid)
     applied_cents = 0
     if credit and credit.currency == currency and charge_cents > 0:
         applied_cents = min(credit.amount_cents, charge_cents)

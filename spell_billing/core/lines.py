@@ -24,14 +24,19 @@ CHANGED = "changed_at_stripe"
 """What a person changed about the total at Stripe, in the ledger only: given away, or charged on top."""
 FORGIVEN = "forgiven"
 """A total too small to be charged, given up: in the ledger only, by the month whose usage it is for."""
+GRANT = "grant"
+"""What a grant, promotional or bought in advance, pays of the bill; the line names the grant."""
 LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN})
 """Lines that no invoice shows."""
-BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN})
+BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
+    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges.
+
+    `grant_id` is written for what a grant pays, and for no other line.
+    """
 
     kind: str
     description: str
@@ -39,6 +44,7 @@ class Line(msgspec.Struct, frozen=True):
     usage_month: str
     calls: int = 0
     usage_cents: str = "0"
+    grant_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LateUsage(msgspec.Struct, frozen=True):

@@ -145,6 +145,7 @@ def _drafts(
                 late=late.get(user_id, ()),
                 credit=credit,
                 other_credits=others,
+                grants=history.grants.get(user_id, ()),
                 policy=policy,
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:

@@ -21,6 +21,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
@@ -29,7 +30,7 @@ from spell_billing.usage.contract import FrozenUsage
 _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
-_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven"})
+_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven", "grant"})
 _CREDITS = frozenset({"credit", "brought_forward"})
 _STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
@@ -44,6 +45,7 @@ class _Line(msgspec.Struct, frozen=True):
     usage_month: str
     calls: int = 0
     usage_cents: str = "0"
+    grant_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
@@ -75,6 +77,7 @@ def rederive(
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, latest)
+    yield from grant_findings(connection, latest)
 
 
 def sum_findings(bill: Bill) -> Iterator[Finding]:

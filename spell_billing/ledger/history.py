@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.grants import Grant
 from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
 from spell_billing.core.lines import (
     ADJUSTMENT,
@@ -28,6 +29,7 @@ from spell_billing.core.lines import (
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import left_something, of_drafted_months, read_months
 from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
@@ -43,11 +45,12 @@ _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 
 @dataclass(slots=True)
 class History:
-    """Credits by user, what bills hold of whatever may be left open, and who took over whose usage."""
+    """Credits and grants by user, what bills hold of what may be left open, and who took over whose usage."""
 
     credits: dict[str, list[Credit]] = field(default_factory=dict)
     billed: dict[BillOf, Billed] = field(default_factory=dict)
     heirs: Heirs = field(default_factory=lambda: Heirs({}))
+    grants: dict[str, list[Grant]] = field(default_factory=dict)
 
 
 def read_history(
@@ -55,8 +58,9 @@ def read_history(
 ) -> History:
     """Read what the drafts of `month` must know of all other bills.
 
-    That is the credits, and what bills hold for `late` (bills whose usage has changed since) and for whatever
-    earlier bills left open. Where `only` some users are drafted, the month's own bills of all others count.
+    That is the credits and grants, and what bills hold for `late` (bills whose usage has changed since) and
+    for whatever earlier bills left open. Where `only` some users are drafted, the month's own bills of all
+    others count.
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
@@ -66,6 +70,7 @@ def read_history(
         read_credits(connection, month, heirs, only=only),
         _billed(connection, month, wanted, only) if wanted else {},
         heirs,
+        read_grants(connection, month, heirs, only=only),
     )
 
 
