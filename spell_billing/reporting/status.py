@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from spell_billing.core.lines import FORGIVEN
+from spell_billing.core.lines import FORGIVEN, GRANT
 from spell_billing.core.money import round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
@@ -27,7 +27,7 @@ rounding of each user's fraction of a cent."""
 
 MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
 """What became of the invoices' money: kept = paid - refunded - disputed."""
-LINES = {"forgiven_cents": FORGIVEN}
+LINES = {"grants_applied_cents": GRANT, "forgiven_cents": FORGIVEN}
 """What lines of one kind take off a month's totals: the kind by the name of the sum."""
 BESIDE = ("tax_cents", "discount_cents", "without_tax")
 """What Stripe put on top of the totals and took off; how many invoices lack the tax that was asked for."""
