@@ -19,7 +19,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.line_totals import has_line_of
 from spell_billing.ledger.money_tables import grants
-from spell_billing.ledger.moves import Heirs
+from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import left_something, read_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
@@ -103,6 +103,13 @@ def read_ledger_grants(connection: Connection, users: Collection[str] | None = N
         return []
     billed = [each.month for each in read_months(connection) if each.billed_at is not None]
     return _with_uses(entries, _uses(connection, sa.true()), billed=billed)
+
+
+def grants_for(connection: Connection, user_id: str) -> list[LedgerGrant]:
+    """Return the grants that pay for a user's bills: its own, and those of users who moved to it."""
+    heirs = read_heirs(connection)
+    found = read_ledger_grants(connection, heirs.together_with(user_id))
+    return [each for each in found if heirs.heir_of(each.user_id) == user_id]
 
 
 def liable_grants(connection: Connection) -> list[LedgerGrant]:
