@@ -1,7 +1,11 @@
-"""Grants over HTTP: what is left on the overview, and a user's own at an endpoint."""
+"""Grants over HTTP, on the overview and at a user's endpoint, and what users read of small amounts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
+from spell_billing.core.terms import CARRY, FORGIVE, Policy
 from spell_billing.ledger.granting import add_grant
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import JUNE, MARCH, SmallPlatform
@@ -49,3 +53,23 @@ def test_grants_stand_on_the_overview_and_at_the_user_s_endpoint(
     ]
     assert nobodys == {"user_id": TWO, "grants": []}
     assert (own.status, own.json, anothers.status, unknown.status) == (200, mine, 403, 404)
+
+
+@pytest.mark.parametrize(
+    ("small_amounts", "said"),
+    [
+        (CARRY, "Nothing to pay now: the small amount goes to the next invoice"),
+        (FORGIVE, "Nothing to pay: the amount is too small to be charged"),
+    ],
+)
+def test_a_user_reads_what_became_of_a_small_amount(
+    light_platform: SmallPlatform, open_doors: OpenDoors, small_amounts: str, said: str
+) -> None:
+    platform = replace(light_platform, policy=Policy(small_amounts=small_amounts))
+    platform.accounts(ONE)
+    platform.calls(MARCH, (ONE, 30))
+    platform.bill(MARCH)
+    with open_doors(platform) as house:
+        (bill,) = house.admit("GET", api(ONE, "invoices")).json["invoices"]
+
+    assert (bill["state_in_words"], bill["total_cents"]) == (said, 0)
