@@ -58,10 +58,11 @@ def events(*, again: bool) -> None:
 def forget_rehearsal(*, yes: bool) -> None:
     """Remove the bills, payments and reports of a rehearsal in Stripe's test mode from the ledger.
 
-    Nothing of a live account is ever removed. The audit trail and the frozen usage stay. Afterwards the
-    ledger takes the account of the next key, and bills from scratch.
+    Nothing of a live account is ever removed. The audit trail, grants and the frozen usage stay. Afterwards
+    the ledger takes the account of the next key, and bills from scratch.
     """
     from spell_billing.ledger import stripe_account  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.grants import read_ledger_grants  # noqa: PLC0415
 
     with open_ledger() as ledger:
         with ledger.reading() as connection:
@@ -75,5 +76,12 @@ def forget_rehearsal(*, yes: bool) -> None:
                 held.enter_context(ledger.exclusive(what, wait_seconds=0))
             with ledger.writing() as connection:
                 removed = stripe_account.forget_rehearsal(connection, actor(), datetime.now(UTC))
+            with ledger.reading() as connection:
+                left = len(read_ledger_grants(connection))
         click.echo(f"{removed:,} bills of {account} are removed; the audit trail and the frozen usage stay.")
+        if left:
+            click.echo(
+                f"{left:,} grants stay, with nothing used, and pay for bills from now on: list them with "
+                "`spell-billing grants`, and take back those of the rehearsal with `revoke-grant`."
+            )
         click.echo("Next: set STRIPE_API_KEY to the key to bill with, then run spell-billing bill.")

@@ -1,5 +1,6 @@
 """`spell-billing status`: where months stand, in words and numbers for finance."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
@@ -11,6 +12,7 @@ from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
 from spell_billing.ledger.charges import Kept
+from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.reviews import read_review
 from spell_billing.reporting.status import MonthStatus, month_status
@@ -40,6 +42,8 @@ _BETWEEN = (
     ("fees, minimums and discounts", 1, "plan_cents"),
     ("late usage of earlier months", 1, "late_cents"),
     ("credits of earlier months", -1, "credit_applied_cents"),
+    ("paid by grants", -1, "grants_applied_cents"),
+    ("too small to be charged", -1, "forgiven_cents"),
     ("carried to the next invoice", 1, "carried_cents"),
 )
 """What lies between usage and totals, with its sign: below zero is carried what is still to be charged."""
@@ -55,13 +59,22 @@ def command(month: Month | None, *, as_json: bool) -> None:
         drafted = [Month.parse(each.month) for each in ledger.months()]
         months = [month] if month else _months_until(now, drafted)
         statuses = [month_status(ledger, each, now) for each in months]
+        with ledger.reading() as connection:
+            prepaid = read_liability(connection)
     if as_json:
-        data = [status.as_json() for status in statuses]
+        owed = [asdict(each) for each in prepaid]
+        data = [{**status.as_json(), "prepaid": owed} for status in statuses]
         write_json(data[0] if month else data)
         return
     for status in statuses:
         write_summary(console(), status)
         click.echo()
+    for each in prepaid:
+        promotional, paid = (
+            format_money(cents, each.currency, grouping=True)
+            for cents in (each.promotional_cents, each.paid_cents)
+        )
+        click.echo(f"Grants that are left today: {promotional} promotional, {paid} bought.")
 
 
 def _months_until(now: datetime, drafted: list[Month]) -> list[Month]:

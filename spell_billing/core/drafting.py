@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.lines import (
     ADJUSTMENT,
     BROUGHT,
@@ -42,7 +43,8 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
 from spell_billing.core.pricing import USUAL_RATING, Rating, rate
-from spell_billing.core.terms import USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
+from spell_billing.core.small_amounts import take_small_amount_off
+from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
 __all__ = [
     "ADJUSTMENT",
@@ -139,6 +141,7 @@ def draft_invoice(
     other_credits: Sequence[Credit] = (),
     plan: MonthPlan | None = None,
     fees_charged: tuple[int, int] = (0, 0),
+    grants: Sequence[Grant] = (),
     policy: Policy = USUAL_POLICY,
 ) -> Draft:
     """Draft one user's invoice of a month.
@@ -154,6 +157,7 @@ def draft_invoice(
         other_credits: Left over in other currencies; they hold the bill.
         plan: What the user's plans come to in the month; None: what the account's plan includes.
         fees_charged: Fees of the month, and of the next one, that other bills charge, in minor units.
+        grants: What the user has to pay bills with; used before credits.
         policy: What the settings say of all bills.
 
     Returns:
@@ -191,6 +195,10 @@ def draft_invoice(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",
         )
+    if grants and account:
+        paid = paid_by_grants(grants, month, charge_cents, currency)
+        lines.extend(paid)
+        charge_cents += sum(line.amount_cents for line in paid)
     applied_cents = 0
     if credit and credit.currency == currency and charge_cents > 0:
         applied_cents = min(credit.amount_cents, charge_cents)
@@ -217,6 +225,10 @@ def draft_invoice(
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
         else _verdict(total_cents, problem)
     )
+    is_small = policy.small_amounts != STRIPE and total_cents < policy.minimum_cents
+    if account and is_small and state is State.PLANNED:
+        state, total_cents, terms = State.SKIPPED, 0, account.terms
+        reason, left_cents, applied_cents = take_small_amount_off(lines, month, currency, policy)
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
     same = usage is not None and usage.kind == USAGE and usage.amount_cents == total_cents

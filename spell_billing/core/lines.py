@@ -29,9 +29,13 @@ USAGE_DISCOUNT, MINIMUM, DISCOUNT = "usage_discount", "minimum", "discount"
 FEES = frozenset({FEE, FEE_IN_ADVANCE})
 PLAN_KINDS = FEES | {USAGE_DISCOUNT, MINIMUM, DISCOUNT}
 """What plans and discounts add and take off, beside the allowance."""
-LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED})
+FORGIVEN = "forgiven"
+"""A total too small to be charged, given up: in the ledger only, by the month whose usage it is for."""
+GRANT = "grant"
+"""What a grant, promotional or bought in advance, pays of the bill; the line names the grant."""
+LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN})
 """Lines that no invoice shows."""
-BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED})
+BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 
@@ -40,7 +44,10 @@ TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges."""
+    """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges.
+
+    `grant_id` is written for what a grant pays, and for no other line.
+    """
 
     kind: str
     description: str
@@ -48,6 +55,7 @@ class Line(msgspec.Struct, frozen=True):
     usage_month: str
     calls: int = 0
     usage_cents: str = "0"
+    grant_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LateUsage(msgspec.Struct, frozen=True):

@@ -39,6 +39,8 @@ class Reason(StrEnum):
 
     NO_CHARGE = "no_charge"
     CREDIT_CARRIED = "credit_carried"
+    SMALL_CARRIED = "small_amount_carried"
+    SMALL_FORGIVEN = "small_amount_forgiven"
     NO_BILLING_ACCOUNT = "no_billing_account"
     NO_STRIPE_CUSTOMER = "no_stripe_customer"
     UNKNOWN_CURRENCY = "unknown_currency"
@@ -77,6 +79,10 @@ _AGAIN = "then bill the month again."
 REMEDIES: dict[Reason, str] = {
     Reason.NO_CHARGE: "Nothing is due for the month.",
     Reason.CREDIT_CARRIED: "Refunds exceed the charges; the credit is carried to the next invoice.",
+    Reason.SMALL_CARRIED: (
+        "The total is below MINIMUM_INVOICE_CENTS; it is charged with the user's next invoice."
+    ),
+    Reason.SMALL_FORGIVEN: "The total is below MINIMUM_INVOICE_CENTS, and small amounts are not charged.",
     Reason.NO_BILLING_ACCOUNT: f"The user has no row in billing_accounts. Add one, {_AGAIN}",
     Reason.NO_STRIPE_CUSTOMER: (
         "The billing account has no stripe_customer_id. Create the customer at Stripe, "

@@ -11,6 +11,10 @@ LONGEST_PO_NUMBER = 140
 LONGEST_FOOTER = 5000
 """Characters of a custom field's value, and of a footer, at Stripe: https://docs.stripe.com/api/invoices/create."""
 
+STRIPE, CARRY, FORGIVE = "stripe", "carry", "forgive"
+"""What becomes of a total below the minimum: it is sent on, left for the next invoice, or given up."""
+USUAL_MINIMUM_CENTS = 50
+
 OFF, ON, ENFORCED = "off", "on", "enforced"
 LEFT_OUT = "left_out"
 """Tax is asked for, but the bill has a negative line, and Stripe computes no tax on an invoice with one."""
@@ -24,11 +28,14 @@ class Policy(msgspec.Struct, frozen=True):
     `automatic_tax`: `off`, `on` (a customer whom Stripe cannot place is billed without tax), or `enforced`
     (is not billed then). `discounts`: a customer's coupon at Stripe applies. `fees_in_advance`: plans' fees
     of the month after the bill's are charged, too.
+    `small_amounts`: what becomes of a total below `minimum_cents`.
     """
 
     automatic_tax: str = OFF
     discounts: bool = False
     fees_in_advance: bool = False
+    small_amounts: str = STRIPE
+    minimum_cents: int = USUAL_MINIMUM_CENTS
 
 
 USUAL_POLICY = Policy()

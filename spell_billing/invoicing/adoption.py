@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from msgspec import UNSET
+
 from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
 from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, invoice_metadata
 from spell_billing.core.lines import CHANGED, MOVED, lines_hash
@@ -172,6 +174,7 @@ def _line(line: Invoice, month: Month) -> Line:
         usage_month=metadata.get("spell_month", str(month)),
         calls=int(metadata.get("spell_calls", "0")),
         usage_cents=metadata.get("spell_usage_cents", "0"),
+        grant_id=metadata.get("spell_grant", UNSET),
     )
 
 

@@ -159,6 +159,7 @@ def _drafts(
                 other_credits=others,
                 plan=plan,
                 fees_charged=history.fees.get(user_id, (0, 0)),
+                grants=history.grants.get(user_id, ()),
                 policy=policy,
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:

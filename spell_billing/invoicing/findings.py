@@ -35,6 +35,7 @@ class Kind(StrEnum):
     PLAN_DIFFERS = "plan_differs"
     LATE_USAGE_DIFFERS = "late_usage_differs"
     CREDIT_NOT_GRANTED = "credit_not_granted"
+    GRANT_DIFFERS = "grant_differs"
     CONTENT_ALTERED = "content_altered"
     NOT_APPROVED = "not_approved"
     MONEY_DIFFERS = "money_differs"
@@ -67,6 +68,10 @@ _REMEDIES = {
     Kind.CREDIT_NOT_GRANTED: (
         "Bills used more credit than earlier ones granted. Restore the ledger; void the invoice that used it "
         "twice and bill again."
+    ),
+    Kind.GRANT_DIFFERS: (
+        "A bill used a grant that does not cover it. Restore the ledger; where the grant is lost, make "
+        "it again under its id; where the invoice was sent, void it and bill again."
     ),
     Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (

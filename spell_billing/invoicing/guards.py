@@ -4,12 +4,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
+from spell_billing.core.lines import GRANT
 from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings
+from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.line_totals import has_line_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
@@ -80,6 +83,11 @@ def what_is_unsound(
     with_credit = connection.execute(to_send.where(invoices.c.credit_applied_cents != 0)).mappings()
     bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
     finding = next(credit_findings(connection, bills), None) if bills else None
+    if finding is not None:
+        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
+    with_lines = connection.execute(to_send.where(invoices.c.late_lines > 0, has_line_of(GRANT))).mappings()
+    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_lines)}
+    finding = next(grant_findings(connection, bills), None)
     if finding is not None:
         return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
     rows = connection.execute(

@@ -21,6 +21,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.invoicing.rederive_plans import charges, plan_findings, usage_discount_alone
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
@@ -30,7 +31,7 @@ from spell_billing.usage.contract import FrozenUsage
 _USERS_A_QUERY = 500
 _LATE = frozenset({"late_usage", "adjustment"})
 _EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
-_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe"})
+_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven", "grant"})
 _FEES = frozenset({"fee", "fee_in_advance"})
 _OF_PLANS = _FEES | {"usage_discount", "minimum", "discount"}
 _TOLD = _LATE | _EVIDENCE | _BESIDE_USAGE | {"fee_in_advance"}
@@ -48,6 +49,7 @@ class _Line(msgspec.Struct, frozen=True):
     usage_month: str
     calls: int = 0
     usage_cents: str = "0"
+    grant_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
@@ -82,6 +84,7 @@ def rederive(
     yield from _late_evidence(frozen, latest)
     yield from _late_amounts(connection, month, latest)
     yield from credit_findings(connection, latest)
+    yield from grant_findings(connection, latest)
 
 
 def sum_findings(bill: Bill) -> Iterator[Finding]:
@@ -135,6 +138,10 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
         if getattr(bill, name) != cents:
             column = f"{name} {getattr(bill, name)}"
             yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, column, f"lines {cents}")
+    forgiven = -sum(line.amount_cents for line in lines if line.kind == "forgiven")
+    if forgiven and (bill.state is not State.SKIPPED or bill.total_cents):
+        expected = f"{_money(bill, forgiven)} not charged, and no invoice"
+        yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, f"{bill.state}, {bill.total_cents}")
     if adopted:
         return
     left = sum(line.amount_cents for line in lines if line.kind == "remainder")
@@ -216,7 +223,10 @@ def _late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bil
 def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
     """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
+    given_up: defaultdict[str, int] = defaultdict(int)
     for line in _read_lines(row.lines):
+        if line.kind == "forgiven":
+            given_up[line.usage_month] -= line.amount_cents
         if line.kind in _CREDITS | _BESIDE_USAGE | _FEES | {"unbilled", "moved"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
@@ -241,9 +251,12 @@ def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
             continue
         position.holders.add(row.month)
         position.usage_cents = exact_sum(position.usage_cents, usage_cents)
+        # Of a small amount that was given up, nothing was charged.
+        forgiven_cents = max(0, min(given_up[usage_month], cents))
+        position.forgiven_cents += forgiven_cents
         by_hand = row.state == "settled" and row.reason == "billed_by_hand"
         if row.state in _STANDING or by_hand:
-            position.charged_cents += cents
+            position.charged_cents += cents - forgiven_cents
         elif cents > 0:
             position.forgiven_cents += cents
         else:

@@ -126,5 +126,6 @@ def _line_parameters(line: Line, *, discounts: bool) -> dict[str, Any]:
             "spell_month": line.usage_month,
             "spell_calls": str(line.calls),
             "spell_usage_cents": line.usage_cents,
+            **({"spell_grant": line.grant_id} if line.grant_id else {}),
         },
     }

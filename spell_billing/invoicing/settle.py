@@ -19,6 +19,7 @@ from spell_billing.invoicing.lookups import (
     retrieve,
 )
 from spell_billing.invoicing.requests import billing_key_of
+from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import StripeProblem
@@ -59,6 +60,8 @@ async def settle_bill(
     if bill.state is State.SETTLED and bill.reason is settled_as.reason:
         return bill
     _require_open(session, bill)
+    if bill.state is State.VOID:
+        await asyncio.to_thread(_require_grants, session, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
     try:
@@ -94,6 +97,19 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
             remedy=f"Void it first: spell-billing void --month {session.month} --user {bill.user_id}.",
         )
     raise LedgerError(f"{named}: nothing of it is open.", remedy="There is nothing to settle.")
+
+
+def _require_grants(session: MonthSession, bill: Bill) -> None:
+    """Refuse a void bill whose grants other bills have used since: settled, it would use them too."""
+    with session.writing() as connection:
+        missing = grant_used_since(connection, bill)
+    if missing is not None:
+        raise LedgerError(
+            f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {session.month}, and "
+            "other bills have used it since.",
+            remedy=f"Bill the month again (spell-billing bill --month {session.month}), or leave the bill "
+            f"void: spell-billing void --month {session.month} --user {bill.user_id} --for-good.",
+        )
 
 
 def _require_begun(session: MonthSession) -> None:

@@ -21,8 +21,9 @@ from spell_billing.core.outcomes import UNDONE
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata, read_as
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
+from spell_billing.ledger.grants import liable_grants
 from spell_billing.ledger.history import AFTER_ALL, credits_of, read_history
-from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.money_tables import credit_notes, grants
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
 from spell_billing.ledger.queries import read_months
@@ -44,10 +45,11 @@ TEXTS = {
     "ledger_decisions": ("reason",),
     "ledger_moves": ("reason",),
     "ledger_credit_notes": ("reason",),
+    "ledger_credits": ("reason",),
 }
 """Columns of text or JSON in which a user may be named. A test holds that no other column can name one."""
-_AUDIT_GUARD = "ledger_audit_append_only"
-_AUDIT_GUARD_SQLITE = "ledger_audit_no_update"
+_GUARDED = (audit, grants)
+"""Tables whose triggers refuse every change."""
 
 
 def begin_erasure(connection: Connection, erasure: Erasure) -> None:
@@ -105,7 +107,7 @@ def erase_in_ledger(
     months = connection.scalars(sa.select(reviews.c.month).where(has_bill)).all()
     reviewed = {month: drafts_hash(connection, Month.parse(month)) for month in months}
     drop_cursor(connection, _UNFINISHED + erasure.pseudonym)
-    with _audit_unguarded(connection):
+    with _unguarded(connection):
         for table in metadata.sorted_tables:
             for column in table.columns:
                 if column.name in _IDS:
@@ -155,20 +157,23 @@ def _rewritten(text: str, erasure: Erasure) -> str:
 
 
 @contextmanager
-def _audit_unguarded(connection: Connection) -> Iterator[None]:
-    """Let the audit trail be rewritten within this transaction: rolled back, its guard never went."""
+def _unguarded(connection: Connection) -> Iterator[None]:
+    """Let append-only tables be rewritten within this transaction: rolled back, their guards never went."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.text(f"ALTER TABLE {audit.name} DISABLE TRIGGER {_AUDIT_GUARD}"))
+        for table in _GUARDED:
+            connection.execute(sa.text(f"ALTER TABLE {table.name} DISABLE TRIGGER {table.name}_append_only"))
         yield
-        connection.execute(sa.text(f"ALTER TABLE {audit.name} ENABLE TRIGGER {_AUDIT_GUARD}"))
+        for table in _GUARDED:
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ENABLE TRIGGER {table.name}_append_only"))
         return
-    made_by = connection.scalar(
-        sa.text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name"),
-        {"name": _AUDIT_GUARD_SQLITE},
-    )
-    connection.exec_driver_sql(f"DROP TRIGGER {_AUDIT_GUARD_SQLITE}")
+    guards = [f"{table.name}_no_update" for table in _GUARDED]
+    made_by = sa.text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
+    statements = [str(connection.scalar(made_by, {"name": guard})) for guard in guards]
+    for guard in guards:
+        connection.exec_driver_sql(f"DROP TRIGGER {guard}")
     yield
-    connection.exec_driver_sql(str(made_by))
+    for statement in statements:
+        connection.exec_driver_sql(statement)
 
 
 def open_matters(connection: Connection, user_id: str) -> list[str]:
@@ -204,6 +209,11 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
     found = [
         f"a credit of {format_money(each.amount_cents, each.currency)} is not used"
         for each in credits_of(connection, user_id)
+    ]
+    found += [
+        f"{format_money(each.left_cents, each.currency)} of grant {each.grant_id} is not used"
+        for each in liable_grants(connection)
+        if each.user_id == user_id
     ]
     history = read_history(connection, AFTER_ALL, ())
     late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.month import Month
 from spell_billing.ledger.events import count_waiting
+from spell_billing.ledger.grants import Liability, read_liability
 from spell_billing.ledger.mails import GivenUp
 from spell_billing.ledger.month_state import closed_months, undone_months
 from spell_billing.ledger.outbox import MAIL, is_waiting
@@ -46,6 +47,8 @@ class Figures:
     """Of these, tried in vain before."""
     mails_given_up: Mapping[str, int]
     """By reason."""
+    prepaid: list[Liability]
+    """What is left of grants, by currency."""
 
 
 def read_figures(
@@ -79,6 +82,7 @@ def read_figures(
         mails_waiting=waiting,
         mails_failing=failing,
         mails_given_up=_mails_given_up(connection),
+        prepaid=read_liability(connection),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.grants import Grant
 from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
 from spell_billing.core.lines import (
     ADJUSTMENT,
@@ -21,6 +22,7 @@ from spell_billing.core.lines import (
     FEE,
     FEE_IN_ADVANCE,
     FEES,
+    FORGIVEN,
     LATE_KINDS,
     LATE_USAGE,
     MOVED,
@@ -31,6 +33,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import load_rating
+from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import is_replaced, left_something, of_drafted_months, read_months
 from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
@@ -46,7 +49,7 @@ _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 
 @dataclass(slots=True)
 class History:
-    """Credits by user, what bills hold of whatever may be left open, and who took over whose usage.
+    """Credits and grants by user, what bills hold of what may be left open, and who took over whose usage.
 
     `fees` has what other bills charge users for fees of the month and of the next one, in minor units.
     """
@@ -55,6 +58,7 @@ class History:
     billed: dict[BillOf, Billed] = field(default_factory=dict)
     heirs: Heirs = field(default_factory=lambda: Heirs({}))
     fees: dict[str, tuple[int, int]] = field(default_factory=dict)
+    grants: dict[str, list[Grant]] = field(default_factory=dict)
 
 
 def read_history(
@@ -62,8 +66,9 @@ def read_history(
 ) -> History:
     """Read what the drafts of `month` must know of all other bills.
 
-    That is the credits, and what bills hold for `late` (bills whose usage has changed since) and for whatever
-    earlier bills left open. Where `only` some users are drafted, the month's own bills of all others count.
+    That is the credits and grants, and what bills hold for `late` (bills whose usage has changed since) and
+    for whatever earlier bills left open. Where `only` some users are drafted, the month's own bills of all
+    others count.
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
@@ -74,6 +79,7 @@ def read_history(
         _billed(connection, month, wanted, only) if wanted else {},
         heirs,
         _fees_charged(connection, month, only),
+        read_grants(connection, month, heirs, only=only),
     )
 
 
@@ -186,6 +192,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
     # What is brought forward is among the credits applied: both are no part of what usage charges.
     beside_cents = sum(line.amount_cents for line in lines if line.kind in (BESIDE_USAGE | FEES) - {BROUGHT})
     amounts = {row.month: row.total_cents - row.late_cents + row.credit_applied_cents - beside_cents}
+    forgiven: defaultdict[str, int] = defaultdict(int)
+    for line in (each for each in lines if each.kind == FORGIVEN):
+        forgiven[line.usage_month] -= line.amount_cents
     # Differences are recorded anew with a month whose billing has not started.
     for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
         about = found[user_id, line.usage_month]
@@ -205,7 +214,9 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
             if row.stripe_customer_id or row.plan_id:
                 rating = load_rating(row.rating, row.included_cents)
                 about.rating = rating if of == row.month else rating.of_usage_alone
-        _count(about, usage, amounts[of], value, state, is_own=of == row.month)
+        forgiven_cents = min(forgiven[of], max(0, amounts[of]))
+        about.forgiven_cents += forgiven_cents
+        _count(about, usage, amounts[of] - forgiven_cents, value, state, is_own=of == row.month)
 
 
 def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:

@@ -1,4 +1,4 @@
-"""The ledger's tables of money that went back after an invoice: charges, and our own credit notes."""
+"""The ledger's tables of money beside invoices: charges, credit notes, grants that pay for bills."""
 
 import sqlalchemy as sa
 
@@ -42,4 +42,25 @@ credit_notes = sa.Table(
 
 `kind`: `reduce` (what is due), `refund` (to the card) or `balance` (the customer's). `outcome` is null until
 it is known: `issued` or `refused`. `attempt` is the number of the idempotency key, from 1.
+"""
+
+grants = sa.Table(
+    "ledger_credits",
+    metadata,
+    sa.Column("grant_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("currency", sa.String(10), nullable=False),
+    sa.Column("amount_cents", sa.BigInteger, nullable=False),
+    sa.Column("expires_on", sa.Date, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+"""What users have to pay later bills with. Triggers refuse UPDATE and DELETE.
+
+Entry 1 makes a grant: `granted` (promotional) or `paid` (bought). Each further one, `revoked`, takes back
+what was left then. A grant pays for months that begin before `expires_on`. What bills used of it stands on
+their lines alone.
 """

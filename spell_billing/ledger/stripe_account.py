@@ -11,12 +11,13 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata
+from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import audit, invoices, months, moves, stripe_account
 
 Mode = Literal["test", "live"]
 
-_KEPT = (audit, moves)
+_KEPT = (audit, moves, grants)
 """Not made by billing in test mode; all other tables are emptied."""
 
 

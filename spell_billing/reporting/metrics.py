@@ -51,6 +51,7 @@ class LedgerCollector(Collector):
         if figures is not None:
             yield from _bills(figures)
             yield from _months(figures)
+            yield _prepaid(figures)
             yield from _counts(figures)
             yield _durations(figures)
 
@@ -153,6 +154,19 @@ def _months(figures: Figures) -> Iterator[Metric]:
         "Closed months since the first drafted one that are not billed completely.",
         value=figures.unbilled_months,
     )
+
+
+def _prepaid(figures: Figures) -> Metric:
+    prepaid = GaugeMetricFamily(
+        "spell_billing_prepaid_cents",
+        "What is left of grants and still pays for bills, in minor units of the currency.",
+        labels=("currency", "kind"),
+        unit="cents",
+    )
+    for each in figures.prepaid:
+        prepaid.add_metric((each.currency, "promotional"), each.promotional_cents)
+        prepaid.add_metric((each.currency, "paid"), each.paid_cents)
+    return prepaid
 
 
 def _counts(figures: Figures) -> Iterator[Metric]:

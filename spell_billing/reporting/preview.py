@@ -28,11 +28,7 @@ _SCRATCH_PREFIX = "spell-billing-preview-"
 
 
 def preview_drafts(
-    month: Month,
-    ledger: Ledger,
-    source: UsageSource,
-    store: UsageStore,
-    policy: Policy = USUAL_POLICY,
+    month: Month, ledger: Ledger, source: UsageSource, store: UsageStore, policy: Policy = USUAL_POLICY
 ) -> Iterator[Draft]:
     """Draft the month from its usage as it is now, or as it was frozen once billing has started.
 

@@ -2,16 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from spell_billing.core.lines import FORGIVEN, GRANT
 from spell_billing.core.money import round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.line_totals import line_totals
 from spell_billing.ledger.month_state import MonthState
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
@@ -25,6 +27,8 @@ for the rounding of each user's fraction of a cent."""
 
 MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
 """What became of the invoices' money: kept = paid - refunded - disputed."""
+LINES = {"grants_applied_cents": GRANT, "forgiven_cents": FORGIVEN}
+"""What lines of one kind take off a month's totals: the kind by the name of the sum."""
 BESIDE = ("tax_cents", "discount_cents", "without_tax")
 """What Stripe put on top of the totals and took off; how many invoices lack the tax that was asked for."""
 
@@ -37,7 +41,10 @@ _COUNTED = (State.FAILED, State.HELD, State.SKIPPED, State.PARKED, State.VOID, S
 
 @dataclass(frozen=True, slots=True)
 class MonthStatus:
-    """A month's state and totals. Amounts in minor units; credits do not reduce `total_cents`."""
+    """A month's state and totals. Amounts in minor units; credits do not reduce `total_cents`.
+
+    `lines` has the sums of `LINES` by kind and currency.
+    """
 
     month: Month
     state: MonthState
@@ -45,6 +52,7 @@ class MonthStatus:
     groups: tuple[GroupTotals, ...]
     examples: Mapping[tuple[State, Reason | None, str], Sequence[str]]
     money: tuple[Kept, ...] = ()
+    lines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def named(self, group: GroupTotals) -> Sequence[str]:
         """Return the first users of a group who have no invoice and should have one."""
@@ -77,6 +85,8 @@ class MonthStatus:
 
         As in `cents`, credits do not reduce `total_cents`.
         """
+        if name in LINES:
+            return {currency: -cents for currency, cents in self.lines.get(LINES[name], {}).items()}
         sums: defaultdict[str, Decimal] = defaultdict(Decimal)
         for group in self.groups:
             if group.state in states and (name != "total_cents" or group.total_cents > 0):
@@ -99,6 +109,7 @@ class MonthStatus:
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
             **{name: self.total(name) for name in (*TOTALS, *BESIDE)},
+            **{name: sum(self.by_currency(name).values()) for name in LINES},
             **{
                 f"{state.value}{unit}": counted(frozenset({state}))
                 for state in PAYMENT_STATES
@@ -143,7 +154,8 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
     }
     with ledger.reading() as connection:
         money = tuple(kept_of_months(connection, [month])[str(month)])
-    return MonthStatus(month, ledger.standing(month).state(now), record, groups, examples, money)
+        lines = line_totals(connection, month, [*LINES.values()]) if record else {}
+    return MonthStatus(month, ledger.standing(month).state(now), record, groups, examples, money, lines)
 
 
 def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:

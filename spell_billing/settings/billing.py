@@ -11,7 +11,16 @@ from pydantic import SecretStr
 
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
-from spell_billing.core.terms import ENFORCED, OFF, ON, Policy
+from spell_billing.core.terms import (
+    CARRY,
+    ENFORCED,
+    FORGIVE,
+    OFF,
+    ON,
+    STRIPE,
+    USUAL_MINIMUM_CENTS,
+    Policy,
+)
 from spell_billing.settings.addresses import (
     DEFAULT_STRIPE_API_BASE,
     check_address,
@@ -26,6 +35,7 @@ __all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_k
 _FOUR_WEEKS_HOURS = 28 * 24
 _WEEK_MINUTES = 7 * 24 * 60
 _LATEST_DUNNING_DAY = 60
+_LARGEST_MINIMUM_CENTS = 100_000
 _COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
@@ -228,10 +238,40 @@ class Settings(EnvironmentSettings):
         """
         return self._choice("FEES_IN_ADVANCE", "false", "true") == "true"
 
+    @cached_property
+    def small_amounts(self) -> str:
+        """`SMALL_AMOUNTS`: what becomes of a total below `MINIMUM_INVOICE_CENTS`.
+
+        `stripe`: it is invoiced, and Stripe moves what it cannot charge to the customer's next invoice.
+        `carry`: no invoice; the amount is left for the user's next one. `forgive`: no invoice, and nothing is
+        charged. Frozen with each bill. See [pricing](pricing.md#small-amounts).
+
+        Default: `stripe`.
+        """
+        return self._choice("SMALL_AMOUNTS", STRIPE, CARRY, FORGIVE)
+
+    @cached_property
+    def minimum_invoice_cents(self) -> int:
+        """`MINIMUM_INVOICE_CENTS`: the smallest total that gets an invoice, in minor units of its currency.
+
+        Only with `SMALL_AMOUNTS=carry` or `forgive`. 1 to 100000.
+
+        Default: 50.
+        """
+        return self._number(
+            "MINIMUM_INVOICE_CENTS", USUAL_MINIMUM_CENTS, of="cents", least=1, most=_LARGEST_MINIMUM_CENTS
+        )
+
     @property
     def policy(self) -> Policy:
         """What the settings say of all bills that are drafted."""
-        return Policy(self.automatic_tax, self.honour_stripe_discounts, self.fees_in_advance)
+        return Policy(
+            self.automatic_tax,
+            self.honour_stripe_discounts,
+            self.fees_in_advance,
+            self.small_amounts,
+            self.minimum_invoice_cents,
+        )
 
     @cached_property
     def dunning_days(self) -> tuple[int, ...]:

@@ -109,6 +109,8 @@ class MonthAnswer(Reviewed):
     late_cents: int
     credit_applied_cents: int
     carried_cents: int
+    grants_applied_cents: int = Field(description="What grants paid of the totals.")
+    forgiven_cents: int = Field(description="Totals that were too small to be charged.")
     tax_cents: int = Field(description="Tax that Stripe put on top.")
     discount_cents: int = Field(description="What coupons took off.")
     without_tax: int = Field(description="Invoices without the tax that was asked for.")

@@ -83,7 +83,9 @@ class Invoice(BaseModel):
     )
     breakdown: Breakdown
     exact_usage_cents: Exact
-    carried_cents: int = Field(description="Credit that goes to a later invoice, in minor units.")
+    carried_cents: int = Field(
+        description="Credit that goes to a later invoice, in minor units; below zero a charge that does."
+    )
     lines: list[InvoiceLine]
     stripe_invoice_id: str | None
     finalized_at: Moment | None

@@ -1,4 +1,4 @@
-"""What the platform's backend reads: a user's invoices, usage and standing, links, and all bills' changes."""
+"""What the platform's backend reads: a user's invoices, usage, standing and grants, and all changes."""
 
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from spell_billing.core.month import Month
 from spell_billing.ledger.browsing import bills_of
 from spell_billing.ledger.feed import EventType, final_id, read_feed
+from spell_billing.ledger.grants import grants_for
 from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
+from spell_billing.web.grant_answers import Grants, grants_answer
 from spell_billing.web.history_answers import Invoices, invoice_of
 from spell_billing.web.links import links_of
 from spell_billing.web.standing import Standing, Standings
@@ -181,6 +183,16 @@ def standing(user_id: UserId, standings: Annotated[Standings, Depends(_standings
     if found is None:
         raise _unknown(user_id)
     return found
+
+
+@router.get("/grants", operation_id="listGrants", dependencies=[Depends(may_read)])
+def grants(context: api.Context, user_id: UserId) -> Grants:
+    """Return what a user has to pay bills with in advance, the oldest grant first."""
+    with context.ledger.reading() as connection:
+        found = grants_for(connection, user_id)
+    if not found and not is_known(context, user_id):
+        raise _unknown(user_id)
+    return grants_answer(user_id, found)
 
 
 @router.post("/link", operation_id="makeLink")

@@ -17,6 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
+from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.reporting.explain import explain
 from spell_billing.usage.store import UsageStore
@@ -71,6 +72,8 @@ class _Overview:
         months = all_months(self.context.ledger, self.context.clock())
         left = [month for month in months if before is None or month < before]
         figures = self._figures(left[:MONTHS_A_PAGE])
+        with self.context.ledger.reading() as connection:
+            prepaid = read_liability(connection) if before is None else []
         return page(
             "billing.html",
             now=self.context.clock(),
@@ -78,6 +81,7 @@ class _Overview:
             charts=_charts(figures),
             newest=before is None,
             open_month=self.forecasts.shown() if before is None else None,
+            prepaid=prepaid,
             following=left[MONTHS_A_PAGE - 1] if len(left) > MONTHS_A_PAGE else None,
         )
 

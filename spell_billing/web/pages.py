@@ -72,6 +72,10 @@ def for_user(item: UserBill) -> str:
     bill, payment = item.bill, item.payment
     if bill.reason is Reason.CREDIT_CARRIED:
         return "Nothing to pay: the credit goes to a later invoice"
+    if bill.reason is Reason.SMALL_CARRIED:
+        return "Nothing to pay now: the small amount goes to the next invoice"
+    if bill.reason is Reason.SMALL_FORGIVEN:
+        return "Nothing to pay: the amount is too small to be charged"
     text = _FOR_USERS[bill.state]
     if bill.state is State.PAID and item.refunded_cents:
         return f"{text}, {format_money(item.refunded_cents, bill.currency, grouping=True)} refunded"

@@ -70,6 +70,7 @@ def test_a_scrape_gets_text_or_open_metrics_as_it_asks(full: Callable[[], Ledger
         "spell_billing_invoice_amount_cents": "cents",
         "spell_billing_last_billed_month_timestamp_seconds": "seconds",
         "spell_billing_last_billed_timestamp_seconds": "seconds",
+        "spell_billing_prepaid_cents": "cents",
         "spell_billing_stripe_request_duration_seconds": "seconds",
     }
 

@@ -13,6 +13,8 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.credit_notes import read_credit_notes
+from spell_billing.ledger.granting import add_grant, revoke_grant
+from spell_billing.ledger.grants import read_ledger_grants
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.leavers import (
     ANN,
@@ -239,3 +241,38 @@ def test_rows_that_lost_their_user_are_no_late_usage_of_the_pseudonym(
     assert platform.generations(MAY, pseudonym) == []
     for month in (MARCH, APRIL, MAY):
         platform.must_agree(month)
+
+
+@pytest.mark.both_databases
+def test_a_user_is_erased_once_the_grant_is_used_or_taken_back(platform: SmallPlatform) -> None:
+    with platform.ledger() as ledger, ledger.writing() as connection:
+        add_grant(
+            connection,
+            "welcome",
+            ANN,
+            2000,
+            "usd",
+            expires_on=JUNE.start.date(),
+            is_paid=False,
+            reason=f"agreed with {ANN}",
+            actor=Actor("support"),
+            now=MARCH.start,
+        )
+    two_months(platform)
+    leave(platform)
+    with pytest.raises(LedgerError, match=r"\$6\.46 of grant welcome is not used"):
+        erase(platform)
+    with platform.ledger() as ledger, ledger.writing() as connection:
+        revoke_grant(connection, "welcome", reason=f"{ANN} left", actor=Actor("support"), now=MARCH.start)
+
+    pseudonym = erase(platform)
+
+    assert ANN not in everything_stored(platform)
+    with platform.ledger() as ledger, ledger.reading() as connection:
+        (grant,) = read_ledger_grants(connection)
+    assert (grant.user_id, grant.reason) == (pseudonym, f"agreed with {pseudonym}")
+    assert (grant.amount_cents, grant.applied_cents, grant.left_cents) == (2000, 1354, 0)
+    for month in (MARCH, APRIL):
+        platform.must_agree(month)
+    with pytest.raises(Exception, match="append-only"):
+        platform.sql("UPDATE ledger_credits SET amount_cents = 1")

@@ -97,7 +97,16 @@ def test_every_column_of_text_was_looked_at() -> None:
             "type",
         ),
         *("outcome", "name", "key", "channel", "kind", "template", "result", "requests", "drafts_hash"),
-        *("content_hash", "mode", "account_id", "usage_version", "terms", "charge_id", "credit_note_id"),
+        *(
+            "grant_id",
+            "content_hash",
+            "mode",
+            "account_id",
+            "usage_version",
+            "terms",
+            "charge_id",
+            "credit_note_id",
+        ),
     }
     codes = {invoices.c.reason}
     ids = {"user_id", "from_user", "to_user"}

@@ -11,6 +11,8 @@ from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.ledger.column_types import metadata
+from spell_billing.ledger.granting import add_grant
+from spell_billing.ledger.grants import read_ledger_grants
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.stripe_account import StripeAccount, forget_rehearsal, read_account
@@ -174,10 +176,23 @@ def test_a_create_without_an_answer_keeps_the_month_pinned(platform: SmallPlatfo
     assert platform.lines(MARCH, "ada") == [("usage", 500)]
 
 
-def test_a_forgotten_rehearsal_leaves_nothing_but_the_audit_trail(
+def test_a_forgotten_rehearsal_leaves_nothing_but_the_audit_trail_and_unused_grants(
     platform: SmallPlatform, ledger: Ledger
 ) -> None:
     platform.accounts(USER)
+    with ledger.writing() as connection:
+        add_grant(
+            connection,
+            "welcome",
+            USER,
+            700,
+            "usd",
+            expires_on=NOW.date(),
+            is_paid=False,
+            reason="offer",
+            actor=Actor("tester"),
+            now=MARCH.start,
+        )
     platform.calls(MARCH, (USER, 1000))
     platform.bill(MARCH)
     platform.double.advance()
@@ -190,4 +205,7 @@ def test_a_forgotten_rehearsal_leaves_nothing_but_the_audit_trail(
             for table in metadata.sorted_tables
             if connection.scalar(sa.select(sa.func.count()).select_from(table))
         ]
-    assert left == ["ledger_audit"]
+        assert [(each.grant_id, each.left_cents) for each in read_ledger_grants(connection)] == [
+            ("welcome", 700)
+        ]
+    assert sorted(left) == ["ledger_audit", "ledger_credits"]

@@ -1,0 +1,188 @@
+"""Grants in the ledger, and what bills have left of each.
+
+What bills used is read from their lines. A void bill uses nothing; every other one does, also when settled.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import UNSET
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.grants import Grant, last_month_of
+from spell_billing.core.lines import GRANT, load_lines
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.line_totals import has_line_of
+from spell_billing.ledger.money_tables import grants
+from spell_billing.ledger.moves import Heirs, read_heirs
+from spell_billing.ledger.queries import left_something, read_months
+from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.schema import invoices
+
+GRANTED, PAID, REVOKED = "granted", "paid", "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerGrant:
+    """A grant with what became of it, in minor units of its currency.
+
+    `is_expired`: the last month that it pays for is billed.
+    """
+
+    grant_id: str
+    user_id: str
+    kind: str
+    currency: str
+    amount_cents: int
+    expires_on: date
+    granted_at: datetime
+    reason: str
+    revoked_cents: int
+    applied_cents: int
+    is_expired: bool
+
+    @property
+    def left_cents(self) -> int:
+        """What no bill used, and nobody took back."""
+        return self.amount_cents - self.revoked_cents - self.applied_cents
+
+    @property
+    def expired_cents(self) -> int:
+        """What was left when the last month that it pays for was billed."""
+        return self.left_cents if self.is_expired else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Liability:
+    """What is still owed in a currency as service: granted - revoked - applied - expired, in minor units."""
+
+    currency: str
+    promotional_cents: int
+    paid_cents: int
+
+
+def read_grants(
+    connection: Connection, month: Month, heirs: Heirs, *, only: Collection[str] | None = None
+) -> dict[str, list[Grant]]:
+    """Return what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
+
+    What the month's drafts used is free, as they are written anew; where `only` some users are drafted, what
+    failed and held bills used.
+    """
+    entries = _entries(connection)
+    if not entries:
+        return {}
+    counts: sa.ColumnElement[bool] = invoices.c.month != str(month)
+    if only is not None:
+        counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED.value, State.HELD.value]))
+    found: defaultdict[str, list[Grant]] = defaultdict(list)
+    for each in _with_uses(entries, _uses(connection, counts), billed=()):
+        if each.left_cents > 0 and last_month_of(each.expires_on) >= month:
+            found[heirs.heir_of(each.user_id)].append(
+                Grant(
+                    each.grant_id,
+                    each.currency,
+                    each.left_cents,
+                    each.expires_on,
+                    each.kind == PAID,
+                    each.granted_at,
+                )
+            )
+    return dict(found)
+
+
+def read_ledger_grants(connection: Connection, users: Collection[str] | None = None) -> list[LedgerGrant]:
+    """Return all grants, or those of some users, in the order in which they were made."""
+    entries = _entries(connection, users)
+    if not entries:
+        return []
+    billed = [each.month for each in read_months(connection) if each.billed_at is not None]
+    return _with_uses(entries, _uses(connection, sa.true()), billed=billed)
+
+
+def grants_for(connection: Connection, user_id: str) -> list[LedgerGrant]:
+    """Return the grants that pay for a user's bills: its own, and those of users who moved to it."""
+    heirs = read_heirs(connection)
+    found = read_ledger_grants(connection, heirs.together_with(user_id))
+    return [each for each in found if heirs.heir_of(each.user_id) == user_id]
+
+
+def liable_grants(connection: Connection) -> list[LedgerGrant]:
+    """Return the grants that are still owed: something is left for months that are not billed."""
+    found = read_ledger_grants(connection)
+    return [each for each in found if each.left_cents > 0 and not each.is_expired]
+
+
+def read_liability(connection: Connection) -> list[Liability]:
+    """Sum what is still owed, by currency; empty where nothing is."""
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in liable_grants(connection):
+        sums[each.currency][each.kind] += each.left_cents
+    return [Liability(currency, kinds[GRANTED], kinds[PAID]) for currency, kinds in sorted(sums.items())]
+
+
+def grant_used_since(connection: Connection, bill: Bill) -> str | None:
+    """Return a grant that has too little left for a void bill to count again; None where all have enough."""
+    wanted: Counter[str] = Counter()
+    for line in bill.parsed_lines:
+        if line.kind == GRANT and line.grant_id is not UNSET:
+            wanted[line.grant_id] -= line.amount_cents
+    if not wanted:
+        return None
+    left = {each.grant_id: each.left_cents for each in read_ledger_grants(connection)}
+    return next((each for each, cents in sorted(wanted.items()) if left.get(each, 0) < cents), None)
+
+
+def _entries(
+    connection: Connection, users: Collection[str] | None = None
+) -> list[sa.Row[tuple[object, ...]]]:
+    query = sa.select(grants).order_by(grants.c.number, grants.c.at, grants.c.grant_id)
+    if users is not None:
+        query = query.where(grants.c.user_id.in_(list(users)))
+    return list(connection.execute(query).all())
+
+
+def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection[str]) -> list[LedgerGrant]:
+    revoked: Counter[str] = Counter()
+    made = []
+    for entry in entries:
+        if entry.kind == REVOKED:
+            revoked[entry.grant_id] += entry.amount_cents
+        else:
+            made.append(entry)
+    return [
+        LedgerGrant(
+            grant_id=each.grant_id,
+            user_id=each.user_id,
+            kind=each.kind,
+            currency=each.currency,
+            amount_cents=each.amount_cents,
+            expires_on=each.expires_on,
+            granted_at=each.at,
+            reason=each.reason,
+            revoked_cents=revoked[each.grant_id],
+            applied_cents=used[each.grant_id],
+            is_expired=str(last_month_of(each.expires_on)) in billed,
+        )
+        for each in made
+    ]
+
+
+def _uses(connection: Connection, counts: sa.ColumnElement[bool]) -> Counter[str]:
+    """Sum what bills used of each grant."""
+    rows = connection.scalars(
+        sa.select(invoices.c.lines)
+        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
+        .where(invoices.c.late_lines > 0, has_line_of(GRANT))
+    )
+    used: Counter[str] = Counter()
+    for lines in rows:
+        for line in load_lines(lines):
+            if line.kind == GRANT and line.grant_id is not UNSET:
+                used[line.grant_id] -= line.amount_cents
+    return used

@@ -1,0 +1,56 @@
+"""A user's grants, as endpoints answer them."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from spell_billing.core.money import format_money
+from spell_billing.ledger.grants import LedgerGrant
+from spell_billing.web.api import Cents, Moment, Money
+
+
+class UserGrant(BaseModel):
+    """One grant: granted - used - revoked - expired = left."""
+
+    grant_id: str
+    kind: Literal["granted", "paid"] = Field(description="Promotional, or bought by the user.")
+    currency: str
+    granted_cents: Cents
+    used_cents: Cents
+    revoked_cents: Cents
+    expired_cents: Cents
+    left_cents: Cents
+    left: Money
+    granted_at: Moment
+    expires_on: date = Field(description="It pays for months that begin before this day (UTC).")
+
+
+class Grants(BaseModel):
+    """A user's grants, the oldest first."""
+
+    user_id: str
+    grants: list[UserGrant]
+
+
+def grants_answer(user_id: str, found: Sequence[LedgerGrant]) -> Grants:
+    """Return the answer for a user: what pays for this user's bills, also where it was made for another."""
+    return Grants(user_id=user_id, grants=[_grant(each) for each in found])
+
+
+def _grant(grant: LedgerGrant) -> UserGrant:
+    left_cents = grant.left_cents - grant.expired_cents
+    return UserGrant(
+        grant_id=grant.grant_id,
+        kind="paid" if grant.kind == "paid" else "granted",
+        currency=grant.currency,
+        granted_cents=grant.amount_cents,
+        used_cents=grant.applied_cents,
+        revoked_cents=grant.revoked_cents,
+        expired_cents=grant.expired_cents,
+        left_cents=left_cents,
+        left=format_money(left_cents, grant.currency, grouping=True),
+        granted_at=grant.granted_at,
+        expires_on=grant.expires_on,
+    )
