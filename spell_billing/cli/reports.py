@@ -17,6 +17,7 @@ from spell_billing.cli.common import (
     user_option,
     write_json,
 )
+from spell_billing.core.items import item_name
 from spell_billing.core.money import exact_number, format_amounts, format_money, plain
 from spell_billing.core.month import Month
 
@@ -85,6 +86,8 @@ def _write_story(story: dict[str, Any]) -> None:
     click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
     for day in usage["days"]:
         click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
+    for item in usage.get("items", ()):
+        click.echo(f"  {item_name(item['item'])}  {item['calls']:,} calls  {item['usage_cents']} cents")
     for bill in story["bills"]:
         _write_bill(bill)
     click.echo("\nHistory")

@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.items import ItemCharge, ItemUsage, split_usage
 from spell_billing.core.lines import (
     ADJUSTMENT,
     BROUGHT,
@@ -134,6 +135,7 @@ def draft_invoice(
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
     policy: Policy = USUAL_POLICY,
+    items: Sequence[ItemUsage] = (),
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -147,15 +149,23 @@ def draft_invoice(
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
         policy: What the settings say of all bills.
+        items: The usage by item, which makes a line for each; empty for one line.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
 
     Raises:
         UsageError: when an amount exceeds 64 bits.
+        IntegrityError: when the items do not add up to the usage.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
     lines = _charges(month, calls, usage_cents, account, currency)
+    if items:
+        charges = split_usage(user_id, items, calls=calls, usage_cents=usage_cents)
+        of_items = [_item_line(month, charge, currency) for charge in charges]
+        # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
+        if policy == USUAL_POLICY or all(line.amount_cents >= 0 for line in of_items):
+            lines[:1] = of_items
     allowance_cents = account.included_cents if account else 0
     earlier = add_late_lines(lines, month, usage_cents, allowance_cents, late=late, currency=currency)
     charge_cents = largest_cents = 0
@@ -195,7 +205,7 @@ def draft_invoice(
     )
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
-    same = usage is not None and usage.kind == USAGE and usage.amount_cents == total_cents
+    same = usage is not None and usage.kind == USAGE and not items and usage.amount_cents == total_cents
     return Draft(
         user_id=user_id,
         state=state,
@@ -215,9 +225,13 @@ def draft_invoice(
     )
 
 
-def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
-    """Write the text of an invoice or a usage line, as the platform promises it to its users."""
-    return f"Spell Platform API Usage - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
+def describe(month: Month, calls: int, amount_cents: int, currency: str, *, of: str = "") -> str:
+    """Write the text of an invoice or a usage line, as the platform promises it to its users.
+
+    `of` stands between the month and the amount, as ` - /v1/chat`.
+    """
+    money = format_money(amount_cents, currency)
+    return f"Spell Platform API Usage - {month.label}{of} ({calls} calls, {money})"
 
 
 def _charges(
@@ -234,6 +248,12 @@ def _charges(
         text = f"Included in {name} (-{format_money(covered, currency)})"
         lines.append(Line(INCLUDED, text, -covered, str(month)))
     return lines
+
+
+def _item_line(month: Month, charge: ItemCharge, currency: str) -> Line:
+    usage, cents = charge.usage, charge.amount_cents
+    text = describe(month, usage.calls, cents, currency, of=f" - {usage.item}")
+    return Line(USAGE, text, cents, str(month), usage.calls, plain(usage.usage_cents))
 
 
 def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:

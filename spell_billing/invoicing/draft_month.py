@@ -30,6 +30,7 @@ from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
+from spell_billing.usage.user_items import ItemsOf, items_in_step
 from spell_billing.usage.user_usage import iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
@@ -114,7 +115,7 @@ def drafts_of(
     credited = {user for user, found in credits_of if any(each.amount_cents > 0 for each in found)}
     others = late.keys() | credited if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
-    return _drafts(month, batches, late, history, only, policy=policy)
+    return _drafts(month, batches, late, history, only, policy=policy, items_of=items_in_step(frozen, only))
 
 
 def _drafts(
@@ -125,6 +126,7 @@ def _drafts(
     only: Collection[str] | None,
     *,
     policy: Policy,
+    items_of: ItemsOf,
 ) -> Iterator[Draft]:
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
@@ -146,6 +148,7 @@ def _drafts(
                 credit=credit,
                 other_credits=others,
                 policy=policy,
+                items=items_of(user_id),
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:
                 yield draft

@@ -16,7 +16,8 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.unpaid import steps_of
 from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
-from spell_billing.usage.aggregate import rows_of_user
+from spell_billing.usage.aggregate import items_of_user, rows_of_user
+from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _AS_KEPT = ("status", "attempts", "failed_attempts", "amount_due_cents", "amount_paid_cents", "decline_code")
@@ -30,7 +31,8 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     """
     record = ledger.month(month)
     bills = ledger.bills_of_user(month, user_id)
-    days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
+    frozen = store.version(month, record.usage_version) if record else None
+    days = rows_of_user(frozen, user_id) if frozen else []
     currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
     payments = _payments(ledger, currencies)
     return {
@@ -45,9 +47,23 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
                 {"day": day.day.isoformat(), "calls": day.calls, "usage_cents": whole(day.cost_cents)}
                 for day in days
             ],
+            **(_items(frozen, user_id) if frozen else {}),
         },
         "bills": [_bill(bill, payments) for bill in bills],
         "history": [_entry(entry) for entry in _history(ledger.audit_trail(month, user_id), bills)],
+    }
+
+
+def _items(frozen: FrozenUsage, user_id: str) -> dict[str, Any]:
+    """Return a user's frozen usage by item; nothing where no items were frozen."""
+    if frozen.manifest.items_by is None:
+        return {}
+    return {
+        "items_by": frozen.manifest.items_by,
+        "items": [
+            {"item": each.item, "calls": each.calls, "usage_cents": whole(each.usage_cents)}
+            for each in items_of_user(frozen, user_id)
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from spell_billing.core.drafting import Account
+from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.accounts import account_of, build_accounts
@@ -116,6 +117,18 @@ class UsageTables(ABC):
         require_columns(self.url, USAGE_TABLE, found, required)
         return found
 
+    @cached_property
+    def items_by(self) -> str | None:
+        """The column of usage by which lines are made; a UsageError where the table lacks it."""
+        name = self._rules.items_by
+        if name is not None and name not in self.usage_columns:
+            raise UsageError(
+                f"LINE_ITEMS_BY={name} names no column of {USAGE_TABLE} in {self.url.redacted} "
+                f"({self.url.setting}).",
+                remedy=f"Set it to a column of {USAGE_TABLE}, or leave it unset for one line of usage.",
+            )
+        return name
+
     def uniqueness(self, directory: Path) -> Uniqueness:
         """Return the proof that no row stands twice."""
         to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
@@ -190,6 +203,7 @@ class SqlUsage(ABC):
                 earlier_bad_rows=tables.earlier_bad_rows,
                 without_id=unique.require(month, directory / ROWS_FILE),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
+                items_by=tables.items_by,
             )
 
         return self._read_whole(month, freeze, on_wait)

@@ -10,8 +10,15 @@ from pathlib import Path
 import duckdb
 
 from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.items import ItemUsage
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import USER_USAGE_FILE, DayUsage, FrozenUsage, Totals
+from spell_billing.usage.contract import (
+    USER_ITEMS_FILE,
+    USER_USAGE_FILE,
+    DayUsage,
+    FrozenUsage,
+    Totals,
+)
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
@@ -47,6 +54,8 @@ class UserTotals:
 def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
     """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
 
+    Where items were frozen, `user_items.parquet` has the same of each user's items, and is there before it.
+
     Verify the version first (`UsageStore.verify`): equal sums do not prove that no row changed users.
 
     Raises:
@@ -57,10 +66,19 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=frozen.directory.parent) as workplace,
         _opened(frozen, memory_limit_bytes) as duck,
     ):
-        unfinished = Path(workplace) / USER_USAGE_FILE
+        unfinished, unfinished_items = Path(workplace) / USER_USAGE_FILE, Path(workplace) / USER_ITEMS_FILE
+        rows, calls_sum = parquet_list(frozen.paths), "count(*)"
+        if frozen.manifest.items_by is not None:
+            duck.execute(
+                "COPY (SELECT user_id::VARCHAR AS user_id, item, count(*) AS calls, "
+                f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
+                f"GROUP BY user_id, item ORDER BY 1, 2) TO {quoted(unfinished_items)} "
+                "(FORMAT parquet, COMPRESSION zstd)"
+            )
+            rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
         duck.execute(
-            "COPY (SELECT user_id::VARCHAR AS user_id, count(*) AS calls, "
-            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {parquet_list(frozen.paths)} "
+            f"COPY (SELECT user_id::VARCHAR AS user_id, {calls_sum} AS calls, "
+            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
             f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
         )
         users = parquet_list([unfinished])
@@ -73,6 +91,8 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals)
+        if unfinished_items.exists():
+            keep_user_usage(unfinished_items, frozen.directory, USER_ITEMS_FILE)
         path = keep_user_usage(unfinished, frozen.directory)
     return UserTotals(
         path,
@@ -102,6 +122,20 @@ def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
             {"user_id": user_id},
         ).fetchall()
     return [DayUsage(day, calls, exact(str(cost))) for day, calls, cost in days]
+
+
+def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
+    """Return a user's calls and exact cost by item from the frozen rows, the largest first."""
+    if frozen.manifest.items_by is None:
+        return []
+    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
+        items = duck.execute(
+            f"SELECT item, count(*), sum(cost_cents)::{_amount_type(frozen)} AS cost_cents "
+            f"FROM {parquet_list(frozen.paths)} WHERE user_id::VARCHAR = $user_id "
+            "GROUP BY item ORDER BY cost_cents DESC, item",
+            {"user_id": user_id},
+        ).fetchall()
+    return [ItemUsage(item, calls, exact(str(cost))) for item, calls, cost in items]
 
 
 def _amount_type(frozen: FrozenUsage) -> str:

@@ -17,6 +17,7 @@ from spell_billing.core.month import Month
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
 USER_USAGE_FILE = "user_usage.parquet"
+USER_ITEMS_FILE = "user_items.parquet"
 MANIFEST_FILE = "manifest.json"
 MAX_EXAMPLES = 20
 """Bad rows that are named; the others are counted."""
@@ -171,10 +172,14 @@ def outside_of(past: Past, calls: Mapping[str, int], *, future: int, before_firs
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How long a freeze waits for a standby; and a column of usage that has no value twice, beside `id`."""
+    """How long a freeze waits for a standby; and columns of usage that settings name.
+
+    `dedupe_column` has no value twice, beside `id`; by `items_by` usage is split into lines.
+    """
 
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
+    items_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,7 @@ class Manifest:
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
+        items_by: The column of usage that the rows have as text, named `item`; None where they have none.
     """
 
     format_version: int
@@ -222,6 +228,7 @@ class Manifest:
     without_id: int = 0
     outside: Outside = Outside()
     erased: tuple[ErasedUser, ...] = ()
+    items_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

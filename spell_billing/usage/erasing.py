@@ -16,6 +16,7 @@ from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
+    USER_ITEMS_FILE,
     USER_USAGE_FILE,
     ErasedUser,
     FrozenFile,
@@ -73,8 +74,8 @@ def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) 
         store.verify(frozen)
     parts = (frozen, *frozen.supplements)
     manifests = [_erase_in_directory(each, erasure) for each in parts]
-    summed = frozen.directory / USER_USAGE_FILE
-    if summed.exists() and _names(summed, erasure.user_id):
+    summed = (frozen.directory / name for name in (USER_USAGE_FILE, USER_ITEMS_FILE))
+    if any(path.exists() and _names(path, erasure.user_id) for path in summed):
         aggregate(replace(frozen, manifest=manifests[0]))
     for each, manifest in zip(parts, manifests, strict=True):
         _remove_unnamed(each.directory, manifest)
@@ -144,7 +145,7 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
-    named = {file.name for file in manifest.files} | {USER_USAGE_FILE}
+    named = {file.name for file in manifest.files} | {USER_USAGE_FILE, USER_ITEMS_FILE}
     if manifest.late is not None:
         named.add(manifest.late.file.name)
     unnamed = [path for path in directory.glob("*.parquet") if path.name not in named]

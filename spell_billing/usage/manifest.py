@@ -22,6 +22,8 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     document = _members(manifest)
     if not manifest.erased:
         del document["erased"]
+    if manifest.items_by is None:
+        del document["items_by"]
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -98,6 +99,10 @@ class _PostgresTables(UsageTables):
     def _sql(self) -> UsageSql:
         return UsageSql(self.usage_columns)
 
+    @cached_property
+    def _rows_sql(self) -> UsageSql:
+        return replace(self._sql, items_by=self.items_by)
+
     @property
     def scale(self) -> int:  # type: ignore[override]
         return MAX_SCALE if self._sql.is_numeric else 0
@@ -121,7 +126,7 @@ class _PostgresTables(UsageTables):
 
     def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
         timeless = self.timeless()
-        rows = MonthRows(self._readers, self._sql, month)
+        rows = MonthRows(self._readers, self._rows_sql, month)
         control, form = self.control(rows)
         written = rows.write(path, form, on_progress, expected=control.calls)
         require_equal_totals(month, frozen=written.totals, control=control)

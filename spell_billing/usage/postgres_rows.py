@@ -17,6 +17,9 @@ from spell_billing.usage.row_writer import RowWriter
 
 T = TypeVar("T")
 
+_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
+"""What every month's rows have; an item may follow."""
+
 
 @dataclass(frozen=True)
 class MonthRows:
@@ -92,6 +95,7 @@ class MonthRows:
                 pa.field("user_id", pa.uuid() if user == "uuid" else pa.string(), nullable=False),
                 pa.field("cost_cents", amount_type(form.scale, as_text=form.as_text), nullable=False),
                 pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+                *([pa.field("item", pa.string(), nullable=False)] if self.sql.items_by else []),
             ]
         )
 
@@ -109,7 +113,7 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
     ids = [_as_written(batch.column(name), schema.field(name).type) for name in ("id", "user_id")]
-    return pa.Table.from_arrays([*ids, cost, moment], schema=schema)
+    return pa.Table.from_arrays([*ids, cost, moment, *batch.columns[len(_COLUMNS) :]], schema=schema)
 
 
 def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
 from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
@@ -70,6 +71,7 @@ class UsageSql:
     """Queries over one `usage_counters`, made for its column types; UsageError for one that is not exact."""
 
     columns: Columns
+    items_by: str | None = None
 
     def __post_init__(self) -> None:
         cost, moment = self.columns["cost_cents"].type, self.columns["created_at"].type
@@ -115,8 +117,8 @@ class UsageSql:
         """Read the billable rows of a part of the month."""
         good = "" if form.all_clean else f" AND {self._good}"
         return (
-            f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
+            f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, "
+            f"created_at{self._item} FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
         )
 
     def users(self, month: Month) -> str:
@@ -231,6 +233,12 @@ class UsageSql:
     def _user(self) -> str:
         # A uuid travels as 16 bytes; DuckDB writes it as the same text as PostgreSQL does.
         return "user_id" if self.columns["user_id"].type == "uuid" else "user_id::text"
+
+    @property
+    def _item(self) -> str:
+        if self.items_by is None:
+            return ""
+        return f", coalesce(nullif(btrim(\"{self.items_by}\"::text, E' \\t\\r\\n'), ''), '{OTHER}') AS item"
 
     def _cost(self, form: CostForm) -> str:
         if not self.is_numeric:

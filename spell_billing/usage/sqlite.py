@@ -61,8 +61,12 @@ class SqliteUsage(SqlUsage):
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         # The names of columns have no case here.
-        column = rules.dedupe_column
-        super().__init__(url, replace(rules, dedupe_column=column.lower() if column else None))
+        lower = {
+            name: column.lower()
+            for name in ("dedupe_column", "items_by")
+            if (column := getattr(rules, name)) is not None
+        }
+        super().__init__(url, replace(rules, **lower))
 
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with self._snapshot(SQLITE_BUSY_TIMEOUT_SECONDS) as tables:
@@ -184,16 +188,20 @@ class _SqliteTables(UsageTables):
     def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
         control = self.control(month)
         timeless = self.timeless(month)
+        schema, rows = self._schema, self._filter
+        if self.items_by is not None:
+            schema = schema.append(pa.field("item", pa.string()))
+            rows = MonthFilter(self._duck, schema)
         with RowWriter(
             path,
-            self._schema,
-            shape=lambda batch: self._filter.keep(batch, month),
+            schema,
+            shape=lambda batch: rows.keep(batch, month),
             on_progress=on_progress,
             expected=control.calls,
         ) as writer:
-            for batch in self._reader.batches(self._sql.rows(month)):
+            for batch in self._reader.batches(self._sql.rows(month, items_by=self.items_by)):
                 writer.put(batch)
-        self.bad_rows = self._filter.bad_rows = together(self._filter.bad_rows, timeless)
+        self.bad_rows = self._filter.bad_rows = together(rows.bad_rows, timeless)
         if not self.bad_rows.count:
             # Else SQLite may count a row with a time that the exact reading refuses.
             require_equal_totals(month, frozen=writer.totals, control=control)

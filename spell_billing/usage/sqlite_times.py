@@ -37,7 +37,7 @@ _MOMENT = (
     f"- to_minutes(CASE WHEN {_ZONE}[1] = '-' THEN -{_MINUTES} ELSE {_MINUTES} END) END"
 )
 _QUERY = (
-    "SELECT id, user_id, cost_cents, created_at, problem, moment, "
+    "SELECT *, "
     # An unreadable time lies outside; whose row it is cannot be told, so it counts as bad.
     "coalesce(moment >= $start AND moment < $end, false) AS inside, "
     "moment IS NULL OR problem <> '' AND inside AS bad, inside AND NOT bad AS good "

@@ -16,42 +16,47 @@ from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, Froze
 from spell_billing.usage.disk import sha256_of, sync
 from spell_billing.usage.tables import positions, texts
 
-HASH_FILE = "user_usage.sha256"
+_HASH_SUFFIX = ".sha256"
+HASH_FILE = f"user_usage{_HASH_SUFFIX}"
 _COLUMNS = ["user_id", "calls", "cost_cents"]
 
 
-def keep_user_usage(unfinished: Path, directory: Path) -> Path:
+def keep_user_usage(unfinished: Path, directory: Path, name: str = USER_USAGE_FILE) -> Path:
     """Sync a finished file to disk and move it into a version on the same filesystem; return its place.
 
     Its hash goes before it, as `sha256sum` writes it.
     """
-    unfinished_hash, path = unfinished.with_name(HASH_FILE), directory / USER_USAGE_FILE
-    unfinished_hash.write_text(f"{sha256_of(unfinished)}  {USER_USAGE_FILE}\n", encoding="ascii")
-    for each, place in ((unfinished_hash, directory / HASH_FILE), (unfinished, path)):
+    path = directory / name
+    hash_path = path.with_suffix(_HASH_SUFFIX)
+    unfinished_hash = unfinished.with_name(hash_path.name)
+    unfinished_hash.write_text(f"{sha256_of(unfinished)}  {name}\n", encoding="ascii")
+    for each, place in ((unfinished_hash, hash_path), (unfinished, path)):
         sync(each)
         each.rename(place)
     return path
 
 
 @contextmanager
-def open_user_usage(frozen: FrozenUsage) -> Iterator[pq.ParquetFile]:
+def open_user_usage(frozen: FrozenUsage, name: str = USER_USAGE_FILE) -> Iterator[pq.ParquetFile]:
     """Open a version's users (user_id, calls, cost_cents; ordered by user_id), verified.
+
+    `USER_ITEMS_FILE` has an item after the user, and is ordered by both.
 
     Raises:
         UsageError: the version was not aggregated.
         IntegrityError: the file was altered since.
     """
-    path = frozen.directory / USER_USAGE_FILE
+    path = frozen.directory / name
     aggregate = "Materialize user_usage of the month"
     try:
-        kept = (frozen.directory / HASH_FILE).read_text(encoding="ascii", errors="replace")
+        kept = path.with_suffix(_HASH_SUFFIX).read_text(encoding="ascii", errors="replace")
         found = sha256_of(path)
     except FileNotFoundError as error:
         raise UsageError(
             f"{frozen.month}/{frozen.version} was not aggregated: {error.filename} is missing.",
             remedy=f"{aggregate} first.",
         ) from error
-    if kept.split() != [found, USER_USAGE_FILE]:
+    if kept.split() != [found, name]:
         raise IntegrityError(
             f"{path} is not what was aggregated.",
             remedy=f"{aggregate} again, which verifies the frozen rows, then reconcile it.",

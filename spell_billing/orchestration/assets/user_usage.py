@@ -47,6 +47,7 @@ def user_usage(
                 "calls": totals.totals.calls,
                 **usage_metadata(totals.totals.cost_cents),
                 "version": frozen.version,
+                **({"line_items_by": frozen.manifest.items_by} if frozen.manifest.items_by else {}),
                 "dagster/uri": frozen.directory.absolute().as_uri(),
                 **overview_link(opened.month),
                 "largest_users": table(
