@@ -31,7 +31,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.user_items import ItemsOf, items_in_step
-from spell_billing.usage.user_usage import iter_user_drafting_input
+from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
@@ -67,7 +67,7 @@ def draft_month(
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
-    totals = frozen.manifest.frozen
+    totals = frozen.manifest.frozen if frozen.manifest.rates is None else charged_totals(frozen)
     with _without_collection():
         session.replace_drafts(
             drafts_of(session.month, source, frozen, session.history, policy=policy),

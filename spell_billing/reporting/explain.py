@@ -6,9 +6,10 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.core.rate_cards import Model, RateCard
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import payment_in_words, read_payment
@@ -18,6 +19,7 @@ from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.usage.aggregate import items_of_user, rows_of_user
 from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.rated_items import priced_items_of
 from spell_billing.usage.store import UsageStore
 
 _AS_KEPT = ("status", "attempts", "failed_attempts", "amount_due_cents", "amount_paid_cents", "decline_code")
@@ -56,13 +58,35 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
 
 def _items(frozen: FrozenUsage, user_id: str) -> dict[str, Any]:
     """Return a user's frozen usage by item; nothing where no items were frozen."""
-    if frozen.manifest.items_by is None:
+    if frozen.manifest.items_by is None and frozen.manifest.rates is None:
         return {}
+    priced = priced_items_of(frozen, user_id)
+    items: list[dict[str, Any]] = [
+        {"item": each.item, "calls": each.calls, "usage_cents": whole(each.usage_cents)}
+        for each in (
+            [one.usage for one in priced] if frozen.manifest.rates else items_of_user(frozen, user_id)
+        )
+    ]
+    for shown, one in zip(items, priced, strict=False):
+        shown |= {
+            "quantity": whole(one.quantity),
+            "stored_cents": whole(one.stored_cents),
+            "card": _card(one.card) if one.card else None,
+        }
+    return {"items_by": frozen.manifest.items_by, "items": items}
+
+
+def _card(card: RateCard) -> dict[str, Any]:
     return {
-        "items_by": frozen.manifest.items_by,
-        "items": [
-            {"item": each.item, "calls": each.calls, "usage_cents": whole(each.usage_cents)}
-            for each in items_of_user(frozen, user_id)
+        "model": card.model.value,
+        "unit": card.unit.value,
+        "package_size": plain(card.package_size) if card.model is Model.PACKAGE else None,
+        "tiers": [
+            {
+                "up_to": None if tier.up_to is None else plain(tier.up_to),
+                "unit_price_cents": plain(tier.unit_price_cents),
+            }
+            for tier in card.tiers
         ],
     }
 

@@ -59,7 +59,8 @@ class Settings(EnvironmentSettings):
     def usage_database(self) -> DatabaseUrl:
         """`USAGE_DATABASE_URL`: the platform's database, or a replica of it.
 
-        Only read: `usage_counters`, `billing_accounts` and, where there is one, `billing_plans`.
+        Only read: `usage_counters`, `billing_accounts` and, where there are any, `billing_plans` and
+        `rate_cards`.
 
         Default: `DATABASE_URL`.
         """

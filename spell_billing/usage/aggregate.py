@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from spell_billing.usage.duck import (
     parquet_list,
     quoted,
 )
+from spell_billing.usage.rated_items import write_rated_items
 from spell_billing.usage.user_usage import keep_user_usage
 
 _LARGEST_USERS = 10
@@ -54,7 +55,8 @@ class UserTotals:
 def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
     """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
 
-    Where items were frozen, `user_items.parquet` has the same of each user's items, and is there before it.
+    Where items or rate cards were frozen, `user_items.parquet` has the same of each user's items, and is
+    there before it. What a card prices, costs that: the sums are what is charged.
 
     Verify the version first (`UsageStore.verify`): equal sums do not prove that no row changed users.
 
@@ -68,7 +70,11 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
     ):
         unfinished, unfinished_items = Path(workplace) / USER_USAGE_FILE, Path(workplace) / USER_ITEMS_FILE
         rows, calls_sum = parquet_list(frozen.paths), "count(*)"
-        if frozen.manifest.items_by is not None:
+        stored_cents = None
+        if frozen.manifest.rates is not None:
+            stored_cents = write_rated_items(duck, frozen, unfinished_items)
+            rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
+        elif frozen.manifest.items_by is not None:
             duck.execute(
                 "COPY (SELECT user_id::VARCHAR AS user_id, item, count(*) AS calls, "
                 f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
@@ -90,7 +96,7 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
             f"ORDER BY cost_cents DESC, user_id LIMIT {_LARGEST_USERS}"
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
-        _require_equal(frozen, totals)
+        _require_equal(frozen, totals if stored_cents is None else replace(totals, cost_cents=stored_cents))
         if unfinished_items.exists():
             keep_user_usage(unfinished_items, frozen.directory, USER_ITEMS_FILE)
         path = keep_user_usage(unfinished, frozen.directory)
@@ -125,7 +131,7 @@ def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
 
 
 def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
-    """Return a user's calls and exact cost by item from the frozen rows, the largest first."""
+    """Return a user's calls and exact stored cost by item from the frozen rows, the largest first."""
     if frozen.manifest.items_by is None:
         return []
     with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
@@ -139,8 +145,8 @@ def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
 
 
 def _amount_type(frozen: FrozenUsage) -> str:
-    """Return the SQL type of a sum of the version's amounts."""
-    return f"DECIMAL(38, {frozen.manifest.cost_scale})"
+    """Return the SQL type of a sum of what the version's usage costs."""
+    return f"DECIMAL(38, {frozen.manifest.charge_scale})"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
+    RATE_CARDS_FILE,
     USER_ITEMS_FILE,
     USER_USAGE_FILE,
     ErasedUser,
@@ -25,7 +26,7 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.disk import finished_file, sync
 from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
-from spell_billing.usage.manifest import write_manifest
+from spell_billing.usage.manifest import files_of, write_manifest
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
@@ -64,7 +65,12 @@ def _versions(store: UsageStore) -> Iterator[FrozenUsage]:
 def _version_names(frozen: FrozenUsage, user_id: str) -> bool:
     parts = (frozen, *frozen.supplements)
     # Whether the manifest names them or not: a killed erasure leaves files behind.
-    return any(_names(path, user_id) for part in parts for path in part.directory.glob("*.parquet"))
+    return any(
+        _names(path, user_id)
+        for part in parts
+        for path in part.directory.glob("*.parquet")
+        if path.name != RATE_CARDS_FILE
+    )
 
 
 def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) -> bool:
@@ -94,6 +100,10 @@ def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     if late is not None and _names(directory / late.file.name, erasure.user_id):
         file = _renamed(directory, late.file, erasure, order=f"ORDER BY usage_month, {_USER}")
         changed = replace(changed, late=replace(late, file=file))
+    rates = manifest.rates
+    if rates and rates.plans is not None and _names(directory / rates.plans.name, erasure.user_id):
+        plans = _renamed(directory, rates.plans, erasure, order=f"ORDER BY {_USER}")
+        changed = replace(changed, rates=replace(rates, plans=plans))
     if changed is manifest:
         return manifest
     erased = ErasedUser(erasure.pseudonym, datetime.now(UTC))
@@ -145,9 +155,7 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
-    named = {file.name for file in manifest.files} | {USER_USAGE_FILE, USER_ITEMS_FILE}
-    if manifest.late is not None:
-        named.add(manifest.late.file.name)
+    named = {file.name for file in files_of(manifest)} | {USER_USAGE_FILE, USER_ITEMS_FILE}
     unnamed = [path for path in directory.glob("*.parquet") if path.name not in named]
     for path in unnamed:
         path.unlink()

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, Manifest
+from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, Manifest
 
 FORMAT_VERSION = 1
 _MANIFEST = TypeAdapter(Manifest)
@@ -22,8 +22,9 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     document = _members(manifest)
     if not manifest.erased:
         del document["erased"]
-    if manifest.items_by is None:
-        del document["items_by"]
+    for name in ("items_by", "rates"):
+        if document[name] is None:
+            del document[name]
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
@@ -49,6 +50,13 @@ def read_manifest(directory: Path) -> Manifest:
         raise UsageError(f"{path} is missing.", remedy=remedy) from error
     except (ValueError, KeyError, TypeError, MonthError) as error:
         raise UsageError(f"{path} is damaged: {error}.", remedy=remedy) from error
+
+
+def files_of(manifest: Manifest) -> list[FrozenFile]:
+    """Return every file that a manifest names."""
+    late, rates = manifest.late, manifest.rates
+    beside = [late.file if late else None, rates.cards if rates else None, rates.plans if rates else None]
+    return [*manifest.files, *(file for file in beside if file is not None)]
 
 
 def _members(value: Any) -> dict[str, Any]:

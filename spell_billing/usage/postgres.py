@@ -1,7 +1,6 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -19,9 +18,11 @@ from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billabl
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
     ONE_USER_SECONDS,
+    PLAIN,
     BadRow,
     BadRows,
     DayUsage,
+    Detail,
     OnProgress,
     OnWait,
     Outside,
@@ -99,10 +100,6 @@ class _PostgresTables(UsageTables):
     def _sql(self) -> UsageSql:
         return UsageSql(self.usage_columns)
 
-    @cached_property
-    def _rows_sql(self) -> UsageSql:
-        return replace(self._sql, items_by=self.items_by)
-
     @property
     def scale(self) -> int:  # type: ignore[override]
         return MAX_SCALE if self._sql.is_numeric else 0
@@ -124,9 +121,11 @@ class _PostgresTables(UsageTables):
         which = "true" if users is None else is_user(users) if isinstance(users, str) else is_one_of(users)
         return self._snapshot.table(f"SELECT {columns} FROM {table} WHERE {which}")
 
-    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+    def freeze(
+        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
+    ) -> FrozenRows:
         timeless = self.timeless()
-        rows = MonthRows(self._readers, self._rows_sql, month)
+        rows = MonthRows(self._readers, self._sql, month, detail)
         control, form = self.control(rows)
         written = rows.write(path, form, on_progress, expected=control.calls)
         require_equal_totals(month, frozen=written.totals, control=control)
@@ -156,6 +155,15 @@ class _PostgresTables(UsageTables):
 
     def current(self, month: Month) -> Stream:
         return self._snapshot.stream(self._sql.users(month))
+
+    def current_items(self, month: Month, detail: Detail) -> Stream:
+        return self._snapshot.stream(self._sql.items(month, detail))
+
+    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+        if not self._sql.has_numeric_quantity:
+            return []
+        rows = self._snapshot.table(self._sql.inexact_quantities(month)).to_pylist()
+        return [(row["id"], row["quantity"]) for row in rows]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
         if not self._sql.may_have_bad_rows:

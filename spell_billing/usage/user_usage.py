@@ -12,7 +12,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import IntegrityError, UsageError
-from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
+from spell_billing.core.money import exact_sum
+from spell_billing.usage.amounts import exact
+from spell_billing.usage.amounts import exact_sum as column_sum
+from spell_billing.usage.contract import (
+    ACCOUNTS_SCHEMA,
+    USER_ITEMS_FILE,
+    USER_USAGE_FILE,
+    FrozenUsage,
+    Totals,
+)
 from spell_billing.usage.disk import sha256_of, sync
 from spell_billing.usage.tables import positions, texts
 
@@ -63,6 +72,33 @@ def open_user_usage(frozen: FrozenUsage, name: str = USER_USAGE_FILE) -> Iterato
         )
     with pq.ParquetFile(path) as file:
         yield file
+
+
+def charged_totals(frozen: FrozenUsage) -> Totals:
+    """Return the calls of a month and what they cost: as its rows say, or by its rate cards.
+
+    Raises:
+        UsageError: the month has rate cards, and was not aggregated.
+        IntegrityError: what was aggregated was altered, or does not stand for the frozen rows.
+    """
+    control = frozen.manifest.control
+    if frozen.manifest.rates is None:
+        return control
+    with open_user_usage(frozen) as users, open_user_usage(frozen, USER_ITEMS_FILE) as items:
+        charged = _totals(users.read(["calls", "cost_cents"]), "cost_cents")
+        by_item = items.read(["calls", "cost_cents", "stored_cents"])
+    if _totals(by_item, "stored_cents") != control or _totals(by_item, "cost_cents") != charged:
+        raise IntegrityError(
+            f"{frozen.month}/{frozen.version}: the items of the users are not the frozen rows.",
+            remedy="Materialize user_usage of the month again.",
+        )
+    return charged
+
+
+def _totals(table: pa.Table, amount: str) -> Totals:
+    calls = pc.sum(table["calls"]).as_py() or 0
+    cents = exact_sum(*(column_sum(chunk) for chunk in table[amount].chunks))
+    return Totals(calls, exact(str(cents)))
 
 
 def iter_user_drafting_input(

@@ -1,6 +1,8 @@
 """Lines by item: they add up to the cent for any amounts, and the order of the items makes no difference."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -111,3 +113,16 @@ def test_an_item_below_zero_takes_no_tax_and_no_discount_away_from_the_others(
 
     assert [line.kind for line in draft.lines] == [USAGE] * lines
     assert draft.total_cents == 400
+
+
+def test_the_worked_example_of_the_documentation_is_what_is_charged() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "pricing.md").read_text(encoding="utf-8")
+    row = r"^\| `?([/\w]+)`? \| (\d+) \| ([\d.]+) \| \d+ \| [\d. ]*\| (\d+) \|$"
+    *rows, (total, calls, cents, charged) = re.findall(row, text, re.MULTILINE)
+    items = [ItemUsage(name, int(number), Decimal(exact)) for name, number, exact, _ in rows]
+
+    found = split_usage("user-1", items, calls=int(calls), usage_cents=Decimal(cents))
+
+    assert (total, len(rows)) == ("total", 3)
+    assert [str(each.amount_cents) for each in found] == [amount for *_, amount in rows]
+    assert sum(each.amount_cents for each in found) == int(charged)

@@ -51,3 +51,18 @@ def test_items_that_are_not_the_users_usage_fail_the_check_and_stop_the_month(
     assert [each.check_name for each in failed] == ["user_usage_equals_raw_usage"]
     assert failed[0].description.endswith("The items of the users do not add up to them.")
     assert by_endpoint.double.requests == []
+
+
+def test_a_month_with_rate_cards_passes_every_check_at_its_prices(by_endpoint: Any, metadata_of: Any) -> None:
+    by_endpoint.source.execute(
+        "CREATE TABLE rate_cards (item text, model text, unit text, unit_price_cents text)",
+        "INSERT INTO rate_cards VALUES ('/v1/chat', 'flat', 'call', '12.5')",
+    )
+
+    result = by_endpoint.bill("2025-03")
+
+    assert metadata_of(result, "raw_usage")["usage_cents"] == 507
+    assert metadata_of(result, "user_usage")["usage_cents_exact"] == "219.5"
+    (invoice,) = by_endpoint.invoices()
+    assert [line.amount_cents for line in invoice.lines] == [13, 200]
+    assert all(each.passed for each in result.get_asset_check_evaluations() if each.blocking)
