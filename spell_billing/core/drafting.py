@@ -62,6 +62,7 @@ __all__ = [
     "load_lines",
 ]
 
+_TITLE = "Spell Platform API Usage"
 _LARGEST = 2**63 - 1
 """What the ledger's integer columns hold."""
 
@@ -162,7 +163,7 @@ def draft_invoice(
     lines = _charges(month, calls, usage_cents, account, currency)
     if items:
         charges = split_usage(user_id, items, calls=calls, usage_cents=usage_cents)
-        of_items = [_item_line(month, charge, currency) for charge in charges]
+        of_items = _item_lines(month, charges, currency)
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if policy == USUAL_POLICY or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
@@ -225,13 +226,9 @@ def draft_invoice(
     )
 
 
-def describe(month: Month, calls: int, amount_cents: int, currency: str, *, of: str = "") -> str:
-    """Write the text of an invoice or a usage line, as the platform promises it to its users.
-
-    `of` stands between the month and the amount, as ` - /v1/chat`.
-    """
-    money = format_money(amount_cents, currency)
-    return f"Spell Platform API Usage - {month.label}{of} ({calls} calls, {money})"
+def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
+    """Write the text of an invoice or a usage line, as the platform promises it to its users."""
+    return f"{_TITLE} - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
 
 
 def _charges(
@@ -250,10 +247,14 @@ def _charges(
     return lines
 
 
-def _item_line(month: Month, charge: ItemCharge, currency: str) -> Line:
-    usage, cents = charge.usage, charge.amount_cents
-    text = describe(month, usage.calls, cents, currency, of=f" - {usage.item}")
-    return Line(USAGE, text, cents, str(month), usage.calls, plain(usage.usage_cents))
+def _item_lines(month: Month, charges: Sequence[ItemCharge], currency: str) -> list[Line]:
+    title, of = f"{_TITLE} - {month.label}", str(month)
+    lines = []
+    for charge in charges:
+        usage, cents = charge.usage, charge.amount_cents
+        text = f"{title} - {usage.item} ({usage.calls} calls, {format_money(cents, currency)})"
+        lines.append(Line(USAGE, text, cents, of, usage.calls, plain(usage.usage_cents)))
+    return lines
 
 
 def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:

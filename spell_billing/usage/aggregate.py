@@ -44,12 +44,16 @@ class UserUsage:
 
 @dataclass(frozen=True, slots=True)
 class UserTotals:
-    """What aggregation found: users, their calls and cost in all, and the most expensive of them."""
+    """What aggregation found: users, their calls and cost in all, and the most expensive of them.
+
+    `unused_cards` are the rate cards of the month, in words, that price nothing of it.
+    """
 
     path: Path
     users: int
     totals: Totals
     largest: tuple[UserUsage, ...]
+    unused_cards: tuple[str, ...] = ()
 
 
 def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
@@ -70,9 +74,10 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
     ):
         unfinished, unfinished_items = Path(workplace) / USER_USAGE_FILE, Path(workplace) / USER_ITEMS_FILE
         rows, calls_sum = parquet_list(frozen.paths), "count(*)"
-        stored_cents = None
+        stored_cents: Decimal | None = None
+        unused_cards: tuple[str, ...] = ()
         if frozen.manifest.rates is not None:
-            stored_cents = write_rated_items(duck, frozen, unfinished_items)
+            stored_cents, unused_cards = write_rated_items(duck, frozen, unfinished_items)
             rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
         elif frozen.manifest.items_by is not None:
             duck.execute(
@@ -105,6 +110,7 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         count,
         totals,
         tuple(UserUsage(user, calls, exact(str(cost))) for user, calls, cost in top),
+        unused_cards,
     )
 
 

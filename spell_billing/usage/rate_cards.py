@@ -1,6 +1,6 @@
 """The platform's rate cards: read with the month, frozen beside its rows, and applied to what users have."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -51,6 +51,15 @@ class RateCards:
         """Whether a card prices a quantity."""
         return any(card.unit is Unit.QUANTITY for card in self.cards.values())
 
+    def card_for(self, plan_id: str | None, item: str) -> RateCard | None:
+        """Return the card that prices an item of a user with a plan."""
+        return card_for(self.cards, plan_id, item)
+
+    def names_without(self, used: Collection[int]) -> tuple[str, ...]:
+        """Return the cards in words, without those with these identities."""
+        names = {(row.plan_id, row.item): row.name for row in self.rows}
+        return tuple(names[place] for place, card in self.cards.items() if id(card) not in used)
+
     def charge_scale(self, cost_scale: int) -> int:
         """Return the decimal places that amounts may have, beside stored costs of so many places."""
         prices = (tier.unit_price_cents for card in self.cards.values() for tier in card.tiers)
@@ -81,7 +90,7 @@ class RateCards:
         Raises:
             UsageError: a call without the quantity that is priced.
         """
-        card = card_for(self.cards, plan_id, item)
+        card = self.card_for(plan_id, item)
         if card is None:
             return None
         found = []

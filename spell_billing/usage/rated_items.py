@@ -1,22 +1,19 @@
-"""What each user has of each item in a month with rate cards: counted out of core, then priced one by one."""
+"""What each user has of each item in a month with rate cards: counted and priced out of core."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from spell_billing.core.errors import UsageError
 from spell_billing.core.items import OTHER, ItemUsage
-from spell_billing.core.money import exact_sum
+from spell_billing.core.money import plain
 from spell_billing.core.rate_cards import MOST_PLACES, RateCard, card_for
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
-from spell_billing.usage.duck import open_duckdb, parquet_list
+from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
 from spell_billing.usage.rate_cards import Counts, RateCards, frozen_cards
 from spell_billing.usage.tables import texts
 from spell_billing.usage.user_usage import open_user_usage
@@ -46,10 +43,13 @@ def plans_of(frozen: FrozenUsage) -> str:
     return f"(SELECT user_id, plan_id FROM {parquet_list([frozen.directory / rates.plans.name])})"
 
 
-def write_rated_items(duck: duckdb.DuckDBPyConnection, frozen: FrozenUsage, path: Path) -> Decimal:
+def write_rated_items(
+    duck: duckdb.DuckDBPyConnection, frozen: FrozenUsage, path: Path
+) -> tuple[Decimal, tuple[str, ...]]:
     """Write each user's items as Parquet: user_id, item, calls, cost_cents, quantity, stored_cents; in order.
 
-    cost_cents is what is charged, stored_cents what the rows say. Returns the sum of the latter.
+    cost_cents is what is charged, stored_cents what the rows say. Returns the sum of the latter, and the
+    cards in words that priced nothing: a name may be misspelt.
 
     Raises:
         UsageError: a call lacks the quantity that is priced.
@@ -57,57 +57,52 @@ def write_rated_items(duck: duckdb.DuckDBPyConnection, frozen: FrozenUsage, path
     cards = frozen_cards(frozen)
     if cards is None:
         raise ValueError(f"{frozen.month}/{frozen.version} has no rate cards")
-    scale = frozen.manifest.charge_scale
-    money = pa.decimal128(38, scale)
-    schema = pa.schema(
-        [
-            ("user_id", pa.string()),
-            ("item", pa.string()),
-            ("calls", pa.int64()),
-            ("cost_cents", money),
-            ("quantity", pa.decimal128(38, MOST_PLACES)),
-            ("stored_cents", money),
-        ]
-    )
+    money = f"DECIMAL(38, {frozen.manifest.charge_scale})"
     duck.execute(
-        "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
-        f"p.plan_id FROM ({counted(frozen, scale)}) AS c "
-        f"LEFT JOIN {plans_of(frozen)} AS p ON p.user_id = c.user_id "
-        "ORDER BY c.user_id, c.item"
+        f"CREATE TABLE counted AS SELECT c.*, coalesce(p.plan_id, '') AS plan_id "
+        f"FROM ({counted(frozen, frozen.manifest.charge_scale)}) AS c "
+        f"LEFT JOIN {plans_of(frozen)} AS p ON p.user_id = c.user_id"
     )
-    stored_cents = Decimal(0)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while rows := duck.fetchmany(_ROWS_AT_ONCE):
-            try:
-                writer.write_table(_priced(rows, cards, schema))
-            except pa.ArrowInvalid as error:
-                raise UsageError(
-                    f"{frozen.month}/{frozen.version}: what a rate card prices exceeds 38 digits: {error}.",
-                    remedy="Correct the absurd price or quantity, and freeze the month again.",
-                ) from error
-            stored_cents = exact_sum(stored_cents, *(Decimal(row[5]) for row in rows))
-    return stored_cents
+    used = _price(duck, cards, money)
+    duck.execute(
+        "COPY (SELECT user_id, item, calls, coalesce(price, stored_cents) AS cost_cents, quantity, "
+        "stored_cents FROM counted JOIN prices USING (plan_id, item, calls, measured, quantity) "
+        "ORDER BY user_id, item) "
+        f"TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
+    )
+    ((stored_cents,),) = duck.execute(
+        "SELECT coalesce(sum(stored_cents), 0)::VARCHAR FROM counted"
+    ).fetchall()
+    return exact(stored_cents), cards.names_without(used)
 
 
-def _priced(rows: list[tuple[Any, ...]], cards: RateCards, schema: pa.Schema) -> pa.Table:
-    users, items, calls, measured, quantities, stored, plans = zip(*rows, strict=True)
-    costs = []
-    for user, plan, item, number, known, quantity, cents in zip(
-        users, plans, items, calls, measured, quantities, stored, strict=True
-    ):
-        price = cards.price(user, plan, item, [Counts(number, known, Decimal(quantity))])
-        costs.append(cents if price is None else f"{price[0]:f}")
-    columns = [
-        texts(users),
-        texts(items),
-        texts(map(str, calls)),
-        texts(costs),
-        texts(quantities),
-        texts(stored),
-    ]
-    return pa.Table.from_arrays(
-        [column.cast(kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema
+def _price(duck: duckdb.DuckDBPyConnection, cards: RateCards, money: str) -> set[int]:
+    """Price each count once, however many users have it; return the identities of the cards that did."""
+    of = "plan_id, item, calls, measured, quantity"
+    duck.execute(
+        "CREATE TABLE prices (plan_id VARCHAR, item VARCHAR, calls BIGINT, measured BIGINT, "
+        f"quantity {QUANTITY}, price {money})"
     )
+    counts = duck.cursor().execute(
+        f"SELECT any_value(user_id), {of.replace('quantity', 'quantity::VARCHAR')} FROM counted GROUP BY {of}"
+    )
+    used = set[int]()
+    while rows := counts.fetchmany(_ROWS_AT_ONCE):
+        priced = []
+        for user, plan, item, calls, measured, quantity in rows:
+            used.add(id(cards.card_for(plan or None, item)))
+            found = cards.price(user, plan or None, item, [Counts(calls, measured, Decimal(quantity))])
+            priced.append(plain(found[0]) if found else None)
+        plans, items, *numbers = [*zip(*rows, strict=True)][1:]
+        columns = [plans, items, *(map(str, column) for column in numbers), priced]
+        names = [*of.split(", "), "price"]
+        duck.register("batch", pa.table(dict(zip(names, map(texts, columns), strict=True))))
+        duck.execute(
+            "INSERT INTO prices SELECT plan_id, item, calls::BIGINT, measured::BIGINT, "
+            f"quantity::{QUANTITY}, price::{money} FROM batch"
+        )
+        duck.unregister("batch")
+    return used
 
 
 @dataclass(frozen=True, slots=True)

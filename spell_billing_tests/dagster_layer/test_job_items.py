@@ -57,12 +57,16 @@ def test_a_month_with_rate_cards_passes_every_check_at_its_prices(by_endpoint: A
     by_endpoint.source.execute(
         "CREATE TABLE rate_cards (item text, model text, unit text, unit_price_cents text)",
         "INSERT INTO rate_cards VALUES ('/v1/chat', 'flat', 'call', '12.5')",
+        "INSERT INTO rate_cards VALUES ('/v1/chta', 'flat', 'call', '3')",
     )
 
     result = by_endpoint.bill("2025-03")
 
     assert metadata_of(result, "raw_usage")["usage_cents"] == 507
     assert metadata_of(result, "user_usage")["usage_cents_exact"] == "219.5"
+    assert metadata_of(result, "user_usage")["unused_rate_cards"] == [
+        "The rate card of every plan and item /v1/chta from the beginning"
+    ]
     (invoice,) = by_endpoint.invoices()
     assert [line.amount_cents for line in invoice.lines] == [13, 200]
     assert all(each.passed for each in result.get_asset_check_evaluations() if each.blocking)
