@@ -33,7 +33,7 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
-from spell_billing.usage.manifest import FORMAT_VERSION
+from spell_billing.usage.manifest import FORMAT_VERSION, RATED_FORMAT_VERSION
 from spell_billing.usage.rate_cards import (
     CARD_COLUMNS,
     RateCards,
@@ -245,7 +245,7 @@ class SqlUsage(ABC):
             )
             unique.require_changed(late)
             return Manifest(
-                format_version=FORMAT_VERSION,
+                format_version=FORMAT_VERSION if rates is None else RATED_FORMAT_VERSION,
                 month=month,
                 frozen_at=frozen_at,
                 backend=self._url.backend,

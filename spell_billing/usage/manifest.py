@@ -14,6 +14,8 @@ from spell_billing.core.month import Month
 from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, Manifest
 
 FORMAT_VERSION = 1
+RATED_FORMAT_VERSION = 2
+"""Of a month with rate cards: a program that does not know them would charge its stored cost."""
 _MANIFEST = TypeAdapter(Manifest)
 
 
@@ -40,9 +42,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION}:
             raise UsageError(
-                f"{path} has format {version}, and this program reads format {FORMAT_VERSION}.",
+                f"{path} has format {version}, and this program reads formats up to {RATED_FORMAT_VERSION}.",
                 remedy="Use the program version that froze the month, or a later one.",
             )
         return _MANIFEST.validate_json(json.dumps(document), strict=True)

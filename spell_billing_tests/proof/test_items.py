@@ -73,6 +73,16 @@ def test_a_line_that_was_rounded_otherwise_is_found(light_platform: SmallPlatfor
     platform.accounts(ANN)
     calls(platform, MARCH, (ANN, 300, "/a"), (ANN, 200, "/b"))
     platform.bill(MARCH)
+    platform.must_agree(MARCH)
+
+    # Cents that moved from one endpoint to the other, with their rounding.
+    platform.sql("UPDATE ledger_invoices SET lines = replace(replace(lines, '/a (', '/c ('), '/b (', '/a (')")
+    found = platform.reconcile(MARCH).findings
+    assert {(each.expected, each.found) for each in found} >= {
+        ("1 calls, 300 cents of item /a", "1 calls, 200 cents of item /a"),
+        ("0 calls, 0 cents of item /c", "1 calls, 300 cents of item /c"),
+    }
+    platform.sql("UPDATE ledger_invoices SET lines = replace(replace(lines, '/a (', '/b ('), '/c (', '/a (')")
 
     platform.sql(
         "UPDATE ledger_invoices SET lines = replace(replace(lines, ':300,', ':301,'), ':200,', ':199,')"

@@ -5,7 +5,9 @@ from random import Random
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from spell_billing.cli import main
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.money import round_half_up
 from spell_billing.usage.contract import SourceRules
@@ -177,6 +179,36 @@ def test_an_erased_user_leaves_the_frozen_plans_too(light_platform: SmallPlatfor
     assert platform.lines(MAY, BOB) == [("usage", 3)]
 
 
+def test_the_command_line_explains_a_line_by_its_item_and_card(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = light_platform
+    platform.rules = BY_ENDPOINT
+    platform.accounts(ANN)
+    package = {
+        "item": "/v1",
+        "model": "package",
+        "unit": "quantity",
+        "package_size": 100,
+        "unit_price_cents": 12,
+    }
+    cards(platform, *CHAT, package, quantity=True)
+    insert(platform, MARCH, *[(ANN, 1, "/chat", 0)] * 4, (ANN, 9, "/v1", 150), (ANN, 5, None, 0))
+    platform.bill(MARCH)
+    monkeypatch.setenv("DATABASE_URL", platform.url)
+    monkeypatch.setenv("SPELL_BILLING_USAGE_STORE", str(platform.store_path))
+
+    text = CliRunner().invoke(main, ["explain", "--month", "2025-03", "--user", ANN]).output
+
+    assert (
+        "  /chat  4 calls  32.5 cents, priced by a graduated card for calls: 10 cents up to 3, 2.5 cents each"
+        in text
+    )
+    assert "  /v1  1 calls  24 cents, priced by a package card of 100 for quantity 150: 12 cents each" in text
+    assert "  other  1 calls  5 cents\n" in text
+    assert "Spell Platform API Usage - March 2025 - /v1 (1 calls, $0.24)" in text
+
+
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("card", "told"),
@@ -312,6 +344,8 @@ def test_cards_and_prices_that_were_altered_are_not_sent(light_platform: SmallPl
     frozen = platform.store.latest(MARCH)
     assert frozen is not None
     assert charged_totals(frozen).cost_cents == 5
+    # A program of before would charge the stored cost: it reads format 1 alone.
+    assert frozen.manifest.format_version == 2
     platform.sql("UPDATE ledger_invoices SET usage_cents = '4'")
     with pytest.raises(
         IntegrityError, match="the drafts hold 1 calls and 4 cents, the frozen usage 1 calls and 5"
