@@ -157,6 +157,35 @@ def test_a_column_that_is_not_there_is_refused_by_name(platform: SmallPlatform, 
     assert platform.store.versions(MAY) == []
 
 
+@pytest.mark.both_databases
+def test_many_items_of_any_type_make_ten_lines_and_agree(platform: SmallPlatform) -> None:
+    platform.rules = SourceRules(items_by="status")
+    platform.sql("ALTER TABLE usage_counters ADD COLUMN status bigint")
+    platform.accounts(ANN)
+    calls(platform, MARCH, *((ANN, number, None) for number in range(1, 15)))
+    platform.sql("UPDATE usage_counters SET status = 200 + id WHERE cost_cents > 1")
+
+    platform.bill(MARCH, verify=True)
+
+    assert platform.lines(MARCH, ANN) == [
+        ("usage", cents) for cents in (*range(14, 5, -1), 1 + 2 + 3 + 4 + 5)
+    ]
+    assert texts(platform, MARCH, ANN)[-2:] == [
+        "March 2025 - 206 (1 calls, $0.06)",
+        "March 2025 - other (5 calls, $0.15)",
+    ]
+    platform.must_agree(MARCH)
+
+
+def test_an_item_that_is_no_text_is_named(light_platform: SmallPlatform) -> None:
+    light_platform.rules = BY_ENDPOINT
+    calls(light_platform, MARCH, (ANN, 1, "/a"))
+    light_platform.sql("UPDATE usage_counters SET endpoint = CAST(x'2fff' AS TEXT)")
+
+    with pytest.raises(UsageError, match=r"The item of the row with id 1 of usage_counters is no text"):
+        light_platform.draft(MARCH)
+
+
 def test_items_that_were_altered_are_not_drafted(light_platform: SmallPlatform) -> None:
     platform = light_platform
     platform.rules = BY_ENDPOINT
