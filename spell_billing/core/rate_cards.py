@@ -155,9 +155,10 @@ def _place_of_card(row: CardRow) -> tuple[str, str, date]:
 def _valid_from(row: CardRow) -> date:
     if row.valid_from is None:
         return date.min
+    # A column of times has the date before a blank.
+    day, _, _ = row.valid_from.replace("T", " ").partition(" ")
     try:
-        # A column of times has a date that begins it.
-        return date.fromisoformat(row.valid_from[:10])
+        return date.fromisoformat(day)
     except ValueError:
         raise _refused(row, f"valid_from is {row.valid_from!r}", "Write a date, as 2026-01-01.") from None
 
@@ -217,7 +218,8 @@ def _decimal(row: CardRow, name: str) -> Decimal:
         raise _refused(row, f"{name} is {text!r}", remedy)
     if len(places.rstrip("0")) > MOST_PLACES or len(digits.lstrip("0")) > _MOST_DIGITS:
         raise _refused(row, f"{name} is {text!r}", remedy)
-    return Decimal(plain)
+    # Without needless zeros, which would count as decimal places.
+    return Decimal(plain.rstrip("0") if places else plain)
 
 
 def _choice(row: CardRow, choices: type[_Choice], name: str) -> _Choice:

@@ -107,6 +107,15 @@ def test_the_order_of_the_rows_makes_no_difference(seed: object) -> None:
     assert len(expected["pro", "/v1/chat"].tiers) == 4
 
 
+@pytest.mark.parametrize("text", ["0.5", "0.50", "0.5000000000000", "-0", "0.", "100", "0"])
+def test_needless_zeros_of_a_price_are_no_decimal_places(text: str) -> None:
+    (card,) = read_cards([structs.replace(ROW, unit_price_cents=text)]).values()
+
+    price = card.tiers[0].unit_price_cents
+    assert price == Decimal(text)
+    assert -int(price.as_tuple().exponent) <= 1
+
+
 @pytest.mark.parametrize(
     ("month", "cents"), [("2025-12", "7"), ("2026-01", "0.5"), ("2026-02", "0.5"), ("2026-03", "8")]
 )
@@ -156,6 +165,7 @@ def test_the_most_specific_card_wins() -> None:
         ([{"model": "package"}], "package_size is None"),
         ([{"model": "package", "package_size": "0"}], "package_size is '0'"),
         ([{"valid_from": "soon"}], "valid_from is 'soon'. Write a date"),
+        ([{"valid_from": "2026-01-011"}], "valid_from is '2026-01-011'. Write a date"),
     ],
 )
 def test_a_card_that_cannot_be_used_is_refused_by_name(
