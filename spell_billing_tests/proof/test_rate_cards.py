@@ -179,6 +179,23 @@ def test_an_erased_user_leaves_the_frozen_plans_too(light_platform: SmallPlatfor
     assert platform.lines(MAY, BOB) == [("usage", 3)]
 
 
+def test_a_preview_shows_the_prices_that_will_be_billed(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = light_platform
+    platform.accounts(ANN)
+    cards(platform, *CHAT)
+    insert(platform, MARCH, *[(ANN, 1, "/chat")] * 4)
+    monkeypatch.setenv("DATABASE_URL", platform.url)
+    monkeypatch.setenv("SPELL_BILLING_USAGE_STORE", str(platform.store_path))
+    monkeypatch.setenv("LINE_ITEMS_BY", "endpoint")
+
+    found = CliRunner().invoke(main, ["preview", "--month", "2025-03", "--json"])
+
+    (row,) = json.loads(found.output)
+    assert (row["usage_cents"], row["total_cents"]) == (32.5, 33)
+
+
 def test_the_command_line_explains_a_line_by_its_item_and_card(
     light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
