@@ -8,6 +8,11 @@ from spell_billing_tests.proof.small_platform import SmallPlatform
 
 BY_ENDPOINT = SourceRules(items_by="endpoint")
 _CARD = {"plan_id": None, "item": None, "model": "flat", "unit": "call", "up_to": None, "unit_price_cents": 1}
+CHAT: list[dict[str, Any]] = [
+    {"item": "/chat", "model": "graduated", "up_to": 3, "unit_price_cents": "10"},
+    {"item": "/chat", "model": "graduated", "unit_price_cents": "2.5"},
+]
+"""Three calls of /chat at 10 cents, then 2.5 cents each."""
 
 
 def insert(platform: SmallPlatform, month: Month, *rows: tuple[Any, ...], day: int = 15) -> None:
