@@ -268,6 +268,15 @@ def test_the_column_to_prove_unique_is_a_plain_name() -> None:
             _ = Settings({"USAGE_DEDUPE_COLUMN": wrong}).usage_dedupe_column
 
 
+def test_lines_are_made_by_a_column_that_is_not_of_every_row_its_own() -> None:
+    assert Settings({}).line_items_by is None
+    assert Settings({"LINE_ITEMS_BY": "endpoint"}).line_items_by == "endpoint"
+    with pytest.raises(SettingsError, match=r"LINE_ITEMS_BY='a b' is not the name of a column.*as endpoint"):
+        _ = Settings({"LINE_ITEMS_BY": "a b"}).line_items_by
+    with pytest.raises(SettingsError, match=r"LINE_ITEMS_BY=User_ID would make a line for each call or user"):
+        _ = Settings({"LINE_ITEMS_BY": "User_ID"}).line_items_by
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("", "off"), ("off", "off"), (" On ", "on"), ("enforced", "enforced")]
 )

@@ -53,6 +53,7 @@ def command(
     """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored."""
     from spell_billing.reporting import comparing, preview  # noqa: PLC0415 - heavy: pandas
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -61,7 +62,8 @@ def command(
     settings = Settings.from_environment()
     differences: list[Difference] = []
     with open_ledger() as ledger:
-        source, store = open_usage_source(settings.usage_database), UsageStore(settings.usage_store)
+        source = open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
+        store = UsageStore(settings.usage_store)
         drafts = preview.preview_drafts(month, ledger, source, store, settings.policy)
         if against is None:
             frame = preview.drafts_frame(drafts)

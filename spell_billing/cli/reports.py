@@ -17,6 +17,7 @@ from spell_billing.cli.common import (
     user_option,
     write_json,
 )
+from spell_billing.core.items import item_name
 from spell_billing.core.money import exact_number, format_amounts, format_money, plain
 from spell_billing.core.month import Month
 
@@ -85,6 +86,9 @@ def _write_story(story: dict[str, Any]) -> None:
     click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
     for day in usage["days"]:
         click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
+    for item in usage.get("items", ()):
+        named = f"  {item_name(item['item'])}  {item['calls']:,} calls  {item['usage_cents']} cents"
+        click.echo(named + _by_card(item))
     for bill in story["bills"]:
         _write_bill(bill)
     click.echo("\nHistory")
@@ -93,6 +97,22 @@ def _write_story(story: dict[str, Any]) -> None:
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
         words = ", ".join(str(entry[name]) for name in rest if name in entry)
         click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+
+
+def _by_card(item: dict[str, Any]) -> str:
+    """Return in words by which rate card an item is priced; nothing where its cost is the stored one."""
+    card = item.get("card")
+    if card is None:
+        return ""
+    ends = (f"up to {tier['up_to']}" if tier["up_to"] else "each" for tier in card["tiers"])
+    tiers = ", ".join(
+        f"{tier['unit_price_cents']} cents {end}" for tier, end in zip(card["tiers"], ends, strict=True)
+    )
+    of = f" of {card['package_size']}" if card["package_size"] else ""
+    units = f"quantity {item['quantity']}" if card["unit"] == "quantity" else "calls"
+    return (
+        f", priced by a {card['model']} card{of} for {units}: {tiers} (stored: {item['stored_cents']} cents)"
+    )
 
 
 def _write_bill(bill: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.grants import Grant, paid_by_grants
+from spell_billing.core.items import ItemCharge, ItemUsage, split_usage
 from spell_billing.core.lines import (
     ADJUSTMENT,
     BROUGHT,
@@ -42,7 +43,7 @@ from spell_billing.core.money import (
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
-from spell_billing.core.pricing import USUAL_RATING, Rating, rate
+from spell_billing.core.pricing import Rating, rate
 from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 
@@ -67,6 +68,7 @@ __all__ = [
     "load_lines",
 ]
 
+_TITLE = "Spell Platform API Usage"
 _LARGEST = 2**63 - 1
 """What the ledger's integer columns hold."""
 
@@ -143,6 +145,7 @@ def draft_invoice(
     fees_charged: tuple[int, int] = (0, 0),
     grants: Sequence[Grant] = (),
     policy: Policy = USUAL_POLICY,
+    items: Sequence[ItemUsage] = (),
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -159,33 +162,27 @@ def draft_invoice(
         fees_charged: Fees of the month, and of the next one, that other bills charge, in minor units.
         grants: What the user has to pay bills with; used before credits.
         policy: What the settings say of all bills.
+        items: The usage by item, which makes a line for each; empty for one line.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
 
     Raises:
         UsageError: when an amount exceeds 64 bits.
+        IntegrityError: when the items do not add up to the usage.
     """
     currency = account.currency if account else _currency_without_account(late, credit)
-    if plan is None:
-        rating = Rating(account.included_cents) if account and account.included_cents else USUAL_RATING
-        plan_name = (account.plan_name or account.plan_id or "plan") if account else "plan"
-    else:
-        rating, plan_name = plan.rating, plan.name
-    discounts = plan.discounts if plan else ("", "")
-    lines = _charges(
-        month, calls, usage_cents, rating=rating, plan_name=plan_name, currency=currency, discounts=discounts
-    )
+    known_plan = plan or _plan_of(account)
+    rating = known_plan.rating
+    lines = _charges(month, calls, usage_cents, known_plan, currency)
+    if items:
+        charges = split_usage(user_id, items, calls=calls, usage_cents=usage_cents)
+        of_items = _item_lines(month, charges, currency)
+        # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
+        if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
+            lines[:1] = of_items
     earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
-    if plan is not None or fees_charged != (0, 0):
-        lines += fee_lines(
-            month,
-            plan or NO_PLAN,
-            currency,
-            charged_cents=fees_charged[0],
-            next_charged_cents=fees_charged[1],
-            in_advance=policy.fees_in_advance,
-        )
+    lines += fee_lines(month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance)
     charge_cents = largest_cents = 0
     for line in lines:
         charge_cents += line.amount_cents
@@ -199,15 +196,7 @@ def draft_invoice(
         paid = paid_by_grants(grants, month, charge_cents, currency)
         lines.extend(paid)
         charge_cents += sum(line.amount_cents for line in paid)
-    applied_cents = 0
-    if credit and credit.currency == currency and charge_cents > 0:
-        applied_cents = min(credit.amount_cents, charge_cents)
-    if applied_cents > 0:
-        text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
-        lines.append(Line(CREDIT, text, -applied_cents, str(month)))
-    elif applied_cents:
-        text = f"Brought forward from earlier invoices ({format_money(-applied_cents, currency)})"
-        lines.append(Line(BROUGHT, text, -applied_cents, str(month)))
+    applied_cents = _apply_credit(lines, month, credit, charge_cents, currency)
     total_cents = charge_cents - applied_cents
     left_cents = total_cents % step_cents(currency) if total_cents > 0 else 0
     if left_cents:
@@ -231,7 +220,7 @@ def draft_invoice(
         reason, left_cents, applied_cents = take_small_amount_off(lines, month, currency, policy)
     usage = lines[0] if lines else None
     # The usual invoice has one line that says the same: to write it again takes a tenth of the time.
-    same = usage is not None and usage.kind == USAGE and usage.amount_cents == total_cents
+    same = usage is not None and usage.kind == USAGE and not items and usage.amount_cents == total_cents
     return Draft(
         user_id=user_id,
         state=state,
@@ -253,37 +242,62 @@ def draft_invoice(
 
 def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
     """Write the text of an invoice or a usage line, as the platform promises it to its users."""
-    return f"Spell Platform API Usage - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
+    return f"{_TITLE} - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
 
 
-def _charges(
-    month: Month,
-    calls: int,
-    usage_cents: Decimal,
-    *,
-    rating: Rating,
-    plan_name: str,
-    currency: str,
-    discounts: tuple[str, str],
-) -> list[Line]:
+def _plan_of(account: Account | None) -> MonthPlan:
+    """Return what an account's plan includes, where no plans were frozen for the user."""
+    if account is None or not account.included_cents:
+        return NO_PLAN
+    name = account.plan_name or account.plan_id or "plan"
+    return MonthPlan(account.plan_id, name, Rating(account.included_cents))
+
+
+def _apply_credit(
+    lines: list[Line], month: Month, credit: Credit | None, charge_cents: int, currency: str
+) -> int:
+    """Add the line of a credit, or of a remainder, as far as something is charged; return what it takes off."""
+    if credit is None or credit.currency != currency or charge_cents <= 0:
+        return 0
+    applied_cents = min(credit.amount_cents, charge_cents)
+    if applied_cents > 0:
+        text = f"Credit carried from earlier months (-{format_money(applied_cents, currency)})"
+        lines.append(Line(CREDIT, text, -applied_cents, str(month)))
+    elif applied_cents:
+        text = f"Brought forward from earlier invoices ({format_money(-applied_cents, currency)})"
+        lines.append(Line(BROUGHT, text, -applied_cents, str(month)))
+    return applied_cents
+
+
+def _charges(month: Month, calls: int, usage_cents: Decimal, plan: MonthPlan, currency: str) -> list[Line]:
     lines: list[Line] = []
     if calls or usage_cents:
         amount_cents = round_half_up(usage_cents)
         text = describe(month, calls, amount_cents, currency)
         lines.append(Line(USAGE, text, amount_cents, str(month), calls, plain(usage_cents)))
-    if rating is USUAL_RATING:
+    if plan is NO_PLAN:
         return lines
-    rated = rate(usage_cents, rating)
-    percents, amounts = discounts
+    rated = rate(usage_cents, plan.rating)
+    percents, amounts = plan.discounts
     for kind, text, cents in (
-        (INCLUDED, f"Included in {plan_name}", -rated.covered_cents),
-        (USAGE_DISCOUNT, f"Discount of {plan_name} on usage", -rated.usage_discount_cents),
-        (MINIMUM, f"Up to the minimum of {plan_name}", rated.top_up_cents),
+        (INCLUDED, f"Included in {plan.name}", -rated.covered_cents),
+        (USAGE_DISCOUNT, f"Discount of {plan.name} on usage", -rated.usage_discount_cents),
+        (MINIMUM, f"Up to the minimum of {plan.name}", rated.top_up_cents),
         (DISCOUNT, percents, -rated.discount_cents),
         (DISCOUNT, amounts, -rated.amount_off_cents),
     ):
         if cents:
             lines.append(Line(kind, f"{text} ({format_money(cents, currency)})", cents, str(month)))
+    return lines
+
+
+def _item_lines(month: Month, charges: Sequence[ItemCharge], currency: str) -> list[Line]:
+    title, of = f"{_TITLE} - {month.label}", str(month)
+    lines = []
+    for charge in charges:
+        usage, cents = charge.usage, charge.amount_cents
+        text = f"{title} - {usage.item} ({usage.calls} calls, {format_money(cents, currency)})"
+        lines.append(Line(USAGE, text, cents, of, usage.calls, plain(usage.usage_cents)))
     return lines
 
 

@@ -200,7 +200,10 @@ def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
 def _charging(line: Line, cents: int, currency: str) -> Line:
     """Return the line as it charges another amount, in its text too."""
     before, after = format_money(line.amount_cents, currency), format_money(cents, currency)
-    text = line.description.replace(f"{before})", f"{after})")
+    # At the end alone: an item's name may hold the same words.
+    text = line.description
+    if text.endswith(f"{before})"):
+        text = f"{text.removesuffix(f'{before})')}{after})"
     return msgspec.structs.replace(line, amount_cents=cents, description=text)
 
 

@@ -143,21 +143,15 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
 
 
 def fee_lines(
-    month: Month,
-    plan: MonthPlan,
-    currency: str,
-    *,
-    charged_cents: int,
-    next_charged_cents: int,
-    in_advance: bool,
+    month: Month, plan: MonthPlan, currency: str, *, charged: tuple[int, int] = (0, 0), in_advance: bool
 ) -> list[Line]:
     """Return the lines of a bill's fees: of its month as far as they were not charged, and in advance.
 
-    `charged_cents` and `next_charged_cents` are what other bills charge for fees of the month and the next.
+    `charged` is what other bills charge for fees of the month and of the next, in minor units.
     """
-    lines = _lines_of(FEE, month, plan.fees, charged_cents, currency)
+    lines = _lines_of(FEE, month, plan.fees, charged[0], currency)
     if in_advance:
-        lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, next_charged_cents, currency)
+        lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, charged[1], currency)
     return lines
 
 
@@ -173,8 +167,8 @@ def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, Plan
 
 
 def _lines_of(kind: str, month: Month, fees: Sequence[Fee], charged_cents: int, currency: str) -> list[Line]:
-    in_advance = ", in advance" if kind == FEE_IN_ADVANCE else ""
     if not charged_cents:
+        in_advance = ", in advance" if kind == FEE_IN_ADVANCE else ""
         return [
             Line(
                 kind,

@@ -37,6 +37,11 @@ class Policy(msgspec.Struct, frozen=True):
     small_amounts: str = STRIPE
     minimum_cents: int = USUAL_MINIMUM_CENTS
 
+    @property
+    def needs_charges(self) -> bool:
+        """Whether Stripe computes tax or a discount, which takes no line below zero."""
+        return self.automatic_tax != OFF or self.discounts
+
 
 USUAL_POLICY = Policy()
 

@@ -31,7 +31,8 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import FrozenUsage, UsageSource
 from spell_billing.usage.plans import PlanBook, read_book
-from spell_billing.usage.user_usage import iter_user_drafting_input
+from spell_billing.usage.user_items import ItemsOf, items_in_step
+from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_input
 
 LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
@@ -67,7 +68,7 @@ def draft_month(
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
-    totals = frozen.manifest.frozen
+    totals = frozen.manifest.frozen if frozen.manifest.rates is None else charged_totals(frozen)
     with _without_collection():
         session.replace_drafts(
             drafts_of(session.month, source, frozen, session.history, policy=policy),
@@ -117,7 +118,8 @@ def drafts_of(
     charged = (book.users_charged_alone() if book else set()) | history.fees.keys()
     others = late.keys() | credited | charged if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
-    return _drafts(month, batches, late, history, only=only, book=book, policy=policy)
+    items_of = items_in_step(frozen, only)
+    return _drafts(month, batches, late, history, only=only, book=book, policy=policy, items_of=items_of)
 
 
 def _drafts(
@@ -129,6 +131,7 @@ def _drafts(
     only: Collection[str] | None,
     book: PlanBook | None,
     policy: Policy,
+    items_of: ItemsOf,
 ) -> Iterator[Draft]:
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
@@ -161,6 +164,7 @@ def _drafts(
                 fees_charged=history.fees.get(user_id, (0, 0)),
                 grants=history.grants.get(user_id, ()),
                 policy=policy,
+                items=items_of(user_id),
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:
                 yield draft

@@ -18,6 +18,7 @@ from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage
 from spell_billing.usage.store import UsageStore
+from spell_billing.usage.user_usage import charged_totals
 
 _FAR = 24
 """Months before and after: late usage is looked for in a shorter range."""
@@ -47,7 +48,7 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
     frozen = store.version(session.month, record.usage_version)
     store.verify(frozen)
     require_good_rows(frozen)
-    control = frozen.manifest.control
+    control = charged_totals(frozen)
     _, calls, usage_cents = session.drafted_usage()
     if (calls, usage_cents) != (control.calls, control.cost_cents):
         raise IntegrityError(

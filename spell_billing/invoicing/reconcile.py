@@ -18,6 +18,7 @@ from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.rederive import sum_findings
+from spell_billing.invoicing.reprice import repriced_users
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind as Problem
@@ -89,6 +90,8 @@ def _usage_findings(result: Reconciliation, frozen: FrozenUsage, by_user: ByUser
     with open_user_usage(frozen) as file:
         rows = file.read(columns=["user_id", "calls", "cost_cents"]).to_pylist()
     usage = {row["user_id"]: (row["calls"], Decimal(row["cost_cents"])) for row in rows}
+    if frozen.manifest.rates is not None:
+        usage = repriced_users(frozen)
     result.frozen_users = len(usage)
     result.frozen_calls = sum(calls for calls, _ in usage.values())
     result.frozen_usage_cents = exact_sum(*(cents for _, cents in usage.values()))

@@ -13,8 +13,11 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.item_findings import item_findings
 from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
 from spell_billing.invoicing.rederive import rederive
+from spell_billing.invoicing.reprice import late_price_findings
+from spell_billing.invoicing.usage_versions import pinned_since
 from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
@@ -63,6 +66,10 @@ async def reconcile_month(
     with ledger.reading() as connection:
         result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
         result.findings.extend(_not_approved(connection, month, record))
+        latest = {user_id: each[-1] for user_id, each in bills_by_user(bills).items()}
+        result.findings.extend(item_findings(frozen, latest))
+        if frozen.manifest.rates is not None:
+            result.findings.extend(late_price_findings(frozen, pinned_since(ledger, store, month)))
         found = _money_at_stripe(connection, result.standing, charges)
         result.money = _by_currency(found.values())
         result.findings.extend(_money_findings(connection, month, bills, found))

@@ -93,11 +93,7 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
     of_usage = [(line, Decimal(line.usage_cents)) for line in lines if line.kind == "usage"]
     usage_cents = exact_sum(*(cents for _, cents in of_usage))
     total_cents = sum(line.amount_cents for line in lines)
-    differences = [
-        (f"{cents} cents of usage", f"line of {line.amount_cents}")
-        for line, cents in of_usage
-        if line.amount_cents != _rounded(cents)
-    ]
+    differences = list(_rounding_differences([(line.amount_cents, cents) for line, cents in of_usage]))
     if usage_cents != bill.usage_cents:
         differences.append(
             (f"{plain(bill.usage_cents)} cents of usage", f"lines for {plain(usage_cents)} cents")
@@ -106,6 +102,25 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
         differences.append((f"total {bill.total_cents}", f"lines {total_cents}"))
     for expected, found in differences:
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, found)
+
+
+def _rounding_differences(of_usage: Sequence[tuple[int, Decimal]]) -> Iterator[tuple[str, str]]:
+    """Yield where lines of usage, as (amount, exact cents), are not rounded by the largest remainder."""
+    total = exact_sum(*(cents for _, cents in of_usage))
+    charged = sum(amount for amount, _ in of_usage)
+    if charged != _rounded(total):
+        yield f"{plain(total)} cents of usage", f"{'line' if len(of_usage) == 1 else 'lines'} of {charged}"
+        return
+    # What a line charges beyond its exact cents: at most a part of a cent, and of those that were rounded up
+    # none with more of it than one that was rounded down would have.
+    beyond = [exact_sum(Decimal(amount), cents.copy_negate()) for amount, cents in of_usage]
+    for (amount, cents), each in zip(of_usage, beyond, strict=True):
+        if each.copy_abs() >= 1:
+            yield f"{plain(cents)} cents of usage", f"line of {amount}"
+    up = max((each for each in beyond if each > 0), default=Decimal(0))
+    down = min((each for each in beyond if each < 0), default=Decimal(0))
+    if len(of_usage) > 1 and up - down > 1:
+        yield "lines rounded by the largest remainder", f"one by {plain(up)}, another by {plain(down)} cents"
 
 
 def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:

@@ -125,6 +125,11 @@ def with_scratch_supplement(
     return replace(frozen, supplements=(*frozen.supplements, since))
 
 
+def pinned_since(ledger: Ledger, store: UsageStore, month: Month) -> list[FrozenUsage]:
+    """Return the pinned versions of a month and all later ones; those that are lost are left out."""
+    return _versions(ledger, store, since=month, before=_LAST)[0]
+
+
 def _versions(
     ledger: Ledger, store: UsageStore, *, since: Month, before: Month
 ) -> tuple[list[FrozenUsage], list[str]]:

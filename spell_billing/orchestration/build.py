@@ -45,6 +45,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         assets=with_source_code_references(
             [
                 *(external.usage_counters, external.billing_accounts, external.billing_plans),
+                external.rate_cards,
                 *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
                 external.stripe_account,
             ]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import IntegrityError, SpellBillingError
@@ -26,8 +27,9 @@ from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
 from spell_billing.orchestration.assets.user_usage import user_usage
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.usage.amounts import exact_sum
+from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.tables import is_rising
-from spell_billing.usage.user_usage import open_user_usage
+from spell_billing.usage.user_usage import charged_totals, open_user_usage
 
 _NAMED = 20
 
@@ -97,20 +99,36 @@ def user_usage_equals_raw_usage(opened: OpenedMonth) -> dg.AssetCheckResult:
         # Not pq.read_table, which loads pandas.
         with open_user_usage(opened.frozen) as file:
             table = file.read(["user_id", "calls", "cost_cents"])
+        items, control = _items_are_usage(opened.frozen, table), charged_totals(opened.frozen)
     except IntegrityError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
     calls = pc.sum(table["calls"]).as_py() or 0
     cost_cents = sum((exact_sum(chunk) for chunk in table["cost_cents"].chunks), start=Decimal(0))
     each_once = is_rising(table["user_id"])
-    control = opened.frozen.manifest.control
     return dg.AssetCheckResult(
-        passed=(calls, cost_cents) == (control.calls, control.cost_cents) and each_once,
+        passed=(calls, cost_cents) == (control.calls, control.cost_cents) and each_once and items,
         description=(
             f"{table.num_rows:,} users{'' if each_once else ' (repeated or out of order)'}, "
             f"{calls:,} calls, {plain(cost_cents)} cents; "
-            f"rows: {control.calls:,} calls, {plain(control.cost_cents)} cents."
+            f"{'rows' if opened.frozen.manifest.rates is None else 'priced'}: {control.calls:,} calls, "
+            f"{plain(control.cost_cents)} cents."
+            f"{'' if items else ' The items of the users do not add up to them.'}"
         ),
         metadata={"users": table.num_rows, "calls": calls, **usage_metadata(cost_cents)},
+    )
+
+
+def _items_are_usage(frozen: FrozenUsage, users: pa.Table) -> bool:
+    """Return whether each user's items, where items were frozen, add up to the user's calls and cost."""
+    if frozen.manifest.items_by is None and frozen.manifest.rates is None:
+        return True
+    with open_user_usage(frozen, USER_ITEMS_FILE) as file:
+        items = file.read(["user_id", "calls", "cost_cents"])
+    sums = items.group_by("user_id").aggregate([("calls", "sum"), ("cost_cents", "sum")]).sort_by("user_id")
+    columns = ("user_id", "calls_sum", "cost_cents_sum")
+    return all(
+        sums[found].cast(users.schema.field(name).type).equals(users[name])
+        for found, name in zip(columns, users.column_names, strict=True)
     )
 
 
@@ -120,7 +138,7 @@ def drafts_equal_user_usage(opened: OpenedMonth) -> dg.AssetCheckResult:
     users, calls, usage_cents = opened.ledger.drafted_usage(opened.month)
     with opened.ledger.reading() as connection:
         unsound = what_is_unsound(connection, opened.month)
-    control = opened.frozen.manifest.control
+    control = charged_totals(opened.frozen)
     sums = (
         f"{users:,} bills hold {calls:,} calls, {plain(usage_cents)} cents; "
         f"frozen: {control.calls:,} calls, {plain(control.cost_cents)} cents."

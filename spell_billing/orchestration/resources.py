@@ -60,7 +60,8 @@ class UsageResource(dg.ConfigurableResource[None]):
     def source(self) -> UsageSource:
         """Return the source that serves the database."""
         settings = Settings.from_environment()
-        return open_usage_source(self._url(), SourceRules(settings.source_wait, settings.usage_dedupe_column))
+        rules = SourceRules(settings.source_wait, settings.usage_dedupe_column, settings.line_items_by)
+        return open_usage_source(self._url(), rules)
 
     def store(self) -> UsageStore:
         """Return the store of frozen usage."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.core.rate_cards import Model, RateCard
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import payment_in_words, read_payment
@@ -16,7 +17,9 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.unpaid import steps_of
 from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
-from spell_billing.usage.aggregate import rows_of_user
+from spell_billing.usage.aggregate import items_of_user, rows_of_user
+from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.rated_items import priced_items_of
 from spell_billing.usage.store import UsageStore
 
 _AS_KEPT = ("status", "attempts", "failed_attempts", "amount_due_cents", "amount_paid_cents", "decline_code")
@@ -30,7 +33,8 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     """
     record = ledger.month(month)
     bills = ledger.bills_of_user(month, user_id)
-    days = rows_of_user(store.version(month, record.usage_version), user_id) if record else []
+    frozen = store.version(month, record.usage_version) if record else None
+    days = rows_of_user(frozen, user_id) if frozen else []
     currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
     payments = _payments(ledger, currencies)
     return {
@@ -45,9 +49,45 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
                 {"day": day.day.isoformat(), "calls": day.calls, "usage_cents": whole(day.cost_cents)}
                 for day in days
             ],
+            **(_items(frozen, user_id) if frozen else {}),
         },
         "bills": [_bill(bill, payments) for bill in bills],
         "history": [_entry(entry) for entry in _history(ledger.audit_trail(month, user_id), bills)],
+    }
+
+
+def _items(frozen: FrozenUsage, user_id: str) -> dict[str, Any]:
+    """Return a user's frozen usage by item; nothing where no items were frozen."""
+    if frozen.manifest.items_by is None and frozen.manifest.rates is None:
+        return {}
+    priced = priced_items_of(frozen, user_id)
+    items: list[dict[str, Any]] = [
+        {"item": each.item, "calls": each.calls, "usage_cents": whole(each.usage_cents)}
+        for each in (
+            [one.usage for one in priced] if frozen.manifest.rates else items_of_user(frozen, user_id)
+        )
+    ]
+    for shown, one in zip(items, priced, strict=False):
+        shown |= {
+            "quantity": whole(one.quantity),
+            "stored_cents": whole(one.stored_cents),
+            "card": _card(one.card) if one.card else None,
+        }
+    return {"items_by": frozen.manifest.items_by, "items": items}
+
+
+def _card(card: RateCard) -> dict[str, Any]:
+    return {
+        "model": card.model.value,
+        "unit": card.unit.value,
+        "package_size": plain(card.package_size) if card.model is Model.PACKAGE else None,
+        "tiers": [
+            {
+                "up_to": None if tier.up_to is None else plain(tier.up_to),
+                "unit_price_cents": plain(tier.unit_price_cents),
+            }
+            for tier in card.tiers
+        ],
     }
 
 

@@ -36,6 +36,7 @@ _FOUR_WEEKS_HOURS = 28 * 24
 _WEEK_MINUTES = 7 * 24 * 60
 _LATEST_DUNNING_DAY = 60
 _LARGEST_MINIMUM_CENTS = 100_000
+_NO_ITEMS = frozenset({"id", "user_id", "cost_cents", "created_at"})
 _COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
@@ -68,7 +69,8 @@ class Settings(EnvironmentSettings):
     def usage_database(self) -> DatabaseUrl:
         """`USAGE_DATABASE_URL`: the platform's database, or a replica of it.
 
-        Only read: `usage_counters`, `billing_accounts` and, where there is one, `billing_plans`.
+        Only read: `usage_counters`, `billing_accounts` and, where there are any, `billing_plans` and
+        `rate_cards`.
 
         Default: `DATABASE_URL`.
         """
@@ -138,11 +140,21 @@ class Settings(EnvironmentSettings):
 
         Default: none.
         """
-        text = self._text("USAGE_DEDUPE_COLUMN")
-        if text is not None and not _COLUMN.fullmatch(text):
+        return self._column("USAGE_DEDUPE_COLUMN", example="request_id")
+
+    @cached_property
+    def line_items_by(self) -> str | None:
+        """`LINE_ITEMS_BY`: a column of `usage_counters` by which usage is split into lines, as `endpoint`.
+
+        What counts is the setting when a month is frozen. See [pricing](pricing.md#a-line-for-each-endpoint).
+
+        Default: none: one line of usage.
+        """
+        text = self._column("LINE_ITEMS_BY", example="endpoint")
+        if text is not None and text.lower() in _NO_ITEMS:
             raise SettingsError(
-                f"USAGE_DEDUPE_COLUMN={text!r} is not the name of a column.",
-                remedy="Write the name of a column of usage_counters, as request_id, or leave it unset.",
+                f"LINE_ITEMS_BY={text} would make a line for each call or user.",
+                remedy="Write a column of usage_counters that says what was called, as endpoint.",
             )
         return text
 
@@ -289,6 +301,15 @@ class Settings(EnvironmentSettings):
                 remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
             )
         return tuple(days)
+
+    def _column(self, name: str, *, example: str) -> str | None:
+        text = self._text(name)
+        if text is not None and not _COLUMN.fullmatch(text):
+            raise SettingsError(
+                f"{name}={text!r} is not the name of a column.",
+                remedy=f"Write the name of a column of usage_counters, as {example}, or leave it unset.",
+            )
+        return text
 
     @cached_property
     def public_url(self) -> str | None:

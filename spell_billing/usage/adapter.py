@@ -10,12 +10,16 @@ from typing import TypeVar
 import pyarrow as pa
 
 from spell_billing.core.drafting import Account
+from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
+from spell_billing.core.rate_cards import RATE_CARDS_TABLE
 from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.accounts import account_of, build_accounts
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
+    PLAIN,
     DayUsage,
+    Detail,
     FrozenUsage,
     LateUsage,
     Manifest,
@@ -32,8 +36,15 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits, require_right
-from spell_billing.usage.manifest import FORMAT_VERSION
-from spell_billing.usage.plans import book_of, build_plans, write_plans
+from spell_billing.usage.manifest import FORMAT_VERSION, RATED_FORMAT_VERSION
+from spell_billing.usage.plans import book_of, build_plans, with_plans_at_end, write_plans
+from spell_billing.usage.rate_cards import (
+    CARD_COLUMNS,
+    RateCards,
+    read_rate_cards,
+    require_exact_columns,
+    require_exact_quantities,
+)
 from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
@@ -90,8 +101,18 @@ class UsageTables(ABC):
         """Read columns as text, null where the table lacks one: of all rows, of some users, or of one."""
 
     @abstractmethod
-    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+    def freeze(
+        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
+    ) -> FrozenRows:
         """Write the month's billable rows, proven against the database's own count and sum."""
+
+    @abstractmethod
+    def current_items(self, month: Month, detail: Detail) -> Stream:
+        """Open a stream of what users have of each item in a month: `late_rated.ITEM_COLUMNS`."""
+
+    @abstractmethod
+    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+        """Return the id and the quantity of rows of a month whose quantity is not exact, some of them."""
 
     @abstractmethod
     def current(self, month: Month) -> Stream:
@@ -129,6 +150,41 @@ class UsageTables(ABC):
     def account_columns(self) -> Columns:
         """The columns of billing accounts; none where there is no such table."""
         return self.columns(ACCOUNTS_TABLE)
+
+    @cached_property
+    def items_by(self) -> str | None:
+        """The column of usage by which lines are made; a UsageError where the table lacks it."""
+        name = self._rules.items_by
+        if name is not None and name not in self.usage_columns:
+            raise UsageError(
+                f"LINE_ITEMS_BY={name} names no column of {USAGE_TABLE} in {self.url.redacted} "
+                f"({self.url.setting}).",
+                remedy=f"Set it to a column of {USAGE_TABLE}, or leave it unset for one line of usage.",
+            )
+        return name
+
+    def rate_cards(self, month: Month) -> RateCards | None:
+        """Read the rate cards of a month; None where it has none."""
+        found = self.columns(RATE_CARDS_TABLE)
+        if not found:
+            return None
+        require_exact_columns(self.url, found)
+        table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
+        return read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
+
+    def items(self, frozen: FrozenUsage) -> Stream:
+        """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
+        detail = frozen.manifest.detail
+        for name in (detail.items_by, "quantity" if detail.has_quantity else None):
+            if name is not None and name not in self.usage_columns:
+                raise UsageError(
+                    f"{frozen.month} was billed by the column {name}, which {USAGE_TABLE} in "
+                    f"{self.url.redacted} ({self.url.setting}) has no more.",
+                    remedy=f"Give {USAGE_TABLE} the column again: late usage of that month is priced by it.",
+                )
+        if detail.has_quantity:
+            require_exact_quantities(frozen.month, self.inexact_quantities(frozen.month))
+        return self.current_items(frozen.month, detail)
 
     def uniqueness(self, directory: Path) -> Uniqueness:
         """Return the proof that no row stands twice."""
@@ -212,14 +268,29 @@ class SqlUsage(ABC):
         def freeze(tables: UsageTables) -> Manifest:
             frozen_at = datetime.now(UTC)
             unique = tables.uniqueness(directory)
-            rows = tables.freeze(month, directory / ROWS_FILE, on_progress)
+            cards = tables.rate_cards(month)
+            detail = Detail(tables.items_by, cards is not None and cards.has_quantity)
+            if detail.has_quantity:
+                require_exact_quantities(month, tables.inexact_quantities(month))
+            rows = tables.freeze(month, directory / ROWS_FILE, on_progress, detail)
+            plans = tables.plans(month)
+            rates = None
+            if cards is not None:
+                accounts = tables.accounts() if cards.has_plans else None
+                if accounts is not None and plans is not None:
+                    accounts = with_plans_at_end(month, accounts, plans)
+                rates = cards.freeze(directory, accounts, rows.cost_scale)
             late = compare_late_usage(
-                late_for, directory, tables.current, scale=tables.scale, bad_now=tables.bad_ids
+                late_for,
+                directory,
+                tables.current,
+                tables.items,
+                scale=tables.scale,
+                bad_now=tables.bad_ids,
             )
             unique.require_changed(late)
-            plans = tables.plans(month)
             return Manifest(
-                format_version=FORMAT_VERSION,
+                format_version=FORMAT_VERSION if rates is None else RATED_FORMAT_VERSION,
                 month=month,
                 frozen_at=frozen_at,
                 backend=self._url.backend,
@@ -234,6 +305,8 @@ class SqlUsage(ABC):
                 without_id=unique.require(month, directory / ROWS_FILE),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
                 plans=None if plans is None else write_plans(plans, directory),
+                items_by=detail.items_by,
+                rates=rates,
             )
 
         return self._read_whole(month, freeze, on_wait)
@@ -251,7 +324,13 @@ class SqlUsage(ABC):
         def compare(tables: UsageTables) -> LateUsage | None:
             unique = tables.uniqueness(directory)
             late = compare_late_usage(
-                [frozen], directory, tables.current, scale=tables.scale, recorded=recorded, users=users
+                [frozen],
+                directory,
+                tables.current,
+                tables.items,
+                scale=tables.scale,
+                recorded=recorded,
+                users=users,
             )
             unique.require_changed(late)
             return late

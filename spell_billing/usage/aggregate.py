@@ -3,15 +3,22 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 
 from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.items import ItemUsage
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import USER_USAGE_FILE, DayUsage, FrozenUsage, Totals
+from spell_billing.usage.contract import (
+    USER_ITEMS_FILE,
+    USER_USAGE_FILE,
+    DayUsage,
+    FrozenUsage,
+    Totals,
+)
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
@@ -20,6 +27,7 @@ from spell_billing.usage.duck import (
     parquet_list,
     quoted,
 )
+from spell_billing.usage.rated_items import write_rated_items
 from spell_billing.usage.user_usage import keep_user_usage
 
 _LARGEST_USERS = 10
@@ -36,16 +44,23 @@ class UserUsage:
 
 @dataclass(frozen=True, slots=True)
 class UserTotals:
-    """What aggregation found: users, their calls and cost in all, and the most expensive of them."""
+    """What aggregation found: users, their calls and cost in all, and the most expensive of them.
+
+    `unused_cards` are the rate cards of the month, in words, that price nothing of it.
+    """
 
     path: Path
     users: int
     totals: Totals
     largest: tuple[UserUsage, ...]
+    unused_cards: tuple[str, ...] = ()
 
 
 def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> UserTotals:
     """Write `user_usage.parquet` and its hash into the version: user_id, calls, cost_cents; by user_id.
+
+    Where items or rate cards were frozen, `user_items.parquet` has the same of each user's items, and is
+    there before it. What a card prices, costs that: the sums are what is charged.
 
     Verify the version first (`UsageStore.verify`): equal sums do not prove that no row changed users.
 
@@ -57,10 +72,24 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=frozen.directory.parent) as workplace,
         _opened(frozen, memory_limit_bytes) as duck,
     ):
-        unfinished = Path(workplace) / USER_USAGE_FILE
+        unfinished, unfinished_items = Path(workplace) / USER_USAGE_FILE, Path(workplace) / USER_ITEMS_FILE
+        rows, calls_sum = parquet_list(frozen.paths), "count(*)"
+        stored_cents: Decimal | None = None
+        unused_cards: tuple[str, ...] = ()
+        if frozen.manifest.rates is not None:
+            stored_cents, unused_cards = write_rated_items(duck, frozen, unfinished_items)
+            rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
+        elif frozen.manifest.items_by is not None:
+            duck.execute(
+                "COPY (SELECT user_id::VARCHAR AS user_id, item, count(*) AS calls, "
+                f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
+                f"GROUP BY user_id, item ORDER BY 1, 2) TO {quoted(unfinished_items)} "
+                "(FORMAT parquet, COMPRESSION zstd)"
+            )
+            rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
         duck.execute(
-            "COPY (SELECT user_id::VARCHAR AS user_id, count(*) AS calls, "
-            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {parquet_list(frozen.paths)} "
+            f"COPY (SELECT user_id::VARCHAR AS user_id, {calls_sum} AS calls, "
+            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
             f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
         )
         users = parquet_list([unfinished])
@@ -72,13 +101,16 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
             f"ORDER BY cost_cents DESC, user_id LIMIT {_LARGEST_USERS}"
         ).fetchall()
         totals = Totals(int(calls), exact(str(cost)))
-        _require_equal(frozen, totals)
+        _require_equal(frozen, totals if stored_cents is None else replace(totals, cost_cents=stored_cents))
+        if unfinished_items.exists():
+            keep_user_usage(unfinished_items, frozen.directory, USER_ITEMS_FILE)
         path = keep_user_usage(unfinished, frozen.directory)
     return UserTotals(
         path,
         count,
         totals,
         tuple(UserUsage(user, calls, exact(str(cost))) for user, calls, cost in top),
+        unused_cards,
     )
 
 
@@ -104,9 +136,23 @@ def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
     return [DayUsage(day, calls, exact(str(cost))) for day, calls, cost in days]
 
 
+def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
+    """Return a user's calls and exact stored cost by item from the frozen rows, the largest first."""
+    if frozen.manifest.items_by is None:
+        return []
+    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
+        items = duck.execute(
+            f"SELECT item, count(*), sum(cost_cents)::{_amount_type(frozen)} AS cost_cents "
+            f"FROM {parquet_list(frozen.paths)} WHERE user_id::VARCHAR = $user_id "
+            "GROUP BY item ORDER BY cost_cents DESC, item",
+            {"user_id": user_id},
+        ).fetchall()
+    return [ItemUsage(item, calls, exact(str(cost))) for item, calls, cost in items]
+
+
 def _amount_type(frozen: FrozenUsage) -> str:
-    """Return the SQL type of a sum of the version's amounts."""
-    return f"DECIMAL(38, {frozen.manifest.cost_scale})"
+    """Return the SQL type of a sum of what the version's usage costs."""
+    return f"DECIMAL(38, {frozen.manifest.charge_scale})"
 
 
 @contextmanager

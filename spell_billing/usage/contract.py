@@ -18,6 +18,8 @@ from spell_billing.core.plans import MonthPlan
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
 USER_USAGE_FILE = "user_usage.parquet"
+USER_ITEMS_FILE = "user_items.parquet"
+RATE_CARDS_FILE = "rate_cards.parquet"
 MANIFEST_FILE = "manifest.json"
 MAX_EXAMPLES = 20
 """Bad rows that are named; the others are counted."""
@@ -208,10 +210,14 @@ def outside_of(past: Past, calls: Mapping[str, int], *, future: int, before_firs
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How long a freeze waits for a standby; and a column of usage that has no value twice, beside `id`."""
+    """How long a freeze waits for a standby; and columns of usage that settings name.
+
+    `dedupe_column` has no value twice, beside `id`; by `items_by` usage is split into lines.
+    """
 
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
+    items_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +226,31 @@ class ErasedUser:
 
     pseudonym: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What rows are read with beside user, cost and time: a column as the item, and their quantity."""
+
+    items_by: str | None = None
+    has_quantity: bool = False
+
+
+PLAIN = Detail()
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRates:
+    """The rate cards that price a month, as they were at the freeze.
+
+    `plans` has the plan of each user, where a card asks for it. The rows have a quantity where a card does.
+    `cost_scale` are the decimal places that priced amounts may have.
+    """
+
+    cards: FrozenFile
+    plans: FrozenFile | None
+    has_quantity: bool
+    cost_scale: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +274,8 @@ class Manifest:
         outside: Rows that no month of this freeze takes.
         plans: Plans, subscriptions and discounts of the month's users; None where the platform has no plans.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
+        items_by: The column of usage that the rows have as text, named `item`; None where they have none.
+        rates: The rate cards of the month; None where it has none, and every row its stored cost.
     """
 
     format_version: int
@@ -261,12 +294,18 @@ class Manifest:
     outside: Outside = Outside()
     plans: FrozenFile | None = None
     erased: tuple[ErasedUser, ...] = ()
+    items_by: str | None = None
+    rates: FrozenRates | None = None
 
     @property
-    def all_files(self) -> list[FrozenFile]:
-        """Every file that the manifest names."""
-        beside = (self.late.file if self.late else None, self.plans)
-        return [*self.files, *(file for file in beside if file is not None)]
+    def detail(self) -> Detail:
+        """What the rows were read with."""
+        return Detail(self.items_by, self.rates is not None and self.rates.has_quantity)
+
+    @property
+    def charge_scale(self) -> int:
+        """Decimal places of what is charged: of the stored costs, or of priced amounts."""
+        return self.cost_scale if self.rates is None else self.rates.cost_scale
 
 
 @dataclass(frozen=True, slots=True)

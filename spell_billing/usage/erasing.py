@@ -16,6 +16,8 @@ from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
+    RATE_CARDS_FILE,
+    USER_ITEMS_FILE,
     USER_USAGE_FILE,
     ErasedUser,
     FrozenFile,
@@ -24,7 +26,7 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.disk import finished_file, sync
 from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
-from spell_billing.usage.manifest import write_manifest
+from spell_billing.usage.manifest import files_of, write_manifest
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
@@ -63,7 +65,12 @@ def _versions(store: UsageStore) -> Iterator[FrozenUsage]:
 def _version_names(frozen: FrozenUsage, user_id: str) -> bool:
     parts = (frozen, *frozen.supplements)
     # Whether the manifest names them or not: a killed erasure leaves files behind.
-    return any(_names(path, user_id) for part in parts for path in part.directory.glob("*.parquet"))
+    return any(
+        _names(path, user_id)
+        for part in parts
+        for path in part.directory.glob("*.parquet")
+        if path.name != RATE_CARDS_FILE
+    )
 
 
 def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) -> bool:
@@ -73,8 +80,8 @@ def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) 
         store.verify(frozen)
     parts = (frozen, *frozen.supplements)
     manifests = [_erase_in_directory(each, erasure) for each in parts]
-    summed = frozen.directory / USER_USAGE_FILE
-    if summed.exists() and _names(summed, erasure.user_id):
+    summed = (frozen.directory / name for name in (USER_USAGE_FILE, USER_ITEMS_FILE))
+    if any(path.exists() and _names(path, erasure.user_id) for path in summed):
         aggregate(replace(frozen, manifest=manifests[0]))
     for each, manifest in zip(parts, manifests, strict=True):
         _remove_unnamed(each.directory, manifest)
@@ -96,6 +103,10 @@ def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     plans = manifest.plans
     if plans is not None and _names(directory / plans.name, erasure.user_id):
         changed = replace(changed, plans=_renamed(directory, plans, erasure))
+    rates = manifest.rates
+    if rates and rates.plans is not None and _names(directory / rates.plans.name, erasure.user_id):
+        renamed = _renamed(directory, rates.plans, erasure, order=f"ORDER BY {_USER}")
+        changed = replace(changed, rates=replace(rates, plans=renamed))
     if changed is manifest:
         return manifest
     erased = ErasedUser(erasure.pseudonym, datetime.now(UTC))
@@ -147,7 +158,7 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
-    named = {file.name for file in manifest.all_files} | {USER_USAGE_FILE}
+    named = {file.name for file in files_of(manifest)} | {USER_USAGE_FILE, USER_ITEMS_FILE}
     unnamed = [path for path in directory.glob("*.parquet") if path.name not in named]
     for path in unnamed:
         path.unlink()

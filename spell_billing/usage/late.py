@@ -18,6 +18,8 @@ from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list, quoted
+from spell_billing.usage.late_rated import RatedMonth
+from spell_billing.usage.rated_items import QUANTITY
 
 LATE_USAGE_FILE = "late_usage.parquet"
 """As it is written. To be read under the name in the manifest: with a user erased, it has another."""
@@ -32,6 +34,7 @@ def compare_late_usage(
     late_for: Sequence[FrozenUsage],
     directory: Path,
     current: Callable[[Month], Stream],
+    items: Callable[[FrozenUsage], Stream],
     *,
     scale: int,
     bad_now: Callable[[Month], pa.ChunkedArray | None] = lambda _: None,
@@ -45,9 +48,11 @@ def compare_late_usage(
 
     Args:
         late_for: The pinned versions of earlier months.
-        directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents.
+        directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents; where a month
+            has rate cards, also item, measured, quantity and stored_cents, and a row for each item.
         current: Streams a month's usage: user_id, calls, cost_cents, any number of rows for a user.
         scale: Decimal places of a cent that the source may have.
+        items: Streams the usage of a month with rate cards: `late_rated.ITEM_COLUMNS`.
         bad_now: Gives the ids, as text, of a month's rows that cannot be billed; called after `current`.
         recorded: The versions that may have recorded late usage; by default `late_for`.
         users: Compare these users alone.
@@ -61,29 +66,68 @@ def compare_late_usage(
     if not late_for:
         return None
     recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
-    scale = max(scale, *(one.manifest.cost_scale for one in (*late_for, *recorders)))
+    scale = max(scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
+    by_item = any(one.manifest.rates is not None for one in late_for)
     with open_duckdb(directory) as duck:
+        money = f"DECIMAL(38, {scale})"
+        of_items = f", item VARCHAR, measured BIGINT, quantity {QUANTITY}, stored_cents {money}"
         duck.execute(
             "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
-            f"cost_cents DECIMAL(38, {scale}))"
+            f"cost_cents {money}{of_items if by_item else ''})"
         )
         if users is not None:
             duck.register("those", pa.table({"user_id": pa.array(sorted(users), pa.string())}))
         try:
             for one in late_for:
+                if one.manifest.rates is not None:
+                    _compare_items(
+                        duck,
+                        one,
+                        recorders,
+                        items,
+                        scale=scale,
+                        bad_now=bad_now,
+                        some_users=users is not None,
+                    )
+                    continue
                 with current(one.month) as reader, own_errors(reader) as source:
                     duck.register("source_now", source)
                     query = _difference_query(one, recorders, scale, some_users=users is not None)
                     duck.execute(query, {"month": str(one.month)})
                     duck.unregister("source_now")
                 _take_as_frozen(duck, one, bad_now(one.month), some_users=users is not None)
-            _add_up(duck, scale)
+            _add_up(duck, scale, by_item=by_item)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
                 f"A user's usage in an earlier month exceeds 38 digits: {error}.",
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
         return _write(duck, late_for, directory)
+
+
+def _compare_items(
+    duck: duckdb.DuckDBPyConnection,
+    one: FrozenUsage,
+    recorders: Sequence[FrozenUsage],
+    items: Callable[[FrozenUsage], Stream],
+    *,
+    scale: int,
+    bad_now: Callable[[Month], pa.ChunkedArray | None],
+    some_users: bool,
+) -> None:
+    month = RatedMonth(duck, one, _late_files(recorders), scale=scale, some_users=some_users)
+    with items(one) as reader, own_errors(reader) as source:
+        duck.register("source_now", source)
+        month.take_current()
+        duck.unregister("source_now")
+    month.take_as_frozen(bad_now(one.month))
+    month.write_differences()
+
+
+def _late_files(recorders: Sequence[FrozenUsage]) -> list[Path]:
+    return [
+        each.directory / each.manifest.late.file.name for each in recorders if each.manifest.late is not None
+    ]
 
 
 def _difference_query(
@@ -93,18 +137,14 @@ def _difference_query(
     rows = parquet_list(one.paths)
     sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
     frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
-    recorded = [
-        other.directory / other.manifest.late.file.name
-        for other in recorders
-        if other.manifest.late is not None
-    ]
     frozen.extend(
         f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
-        for path in recorded
+        for path in _late_files(recorders)
     )
     which = " WHERE user_id IN (SELECT user_id FROM those)" if some_users else ""
     return (
-        "INSERT INTO late SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
+        "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
+        "SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
         f"sum(cost_cents)::{money} AS late_cost FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
         f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
@@ -120,7 +160,8 @@ def _take_as_frozen(
     duck.register("bad_now", pa.table({"id": ids}))
     which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""
     duck.execute(
-        "INSERT INTO late SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
+        "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
+        "SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
         f"{parquet_list(one.paths)} "
         f"WHERE id::VARCHAR IN (SELECT id FROM bad_now){which} GROUP BY ALL",
         {"month": str(one.month)},
@@ -128,13 +169,20 @@ def _take_as_frozen(
     duck.unregister("bad_now")
 
 
-def _add_up(duck: duckdb.DuckDBPyConnection, scale: int) -> None:
+def _add_up(duck: duckdb.DuckDBPyConnection, scale: int, *, by_item: bool) -> None:
+    of_items, differs = "", "sum(calls) <> 0 OR sum(cost_cents) <> 0"
+    if by_item:
+        of_items = (
+            f", item, sum(measured)::BIGINT AS measured, sum(quantity)::{QUANTITY} AS quantity, "
+            f"sum(stored_cents)::DECIMAL(38, {scale}) AS stored_cents"
+        )
+        # What changes no price may change the next one.
+        differs += " OR sum(measured) <> 0 OR sum(quantity) <> 0 OR sum(stored_cents) <> 0"
     # Of a user who was erased, rows that are gone are no loss, and rows without a user no late usage.
     duck.execute(
         "CREATE OR REPLACE TABLE late AS SELECT usage_month, user_id, sum(calls)::BIGINT AS calls, "
-        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM late "
-        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}') GROUP BY ALL "
-        "HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0"
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents{of_items} FROM late "
+        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}') GROUP BY ALL HAVING {differs}"
     )
 
 
@@ -145,13 +193,13 @@ def _write(
     months = [
         LateMonth(versions[month].month, versions[month].version, users, Totals(int(calls), exact(str(cost))))
         for month, users, calls, cost in duck.execute(
-            "SELECT usage_month, count(*), sum(calls), sum(cost_cents) FROM late GROUP BY ALL ORDER BY ALL"
+            "SELECT usage_month, count(DISTINCT user_id), sum(calls), sum(cost_cents) FROM late "
+            "GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     ]
     if not months:
         return None
     path = directory / LATE_USAGE_FILE
-    duck.execute(
-        f"COPY (FROM late ORDER BY usage_month, user_id) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
-    )
-    return LateUsage(finished_file(path, sum(one.users for one in months)), tuple(months))
+    duck.execute(f"COPY (FROM late ORDER BY ALL) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)")
+    ((rows,),) = duck.execute("SELECT count(*) FROM late").fetchall()
+    return LateUsage(finished_file(path, rows), tuple(months))

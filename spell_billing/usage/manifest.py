@@ -11,17 +11,21 @@ from pydantic import TypeAdapter
 
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, Manifest
+from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, Manifest
 
 FORMAT_VERSION = 1
+RATED_FORMAT_VERSION = 2
+"""Of a month with rate cards: a program that does not know them would charge its stored cost."""
 _MANIFEST = TypeAdapter(Manifest)
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json`; amounts are decimal strings, so that no reader makes a float of them."""
     document = _members(manifest)
-    for name in ("erased", "plans"):
-        if not document[name]:
+    if not manifest.erased:
+        del document["erased"]
+    for name in ("items_by", "rates", "plans"):
+        if document[name] is None:
             del document[name]
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
@@ -38,9 +42,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION}:
             raise UsageError(
-                f"{path} has format {version}, and this program reads format {FORMAT_VERSION}.",
+                f"{path} has format {version}, and this program reads formats up to {RATED_FORMAT_VERSION}.",
                 remedy="Use the program version that froze the month, or a later one.",
             )
         return _MANIFEST.validate_json(json.dumps(document), strict=True)
@@ -48,6 +52,14 @@ def read_manifest(directory: Path) -> Manifest:
         raise UsageError(f"{path} is missing.", remedy=remedy) from error
     except (ValueError, KeyError, TypeError, MonthError) as error:
         raise UsageError(f"{path} is damaged: {error}.", remedy=remedy) from error
+
+
+def files_of(manifest: Manifest) -> list[FrozenFile]:
+    """Return every file that a manifest names."""
+    late, rates = manifest.late, manifest.rates
+    of_rates = [rates.cards, rates.plans] if rates else []
+    beside = [late.file if late else None, manifest.plans, *of_rates]
+    return [*manifest.files, *(file for file in beside if file is not None)]
 
 
 def _members(value: Any) -> dict[str, Any]:

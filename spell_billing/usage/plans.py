@@ -60,6 +60,15 @@ class PlanBook:
             self._known[key] = found
         return found
 
+    def has_plan(self, user_id: str) -> bool:
+        """Return whether a plan of the user is known, in the month or the next."""
+        return user_id in self._spans
+
+    def last_plan(self, user_id: str) -> str | None:
+        """Return the plan that a user was on last in the month."""
+        plan = self.plan_of(user_id)
+        return plan.plan_id if plan is not None else None
+
     def users_charged_alone(self) -> set[str]:
         """Return the users to whom something is due although they used nothing."""
         return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
@@ -83,6 +92,15 @@ def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
     path = directory / PLANS_FILE
     pq.write_table(table, path, compression="zstd")
     return finished_file(path, len(table))
+
+
+def with_plans_at_end(month: Month, accounts: pa.Table, table: pa.Table) -> pa.Table:
+    """Return accounts with the plan that each user was on last in the month; `table` is in `PLANS_SCHEMA`."""
+    book = PlanBook(month, table)
+    columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
+    pairs = zip(*columns, strict=True)
+    last = texts(book.last_plan(user) if book.has_plan(user) else of_now for user, of_now in pairs)
+    return accounts.set_column(accounts.schema.get_field_index("plan_id"), "plan_id", last)
 
 
 def build_plans(

@@ -19,9 +19,11 @@ from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billabl
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
     ONE_USER_SECONDS,
+    PLAIN,
     BadRow,
     BadRows,
     DayUsage,
+    Detail,
     OnProgress,
     OnWait,
     Outside,
@@ -129,9 +131,11 @@ class _PostgresTables(UsageTables):
         which = "true" if users is None else is_user(users) if isinstance(users, str) else is_one_of(users)
         return self._snapshot.table(f"SELECT {columns} FROM {table} WHERE {which}")
 
-    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+    def freeze(
+        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
+    ) -> FrozenRows:
         timeless = self.timeless()
-        rows = MonthRows(self._readers, self._sql, month)
+        rows = MonthRows(self._readers, self._sql, month, detail)
         control, form = self.control(rows)
         written = rows.write(path, form, on_progress, expected=control.calls)
         require_equal_totals(month, frozen=written.totals, control=control)
@@ -161,6 +165,15 @@ class _PostgresTables(UsageTables):
 
     def current(self, month: Month) -> Stream:
         return self._snapshot.stream(self._sql.users(month))
+
+    def current_items(self, month: Month, detail: Detail) -> Stream:
+        return self._snapshot.stream(self._sql.items(month, detail))
+
+    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+        if not self._sql.has_numeric_quantity:
+            return []
+        rows = self._snapshot.table(self._sql.inexact_quantities(month)).to_pylist()
+        return [(row["id"], row["quantity"]) for row in rows]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
         if not self._sql.may_have_bad_rows:

@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from spell_billing.core.month import Month
+from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import amount_type, as_decimal
-from spell_billing.usage.contract import OnProgress
+from spell_billing.usage.contract import PLAIN, Detail, OnProgress
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
 from spell_billing.usage.postgres_sql import INTEGERS, CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
 
 T = TypeVar("T")
+
+_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
+"""What every month's rows have; an item and a quantity may follow."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class MonthRows:
     readers: Sequence[Snapshot]
     sql: UsageSql
     month: Month
+    detail: Detail = PLAIN
 
     def totals(self, *, every_row: bool) -> list[dict[str, Any]]:
         """Count and sum each stretch in PostgreSQL; see `UsageSql.totals`."""
@@ -55,7 +60,7 @@ class MonthRows:
         with RowWriter(path, schema, shape=shape, on_progress=on_progress, expected=expected) as writer:
 
             def read(reader: Snapshot, stretch: Stretch) -> None:
-                with reader.stream(self.sql.rows(stretch, form)) as batches:
+                with reader.stream(self.sql.rows(stretch, form, self.detail)) as batches:
                     for batch in batches:
                         writer.put(batch)
 
@@ -92,8 +97,13 @@ class MonthRows:
                 pa.field("user_id", pa.uuid() if user == "uuid" else pa.string(), nullable=False),
                 pa.field("cost_cents", amount_type(form.scale, as_text=form.as_text), nullable=False),
                 pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+                *([pa.field("item", pa.string(), nullable=False)] if self.detail.items_by else []),
+                *([pa.field("quantity", self._quantity_type())] if self.detail.has_quantity else []),
             ]
         )
+
+    def _quantity_type(self) -> pa.DataType:
+        return pa.decimal128(38, MOST_PLACES) if self.sql.has_numeric_quantity else pa.int64()
 
 
 def _id_type(kind: str) -> pa.DataType:
@@ -109,7 +119,8 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
     ids = [_as_written(batch.column(name), schema.field(name).type) for name in ("id", "user_id")]
-    return pa.Table.from_arrays([*ids, cost, moment], schema=schema)
+    details = [batch.column(name).cast(schema.field(name).type) for name in schema.names[len(_COLUMNS) :]]
+    return pa.Table.from_arrays([*ids, cost, moment, *details], schema=schema)
 
 
 def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:

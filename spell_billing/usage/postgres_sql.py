@@ -8,9 +8,11 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
+from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
-from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
+from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns, unsuitable_type
 
 INTEGERS = ("int2", "int4", "int8")
@@ -37,6 +39,12 @@ def _quoted(text: str) -> str:
     # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
     tag = f"$text_{secrets.token_hex(8)}$"
     return f"{tag}{text}{tag}"
+
+
+def _item(detail: Detail) -> str:
+    if detail.items_by is None:
+        return f"'{OTHER}'::text"
+    return f"coalesce(nullif(btrim(\"{detail.items_by}\"::text, E' \\t\\r\\n'), ''), '{OTHER}')"
 
 
 class Stretch(NamedTuple):
@@ -111,26 +119,59 @@ class UsageSql:
             f"{'' if every_row else f' AND {self._good}'}"
         )
 
-    def rows(self, stretch: Stretch, form: CostForm) -> str:
+    def rows(self, stretch: Stretch, form: CostForm, detail: Detail = PLAIN) -> str:
         """Read the billable rows of a part of the month."""
         good = "" if form.all_clean else f" AND {self._good}"
         return (
-            f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, created_at "
-            f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
+            f"SELECT {self._id} AS id, {self._user} AS user_id, {self._cost(form)} AS cost_cents, "
+            f"created_at{self._details(detail)} FROM {USAGE_TABLE} WHERE {self._between(*stretch)}{good}"
         )
 
     def users(self, month: Month) -> str:
-        """Count and sum the month's billable rows per user: per text, as in frozen rows.
-
-        Other types (citext, numeric) and other collations take different texts for equal.
-        """
-        distinct = self.columns["user_id"].type in (*INTEGERS, "uuid")
-        text = "user_id::text" if distinct else 'user_id::text COLLATE "C"'
+        """Count and sum the month's billable rows per user: per text, as in frozen rows."""
+        text, key = self._user_text
         return (
             f"SELECT {text} AS user_id, count(*) AS calls, sum(cost_cents)::text AS cost_cents "
             f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} "
-            f"GROUP BY {'user_id' if distinct else text}"
+            f"GROUP BY {key}"
         )
+
+    def items(self, month: Month, detail: Detail) -> str:
+        """Count and sum the month's billable rows per user and item; see `late_rated`."""
+        text, key = self._user_text
+        item = _item(detail)
+        quantity = "coalesce(sum(quantity), 0)::text" if detail.has_quantity else "'0'"
+        measured = "count(quantity)" if detail.has_quantity else "0::bigint"
+        return (
+            f'SELECT {text} AS user_id, {item} COLLATE "C" AS item, count(*) AS calls, '
+            f"{quantity} AS quantity, {measured} AS measured, sum(cost_cents)::text AS cost_cents "
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} "
+            f'GROUP BY {key}, {item} COLLATE "C"'
+        )
+
+    def inexact_quantities(self, month: Month) -> str:
+        """Find rows of a month whose quantity is not exact: (id, quantity)."""
+        return (
+            f"SELECT coalesce(id::text, '{NO_ID}') AS id, quantity::text AS quantity FROM {USAGE_TABLE} "
+            f"WHERE {self._in_month(month)} AND quantity IS NOT NULL AND NOT "
+            f"(quantity < {MAX_ABSOLUTE_COST} AND quantity > -{MAX_ABSOLUTE_COST} "
+            f"AND min_scale(quantity) <= {MOST_PLACES}) ORDER BY id LIMIT {MAX_EXAMPLES}"
+        )
+
+    @property
+    def has_numeric_quantity(self) -> bool:
+        """Whether quantities may carry fractions; UsageError for a type that is not exact."""
+        kind = self.columns["quantity"].type
+        if kind not in (*INTEGERS, "numeric"):
+            raise unsuitable_type(USAGE_TABLE, "quantity", kind, "bigint or numeric")
+        return kind == "numeric"
+
+    @property
+    def _user_text(self) -> tuple[str, str]:
+        # Other types (citext, numeric) and other collations take different texts for equal.
+        if self.columns["user_id"].type in (*INTEGERS, "uuid"):
+            return "user_id::text", "user_id"
+        return ('user_id::text COLLATE "C"',) * 2
 
     def user_days(self, user_id: str, month: Month) -> str:
         """Count and sum the billable rows of one user per day (UTC): text day, calls, text cost."""
@@ -231,6 +272,13 @@ class UsageSql:
     def _user(self) -> str:
         # A uuid travels as 16 bytes; DuckDB writes it as the same text as PostgreSQL does.
         return "user_id" if self.columns["user_id"].type == "uuid" else "user_id::text"
+
+    def _details(self, detail: Detail) -> str:
+        item = f", {_item(detail)} AS item" if detail.items_by else ""
+        if not detail.has_quantity:
+            return item
+        quantity = "trim_scale(quantity)::text" if self.has_numeric_quantity else "quantity::bigint"
+        return f"{item}, {quantity} AS quantity"
 
     def _cost(self, form: CostForm) -> str:
         if not self.is_numeric:

@@ -149,7 +149,8 @@ def _encoding(schema: pa.Schema) -> dict[str, object]:
     }
     return {
         "compression": {field.name: "lz4" if pa.types.is_string(field.type) else "none" for field in schema},
-        "use_dictionary": False,
+        # Items are few: each value once, and a small number for each row.
+        "use_dictionary": [name for name in schema.names if name == "item"] or False,
         "column_encoding": deltas,
         "store_decimal_as_integer": True,
         # Least and greatest user or cost of a row group skip nothing.

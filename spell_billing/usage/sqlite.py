@@ -16,8 +16,10 @@ from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.items import OTHER
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import (
@@ -29,9 +31,11 @@ from spell_billing.settings.databases import (
 from spell_billing.usage.adapter import SqlUsage, UsageTables
 from spell_billing.usage.contract import (
     ONE_USER_SECONDS,
+    PLAIN,
     BadRow,
     BadRows,
     DayUsage,
+    Detail,
     OnProgress,
     Outside,
     Past,
@@ -61,8 +65,12 @@ class SqliteUsage(SqlUsage):
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         # The names of columns have no case here.
-        column = rules.dedupe_column
-        super().__init__(url, replace(rules, dedupe_column=column.lower() if column else None))
+        lower = {
+            name: column.lower()
+            for name in ("dedupe_column", "items_by")
+            if (column := getattr(rules, name)) is not None
+        }
+        super().__init__(url, replace(rules, **lower))
 
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with self._snapshot(SQLITE_BUSY_TIMEOUT_SECONDS) as tables:
@@ -181,17 +189,26 @@ class _SqliteTables(UsageTables):
         values = zip(*rows, strict=True) if rows else [()] * len(names)
         return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
 
-    def freeze(self, month: Month, path: Path, on_progress: OnProgress | None) -> FrozenRows:
+    def _detailed(self, detail: Detail) -> pa.Schema:
+        schema = self._schema
+        if detail.items_by:
+            schema = schema.append(pa.field("item", pa.string()))
+        return schema.append(pa.field("quantity", pa.int64())) if detail.has_quantity else schema
+
+    def freeze(
+        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
+    ) -> FrozenRows:
         control = self.control(month)
         timeless = self.timeless(month)
+        schema = self._detailed(detail)
         with RowWriter(
             path,
-            self._schema,
-            shape=lambda batch: self._filter.keep(batch, month),
+            schema,
+            shape=lambda batch: self._filter.keep(batch, month, schema=schema),
             on_progress=on_progress,
             expected=control.calls,
         ) as writer:
-            for batch in self._reader.batches(self._sql.rows(month)):
+            for batch in self._reader.batches(self._sql.rows(month, detail=detail)):
                 writer.put(batch)
         self.bad_rows = self._filter.bad_rows = together(self._filter.bad_rows, timeless)
         if not self.bad_rows.count:
@@ -222,6 +239,28 @@ class _SqliteTables(UsageTables):
                 yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
 
         yield pa.RecordBatchReader.from_batches(schema, kept())
+
+    @contextmanager
+    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
+        names = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
+        schema = pa.schema([(name, pa.string() if name in names[:2] else pa.int64()) for name in names])
+        kept_schema = self._detailed(detail)
+
+        def kept() -> Iterator[pa.RecordBatch]:
+            for batch in self._reader.batches(self._sql.rows(month, detail=detail)):
+                table = self._filter.keep(batch, month, earlier=True, schema=kept_schema)
+                users = table["user_id"]
+                ones = users.is_valid().cast(pa.int64())
+                item = table["item"] if detail.items_by else pc.if_else(users.is_valid(), OTHER, OTHER)
+                quantity = table["quantity"] if detail.has_quantity else pc.subtract(ones, ones)
+                measured = quantity.is_valid().cast(pa.int64())
+                columns = [users, item, ones, pc.fill_null(quantity, 0), measured, table["cost_cents"]]
+                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
+
+        yield pa.RecordBatchReader.from_batches(schema, kept())
+
+    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+        return [(row_id, text) for row_id, text in self._reader.rows(self._sql.inexact_quantities(month))]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
         # Rows with a time that cannot be read are of no month, wherever they are found.

@@ -8,12 +8,14 @@ to the month is decided exactly: here for what SQLite counts, in `sqlite_times` 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED
+from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)
 _MOST_DIGITS = 19
+_BLANKS = "' ' || char(9, 10, 13)"
 _LARGEST_NUMBER = 2**63 - 1
 _DIGIT = "[0-9]"
 _DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
@@ -65,18 +67,30 @@ class SqliteUsageSql:
         )
         return f"SELECT sum(calls) AS calls, sum(high) AS high, sum(low) AS low FROM ({stretches})"
 
-    def rows(self, month: Month, *, identity: str | None = None) -> str:
+    def rows(self, month: Month, *, identity: str | None = None, detail: Detail = PLAIN) -> str:
         """Read the rows of the month and of a day on both sides: times as text, and what is wrong with a row.
 
-        No value is null. `identity` is a column to read as text instead of the id.
+        No value but the quantity is null. `identity` is a column to read as text instead of the id.
         """
         text = f"coalesce(CAST(\"{identity or 'id'}\" AS TEXT), '{NO_ID}')"
         row_id = "id" if identity is None and self.has_integer_ids else text
+        item = f"coalesce(nullif(trim(CAST(\"{detail.items_by}\" AS TEXT), {_BLANKS}), ''), '{OTHER}')"
+        details = f", {item} AS item" if detail.items_by else ""
+        if detail.has_quantity:
+            details += ", CASE typeof(quantity) WHEN 'integer' THEN quantity END AS quantity"
         return (
             f"SELECT {row_id} AS id, coalesce(CAST(user_id AS TEXT), '') AS user_id, "
             "CASE typeof(cost_cents) WHEN 'integer' THEN cost_cents ELSE 0 END AS cost_cents, created_at, "
-            f"CASE WHEN {_GOOD} THEN '' ELSE {_PROBLEM} END AS problem "
+            f"CASE WHEN {_GOOD} THEN '' ELSE {_PROBLEM} END AS problem{details} "
             f"FROM {USAGE_TABLE} WHERE {_nearby(month)}"
+        )
+
+    def inexact_quantities(self, month: Month) -> str:
+        """Find rows near a month whose quantity is no whole number: (id, quantity)."""
+        return (
+            f"SELECT coalesce(CAST(id AS TEXT), '{NO_ID}') AS id, substr(quote(quantity), 1, 40) AS quantity "
+            f"FROM {USAGE_TABLE} WHERE {_nearby(month)} AND typeof(quantity) NOT IN ('integer', 'null') "
+            f"LIMIT {MAX_EXAMPLES}"
         )
 
     def timeless(self, month: Month) -> str:

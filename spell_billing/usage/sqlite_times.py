@@ -37,7 +37,7 @@ _MOMENT = (
     f"- to_minutes(CASE WHEN {_ZONE}[1] = '-' THEN -{_MINUTES} ELSE {_MINUTES} END) END"
 )
 _QUERY = (
-    "SELECT id, user_id, cost_cents, created_at, problem, moment, "
+    "SELECT *, "
     # An unreadable time lies outside; whose row it is cannot be told, so it counts as bad.
     "coalesce(moment >= $start AND moment < $end, false) AS inside, "
     "moment IS NULL OR problem <> '' AND inside AS bad, inside AND NOT bad AS good "
@@ -67,8 +67,11 @@ class MonthFilter:
         found = self._earlier_ids.get(month)
         return pa.chunked_array([chunk for each in found for chunk in each.chunks]) if found else None
 
-    def keep(self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False) -> pa.Table:
-        """Return the batch's rows of the month, in the schema given at construction."""
+    def keep(
+        self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False, schema: pa.Schema | None = None
+    ) -> pa.Table:
+        """Return the batch's rows of the month, in the schema given at construction, or in another."""
+        schema = schema or self._schema
         self._duck.register("batch", pa.Table.from_batches([batch]))
         bounds = {"start": month.start.replace(tzinfo=None), "end": month.end.replace(tzinfo=None)}
         table: pa.Table = self._duck.sql(_QUERY, params=bounds).to_arrow_table()
@@ -81,8 +84,8 @@ class MonthFilter:
             if of_month.num_rows:
                 self._earlier_ids[month].append(of_month["id"].cast(pa.string()))
             self.bad_rows = together(self.bad_rows, _bad_rows(bad.filter(pc.invert(timed))))
-        kept = table.set_column(3, "created_at", table["moment"]).select(self._schema.names)
-        return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(self._schema)
+        kept = table.set_column(3, "created_at", table["moment"]).select(schema.names)
+        return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(schema)
 
 
 def _bad_rows(bad: pa.Table, where: str = "") -> BadRows:

@@ -32,7 +32,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.disk import sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
-from spell_billing.usage.manifest import read_manifest, write_manifest
+from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
 
 KEPT_VERSIONS = 3
 """Newest versions of a month that stay although nothing pins them."""
@@ -132,6 +132,8 @@ class UsageStore:
                 late=late,
                 late_checked=checked(recorded),
                 bad_rows=NO_BAD_ROWS,
+                items_by=None,
+                rates=None,
             )
             name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
             _keep(manifest, unfinished, frozen.directory / name)
@@ -174,7 +176,7 @@ class UsageStore:
             IntegrityError: naming the file that is missing or altered.
         """
         for each in (frozen, *frozen.supplements):
-            for file in each.manifest.all_files:
+            for file in files_of(each.manifest):
                 verify_file(each.directory / file.name, file)
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:

@@ -95,23 +95,27 @@ def positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArra
 
 
 def require_text(rows: pa.Table) -> None:
-    """Refuse user ids that are no text: some databases (SQLite, SQL_ASCII) keep any bytes as such.
+    """Refuse user ids and items that are no text: some databases (SQLite, SQL_ASCII) keep any bytes as such.
 
     Raises:
         UsageError: naming the row.
     """
-    users = rows.column("user_id")
-    if not pa.types.is_string(users.type):
-        return
+    for name in ("user_id", "item"):
+        if name in rows.column_names and pa.types.is_string(rows.schema.field(name).type):
+            _require_text(rows, name)
+
+
+def _require_text(rows: pa.Table, name: str) -> None:
+    values = rows.column(name)
     try:
-        users.validate(full=True)
+        values.validate(full=True)
     except pa.ArrowInvalid:
-        for row_id, user in zip(rows.column("id"), users.cast(pa.binary()), strict=True):
+        for row_id, value in zip(rows.column("id"), values.cast(pa.binary()), strict=True):
             try:
-                user.as_buffer().to_pybytes().decode()
+                value.as_buffer().to_pybytes().decode()
             except UnicodeDecodeError as error:
                 raise UsageError(
-                    f"The user_id of the row with id {row_id} of {USAGE_TABLE} is no text: {error.reason} in "
+                    f"The {name} of the row with id {row_id} of {USAGE_TABLE} is no text: {error.reason} in "
                     f"{error.object!r}.",
                     remedy="Write it in UTF-8.",
                 ) from None

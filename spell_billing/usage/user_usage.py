@@ -12,52 +12,93 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import IntegrityError, UsageError
-from spell_billing.usage.contract import ACCOUNTS_SCHEMA, USER_USAGE_FILE, FrozenUsage
+from spell_billing.core.money import exact_sum
+from spell_billing.usage.amounts import exact
+from spell_billing.usage.amounts import exact_sum as column_sum
+from spell_billing.usage.contract import (
+    ACCOUNTS_SCHEMA,
+    USER_ITEMS_FILE,
+    USER_USAGE_FILE,
+    FrozenUsage,
+    Totals,
+)
 from spell_billing.usage.disk import sha256_of, sync
 from spell_billing.usage.tables import positions, texts
 
-HASH_FILE = "user_usage.sha256"
+_HASH_SUFFIX = ".sha256"
+HASH_FILE = f"user_usage{_HASH_SUFFIX}"
 _COLUMNS = ["user_id", "calls", "cost_cents"]
 
 
-def keep_user_usage(unfinished: Path, directory: Path) -> Path:
+def keep_user_usage(unfinished: Path, directory: Path, name: str = USER_USAGE_FILE) -> Path:
     """Sync a finished file to disk and move it into a version on the same filesystem; return its place.
 
     Its hash goes before it, as `sha256sum` writes it.
     """
-    unfinished_hash, path = unfinished.with_name(HASH_FILE), directory / USER_USAGE_FILE
-    unfinished_hash.write_text(f"{sha256_of(unfinished)}  {USER_USAGE_FILE}\n", encoding="ascii")
-    for each, place in ((unfinished_hash, directory / HASH_FILE), (unfinished, path)):
+    path = directory / name
+    hash_path = path.with_suffix(_HASH_SUFFIX)
+    unfinished_hash = unfinished.with_name(hash_path.name)
+    unfinished_hash.write_text(f"{sha256_of(unfinished)}  {name}\n", encoding="ascii")
+    for each, place in ((unfinished_hash, hash_path), (unfinished, path)):
         sync(each)
         each.rename(place)
     return path
 
 
 @contextmanager
-def open_user_usage(frozen: FrozenUsage) -> Iterator[pq.ParquetFile]:
+def open_user_usage(frozen: FrozenUsage, name: str = USER_USAGE_FILE) -> Iterator[pq.ParquetFile]:
     """Open a version's users (user_id, calls, cost_cents; ordered by user_id), verified.
+
+    `USER_ITEMS_FILE` has an item after the user, and is ordered by both.
 
     Raises:
         UsageError: the version was not aggregated.
         IntegrityError: the file was altered since.
     """
-    path = frozen.directory / USER_USAGE_FILE
+    path = frozen.directory / name
     aggregate = "Materialize user_usage of the month"
     try:
-        kept = (frozen.directory / HASH_FILE).read_text(encoding="ascii", errors="replace")
+        kept = path.with_suffix(_HASH_SUFFIX).read_text(encoding="ascii", errors="replace")
         found = sha256_of(path)
     except FileNotFoundError as error:
         raise UsageError(
             f"{frozen.month}/{frozen.version} was not aggregated: {error.filename} is missing.",
             remedy=f"{aggregate} first.",
         ) from error
-    if kept.split() != [found, USER_USAGE_FILE]:
+    if kept.split() != [found, name]:
         raise IntegrityError(
             f"{path} is not what was aggregated.",
             remedy=f"{aggregate} again, which verifies the frozen rows, then reconcile it.",
         )
     with pq.ParquetFile(path) as file:
         yield file
+
+
+def charged_totals(frozen: FrozenUsage) -> Totals:
+    """Return the calls of a month and what they cost: as its rows say, or by its rate cards.
+
+    Raises:
+        UsageError: the month has rate cards, and was not aggregated.
+        IntegrityError: what was aggregated was altered, or does not stand for the frozen rows.
+    """
+    control = frozen.manifest.control
+    if frozen.manifest.rates is None:
+        return control
+    with open_user_usage(frozen) as users, open_user_usage(frozen, USER_ITEMS_FILE) as items:
+        charged = _totals(users.read(["calls", "cost_cents"]), "cost_cents")
+        by_item = items.read(["calls", "cost_cents", "stored_cents"])
+    if _totals(by_item, "stored_cents") != control or _totals(by_item, "cost_cents") != charged:
+        raise IntegrityError(
+            f"{frozen.month}/{frozen.version}: the items of the users are not the frozen rows.",
+            remedy="Materialize user_usage of the month again.",
+        )
+    return charged
+
+
+def _totals(table: pa.Table, amount: str) -> Totals:
+    calls = pc.sum(table["calls"]).as_py() or 0
+    cents = exact_sum(*(column_sum(chunk) for chunk in table[amount].chunks))
+    return Totals(calls, exact(str(cents)))
 
 
 def iter_user_drafting_input(

@@ -113,7 +113,8 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
     # Frozen rows may lie on another machine, or in a backup; the ledger has what was billed.
     with suppress(UsageError):
         version = UsageStore(context.settings.usage_store).version(month, record.usage_version)
-        days = rows_of_user(version, user_id)
+        # Days have the stored cost, and rate cards price the month as a whole.
+        days = rows_of_user(version, user_id) if version.manifest.rates is None else None
         as_of = version.manifest.frozen_at
     calls, usage_cents, rating, currency = 0, Decimal(0), USUAL_RATING, DEFAULT_CURRENCY
     if bills:

@@ -42,6 +42,7 @@ from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.stripe_api.client import StripeApi
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.usage.aggregate import aggregate
+from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
@@ -61,6 +62,7 @@ class SmallPlatform:
     store_path: Path
     tries: int = 3
     policy: Policy = USUAL_POLICY
+    rules: SourceRules = SourceRules()  # noqa: RUF009 - it is frozen
 
     def ledger(self) -> Ledger:
         return Ledger(self._url)
@@ -86,7 +88,7 @@ class SmallPlatform:
 
     def draft(self, month: Month, *, run_id: str = "run-draft") -> bool:
         """Freeze the month unless it is pinned, and bring its drafts up to date."""
-        source = open_usage_source(self._url)
+        source = open_usage_source(self._url, self.rules)
         with self.ledger() as ledger:
             frozen = pinned_version(ledger, self.store, month)
             if frozen is None:

@@ -150,7 +150,7 @@ def test_a_connection_that_ends_while_rows_are_read_is_named_and_may_be_tried_ag
 ) -> None:
     original = UsageSql.rows
 
-    def stalled_rows(sql: UsageSql, stretch: Stretch, form: CostForm) -> str:
+    def stalled_rows(sql: UsageSql, stretch: Stretch, form: CostForm, *_: object) -> str:
         # Each half has such a row.
         stall = f"(id % 200000 <> 0 OR pg_sleep({10 * SECONDS}) IS NOT NULL)"
         return f"{original(sql, stretch, form)} AND {stall}"

@@ -26,6 +26,9 @@ billing_accounts = _table(
     "billing_accounts", "The platform's users with their Stripe customer, currency and plan."
 )
 billing_plans = _table("billing_plans", "The platform's plans and what each includes. Optional.")
+rate_cards = _table(
+    "rate_cards", "The platform's prices for calls, or for a quantity, in place of a stored cost. Optional."
+)
 stripe_account = dg.AssetSpec(
     ["stripe", "invoices"],
     group_name="stripe",

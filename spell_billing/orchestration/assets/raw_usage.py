@@ -19,7 +19,7 @@ from spell_billing.orchestration.assets.common import (
     table_schema,
     usage_metadata,
 )
-from spell_billing.orchestration.assets.external import usage_counters
+from spell_billing.orchestration.assets.external import rate_cards, usage_counters
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 
 COLUMNS = table_schema(
@@ -31,7 +31,7 @@ COLUMNS = table_schema(
 
 
 @month_asset(
-    deps=[usage_counters],
+    deps=[usage_counters, rate_cards],
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
     code_version="1",

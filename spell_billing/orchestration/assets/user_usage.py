@@ -39,6 +39,8 @@ def user_usage(
         opened.store.verify(frozen)
         totals = aggregate(frozen)
         context.log.info(f"Found {totals.users} users with usage")
+        for card in totals.unused_cards:
+            context.log.warning(f"{card} prices nothing in {opened.month}: no call has its plan and item.")
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": totals.users,
@@ -47,6 +49,8 @@ def user_usage(
                 "calls": totals.totals.calls,
                 **usage_metadata(totals.totals.cost_cents),
                 "version": frozen.version,
+                **({"unused_rate_cards": list(totals.unused_cards)} if totals.unused_cards else {}),
+                **({"line_items_by": frozen.manifest.items_by} if frozen.manifest.items_by else {}),
                 "dagster/uri": frozen.directory.absolute().as_uri(),
                 **overview_link(opened.month),
                 "largest_users": table(

@@ -1,0 +1,125 @@
+"""Late usage of a month with rate cards: compared by user and item, and handed on at what it changes.
+
+What is handed on is the price of all that is known now less the price of all that was known before, by the
+cards that were frozen with the month: so tiers come out as if every call had come on time.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spell_billing.core.items import OTHER
+from spell_billing.core.money import exact_sum, plain
+from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.duck import parquet_list
+from spell_billing.usage.rate_cards import Counts, frozen_cards
+from spell_billing.usage.rated_items import QUANTITY, counted, plans_of
+from spell_billing.usage.tables import texts
+
+ITEM_COLUMNS = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
+"""What a source streams of users and items: calls, their quantity, how many have one, the stored cost."""
+_SUMS = (
+    "SELECT user_id, item, sum(calls)::BIGINT AS calls, sum(measured)::BIGINT AS measured, "
+    "sum(quantity)::{quantity} AS quantity, sum(stored_cents)::{money} AS stored_cents "
+)
+
+
+class RatedMonth:
+    """The comparison of one month, in tables of DuckDB that it leaves behind for the next one to replace."""
+
+    def __init__(
+        self,
+        duck: duckdb.DuckDBPyConnection,
+        one: FrozenUsage,
+        recorded: Sequence[Path],
+        *,
+        scale: int,
+        some_users: bool,
+    ) -> None:
+        cards = frozen_cards(one)
+        if cards is None:
+            raise ValueError(f"{one.month}/{one.version} has no rate cards")
+        self._duck, self._one, self._cards, self._scale = duck, one, cards, scale
+        self._which = "user_id IN (SELECT user_id FROM those)" if some_users else "true"
+        self._sums = _SUMS.format(quantity=QUANTITY, money=f"DECIMAL(38, {scale})")
+        parts = [counted(one, scale), *(self._late(path) for path in recorded)]
+        duck.execute(
+            f"CREATE OR REPLACE TABLE known AS {self._sums} FROM ({' UNION ALL '.join(parts)}) "
+            f"WHERE {self._which} GROUP BY user_id, item",
+            {"month": str(one.month)} if recorded else None,
+        )
+
+    def take_current(self) -> None:
+        """Take what the registered `source_now` streams: `ITEM_COLUMNS`."""
+        self._duck.execute(
+            f"CREATE OR REPLACE TABLE parts AS SELECT user_id, item, calls::BIGINT AS calls, "
+            f"measured::BIGINT AS measured, quantity::{QUANTITY} AS quantity, "
+            f"cost_cents::DECIMAL(38, {self._scale}) AS stored_cents FROM source_now WHERE {self._which}"
+        )
+
+    def take_as_frozen(self, ids: pa.ChunkedArray | None) -> None:
+        """Take the rows with these ids, which cannot be billed any more, as they were frozen."""
+        if ids is None or not len(ids):
+            return
+        self._duck.register("bad_now", pa.table({"id": ids}))
+        rows = counted(self._one, self._scale, "WHERE id::VARCHAR IN (SELECT id FROM bad_now)")
+        self._duck.execute(f"INSERT INTO parts SELECT * FROM ({rows}) WHERE {self._which}")
+        self._duck.unregister("bad_now")
+
+    def write_differences(self) -> None:
+        """Add the differences to the table `late`, each with what it changes of the price."""
+        rows = self._duck.execute(
+            "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
+            "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, p.plan_id "
+            f"FROM ({self._sums} FROM (FROM parts UNION ALL "
+            "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
+            "GROUP BY user_id, item HAVING sum(calls) <> 0 OR sum(measured) <> 0 OR sum(quantity) <> 0 "
+            "OR sum(stored_cents) <> 0) AS c LEFT JOIN known AS k USING (user_id, item) "
+            f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id ORDER BY c.user_id, c.item"
+        ).fetchall()
+        if not rows:
+            return
+        costs = []
+        for user, item, calls, measured, quantity, stored, had, had_measured, had_quantity, plan in rows:
+            before = Counts(had, had_measured, Decimal(had_quantity))
+            now = Counts(calls + had, measured + had_measured, exact_sum(Decimal(quantity), before.quantity))
+            costs.append(_difference(self._cards.price(user, plan, item, [before, now])) or stored)
+        columns = [*zip(*(row[:6] for row in rows), strict=True)]
+        late = {
+            name: texts(map(str, column))
+            for name, column in zip(
+                ("user_id", "item", "calls", "measured", "quantity", "stored_cents"), columns, strict=True
+            )
+        }
+        self._duck.register("priced", pa.table({**late, "cost_cents": texts(costs)}))
+        self._duck.execute(
+            "INSERT INTO late SELECT $month, user_id, calls::BIGINT, "
+            f"cost_cents::DECIMAL(38, {self._scale}), item, measured::BIGINT, quantity::{QUANTITY}, "
+            f"stored_cents::DECIMAL(38, {self._scale}) FROM priced",
+            {"month": str(self._one.month)},
+        )
+        self._duck.unregister("priced")
+
+    def _late(self, path: Path) -> str:
+        """Return SQL for what a file recorded as late; as `other` where it was not by item."""
+        money = f"DECIMAL(38, {self._scale})"
+        by_item = "item" in pq.read_schema(path).names
+        columns = (
+            f"coalesce(item, '{OTHER}'), calls, coalesce(measured, 0), coalesce(quantity, 0), "
+            f"coalesce(stored_cents, cost_cents)::{money}"
+            if by_item
+            else f"'{OTHER}', calls, 0, 0, cost_cents::{money}"
+        )
+        return f"SELECT user_id, {columns} FROM {parquet_list([path])} WHERE usage_month = $month"
+
+
+def _difference(prices: Sequence[Decimal] | None) -> str | None:
+    """Return what a price rises by, as text; None where no card prices the item."""
+    if prices is None:
+        return None
+    before, now = prices
+    return plain(exact_sum(now, before.copy_negate()))
