@@ -256,7 +256,7 @@ def _plan_of(account: Account | None) -> MonthPlan:
 def _apply_credit(
     lines: list[Line], month: Month, credit: Credit | None, charge_cents: int, currency: str
 ) -> int:
-    """Add the line of a credit, or of a remainder, as far as something is charged; return what it takes off."""
+    """Add the line of a credit, or of a remainder, where something is charged; return what it takes off."""
     if credit is None or credit.currency != currency or charge_cents <= 0:
         return 0
     applied_cents = min(credit.amount_cents, charge_cents)
