@@ -33,6 +33,7 @@ _COMMANDS = {
     "revoke-grant": ("grants", "Take back what is left of a grant."),
     "serve": ("servers", "Serve Dagster's pages, the endpoints and the webhook, behind a secret."),
     "settle": ("corrections", "Close a bill that a person dealt with."),
+    "simulate": ("simulate", "Say what users would have paid under other prices."),
     "status": ("status", "Say where a month, or every month, stands."),
     "stripe-double": ("servers", "Run a stand-in for Stripe on this machine."),
     "trigger": ("trigger", "Start billing on a server from elsewhere, and follow it."),

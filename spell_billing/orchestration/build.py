@@ -7,6 +7,7 @@ import dagster as dg
 from spell_billing.orchestration import checks, schedules
 from spell_billing.orchestration.assets import external
 from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
+from spell_billing.orchestration.assets.price_simulation import price_simulation
 from spell_billing.orchestration.assets.raw_usage import raw_usage
 from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
 from spell_billing.orchestration.assets.user_usage import user_usage
@@ -47,7 +48,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
                 *(external.usage_counters, external.billing_accounts, external.billing_plans),
                 external.rate_cards,
                 *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
-                external.stripe_account,
+                *(external.stripe_account, price_simulation),
             ]
         ),
         asset_checks=dg.load_asset_checks_from_modules([checks]),

@@ -44,9 +44,20 @@ class LedgerResource(dg.ConfigurableResource[Ledger]):
         Raises:
             SpellBillingError: naming the setting that is wrong, or the database that does not answer.
         """
+        return Ledger(self._url())
+
+    def open_read_only(self) -> Ledger:
+        """Connect to a ledger whose tables are up to date, only to read; close it after use.
+
+        Raises:
+            SpellBillingError: as `open`, and where the tables are not up to date.
+        """
+        return Ledger(self._url(), read_only=True)
+
+    def _url(self) -> DatabaseUrl:
         if self.database_url is None:
-            return Ledger(Settings.from_environment().database)
-        return Ledger(parse_database_url(self.database_url, setting="LedgerResource.database_url"))
+            return Settings.from_environment().database
+        return parse_database_url(self.database_url, setting="LedgerResource.database_url")
 
 
 class UsageResource(dg.ConfigurableResource[None]):
