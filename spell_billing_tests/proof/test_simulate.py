@@ -138,7 +138,8 @@ def test_the_command_says_who_would_have_paid_more_and_writes_nothing(
 
     assert told.exit_code == 0, told.output
     assert everything(months) == before
-    # docs/pricing.md has the same users. March: Ada 2000 + 4000 - 500 before, 2500 + 4000 after; Bob 700; Dan 200 - 200, then 100 + 200.
+    # docs/pricing.md has the same users. March: Ada 2000 + 4000 - 500 before, 2500 + 4000 after; Bob 700;
+    # Dan 200 - 200, then 100 + 200.
     # April: Ada 2000 + 1500 to the minimum, then 2500; Cyd half of it; Bob 900, then 10 % off; Dan then 100.
     assert [
         (each["month"], each["before_from"], one["before_cents"], one["after_cents"], one["users"])
