@@ -30,8 +30,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     """
     accounts = accounts.filter(pc.is_valid(accounts["user_id"]))
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
-    _refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
-    _refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
+    refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
+    refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
     place = positions(accounts["plan_id"], plans["plan_id"])
     currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), texts([DEFAULT_CURRENCY])[0])
     included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
@@ -70,7 +70,8 @@ def _blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(has_text, trimmed, pa.nulls(len(trimmed), pa.string()))
 
 
-def _refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
+def refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
+    """Refuse a table in which an id stands twice, with a UsageError that names it."""
     if len(pc.unique(column)) == len(column):
         return
     counts = pc.value_counts(column)

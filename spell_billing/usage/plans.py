@@ -13,9 +13,16 @@ import pyarrow.parquet as pq
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
+from spell_billing.usage.accounts import refuse_duplicates
 from spell_billing.usage.contract import PLANS_FILE, PLANS_SCHEMA, FrozenFile, FrozenUsage
 from spell_billing.usage.disk import finished_file
-from spell_billing.usage.tables import DISCOUNTS_TABLE, PLANS_TABLE, SUBSCRIPTIONS_TABLE, texts
+from spell_billing.usage.tables import (
+    ACCOUNTS_TABLE,
+    DISCOUNTS_TABLE,
+    PLANS_TABLE,
+    SUBSCRIPTIONS_TABLE,
+    texts,
+)
 
 _PLAN, _DISCOUNT = "plan", "discount"
 _INT64_LIMIT = 2**63
@@ -124,6 +131,9 @@ def build_plans(
         UsageError: subscriptions of a user overlap, name a plan that does not exist, or end before they
             start; an amount, a percentage or a time cannot be read.
     """
+    # What stands twice would be charged, or taken off, twice.
+    refuse_duplicates(accounts["user_id"].drop_null(), ACCOUNTS_TABLE, "user_id")
+    refuse_duplicates(plans["plan_id"].drop_null(), PLANS_TABLE, "plan_id")
     known = {row["plan_id"]: row for row in plans.to_pylist() if row["plan_id"] is not None}
     if user_id is None:
         # One that nobody is on yet is refused as well: better before its first fee than on its day.
@@ -216,11 +226,19 @@ def _subscription(
 def _discount_rows(
     discounts: pa.Table, plans: Mapping[str, Any], month: Month, user_id: str | None
 ) -> Iterator[_Row]:
+    seen = set()
     for row in discounts.to_pylist():
         user, plan_id = row["user_id"], row["plan_id"]
         name = (row["name"] or "").strip() or "Discount"
         where = f"{DISCOUNTS_TABLE} {name!r}"
         starts_at, ends_at = _span_times(row, where)
+        one = (name, user, plan_id, starts_at, ends_at)
+        if one in seen:
+            raise UsageError(
+                f"{where} stands twice, for the same user or plan and the same time.",
+                remedy="Remove one of the rows, or give them names of their own if both are meant.",
+            )
+        seen.add(one)
         if not _touches(starts_at, ends_at, month) or (user_id is not None and user not in {None, user_id}):
             continue
         if user is None and plan_id is None:

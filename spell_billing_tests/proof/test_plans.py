@@ -158,6 +158,11 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
         ("UPDATE billing_plans SET usage_discount_percent = 101", "usage_discount_percent"),
         ("INSERT INTO billing_discounts (name, percent) VALUES ('Everyone', 10)", "no user and no plan"),
         ("INSERT INTO billing_discounts (name, plan_id) VALUES ('Gold', 'gold')", "gold"),
+        (
+            "INSERT INTO billing_discounts (name, user_id, percent) "
+            "VALUES ('Half', 'u', 50), ('Half', 'u', 50)",
+            "'Half' stands twice",
+        ),
     ],
 )
 def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
@@ -170,6 +175,22 @@ def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
 
     assert refused.value.remedy
     assert plans.store.versions(MARCH) == []
+
+
+@pytest.mark.parametrize(("table", "says"), [("billing_accounts", ONE), ("billing_plans", "basic")])
+def test_accounts_and_plans_that_stand_twice_are_refused_before_a_fee_is_charged_twice(
+    light: SmallPlatform, table: str, says: str
+) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.sql(
+        f"ALTER TABLE {table} RENAME TO once",
+        f"CREATE VIEW {table} AS SELECT * FROM once UNION ALL SELECT * FROM once",
+    )
+
+    with pytest.raises(UsageError, match=says):
+        light.bill(MARCH)
+
+    assert light.store.versions(MARCH) == []
 
 
 def test_a_plan_in_another_currency_fails_its_user_alone(light: SmallPlatform) -> None:
