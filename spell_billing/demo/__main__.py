@@ -1,9 +1,11 @@
-"""The demo: a made-up platform's last closed month, billed for real against our stand-in for Stripe.
+"""The demo: a made-up platform's closed months, billed for real against our stand-in for Stripe.
 
-`python -m spell_billing.demo` bills it and says what happened; `--dev` opens the Dagster UI on it.
+`python -m spell_billing.demo` bills them and says what happened; `--dev` serves all pages on them as well.
 """
 
 import os
+import secrets
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,54 +14,108 @@ from pathlib import Path
 import click
 import sqlalchemy as sa
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, clear_errors
+from spell_billing.cli.common import clear_errors
 from spell_billing.core.money import format_money
-from spell_billing.core.month import Month
-from spell_billing.demo.data import seed, stripe_customers
+from spell_billing.demo.data import MIN_USERS, seed, stripe_customers
+from spell_billing.demo.serving import serve
 from spell_billing.ledger.migrate import migrate
 from spell_billing.orchestration.instance import prepare_dagster_home
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import create_engine_for
 from spell_billing.stripe_double import StripeDouble
 
-_HOME = Path(".demo")
+HOME = Path(".demo")
+_STRIPE_PORT = 12111
+_CALLERS = frozenset({"PATH", "HOME", "LANG", "TERM", "VIRTUAL_ENV", "TMPDIR", "COLUMNS"})
+"""What is taken from the caller's environment."""
 
 
 @click.command()
-@click.option("--dev", is_flag=True, help="Open the Dagster UI on the demo's database.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Of the UI.")
-def main(port: int, *, dev: bool) -> None:
-    """Bill the demo's last closed month, or open the Dagster UI on it."""
-    now = datetime.now(UTC)
-    environment = _environment()
+@click.option("--dev", is_flag=True, help="Serve Dagster and all pages on the demo's database, too.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Of the pages.")
+@click.option(
+    "--stripe-port",
+    type=click.IntRange(0, 65535),
+    default=_STRIPE_PORT,
+    show_default=True,
+    help="Of the stand-in for Stripe; 0: a free one.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(MIN_USERS),
+    default=150,
+    show_default=True,
+    help="Of a platform made up anew.",
+)
+def main(port: int, stripe_port: int, users: int, *, dev: bool) -> None:
+    """Bill the demo's closed months, and with --dev serve all pages on them until Ctrl-C."""
+    environment = _environment(port)
     with clear_errors():
         settings = Settings(environment)
         prepare_dagster_home(settings)
         environment["DAGSTER_HOME"] = str(settings.dagster_home)
-        double = StripeDouble(state_file=_HOME / "stripe-double.json")
-        _prepare(settings, double, now)
-    with double.running():
-        environment["STRIPE_API_BASE"] = double.base_url
-        if dev:
-            sys.exit(_open_ui(environment, port))
-        code = _bill(environment, Month.containing(now).previous())
-        _say_where_to_look(double, code)
-    sys.exit(0 if code == EXIT_USERS_LEFT else code)
+        double = StripeDouble(
+            port=stripe_port,
+            state_file=HOME / "stripe-double.json",
+            pages_at=f"http://127.0.0.1:{stripe_port}",
+        )
+        _prepare(settings, double, datetime.now(UTC), users)
+    try:
+        with double.running():
+            environment["STRIPE_API_BASE"] = double.base_url
+            _write_command(environment)
+            code = _bill(environment)
+            if code == 0:
+                _say_what_stripe_holds(double)
+                code = serve(environment, HOME, port, double.base_url) if dev else _say_where_to_look()
+    except OSError as error:
+        sys.exit(
+            f"Error: the stand-in for Stripe cannot listen on port {stripe_port}: {error.strerror}. End what "
+            "listens there (`make dev` in another terminal?), or name another: ARGS='--stripe-port 12112'."
+        )
+    sys.exit(code)
 
 
-def _environment() -> dict[str, str]:
+def _environment(port: int) -> dict[str, str]:
     """Return the demo's settings: nothing of the caller's databases or keys may be touched."""
-    ours = {"PATH", "HOME", "LANG", "TERM", "VIRTUAL_ENV", "TMPDIR", "COLUMNS"}
-    kept = {name: value for name, value in os.environ.items() if name in ours}
-    return {**kept, "SPELL_BILLING_HOME": str(_HOME.absolute()), "STRIPE_API_KEY": "sk_test_demo"}
+    kept = {name: value for name, value in os.environ.items() if name in _CALLERS}
+    return {
+        **kept,
+        "SPELL_BILLING_HOME": str(HOME.absolute()),
+        "SPELL_BILLING_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "STRIPE_API_KEY": "sk_test_demo",
+        "LINE_ITEMS_BY": "endpoint",
+        "ADMIN_SECRET": _secret(),
+    }
 
 
-def _prepare(settings: Settings, double: StripeDouble, now: datetime) -> None:
+def _secret() -> str:
+    """Return the demo's admin secret, made once."""
+    file = HOME / "admin-secret"
+    if not file.exists():
+        HOME.mkdir(exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(16), encoding="utf-8")
+    return file.read_text(encoding="utf-8")
+
+
+def _write_command(environment: dict[str, str]) -> None:
+    """Write `.demo/spell-billing`: the command line with the demo's settings."""
+    kept = {name: value for name, value in environment.items() if name not in _CALLERS}
+    lines = ["unset DATABASE_URL USAGE_DATABASE_URL"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in kept.items()]
+    command = HOME / "spell-billing"
+    text = "\n".join(["#!/bin/sh", *lines, f'exec {shlex.quote(sys.executable)} -m spell_billing "$@"', ""])
+    command.write_text(text, encoding="utf-8")
+    command.chmod(0o755)
+
+
+def _prepare(settings: Settings, double: StripeDouble, now: datetime, users: int) -> None:
     engine = create_engine_for(settings.database)
     try:
         # Asked of the platform's table, not of the ledger: seeding is one transaction, so it is there or not.
         if not sa.inspect(engine).has_table("usage_counters"):
-            summary = seed(engine, now=now)
+            summary = seed(engine, now=now, users=users)
             click.echo(
                 f"Made up a platform: {summary.users} users, {summary.rows:,} API calls in "
                 f"{len(summary.closed_months)} closed months and the present one ({settings.database})."
@@ -75,55 +131,33 @@ def _prepare(settings: Settings, double: StripeDouble, now: datetime) -> None:
         engine.dispose()
 
 
-def _bill(environment: dict[str, str], month: Month) -> int:
-    click.echo(f"Billing {month.label} through the Dagster job, with Stripe's SDK, against our stand-in:\n")
-    command = [sys.executable, "-m", "spell_billing", "bill", "--month", str(month)]
-    log = _HOME / "bill.log"
+def _bill(environment: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "spell_billing.demo.billing"]
+    log = HOME / "bill.log"
     with log.open("w", encoding="utf-8") as lines:
         errors = None if sys.stderr.isatty() else lines
         code = subprocess.run(command, env=environment, stderr=errors, check=False).returncode
-    if code not in {0, EXIT_USERS_LEFT}:
+    if code:
         click.echo(log.read_text(encoding="utf-8"), err=True)
     return code
 
 
-def _say_where_to_look(double: StripeDouble, code: int) -> None:
-    finalized = [invoice for invoice in double.invoices() if invoice.status != "draft"]
+def _say_what_stripe_holds(double: StripeDouble) -> None:
+    finalized = [invoice for invoice in double.invoices() if invoice.status not in {"draft", "void"}]
     total = format_money(sum(invoice.total_cents for invoice in finalized), grouping=True)
     click.echo(f"\nOur stand-in for Stripe holds {len(finalized)} finalized invoices, {total} in all.")
-    if code == EXIT_USERS_LEFT:
-        click.echo("The users without an invoice are part of the demo: the reasons above say what to do.")
-    home = f"SPELL_BILLING_HOME={_HOME} .venv/bin/spell-billing"
+
+
+def _say_where_to_look() -> int:
+    command = HOME / "spell-billing"
     click.echo(
         "Where to look next:\n"
-        "  make demo                                              again: nothing is billed twice\n"
-        "  make dev                                               the Dagster UI on this database\n"
-        f"  {home} status      every month\n"
-        f"  {home} preview --month {Month.containing(datetime.now(UTC))}"
+        "  make dev                      all pages, with the addresses and the secret to sign in\n"
+        "  make demo                     again: nothing is billed twice\n"
+        f"  {command} status        every month\n"
+        f"  {command} --help        all commands, on the demo's database"
     )
-
-
-def _open_ui(environment: dict[str, str], port: int) -> int:
-    """Run Dagster's web server and daemon until Ctrl-C, or until one of them ends."""
-    click.echo(f"Dagster's UI opens at http://127.0.0.1:{port} (Ctrl-C ends it). To bill a month there:")
-    click.echo("  Jobs -> monthly_billing -> Materialize all -> choose a month -> Launch")
-    programs = (
-        ["dagster-daemon", "run", "-m", "spell_billing.definitions"],
-        ["dagster-webserver", "-m", "spell_billing.definitions", "-h", "127.0.0.1", "-p", str(port)],
-    )
-    binaries = Path(sys.executable).parent
-    running = [
-        subprocess.Popen([str(binaries / name), *arguments], env=environment) for name, *arguments in programs
-    ]
-    try:
-        return running[-1].wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,15 @@ import sqlalchemy as sa
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
+from spell_billing.demo import story
+from spell_billing.demo.tables import (
+    billing_accounts,
+    billing_plans,
+    metadata,
+    plan_subscriptions,
+    rate_cards,
+    usage_counters,
+)
 
 MIN_USERS = 60
 UNKNOWN_CUSTOMER_ID = "cus_demo_unknown"
@@ -21,7 +30,6 @@ _MONTHLY_GROWTH = 1.05
 _REFUNDED_SHARE = 0.004
 _QUIET_SHARE = 0.05
 _CREDIT_CENTS = 400
-_DECLINED_PREFIX = "cus_demo_declined_"
 _ENDPOINTS: tuple[tuple[str, int, int], ...] = (
     # endpoint, cents a call, how often it is called relative to the others
     ("GET /v1/words", 2, 30),
@@ -31,40 +39,8 @@ _ENDPOINTS: tuple[tuple[str, int, int], ...] = (
     ("POST /v1/documents", 150, 6),
 )
 _FREE_ENDPOINT = "GET /v1/status"
-_PLANS = (
-    {"plan_id": "starter", "name": "Starter", "included_cents": 500},
-    {"plan_id": "team", "name": "Team", "included_cents": 5_000},
-)
-
-_metadata = sa.MetaData()
-_billing_plans = sa.Table(
-    "billing_plans",
-    _metadata,
-    sa.Column("plan_id", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("included_cents", sa.Integer, nullable=False),
-)
-_billing_accounts = sa.Table(
-    "billing_accounts",
-    _metadata,
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("stripe_customer_id", sa.Text),
-    sa.Column("currency", sa.Text, nullable=False),
-    sa.Column("email", sa.Text),
-    sa.Column("plan_id", sa.Text),
-)
-_usage_counters = sa.Table(
-    "usage_counters",
-    _metadata,
-    # SQLite numbers rows by itself only in a column of the type INTEGER.
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("user_id", sa.Text, nullable=False),
-    sa.Column("cost_cents", sa.Integer, nullable=False),
-    # PostgreSQL: timestamptz. SQLite: text without a zone, which means UTC.
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("endpoint", sa.Text),
-    sa.Index("ix_usage_counters_created_at", "created_at"),
-)
+_REFUNDS = "Refunds"
+"""An item of its own: where a card prices calls, a row that refunds one would count as a call."""
 
 _Role = Literal["ordinary", "no account", "no customer", "unknown customer", "declined", "free", "negative"]
 _CAST: Mapping[_Role, int] = {
@@ -107,7 +83,7 @@ class _User:
 
 
 def seed(
-    engine: sa.Engine, *, now: datetime, users: int = 300, months: int = 4, seed: int = 1
+    engine: sa.Engine, *, now: datetime, users: int = 150, months: int = 4, seed: int = 1
 ) -> DemoSummary:
     """Create the source tables where they are missing and fill them, in one transaction.
 
@@ -125,7 +101,7 @@ def seed(
     closed_months = tuple(open_month.plus(-back) for back in range(months, 0, -1))
     # Repeatable on purpose: the rows are a demonstration, not a secret.
     rng = random.Random(seed)  # noqa: S311
-    people = _cast_users(rng, users)
+    people = _cast_users(rng, users - len(story.CAST))
     rows: list[dict[str, Any]] = []
     cents_by_month = {}
     for index, month in enumerate((*closed_months, open_month)):
@@ -134,25 +110,27 @@ def seed(
         of_month = [
             row for user in people for row in _usage(rng, user, start=month.start, until=until, share=share)
         ]
+        of_month += story.calls(month, until)
         if month == closed_months[-2:][0]:
             of_month += _large_refund(people, of_month, at=month.end - timedelta(days=1))
         cents_by_month[month] = sum(row["cost_cents"] for row in of_month)
         rows += sorted(of_month, key=lambda row: row["created_at"])
 
     with engine.begin() as connection:
-        _metadata.create_all(connection)
-        for table in _metadata.sorted_tables:
+        metadata.create_all(connection)
+        for table in metadata.sorted_tables:
             if connection.scalar(sa.select(sa.func.count()).select_from(table)):
                 raise UsageError(
                     f"The table {table.name} already has rows: made-up ones would be billed with them.",
                     remedy="Give the demonstration a database of its own.",
                 )
-        connection.execute(_billing_plans.insert(), list(_PLANS))
-        connection.execute(
-            _billing_accounts.insert(), [_account(user) for user in people if user.role != "no account"]
-        )
-        connection.execute(_usage_counters.insert(), rows)
-    return DemoSummary(closed_months, open_month, len(people), len(rows), cents_by_month)
+        connection.execute(billing_plans.insert(), list(story.PLANS))
+        connection.execute(rate_cards.insert(), list(story.CARDS))
+        connection.execute(plan_subscriptions.insert(), story.subscriptions(closed_months[-1]))
+        accounts = [_account(user) for user in people if user.role != "no account"]
+        connection.execute(billing_accounts.insert(), [*accounts, *story.accounts()])
+        connection.execute(usage_counters.insert(), rows)
+    return DemoSummary(closed_months, open_month, users, len(rows), cents_by_month)
 
 
 def stripe_customers(engine: sa.Engine) -> list[DemoCustomer]:
@@ -160,7 +138,7 @@ def stripe_customers(engine: sa.Engine) -> list[DemoCustomer]:
 
     Without `UNKNOWN_CUSTOMER_ID`: that account points at a customer who does not exist.
     """
-    columns = _billing_accounts.c
+    columns = billing_accounts.c
     query = (
         sa.select(columns.stripe_customer_id, columns.email)
         .where(columns.stripe_customer_id.is_not(None), columns.stripe_customer_id != UNKNOWN_CUSTOMER_ID)
@@ -168,7 +146,9 @@ def stripe_customers(engine: sa.Engine) -> list[DemoCustomer]:
     )
     with engine.connect() as connection:
         return [
-            DemoCustomer(customer_id, email, "declined" if customer_id.startswith(_DECLINED_PREFIX) else "ok")
+            DemoCustomer(
+                customer_id, email, "declined" if customer_id.startswith(story.DECLINED_PREFIX) else "ok"
+            )
             for customer_id, email in connection.execute(query)
         ]
 
@@ -204,7 +184,7 @@ def _account(user: _User) -> dict[str, Any]:
     odd_ids: Mapping[_Role, str | None] = {
         "no customer": None,
         "unknown customer": UNKNOWN_CUSTOMER_ID,
-        "declined": f"{_DECLINED_PREFIX}{number}",
+        "declined": f"{story.DECLINED_PREFIX}{number}",
     }
     return {
         "user_id": user.user_id,
@@ -232,7 +212,7 @@ def _usage(
         yield _row(user, cents, at, endpoint)
         refunded_at = at + timedelta(hours=rng.uniform(1, 72))
         if user.role == "ordinary" and rng.random() < _REFUNDED_SHARE and refunded_at < until:
-            yield _row(user, -cents, refunded_at, endpoint)
+            yield _row(user, -cents, refunded_at, _REFUNDS)
 
 
 def _large_refund(
@@ -242,7 +222,7 @@ def _large_refund(
     for user in people:
         if user.role == "negative":
             used = sum(row["cost_cents"] for row in rows if row["user_id"] == user.user_id)
-            yield _row(user, -(used + _CREDIT_CENTS), at, "POST /v1/documents")
+            yield _row(user, -(used + _CREDIT_CENTS), at, _REFUNDS)
 
 
 def _row(user: _User, cents: int, at: datetime, endpoint: str) -> dict[str, Any]:

@@ -44,8 +44,10 @@ class Account:
         account_id: str = ACCOUNT_ID,
         collect_at_once: bool = True,
         auto_create_customers: bool = False,
+        pages_at: str | None = None,
     ) -> None:
         self.id = account_id
+        self.pages_at = pages_at
         self.collect_at_once = collect_at_once
         self.auto_create_customers = auto_create_customers
         self.portal_saved = True
@@ -100,6 +102,10 @@ class Account:
 
     def put_invoice(self, invoice: Invoice) -> Invoice:
         """Store an invoice's new state, and flag a second finalized one with its billing key."""
+        if self.pages_at is not None and invoice.finalized_at is not None:
+            page = f"{self.pages_at}/i/{invoice.id}"
+            addresses = {"hosted_invoice_url": page, "invoice_pdf": f"{page}/pdf"}
+            invoice = replace(invoice, shown={**addresses, **invoice.shown})
         self.invoices.put(invoice)
         key = invoice.metadata.get(BILLING_KEY)
         if key is not None and invoice.status in FINALIZED:

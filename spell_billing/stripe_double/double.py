@@ -21,6 +21,7 @@ from spell_billing.stripe_double.errors import DoubleError
 from spell_billing.stripe_double.faults import Fault, FaultKind, RequestRecord
 from spell_billing.stripe_double.limits import Limiter, RateLimits
 from spell_billing.stripe_double.objects import Customer, Event, Invoice, Violation
+from spell_billing.stripe_double.pages import pages_app
 from spell_billing.stripe_double.state_file import load_account, save_account
 from spell_billing.stripe_double.wire import Server, url_of
 
@@ -40,6 +41,7 @@ class StripeDouble:
         account_id: Stripe's id of the account.
         now: The clock, giving aware datetimes.
         state_file: Where the objects are kept between runs.
+        pages_at: The address that invoices name for their pages; by default one of Stripe's own.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class StripeDouble:
         account_id: str = ACCOUNT_ID,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         state_file: Path | None = None,
+        pages_at: str | None = None,
     ) -> None:
         def new_engine() -> Engine:
             account = Account(
@@ -62,6 +65,7 @@ class StripeDouble:
                 account_id=account_id,
                 collect_at_once=collection == "immediate",
                 auto_create_customers=auto_create_customers,
+                pages_at=pages_at,
             )
             return Engine(
                 account,
@@ -77,15 +81,21 @@ class StripeDouble:
         self._defects: list[Exception] = []
         self._server: Server | None = None
         self._control = control_app(self)
+        self._pages = pages_app(self)
         self._new_engine = new_engine
         self.engine = new_engine()
         if state_file is not None and state_file.exists():
             load_account(state_file, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of the API or of the control endpoints."""
-        app = self._control if scope["path"].startswith("/_double/") else self.engine
-        await app(scope, receive, send)
+        """Serve a request of the API, of the control endpoints or of the pages."""
+        path = scope["path"]
+        if path.startswith("/_double/"):
+            await self._control(scope, receive, send)
+        elif path == "/" or path.startswith("/i/"):
+            await self._pages(scope, receive, send)
+        else:
+            await self.engine(scope, receive, send)
 
     @property
     def base_url(self) -> str:
