@@ -99,8 +99,7 @@ class EventDelivery:
         """
         with self.ledger.exclusive("events", wait_seconds=0):
             done = Round(sent={str(each): Sent() for each in self.receivers})
-            with self.ledger.writing() as connection:
-                done.overdue = mark_overdue(connection, self.overdue_after, self.now())
+            done.overdue = self.ledger.write(mark_overdue, self.overdue_after, self.now())
             if self.receivers:
                 self._fill(done)
                 asyncio.run(self._deliver(done, time.monotonic() + seconds, timeout_seconds))
@@ -108,8 +107,7 @@ class EventDelivery:
 
     def _fill(self, done: Round) -> None:
         try:
-            with self.ledger.reading() as connection:
-                until = final_id(connection)
+            until = self.ledger.read(final_id)
         except LedgerBusyError:
             done.busy = True
             return
@@ -139,8 +137,7 @@ class EventDelivery:
         self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
     ) -> None:
         while True:
-            with self.ledger.reading() as connection:
-                messages = outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
+            messages = self.ledger.read(outbox.first_due, receiver.channel, self.now(), limit=READ_AT_ONCE)
             if not messages:
                 return
             for start in range(0, len(messages), _SIDE_BY_SIDE):

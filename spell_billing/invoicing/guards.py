@@ -60,8 +60,7 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
 
 def require_sound_bills(session: MonthSession) -> None:
     """Refuse to send bills that `what_is_unsound` names, with an IntegrityError."""
-    with session.writing() as connection:
-        wrong = what_is_unsound(connection, session.month, sa.true())
+    wrong = session.write(what_is_unsound, session.month, sa.true())
     if wrong is not None:
         raise IntegrityError(
             wrong,

@@ -135,10 +135,9 @@ async def _list_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
 
 
 async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
-    with ledger.reading() as connection:
-        bills = unread_invoices(
-            connection, reading.months[0], reading.since, after_id=reading.after_bill, limit=_AT_ONCE
-        )
+    bills = ledger.read(
+        unread_invoices, reading.months[0], reading.since, after_id=reading.after_bill, limit=_AT_ONCE
+    )
     as_of = datetime.now(UTC)
     found = await retrieve_all(gateway, [invoice_id for _, invoice_id in bills])
     with ledger.writing() as connection:
@@ -155,8 +154,7 @@ async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, b
     """Go on with the reading of charges under way, if any; return of how many something new is known."""
     found = 0
     for _ in range(pages):
-        with ledger.reading() as connection:
-            listing = read_place(connection, _CHARGES, Listing)
+        listing = ledger.read(read_place, _CHARGES, Listing)
         if listing is None or listing.done or not budget.in_time:
             return found
         parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
@@ -177,8 +175,7 @@ def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     back = [charge for charge in listed if charge.get("amount_refunded") or charge.get("disputed")]
     if not back:
         return []
-    with ledger.reading() as connection:
-        read = read_charges(connection, charge_ids=[charge["id"] for charge in back])
+    read = ledger.read(read_charges, charge_ids=[charge["id"] for charge in back])
     known = {each.charge_id: each for each in read}
     return [
         charge

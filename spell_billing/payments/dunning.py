@@ -71,13 +71,11 @@ async def _take(
     outcome = _outcome(ledger, await retrieve(gateway, invoice_id))
     if outcome in _OTHERS and asked_at is None:
         return None
-    with ledger.writing() as connection:
-        begin_step(connection, invoice_id, step)
+    ledger.write(begin_step, invoice_id, step)
     if outcome is None:
         too_late = asked_at is not None and datetime.now(UTC) - asked_at > _KEY_LIVES
         outcome = "unknown" if too_late else await _ask(ledger, gateway, invoice_id, step)
-    with ledger.writing() as connection:
-        end_step(connection, invoice_id, step, outcome)
+    ledger.write(end_step, invoice_id, step, outcome)
     return outcome
 
 
@@ -85,8 +83,7 @@ def _outcome(ledger: Ledger, invoice: Invoice | None) -> str | None:
     """Write down how an invoice stands; return the outcome where there is nothing to be asked."""
     if invoice is None:
         return "missing"
-    with ledger.writing() as connection:
-        keep_invoices(connection, [invoice], datetime.now(UTC))
+    ledger.write(keep_invoices, [invoice], datetime.now(UTC))
     return invoice["status"] if invoice["status"] in _OTHERS else None
 
 

@@ -153,8 +153,7 @@ async def _ask_stripe(
         result.looked_at += await catch_up.read_listed_charges(
             ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
-        with ledger.reading() as connection:
-            reading = catch_up.read_reading(connection)
+        reading = ledger.read(catch_up.read_reading)
         if reading is not None and reading.months:
             result.more.append(f"the invoices of {reading.months[0]}")
         if budget.in_time:
@@ -191,8 +190,7 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
 
 def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
     """Return the alert for payments that could not be followed for hours; one per outage."""
-    with ledger.reading() as connection:
-        cursor = read_cursor(connection, stripe_events.CURSOR)
+    cursor = ledger.read(read_cursor, stripe_events.CURSOR)
     if cursor is None or datetime.now(UTC) - cursor.moved_at < _UNREAD_FOR:
         return []
     return [

@@ -59,8 +59,7 @@ def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> in
 
     `way` is how they came in, for the audit trail: `stripe events` or `webhook`.
     """
-    with ledger.writing() as connection:
-        return put_into_inbox(connection, events, way)
+    return ledger.write(put_into_inbox, events, way)
 
 
 def put_into_inbox(connection: Connection, events: Sequence[Mapping[str, Any]], way: str) -> int:

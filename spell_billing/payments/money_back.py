@@ -41,8 +41,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         StripeProblem: when Stripe does not answer; the events wait for the next time.
         StripeAccountError: when the account refuses.
     """
-    with ledger.reading() as connection:
-        events = events_to_look_at(connection, limit)
+    events = ledger.read(events_to_look_at, limit)
     done = 0
     for event in events:
         if not budget.in_time:
@@ -52,8 +51,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         outcome = EventOutcome.NOT_OURS
         if invoice_id is not None and await read_again(ledger, gateway, invoice_id, event=event):
             outcome = EventOutcome.HANDLED
-        with ledger.writing() as connection:
-            mark_handled(connection, {event.event_id: outcome})
+        ledger.write(mark_handled, {event.event_id: outcome})
         done += 1
     return done
 
@@ -177,8 +175,7 @@ async def _invoice_of(ledger: Ledger, gateway: Gateway, content: Mapping[str, An
     """Find the invoice of an event: it names it, or the payment intent leads to it by way of the customer."""
     if content.get("id"):
         return str(content["id"])
-    with ledger.reading() as connection:
-        known = read_charges(connection, charge_ids=[str(content.get("charge"))])
+    known = ledger.read(read_charges, charge_ids=[str(content.get("charge"))])
     if known:
         return known[0].stripe_invoice_id
     if content.get("payment_intent") is None:
@@ -194,8 +191,7 @@ async def invoice_of_charge(ledger: Ledger, gateway: Gateway, charge: Mapping[st
     customer, intent = charge.get("customer"), charge.get("payment_intent")
     if customer is None or intent is None:
         return None
-    with ledger.reading() as connection:
-        billed = invoices_of_customer(connection, str(customer))
+    billed = ledger.read(invoices_of_customer, str(customer))
     if not billed:
         return None
     async for page in gateway.invoices(customer=customer, expand=["data.payments"]):

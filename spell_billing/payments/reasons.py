@@ -36,8 +36,7 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
     Each takes one request, which also tells how the payment stands by now.
     """
-    with ledger.reading() as connection:
-        invoice_ids = failures_without_reason(connection, limit)
+    invoice_ids = ledger.read(failures_without_reason, limit)
     for start in range(0, len(invoice_ids), _AT_ONCE):
         group = invoice_ids[start : start + _AT_ONCE]
         as_of = datetime.now(UTC)

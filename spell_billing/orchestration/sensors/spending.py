@@ -76,14 +76,12 @@ def _tell(
 ) -> int:
     reached = {}
     with ledger.exclusive("spend_alerts", wait_seconds=0):
-        with ledger.reading() as connection:
-            before = reached_by_user(connection, month)
+        before = ledger.read(reached_by_user, month)
         for user_id, each in spent.items():
             told = before[user_id].percent if user_id in before else 0
             percent = news(percents, each.so_far_cents, each.limit_cents, told)
             if percent is not None:
                 reached[user_id] = Reached(percent, each.so_far_cents, each.limit_cents, each.currency)
         if reached:
-            with ledger.writing() as connection:
-                note_reached(connection, month, reached, now)
+            ledger.write(note_reached, month, reached, now)
     return len(reached)
