@@ -8,11 +8,10 @@ from spell_billing.core.lines import GRANT
 from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
-from spell_billing.invoicing.credit_findings import credit_findings
-from spell_billing.invoicing.grant_findings import grant_findings
+from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.line_totals import has_line_of
+from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession

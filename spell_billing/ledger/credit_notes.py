@@ -9,12 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import put_row, read_as
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit
-from spell_billing.ledger.upsert import put_row
 
 CREDITED = "credited"
 """The action in the audit trail once Stripe has issued a credit note; its detail names the note."""

@@ -8,9 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.column_types import columns_of, insert_new, read_as
 from spell_billing.ledger.schema import events
-from spell_billing.ledger.upsert import insert_new
 
 TO_LOOK_AT, SET_ASIDE = "to_look_at", "set_aside"
 """Outcomes of events that are kept: what they point to is still to be read; nobody could read them."""

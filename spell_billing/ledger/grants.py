@@ -17,10 +17,9 @@ from spell_billing.core.grants import Grant, last_month_of
 from spell_billing.core.lines import GRANT, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.line_totals import has_line_of
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import left_something, read_months
+from spell_billing.ledger.queries import has_line_of, left_something, read_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 

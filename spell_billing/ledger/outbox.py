@@ -10,9 +10,8 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from spell_billing.ledger.column_types import columns_of
+from spell_billing.ledger.column_types import columns_of, insert_new
 from spell_billing.ledger.schema import outbox
-from spell_billing.ledger.upsert import insert_new
 
 MAIL = "mail"
 """The channel of mail to users."""

@@ -12,9 +12,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import insert_new, read_as
 from spell_billing.ledger.schema import payments
-from spell_billing.ledger.upsert import insert_new
 
 _ROWS_AT_ONCE = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.changes import insert_drafts, write_changes
+from spell_billing.ledger.column_types import put_row
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -26,7 +27,6 @@ from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, new_bill_val
 from spell_billing.ledger.schema import invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
-from spell_billing.ledger.upsert import put_row
 
 _MANY_USERS = 10_000
 _Given = ParamSpec("_Given")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.text import first_names
+from spell_billing.alerts.alert import first_names
 from spell_billing.core.month import Month
 from spell_billing.ledger import outbox
 from spell_billing.ledger.ledger import Ledger

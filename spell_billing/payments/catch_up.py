@@ -20,9 +20,8 @@ from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.unpaid import count_unread, unread_invoices, unsettled_months
 from spell_billing.payments.money_back import invoice_of_charge, read_again
-from spell_billing.payments.places import keep_place, list_page, read_place
+from spell_billing.payments.places import Budget, keep_place, list_page, read_place
 from spell_billing.payments.reasons import keep_invoices, retrieve_all
-from spell_billing.payments.tick_budget import Budget
 
 _INVOICES, _CHARGES = "stripe_invoices", "stripe_charges"
 _EVERY = timedelta(hours=24)

@@ -10,8 +10,8 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.unpaid import begin_step, due_steps, end_step, unanswered_steps
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import keep_invoices
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 

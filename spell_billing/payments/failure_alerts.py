@@ -4,8 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body, first_names
+from spell_billing.alerts.alert import Alert, body, first_names
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger

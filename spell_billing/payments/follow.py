@@ -10,9 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 
-from spell_billing.alerts.alert import Alert
+from spell_billing.alerts.alert import Alert, body
 from spell_billing.alerts.channels import Alerts
-from spell_billing.alerts.text import body
 from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.credit_notes import MONEY_BACK
@@ -27,8 +26,8 @@ from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
 from spell_billing.payments.money_back import look_again
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import look_up_reasons
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.payments.voids import follow_revisions, park_voided
 from spell_billing.stripe_api.problems import StripeProblem
 

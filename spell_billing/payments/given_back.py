@@ -5,8 +5,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body
+from spell_billing.alerts.alert import Alert, body
 from spell_billing.core.money import format_money
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge

@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.alert import LONGEST_KEY, Alert
-from spell_billing.alerts.text import body
+from spell_billing.alerts.alert import LONGEST_KEY, Alert, body
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.payment_facts import bill_named_by, payment_of
 from spell_billing.ledger.events import Event, count_waiting, mark_handled, receive_events, waiting_events
@@ -24,8 +23,8 @@ from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices
 from spell_billing.payments.event_content import EventOutcome, content_of
 from spell_billing.payments.money_back import look_again
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import look_up_reasons
-from spell_billing.payments.tick_budget import Budget
 
 SET_ASIDE_KIND = "event_set_aside"
 """The kind of alert."""

@@ -23,8 +23,8 @@ from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
 from spell_billing.payments.given_back import given_back_cents, tell_disputes, tell_given_back
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
 
 _MOST_EVENT_PAGES = 10

@@ -13,8 +13,8 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.line_totals import line_totals
 from spell_billing.ledger.month_state import MonthState
+from spell_billing.ledger.queries import line_totals
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
 

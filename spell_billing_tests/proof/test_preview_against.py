@@ -11,8 +11,7 @@ from spell_billing.core.comparison import Change, Charge, compare_charges, kinds
 from spell_billing.core.drafting import Line
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
-from spell_billing.reporting.comparing import Against, compare_drafts, differences_frame
-from spell_billing.reporting.preview import preview_drafts
+from spell_billing.reporting.preview import Against, compare_drafts, differences_frame, preview_drafts
 from spell_billing.usage.source import open_usage_source
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 

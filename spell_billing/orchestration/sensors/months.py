@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import bill_command, body, first_names, users
+from spell_billing.alerts.alert import Alert, bill_command, body, first_names, users
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, State

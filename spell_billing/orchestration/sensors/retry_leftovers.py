@@ -7,8 +7,7 @@ from itertools import takewhile
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import bill_command, body, users
+from spell_billing.alerts.alert import Alert, bill_command, body, users
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months

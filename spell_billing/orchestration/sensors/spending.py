@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import dagster as dg
 
-from spell_billing.alerts.text import users
+from spell_billing.alerts.alert import users
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
