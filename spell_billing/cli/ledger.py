@@ -38,10 +38,10 @@ def events(*, again: bool) -> None:
 
     All other events are handled. With --again the next tick of the sensor `payments` tries them once more.
     """
-    from spell_billing.ledger.events import events_set_aside, handle_again  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.events import SET_ASIDE, events_kept, handle_again  # noqa: PLC0415 - heavy: SQLAlchemy
 
     with open_ledger() as ledger:
-        found = ledger.read(events_set_aside, _SHOWN)
+        found = ledger.read(events_kept, SET_ASIDE, _SHOWN)
         for event in found:
             click.echo(f"{event.event_id}  {event.type}  {event.created_at:%Y-%m-%d %H:%M} UTC  {event.way}")
         if not found:

@@ -103,10 +103,13 @@ def follow_payments(
         asyncio.run(_ask_stripe(ledger, connect, result, dunning_days))
     except SpellBillingError as error:
         problem = error
-    except StripeProblem as error:
-        problem = _silent(error.message)
-    except TimeoutError:
-        problem = _silent(f"no answer within {STRIPE_SECONDS:.0f} seconds")
+    except (StripeProblem, TimeoutError) as error:
+        silent = isinstance(error, TimeoutError)
+        why = f"no answer within {STRIPE_SECONDS:.0f} seconds" if silent else str(error)
+        problem = StripeSilentError(
+            f"Stripe's events could not be read: {why}.",
+            remedy="Check the network and Stripe's status page; the next tick tries again.",
+        )
     # What needs no answer: the inbox, and bills that were not ready for their news before.
     _handle(ledger, result)
     with ledger.writing() as connection:
@@ -204,10 +207,3 @@ def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
             ),
         )
     ]
-
-
-def _silent(message: str) -> StripeSilentError:
-    return StripeSilentError(
-        f"Stripe's events could not be read: {message}.",
-        remedy="Check the network and Stripe's status page; the next tick tries again.",
-    )

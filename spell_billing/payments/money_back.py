@@ -16,7 +16,7 @@ from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
 from spell_billing.ledger.credit_notes import known_back_cents
-from spell_billing.ledger.events import Event, events_to_look_at, mark_handled
+from spell_billing.ledger.events import TO_LOOK_AT, Event, events_kept, mark_handled
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.settling import settle
@@ -41,7 +41,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         StripeProblem: when Stripe does not answer; the events wait for the next time.
         StripeAccountError: when the account refuses.
     """
-    events = ledger.read(events_to_look_at, limit)
+    events = ledger.read(events_kept, TO_LOOK_AT, limit)
     done = 0
     for event in events:
         if not budget.in_time:

@@ -294,13 +294,7 @@ class Settings(EnvironmentSettings):
 
         Default: none.
         """
-        days = self._numbers("DUNNING_DAYS", "")
-        if not all(0 < day <= _LATEST_DUNNING_DAY for day in days) or days != sorted(set(days)):
-            raise SettingsError(
-                f"DUNNING_DAYS={self._text('DUNNING_DAYS')!r} is not a list of days.",
-                remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
-            )
-        return tuple(days)
+        return self._rising("DUNNING_DAYS", "", of="days", most=_LATEST_DUNNING_DAY, example="3,5,7")
 
     def _column(self, name: str, *, example: str) -> str | None:
         text = self._text(name)
