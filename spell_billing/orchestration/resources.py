@@ -22,7 +22,8 @@ from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
-from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
+from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
+from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key

@@ -30,8 +30,6 @@ from spell_billing.settings.addresses import (
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.environment import EnvironmentSettings
 
-__all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_key"]
-
 _FOUR_WEEKS_HOURS = 28 * 24
 _WEEK_MINUTES = 7 * 24 * 60
 _LATEST_DUNNING_DAY = 60

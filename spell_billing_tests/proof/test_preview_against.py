@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.comparison import Change, Charge, compare_charges, kinds_of
-from spell_billing.core.drafting import Line
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.lines import Line
 from spell_billing.core.month import Month
 from spell_billing.reporting.preview import Against, compare_drafts, differences_frame, preview_drafts
 from spell_billing.usage.source import open_usage_source
