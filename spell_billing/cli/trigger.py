@@ -110,7 +110,7 @@ def command(
         ending = asyncio.run(follow())
     except TimeoutError:
         fail(
-            f"Not done within {timeout_seconds} s; what was launched goes on. "
-            "The same command follows it again."
+            f"Not finished within {timeout_seconds} s; the run continues. "
+            "Run the same command to follow it again."
         )
     sys.exit(ending)

@@ -196,7 +196,7 @@ def _report_stuck(connection: Connection, receiver: Receiver, problem: str | Non
     if now - since >= ALARM_AFTER:
         text = (
             f"{receiver} has not taken some or all events since {since:%Y-%m-%d %H:%M} UTC"
-            f"{f': {problem}' if problem else ''}. They are tried again by themselves, for three days.\n"
+            f"{f': {problem}' if problem else ''}. They are retried automatically for three days.\n"
             "Next: see docs/events.md; check EVENT_URLS and the receiver's log."
         )
         key = f"{KIND}:stuck:{receiver.channel}:{since.isoformat()}"
@@ -207,8 +207,8 @@ def _report_lost(connection: Connection, receiver: Receiver, problem: str | None
     """Put an alert into the outbox, once per outage, when events were given up."""
     since = _outage_since(connection, receiver, now)
     text = (
-        f"{receiver} has not taken events for three days{f': {problem}' if problem else ''}. The first of "
-        "them are given up, and later ones follow them.\n"
+        f"{receiver} has not taken events for three days{f': {problem}' if problem else ''}. The oldest "
+        "are no longer retried, and newer ones will follow.\n"
         "Next: correct EVENT_URLS or the receiver; then let the platform catch up with GET /v1/changes "
         f"(docs/events.md). It lacks events since {since:%Y-%m-%d %H:%M} UTC."
     )

@@ -195,7 +195,7 @@ class Ledger:
         self.write(write_audit, actor, datetime.now(UTC), entry)
 
     def record_run(self, record: RunRecord) -> None:
-        """Keep how a drive of a month ended."""
+        """Record how a billing run of a month ended."""
         self.write(record_run, record)
 
     def bills(self, month: Month, states: Iterable[State] | None = None) -> Iterator[Bill]:

@@ -1,4 +1,4 @@
-"""What is known of each invoice's payment: the newest that Stripe said, in whatever order it came."""
+"""What is known of each invoice's payment: the latest that Stripe said, in whatever order it arrived."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace

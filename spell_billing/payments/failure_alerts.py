@@ -77,7 +77,7 @@ def _summary(failures: Sequence[FailedPayment]) -> Alert:
         body=body(
             f"For {', '.join(months)}. Users: {first_names(names, len(failures))}",
             *(f"{count:,} x {words}" for words, count in reasons.most_common()),
-            f"Stripe tries {planned:,} of them again by itself.",
+            f"Stripe will retry {planned:,} of them.",
             *(f"Next: spell-billing status --month {month}" for month in months),
         ),
         month=months[0] if len(months) == 1 else None,

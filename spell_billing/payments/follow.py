@@ -182,8 +182,8 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
         kind="void_unfinished",
         title=f"A void did not complete: {voided.user_id}, {voided.month}",
         body=body(
-            f"Stripe has voided invoice {voided.stripe_invoice_id}, and the command died before it wrote so "
-            "into the ledger. The user is not billed again until it has.",
+            f"Stripe has voided invoice {voided.stripe_invoice_id}, but the command stopped before "
+            "recording it in the ledger. The user is not billed again until it is recorded.",
             f"Next: {command}",
         ),
         month=voided.month,

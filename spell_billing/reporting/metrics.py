@@ -157,17 +157,9 @@ def _prepaid(figures: Figures) -> Metric:
 
 def _counts(figures: Figures) -> Iterator[Metric]:
     for name, text, value in (
-        (
-            "events_waiting",
-            "Events of Stripe that were received and not handled yet.",
-            figures.events_waiting,
-        ),
+        ("events_waiting", "Stripe events that were received and not handled yet.", figures.events_waiting),
         ("mails_waiting", "Mails to users to be sent.", figures.mails_waiting),
-        (
-            "mails_failing",
-            "Mails to users that were tried in vain and are tried again.",
-            figures.mails_failing,
-        ),
+        ("mails_failing", "Mails to users that failed and are retried.", figures.mails_failing),
     ):
         yield GaugeMetricFamily(f"spell_billing_{name}", text, value=value)
     text = "Requests of all runs that Stripe answered with 429."

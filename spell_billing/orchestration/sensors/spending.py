@@ -42,7 +42,7 @@ def spend_alerts(
     except DatabaseUnreachableError as error:
         # Whether there is a limit at all is not known: most platforms have none.
         context.log.warning(str(error))
-        return dg.SkipReason(f"{error.message} Spend limits are looked at again with the next tick.")
+        return dg.SkipReason(f"{error.message} Spend limits are checked again at the next tick.")
     if not limits.cents and not limits.wrong:
         return dg.SkipReason("No user has a spend limit (billing_accounts.spend_limit_cents).")
     month = Month.containing(now)
