@@ -3,16 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from spell_billing.core.terms import (
-    CARRY,
-    ENFORCED,
-    FORGIVE,
-    OFF,
-    ON,
-    STRIPE,
-    USUAL_MINIMUM_CENTS,
-    Policy,
-)
+from spell_billing.core import terms
 from spell_billing.settings.environment import EnvironmentSettings
 
 _LATEST_DUNNING_DAY = 60
@@ -32,7 +23,7 @@ class BillSettings(EnvironmentSettings):
 
         Default: `off`.
         """
-        return self._choice("AUTOMATIC_TAX", OFF, ON, ENFORCED)
+        return self._choice("AUTOMATIC_TAX", terms.OFF, terms.ON, terms.ENFORCED)
 
     @cached_property
     def honour_stripe_discounts(self) -> bool:
@@ -65,7 +56,7 @@ class BillSettings(EnvironmentSettings):
 
         Default: `stripe`.
         """
-        return self._choice("SMALL_AMOUNTS", STRIPE, CARRY, FORGIVE)
+        return self._choice("SMALL_AMOUNTS", terms.STRIPE, terms.CARRY, terms.FORGIVE)
 
     @cached_property
     def minimum_invoice_cents(self) -> int:
@@ -75,14 +66,13 @@ class BillSettings(EnvironmentSettings):
 
         Default: 50.
         """
-        return self._number(
-            "MINIMUM_INVOICE_CENTS", USUAL_MINIMUM_CENTS, of="cents", least=1, most=_LARGEST_MINIMUM_CENTS
-        )
+        usual, most = terms.USUAL_MINIMUM_CENTS, _LARGEST_MINIMUM_CENTS
+        return self._number("MINIMUM_INVOICE_CENTS", usual, of="cents", least=1, most=most)
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> terms.Policy:
         """What the settings say of all bills that are drafted."""
-        return Policy(
+        return terms.Policy(
             self.automatic_tax,
             self.honour_stripe_discounts,
             self.fees_in_advance,
