@@ -25,7 +25,7 @@ LOG_CHANNEL = "log"
 """Where alerts go when there is no channel."""
 
 FAILURES_AT_ONCE = 2
-"""A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
+"""After this many failures the same `Alerts` does not try a channel again: each try may take seconds."""
 
 SEND_TIMEOUT_SECONDS = 15.0
 """Of one message on one channel. Dagster gives a sensor's tick 60 seconds."""

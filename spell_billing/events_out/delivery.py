@@ -179,7 +179,7 @@ class EventDelivery:
 
 
 def _outage_since(connection: Connection, receiver: Receiver, now: datetime) -> datetime:
-    """Return when the outage of a URL began, and begin one where there is none.
+    """Return when the outage of a URL began, and start one if there is none.
 
     It lasts from the first event that was not taken until none that was tried waits any more.
     """

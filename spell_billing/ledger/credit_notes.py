@@ -19,7 +19,7 @@ CREDITED = "credited"
 """The action in the audit trail once Stripe has issued a credit note; its detail names the note."""
 
 MONEY_BACK = "money_back"
-"""The action where money went back, or was taken off, without a command of ours, as in the dashboard."""
+"""The action where money went back, or was taken off, without our commands, as in the dashboard."""
 
 
 class CreditKind(StrEnum):
@@ -53,7 +53,7 @@ def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[C
 
 
 def known_back_cents(connection: Connection, payment: Payment) -> int:
-    """Return what the ledger knows to be given back of an invoice, with a command of ours or without."""
+    """Return what the ledger knows to be given back of an invoice, with our commands or without."""
     asked = sa.select(sa.func.sum(credit_notes.c.cents)).where(
         credit_notes.c.stripe_invoice_id == payment.stripe_invoice_id,
         sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued",

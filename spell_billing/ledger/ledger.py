@@ -114,7 +114,7 @@ class Ledger:
         *args: _Given.args,
         **named: _Given.kwargs,
     ) -> _Answer:
-        """Make one change in a transaction of its own, and return what comes of it."""
+        """Make one change in a transaction of its own, and return its result."""
         with self.writing() as connection:
             return change(connection, *args, **named)
 

@@ -89,7 +89,7 @@ def payment_in_words(
 def newest(one: Payment, other: Payment) -> Payment:
     """Combine two statements about one invoice, in either order.
 
-    The later one is told by what Stripe counts up: the status, then the attempts. The time decides between
+    Which is later follows from what Stripe counts up: the status, then the attempts. The time decides between
     equals only, because an event can arrive late.
     """
     later, earlier = (one, other) if _order(one) >= _order(other) else (other, one)

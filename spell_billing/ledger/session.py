@@ -201,7 +201,7 @@ class MonthSession:
         *args: _Given.args,
         **named: _Given.kwargs,
     ) -> _Answer:
-        """Make one change, or ask one question, in a transaction of the holder; return what comes of it."""
+        """Make one change, or ask one question, in a transaction of the holder; return the result."""
         with self.writing() as connection:
             return change(connection, *args, **named)
 
@@ -235,5 +235,5 @@ class MonthSession:
     def _lost(self) -> LedgerLostError:
         return LedgerLostError(
             f"The connection that held {self.month} in the ledger was lost, and the lock with it.",
-            remedy="Check the database, then bill the month again; it takes up what is left.",
+            remedy="Check the database, then bill the month again; it does what is left.",
         )

@@ -191,7 +191,7 @@ def begin_step(connection: Connection, invoice_id: str, step: int) -> bool:
 
 
 def end_step(connection: Connection, invoice_id: str, step: int, outcome: str) -> None:
-    """Note what came of a step."""
+    """Record the outcome of a step."""
     where = (dunning.c.stripe_invoice_id == invoice_id, dunning.c.step == step)
     connection.execute(dunning.update().where(*where).values(outcome=outcome[:80]))
 

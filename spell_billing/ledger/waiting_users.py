@@ -75,7 +75,7 @@ def note_alerted(connection: Connection, group: WaitingUsers) -> None:
 
 
 def forget_changed(ledger: Ledger) -> None:
-    """Drop what was alerted on and is no longer so, so that it can be alerted on again.
+    """Drop what was alerted on and has changed since, so that it can be alerted on again.
 
     A bill that the next run takes up is kept: it may come back to the same state with nothing fixed.
     """

@@ -110,7 +110,7 @@ class StripeResource(dg.ConfigurableResource[None]):
 
     @property
     def has_key(self) -> bool:
-        """Whether a key is configured or set, be it right or wrong."""
+        """Whether a key is configured or set, valid or not."""
         return self.api_key is not None or Settings.from_environment().has_stripe_api_key
 
     @asynccontextmanager
@@ -137,7 +137,7 @@ class StripeResource(dg.ConfigurableResource[None]):
                 yield Gateway(api, pace, patience, guard=guard)
 
     def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:
-        """Do something with the account's gateway, outside of an event loop, and return what comes of it."""
+        """Do something with the account's gateway, outside of an event loop, and return the result."""
 
         async def run() -> _Result:
             async with self.connect(ledger) as gateway:

@@ -29,7 +29,7 @@ _CHARGES_SINCE, _CHARGES_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days
 _AT_ONCE = 8
 _PAGE = 100
 _LISTING_PAYS = 50
-"""List a month's invoices when more than one in so many is unread: a page brings a hundred."""
+"""List a month's invoices when more than one in this many is unread: a page has a hundred."""
 
 _FINALIZED_MARGIN = timedelta(days=1)
 

@@ -24,7 +24,7 @@ _KEY_LIVES = timedelta(hours=23)
 """Stripe keeps an idempotency key for 24 hours; a request that is repeated later could charge again."""
 
 _MOST_TROUBLES = 3
-"""After so many steps without an answer the rest waits for the next tick."""
+"""After this many steps without an answer, the rest waits for the next tick."""
 
 _OTHERS = frozenset({"paid", "void", "uncollectible"})
 """Statuses of an invoice that is not to be collected."""
@@ -88,7 +88,7 @@ def _outcome(ledger: Ledger, invoice: Invoice | None) -> str | None:
 
 
 async def _ask(ledger: Ledger, gateway: Gateway, invoice_id: str, step: int) -> str:
-    """Send the request; return what came of it, in a word or two."""
+    """Send the request; return its outcome, in a word or two."""
     try:
         answer = await gateway.send(
             PAY, "post", f"/v1/invoices/{invoice_id}/pay", key=f"spell:dunning:{invoice_id}:d{step}"

@@ -13,16 +13,16 @@ from spell_billing.ledger.unpaid import FAILED, FailedPayment, failures_not_aler
 from spell_billing.payments.words import reason_in_words
 
 SINGLY = 5
-"""Up to so many failures of a tick make an alert each, more make one together."""
+"""Up to this many failures in a tick get an alert each; more are sent as one."""
 
 _NAMED = 10
 _AT_ONCE = 5_000
 _WAITING = 20
-"""While so many alerts wait for a channel, further failures wait to be sent together."""
+"""While this many alerts wait for a channel, further failures wait to be sent as one."""
 
 
 def alert_on_failures(ledger: Ledger) -> None:
-    """Put an alert on each failure that there is none for into the outbox, and with it what it is about."""
+    """Put an alert into the outbox for each failure that has none yet, and record what it is about."""
     with ledger.reading() as connection:
         full = count_waiting(connection, FAILED) >= _WAITING
         new = [] if full else failures_not_alerted(connection, _AT_ONCE)

@@ -83,7 +83,7 @@ class Followed:
             if each.name != "more" and getattr(self, each.name)
         ]
         done = ", ".join(counts) or "nothing new"
-        return f"{done}. Next tick goes on with {' and '.join(self.more)}." if self.more else f"{done}."
+        return f"{done}. The next tick continues with {' and '.join(self.more)}." if self.more else f"{done}."
 
 
 def follow_payments(

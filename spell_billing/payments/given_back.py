@@ -1,4 +1,4 @@
-"""Tells what was given back at Stripe without a command of ours: operators, the platform and the user."""
+"""Reports money given back at Stripe without our commands, to operators, the platform and the user."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +42,7 @@ def tell_given_back(
     refunded_cents: int = 0,
     charges: Sequence[Charge] = (),
 ) -> None:
-    """Tell operators, the platform and the user of money given back at Stripe without a command of ours.
+    """Tell operators, the platform and the user about money given back at Stripe without our commands.
 
     Args:
         connection: To the ledger, in a transaction.
@@ -78,7 +78,7 @@ def _note(
     back_cents: int | None = None,
     otherwise: str = "",
 ) -> None:
-    """Write into the audit trail what went back without a command of ours."""
+    """Record in the audit trail what went back without our commands."""
     parts = [
         f"{format_money(each.refunded_cents, each.currency, grouping=True)} refunded, "
         f"{format_money(each.disputed_cents, each.currency, grouping=True)} disputed "

@@ -35,7 +35,7 @@ FAILURES = frozenset({"invoice.payment_failed", "invoice.payment_action_required
 _LONGEST_TYPE = 80
 _LOOKING_SECONDS = 10.0
 _REASONS_AT_ONCE = 20
-"""So many failed payments' reasons are asked for after one batch; the sensor asks for the rest."""
+"""How many failed payments' reasons are asked for after one batch; the sensor asks for the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 async def read_again(
     ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
 ) -> bool:
-    """Read an invoice and its charges as they are now, and tell what went back without a command of ours.
+    """Read an invoice and its charges as they are now, and report what went back without our commands.
 
     Args:
         ledger: The ledger.
@@ -68,7 +68,7 @@ async def read_again(
         event: What pointed to it; a dispute's amount and status stand in it alone.
 
     Returns:
-        Whether it is an invoice of ours.
+        Whether the invoice is ours.
     """
     as_of = datetime.now(UTC)
     invoice = await retrieve(gateway, invoice_id, expand=[REASONS])

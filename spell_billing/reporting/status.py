@@ -19,7 +19,7 @@ from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
 
 NAMED_USERS = 5
-"""So many users of a group appear by name; `invoices` has them all."""
+"""How many users of a group are named; `invoices` lists them all."""
 
 TOTALS = ("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "carried_cents")
 """What lies between usage and totals: usage - covered + plan + late - credit applied + carried = total, but

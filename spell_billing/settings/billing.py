@@ -173,7 +173,7 @@ class Settings(BillSettings):
 
     @property
     def has_stripe_api_key(self) -> bool:
-        """Whether `STRIPE_API_KEY` is set, be it right or wrong."""
+        """Whether `STRIPE_API_KEY` is set, whether valid or not."""
         return self._text("STRIPE_API_KEY") is not None
 
     @cached_property

@@ -44,7 +44,7 @@ class EnvironmentSettings:
         return number
 
     def _numbers(self, name: str, default: str) -> list[int]:
-        """Return whole numbers separated by commas, 0 for what is none."""
+        """Return whole numbers separated by commas; 0 stands for anything else."""
         text = self._text(name) or default
         return [_whole_number(part.strip()) or 0 for part in text.split(",")] if text else []
 
@@ -63,7 +63,7 @@ class EnvironmentSettings:
         text = (self._text(name) or choices[0]).lower()
         if text not in choices:
             raise SettingsError(
-                f"{name}={text!r} is none of its values.", remedy=f"Write {' or '.join(choices)}."
+                f"{name}={text!r} is not one of its values.", remedy=f"Write {' or '.join(choices)}."
             )
         return text
 

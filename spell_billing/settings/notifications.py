@@ -89,7 +89,7 @@ class NotificationSettings(EnvironmentSettings):
 
     @cached_property
     def spend_alert_percents(self) -> tuple[int, ...]:
-        """`SPEND_ALERT_PERCENTS`: thresholds of a user's spend limit, in percent, of which users are told.
+        """`SPEND_ALERT_PERCENTS`: thresholds of a user's spend limit, in percent, that users are told about.
 
         As `50,80,100`: 1 to 1000, in rising order. See [pricing.md](pricing.md#spend-limits).
 

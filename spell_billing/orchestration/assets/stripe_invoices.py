@@ -41,7 +41,7 @@ class StripeInvoicesConfig(dg.Config):
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
     first: int | None = Field(default=None, gt=0)
-    """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
+    """Send at most this many invoices, to look at them at Stripe; the next run sends the rest."""
 
 
 @common.month_asset(

@@ -1,4 +1,4 @@
-"""`spend_alerts`: users and the platform are told, once, of a threshold of a spend limit that was reached."""
+"""`spend_alerts`: tells users and the platform, once, which threshold of a spend limit is reached."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
