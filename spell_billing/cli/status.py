@@ -21,7 +21,7 @@ _WORDS = {
     "open": "open: the month is not over yet",
     "unbilled": "closed, not billed yet",
     "in_review": "in review: nothing is sent until it is approved",
-    "partial": "billed in part: see below",
+    "partial": "partly billed: see below",
     "billed": "billed: every user is invoiced or rightly skipped",
 }
 _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
@@ -32,7 +32,7 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Skipped, nothing due", frozenset({State.SKIPPED})),
     ("Failed", frozenset({State.FAILED})),
     ("Held", frozenset({State.HELD})),
-    ("Parked, a person must look", frozenset({State.PARKED})),
+    ("Parked, needs an operator", frozenset({State.PARKED})),
     ("Not sent yet", TO_DRIVE),
     ("Void", frozenset({State.VOID})),
     ("Settled by hand", frozenset({State.SETTLED})),
