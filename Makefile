@@ -18,8 +18,8 @@ DG := echo 'telemetry: {enabled: false}' >.venv/dagster.yaml && DAGSTER_HOME=$(C
 .PHONY: help demo dev test lint format lock bench clean
 
 help:
-	@echo "make demo    bill a made-up platform against a Stripe on this machine, and watch it"
-	@echo "make dev     the same, with Dagster's pages to look around in"
+	@echo "make demo    bill four months of a made-up platform at a stand-in for Stripe, and see what came of it"
+	@echo "make dev     the same, and serve all its pages: Dagster, the overview, a user's page, the stand-in's"
 	@echo "make test    run the tests (ARGS='-k ledger' for some, WORKERS=4 for more at once)"
 	@echo "make lint    check style, types and imports"
 	@echo "make format  put the sources into the house style"

@@ -88,10 +88,10 @@ def test_the_docs_list_every_setting_as_the_code_has_it() -> None:
     require_table(ROOT / "docs" / "settings.md", ("setting", "default", "what it is"), rows)
 
 
-def test_the_readme_lists_every_command_as_its_help_has_it() -> None:
+def test_the_docs_list_every_command_as_its_help_has_it() -> None:
     rows = [(f"`{call}`", does) for call, does in commands()]
 
-    require_table(ROOT / "README.md", ("command", "what it does"), rows)
+    require_table(ROOT / "docs" / "commands.md", ("command", "what it does"), rows)
 
 
 def test_the_docs_name_the_events_that_the_webhook_should_get() -> None:
