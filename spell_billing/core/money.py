@@ -96,6 +96,18 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
     return f"{'-' if amount_cents < 0 else ''}{symbol}{whole}{fraction}{code}"
 
 
+def cents_of(text: str, currency: str) -> int:
+    """Return an amount as a person writes it, as `2.50`, in minor units of the currency.
+
+    Raises:
+        ValueError: when it has a fraction of a minor unit.
+    """
+    cents = Decimal(text).scaleb(_style(currency)[2])
+    if cents != cents.to_integral_value():
+        raise ValueError(f"{text} has fractions of a minor unit of {currency.upper()}")
+    return int(cents)
+
+
 def format_amounts(by_currency: Mapping[str, int]) -> str:
     """Write sums for people, one for each currency: `¥500 and $12.34`. No two currencies are added."""
     *others, last = [

@@ -15,15 +15,21 @@ from starlette.routing import Route
 from spell_billing.core.errors import (
     LedgerError,
     LedgerLostError,
+    MonthError,
     MonthLockedError,
     StripeAccountError,
 )
+from spell_billing.core.money import cents_of
 from spell_billing.core.month import Month
+from spell_billing.invoicing.credit import credit_bill
+from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
 from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.rows import Actor
+from spell_billing.payments.money_back import read_again
 from spell_billing.web import api
+from spell_billing.web.admin import BillingRequest, process
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError, error_page, in_a_sentence
 from spell_billing.web.facts import Facts, facts_of
@@ -38,6 +44,8 @@ DONE = {
     "hold": "Held. Nothing of it is sent until it is released.",
     "release": "Released. The next billing run sends it.",
     "settle": "Settled. Nobody waits for an invoice of it.",
+    "bill": "A billing run is started. Look again in a minute: Runs has its result.",
+    "credit": "Given back, by a credit note. The history below has it.",
 }
 """What the page says after each decision."""
 
@@ -90,6 +98,14 @@ class Hold(_Body):
         return self
 
 
+class Credit(_Body):
+    """Give some of one user's invoice back; `amount` as a person writes it, in the invoice's currency."""
+
+    user_id: _UserId = Field(description="The platform's user.")
+    amount: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9]{1,10}([.][0-9]{1,3})?$")]
+    to: Literal["card", "balance"] = "card"
+
+
 class Settlement(_Body):
     """Close a bill that a person dealt with, or a credit that a person gave back."""
 
@@ -110,8 +126,14 @@ class Settlement(_Body):
         return self
 
 
-BODIES: dict[str, type[_Body]] = {"approve": Approval, "hold": Hold, "release": Hold, "settle": Settlement}
-"""What each decision takes, by its name in the path."""
+BODIES: dict[str, type[_Body]] = {
+    "approve": Approval,
+    "hold": Hold,
+    "release": Hold,
+    "settle": Settlement,
+    "credit": Credit,
+}
+"""What each decision takes, by its name in the path; `credit` is of the forms alone."""
 
 
 class Decided(BaseModel):
@@ -168,6 +190,8 @@ def form_routes(context: WebContext) -> list[Route]:
         month = Month.parse(request.path_params["month"])
         fields = await read_fields(request)
         name = fields.pop("decision", "")
+        if name == "bill":
+            return await _bill(context, request, month)
         if name not in BODIES:
             return error_page(422, "The form is not one of this server's pages", "Open the page again.")
         try:
@@ -187,6 +211,26 @@ def form_routes(context: WebContext) -> list[Route]:
         return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
 
     return [Route("/billing/{month}/decide", take, methods=["POST"])]
+
+
+async def _bill(context: WebContext, request: Request, month: Month) -> Response:
+    """Start a run of the month, as the endpoint does, and lead back to its page."""
+    start = partial(
+        process,
+        context=context,
+        runs=request.app.state.runs,
+        facts=facts_of(request.scope),
+        base_url=context.base_url(request),
+        response=Response(),
+        wanted=BillingRequest(month=str(month)),
+    )
+    try:
+        await run_in_threadpool(start)
+    except ApiError as error:
+        return error_page(error.status_code, error.message.rstrip("."), error.remedy)
+    except MonthError as error:
+        return error_page(422, error.message.rstrip("."), error.remedy)
+    return RedirectResponse(f"/billing/{month}?done=bill", HTTPStatus.SEE_OTHER)
 
 
 def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: str) -> Decided:
@@ -223,6 +267,8 @@ def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor:
     if isinstance(body, Hold):
         act = hold if name == "hold" else release
         return done(bills=act(ledger, month, actor, body.reason, body.user_id))
+    if isinstance(body, Credit):
+        return _credit(context, month, body, actor)
     assert isinstance(body, Settlement)  # noqa: S101 - there is no other
     if body.credit is not None:
         currency = body.credit.lower()
@@ -237,3 +283,26 @@ def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor:
         )
         bill = asyncio.run(settling)
     return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
+
+
+def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> Decided:
+    ledger = context.ledger
+    currency = ledger.bills_of_user(month, body.user_id)[-1].currency
+    try:
+        cents = cents_of(body.amount, currency)
+    except ValueError as error:
+        raise ApiError(422, "amount_not_whole", f"{error}.".capitalize(), "Write it as 2.50.") from error
+    if not cents:
+        raise ApiError(422, "nothing_to_give_back", "The amount is zero.", "Write it as 2.50.")
+
+    async def work(gateway: Gateway) -> None:
+        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+            to_balance = body.to == "balance"
+            note = await credit_bill(
+                session, gateway, body.user_id, cents, body.reason, to_balance=to_balance
+            )
+        await read_again(ledger, gateway, note.stripe_invoice_id)
+
+    patience = {"timeout_seconds": _STRIPE_SECONDS, "down_seconds": _STRIPE_SECONDS, "tries": 2}
+    context.stripe(**patience).work(ledger, work)
+    return Decided(month=str(month), decision="credit", credit_cents=cents, currency=currency)

@@ -14,10 +14,11 @@ from starlette.routing import Route
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
 from spell_billing.ledger.grants import read_liability
+from spell_billing.ledger.month_changes import read_changes
 from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.reporting.explain import explain
 from spell_billing.usage.store import UsageStore
@@ -78,6 +79,7 @@ class _Overview:
             "billing.html",
             now=self.context.clock(),
             months=figures,
+            waiting=[each for each in figures if each.waiting or each.state in {"in_review", "unbilled"}],
             charts=_charts(figures),
             newest=before is None,
             open_month=self.forecasts.shown() if before is None else None,
@@ -125,18 +127,22 @@ class _Overview:
         after = cursors.unpack(query["after"]) if "after" in query else None
         if "after" in query and after is None:
             return error_page(422, "There is no such page", "Go back to the first one.")
+        shown, reviewed = self._figures([month])[0], read_reviewed(self.context.ledger, month)
         with self.context.ledger.reading() as connection:
             bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
+            wanted = "compare" in query or (shown.state == "in_review" and bool(reviewed.review))
+            changes = read_changes(connection, month) if wanted and shown.record else None
         kept = {name: each for name, each in asked.items() if each}
         next_page = None
         if len(bills) > USERS_A_PAGE:
             last = bills[USERS_A_PAGE - 1]
             next_page = f"?{urlencode(kept | {'after': cursors.pack((last['user_id'], last['generation']))})}"
-        reviewed = read_reviewed(self.context.ledger, month)
         return page(
             "month.html",
             month=month,
-            figures=self._figures([month])[0],
+            figures=shown,
+            changes=changes,
+            may_bill=not self.read_only and shown.state in {"unbilled", "in_review", "partial"},
             runs=self.context.ledger.runs(month, RUNS_SHOWN),
             bills=bills[:USERS_A_PAGE],
             asked=asked,
@@ -192,6 +198,7 @@ def _choices(story: dict[str, Any]) -> list[str]:
         "hold": state in {State.PLANNED, State.FAILED} or (state is State.HELD and not releasable),
         "release": releasable,
         "settle": state in {State.FAILED, State.HELD, State.PARKED},
+        "credit": state in INVOICED and state is not State.UNCOLLECTIBLE,
     }
     return [name for name, possible in choices.items() if possible]
 

@@ -101,6 +101,11 @@ def minute(moment: datetime) -> str:
     return f"{day(moment)}, {moment.astimezone(UTC):%H:%M} UTC"
 
 
+def moment(text: str) -> str:
+    """Write an RFC 3339 time to the minute."""
+    return minute(datetime.fromisoformat(text))
+
+
 _ENVIRONMENT = Environment(
     loader=PackageLoader("spell_billing.web", "templates"),
     autoescape=True,
@@ -111,6 +116,7 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "money": partial(format_money, grouping=True),
     "minute": minute,
+    "moment": moment,
     "for_finance": _FOR_FINANCE.__getitem__,
     "of_month": _MONTHS.__getitem__,
     "of_code": of_code,

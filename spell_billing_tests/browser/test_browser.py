@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from spell_billing_tests.triggering.served import Served
@@ -13,6 +14,8 @@ from spell_billing_tests.triggering.served import Served
 OPEN_PAGE = Callable[..., Page]
 SIGN_IN = Callable[[Page], None]
 PHONE = {"width": 360, "height": 740}
+AXE = Axe()
+"""What finds barriers to those who do not see the page, or have no pointer: axe-core."""
 LOW_CONTRAST = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const rgba = (color) => {
@@ -228,6 +231,8 @@ def look(page: Page, path: str) -> None:
         summary.click()
     assert page.evaluate(TOO_WIDE) == [], f"{path} scrolls sideways"
     assert page.evaluate(LOW_CONTRAST) == [], path
+    found = AXE.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
 
