@@ -15,7 +15,7 @@ TOOLS := .venv/tools-installed
 # Dagster's own tool, with an instance of its own: dagster.yaml is that of production.
 DG := echo 'telemetry: {enabled: false}' >.venv/dagster.yaml && DAGSTER_HOME=$(CURDIR)/.venv $(BIN)/dg
 
-.PHONY: help demo dev test lint format lock bench clean
+.PHONY: help demo dev test lint format lock docs screenshots bench clean
 
 help:
 	@echo "make demo    bill four months of a made-up platform at a stand-in for Stripe, and see what came of it"
@@ -24,6 +24,8 @@ help:
 	@echo "make lint    check style, types and imports"
 	@echo "make format  put the sources into the house style"
 	@echo "make lock    pin the dependencies again (ARGS=--upgrade for their newest versions)"
+	@echo "make docs    build the documentation site into site/, and check its links"
+	@echo "make screenshots  take the pictures of the docs from the demo again"
 	@echo "make bench   measure it against its floors (ARGS=--full for the sizes of the targets)"
 	@echo "make clean   remove all that the other targets made here"
 	@echo "PYTHON=/path/to/python3.12 names the Python to use; it needs to be 3.11 or newer."
@@ -54,11 +56,18 @@ format: $(TOOLS)
 lock: $(TOOLS)
 	@scripts/lock $(ARGS)
 
+docs: $(TOOLS)
+	@$(BIN)/zensical build --clean --strict --config-file zensical.toml
+	@$(BIN)/python -m pytest -q -n 0 spell_billing_tests/test_docs.py
+
+screenshots: $(TOOLS)
+	@$(BIN)/python scripts/screenshots.py
+
 bench: $(TOOLS)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	@rm -rf .venv .demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .demo build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.lock pyproject.toml scripts/install

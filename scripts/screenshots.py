@@ -22,7 +22,7 @@ from rich.text import Text
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PORT, STRIPE_PORT = 3917, 3918
-DESKTOP, PHONE = {"width": 1200, "height": 750}, {"width": 390, "height": 780}
+DESKTOP, PHONE = {"width": 1200, "height": 700}, {"width": 390, "height": 780}
 COLUMNS = 112
 
 
@@ -47,8 +47,8 @@ def _draw_terminal(printed: str) -> None:
     console.print(Text("$ make demo", style="bold"))
     console.print(Text(printed.rstrip()))
     svg = console.export_svg(title="make demo", theme=MONOKAI, unique_id="demo")
-    # The page names no address of a font: a picture in a README loads nothing.
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    # It names no address, of a font or otherwise: a picture in a README loads nothing.
+    svg = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     (PICTURES / "demo.svg").write_text(svg, encoding="utf-8")
 
 
@@ -75,7 +75,6 @@ def _take(browser: Browser, said: str, secret: str) -> None:
         "month": f"/billing/{month}",
         "user": user_page,
         "stripe": f"http://127.0.0.1:{STRIPE_PORT}/",
-        "dagster": "/locations/spell_billing/asset-groups/default/lineage",
     }
     for suffix, viewport, scheme in (
         ("", DESKTOP, "light"),
@@ -92,10 +91,9 @@ def _take(browser: Browser, said: str, secret: str) -> None:
         page.get_by_label("Admin secret").fill(secret)
         page.get_by_role("button", name="Sign in").click()
         for name, address in pages.items():
-            if suffix and name in {"stripe", "dagster"}:
+            if suffix and name == "stripe":
                 continue
             page.goto(address)
-            page.wait_for_load_state("networkidle" if name == "dagster" else "load")
             page.screenshot(path=PICTURES / f"{name}{suffix}.png")
         context.close()
 

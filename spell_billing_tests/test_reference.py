@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from spell_billing.cli import main
+from spell_billing.core.outcomes import REMEDIES, Reason
 from spell_billing.mail.settings import MailSettings
 from spell_billing.payments.stripe_events import TYPES
 from spell_billing.settings.billing import Settings
@@ -92,6 +93,12 @@ def test_the_docs_list_every_command_as_its_help_has_it() -> None:
     rows = [(f"`{call}`", does) for call, does in commands()]
 
     require_table(ROOT / "docs" / "commands.md", ("command", "what it does"), rows)
+
+
+def test_the_docs_have_every_reason_with_its_remedy() -> None:
+    rows = [(f"`{reason}`", REMEDIES[reason]) for reason in Reason]
+
+    require_table(ROOT / "docs" / "reasons.md", ("reason", "what to do"), rows)
 
 
 def test_the_docs_name_the_events_that_the_webhook_should_get() -> None:

@@ -16,7 +16,7 @@ from spell_billing.stripe_double.errors import ApiError
 if TYPE_CHECKING:
     from spell_billing.stripe_double.double import StripeDouble
 
-SHOWN = 200
+SHOWN = 50
 """Invoices on one page."""
 
 _WHOLE = frozenset({"clp", "jpy", "krw", "pyg", "vnd", "xaf", "xof"})

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -101,6 +103,11 @@ def minute(moment: datetime) -> str:
     return f"{day(moment)}, {moment.astimezone(UTC):%H:%M} UTC"
 
 
+def remedy(reason: Reason) -> Markup:
+    """Write what to do about a reason, with its commands as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(REMEDIES[reason])))  # noqa: S704 - ours
+
+
 def moment(text: str) -> str:
     """Write an RFC 3339 time to the minute."""
     return minute(datetime.fromisoformat(text))
@@ -120,7 +127,7 @@ _ENVIRONMENT.filters |= {
     "for_finance": _FOR_FINANCE.__getitem__,
     "of_month": _MONTHS.__getitem__,
     "of_code": of_code,
-    "remedy": REMEDIES.__getitem__,
+    "remedy": remedy,
     # Jinja's own urlencode leaves slashes, which would end the part of an address that a user id fills.
     "segment": partial(quote, safe=""),
 }

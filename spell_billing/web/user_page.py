@@ -23,6 +23,7 @@ from spell_billing.web.facts import facts_of
 from spell_billing.web.history_answers import invoice_of
 from spell_billing.web.links import Link, links_of
 from spell_billing.web.pages import page
+from spell_billing.web.standing import Standing, Standings
 from spell_billing.web.user_usage import Usage, read_usage
 
 PAGE_INVOICES = 24
@@ -82,6 +83,7 @@ class _UserPage:
             invoices=[invoice_of(each, internal=False) for each in shown.bills],
             following=cursors.pack(shown.following) if shown.following else None,
             usage=shown.usage,
+            standing=_standing_of(request, link.user_id) if shown.usage else None,
             charts=cost_charts([each.bill for each in shown.newest], shown.usage),
             method=METHOD,
         )
@@ -99,6 +101,17 @@ class _UserPage:
         more, bills = len(found) > PAGE_INVOICES, found[:PAGE_INVOICES]
         last = bills[-1].bill if more else None
         return _Shown(bills, (last.month, last.generation) if last else None, newest, usage)
+
+
+def _standing_of(request: Request, user_id: str) -> Standing | None:
+    """Return where a user with a spend limit stands; None without a limit, or where it cannot be read."""
+    standings: Standings = request.app.state.standings
+    try:
+        standing = standings.of(user_id)
+    except SpellBillingError as error:
+        _LOG.warning("a user's page is shown without the spend limit: %s", error.message)
+        return None
+    return standing if standing is not None and standing.limit_cents is not None else None
 
 
 def cost_charts(bills: Sequence[Bill], usage: Usage | None) -> list[Chart]:
