@@ -20,6 +20,7 @@ _COMMANDS = {
     "forget-rehearsal": ("ledger", "Remove what was billed in Stripe's test mode."),
     "grant": ("grants", "Grant a user an amount that pays for later bills."),
     "grants": ("grants", "List grants with what is left of each."),
+    "hash-secret": ("people", "Make a person's line for ADMIN_SECRETS."),
     "hold": ("review", "Hold one user's bill, or everybody's, until it is released."),
     "init-db": ("ledger", "Make the ledger's tables, or bring them up to date."),
     "invoices": ("reports", "List every user's bill of a month."),
