@@ -18,6 +18,7 @@ from spell_billing.payments.stripe_events import TYPES
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
+from spell_billing.stripe_api.permissions import PERMISSIONS
 from spell_billing.web.settings import WebSettings
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,13 @@ def test_the_readme_lists_every_command_as_its_help_has_it() -> None:
     rows = [(f"`{call}`", does) for call, does in commands()]
 
     require_table(ROOT / "README.md", ("command", "what it does"), rows)
+
+
+def test_the_docs_list_what_a_restricted_key_must_be_allowed() -> None:
+    rows = [(each.row, each.level, f"`{each.name}`", each.purpose) for each in PERMISSIONS]
+    head = ("row in Stripe's form", "choose", "name", "for")
+
+    require_table(ROOT / "docs" / "permissions.md", head, rows)
 
 
 def test_the_docs_name_the_events_that_the_webhook_should_get() -> None:
