@@ -230,7 +230,8 @@ def test_without_one_grant_the_reader_names_column_and_table(roles: Roles, tmp_p
         (table, name)
         for table, name in roles.owner.execute(
             "SELECT attrelid::regclass::text, attname FROM pg_attribute "
-            "WHERE attnum > 0 AND NOT attisdropped AND attrelid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)",
+            "WHERE attnum > 0 AND NOT attisdropped "
+            "AND attrelid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)",
             [list(reading.READ)],
         ).fetchall()
     }
