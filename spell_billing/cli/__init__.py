@@ -28,6 +28,7 @@ _COMMANDS = {
     "metrics": ("servers", "Serve the ledger's numbers to Prometheus."),
     "move-user": ("users", "Record that usage moved from one user to another."),
     "preview": ("preview", "Show what billing a month would send. Nothing is sent or stored."),
+    "prune": ("prune", "Remove what is past its retention."),
     "readiness": ("readiness", "Name users with usage who have no way to pay."),
     "reconcile": ("reports", "Compare frozen usage, ledger and Stripe to the cent."),
     "release": ("review", "Release bills that are held."),

@@ -110,7 +110,9 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     if status.total("tax_cents"):
         console.print(f"Stripe put tax of {_amounts(status, 'tax_cents')} on top.")
     if status.total("without_tax"):
-        console.print(f"{status.total('without_tax'):,} invoices are without the tax that was asked for.")
+        number = status.total("without_tax")
+        which = "1 invoice is" if number == 1 else f"{number:,} invoices are"
+        console.print(f"{which} without the tax that was asked for.")
     _write_reasons(console, status)
 
 

@@ -261,6 +261,9 @@ def test_where_two_people_must_approve_the_same_one_twice_counts_once_and_other_
     assert approve("Anna").returncode == 3
     status = bill(shop, APRIL, code=3, **two).stdout
     assert "It needs the approval of 2 people; approved by: anna@" in status
+    reconciled = shop.run("reconcile", "--month", APRIL).stdout
+    assert "every user: in_review; expected an approval of the drafts" in reconciled
+    assert "not_invoiced" not in reconciled
     shop.calls(APRIL, (USERS[0], 5_000))
     assert "approved by: nobody yet." in bill(shop, APRIL, code=3, **two).stdout
 
