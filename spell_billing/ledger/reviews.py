@@ -32,8 +32,8 @@ class DecisionKind(StrEnum):
 
 
 _APPROVALS = frozenset({DecisionKind.APPROVED, DecisionKind.AGREED})
-_NOBODY = frozenset({"secret", "proxy"})
-"""What the server calls those who come with the one secret; a session of theirs has an id for a name."""
+_NOBODY = "secret"
+"""What the server calls who comes with the one secret; a session of theirs has an id for a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def person_of(actor: str) -> str:
     who, on_server, _ = actor.rpartition(" from ")
     if not on_server:
         who = actor
-    elif who in _NOBODY or who.startswith("session "):
+    elif who == _NOBODY or who.startswith("session "):
         return ""
     return who.partition("@")[0].casefold()
 

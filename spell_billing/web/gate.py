@@ -110,7 +110,7 @@ class Gate:
                 "Use the pages themselves, or send X-Admin-Secret. Behind a proxy that changes the Host "
                 "header, set SPELL_BILLING_PUBLIC_URL.",
             )
-        facts.admit(f"session {session.id}" if session else "proxy", person)
+        facts.admit(f"session {session.id}" if session else str(named), person)
         return None
 
     def _named_by_proxy(self, connection: HTTPConnection) -> str | None:

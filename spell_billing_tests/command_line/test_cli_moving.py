@@ -1,11 +1,14 @@
 """Billing moves over from another service: the first month is billed once, as the docs say how."""
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 MARCH, APRIL = "2025-03", "2025-04"
 OLD = """user_id,amount_cents,stripe_invoice_id,currency
 ada,1000,in_old_1,usd
@@ -13,6 +16,21 @@ ben,450,in_old_2,usd
 cem,300,in_old_3,USD
 gone,70,in_old_4,usd
 """
+
+
+def documented(after: str) -> list[str]:
+    """Give the lines of the first block of commands after a text in docs/operations.md."""
+    text = DOCS.read_text()
+    (block,) = re.findall(r"```sh\n(.+?)```", text[text.index(after) :], re.DOTALL)[:1]
+    return [line.partition("  #")[0].strip() for line in block.splitlines()]
+
+
+def run(shop: Any, line: str) -> Any:
+    """Run a documented line in the shop's home, with its month in place of the documented one."""
+    words = shlex.split(line.replace("2026-10", MARCH))
+    setting = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    arguments = words[words.index("spell-billing") + 1 :]
+    return shop.run(*arguments, **setting)
 
 
 @pytest.fixture
@@ -43,14 +61,15 @@ def test_the_first_month_is_billed_once_where_the_old_service_sent_some_of_it(sh
     assert "same: 1 user, 1,000 minor units before, 1,000 now" in compared.stdout
     assert shop.double.requests == []
 
-    held = shop.run("bill", "--month", MARCH, HOLD_OVER_CENTS="0")
-    assert held.returncode == 3
+    # The block of the docs, line by line, for users and months of ours.
+    hold, preview, settle, release, send = documented("Where the old service has sent a part")
+    assert run(shop, hold).returncode == 3
     assert shop.double.invoices() == []
+    assert run(shop, preview).returncode == 0
     for user in ("ada", "ben"):
-        why = ("--as", "billed-by-hand", "--reason", "sent by the old service")
-        assert shop.run("settle", "--month", MARCH, "--user", user, *why).returncode == 0
-    assert shop.run("release", "--month", MARCH, "--all", "--reason", "ours").returncode == 0
-    assert shop.run("bill", "--month", MARCH).returncode == 3  # cem has no account
+        assert run(shop, settle.replace("u-17", user)).returncode == 0
+    assert run(shop, release).returncode == 0
+    assert run(shop, send).returncode == 3  # cem has no account
     shop.accounts("cem")
     settled = shop.run(
         "settle", "--month", MARCH, "--user", "cem", "--as", "billed-by-hand", "--reason", "in_old_3"

@@ -294,7 +294,8 @@ def test_erasing_a_user_is_the_owners(roles: Roles) -> None:
         require_audit_can_be_rewritten(connection)
 
 
-def test_the_files_are_what_the_code_says() -> None:
+def test_the_files_are_what_the_code_says_and_name_every_table() -> None:
+    assert set(PRIVILEGES) == {*metadata.tables, "ledger_version"}
     for file, grants in ((READER, reading.grants()), (LEDGER, ledger_grants())):
         text = (SQL / file).read_text()
         kept = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("--"))

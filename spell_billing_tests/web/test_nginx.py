@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -14,16 +13,16 @@ from typing import Any
 
 import pytest
 
+from spell_billing_tests.environments.servers import required_program
 from spell_billing_tests.web.house import SECRET, House, house
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)")
 
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, int, Path, ssl.SSLContext]]:
     """Serve behind nginx: the server, the port with TLS, the folder of nginx, and what trusts it."""
+    nginx = required_program("nginx", "no nginx is installed here")
     home, folder = tmp_path_factory.mktemp("house"), tmp_path_factory.mktemp("nginx")
     key, certificate = str(folder / "billing.key"), str(folder / "billing.pem")
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
@@ -51,8 +50,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, in
             f"pid {folder}/pid;\nerror_log {folder}/error.log;\ndaemon off;\nevents {{}}\n"
             f"http {{\naccess_log {folder}/access.log;\n{temporary}{text}\n}}\n"
         )
-        assert NGINX is not None
-        command = [NGINX, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+        command = [nginx, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
         checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
         with subprocess.Popen(command) as running:
