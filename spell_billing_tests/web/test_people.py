@@ -12,6 +12,7 @@ from spell_billing.cli import main
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import ACTOR_TAG
+from spell_billing.triggering.queries import BACKFILL
 from spell_billing.web.people import hash_secret, read_people
 from spell_billing.web.settings import WebSettings
 from spell_billing_tests.web.house import Answer, House, house, serving
@@ -138,6 +139,13 @@ def test_a_run_carries_the_name_of_who_launched_it_whatever_the_request_says(sta
       __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }"""
     more = {"parentRunId": run.run_id, "strategy": "ALL_STEPS", "useParentRunTags": True}
     assert graphql(staffed, ANNA, again, p=more).json["data"]["launchRunReexecution"]["run"]
+    place = {"repositoryLocationName": "spell_billing", "repositoryName": "__repository__"}
+    partition_set = {"partitionSetName": "monthly_billing_partition_set", "repositorySelector": place}
+    months = {"selector": partition_set, "partitionNames": ["2025-02-01", "2025-03-01"]}
+    backfill = graphql(staffed, OTTO, BACKFILL, params={**months, "tags": []}).json["data"]
+    assert backfill["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess"
+    (several,) = staffed.instance.get_backfills()
+    assert several.tags[ACTOR_TAG] == "otto from 127.0.0.1"
     within = 'mutation { launchRun(executionParams: {selector: {jobName: "x"}}) { __typename } }'
     fragment = "mutation { ...F } fragment F on Mutation { __typename }"
     default = LAUNCH.replace("ExecutionParams!", "ExecutionParams = {}")
