@@ -16,12 +16,11 @@ def month_of(shop: Any, month: str, users: Sequence[str] = USERS, cents: int = 1
 
 
 @pytest.fixture
-def open_shop(make_shop: Callable[[str], Any]) -> Callable[[str], Any]:
+def open_shop(make_shop: Callable[..., Any]) -> Callable[[str], Any]:
     """Give a shop that billed March for twenty users, 10.00 each."""
 
     def make(kind: str) -> Any:
-        shop = make_shop(kind)
-        shop.run("init-db")
+        shop = make_shop(kind, ready=True)
         shop.accounts(*USERS)
         month_of(shop, MARCH)
         assert shop.run("bill", "--month", MARCH).returncode == 0
@@ -74,7 +73,7 @@ def test_deleted_rows_of_a_billed_month_are_held_and_go_out_when_a_person_approv
 
 
 def test_an_empty_copy_of_the_usage_database_is_held(
-    open_shop: Callable[[str], Any], make_shop: Callable[[str], Any]
+    open_shop: Callable[[str], Any], make_shop: Callable[..., Any]
 ) -> None:
     shop, copy = open_shop("sqlite"), make_shop("sqlite")
     month_of(shop, APRIL)
@@ -128,9 +127,8 @@ def test_users_who_moved_are_a_finding_with_the_command(open_shop: Callable[[str
     assert "is not what was billed" not in held.stdout
 
 
-def test_nobody_with_an_account_is_one_finding(make_shop: Callable[[str], Any]) -> None:
-    shop = make_shop("sqlite")
-    shop.run("init-db")
+def test_nobody_with_an_account_is_one_finding(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop("sqlite", ready=True)
     shop.accounts(*(user.upper() for user in USERS[:10]))
     month_of(shop, MARCH)
 
@@ -235,7 +233,7 @@ def test_a_month_without_drafts_is_refused_in_one_sentence(
 @pytest.mark.parametrize("arguments", [(), ("--user", "a", "--all")])
 @pytest.mark.parametrize("command", ["hold", "release"])
 def test_whom_a_hold_is_about_must_be_said(
-    make_shop: Callable[[str], Any], command: str, arguments: Sequence[str]
+    make_shop: Callable[..., Any], command: str, arguments: Sequence[str]
 ) -> None:
     refused = make_shop("sqlite").run(command, "--month", APRIL, *arguments)
 
