@@ -55,18 +55,23 @@ def _become(request: dict[str, Any]) -> None:
     sys.argv = ["spell_billing", *request["arguments"]]
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def import_all() -> None:
+    """Import whatever a command needs, and have the collector leave it alone: forks then share it."""
     for module in pkgutil.iter_modules(spell_billing.cli.__path__, "spell_billing.cli."):
         importlib.import_module(module.name)
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
+    gc.freeze()
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    import_all()
     # Output below goes to the command's files: what answers is another descriptor.
     questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    gc.freeze()
-    assert threading.active_count() == 1, "a process with threads cannot be forked"
     for line in iter(questions.readline, ""):
         pid = os.fork()
         if not pid:
