@@ -13,11 +13,11 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
-from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.money_tables import credit_notes, payments
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import audit, invoices, payments
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.thresholds import THRESHOLD, Reached, reached_by_user
 
 SINCE = "mail_since"
