@@ -181,12 +181,15 @@ def draft_invoice(
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
-    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
-    lines += fee_lines(month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance)
-    charge_cents = largest_cents = 0
-    for line in lines:
-        charge_cents += line.amount_cents
-        largest_cents = max(largest_cents, abs(line.amount_cents))
+    earlier = (
+        add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency) if late else set()
+    )
+    if known_plan.has_fees or any(fees_charged):
+        lines += fee_lines(
+            month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance
+        )
+    amounts = [line.amount_cents for line in lines] or [0]
+    charge_cents, largest_cents = sum(amounts), max(max(amounts), -min(amounts))
     if abs(charge_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
@@ -204,8 +207,10 @@ def draft_invoice(
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
     terms = account.terms if account else USUAL_TERMS
-    shown = shown_lines(lines, currency)
-    if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
+    is_usual = policy == USUAL_POLICY
+    # Which lines an invoice shows is asked only where it matters.
+    shown = lines if is_usual and len(lines) <= MAX_LINES else shown_lines(lines, currency)
+    if not is_usual and isinstance(terms, Terms) and total_cents > 0:
         terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
