@@ -161,7 +161,7 @@ def draft_invoice(
             month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance
         )
     amounts = [line.amount_cents for line in lines] or [0]
-    charge_cents, largest_cents = sum(amounts), max(max(amounts), -min(amounts))
+    charge_cents, largest_cents = sum(amounts), max(*amounts, -min(amounts))
     if abs(charge_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",

@@ -92,13 +92,11 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
         grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
     """
     before, after, fractions = _style(currency)
-    sign = before
     if amount_cents < 0:
-        sign, amount_cents = f"-{before}", -amount_cents
+        before, amount_cents = f"-{before}", -amount_cents
     units, rest = divmod(amount_cents, len(fractions))
-    return (
-        f"{sign}{units:,}{fractions[rest]}{after}" if grouping else f"{sign}{units}{fractions[rest]}{after}"
-    )
+    whole = f"{units:,}" if grouping else units
+    return f"{before}{whole}{fractions[rest]}{after}"
 
 
 def format_amounts(by_currency: Mapping[str, int]) -> str:
