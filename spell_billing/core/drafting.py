@@ -51,7 +51,8 @@ MAX_LINES = 250
 class Account(msgspec.Struct, frozen=True):
     """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance.
 
-    `collection` and what follows it are as the table has them, blank text as None.
+    `plan_name` is blank where there is no such plan. `collection` and what follows it are as the table has
+    them, blank text as None.
     """
 
     stripe_customer_id: str | None
@@ -298,6 +299,8 @@ def _account_problem(account: Account | None, terms: Terms | Reason, plan: Month
         return Reason.NO_STRIPE_CUSTOMER
     if not is_currency(account.currency):
         return Reason.UNKNOWN_CURRENCY
+    if plan is None and account.plan_name == "":
+        return Reason.UNKNOWN_PLAN
     if plan is not None and any(currency != account.currency for currency in plan.currencies):
         return Reason.PLAN_CURRENCY
     return terms if isinstance(terms, Reason) else None

@@ -229,7 +229,7 @@ class UsageTables(ABC):
         if isinstance(users, str):
             # What is wrong with another plan is no matter of this user.
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
-        return build_accounts(accounts, plans)
+        return build_accounts(accounts, plans, has_plans=bool(found))
 
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""

@@ -121,8 +121,9 @@ def build_plans(
 ) -> pa.Table:
     """Return each user's plans and discounts of the month and the next, from tables of text.
 
-    A user with a row in the subscriptions is on the plans that they say, and on none between them; for all
-    others the account's plan counts, for the whole month. With `user_id`, nobody else's discounts are taken.
+    A user with a row in the subscriptions is on the plans that they say, and on none between them or after
+    the last; for all others the account's plan counts, for the whole month. With `user_id`, nobody else's
+    discounts are taken.
 
     Returns:
         A table in `PLANS_SCHEMA`.
@@ -153,6 +154,9 @@ def build_plans(
     for account, plan_id in zip(
         accounts["user_id"].to_pylist(), accounts["plan_id"].to_pylist(), strict=True
     ):
+        if account in subscribed and account not in by_user and plan_id is not None:
+            # An empty span, so that the account's plan does not count instead.
+            by_user[account].append(PlanSpan("", "", month.start, month.start))
         if account is None or account in subscribed or plan_id not in known:
             continue
         if plan_id not in of_account:
