@@ -35,19 +35,30 @@ def price(url: str) -> None:
         for statement in (
             "ALTER TABLE usage_counters ADD COLUMN endpoint text",
             f"UPDATE usage_counters SET endpoint = '/v1/' || id % {_ENDPOINTS}",
-            "CREATE TABLE billing_plans (plan_id text PRIMARY KEY, name text, included_cents bigint, "
-            "monthly_fee_cents bigint, minimum_cents bigint, usage_discount_percent numeric, currency text)",
-            "INSERT INTO billing_plans VALUES ('basic', 'Basic', 10, 1000, 0, 0, 'usd'), "
-            "('pro', 'Pro', 20, 3000, 3500, 10, 'usd')",
-            "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at timestamptz, "
-            "ends_at timestamptz)",
+            (
+                "CREATE TABLE billing_plans (plan_id text PRIMARY KEY, name text, included_cents bigint, "
+                "monthly_fee_cents bigint, minimum_cents bigint, usage_discount_percent numeric, currency "
+                "text)"
+            ),
+            (
+                "INSERT INTO billing_plans VALUES ('basic', 'Basic', 10, 1000, 0, 0, 'usd'), "
+                "('pro', 'Pro', 20, 3000, 3500, 10, 'usd')"
+            ),
+            (
+                "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at timestamptz, "
+                "ends_at timestamptz)"
+            ),
             f"INSERT INTO plan_subscriptions SELECT user_id, 'basic', NULL, '{middle}' FROM billing_accounts",
             f"INSERT INTO plan_subscriptions SELECT user_id, 'pro', '{middle}', NULL FROM billing_accounts",
-            "CREATE TABLE rate_cards (plan_id text, item text, model text, unit text, up_to numeric, "
-            "unit_price_cents numeric, package_size numeric, valid_from date)",
-            "INSERT INTO rate_cards VALUES (NULL, '/v1/0', 'graduated', 'call', 1, 12.5, NULL, NULL), "
-            "(NULL, '/v1/0', 'graduated', 'call', NULL, 2.25, NULL, NULL), "
-            "('pro', '/v1/1', 'flat', 'call', NULL, 0.75, NULL, NULL)",
+            (
+                "CREATE TABLE rate_cards (plan_id text, item text, model text, unit text, up_to numeric, "
+                "unit_price_cents numeric, package_size numeric, valid_from date)"
+            ),
+            (
+                "INSERT INTO rate_cards VALUES (NULL, '/v1/0', 'graduated', 'call', 1, 12.5, NULL, NULL), "
+                "(NULL, '/v1/0', 'graduated', 'call', NULL, 2.25, NULL, NULL), "
+                "('pro', '/v1/1', 'flat', 'call', NULL, 0.75, NULL, NULL)"
+            ),
         ):
             connection.execute(statement)
         connection.execute("VACUUM (ANALYZE)")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
@@ -92,6 +93,21 @@ def read_book(frozen: FrozenUsage) -> PlanBook | None:
         return None
     with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
         return PlanBook(frozen.month, file.read())
+
+
+def subscribed_users(frozen: FrozenUsage, running_at: datetime | None = None) -> set[str]:
+    """Return who had a subscription with a start or an end when a month was frozen; or one that ran then."""
+    if frozen.manifest.plans is None:
+        return set()
+    with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
+        table = file.read(["kind", "user_id", "starts_at", "ends_at"])
+    table = table.filter(
+        (pc.field("kind") == _PLAN) & (pc.field("starts_at").is_valid() | pc.field("ends_at").is_valid())
+    )
+    if running_at is not None:
+        table = table.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > running_at))
+        table = table.filter(pc.field("starts_at").is_null() | (pc.field("starts_at") < running_at))
+    return set(table["user_id"].to_pylist())
 
 
 def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
