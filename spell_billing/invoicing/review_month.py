@@ -5,6 +5,7 @@ The rules are in `core/review.py`; what they look at is gathered here, from the 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -36,6 +37,7 @@ from spell_billing.core.review import (
     month_findings,
     move_findings,
     past_findings,
+    subscription_findings,
 )
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.ledger.history import pinned_versions
@@ -56,6 +58,7 @@ from spell_billing.ledger.totals import (
     users_without,
 )
 from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.plans import subscribed_users
 from spell_billing.usage.store import UsageStore
 
 _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
@@ -69,6 +72,7 @@ def review_month(
     accounts: Callable[[], pa.Table],
     *,
     rules: ReviewRules,
+    approvals_needed: int = 1,
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
@@ -87,6 +91,7 @@ def review_month(
             *past_findings(changes, rules),
             *move_findings(moves),
             *month_findings(_totals(record, bills), previous, rules),
+            *subscription_findings(*_subscriptions(connection, store, frozen)),
             *account_findings(_coverage(connection, month, bills, accounts)),
         ]
         fingerprint = drafts_hash(connection, month)
@@ -97,6 +102,7 @@ def review_month(
             drafts_hash=fingerprint,
             findings=[finding.as_json() for finding in findings],
             now=datetime.now(UTC),
+            approvals_needed=approvals_needed,
         )
         return read_review(connection, month)
 
@@ -125,6 +131,14 @@ def keeps_back(session: MonthSession) -> Review | None:
 def in_words(review: Review) -> str:
     """Return what the review found, a sentence or two each, on one line."""
     return " ".join(str(finding["text"]) for finding in review.findings)
+
+
+def who_must_approve(review: Review) -> str:
+    """Return a sentence on the people who must approve; empty where anyone may alone."""
+    if review.approvals_needed == 1:
+        return ""
+    given = ", ".join(each.actor for each in review.approvals) or "nobody yet"
+    return f"It needs the approval of {review.approvals_needed} people; approved by: {given}."
 
 
 def approve_command(month: Month | str) -> str:
@@ -170,6 +184,19 @@ def _past(
         for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
     }
     return sum_changes(differences, billed, currencies), moves
+
+
+def _subscriptions(
+    connection: Connection, store: UsageStore, frozen: FrozenUsage
+) -> tuple[set[str], set[str]]:
+    """Return whose subscription ran on when the month before ended, and who of them has none any more."""
+    month = frozen.month
+    running = set[str]()
+    for before, version in pinned_versions(connection, since=month.previous(), before=month):
+        # Where its evidence is lost, the freeze has said so.
+        with suppress(UsageError):
+            running |= subscribed_users(store.version(before, version), month.start)
+    return running, running - subscribed_users(frozen) if running else set()
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:
