@@ -105,7 +105,7 @@ def cents_of(text: str, currency: str) -> int:
     Raises:
         ValueError: when it has a fraction of a minor unit.
     """
-    cents = Decimal(text).scaleb(_style(currency)[2])
+    cents = Decimal(text).scaleb(_DECIMAL_PLACES.get(currency, 2))
     if cents != cents.to_integral_value():
         raise ValueError(f"{text} has fractions of a minor unit of {currency.upper()}")
     return int(cents)
