@@ -63,7 +63,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     from spell_billing.invoicing.erase_user import erasing  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.stores import open_usage_store  # noqa: PLC0415
 
     settings = Settings.from_environment()
     stripe = stripe_account()
@@ -73,7 +73,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
         open_ledger() as ledger,
         erasing(
             ledger,
-            UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS),
+            open_usage_store(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS),
             user_id,
             at_platform=lambda since: is_at_platform(source, user_id, since=since, now=now),
             now=now,

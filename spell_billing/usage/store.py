@@ -4,9 +4,10 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,6 +22,8 @@ from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
     NO_BAD_ROWS,
+    USER_ITEMS_FILE,
+    USER_USAGE_FILE,
     FrozenUsage,
     Manifest,
     OnProgress,
@@ -29,7 +32,7 @@ from spell_billing.usage.contract import (
     Totals,
     UsageSource,
 )
-from spell_billing.usage.disk import sync, verify_file
+from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
@@ -44,6 +47,7 @@ _SUPPLEMENT_PREFIX = "since_"
 _NO_ROWS = Totals(0, Decimal(0))
 _UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
+_TEST = b"written to test the store"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # No query spills for a day; younger spill directories may belong to a running one.
 _SPILL_LEFTOVER_SECONDS = 86_400
@@ -90,10 +94,7 @@ class UsageStore:
             manifest = source.freeze(
                 month, unfinished, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
             )
-            numbers = [0, *map(_number, self.versions(month))]
-            version = f"v{max(numbers) + 1:04d}"
-            _keep(manifest, unfinished, directory / version)
-        return FrozenUsage(month, version, directory / version, manifest)
+            return self._keep_version(month, manifest, unfinished, directory)
 
     def supplement(
         self,
@@ -135,15 +136,14 @@ class UsageStore:
                 items_by=None,
                 rates=None,
             )
-            name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
-            _keep(manifest, unfinished, frozen.directory / name)
+            name = supplement_name(len(frozen.supplements) + 1)
+            self._keep_supplement(frozen, name, manifest, unfinished)
         return self.version(frozen.month, frozen.version)
 
     def versions(self, month: Month) -> list[str]:
         """List the month's versions, oldest first."""
         directory = self._root / str(month)
-        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-        return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
+        return sorted_versions(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
     def latest(self, month: Month) -> FrozenUsage | None:
         """Return the newest version, or None when the month was never frozen."""
@@ -177,7 +177,31 @@ class UsageStore:
         """
         for each in (frozen, *frozen.supplements):
             for file in files_of(each.manifest):
-                verify_file(each.directory / file.name, file)
+                verify_file(each.path(file), file)
+
+    def fetch(self, frozen: FrozenUsage) -> None:
+        """See that all files of a version are in its directory."""
+
+    def keep_replaced(self, frozen: FrozenUsage, manifest: Manifest) -> None:
+        """Keep the manifest that took the place of another in a version's directory, with the new files."""
+
+    def remove_unnamed(self, frozen: FrozenUsage, manifest: Manifest) -> None:
+        """Remove Parquet files of a version that the manifest does not name."""
+        named = {file.name for file in files_of(manifest)} | {USER_USAGE_FILE, USER_ITEMS_FILE}
+        unnamed = [path for path in frozen.directory.glob("*.parquet") if path.name not in named]
+        for path in unnamed:
+            path.unlink()
+        if unnamed:
+            sync(frozen.directory)
+
+    def test(self) -> str:
+        """Write, read and remove a file of no month; say in words what the store can do."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED_PREFIX, dir=self._root) as folder:
+            path = Path(folder) / MANIFEST_FILE
+            path.write_bytes(_TEST)
+            verify_file(path, finished_file(path, 0))
+        return f"{self._root}: a file was written, read and removed."
 
     def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
         """Remove superseded versions, but never one to keep, nor the newest three; return their names."""
@@ -185,16 +209,12 @@ class UsageStore:
             superseded = self.versions(month)[:-KEPT_VERSIONS]
             pruned = [version for version in superseded if version not in keep]
             for version in pruned:
-                # Out of sight in one step, so that no half version is ever found.
-                doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
-                (directory / version).rename(doomed)
-                shutil.rmtree(doomed)
+                self._remove(directory, version)
         return pruned
 
     def months(self) -> list[Month]:
         """List the months that were frozen, oldest first."""
-        names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
-        return sorted(Month.parse(name) for name in names if _MONTH.fullmatch(name))
+        return sorted_months(path.name for path in self._root.iterdir()) if self._root.is_dir() else []
 
     @contextmanager
     def locked(self, months: Collection[Month]) -> Iterator[None]:
@@ -203,6 +223,22 @@ class UsageStore:
             for month in sorted(months):
                 locks.enter_context(self._locked(month))
             yield
+
+    def _keep_version(
+        self, month: Month, manifest: Manifest, unfinished: Path, directory: Path
+    ) -> FrozenUsage:
+        version = next_version(self.versions(month))
+        keep(manifest, unfinished, directory / version)
+        return FrozenUsage(month, version, directory / version, manifest)
+
+    def _keep_supplement(self, frozen: FrozenUsage, name: str, manifest: Manifest, unfinished: Path) -> None:
+        keep(manifest, unfinished, frozen.directory / name)
+
+    def _remove(self, directory: Path, version: str) -> None:
+        # Out of sight in one step, so that no half version is ever found.
+        doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
+        (directory / version).rename(doomed)
+        shutil.rmtree(doomed)
 
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
@@ -249,7 +285,7 @@ def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
         raise
 
 
-def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
+def keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
     """Sync a whole directory to disk, and move it to its name."""
     write_manifest(manifest, unfinished)
     sync(unfinished / MANIFEST_FILE)
@@ -259,13 +295,37 @@ def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:
-    manifest = read_manifest(directory)
+    return of_month(month, read_manifest(directory), str(directory))
+
+
+def of_month(month: Month, manifest: Manifest, where: str) -> Manifest:
+    """Return a manifest that must be a month's; a UsageError where it is another's."""
     if manifest.month != month:
         raise UsageError(
-            f"{directory} holds the usage of {manifest.month}, not of {month}.",
+            f"{where} holds the usage of {manifest.month}, not of {month}.",
             remedy="Restore the directory from a backup.",
         )
     return manifest
+
+
+def sorted_months(names: Iterable[str]) -> list[Month]:
+    """Return the months among names, oldest first."""
+    return sorted(Month.parse(name) for name in names if _MONTH.fullmatch(name))
+
+
+def sorted_versions(names: Iterable[str]) -> list[str]:
+    """Return the versions among names, oldest first."""
+    return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
+
+
+def next_version(versions: Iterable[str]) -> str:
+    """Return the name of the version after these."""
+    return f"v{max([0, *map(_number, versions)]) + 1:04d}"
+
+
+def supplement_name(number: int) -> str:
+    """Return the name of a version's supplement; the first has number 1."""
+    return f"{_SUPPLEMENT_PREFIX}{number:04d}"
 
 
 def _number(version: str) -> int:
