@@ -14,7 +14,7 @@ def store_test() -> None:
     In a bucket also that two machines cannot both write one name. Nothing frozen is touched.
     """
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.stores import open_usage_store  # noqa: PLC0415 - heavy: DuckDB
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415 - heavy: DuckDB
 
     click.echo(open_usage_store(Settings.from_environment().usage_store).test())
 

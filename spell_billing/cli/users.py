@@ -44,7 +44,7 @@ def move_user(from_user: str, to_user: str, reason: str) -> None:
     if recorded:
         click.echo(f"Usage of user {from_user} moved to {to_user}: late usage of both is netted from now on.")
     else:
-        click.echo(f"It is recorded already that usage of user {from_user} moved to {to_user}.")
+        click.echo(f"Already recorded: usage of user {from_user} moved to {to_user}.")
 
 
 @click.command("erase-user")
@@ -63,7 +63,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     from spell_billing.invoicing.erase_user import erasing  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
-    from spell_billing.usage.stores import open_usage_store  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     settings = Settings.from_environment()
     stripe = stripe_account()

@@ -21,15 +21,15 @@ from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
-from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
+from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
+from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.usage_place import SETTING
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
-from spell_billing.usage.store import UsageStore
-from spell_billing.usage.stores import open_usage_store
+from spell_billing.usage.store import UsageStore, open_usage_store
 
 _Result = TypeVar("_Result")
 
@@ -113,7 +113,7 @@ class StripeResource(dg.ConfigurableResource[None]):
 
     @property
     def has_key(self) -> bool:
-        """Whether a key is configured or set, be it right or wrong."""
+        """Whether a key is configured or set, valid or not."""
         return self.api_key is not None or Settings.from_environment().has_stripe_api_key
 
     @asynccontextmanager
@@ -140,7 +140,7 @@ class StripeResource(dg.ConfigurableResource[None]):
                 yield Gateway(api, pace, patience, guard=guard)
 
     def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:
-        """Do something with the account's gateway, outside of an event loop, and return what comes of it."""
+        """Do something with the account's gateway, outside of an event loop, and return the result."""
 
         async def run() -> _Result:
             async with self.connect(ledger) as gateway:

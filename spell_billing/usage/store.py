@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
+from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
     NO_BAD_ROWS,
@@ -266,6 +267,17 @@ class UsageStore:
         for path in directory.glob(f"{SPILL_PREFIX}*"):
             if path.stat().st_mtime < oldest:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def open_usage_store(
+    place: Path | BucketPlace, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
+) -> UsageStore:
+    """Return the store at a place; nothing is read or written before the first call."""
+    if isinstance(place, Path):
+        return UsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
+    from spell_billing.usage.bucket_store import BucketUsageStore  # noqa: PLC0415 - not for a folder
+
+    return BucketUsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
 
 
 @contextmanager

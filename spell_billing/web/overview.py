@@ -20,7 +20,7 @@ from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_b
 from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.reporting.explain import explain
-from spell_billing.usage.stores import open_usage_store
+from spell_billing.usage.store import open_usage_store
 from spell_billing.web import cursors
 from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart

@@ -22,7 +22,7 @@ from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import DayUsage
 from spell_billing.usage.plans import book_of
 from spell_billing.usage.source import is_at_platform, open_usage_source
-from spell_billing.usage.stores import open_usage_store
+from spell_billing.usage.store import open_usage_store
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
@@ -160,5 +160,4 @@ def _charged(usage_cents: Decimal, rating: Rating, currency: str) -> dict[str, A
 
 
 def _was_billed(context: WebContext, user_id: str) -> bool:
-    with context.ledger.reading() as connection:
-        return has_bill(connection, user_id)
+    return context.ledger.read(has_bill, user_id)
