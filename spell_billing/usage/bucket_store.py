@@ -33,16 +33,14 @@ from spell_billing.usage.manifest import files_of, parse_manifest, write_manifes
 from spell_billing.usage.store import (
     LOCK_TIMEOUT_SECONDS,
     UsageStore,
-    next_version,
     of_month,
-    sorted_months,
-    sorted_versions,
-    supplement_name,
 )
 from spell_billing.usage.user_usage import HASH_SUFFIX
+from spell_billing.usage.version_names import next_version, sorted_months, sorted_versions, supplement_name
 
 _SUMS = (USER_USAGE_FILE, USER_ITEMS_FILE)
 _LAST_ERASURE = "last-erasure"
+_MOST_NAMES = 5
 # No upload takes a day; younger objects without a manifest may belong to one.
 _LEFTOVER = timedelta(days=1)
 _MANIFEST_OF_VERSION = re.compile(rf"[^/]+/(v\d{{4,}})/{re.escape(MANIFEST_FILE)}")
@@ -222,12 +220,15 @@ class BucketUsageStore(UsageStore):
         self, month: Month, manifest: Manifest, unfinished: Path, directory: Path
     ) -> FrozenUsage:
         write_manifest(manifest, unfinished)
-        version = next_version(self.versions(month))
-        # The name may be taken by another machine meanwhile.
-        while not self._publish(f"{month}/{version}", manifest, unfinished):
+        for _ in range(_MOST_NAMES):
             version = next_version(self.versions(month))
-        _take_place(unfinished, directory / version)
-        return FrozenUsage(month, version, directory / version, manifest, keeper=self._files)
+            if self._publish(f"{month}/{version}", manifest, unfinished):
+                _take_place(unfinished, directory / version)
+                return FrozenUsage(month, version, directory / version, manifest, keeper=self._files)
+        raise StoreInterruptedError(
+            f"Other machines took {_MOST_NAMES} names for {month} in {self._place.url} meanwhile.",
+            remedy="End what freezes the month elsewhere, and run this again.",
+        )
 
     def _keep_supplement(self, frozen: FrozenUsage, name: str, manifest: Manifest, unfinished: Path) -> None:
         write_manifest(manifest, unfinished)

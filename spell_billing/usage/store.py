@@ -2,12 +2,11 @@
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -37,14 +36,19 @@ from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
+from spell_billing.usage.version_names import (
+    SUPPLEMENT_PREFIX,
+    is_version,
+    next_version,
+    sorted_months,
+    sorted_versions,
+    supplement_name,
+)
 
 KEPT_VERSIONS = 3
 """Newest versions of a month that stay although nothing pins them."""
 
 LOCK_TIMEOUT_SECONDS = 3600.0
-_VERSION = re.compile(r"v(\d{4,})")
-_MONTH = re.compile(r"\d{4}-\d\d")
-_SUPPLEMENT_PREFIX = "since_"
 _NO_ROWS = Totals(0, Decimal(0))
 _UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
@@ -158,7 +162,7 @@ class UsageStore:
             UsageError: it is not there, or its manifest is damaged.
         """
         directory = self._root / str(month) / version
-        if not _VERSION.fullmatch(version) or not directory.is_dir():
+        if not is_version(version) or not directory.is_dir():
             raise UsageError(
                 f"The frozen usage {month}/{version} is not in {self._root}.",
                 remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
@@ -166,7 +170,7 @@ class UsageStore:
         manifest = _manifest_of(month, directory)
         supplements = tuple(
             FrozenUsage(month, f"{version}/{path.name}", path, _manifest_of(month, path))
-            for path in sorted(directory.glob(f"{_SUPPLEMENT_PREFIX}*"))
+            for path in sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*"))
         )
         return FrozenUsage(month, version, directory, manifest, supplements)
 
@@ -318,27 +322,3 @@ def of_month(month: Month, manifest: Manifest, where: str) -> Manifest:
             remedy="Restore the directory from a backup.",
         )
     return manifest
-
-
-def sorted_months(names: Iterable[str]) -> list[Month]:
-    """Return the months among names, oldest first."""
-    return sorted(Month.parse(name) for name in names if _MONTH.fullmatch(name))
-
-
-def sorted_versions(names: Iterable[str]) -> list[str]:
-    """Return the versions among names, oldest first."""
-    return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
-
-
-def next_version(versions: Iterable[str]) -> str:
-    """Return the name of the version after these."""
-    return f"v{max([0, *map(_number, versions)]) + 1:04d}"
-
-
-def supplement_name(number: int) -> str:
-    """Return the name of a version's supplement; the first has number 1."""
-    return f"{_SUPPLEMENT_PREFIX}{number:04d}"
-
-
-def _number(version: str) -> int:
-    return int(version.removeprefix("v"))
