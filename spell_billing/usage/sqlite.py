@@ -97,7 +97,7 @@ class SqliteUsage(SqlUsage):
                         name, uri=True, timeout=wait_seconds, isolation_level=None, check_same_thread=False
                     )
                 ) as connection,
-                open_duckdb(Path(tempfile.gettempdir()), memory_limit_bytes=_FILTER_MEMORY_BYTES) as duck,
+                ExitStack() as ducks,
             ):
                 if end is not None:
                     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
@@ -106,7 +106,9 @@ class SqliteUsage(SqlUsage):
                     self._url,
                     self._rules,
                     connection=connection,
-                    duck=duck,
+                    open_duck=lambda: ducks.enter_context(
+                        open_duckdb(Path(tempfile.gettempdir()), memory_limit_bytes=_FILTER_MEMORY_BYTES)
+                    ),
                     open_reader=lambda: months.enter_context(open_sqlite_reader(self._url)),
                 )
         except sqlite3.Error as error:
@@ -127,13 +129,17 @@ class _SqliteTables(UsageTables):
         rules: SourceRules,
         *,
         connection: sqlite3.Connection,
-        duck: duckdb.DuckDBPyConnection,
+        open_duck: Callable[[], duckdb.DuckDBPyConnection],
         open_reader: Callable[[], SqliteReader],
     ) -> None:
         super().__init__(url, rules)
         self._connection = connection
-        self._duck = duck
+        self._open_duck = open_duck
         self._open_reader = open_reader
+
+    @cached_property
+    def _duck(self) -> duckdb.DuckDBPyConnection:
+        return self._open_duck()
 
     @cached_property
     def _reader(self) -> SqliteReader:

@@ -144,7 +144,7 @@ def test_without_limits_nothing_is_read_but_that_there_are_none(small_world: Wor
     small_world.accounts("anna")
     assert said(small_world) == none
     away = UsageResource(database_url=f"sqlite:///{tmp_path}/away.db", store_path=str(tmp_path))
-    assert "looked at again with the next tick" in str(small_world.tick(SENSOR, usage=away).skip_message)
+    assert "checked again at the next tick" in str(small_world.tick(SENSOR, usage=away).skip_message)
 
 
 def test_one_process_at_a_time_looks_at_limits(small_limited: World) -> None:
