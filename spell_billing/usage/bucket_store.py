@@ -151,7 +151,6 @@ class BucketUsageStore(UsageStore):
 
     def remove_unnamed(self, frozen: FrozenUsage, manifest: Manifest) -> None:
         """Remove objects of a version that neither the manifest nor what was aggregated names."""
-        super().remove_unnamed(frozen, manifest)
         key = key_of(frozen)
         named = {f"{key}/{MANIFEST_FILE}"}
         named |= {object_key(key, file.name, file.sha256) for file in files_of(manifest)}

@@ -26,7 +26,7 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.disk import finished_file, sync
 from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
-from spell_billing.usage.manifest import write_manifest
+from spell_billing.usage.manifest import files_of, write_manifest
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
@@ -86,6 +86,7 @@ def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) 
     if any(path.exists() and _names(path, erasure.user_id) for path in summed):
         aggregate(replace(frozen, manifest=manifests[0]))
     for each, manifest in zip(parts, manifests, strict=True):
+        _remove_unnamed(each.directory, manifest)
         store.remove_unnamed(each, manifest)
     return any(one.pseudonym == erasure.pseudonym for each in manifests for one in each.erased)
 
@@ -159,3 +160,12 @@ def _replace_manifest(directory: Path, manifest: Manifest) -> None:
         sync(new)
         new.replace(directory / MANIFEST_FILE)
     sync(directory)
+
+
+def _remove_unnamed(directory: Path, manifest: Manifest) -> None:
+    named = {file.name for file in files_of(manifest)} | {USER_USAGE_FILE, USER_ITEMS_FILE}
+    unnamed = [path for path in directory.glob("*.parquet") if path.name not in named]
+    for path in unnamed:
+        path.unlink()
+    if unnamed:
+        sync(directory)

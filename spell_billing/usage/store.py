@@ -22,8 +22,6 @@ from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
     NO_BAD_ROWS,
-    USER_ITEMS_FILE,
-    USER_USAGE_FILE,
     FrozenUsage,
     Manifest,
     OnProgress,
@@ -191,13 +189,7 @@ class UsageStore:
         """Keep the manifest that took the place of another in a version's directory, with the new files."""
 
     def remove_unnamed(self, frozen: FrozenUsage, manifest: Manifest) -> None:
-        """Remove Parquet files of a version that the manifest does not name."""
-        named = {file.name for file in files_of(manifest)} | {USER_USAGE_FILE, USER_ITEMS_FILE}
-        unnamed = [path for path in frozen.directory.glob("*.parquet") if path.name not in named]
-        for path in unnamed:
-            path.unlink()
-        if unnamed:
-            sync(frozen.directory)
+        """Remove what is kept of a version beside its directory, and no manifest names."""
 
     def test(self) -> str:
         """Write, read and remove a file of no month; say in words what the store can do."""
