@@ -134,6 +134,7 @@ class UsageStore:
                 bad_rows=NO_BAD_ROWS,
                 items_by=None,
                 rates=None,
+                fingerprint=None,
             )
             name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
             _keep(manifest, unfinished, frozen.directory / name)
