@@ -35,7 +35,7 @@ class SourceTables:
     @property
     def folder(self) -> Path:
         """Where a lake's Parquet files are: a folder for each table."""
-        return Path("/", self.url.partition("=")[2] or self.url.removeprefix("duckdb://"))
+        return Path(self.url.removeprefix("duckdb://").rpartition("folder=")[2])
 
     def connect(self) -> Any:
         """Open a driver connection with implicit transactions; the caller commits and closes."""

@@ -1,13 +1,12 @@
 """The whole story of one user's bill, from the frozen rows to the invoice, or to the reason for none."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 from msgspec.structs import asdict
 
-from spell_billing.core.erasure import PSEUDONYM_PATTERN
+from spell_billing.core.erasure import is_pseudonym
 from spell_billing.core.errors import SettingsError, UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
@@ -87,7 +86,7 @@ def _usage_of(
         return Totals(sum(day.calls for day in days), cost_cents), days, None
     found = UserEvidence((), None)
     problem = "its rows were not asked for"
-    if re.fullmatch(PSEUDONYM_PATTERN, user_id):
+    if is_pseudonym(user_id):
         problem = "the user was erased, and it does not know the pseudonym"
     elif open_source is not None:
         try:

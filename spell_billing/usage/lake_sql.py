@@ -28,7 +28,7 @@ DIGITS = 38
 """Of an exact sum, decimal places included."""
 _WHOLE_DIGITS = 18
 _SECONDS_A_DAY = 86_400
-_BETWEEN = "\x1f"
+_BETWEEN = "|"
 
 
 @dataclass(frozen=True)

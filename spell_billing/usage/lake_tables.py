@@ -139,6 +139,8 @@ class LakeTables(UsageTables):
         """Count and sum a month in the engine; also how many rows are bad, and how many have no id."""
         query = self._sql.control(reader.month, reader.detail)
         (found,) = self._engine.read(query).to_pylist()
+        # Spark counts as a sum, which is null of no row.
+        found |= {name: found[name] or 0 for name in ("calls", "bad", "without_id")}
         reader.require_exact(found["calls"], reader.scale, found["most"], found["least"])
         totals = Totals(found["calls"], as_exact(found["cost_cents"]))
         return Sums(totals, as_exact(found["fingerprint"])), found
