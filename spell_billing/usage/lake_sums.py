@@ -39,9 +39,9 @@ class SumReader:
         """Refuse a sum of so many calls between these amounts if it may not have been added up exactly."""
         if is_exact(calls, scale, *amounts):
             return
-        largest = max(abs(each) for each in amounts if each is not None)
+        largest = exact(str(max(abs(each) for each in amounts if each is not None)))
         raise UsageError(
-            f"{calls:,} calls of {self.month} of up to {exact(str(largest)):f} with {scale} decimal places cannot be "
+            f"{calls:,} calls of {self.month} of up to {largest:f} with {scale} decimal places cannot be "
             f"added up exactly in {self.backend}, whose sums have {DIGITS} digits.",
             remedy="Correct absurd amounts, or give the column fewer decimal places (a view does as well).",
         )
