@@ -16,12 +16,13 @@ from spell_billing.cli import main
 from spell_billing.mail.settings import MailSettings
 from spell_billing.payments.stripe_events import TYPES
 from spell_billing.settings.billing import Settings
+from spell_billing.settings.bills import BillSettings
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
 from spell_billing.web.settings import WebSettings
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = (Settings, WebSettings, ReviewSettings, NotificationSettings, MailSettings)
+SETTINGS = (Settings, BillSettings, WebSettings, ReviewSettings, NotificationSettings, MailSettings)
 READ_BY_DAGSTER = ["DAGSTER_POSTGRES_URL"]
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
-from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
+from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
+from spell_billing.settings.billing import Settings
 
 SECRET = "sk_live_51secretsecretsecret"
 SETTINGS = {

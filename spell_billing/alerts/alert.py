@@ -1,9 +1,12 @@
-"""One thing that operators must know of, and the key under which it is sent once."""
+"""One thing that operators must know of, the key under which it is sent once, and the words alerts share."""
 
 from dataclasses import dataclass
 
 from spell_billing.alerts.redact import redact
+from spell_billing.core.errors import SettingsError
+from spell_billing.core.month import Month
 from spell_billing.ledger.outbox import ALERTS, Message
+from spell_billing.settings.notifications import NotificationSettings
 
 LONGEST_KEY = 200
 """Of `ledger_outbox.key`."""
@@ -35,3 +38,34 @@ class Alert:
         """Return the message for a channel, by default for all; what looks secret is masked."""
         payload = {"title": redact(self.title), "body": redact(self.body)}
         return Message(self.key, channel, self.kind, payload, self.month)
+
+
+def body(*lines: str | None, run_id: str | None = None) -> str:
+    """Join the lines that there are; with `run_id`, the link to that run's page comes last."""
+    return "\n".join(line for line in (*lines, _link(run_id)) if line)
+
+
+def bill_command(month: Month) -> str:
+    """Return the command that bills a month."""
+    return f"spell-billing bill --month {month}"
+
+
+def users(number: int) -> str:
+    """Write a number of users."""
+    return "1 user" if number == 1 else f"{number:,} users"
+
+
+def first_names(names: list[str], number: int) -> str:
+    """Name the first of `number` users."""
+    return ", ".join(names) + (", ..." if number > len(names) else "")
+
+
+def _link(run_id: str | None) -> str | None:
+    if run_id is None:
+        return None
+    try:
+        base = NotificationSettings.from_environment().dagster_public_url
+    except SettingsError as error:
+        # The alert matters more than its link.
+        return f"(No link to the run: {error})"
+    return f"{base}/runs/{run_id}" if base else None

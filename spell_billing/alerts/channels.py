@@ -25,7 +25,7 @@ LOG_CHANNEL = "log"
 """Where alerts go when there is no channel."""
 
 FAILURES_AT_ONCE = 2
-"""A channel that failed so often is not tried again by the same `Alerts`: each try may take seconds."""
+"""After this many failures the same `Alerts` does not try a channel again: each try may take seconds."""
 
 SEND_TIMEOUT_SECONDS = 15.0
 """Of one message on one channel. Dagster gives a sensor's tick 60 seconds."""
@@ -156,7 +156,7 @@ class Alerts:
                 f"The alert {title!r} did not go out on "
                 + "; ".join(f"{name}: {problem}" for name, problem in problems.items())
                 + ".",
-                remedy="Check ALERT_URLS with `spell-billing alert-test`. It is tried again by itself.",
+                remedy="Check ALERT_URLS with `spell-billing alert-test`. It is retried automatically.",
             )
         return len(keys)
 
@@ -194,8 +194,8 @@ class Alerts:
                 key=f"alert_channel:{name}:{last.isoformat() if last else 'never'}",
                 kind="alert_channel",
                 title=f"Alerts do not reach {name}",
-                body=f"{self._problems[name][-1]}.\nThey are tried again by themselves, and go out on the "
-                "other channels meanwhile.\nNext: correct ALERT_URLS, then spell-billing alert-test",
+                body=f"{self._problems[name][-1]}.\nThey are retried automatically, and go out on the "
+                "other channels in the meantime.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
             self._outbox.put([outage.on(other) for other in others])
             keys.add(outage.key)

@@ -121,7 +121,7 @@ def settle(month: Month, user_id: str, settled_as: str | None, currency: str | N
 
 
 def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> None:
-    from spell_billing.ledger.history import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.credits import settle_credit  # noqa: PLC0415 - heavy: SQLAlchemy
 
     with (
         open_ledger() as ledger,

@@ -84,7 +84,7 @@ def grant(
             f"Grant {grant_id}: {money} for user {user_id}, for months that begin before {expires_on}."
         )
     else:
-        click.echo(f"Grant {grant_id} of {money} for user {user_id} was made before.")
+        click.echo(f"Grant {grant_id} of {money} for user {user_id} already exists.")
 
 
 @click.command("revoke-grant")
@@ -99,7 +99,7 @@ def revoke(grant_id: str, reason: str) -> None:
         before = revoke_grant(connection, grant_id, reason=reason.strip(), actor=actor(), now=now)
     money = format_money(max(0, before.left_cents), before.currency, grouping=True)
     if before.left_cents > 0:
-        click.echo(f"{money} of grant {grant_id} are taken back.")
+        click.echo(f"{money} of grant {grant_id} was taken back.")
     else:
         click.echo(f"Nothing is left of grant {grant_id}.")
 

@@ -38,18 +38,16 @@ def events(*, again: bool) -> None:
 
     All other events are handled. With --again the next tick of the sensor `payments` tries them once more.
     """
-    from spell_billing.ledger.events import events_set_aside, handle_again  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.events import SET_ASIDE, events_kept, handle_again  # noqa: PLC0415 - heavy: SQLAlchemy
 
     with open_ledger() as ledger:
-        with ledger.reading() as connection:
-            found = events_set_aside(connection, _SHOWN)
+        found = ledger.read(events_kept, SET_ASIDE, _SHOWN)
         for event in found:
             click.echo(f"{event.event_id}  {event.type}  {event.created_at:%Y-%m-%d %H:%M} UTC  {event.way}")
         if not found:
             click.echo("No event is set aside.")
         elif again:
-            with ledger.writing() as connection:
-                number = handle_again(connection)
+            number = ledger.write(handle_again)
             click.echo(f"{number:,} wait to be handled again.")
 
 
@@ -74,8 +72,7 @@ def forget_rehearsal(*, yes: bool) -> None:
             # Nobody drafts, bills, follows payments or mails meanwhile.
             for what in ("drafting", "payments", "mail", *(record.month for record in ledger.months())):
                 held.enter_context(ledger.exclusive(what, wait_seconds=0))
-            with ledger.writing() as connection:
-                removed = stripe_account.forget_rehearsal(connection, actor(), datetime.now(UTC))
+            removed = ledger.write(stripe_account.forget_rehearsal, actor(), datetime.now(UTC))
             with ledger.reading() as connection:
                 left = len(read_ledger_grants(connection))
         click.echo(f"{removed:,} bills of {account} are removed; the audit trail and the frozen usage stay.")

@@ -32,7 +32,7 @@ def alert_test() -> None:
     for channel in open_channels(urls):
         problem = channel.deliver(
             "Test alert of Spell Platform billing",
-            f"Sent with spell-billing alert-test by {person()}. Nothing is to be done.",
+            f"Sent with spell-billing alert-test by {person()}. No action is needed.",
         )
         problems += problem is not None
         click.echo(f"{channel.name}: {problem or 'sent'}")

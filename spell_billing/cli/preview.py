@@ -17,7 +17,7 @@ from spell_billing.core.month import Month
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spell_billing.reporting.comparing import Against
+    from spell_billing.reporting.preview import Against
 
 _SHOWN_USERS = 50
 _COMPARED = ("before_cents", "now_cents", "by_cents")
@@ -51,7 +51,7 @@ def command(
     month: Month, csv: Path | None, against: "Against | None", *, all_users: bool, as_json: bool
 ) -> None:
     """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored."""
-    from spell_billing.reporting import comparing, preview  # noqa: PLC0415 - heavy: pandas
+    from spell_billing.reporting import preview  # noqa: PLC0415 - heavy: pandas
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
@@ -68,8 +68,8 @@ def command(
         if against is None:
             frame = preview.drafts_frame(drafts)
         else:
-            differences = comparing.compare_drafts(month, drafts, ledger, against)
-            frame = comparing.differences_frame(differences)
+            differences = preview.compare_drafts(month, drafts, ledger, against)
+            frame = preview.differences_frame(differences)
     if csv is not None:
         # With a byte order mark, for Excel.
         preview.spreadsheet_frame(frame).to_csv(csv, index=False, encoding="utf-8-sig")

@@ -55,7 +55,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
 
 
 def _write(found: "Readiness", card_link_of: Callable[[str], str] | None) -> None:
-    from spell_billing.alerts.text import users  # noqa: PLC0415
+    from spell_billing.alerts.alert import users  # noqa: PLC0415
     from spell_billing.core.money import format_money  # noqa: PLC0415
     from spell_billing.reporting.readiness import REMEDIES, Gap  # noqa: PLC0415
 

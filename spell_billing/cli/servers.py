@@ -13,8 +13,8 @@ import click
 from spell_billing.cli.common import fail, open_ledger
 
 _IN_THE_CLEAR = (
-    "Warning: other machines can reach this address, and it speaks plain HTTP: put TLS before it, and set "
-    "SPELL_BILLING_PUBLIC_URL to the https address."
+    "Warning: other machines can reach this address, and it speaks plain HTTP: put TLS in front of it, and "
+    "set SPELL_BILLING_PUBLIC_URL to the https address."
 )
 _host_option = click.option(
     "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on."
@@ -33,7 +33,7 @@ def _port_option(default: int) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def _fail_to_listen(host: str, port: int, error: OSError) -> NoReturn:
-    fail(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port.")
+    fail(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.")
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -127,7 +127,9 @@ def stripe_double(host: str, port: int, **options: Any) -> None:
         fail("The stand-in for Stripe is not part of the installed package. Run it from a source checkout.")
 
     def ready(base_url: str) -> None:
-        click.echo(f"Stripe's double listens. Point spell-billing to it with:\n  STRIPE_API_BASE={base_url}")
+        click.echo(
+            f"The Stripe double is listening. Point spell-billing to it with:\n  STRIPE_API_BASE={base_url}"
+        )
         click.echo("  STRIPE_API_KEY=sk_test_any")
 
     try:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Column, Table
 
-from spell_billing.alerts.text import users
 from spell_billing.cli.common import MonthType, console, write_json
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
@@ -89,6 +88,8 @@ def _table_of_months(found: "Simulation") -> Table:
 
 
 def _in_words(figures: "Figures") -> Iterator[str]:
+    from spell_billing.alerts.alert import users  # noqa: PLC0415 - heavy: SQLAlchemy
+
     def money(cents: int) -> str:
         return format_money(cents, figures.currency, grouping=True)
 

@@ -21,7 +21,7 @@ _WORDS = {
     "open": "open: the month is not over yet",
     "unbilled": "closed, not billed yet",
     "in_review": "in review: nothing is sent until it is approved",
-    "partial": "billed in part: see below",
+    "partial": "partly billed: see below",
     "billed": "billed: every user is invoiced or rightly skipped",
 }
 _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
@@ -32,7 +32,7 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Skipped, nothing due", frozenset({State.SKIPPED})),
     ("Failed", frozenset({State.FAILED})),
     ("Held", frozenset({State.HELD})),
-    ("Parked, a person must look", frozenset({State.PARKED})),
+    ("Parked, needs an operator", frozenset({State.PARKED})),
     ("Not sent yet", TO_DRIVE),
     ("Void", frozenset({State.VOID})),
     ("Settled by hand", frozenset({State.SETTLED})),
@@ -57,7 +57,8 @@ def command(month: Month | None, *, as_json: bool) -> None:
     now = datetime.now(UTC)
     with open_ledger() as ledger:
         drafted = [Month.parse(each.month) for each in ledger.months()]
-        months = [month] if month else _months_until(now, drafted)
+        present = Month.containing(now)
+        months = [month] if month else min([*drafted, present.previous()]).through(present)
         statuses = [month_status(ledger, each, now) for each in months]
         with ledger.reading() as connection:
             prepaid = read_liability(connection)
@@ -75,14 +76,6 @@ def command(month: Month | None, *, as_json: bool) -> None:
             for cents in (each.promotional_cents, each.paid_cents)
         )
         click.echo(f"Grants that are left today: {promotional} promotional, {paid} bought.")
-
-
-def _months_until(now: datetime, drafted: list[Month]) -> list[Month]:
-    present = Month.containing(now)
-    months = [min([*drafted, present.previous()])]
-    while months[-1] < present:
-        months.append(months[-1].next())
-    return months
 
 
 def write_summary(console: Console, status: MonthStatus) -> None:

@@ -33,10 +33,7 @@ def _range(_: click.Context, __: click.Parameter, text: str | None) -> list[Mont
         raise click.BadParameter(f"{end} precedes {begin}: write the earlier month first.")
     if end > begin.plus(_MOST_MONTHS - 1):
         raise click.BadParameter(f"The range has more than {_MOST_MONTHS} months.")
-    months = [begin]
-    while months[-1] < end:
-        months.append(months[-1].next())
-    return months
+    return begin.through(end)
 
 
 def _address(_: click.Context, __: click.Parameter, text: str) -> str:
@@ -113,7 +110,7 @@ def command(
         ending = asyncio.run(follow())
     except TimeoutError:
         fail(
-            f"Not done within {timeout_seconds} s; what was launched goes on. "
-            "The same command follows it again."
+            f"Not finished within {timeout_seconds} s; the run continues. "
+            "Run the same command to follow it again."
         )
     sys.exit(ending)

@@ -44,7 +44,7 @@ def move_user(from_user: str, to_user: str, reason: str) -> None:
     if recorded:
         click.echo(f"Usage of user {from_user} moved to {to_user}: late usage of both is netted from now on.")
     else:
-        click.echo(f"It is recorded already that usage of user {from_user} moved to {to_user}.")
+        click.echo(f"Already recorded: usage of user {from_user} moved to {to_user}.")
 
 
 @click.command("erase-user")

@@ -6,8 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from spell_billing.core.drafting import Line
-from spell_billing.core.lines import LEDGER_ONLY
+from spell_billing.core.lines import LEDGER_ONLY, Line
 
 
 class Charge(msgspec.Struct, frozen=True):

@@ -12,24 +12,17 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.items import ItemCharge, ItemUsage, split_usage
 from spell_billing.core.lines import (
-    ADJUSTMENT,
     BROUGHT,
     CREDIT,
     DISCOUNT,
     INCLUDED,
-    LATE_KINDS,
-    LATE_USAGE,
     MINIMUM,
     REMAINDER,
-    UNBILLED,
     USAGE,
     USAGE_DISCOUNT,
     LateUsage,
     Line,
     add_late_lines,
-    dump_lines,
-    lines_hash,
-    load_lines,
     shown_lines,
 )
 from spell_billing.core.money import (
@@ -46,27 +39,6 @@ from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
 from spell_billing.core.pricing import Rating, rate
 from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
-
-__all__ = [
-    "ADJUSTMENT",
-    "CREDIT",
-    "INCLUDED",
-    "LATE_KINDS",
-    "LATE_USAGE",
-    "MAX_LINES",
-    "UNBILLED",
-    "USAGE",
-    "Account",
-    "Credit",
-    "Draft",
-    "LateUsage",
-    "Line",
-    "describe",
-    "draft_invoice",
-    "dump_lines",
-    "lines_hash",
-    "load_lines",
-]
 
 _TITLE = "Spell Platform API Usage"
 _LARGEST = 2**63 - 1

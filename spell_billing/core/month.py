@@ -95,6 +95,11 @@ class Month:
         year, month = divmod(self.year * 12 + self.month - 1 + months, 12)
         return Month(year, month + 1)
 
+    def through(self, last: "Month") -> list["Month"]:
+        """Return the months from this one to `last`, both included; none where `last` is earlier."""
+        months = (last.year - self.year) * 12 + last.month - self.month
+        return [self.plus(ahead) for ahead in range(months + 1)]
+
     def is_closed(self, now: datetime) -> bool:
         """Return whether the month is over at the aware datetime `now`."""
         return _aware(now) >= self.end

@@ -99,8 +99,7 @@ class EventDelivery:
         """
         with self.ledger.exclusive("events", wait_seconds=0):
             done = Round(sent={str(each): Sent() for each in self.receivers})
-            with self.ledger.writing() as connection:
-                done.overdue = mark_overdue(connection, self.overdue_after, self.now())
+            done.overdue = self.ledger.write(mark_overdue, self.overdue_after, self.now())
             if self.receivers:
                 self._fill(done)
                 asyncio.run(self._deliver(done, time.monotonic() + seconds, timeout_seconds))
@@ -108,8 +107,7 @@ class EventDelivery:
 
     def _fill(self, done: Round) -> None:
         try:
-            with self.ledger.reading() as connection:
-                until = final_id(connection)
+            until = self.ledger.read(final_id)
         except LedgerBusyError:
             done.busy = True
             return
@@ -139,8 +137,7 @@ class EventDelivery:
         self, session: aiohttp.ClientSession, receiver: Receiver, sent: Sent, deadline: float
     ) -> None:
         while True:
-            with self.ledger.reading() as connection:
-                messages = outbox.first_due(connection, receiver.channel, self.now(), limit=READ_AT_ONCE)
+            messages = self.ledger.read(outbox.first_due, receiver.channel, self.now(), limit=READ_AT_ONCE)
             if not messages:
                 return
             for start in range(0, len(messages), _SIDE_BY_SIDE):
@@ -182,7 +179,7 @@ class EventDelivery:
 
 
 def _outage_since(connection: Connection, receiver: Receiver, now: datetime) -> datetime:
-    """Return when the outage of a URL began, and begin one where there is none.
+    """Return when the outage of a URL began, and start one if there is none.
 
     It lasts from the first event that was not taken until none that was tried waits any more.
     """
@@ -199,7 +196,7 @@ def _report_stuck(connection: Connection, receiver: Receiver, problem: str | Non
     if now - since >= ALARM_AFTER:
         text = (
             f"{receiver} has not taken some or all events since {since:%Y-%m-%d %H:%M} UTC"
-            f"{f': {problem}' if problem else ''}. They are tried again by themselves, for three days.\n"
+            f"{f': {problem}' if problem else ''}. They are retried automatically for three days.\n"
             "Next: see docs/events.md; check EVENT_URLS and the receiver's log."
         )
         key = f"{KIND}:stuck:{receiver.channel}:{since.isoformat()}"
@@ -210,8 +207,8 @@ def _report_lost(connection: Connection, receiver: Receiver, problem: str | None
     """Put an alert into the outbox, once per outage, when events were given up."""
     since = _outage_since(connection, receiver, now)
     text = (
-        f"{receiver} has not taken events for three days{f': {problem}' if problem else ''}. The first of "
-        "them are given up, and later ones follow them.\n"
+        f"{receiver} has not taken events for three days{f': {problem}' if problem else ''}. The oldest "
+        "are no longer retried, and newer ones will follow.\n"
         "Next: correct EVENT_URLS or the receiver; then let the platform catch up with GET /v1/changes "
         f"(docs/events.md). It lacks events since {since:%Y-%m-%d %H:%M} UTC."
     )

@@ -10,9 +10,8 @@ from typing import Any
 
 from msgspec import UNSET
 
-from spell_billing.core.drafting import LATE_USAGE, UNBILLED, USAGE, Line, dump_lines
 from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, invoice_metadata
-from spell_billing.core.lines import CHANGED, MOVED, lines_hash
+from spell_billing.core.lines import CHANGED, LATE_USAGE, MOVED, UNBILLED, USAGE, Line, dump_lines, lines_hash
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State

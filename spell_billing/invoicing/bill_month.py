@@ -226,8 +226,7 @@ class Driving:
 
     def _of_customer(self, like: Bill, after_id: int, up_to_id: int) -> list[Bill]:
         ids = range(after_id + 1, up_to_id + 1)
-        with self.session.writing() as connection:
-            return read_bills_of_customer(connection, like, TO_DRIVE, ids=ids, limit=_LINE_ROWS)
+        return self.session.write(read_bills_of_customer, like, TO_DRIVE, ids=ids, limit=_LINE_ROWS)
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

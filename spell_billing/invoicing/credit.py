@@ -64,8 +64,7 @@ async def credit_bill(
             f"The bill of user {user_id} for {session.month} is {bill.state}: there is no invoice to credit.",
             remedy="See `spell-billing explain` for what became of it.",
         )
-    with session.writing() as connection:
-        known = read_credit_notes(connection, [bill.id])
+    known = session.write(read_credit_notes, [bill.id])
     open_one = next((each for each in known if each.outcome is None), None)
     same = [
         each
@@ -208,5 +207,4 @@ def _write(
 ) -> None:
     money = format_money(note.cents, bill.currency)
     detail = f"{note.kind} {money}, {note.credit_note_id or 'asked'}: {problem or note.reason}"
-    with session.writing() as connection:
-        write_credit_note(connection, bill, note, actor=session.actor, action=action, detail=detail)
+    session.write(write_credit_note, bill, note, actor=session.actor, action=action, detail=detail)

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
+from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible

@@ -123,8 +123,7 @@ class Erasing:
         detail = (
             f"{len(self._bills)} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
         )
-        with self._ledger.writing() as connection:
-            erase_in_ledger(connection, self.erasure, actor=actor, detail=detail, now=now)
+        self._ledger.write(erase_in_ledger, self.erasure, actor=actor, detail=detail, now=now)
 
     async def _invoices(self, gateway: Gateway) -> AsyncIterator[Invoice]:
         """Return the invoices that carry the user's name: the ledger's, and what else the customers have."""

@@ -213,8 +213,7 @@ class AccountGuard:
             return read_account(connection), newest_finalized(connection)
 
     def _record(self, present: StripeAccount) -> StripeAccount:
-        with self._ledger.writing() as connection:
-            return record_account(connection, present, datetime.now(UTC))
+        return self._ledger.write(record_account, present, datetime.now(UTC))
 
 
 async def _account_id(send: Send) -> str | None:

@@ -8,11 +8,10 @@ from spell_billing.core.lines import GRANT
 from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
-from spell_billing.invoicing.credit_findings import credit_findings
-from spell_billing.invoicing.grant_findings import grant_findings
+from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.line_totals import has_line_of
+from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
@@ -60,8 +59,7 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
 
 def require_sound_bills(session: MonthSession) -> None:
     """Refuse to send bills that `what_is_unsound` names, with an IntegrityError."""
-    with session.writing() as connection:
-        wrong = what_is_unsound(connection, session.month, sa.true())
+    wrong = session.write(what_is_unsound, session.month, sa.true())
     if wrong is not None:
         raise IntegrityError(
             wrong,
@@ -81,16 +79,14 @@ def what_is_unsound(
     to_send = sa.select(invoices).where(
         invoices.c.month == str(month), invoices.c.state.in_([state.value for state in TO_DRIVE])
     )
-    with_credit = connection.execute(to_send.where(invoices.c.credit_applied_cents != 0)).mappings()
-    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_credit)}
-    finding = next(credit_findings(connection, bills), None) if bills else None
-    if finding is not None:
-        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
-    with_lines = connection.execute(to_send.where(invoices.c.late_lines > 0, has_line_of(GRANT))).mappings()
-    bills = {bill.user_id: bill for bill in map(Bill.from_mapping, with_lines)}
-    finding = next(grant_findings(connection, bills), None)
-    if finding is not None:
-        return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
+    has_credit = invoices.c.credit_applied_cents != 0
+    has_grant = sa.and_(invoices.c.late_lines > 0, has_line_of(GRANT))
+    for condition, proof in ((has_credit, credit_findings), (has_grant, grant_findings)):
+        found = connection.execute(to_send.where(condition)).mappings()
+        bills = {bill.user_id: bill for bill in map(Bill.from_mapping, found)}
+        finding = next(proof(connection, bills), None) if bills else None
+        if finding is not None:
+            return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
     rows = connection.execute(
         to_send.where(which).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
     ).mappings()

@@ -10,8 +10,8 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from spell_billing.core.drafting import load_lines
 from spell_billing.core.keys import billing_key
+from spell_billing.core.lines import load_lines
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State

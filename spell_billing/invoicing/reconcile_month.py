@@ -45,8 +45,7 @@ async def reconcile_month(
         UsageError: when its frozen usage is not in the store.
         StripeAccountError: when Stripe does not answer, or refuses the account.
     """
-    with ledger.reading() as connection:
-        require_no_unfinished_erasure(connection)
+    ledger.read(require_no_unfinished_erasure)
     record = ledger.month(month)
     if record is None:
         raise LedgerError(

@@ -19,9 +19,8 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.invoicing.credit_findings import credit_findings
+from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.findings import Finding, Kind
-from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.invoicing.rederive_plans import charges, plan_findings, usage_discount_alone
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill

@@ -6,9 +6,8 @@ Stripe API reference: create an invoice, bulk add invoice line items, finalize a
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.drafting import Line
 from spell_billing.core.keys import billing_key, idempotency_key, invoice_metadata
-from spell_billing.core.lines import shown_lines
+from spell_billing.core.lines import Line, shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
 from spell_billing.invoicing.adoption import charged_cents, is_taxed

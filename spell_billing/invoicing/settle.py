@@ -101,8 +101,7 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
 
 def _require_grants(session: MonthSession, bill: Bill) -> None:
     """Refuse a void bill whose grants other bills have used since: settled, it would use them too."""
-    with session.writing() as connection:
-        missing = grant_used_since(connection, bill)
+    missing = session.write(grant_used_since, bill)
     if missing is not None:
         raise LedgerError(
             f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {session.month}, and "

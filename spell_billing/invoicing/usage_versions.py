@@ -95,15 +95,13 @@ def with_what_came_since(
     recorded, missing = _versions(ledger, store, since=session.month, before=_LAST)
     if missing:
         return frozen, missing
-    with session.writing() as connection:
-        begun_here = begin_redrafting(connection, session.month)
+    begun_here = session.write(begin_redrafting, session.month)
     try:
         return store.supplement(source, frozen, recorded, waiting), []
     except Exception:
         now = store.version(frozen.month, frozen.version)
         if begun_here and len(now.supplements) == len(frozen.supplements):
-            with session.writing() as connection:
-                end_redrafting(connection, session.month)
+            session.write(end_redrafting, session.month)
         raise
 
 

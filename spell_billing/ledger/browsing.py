@@ -35,6 +35,8 @@ class UserBill:
     """What went back by refunds, or outside of Stripe."""
     disputed_cents: int = 0
     """What banks took back in disputes that are open or lost."""
+    disputes: tuple[str, ...] = ()
+    """How each dispute stands, in Stripe's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,11 @@ def bills_of(
         same = sa.and_(invoices.c.month == month, invoices.c.generation < generation)
         query = query.where(sa.or_(invoices.c.month < month, same))
     query = query.order_by(invoices.c.month.desc(), invoices.c.generation.desc()).limit(limit)
-    return [_with_payment(connection, bill) for bill in read_as(connection, Bill, query)]
+    return [with_payment(connection, bill) for bill in read_as(connection, Bill, query)]
 
 
-def _with_payment(connection: Connection, bill: Bill) -> UserBill:
+def with_payment(connection: Connection, bill: Bill) -> UserBill:
+    """Return a bill with its payment."""
     if bill.stripe_invoice_id is None:
         return UserBill(bill, None)
     payment = read_payment(connection, bill.stripe_invoice_id)
@@ -78,7 +81,9 @@ def _with_payment(connection: Connection, bill: Bill) -> UserBill:
     refunded_cents = sum(each.refunded_cents for each in charges)
     if payment:
         refunded_cents += payment.returned_outside_cents
-    return UserBill(bill, payment, refunded_cents, sum(each.disputed_cents for each in charges))
+    disputed_cents = sum(each.disputed_cents for each in charges)
+    disputes = tuple(each.dispute for each in charges if each.dispute)
+    return UserBill(bill, payment, refunded_cents, disputed_cents, disputes)
 
 
 def search_bills(

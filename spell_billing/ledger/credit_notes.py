@@ -9,18 +9,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import put_row, read_as
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit
-from spell_billing.ledger.upsert import put_row
 
 CREDITED = "credited"
 """The action in the audit trail once Stripe has issued a credit note; its detail names the note."""
 
 MONEY_BACK = "money_back"
-"""The action where money went back, or was taken off, without a command of ours, as in the dashboard."""
+"""The action where money went back, or was taken off, without our commands, as in the dashboard."""
 
 
 class CreditKind(StrEnum):
@@ -54,7 +53,7 @@ def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[C
 
 
 def known_back_cents(connection: Connection, payment: Payment) -> int:
-    """Return what the ledger knows to be given back of an invoice, with a command of ours or without."""
+    """Return what the ledger knows to be given back of an invoice, with our commands or without."""
     asked = sa.select(sa.func.sum(credit_notes.c.cents)).where(
         credit_notes.c.stripe_invoice_id == payment.stripe_invoice_id,
         sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued",

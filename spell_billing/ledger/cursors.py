@@ -8,9 +8,8 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
-from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.column_types import columns_of, put_row, read_as
 from spell_billing.ledger.schema import cursors
-from spell_billing.ledger.upsert import put_row
 
 _REDRAFTING = "redrafting:"
 

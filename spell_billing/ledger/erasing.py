@@ -20,9 +20,10 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata, read_as
+from spell_billing.ledger.credits import AFTER_ALL, credits_of
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
 from spell_billing.ledger.grants import liable_grants
-from spell_billing.ledger.history import AFTER_ALL, credits_of, read_history
+from spell_billing.ledger.history import read_history
 from spell_billing.ledger.money_tables import credit_notes, grants
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting

@@ -8,9 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.column_types import columns_of, insert_new, read_as
 from spell_billing.ledger.schema import events
-from spell_billing.ledger.upsert import insert_new
 
 TO_LOOK_AT, SET_ASIDE = "to_look_at", "set_aside"
 """Outcomes of events that are kept: what they point to is still to be read; nobody could read them."""
@@ -42,24 +41,16 @@ def waiting_events(connection: Connection, limit: int) -> list[Event]:
     return read_as(connection, Event, waiting)
 
 
-def events_to_look_at(connection: Connection, limit: int) -> list[Event]:
-    """Return the oldest events that point to something at Stripe which is still to be read."""
-    return read_as(connection, Event, _oldest(_handled_as(TO_LOOK_AT), limit))
-
-
-def events_set_aside(connection: Connection, limit: int) -> list[Event]:
-    """Return the oldest events that could not be handled."""
-    return read_as(connection, Event, _oldest(_handled_as(SET_ASIDE), limit))
+def events_kept(connection: Connection, outcome: str, limit: int) -> list[Event]:
+    """Return the oldest events with an outcome: `TO_LOOK_AT` or `SET_ASIDE`."""
+    kept = sa.and_(events.c.handled_at > _OLDEST, events.c.outcome == outcome)
+    return read_as(connection, Event, _oldest(kept, limit))
 
 
 def handle_again(connection: Connection) -> int:
     """Let the events that were set aside wait to be handled again, and return how many."""
     again = events.update().where(events.c.outcome == SET_ASIDE).values(handled_at=None, outcome=None)
     return connection.execute(again).rowcount
-
-
-def _handled_as(outcome: str) -> sa.ColumnElement[bool]:
-    return sa.and_(events.c.handled_at > _OLDEST, events.c.outcome == outcome)
 
 
 def _oldest(which: sa.ColumnElement[bool], limit: int) -> sa.Select[Any]:

@@ -58,10 +58,10 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the platform is told of one entry of the audit trail.
+    """What the platform is told about one entry of the audit trail.
 
     Attributes:
-        id: The same whenever it is told; no other event has it, not even in a ledger that was restored.
+        id: Always the same for this event, and of no other event, not even in a ledger that was restored.
         type: What happened.
         created_at: When the entry was written.
         month: The month of the bill.
@@ -178,7 +178,7 @@ def fill(
 
     Args:
         connection: To the ledger, in a transaction.
-        channels: Of the URLs that are told.
+        channels: Of the URLs to send to.
         until: What `final_id` gave.
         now: The present, an aware datetime.
         limit: How many events for a channel, at most; the rest comes with the next call.

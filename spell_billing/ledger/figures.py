@@ -44,7 +44,7 @@ class Figures:
     mails_waiting: int
     """To be sent to users."""
     mails_failing: int
-    """Of these, tried in vain before."""
+    """Of these, failed before."""
     mails_given_up: Mapping[str, int]
     """By reason."""
     prepaid: list[Liability]

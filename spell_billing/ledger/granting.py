@@ -54,7 +54,7 @@ def add_grant(
         other = [name for name, value in content.items() if getattr(made, name) != value]
         if other:
             raise LedgerError(
-                f"Grant {grant_id} was made before with another {', '.join(other)}.",
+                f"Grant {grant_id} already exists with another {', '.join(other)}.",
                 remedy="See it with `spell-billing grants`; give a new grant an id of its own.",
             )
         return False

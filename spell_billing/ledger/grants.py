@@ -17,14 +17,14 @@ from spell_billing.core.grants import Grant, last_month_of
 from spell_billing.core.lines import GRANT, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.line_totals import has_line_of
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import left_something, read_months
+from spell_billing.ledger.queries import has_line_of, left_something, read_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 
 GRANTED, PAID, REVOKED = "granted", "paid", "revoked"
+_AS_MADE = ("grant_id", "user_id", "kind", "currency", "amount_cents", "expires_on", "reason")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,14 +157,8 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
             made.append(entry)
     return [
         LedgerGrant(
-            grant_id=each.grant_id,
-            user_id=each.user_id,
-            kind=each.kind,
-            currency=each.currency,
-            amount_cents=each.amount_cents,
-            expires_on=each.expires_on,
+            **{name: getattr(each, name) for name in _AS_MADE},
             granted_at=each.at,
-            reason=each.reason,
             revoked_cents=revoked[each.grant_id],
             applied_cents=used[each.grant_id],
             is_expired=str(last_month_of(each.expires_on)) in billed,

@@ -49,8 +49,7 @@ def _asked(
 
     @wraps(question)
     def method(ledger: "Ledger", /, *args: _Given.args, **named: _Given.kwargs) -> _Answer:
-        with ledger.reading() as connection:
-            return question(connection, *args, **named)
+        return ledger.read(question, *args, **named)
 
     return method
 
@@ -98,6 +97,26 @@ class Ledger:
         """Return a connection in a transaction that commits at its end. Bills are written in a session."""
         with self._engine.begin() as connection:
             yield connection
+
+    def read(
+        self,
+        question: Callable[Concatenate[Connection, _Given], _Answer],
+        *args: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Answer:
+        """Ask one question in a read-only transaction, and return its answer."""
+        with self.reading() as connection:
+            return question(connection, *args, **named)
+
+    def write(
+        self,
+        change: Callable[Concatenate[Connection, _Given], _Answer],
+        *args: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Answer:
+        """Make one change in a transaction of its own, and return its result."""
+        with self.writing() as connection:
+            return change(connection, *args, **named)
 
     @contextmanager
     def session(
@@ -168,27 +187,23 @@ class Ledger:
 
     def last_action(self, month: Month) -> str | None:
         """Return the month's newest audited action, but for those that come beside runs, or None."""
-        with self.reading() as connection:
-            return last_action(connection, month=str(month))
+        return self.read(last_action, month=str(month))
 
     def record_action(self, month: Month, actor: Actor, action: str, detail: str) -> None:
         """Append an audit entry about the month as a whole."""
         entry = {"month": str(month), "action": action, "detail": detail}
-        with self.writing() as connection:
-            write_audit(connection, actor, datetime.now(UTC), entry)
+        self.write(write_audit, actor, datetime.now(UTC), entry)
 
     def record_run(self, record: RunRecord) -> None:
-        """Keep how a drive of a month ended."""
-        with self.writing() as connection:
-            record_run(connection, record)
+        """Record how a billing run of a month ended."""
+        self.write(record_run, record)
 
     def bills(self, month: Month, states: Iterable[State] | None = None) -> Iterator[Bill]:
         """Stream the month's bills in the order of their ids, a page at a time."""
         last_id = 0
         states = None if states is None else frozenset(states)
         while True:
-            with self.reading() as connection:
-                page = read_bills(connection, month, states=states, after_id=last_id, limit=PAGE_ROWS)
+            page = self.read(read_bills, month, states=states, after_id=last_id, limit=PAGE_ROWS)
             if not page:
                 return
             yield from page
@@ -204,8 +219,7 @@ class Ledger:
 
     def bills_of_user(self, month: Month, user_id: str) -> list[Bill]:
         """Return all generations of one user's bill, oldest first."""
-        with self.reading() as connection:
-            bills = read_bills(connection, month, invoices.c.user_id == user_id)
+        bills = self.read(read_bills, month, invoices.c.user_id == user_id)
         return sorted(bills, key=lambda bill: bill.generation)
 
     @contextmanager

@@ -55,10 +55,10 @@ def month_lock(
     PostgreSQL: a session advisory lock of `connection`. All ledger writes of the holder go through that same
     connection, so a holder that lost its lock cannot write either. SQLite: a lock file beside the database.
 
-    Another holder is waited for; `on_wait` is told once who that is.
+    Wait while another process holds it; `on_wait` is called once with its name.
 
     Raises:
-        MonthLockedError: naming the holder, when the wait was in vain.
+        MonthLockedError: naming the holder, when it does not let go in time.
         SettingsError: by the proof, when a pooler serves the transaction by another session than the lock's.
     """
     lock = _lock_of(url, connection, month)
@@ -71,7 +71,7 @@ def month_lock(
                 f"{month} is being billed by {holder}."
                 if month[:1].isdigit()
                 else f"Another process is busy with {month}: {holder}.",
-                remedy="Wait until that run has ended; it then takes up what is left.",
+                remedy="Wait until that run has ended; the next run does what is left.",
             )
         if not told:
             on_wait(f"{month} is held by {lock.holder() or _UNKNOWN}; waiting for it")

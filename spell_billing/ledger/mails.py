@@ -75,7 +75,7 @@ class Mail:
 
     @property
     def outdated(self) -> bool:
-        """Whether the mail would say what is no longer so."""
+        """Whether the mail would say something that is no longer true."""
         if self.message.kind == THRESHOLD:
             return self.reached is None
         if self.bill is None or self.bill.state not in INVOICED:
@@ -99,7 +99,7 @@ class GivenBack:
 
     @classmethod
     def by(cls, note: CreditNote) -> Self:
-        """Return what a credit note of ours gave back."""
+        """Return what one of our credit notes gave back."""
         return cls(note.cents, note.asked_at, note.kind, note.reason)
 
 

@@ -130,12 +130,7 @@ def closed_months(recorded: Sequence[MonthRecord], *, first: Month, now: datetim
     Months before `first` are never billed; `now` is an aware datetime.
     """
     last = Month.containing(now).previous()
-    month = max(Month.parse(recorded[0].month) if recorded else last, first)
-    found = []
-    while month <= last:
-        found.append(month)
-        month = month.next()
-    return found
+    return max(Month.parse(recorded[0].month) if recorded else last, first).through(last)
 
 
 def _is_in_review(record: MonthRecord | None, review: Review | None) -> bool:

@@ -10,9 +10,8 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from spell_billing.ledger.column_types import columns_of
+from spell_billing.ledger.column_types import columns_of, insert_new
 from spell_billing.ledger.schema import outbox
-from spell_billing.ledger.upsert import insert_new
 
 MAIL = "mail"
 """The channel of mail to users."""
@@ -144,7 +143,7 @@ def is_message(message: Message) -> sa.ColumnElement[bool]:
 
 
 def pause(tries: int) -> timedelta:
-    """Return the pause after so many tries in vain: a minute, doubled each time, up to two hours."""
+    """Return how long to wait after this many failed tries: a minute, doubled each time, up to two hours."""
     return min(timedelta(minutes=1 << min(tries - 1, 20)), timedelta(hours=2))
 
 
@@ -156,12 +155,12 @@ def mark_sent(connection: Connection, message: Message, now: datetime) -> None:
 def mark_tried(
     connection: Connection, which: sa.ColumnElement[bool], error: str, next_try_at: datetime
 ) -> None:
-    """Record a try in vain."""
+    """Record a failed try."""
     update(connection, which, tries=outbox.c.tries + 1, error=error, next_try_at=next_try_at)
 
 
 def is_failing(connection: Connection, channel: str) -> bool:
-    """Return whether a message of a channel was tried in vain and still waits."""
+    """Return whether a message of a channel has failed and still waits."""
     failing = sa.select(outbox.c.id).where(outbox.c.channel == channel, is_waiting(), outbox.c.tries > 0)
     return connection.scalar(failing.limit(1)) is not None
 

@@ -1,4 +1,4 @@
-"""What is known of each invoice's payment: the newest that Stripe said, in whatever order it came."""
+"""What is known of each invoice's payment: the latest that Stripe said, in whatever order it arrived."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,9 +12,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import insert_new, read_as
 from spell_billing.ledger.schema import payments
-from spell_billing.ledger.upsert import insert_new
 
 _ROWS_AT_ONCE = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,7 +89,7 @@ def payment_in_words(
 def newest(one: Payment, other: Payment) -> Payment:
     """Combine two statements about one invoice, in either order.
 
-    The later one is told by what Stripe counts up: the status, then the attempts. The time decides between
+    Which is later follows from what Stripe counts up: the status, then the attempts. The time decides between
     equals only, because an event can arrive late.
     """
     later, earlier = (one, other) if _order(one) >= _order(other) else (other, one)

@@ -1,10 +1,12 @@
-"""Reading bills and months on a given connection, and the conditions that choose bills."""
+"""Reading bills and months on a given connection, the conditions that choose bills, and sums over lines."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.lines import load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.column_types import read_as
@@ -104,3 +106,23 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     index for a range only, and all months are one.
     """
     return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")
+
+
+def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, dict[str, int]]:
+    """Sum the lines of these kinds on the month's latest bills, by kind and currency, in minor units."""
+    sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    rows = connection.execute(
+        sa.select(invoices.c.currency, invoices.c.lines)
+        .where(left_something(connection), invoices.c.late_lines > 0, latest_generation(month))
+        .where(sa.or_(*(has_line_of(kind) for kind in kinds)))
+    )
+    for currency, lines in rows:
+        for line in load_lines(lines):
+            if line.kind in kinds:
+                sums[line.kind][currency] += line.amount_cents
+    return {kind: dict(found) for kind, found in sums.items()}
+
+
+def has_line_of(kind: str) -> sa.ColumnElement[bool]:
+    """Return the condition for bills that have a line of this kind."""
+    return invoices.c.lines.contains(f'"kind":"{kind}"')

@@ -14,11 +14,10 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.column_types import columns_of, put_row, read_as
 from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import decisions, invoices, reviews
-from spell_billing.ledger.upsert import put_row
 
 
 class DecisionKind(StrEnum):

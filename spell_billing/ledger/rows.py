@@ -9,18 +9,20 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import RowMapping
 
-from spell_billing.core.drafting import (
+from spell_billing.core.drafting import Draft
+from spell_billing.core.lines import (
+    BROUGHT,
     CREDIT,
     INCLUDED,
     LATE_KINDS,
+    PLAN_KINDS,
+    TOLD_TO_OTHERS,
     USAGE,
-    Draft,
     Line,
     dump_lines,
     lines_hash,
     load_lines,
 )
-from spell_billing.core.lines import BROUGHT, PLAN_KINDS, TOLD_TO_OTHERS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State, words
 from spell_billing.core.pricing import dump_rating

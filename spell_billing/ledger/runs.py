@@ -16,7 +16,7 @@ from spell_billing.ledger.schema import runs
 
 
 class RunResult(StrEnum):
-    """How a drive ended, and with it who acts next."""
+    """How a billing run ended, and so who acts next."""
 
     DONE = "done"
     """Every user of the month is invoiced or rightly skipped."""
@@ -34,7 +34,7 @@ class RunResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One drive of a month. `run_id` is Dagster's, empty outside of it; times are aware."""
+    """One billing run of a month. `run_id` is Dagster's, empty outside of it; times are aware."""
 
     run_id: str
     month: str
@@ -42,9 +42,9 @@ class RunRecord:
     ended_at: datetime
     result: RunResult
     invoiced: int = 0
-    """Users who got their invoice in this drive."""
+    """Users who got their invoice in this run."""
     unfinished: int = 0
-    """Users whose outcome at Stripe is unknown until the next drive."""
+    """Users whose outcome at Stripe is unknown until the next run."""
     limited: int = 0
     """Requests that Stripe answered with 429."""
     requests: Mapping[str, Latencies] = field(default_factory=dict)

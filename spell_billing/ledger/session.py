@@ -17,6 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.changes import insert_drafts, write_changes
+from spell_billing.ledger.column_types import put_row
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.month_state import undone_months
 from spell_billing.ledger.payments import Payment, keep_payments
@@ -26,7 +27,6 @@ from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, new_bill_val
 from spell_billing.ledger.schema import invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
-from spell_billing.ledger.upsert import put_row
 
 _MANY_USERS = 10_000
 _Given = ParamSpec("_Given")
@@ -41,8 +41,7 @@ def _asked(
 
     @wraps(question)
     def method(session: "MonthSession", /, *args: _Given.args, **named: _Given.kwargs) -> _Answer:
-        with session.writing() as connection:
-            return question(connection, session.month, *args, **named)
+        return session.write(question, session.month, *args, **named)
 
     return method
 
@@ -73,8 +72,7 @@ class MonthSession:
 
     def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
         """Return up to `limit` bills in the given states with ids above `after_id`."""
-        with self.writing() as connection:
-            return read_bills(connection, self.month, states=states, after_id=after_id, limit=limit)
+        return self.write(read_bills, self.month, states=states, after_id=after_id, limit=limit)
 
     def bills_of_users(self, user_ids: Collection[str]) -> list[Bill]:
         """Return the users' bills, every generation; an id of 500 characters may be a longer one, cut off."""
@@ -82,25 +80,22 @@ class MonthSession:
         named: sa.ColumnElement[bool] = invoices.c.user_id.in_(list(user_ids))
         if cut_off:
             named |= sa.func.substr(invoices.c.user_id, 1, LONGEST_METADATA).in_(cut_off)
-        with self.writing() as connection:
-            return read_bills(connection, self.month, named)
+        return self.write(read_bills, self.month, named)
 
     def bills_of_invoices(self, invoice_ids: Collection[str]) -> dict[str, Bill]:
         """Return the month's bills that name these invoices, by invoice id."""
         named = invoices.c.stripe_invoice_id.in_(list(invoice_ids))
-        with self.writing() as connection:
-            return {str(each.stripe_invoice_id): each for each in read_bills(connection, self.month, named)}
+        found = self.write(read_bills, self.month, named)
+        return {str(each.stripe_invoice_id): each for each in found}
 
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
         unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
-        with self.writing() as connection:
-            return read_bills(connection, self.month, is_replaced(), states=unsent)
+        return self.write(read_bills, self.month, is_replaced(), states=unsent)
 
     def is_undone(self) -> bool:
         """Return whether some user's latest bill keeps the month from being billed."""
-        with self.writing() as connection:
-            return self.month in undone_months(connection, self.month)
+        return self.month in self.write(undone_months, self.month)
 
     def replace_drafts(
         self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
@@ -192,14 +187,23 @@ class MonthSession:
         """
         if not changes:
             return []
-        with self.writing() as connection:
-            return write_changes(connection, changes, self.actor, self._now())
+        return self.write(write_changes, changes, self.actor, self._now())
 
     def follow(self, payment: Payment) -> None:
         """Write down what Stripe says of a payment; the bill follows, unless later news is known."""
         with self.writing() as connection:
             keep_payments(connection, [payment])
             settle(connection, actor=self.actor, invoice_ids=[payment.stripe_invoice_id])
+
+    def write(
+        self,
+        change: Callable[Concatenate[Connection, _Given], _Answer],
+        *args: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Answer:
+        """Make one change, or ask one question, in a transaction of the holder; return the result."""
+        with self.writing() as connection:
+            return change(connection, *args, **named)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -231,5 +235,5 @@ class MonthSession:
     def _lost(self) -> LedgerLostError:
         return LedgerLostError(
             f"The connection that held {self.month} in the ledger was lost, and the lock with it.",
-            remedy="Check the database, then bill the month again; it takes up what is left.",
+            remedy="Check the database, then bill the month again; it does what is left.",
         )

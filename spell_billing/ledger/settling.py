@@ -170,7 +170,7 @@ def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int
     return len(entries)
 
 
-def last_action(connection: Connection, **about: Any) -> str | None:
+def last_action(connection: Connection, /, **about: Any) -> str | None:
     """Return the newest audited action with these columns (`month`, `user_id`, `generation`), or None.
 
     What comes beside a run that holds the month is no step of its work, and left out.

@@ -9,12 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import insert_new, read_as
 from spell_billing.ledger.outbox import ALERTS, is_put, words
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.schema import dunning, invoices, payments
 from spell_billing.ledger.settling import UNSETTLED
-from spell_billing.ledger.upsert import insert_new
 
 FAILED = "payment_failed"
 """The kind of alert; `payment_failed:<invoice>:<attempt>` names a failure in the outbox."""
@@ -192,7 +191,7 @@ def begin_step(connection: Connection, invoice_id: str, step: int) -> bool:
 
 
 def end_step(connection: Connection, invoice_id: str, step: int, outcome: str) -> None:
-    """Note what came of a step."""
+    """Record the outcome of a step."""
     where = (dunning.c.stripe_invoice_id == invoice_id, dunning.c.step == step)
     connection.execute(dunning.update().where(*where).values(outcome=outcome[:80]))
 

@@ -27,7 +27,7 @@ _WAITS = invoices.c.state.in_([*FOR_A_PERSON])
 
 @dataclass(slots=True)
 class WaitingUsers:
-    """Users of a month who wait for a person for one reason, and of whom nobody was alerted."""
+    """Users of a month who wait for a person for one reason, about whom nobody was alerted."""
 
     month: Month
     reason: Reason
@@ -47,7 +47,7 @@ def months_to_look_at(connection: Connection) -> list[Month]:
 
 
 def not_alerted(connection: Connection, month: Month) -> list[WaitingUsers]:
-    """Return the month's users who wait for a person and of whom nobody was alerted, by reason."""
+    """Return the month's users who wait for a person and about whom nobody was alerted, by reason."""
     columns = (invoices.c.reason, invoices.c.state, invoices.c.currency)
     counts = (sa.func.count(), sa.func.sum(invoices.c.total_cents), sa.func.max(invoices.c.updated_at))
     query = sa.select(*columns, *counts).where(_is_new(month)).group_by(*columns).order_by(*columns)
@@ -75,7 +75,7 @@ def note_alerted(connection: Connection, group: WaitingUsers) -> None:
 
 
 def forget_changed(ledger: Ledger) -> None:
-    """Drop what was alerted on and is no longer so, so that it can be alerted on again.
+    """Drop what was alerted on and has changed since, so that it can be alerted on again.
 
     A bill that the next run takes up is kept: it may come back to the same state with nothing fixed.
     """

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.text import first_names
+from spell_billing.alerts.alert import first_names
 from spell_billing.core.month import Month
 from spell_billing.ledger import outbox
 from spell_billing.ledger.ledger import Ledger
@@ -87,10 +87,8 @@ class Delivery:
         """
         delivered = Delivered()
         with self.ledger.exclusive("mail", wait_seconds=0):
-            with self.ledger.writing() as connection:
-                delivered.added = fill(connection, self.now())
-            with self.ledger.reading() as connection:
-                mails = due_mails(connection, self.now(), limit=limit)
+            delivered.added = self.ledger.write(fill, self.now())
+            mails = self.ledger.read(due_mails, self.now(), limit=limit)
             if mails:
                 delivered.waiting_since = min(mail.message.created_at for mail in mails)
                 self._send(self._addressed(mails, delivered), delivered, time.monotonic() + seconds)
@@ -120,8 +118,7 @@ class Delivery:
         except ServerUnusableError as error:
             delivered.trouble, now = str(error), self.now()
             again = now + outbox.pause(ready[0][0].message.tries + 1)
-            with self.ledger.writing() as writing:
-                outbox.mark_tried(writing, outbox.is_due([outbox.MAIL], now), str(error), again)
+            self.ledger.write(outbox.mark_tried, outbox.is_due([outbox.MAIL], now), str(error), again)
 
     def _letter(self, mail: Mail) -> Letter:
         if mail.reached is not None:

@@ -88,7 +88,7 @@ class Letters:
     def message(self, letter: Letter, address: str, key: str, now: datetime) -> EmailMessage:
         """Put a letter into a message.
 
-        Its Message-ID follows from the key: the same mail sent twice, after a crash, can be told as one.
+        Its Message-ID follows from the key: the same mail sent twice, after a crash, is recognizable as one.
 
         Args:
             letter: From `write`.

@@ -136,8 +136,7 @@ def _items_are_usage(frozen: FrozenUsage, users: pa.Table) -> bool:
 def drafts_equal_user_usage(opened: OpenedMonth) -> dg.AssetCheckResult:
     """The ledger's bills hold every call and cent that was frozen, and give away no more than they may."""
     users, calls, usage_cents = opened.ledger.drafted_usage(opened.month)
-    with opened.ledger.reading() as connection:
-        unsound = what_is_unsound(connection, opened.month)
+    unsound = opened.ledger.read(what_is_unsound, opened.month)
     control = charged_totals(opened.frozen)
     sums = (
         f"{users:,} bills hold {calls:,} calls, {plain(usage_cents)} cents; "
@@ -156,8 +155,7 @@ def month_is_plausible(opened: OpenedMonth) -> dg.AssetCheckResult:
 
     Where not, the run goes on, `stripe_invoices` sends nothing, and the sensor `month_in_review` alerts.
     """
-    with opened.ledger.reading() as connection:
-        review = read_review(connection, opened.month)
+    review = opened.ledger.read(read_review, opened.month)
     if review is None or not review.findings:
         return dg.AssetCheckResult(passed=True, description="Nothing is to be reviewed.")
     metadata: dict[str, int | str] = {"findings": len(review.findings), "drafts_hash": review.drafts_hash}

@@ -83,7 +83,7 @@ def fail_dead_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
         lock, month = run.tags.get(LOCK_TAG), month_of(run)
         if lock and month and not ledger.is_held(lock) and not ledger.is_held(month):
             instance.report_run_failed(
-                run, "The process that ran it has died; the next run takes up what is left."
+                run, "The process that ran it has died; the next run does what is left."
             )
             dead.append(run.run_id)
     return dead

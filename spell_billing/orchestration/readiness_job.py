@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body, first_names, users
+from spell_billing.alerts.alert import Alert, body, first_names, users
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month

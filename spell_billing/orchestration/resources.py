@@ -22,7 +22,8 @@ from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
-from spell_billing.settings.billing import DEFAULT_STRIPE_API_BASE, Settings, check_api_base, check_api_key
+from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
+from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.lakes import UsageUrl, parse_usage_url
 from spell_billing.settings.notifications import NotificationSettings
@@ -110,7 +111,7 @@ class StripeResource(dg.ConfigurableResource[None]):
 
     @property
     def has_key(self) -> bool:
-        """Whether a key is configured or set, be it right or wrong."""
+        """Whether a key is configured or set, valid or not."""
         return self.api_key is not None or Settings.from_environment().has_stripe_api_key
 
     @asynccontextmanager
@@ -137,7 +138,7 @@ class StripeResource(dg.ConfigurableResource[None]):
                 yield Gateway(api, pace, patience, guard=guard)
 
     def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:
-        """Do something with the account's gateway, outside of an event loop, and return what comes of it."""
+        """Do something with the account's gateway, outside of an event loop, and return the result."""
 
         async def run() -> _Result:
             async with self.connect(ledger) as gateway:

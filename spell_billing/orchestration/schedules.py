@@ -16,7 +16,7 @@ from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUnreachableError
 
 MONTHS_PER_TICK = 12
-"""So many months are requested at once; those that are left come with the next tick."""
+"""How many months are requested at once; the others are requested at the next tick."""
 
 
 def checked_cron(text: str) -> str:

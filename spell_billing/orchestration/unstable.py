@@ -50,7 +50,7 @@ def create_schema() -> Any:
 def sensor(
     name: str, description: str, *, seconds: int = 60, job: Any = None
 ) -> Callable[[Callable[..., Any]], dg.SensorDefinition]:
-    """Define a sensor that ticks every so many seconds, unless it is turned off."""
+    """Define a sensor that ticks at this interval in seconds, unless it is turned off."""
     return dg.sensor(
         name=name,
         job=job,

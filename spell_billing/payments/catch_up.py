@@ -20,9 +20,8 @@ from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.unpaid import count_unread, unread_invoices, unsettled_months
 from spell_billing.payments.money_back import invoice_of_charge, read_again
-from spell_billing.payments.places import keep_place, list_page, read_place
+from spell_billing.payments.places import Budget, keep_place, list_page, read_place
 from spell_billing.payments.reasons import keep_invoices, retrieve_all
-from spell_billing.payments.tick_budget import Budget
 
 _INVOICES, _CHARGES = "stripe_invoices", "stripe_charges"
 _EVERY = timedelta(hours=24)
@@ -30,7 +29,7 @@ _CHARGES_SINCE, _CHARGES_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days
 _AT_ONCE = 8
 _PAGE = 100
 _LISTING_PAYS = 50
-"""List a month's invoices when more than one in so many is unread: a page brings a hundred."""
+"""List a month's invoices when more than one in this many is unread: a page has a hundred."""
 
 _FINALIZED_MARGIN = timedelta(days=1)
 
@@ -135,10 +134,9 @@ async def _list_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
 
 
 async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
-    with ledger.reading() as connection:
-        bills = unread_invoices(
-            connection, reading.months[0], reading.since, after_id=reading.after_bill, limit=_AT_ONCE
-        )
+    bills = ledger.read(
+        unread_invoices, reading.months[0], reading.since, after_id=reading.after_bill, limit=_AT_ONCE
+    )
     as_of = datetime.now(UTC)
     found = await retrieve_all(gateway, [invoice_id for _, invoice_id in bills])
     with ledger.writing() as connection:
@@ -155,8 +153,7 @@ async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, b
     """Go on with the reading of charges under way, if any; return of how many something new is known."""
     found = 0
     for _ in range(pages):
-        with ledger.reading() as connection:
-            listing = read_place(connection, _CHARGES, Listing)
+        listing = ledger.read(read_place, _CHARGES, Listing)
         if listing is None or listing.done or not budget.in_time:
             return found
         parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
@@ -177,8 +174,7 @@ def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     back = [charge for charge in listed if charge.get("amount_refunded") or charge.get("disputed")]
     if not back:
         return []
-    with ledger.reading() as connection:
-        read = read_charges(connection, charge_ids=[charge["id"] for charge in back])
+    read = ledger.read(read_charges, charge_ids=[charge["id"] for charge in back])
     known = {each.charge_id: each for each in read}
     return [
         charge

@@ -10,8 +10,8 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.unpaid import begin_step, due_steps, end_step, unanswered_steps
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import keep_invoices
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
@@ -24,7 +24,7 @@ _KEY_LIVES = timedelta(hours=23)
 """Stripe keeps an idempotency key for 24 hours; a request that is repeated later could charge again."""
 
 _MOST_TROUBLES = 3
-"""After so many steps without an answer the rest waits for the next tick."""
+"""After this many steps without an answer, the rest waits for the next tick."""
 
 _OTHERS = frozenset({"paid", "void", "uncollectible"})
 """Statuses of an invoice that is not to be collected."""
@@ -71,13 +71,11 @@ async def _take(
     outcome = _outcome(ledger, await retrieve(gateway, invoice_id))
     if outcome in _OTHERS and asked_at is None:
         return None
-    with ledger.writing() as connection:
-        begin_step(connection, invoice_id, step)
+    ledger.write(begin_step, invoice_id, step)
     if outcome is None:
         too_late = asked_at is not None and datetime.now(UTC) - asked_at > _KEY_LIVES
         outcome = "unknown" if too_late else await _ask(ledger, gateway, invoice_id, step)
-    with ledger.writing() as connection:
-        end_step(connection, invoice_id, step, outcome)
+    ledger.write(end_step, invoice_id, step, outcome)
     return outcome
 
 
@@ -85,13 +83,12 @@ def _outcome(ledger: Ledger, invoice: Invoice | None) -> str | None:
     """Write down how an invoice stands; return the outcome where there is nothing to be asked."""
     if invoice is None:
         return "missing"
-    with ledger.writing() as connection:
-        keep_invoices(connection, [invoice], datetime.now(UTC))
+    ledger.write(keep_invoices, [invoice], datetime.now(UTC))
     return invoice["status"] if invoice["status"] in _OTHERS else None
 
 
 async def _ask(ledger: Ledger, gateway: Gateway, invoice_id: str, step: int) -> str:
-    """Send the request; return what came of it, in a word or two."""
+    """Send the request; return its outcome, in a word or two."""
     try:
         answer = await gateway.send(
             PAY, "post", f"/v1/invoices/{invoice_id}/pay", key=f"spell:dunning:{invoice_id}:d{step}"

@@ -4,8 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body, first_names
+from spell_billing.alerts.alert import Alert, body, first_names
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
@@ -14,16 +13,16 @@ from spell_billing.ledger.unpaid import FAILED, FailedPayment, failures_not_aler
 from spell_billing.payments.words import reason_in_words
 
 SINGLY = 5
-"""Up to so many failures of a tick make an alert each, more make one together."""
+"""Up to this many failures in a tick get an alert each; more are sent as one."""
 
 _NAMED = 10
 _AT_ONCE = 5_000
 _WAITING = 20
-"""While so many alerts wait for a channel, further failures wait to be sent together."""
+"""While this many alerts wait for a channel, further failures wait to be sent as one."""
 
 
 def alert_on_failures(ledger: Ledger) -> None:
-    """Put an alert on each failure that there is none for into the outbox, and with it what it is about."""
+    """Put an alert into the outbox for each failure that has none yet, and record what it is about."""
     with ledger.reading() as connection:
         full = count_waiting(connection, FAILED) >= _WAITING
         new = [] if full else failures_not_alerted(connection, _AT_ONCE)
@@ -78,7 +77,7 @@ def _summary(failures: Sequence[FailedPayment]) -> Alert:
         body=body(
             f"For {', '.join(months)}. Users: {first_names(names, len(failures))}",
             *(f"{count:,} x {words}" for words, count in reasons.most_common()),
-            f"Stripe tries {planned:,} of them again by itself.",
+            f"Stripe will retry {planned:,} of them.",
             *(f"Next: spell-billing status --month {month}" for month in months),
         ),
         month=months[0] if len(months) == 1 else None,

@@ -10,9 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 
-from spell_billing.alerts.alert import Alert
+from spell_billing.alerts.alert import Alert, body
 from spell_billing.alerts.channels import Alerts
-from spell_billing.alerts.text import body
 from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.credit_notes import MONEY_BACK
@@ -27,8 +26,8 @@ from spell_billing.payments.dunning import dun
 from spell_billing.payments.failure_alerts import alert_on_failures
 from spell_billing.payments.handler import SET_ASIDE_KIND, handle_batch
 from spell_billing.payments.money_back import look_again
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import look_up_reasons
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.payments.voids import follow_revisions, park_voided
 from spell_billing.stripe_api.problems import StripeProblem
 
@@ -84,7 +83,7 @@ class Followed:
             if each.name != "more" and getattr(self, each.name)
         ]
         done = ", ".join(counts) or "nothing new"
-        return f"{done}. Next tick goes on with {' and '.join(self.more)}." if self.more else f"{done}."
+        return f"{done}. The next tick continues with {' and '.join(self.more)}." if self.more else f"{done}."
 
 
 def follow_payments(
@@ -104,10 +103,13 @@ def follow_payments(
         asyncio.run(_ask_stripe(ledger, connect, result, dunning_days))
     except SpellBillingError as error:
         problem = error
-    except StripeProblem as error:
-        problem = _silent(error.message)
-    except TimeoutError:
-        problem = _silent(f"no answer within {STRIPE_SECONDS:.0f} seconds")
+    except (StripeProblem, TimeoutError) as error:
+        silent = isinstance(error, TimeoutError)
+        why = f"no answer within {STRIPE_SECONDS:.0f} seconds" if silent else str(error)
+        problem = StripeSilentError(
+            f"Stripe's events could not be read: {why}.",
+            remedy="Check the network and Stripe's status page; the next tick tries again.",
+        )
     # What needs no answer: the inbox, and bills that were not ready for their news before.
     _handle(ledger, result)
     with ledger.writing() as connection:
@@ -153,8 +155,7 @@ async def _ask_stripe(
         result.looked_at += await catch_up.read_listed_charges(
             ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
-        with ledger.reading() as connection:
-            reading = catch_up.read_reading(connection)
+        reading = ledger.read(catch_up.read_reading)
         if reading is not None and reading.months:
             result.more.append(f"the invoices of {reading.months[0]}")
         if budget.in_time:
@@ -181,8 +182,8 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
         kind="void_unfinished",
         title=f"A void did not complete: {voided.user_id}, {voided.month}",
         body=body(
-            f"Stripe has voided invoice {voided.stripe_invoice_id}, and the command died before it wrote so "
-            "into the ledger. The user is not billed again until it has.",
+            f"Stripe has voided invoice {voided.stripe_invoice_id}, but the command stopped before "
+            "recording it in the ledger. The user is not billed again until it is recorded.",
             f"Next: {command}",
         ),
         month=voided.month,
@@ -191,8 +192,7 @@ def _unfinished_void(voided: VoidedBill) -> Alert:
 
 def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
     """Return the alert for payments that could not be followed for hours; one per outage."""
-    with ledger.reading() as connection:
-        cursor = read_cursor(connection, stripe_events.CURSOR)
+    cursor = ledger.read(read_cursor, stripe_events.CURSOR)
     if cursor is None or datetime.now(UTC) - cursor.moved_at < _UNREAD_FOR:
         return []
     return [
@@ -207,10 +207,3 @@ def _unread(ledger: Ledger, problem: SpellBillingError) -> list[Alert]:
             ),
         )
     ]
-
-
-def _silent(message: str) -> StripeSilentError:
-    return StripeSilentError(
-        f"Stripe's events could not be read: {message}.",
-        remedy="Check the network and Stripe's status page; the next tick tries again.",
-    )

@@ -1,12 +1,11 @@
-"""Tells what was given back at Stripe without a command of ours: operators, the platform and the user."""
+"""Reports money given back at Stripe without our commands, to operators, the platform and the user."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import body
+from spell_billing.alerts.alert import Alert, body
 from spell_billing.core.money import format_money
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge
@@ -43,7 +42,7 @@ def tell_given_back(
     refunded_cents: int = 0,
     charges: Sequence[Charge] = (),
 ) -> None:
-    """Tell operators, the platform and the user of money given back at Stripe without a command of ours.
+    """Tell operators, the platform and the user about money given back at Stripe without our commands.
 
     Args:
         connection: To the ledger, in a transaction.
@@ -79,7 +78,7 @@ def _note(
     back_cents: int | None = None,
     otherwise: str = "",
 ) -> None:
-    """Write into the audit trail what went back without a command of ours."""
+    """Record in the audit trail what went back without our commands."""
     parts = [
         f"{format_money(each.refunded_cents, each.currency, grouping=True)} refunded, "
         f"{format_money(each.disputed_cents, each.currency, grouping=True)} disputed "
@@ -99,39 +98,40 @@ def _note(
 
 
 def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:
-    return Alert(
-        key=f"{KIND}:{payment.stripe_invoice_id}:{given_back_cents}",
-        kind=KIND,
-        title=f"{money} credited: {payment.user_id}, {payment.month}",
-        body=body(
-            f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
-            f"{payment.user_id}.",
-            f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
-            f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
-        ),
-        month=payment.month,
+    return _alert(
+        payment,
+        f"{payment.stripe_invoice_id}:{given_back_cents}",
+        f"{money} credited",
+        f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
+        f"{payment.user_id}.",
     )
 
 
 def _alert_on(payment: Payment, charge: Charge) -> Alert:
-    refunded = format_money(charge.refunded_cents, charge.currency, grouping=True)
-    disputed = format_money(charge.disputed_cents, charge.currency, grouping=True)
     kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
-    whom = f"{payment.user_id}, {payment.month}"
-    if charge.dispute is not None:
-        title = f"Dispute {charge.dispute.replace('_', ' ')}: {whom}"
-    else:
-        title = f"{refunded} refunded: {whom}"
+    charged, refunded, disputed, kept = (
+        format_money(cents, charge.currency, grouping=True)
+        for cents in (charge.amount_cents, charge.refunded_cents, charge.disputed_cents, kept_cents)
+    )
+    is_dispute = charge.dispute is not None
+    return _alert(
+        payment,
+        f"{charge.charge_id}:{charge.refunded_cents}:{charge.disputed_cents}:{charge.dispute}",
+        f"Dispute {str(charge.dispute).replace('_', ' ')}" if is_dispute else f"{refunded} refunded",
+        f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with {charged}: {refunded} "
+        f"refunded, {disputed} disputed, {kept} kept.",
+    )
+
+
+def _alert(payment: Payment, key: str, what: str, sentence: str) -> Alert:
     return Alert(
-        key=f"{KIND}:{charge.charge_id}:{charge.refunded_cents}:{charge.disputed_cents}:{charge.dispute}",
+        key=f"{KIND}:{key}",
         kind=KIND,
-        title=title,
+        title=f"{what}: {payment.user_id}, {payment.month}",
         body=body(
-            f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with "
-            f"{format_money(charge.amount_cents, charge.currency, grouping=True)}: {refunded} refunded, "
-            f"{disputed} disputed, {format_money(kept_cents, charge.currency, grouping=True)} kept.",
+            sentence,
             f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
-            f"https://dashboard.stripe.com/invoices/{charge.stripe_invoice_id}",
+            f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
         ),
         month=payment.month,
     )

@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.alerts.alert import LONGEST_KEY, Alert
-from spell_billing.alerts.text import body
+from spell_billing.alerts.alert import LONGEST_KEY, Alert, body
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.payment_facts import bill_named_by, payment_of
 from spell_billing.ledger.events import Event, count_waiting, mark_handled, receive_events, waiting_events
@@ -24,8 +23,8 @@ from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices
 from spell_billing.payments.event_content import EventOutcome, content_of
 from spell_billing.payments.money_back import look_again
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import look_up_reasons
-from spell_billing.payments.tick_budget import Budget
 
 SET_ASIDE_KIND = "event_set_aside"
 """The kind of alert."""
@@ -36,7 +35,7 @@ FAILURES = frozenset({"invoice.payment_failed", "invoice.payment_action_required
 _LONGEST_TYPE = 80
 _LOOKING_SECONDS = 10.0
 _REASONS_AT_ONCE = 20
-"""So many failed payments' reasons are asked for after one batch; the sensor asks for the rest."""
+"""How many failed payments' reasons are asked for after one batch; the sensor asks for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,7 @@ def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> in
 
     `way` is how they came in, for the audit trail: `stripe events` or `webhook`.
     """
-    with ledger.writing() as connection:
-        return put_into_inbox(connection, events, way)
+    return ledger.write(put_into_inbox, events, way)
 
 
 def put_into_inbox(connection: Connection, events: Sequence[Mapping[str, Any]], way: str) -> int:

@@ -16,15 +16,15 @@ from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
 from spell_billing.ledger.credit_notes import known_back_cents
-from spell_billing.ledger.events import Event, events_to_look_at, mark_handled
+from spell_billing.ledger.events import TO_LOOK_AT, Event, events_kept, mark_handled
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
 from spell_billing.payments.given_back import given_back_cents, tell_disputes, tell_given_back
+from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
-from spell_billing.payments.tick_budget import Budget
 from spell_billing.stripe_api.client import Invoice
 
 _MOST_EVENT_PAGES = 10
@@ -41,8 +41,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         StripeProblem: when Stripe does not answer; the events wait for the next time.
         StripeAccountError: when the account refuses.
     """
-    with ledger.reading() as connection:
-        events = events_to_look_at(connection, limit)
+    events = ledger.read(events_kept, TO_LOOK_AT, limit)
     done = 0
     for event in events:
         if not budget.in_time:
@@ -52,8 +51,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         outcome = EventOutcome.NOT_OURS
         if invoice_id is not None and await read_again(ledger, gateway, invoice_id, event=event):
             outcome = EventOutcome.HANDLED
-        with ledger.writing() as connection:
-            mark_handled(connection, {event.event_id: outcome})
+        ledger.write(mark_handled, {event.event_id: outcome})
         done += 1
     return done
 
@@ -61,7 +59,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 async def read_again(
     ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
 ) -> bool:
-    """Read an invoice and its charges as they are now, and tell what went back without a command of ours.
+    """Read an invoice and its charges as they are now, and report what went back without our commands.
 
     Args:
         ledger: The ledger.
@@ -70,7 +68,7 @@ async def read_again(
         event: What pointed to it; a dispute's amount and status stand in it alone.
 
     Returns:
-        Whether it is an invoice of ours.
+        Whether the invoice is ours.
     """
     as_of = datetime.now(UTC)
     invoice = await retrieve(gateway, invoice_id, expand=[REASONS])
@@ -177,8 +175,7 @@ async def _invoice_of(ledger: Ledger, gateway: Gateway, content: Mapping[str, An
     """Find the invoice of an event: it names it, or the payment intent leads to it by way of the customer."""
     if content.get("id"):
         return str(content["id"])
-    with ledger.reading() as connection:
-        known = read_charges(connection, charge_ids=[str(content.get("charge"))])
+    known = ledger.read(read_charges, charge_ids=[str(content.get("charge"))])
     if known:
         return known[0].stripe_invoice_id
     if content.get("payment_intent") is None:
@@ -194,8 +191,7 @@ async def invoice_of_charge(ledger: Ledger, gateway: Gateway, charge: Mapping[st
     customer, intent = charge.get("customer"), charge.get("payment_intent")
     if customer is None or intent is None:
         return None
-    with ledger.reading() as connection:
-        billed = invoices_of_customer(connection, str(customer))
+    billed = ledger.read(invoices_of_customer, str(customer))
     if not billed:
         return None
     async for page in gateway.invoices(customer=customer, expand=["data.payments"]):

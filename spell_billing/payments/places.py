@@ -1,6 +1,7 @@
-"""How far a list at Stripe was read: kept in the ledger, so that a reading may take many ticks."""
+"""Readings of Stripe's lists: how far each is, kept in the ledger, and how much time a tick has for them."""
 
 import json
+import time
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -9,6 +10,19 @@ from sqlalchemy.engine import Connection
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.stripe_api.problems import Kind, StripeProblem
+
+
+class Budget:
+    """The seconds that a tick has left. What does not fit is for the next tick."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends_at = time.monotonic() + seconds
+
+    @property
+    def in_time(self) -> bool:
+        """Whether another request may begin."""
+        return time.monotonic() < self._ends_at
+
 
 Place = TypeVar("Place")
 

@@ -36,8 +36,7 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
 
     Each takes one request, which also tells how the payment stands by now.
     """
-    with ledger.reading() as connection:
-        invoice_ids = failures_without_reason(connection, limit)
+    invoice_ids = ledger.read(failures_without_reason, limit)
     for start in range(0, len(invoice_ids), _AT_ONCE):
         group = invoice_ids[start : start + _AT_ONCE]
         as_of = datetime.now(UTC)
@@ -46,7 +45,7 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
         except StripeSilentError:
             raise
         except StripeAccountError:
-            # A restricted key may read invoices and not payment intents: the failures are told without why.
+            # A restricted key may read invoices and not payment intents: the alerts come without the reason.
             found = [None] * len(group)
         with ledger.writing() as connection:
             known = [read_payment(connection, invoice_id) for invoice_id in group]
@@ -68,7 +67,7 @@ async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Inv
 
 
 def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
-    """Return how the payment stands; whether its last attempt failed is told by `retrieve_all` alone."""
+    """Return how the payment stands; only `retrieve_all` says whether its last attempt failed."""
     return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
 
 

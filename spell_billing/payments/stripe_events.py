@@ -15,7 +15,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.payments import places
 from spell_billing.payments.event_content import DISPUTES
 from spell_billing.payments.handler import put_into_inbox
-from spell_billing.payments.tick_budget import Budget
+from spell_billing.payments.places import Budget
 
 WAY = "stripe events"
 CURSOR = "stripe_events"

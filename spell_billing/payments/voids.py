@@ -36,8 +36,7 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     Months that are held are left for the next tick; what is void for another reason is left to `park_voided`.
     Return how many bills were followed.
     """
-    with ledger.reading() as connection:
-        found = voided_bills(connection, limit)
+    found = ledger.read(voided_bills, limit)
     followed = 0
     for each in found:
         original = await retrieve(gateway, each.stripe_invoice_id)

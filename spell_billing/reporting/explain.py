@@ -12,11 +12,11 @@ from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.core.rate_cards import Model, RateCard
-from spell_billing.ledger.charges import read_charges
+from spell_billing.ledger.browsing import UserBill, with_payment
 from spell_billing.ledger.ledger import LISTED, Ledger
-from spell_billing.ledger.payments import payment_in_words, read_payment
+from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.unpaid import steps_of
+from spell_billing.ledger.unpaid import Step, steps_of
 from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.settings.databases import DatabaseUnreachableError
@@ -54,8 +54,7 @@ def explain(
     bills = ledger.bills_of_user(month, user_id)
     frozen = store.version(month, record.usage_version) if record else None
     totals, days, engine = _usage_of(frozen, user_id, open_source)
-    currencies = {bill.stripe_invoice_id: bill.currency for bill in bills if bill.stripe_invoice_id}
-    payments = _payments(ledger, currencies)
+    payments = _payments(ledger, bills)
     return {
         "month": str(month),
         "user_id": user_id,
@@ -165,37 +164,33 @@ def _answer(
     return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"
 
 
-def _payments(ledger: Ledger, currencies: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the payments of invoices, given with their currencies, by invoice id."""
+def _payments(ledger: Ledger, bills: Sequence[Bill]) -> dict[str, dict[str, Any]]:
+    """Return what is known of the payments of bills, by invoice id."""
     with ledger.reading() as connection:
-        steps = steps_of(connection, list(currencies))
-        known = [read_payment(connection, invoice_id) for invoice_id in currencies]
-        charges = read_charges(connection, invoice_ids=list(currencies))
-    found = {}
-    for payment in known:
-        if payment is None:
-            continue
-        back = [each for each in charges if each.stripe_invoice_id == payment.stripe_invoice_id]
-        went_back = {
-            "refunded_cents": sum(each.refunded_cents for each in back) + payment.returned_outside_cents,
-            "disputed_cents": sum(each.disputed_cents for each in back),
-        }
-        found[payment.stripe_invoice_id] = {
-            **{name: getattr(payment, name) for name in _AS_KEPT},
-            "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
-            "in_words": payment_in_words(payment, currencies[payment.stripe_invoice_id], **went_back),
-            **went_back,
-            "disputes": [each.dispute for each in back if each.dispute],
-            "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
-            "as_of": payment.as_of.isoformat(),
-            "heard_by": payment.way,
-            "dunning": [
-                {"day": step.step, "asked_at": step.asked_at.isoformat(), "outcome": step.outcome}
-                for step in steps
-                if step.stripe_invoice_id == payment.stripe_invoice_id
-            ],
-        }
-    return found
+        steps = steps_of(connection, [bill.stripe_invoice_id for bill in bills if bill.stripe_invoice_id])
+        known = [with_payment(connection, bill) for bill in bills]
+    return {
+        each.payment.stripe_invoice_id: _payment(each, each.payment, steps) for each in known if each.payment
+    }
+
+
+def _payment(item: UserBill, payment: Payment, steps: Sequence[Step]) -> dict[str, Any]:
+    went_back = {"refunded_cents": item.refunded_cents, "disputed_cents": item.disputed_cents}
+    return {
+        **{name: getattr(payment, name) for name in _AS_KEPT},
+        "next_attempt_at": payment.next_attempt_at.isoformat() if payment.next_attempt_at else None,
+        "in_words": payment_in_words(payment, item.bill.currency, **went_back),
+        **went_back,
+        "disputes": list(item.disputes),
+        "why": reason_in_words(payment.decline_code, payment.message) if payment.failing else None,
+        "as_of": payment.as_of.isoformat(),
+        "heard_by": payment.way,
+        "dunning": [
+            {"day": step.step, "asked_at": step.asked_at.isoformat(), "outcome": step.outcome}
+            for step in steps
+            if step.stripe_invoice_id == payment.stripe_invoice_id
+        ],
+    }
 
 
 def _bill(bill: Bill, payments: dict[str, dict[str, Any]]) -> dict[str, Any]:

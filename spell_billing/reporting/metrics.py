@@ -6,8 +6,8 @@ See https://prometheus.io/docs/instrumenting/writing_exporters/.
 import asyncio
 import gzip
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -56,15 +56,13 @@ class LedgerCollector(Collector):
             yield _durations(figures)
 
 
-def metrics_text(open_ledger: OpenLedger, *, settings: Settings | None = None) -> bytes:
+def metrics_text(open_ledger: OpenLedger) -> bytes:
     """Read the ledger once and return all metrics in Prometheus' text format.
-
-    `settings` are billing's, by default those of the environment.
 
     Raises:
         SpellBillingError: when the ledger cannot be read.
     """
-    return generate_latest(LedgerCollector(_read(open_ledger, settings)))
+    return generate_latest(LedgerCollector(_read(open_ledger, None)))
 
 
 def metrics_endpoint(
@@ -112,43 +110,34 @@ def _read(open_ledger: OpenLedger, settings: Settings | None) -> Figures:
 
 def _bills(figures: Figures) -> Iterator[Metric]:
     labels = ("month", "state", "currency")
-    count = GaugeMetricFamily(
-        "spell_billing_invoices", f"Bills of the last {MONTHS} months by state.", labels=labels
-    )
-    amount = GaugeMetricFamily(
-        "spell_billing_invoice_amount_cents",
-        f"What the bills of the last {MONTHS} months charge, in minor units of the currency.",
-        labels=labels,
-        unit="cents",
-    )
-    sums: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    count, amount = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for group in figures.bills:
-        both = sums[group.month, group.state, group.currency]
-        both[0] += group.bills
-        both[1] += group.total_cents
-    for named, (bills, total_cents) in sums.items():
-        count.add_metric(named, bills)
-        amount.add_metric(named, total_cents)
-    yield from (count, amount)
+        named = (group.month, group.state, group.currency)
+        count[named] += group.bills
+        amount[named] += group.total_cents
+    name, text = "spell_billing_invoices", f"Bills of the last {MONTHS} months by state."
+    yield _filled(GaugeMetricFamily(name, text, labels=labels), count)
+    name = "spell_billing_invoice_amount_cents"
+    text = f"What the bills of the last {MONTHS} months charge, in minor units of the currency."
+    yield _filled(GaugeMetricFamily(name, text, labels=labels, unit="cents"), amount)
 
 
 def _months(figures: Figures) -> Iterator[Metric]:
-    month = GaugeMetricFamily(
-        "spell_billing_last_billed_month_timestamp_seconds",
-        "Unix time of the start of the latest month that is billed completely.",
-        labels=(),
-        unit="seconds",
-    )
-    billed_at = GaugeMetricFamily(
-        "spell_billing_last_billed_timestamp_seconds",
-        "Unix time when the latest completely billed month was.",
-        labels=(),
-        unit="seconds",
-    )
-    if figures.last_billed is not None:
-        month.add_metric((), figures.last_billed[0].first_second)
-        billed_at.add_metric((), figures.last_billed[1].timestamp())
-    yield from (month, billed_at)
+    month, billed_at = figures.last_billed or (None, None)
+    for name, text, seconds in (
+        (
+            "spell_billing_last_billed_month_timestamp_seconds",
+            "Unix time of the start of the latest month that is billed completely.",
+            None if month is None else month.first_second,
+        ),
+        (
+            "spell_billing_last_billed_timestamp_seconds",
+            "Unix time when the latest completely billed month was.",
+            None if billed_at is None else billed_at.timestamp(),
+        ),
+    ):
+        family = GaugeMetricFamily(name, text, labels=(), unit="seconds")
+        yield _filled(family, {} if seconds is None else {(): seconds})
     yield GaugeMetricFamily(
         "spell_billing_unbilled_months",
         "Closed months since the first drafted one that are not billed completely.",
@@ -157,56 +146,44 @@ def _months(figures: Figures) -> Iterator[Metric]:
 
 
 def _prepaid(figures: Figures) -> Metric:
-    prepaid = GaugeMetricFamily(
-        "spell_billing_prepaid_cents",
-        "What is left of grants and still pays for bills, in minor units of the currency.",
-        labels=("currency", "kind"),
-        unit="cents",
-    )
-    for each in figures.prepaid:
-        prepaid.add_metric((each.currency, "promotional"), each.promotional_cents)
-        prepaid.add_metric((each.currency, "paid"), each.paid_cents)
-    return prepaid
+    text = "What is left of grants and still pays for bills, in minor units of the currency."
+    family = GaugeMetricFamily("spell_billing_prepaid_cents", text, labels=("currency", "kind"), unit="cents")
+    kinds = {"promotional": "promotional_cents", "paid": "paid_cents"}
+    owed: dict[tuple[str, ...], int] = {
+        (each.currency, kind): getattr(each, name) for each in figures.prepaid for kind, name in kinds.items()
+    }
+    return _filled(family, owed)
 
 
 def _counts(figures: Figures) -> Iterator[Metric]:
     for name, text, value in (
-        (
-            "spell_billing_events_waiting",
-            "Events of Stripe that were received and not handled yet.",
-            figures.events_waiting,
-        ),
-        ("spell_billing_mails_waiting", "Mails to users to be sent.", figures.mails_waiting),
-        (
-            "spell_billing_mails_failing",
-            "Mails to users that were tried in vain and are tried again.",
-            figures.mails_failing,
-        ),
+        ("events_waiting", "Stripe events that were received and not handled yet.", figures.events_waiting),
+        ("mails_waiting", "Mails to users to be sent.", figures.mails_waiting),
+        ("mails_failing", "Mails to users that failed and are retried.", figures.mails_failing),
     ):
-        yield GaugeMetricFamily(name, text, value=value)
-    yield CounterMetricFamily(
-        "spell_billing_stripe_rate_limited",
-        "Requests of all runs that Stripe answered with 429.",
-        value=figures.limited,
-    )
+        yield GaugeMetricFamily(f"spell_billing_{name}", text, value=value)
+    text = "Requests of all runs that Stripe answered with 429."
+    yield CounterMetricFamily("spell_billing_stripe_rate_limited", text, value=figures.limited)
     results = {result.value: figures.runs.get(result, 0) for result in RunResult}
     requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
     reasons = {reason.value: figures.mails_given_up.get(reason, 0) for reason in GivenUp}
     for name, text, label, values in (
-        ("spell_billing_runs", "Billing runs by how they ended.", "result", results),
-        ("spell_billing_stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),
-        ("spell_billing_alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts),
-        (
-            "spell_billing_mails_given_up",
-            "Mails to users that will not be sent, by reason.",
-            "reason",
-            reasons,
-        ),
+        ("runs", "Billing runs by how they ended.", "result", results),
+        ("stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),
+        ("alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts),
+        ("mails_given_up", "Mails to users that will not be sent, by reason.", "reason", reasons),
     ):
-        family = CounterMetricFamily(name, text, labels=(label,))
-        for named, count in sorted(values.items()):
-            family.add_metric((named,), count)
-        yield family
+        family = CounterMetricFamily(f"spell_billing_{name}", text, labels=(label,))
+        yield _filled(family, {(named,): count for named, count in sorted(values.items())})
+
+
+def _filled(
+    family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    """Return a metric with a value for each combination of its labels."""
+    for named, value in values.items():
+        family.add_metric(named, value)
+    return family
 
 
 def _durations(figures: Figures) -> Metric:

@@ -1,7 +1,7 @@
 """The file of other prices for a simulation: read as text, checked, and put in place of frozen plans."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -218,6 +218,11 @@ def reprice(
         rows.append(
             (_DISCOUNT, each.user_id, each.plan_id, each.name, each.starts_at, each.ends_at, *amounts)
         )
+    return plans_table(rows)
+
+
+def plans_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Return rows as a table in `PLANS_SCHEMA`."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
     arrays = [pa.array(list(one), field.type) for one, field in zip(columns, PLANS_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=PLANS_SCHEMA)

@@ -19,9 +19,16 @@ from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import pinned_version
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.schema import invoices
-from spell_billing.reporting.new_pricing import NewPricing, Terms, frozen_terms, reprice, require_known
+from spell_billing.reporting.new_pricing import (
+    NewPricing,
+    Terms,
+    frozen_terms,
+    plans_table,
+    reprice,
+    require_known,
+)
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
-from spell_billing.usage.contract import PLANS_SCHEMA, FrozenUsage
+from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.disk import verify_file
 from spell_billing.usage.plans import PlanBook
 from spell_billing.usage.store import UsageStore
@@ -142,9 +149,7 @@ def _versions(ledger: Ledger, store: UsageStore, first: Month, last: Month) -> I
         raise MonthError(
             f"{first} to {last} are over {_MOST_MONTHS} months.", remedy="Simulate fewer months at once."
         )
-    months = [first]
-    while months[-1] < last:
-        months.append(months[-1].next())
+    months = first.through(last)
     found = [(month, pinned_version(ledger, store, month) or store.latest(month)) for month in months]
     missing = ", ".join(str(month) for month, version in found if version is None)
     if missing:
@@ -191,7 +196,7 @@ def _bills(ledger: Ledger, month: Month) -> dict[str, sa.Row[Any]]:
 
 def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> pa.Table:
     """Return the plans of a month that was frozen without them: the allowance of each bill."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for user_id, bill in bills.items():
         if bill.rating is not None:
             raise UsageError(
@@ -202,9 +207,7 @@ def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> pa.Table:
             plan_id = bill.plan_id or ""
             amounts = (bill.included_cents, 0, 0, "0", None, None)
             rows.append(("plan", user_id, plan_id, plan_id, None, None, *amounts))
-    columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
-    arrays = [pa.array(list(one), field.type) for one, field in zip(columns, PLANS_SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=PLANS_SCHEMA)
+    return plans_table(rows)
 
 
 def _changes(opened: _Opened, pricing: NewPricing, terms: dict[str, Terms]) -> Iterator[UserChange]:

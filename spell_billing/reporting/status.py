@@ -13,13 +13,13 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.line_totals import line_totals
 from spell_billing.ledger.month_state import MonthState
+from spell_billing.ledger.queries import line_totals
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import GroupTotals
 
 NAMED_USERS = 5
-"""So many users of a group appear by name; `invoices` has them all."""
+"""How many users of a group are named; `invoices` lists them all."""
 
 TOTALS = ("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "carried_cents")
 """What lies between usage and totals: usage - covered + plan + late - credit applied + carried = total, but

@@ -11,39 +11,25 @@ from pydantic import SecretStr
 
 from spell_billing.core.errors import MonthError, SettingsError
 from spell_billing.core.month import Month
-from spell_billing.core.terms import (
-    CARRY,
-    ENFORCED,
-    FORGIVE,
-    OFF,
-    ON,
-    STRIPE,
-    USUAL_MINIMUM_CENTS,
-    Policy,
-)
 from spell_billing.settings.addresses import (
     DEFAULT_STRIPE_API_BASE,
     check_address,
     check_api_base,
     check_api_key,
 )
+from spell_billing.settings.bills import BillSettings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
-from spell_billing.settings.environment import EnvironmentSettings
 from spell_billing.settings.lakes import UsageUrl, parse_usage_url
-
-__all__ = ["DEFAULT_STRIPE_API_BASE", "Settings", "check_api_base", "check_api_key"]
 
 _FOUR_WEEKS_HOURS = 28 * 24
 _WEEK_MINUTES = 7 * 24 * 60
-_LATEST_DUNNING_DAY = 60
-_LARGEST_MINIMUM_CENTS = 100_000
 _NO_ITEMS = frozenset({"id", "user_id", "cost_cents", "created_at"})
 _COLUMN = re.compile(r"[^\W\d]\w{0,62}")
 
 
 @dataclass(frozen=True, repr=False)
-class Settings(EnvironmentSettings):
-    """The settings of billing: databases, Stripe, files, when."""
+class Settings(BillSettings):
+    """The settings of billing: databases, Stripe, files, when; and what bills say."""
 
     @cached_property
     def home(self) -> Path:
@@ -189,7 +175,7 @@ class Settings(EnvironmentSettings):
 
     @property
     def has_stripe_api_key(self) -> bool:
-        """Whether `STRIPE_API_KEY` is set, be it right or wrong."""
+        """Whether `STRIPE_API_KEY` is set, whether valid or not."""
         return self._text("STRIPE_API_KEY") is not None
 
     @cached_property
@@ -219,90 +205,6 @@ class Settings(EnvironmentSettings):
         Default: 25.
         """
         return self._rate("STRIPE_REQUESTS_PER_SECOND_PER_ENDPOINT")
-
-    @cached_property
-    def automatic_tax(self) -> str:
-        """`AUTOMATIC_TAX`: whether Stripe Tax computes tax on top of each invoice: `off`, `on` or `enforced`.
-
-        Where Stripe cannot place the customer, `on` sends the invoice without tax and says so, `enforced`
-        fails the user. Frozen with each bill. See [data](data.md#tax).
-
-        Default: `off`.
-        """
-        return self._choice("AUTOMATIC_TAX", OFF, ON, ENFORCED)
-
-    @cached_property
-    def honour_stripe_discounts(self) -> bool:
-        """`HONOUR_STRIPE_DISCOUNTS`: whether a customer's coupon at Stripe applies to invoices.
-
-        `true` or `false`. Frozen with each bill. See [data](data.md#coupons).
-
-        Default: `false`.
-        """
-        return self._choice("HONOUR_STRIPE_DISCOUNTS", "false", "true") == "true"
-
-    @cached_property
-    def fees_in_advance(self) -> bool:
-        """`FEES_IN_ADVANCE`: whether a bill charges plans' fees for the month that follows its own, too.
-
-        `true` or `false`. What changes afterwards is set right on the next bill, whichever it says then. See
-        [pricing](pricing.md#plans-and-their-fees).
-
-        Default: `false`: fees are charged with the month's usage.
-        """
-        return self._choice("FEES_IN_ADVANCE", "false", "true") == "true"
-
-    @cached_property
-    def small_amounts(self) -> str:
-        """`SMALL_AMOUNTS`: what becomes of a total below `MINIMUM_INVOICE_CENTS`.
-
-        `stripe`: it is invoiced, and Stripe moves what it cannot charge to the customer's next invoice.
-        `carry`: no invoice; the amount is left for the user's next one. `forgive`: no invoice, and nothing is
-        charged. Frozen with each bill. See [pricing](pricing.md#small-amounts).
-
-        Default: `stripe`.
-        """
-        return self._choice("SMALL_AMOUNTS", STRIPE, CARRY, FORGIVE)
-
-    @cached_property
-    def minimum_invoice_cents(self) -> int:
-        """`MINIMUM_INVOICE_CENTS`: the smallest total that gets an invoice, in minor units of its currency.
-
-        Only with `SMALL_AMOUNTS=carry` or `forgive`. 1 to 100000.
-
-        Default: 50.
-        """
-        return self._number(
-            "MINIMUM_INVOICE_CENTS", USUAL_MINIMUM_CENTS, of="cents", least=1, most=_LARGEST_MINIMUM_CENTS
-        )
-
-    @property
-    def policy(self) -> Policy:
-        """What the settings say of all bills that are drafted."""
-        return Policy(
-            self.automatic_tax,
-            self.honour_stripe_discounts,
-            self.fees_in_advance,
-            self.small_amounts,
-            self.minimum_invoice_cents,
-        )
-
-    @cached_property
-    def dunning_days(self) -> tuple[int, ...]:
-        """`DUNNING_DAYS`: days after finalization on which to ask Stripe to collect an open invoice again.
-
-        As `3,5,7`: 1 to 60, in rising order. Unset: Stripe's own retries serve. See
-        [payments](payments.md).
-
-        Default: none.
-        """
-        days = self._numbers("DUNNING_DAYS", "")
-        if not all(0 < day <= _LATEST_DUNNING_DAY for day in days) or days != sorted(set(days)):
-            raise SettingsError(
-                f"DUNNING_DAYS={self._text('DUNNING_DAYS')!r} is not a list of days.",
-                remedy=f"Write whole numbers from 1 to {_LATEST_DUNNING_DAY} in rising order, as 3,5,7.",
-            )
-        return tuple(days)
 
     def _column(self, name: str, *, example: str) -> str | None:
         text = self._text(name)

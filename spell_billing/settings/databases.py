@@ -223,7 +223,7 @@ def _postgres(rest: str, setting: str) -> DatabaseUrl:
     try:
         named = conninfo_to_dict(f"postgresql://{rest}").items()
         given = {name: str(value) for name, value in named}
-        # All text of ours is UTF-8, whatever the database's is.
+        # All our text is UTF-8, whatever the database's is.
         parameters = {**_PATIENCE, **given, "client_encoding": "UTF8"}
     except psycopg.Error:
         parameters = {}

@@ -44,16 +44,26 @@ class EnvironmentSettings:
         return number
 
     def _numbers(self, name: str, default: str) -> list[int]:
-        """Return whole numbers separated by commas, 0 for what is none."""
+        """Return whole numbers separated by commas; 0 stands for anything else."""
         text = self._text(name) or default
         return [_whole_number(part.strip()) or 0 for part in text.split(",")] if text else []
+
+    def _rising(self, name: str, default: str, *, of: str, most: int, example: str) -> tuple[int, ...]:
+        """Return whole numbers from 1 on in rising order, separated by commas."""
+        numbers = self._numbers(name, default)
+        if not all(0 < each <= most for each in numbers) or numbers != sorted(set(numbers)):
+            raise SettingsError(
+                f"{name}={self._text(name)!r} is not a list of {of}.",
+                remedy=f"Write whole numbers from 1 to {most} in rising order, as {example}.",
+            )
+        return tuple(numbers)
 
     def _choice(self, name: str, *choices: str) -> str:
         """Return one of several words, by default the first."""
         text = (self._text(name) or choices[0]).lower()
         if text not in choices:
             raise SettingsError(
-                f"{name}={text!r} is none of its values.", remedy=f"Write {' or '.join(choices)}."
+                f"{name}={text!r} is not one of its values.", remedy=f"Write {' or '.join(choices)}."
             )
         return text
 

@@ -89,19 +89,16 @@ class NotificationSettings(EnvironmentSettings):
 
     @cached_property
     def spend_alert_percents(self) -> tuple[int, ...]:
-        """`SPEND_ALERT_PERCENTS`: thresholds of a user's spend limit, in percent, of which users are told.
+        """`SPEND_ALERT_PERCENTS`: thresholds of a user's spend limit, in percent, that users are told about.
 
         As `50,80,100`: 1 to 1000, in rising order. See [pricing.md](pricing.md#spend-limits).
 
         Default: `50,80,100`.
         """
-        percents = self._numbers("SPEND_ALERT_PERCENTS", "50,80,100")
-        if not all(0 < each <= _MOST_PERCENT for each in percents) or percents != sorted(set(percents)):
-            raise SettingsError(
-                f"SPEND_ALERT_PERCENTS={self._text('SPEND_ALERT_PERCENTS')!r} is not a list of percentages.",
-                remedy=f"Write whole numbers from 1 to {_MOST_PERCENT} in rising order, as 50,80,100.",
-            )
-        return tuple(percents)
+        usual = "50,80,100"
+        return self._rising(
+            "SPEND_ALERT_PERCENTS", usual, of="percentages", most=_MOST_PERCENT, example=usual
+        )
 
 
 def split_urls(text: str) -> list[str]:

@@ -14,7 +14,7 @@ JOB = "monthly_billing"
 PARTITION_TAG = "dagster/partition"
 ACTOR_TAG = "spell_billing/actor"
 TRIGGER_TAG = "spell_billing/trigger"
-"""Names one call of ours: by it a launch is found again whose answer was lost."""
+"""Names one of our calls: a launch whose answer was lost is found by it."""
 
 _INVOICES_ASSET = "stripe_invoices"
 _ASSETS_ALONE = "__ASSET_JOB"

@@ -131,7 +131,7 @@ async def follow(
     if backfill is not None and backfill["status"] in {"FAILED", "CANCELED"}:
         why = one_line((backfill["error"] or {}).get("message") or backfill["status"].lower())
         raise TriggerError(
-            f"Backfill {backfill_id} ended before its time: {why}",
+            f"Backfill {backfill_id} ended early: {why}",
             remedy=f"See {server.address}/runs/b/{backfill_id}; what it began is safe to bill again.",
         )
     return list(followed.values())

@@ -64,9 +64,9 @@ async def bill(
             # The first of several: the later ones wait for it.
             running.append(FollowedRun(month, runs[-1].id))
             link = f"{server.address}/runs/{runs[-1].id}"
-            server.say(f"{month}  has a run under way, no other is started: {link}")
+            server.say(f"{month}  has a run in progress, no other is started: {link}")
         elif not verify and (await server.month(month)).get("state") == "billed":
-            server.say(f"{month}  is billed already: nothing is to be done.")
+            server.say(f"{month}  is already billed: there is nothing to do.")
         else:
             left.append(month)
     if not left and not running:

@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
+
 from spell_billing.core.errors import IntegrityError
 from spell_billing.usage.contract import FrozenFile
 
@@ -18,6 +20,41 @@ def finished_file(path: Path, rows: int) -> FrozenFile:
     """Sync a finished file to disk, and return its name, hash and row count."""
     sync(path)
     return FrozenFile(path.name, sha256_of(path), rows)
+
+
+class HashedFile:
+    """A new file that is hashed while it is written, for a writer that only appends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = pa.OSFile(str(path), "wb")
+        self._digest = hashlib.sha256()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(self._file.closed)
+
+    def write(self, data: bytes) -> int:
+        """Append the bytes, all of them."""
+        self._digest.update(data)
+        return int(self._file.write(data))
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return int(self._file.tell())
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def finished(self, rows: int) -> FrozenFile:
+        """Sync the closed file to disk, and return its name, hash and row count."""
+        sync(self._path)
+        return FrozenFile(self._path.name, self._digest.hexdigest(), rows)
 
 
 def verify_file(path: Path, expected: FrozenFile) -> None:

@@ -17,7 +17,7 @@ from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact_sum
 from spell_billing.usage.contract import FrozenFile, OnProgress, Totals
-from spell_billing.usage.disk import finished_file
+from spell_billing.usage.disk import HashedFile
 from spell_billing.usage.tables import require_text
 
 ROWS_FILE = "rows.parquet"
@@ -59,11 +59,11 @@ class RowWriter:
         on_progress: OnProgress | None = None,
         expected: int = 0,
     ) -> None:
-        self._path = path
         self._shape = shape
         self._report: OnProgress = on_progress or (lambda _written, _expected: None)
         self._expected = expected
-        self._writer = pq.ParquetWriter(path, schema, **_encoding(schema))
+        self._sink = HashedFile(path)
+        self._writer = pq.ParquetWriter(self._sink, schema, **_encoding(schema))
         self._room = threading.Semaphore(_WAITING_BATCHES)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="row-writer")
         self._error: BaseException | None = None
@@ -97,8 +97,9 @@ class RowWriter:
         self._pool.shutdown()
         try:
             self._writer.close()
+            self._sink.close()
             if error is None and self._error is None:
-                self.file = finished_file(self._path, self.totals.calls)
+                self.file = self._sink.finished(self.totals.calls)
         except (OSError, pa.ArrowException) as failed:
             self._error = self._error or failed
         if error is None and self._error is not None:

@@ -31,9 +31,4 @@ def is_at_platform(source: UsageSource, user_id: str, *, since: Month, now: date
     """Return whether a user has an account, or calls in a month from `since` on."""
     if source.account(user_id) is not None:
         return True
-    month, present = since, Month.containing(now)
-    while month <= present:
-        if source.user_month(user_id, month).calls:
-            return True
-        month = month.next()
-    return False
+    return any(source.user_month(user_id, month).calls for month in since.through(Month.containing(now)))

@@ -21,7 +21,7 @@ from spell_billing.core.errors import (
 from spell_billing.core.month import Month
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill
-from spell_billing.ledger.history import settle_credit
+from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.rows import Actor
 from spell_billing.web import api
 from spell_billing.web.context import WebContext

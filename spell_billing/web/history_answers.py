@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel, Field
 
-from spell_billing.core.drafting import USAGE, Line
-from spell_billing.core.lines import shown_lines
+from spell_billing.core.lines import USAGE, Line, shown_lines
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State

@@ -137,8 +137,7 @@ def invoices(
     key = None if before is None else cursors.unpack_month(before)
     if key is None and before is not None:
         raise ApiError(422, "wrong_cursor", "before is no cursor.", "Send the `next` of an earlier answer.")
-    with context.ledger.reading() as connection:
-        found = bills_of(connection, user_id, before=key, limit=limit + 1)
+    found = context.ledger.read(bills_of, user_id, before=key, limit=limit + 1)
     if not found and key is None and not is_known(context, user_id):
         raise _unknown(user_id)
     last = found[limit - 1].bill if len(found) > limit else None
@@ -188,8 +187,7 @@ def standing(user_id: UserId, standings: Annotated[Standings, Depends(_standings
 @router.get("/grants", operation_id="listGrants", dependencies=[Depends(may_read)])
 def grants(context: api.Context, user_id: UserId) -> Grants:
     """Return what a user has to pay bills with in advance, the oldest grant first."""
-    with context.ledger.reading() as connection:
-        found = grants_for(connection, user_id)
+    found = context.ledger.read(grants_for, user_id)
     if not found and not is_known(context, user_id):
         raise _unknown(user_id)
     return grants_answer(user_id, found)

@@ -79,12 +79,7 @@ def all_months(ledger: Ledger, now: datetime) -> list[Month]:
     with ledger.reading() as connection:
         drafted = [Month.parse(record.month) for record in read_months(connection)]
     month = Month.containing(now)
-    first, latest = min([*drafted, month.previous()]), max([*drafted, month])
-    found = []
-    while latest >= first:
-        found.append(latest)
-        latest = latest.previous()
-    return found
+    return min([*drafted, month.previous()]).through(max([*drafted, month]))[::-1]
 
 
 def figures_of(ledger: Ledger, wanted: Sequence[Month], now: datetime) -> list[MonthFigures]:

@@ -124,16 +124,12 @@ def cost_charts(bills: Sequence[Bill], usage: Usage | None) -> list[Chart]:
 def _chart(currency: str, cents_by_month: dict[Month, int], usage: Usage | None) -> Chart:
     last = max(cents_by_month)
     first = max(min(cents_by_month), last.plus(1 - CHART_MONTHS))
-    columns = []
-    month = first
-    while month <= last:
-        columns.append(_column(month, cents_by_month.get(month, 0), currency, usage))
-        month = month.next()
+    months = first.through(last)
     return bar_chart(
         f"cost-{currency if currency.isalnum() and currency.isascii() else 'other'}",
         f"Cost by month, in {currency.upper()}",
         unit="Cost",
-        columns=columns,
+        columns=[_column(month, cents_by_month.get(month, 0), currency, usage) for month in months],
         write=lambda cents: format_money(cents, currency, grouping=True),
     )
 

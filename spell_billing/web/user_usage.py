@@ -161,5 +161,4 @@ def _charged(usage_cents: Decimal, rating: Rating, currency: str) -> dict[str, A
 
 
 def _was_billed(context: WebContext, user_id: str) -> bool:
-    with context.ledger.reading() as connection:
-        return has_bill(connection, user_id)
+    return context.ledger.read(has_bill, user_id)

@@ -137,8 +137,7 @@ def _event(payload: bytes) -> Mapping[str, Any] | None:
 
 def _is_of_other_mode(ledger: Ledger, event: Mapping[str, Any]) -> bool:
     """Return whether an event comes from the test mode of a live ledger's account, or the reverse."""
-    with ledger.reading() as connection:
-        account = read_account(connection)
+    account = ledger.read(read_account)
     live = event.get("livemode")
     return account is not None and isinstance(live, bool) and live != (account.mode == "live")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spell_billing.alerts.text import body
+from spell_billing.alerts.alert import body
 from spell_billing.cli import main
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.money import format_amounts

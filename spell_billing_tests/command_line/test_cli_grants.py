@@ -26,7 +26,7 @@ def test_a_grant_pays_a_month_and_what_is_left_is_told_everywhere(shop: Any) -> 
     assert first.stdout == (
         f"Grant welcome-1: $5.00 for user {ONE}, for months that begin before 2099-01-01.\n"
     )
-    assert again.stdout == f"Grant welcome-1 of $5.00 for user {ONE} was made before.\n"
+    assert again.stdout == f"Grant welcome-1 of $5.00 for user {ONE} already exists.\n"
 
     assert "skipped: 1 users, 1 calls, $0.00" in shop.run("preview", "--month", "2025-03").stdout
     assert shop.run("bill", "--month", "2025-03").returncode == 0
@@ -46,7 +46,7 @@ def test_a_grant_pays_a_month_and_what_is_left_is_told_everywhere(shop: Any) -> 
         f"welcome-1: user {ONE}, granted, $5.00 until 2099-01-01, $3.00 used; $2.00 left (ticket 4711)\n"
     )
     revoked = [shop.run("revoke-grant", "--id", "welcome-1", *WHY).stdout for _ in range(2)]
-    assert revoked == ["$2.00 of grant welcome-1 are taken back.\n", "Nothing is left of grant welcome-1.\n"]
+    assert revoked == ["$2.00 of grant welcome-1 was taken back.\n", "Nothing is left of grant welcome-1.\n"]
     (listed,) = json.loads(shop.run("grants", "--json").stdout)
     assert [listed[f"{name}_cents"] for name in ("granted", "applied", "revoked", "expired", "left")] == [
         *(500, 300, 200, 0, 0)
@@ -56,7 +56,7 @@ def test_a_grant_pays_a_month_and_what_is_left_is_told_everywhere(shop: Any) -> 
 @pytest.mark.parametrize(
     ("changed", "code", "said"),
     [
-        (("--cents", "501"), 1, "Grant welcome-1 was made before with another amount_cents."),
+        (("--cents", "501"), 1, "Grant welcome-1 already exists with another amount_cents."),
         (("--id", "w-2", "--user", "ghost"), 1, "User ghost has no bill, no account and no usage."),
         (("--id", "w-2", "--expires", "2025-01-01"), 1, "Grant w-2 would have expired on 2025-01-01."),
         (("--id", "w-2", "--currency", "dollars"), 1, "'dollars' is not a currency."),

@@ -113,7 +113,7 @@ def test_billing_with_users_left_ends_with_3_and_says_who_and_why(told: Told) ->
     text = " ".join(billed.stdout.split())
 
     assert billed.returncode == 3, billed.stderr
-    assert "March 2025 (2025-03): billed in part" in text
+    assert "March 2025 (2025-03): partly billed" in text
     assert "4 users with usage made 5 calls, worth $14.89." in text
     assert "Invoiced 2 $14.84" in text
     assert "user-0003 no_billing_account: The user has no row in billing_accounts." in text

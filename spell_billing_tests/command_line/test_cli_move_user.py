@@ -27,7 +27,7 @@ def test_a_move_is_told_once_and_the_next_month_charges_nothing_for_it(shop: Any
     assert first.stdout == (
         f"Usage of user {OLD} moved to {NEW}: late usage of both is netted from now on.\n"
     )
-    assert again.stdout == f"It is recorded already that usage of user {OLD} moved to {NEW}.\n"
+    assert again.stdout == f"Already recorded: usage of user {OLD} moved to {NEW}.\n"
     shop.calls("2025-04", (NEW, 20))
 
     billed = shop.run("bill", "--month", "2025-04")

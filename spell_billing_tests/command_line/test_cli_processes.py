@@ -95,7 +95,7 @@ def test_the_stripe_double_runs_as_a_command_and_keeps_its_state(make_shop: Call
     assert billed.returncode == 0, billed.stderr
     assert '"paid": 1' in json.dumps(summary)
     assert taken.returncode == 1
-    assert "cannot be listened on" in taken.stderr
+    assert "Cannot listen on" in taken.stderr
     assert "Choose another --port." in taken.stderr
     assert state.stat().st_size > 0
 

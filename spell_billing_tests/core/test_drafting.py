@@ -9,24 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from spell_billing.core.drafting import (
+from spell_billing.core.drafting import MAX_LINES, Account, Credit, Draft, draft_invoice
+from spell_billing.core.errors import UsageError
+from spell_billing.core.lines import (
     ADJUSTMENT,
     CREDIT,
     INCLUDED,
     LATE_USAGE,
-    MAX_LINES,
     USAGE,
-    Account,
-    Credit,
-    Draft,
     LateUsage,
     Line,
-    draft_invoice,
     dump_lines,
     lines_hash,
     load_lines,
 )
-from spell_billing.core.errors import UsageError
 from spell_billing.core.money import MAX_AMOUNT_CENTS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason, State

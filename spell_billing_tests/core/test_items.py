@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.drafting import USAGE, Account, draft_invoice
+from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.items import MOST_ITEM_LINES, OTHER, ItemUsage, item_name, split_usage
-from spell_billing.core.lines import shown_lines
+from spell_billing.core.lines import USAGE, shown_lines
 from spell_billing.core.money import exact_sum, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.terms import Policy

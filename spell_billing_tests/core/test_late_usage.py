@@ -6,7 +6,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.drafting import LATE_KINDS, Account, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, draft_invoice
+from spell_billing.core.lines import LATE_KINDS, LateUsage
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import Rating, rate_cents

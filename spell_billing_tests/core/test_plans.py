@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.drafting import Account, Draft, LateUsage, draft_invoice
-from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, LATE_KINDS
+from spell_billing.core.drafting import Account, Draft, draft_invoice
+from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, LATE_KINDS, LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.feed import LedgerBusyError, final_id, read_feed
-from spell_billing.ledger.history import settle_credit
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import audit

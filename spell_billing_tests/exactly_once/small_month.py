@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
+from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import Rating
 from spell_billing.ledger.ledger import Ledger

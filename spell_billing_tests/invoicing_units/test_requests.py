@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.drafting import Account, Credit, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, Credit, draft_invoice
 from spell_billing.core.keys import HASH, KEY
-from spell_billing.core.lines import USAGE, Line, dump_lines
+from spell_billing.core.lines import USAGE, LateUsage, Line, dump_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.core.pricing import Rating

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from spell_billing.core.drafting import Account, Credit, Draft, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.ledger import Ledger

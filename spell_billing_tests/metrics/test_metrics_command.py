@@ -71,5 +71,5 @@ def test_a_port_that_is_taken_is_said(environment: dict[str, str]) -> None:
         done = run(environment, "--port", str(taken.getsockname()[1]))
 
     assert done.returncode == 1
-    assert "cannot be listened on" in done.stderr
+    assert "Cannot listen on" in done.stderr
     assert "Traceback" not in done.stderr

@@ -131,7 +131,7 @@ def test_dunning_is_switched_on_by_its_setting(
 def test_a_tick_while_another_is_at_work_does_nothing(world: World, instance: dg.DagsterInstance) -> None:
     world.bill(ONE)
     with world.ledger() as ledger, ledger.exclusive("payments", wait_seconds=0):
-        assert evaluate(world, instance) == "The tick before is still at work."
+        assert evaluate(world, instance) == "The previous tick is still running."
 
 
 def test_no_secret_is_written(

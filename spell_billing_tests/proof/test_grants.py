@@ -190,7 +190,7 @@ def test_a_grant_is_made_once_and_taken_back_once(light_platform: SmallPlatform)
     assert grant(light_platform, "welcome", 300) is True
     assert grant(light_platform, "welcome", 300) is False
     for more in ({"cents": 301}, {"paid": True}, {"user": TWO}, {"expires": MAY}, {"currency": "eur"}):
-        with pytest.raises(LedgerError, match="Grant welcome was made before with another"):
+        with pytest.raises(LedgerError, match="Grant welcome already exists with another"):
             grant(light_platform, "welcome", **{"cents": 300, **more})  # type: ignore[arg-type]
     for bad in ("for user", "user-0001.welcome", "", "x" * 65):
         with pytest.raises(LedgerError):

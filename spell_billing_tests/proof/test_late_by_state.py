@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from spell_billing.core.drafting import Account, LateUsage, draft_invoice
+from spell_billing.core.drafting import Account, draft_invoice
+from spell_billing.core.lines import LateUsage
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import Rating
 from spell_billing.ledger.rows import Actor, Change

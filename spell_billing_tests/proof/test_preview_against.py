@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.comparison import Change, Charge, compare_charges, kinds_of
-from spell_billing.core.drafting import Line
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.lines import Line
 from spell_billing.core.month import Month
-from spell_billing.reporting.comparing import Against, compare_drafts, differences_frame
-from spell_billing.reporting.preview import preview_drafts
+from spell_billing.reporting.preview import Against, compare_drafts, differences_frame, preview_drafts
 from spell_billing.usage.source import open_usage_source
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 

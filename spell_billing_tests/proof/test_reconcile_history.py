@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from spell_billing.core.drafting import Line, dump_lines, load_lines
 from spell_billing.core.errors import IntegrityError
+from spell_billing.core.lines import Line, dump_lines, load_lines
 from spell_billing.core.month import Month
 from spell_billing.ledger.reviews import drafts_hash, write_review
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform

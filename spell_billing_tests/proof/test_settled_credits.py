@@ -4,7 +4,7 @@ import pytest
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.history import credits_of, settle_credit
+from spell_billing.ledger.credits import credits_of, settle_credit
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 

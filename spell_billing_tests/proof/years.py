@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE, Reason, State
-from spell_billing.ledger.history import credits_of, settle_credit
+from spell_billing.ledger.credits import credits_of, settle_credit
 from spell_billing.ledger.moves import record_move
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing_tests.proof.small_platform import MARCH, NOW, SmallPlatform

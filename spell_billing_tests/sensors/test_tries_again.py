@@ -125,10 +125,10 @@ def test_after_the_last_try_people_are_told_once_and_nothing_is_requested(
 
     (text,) = small_world.web.texts
     assert text.startswith(
-        "2025-03 is not billed after 5 tries, and not tried again by itself\nNot sent yet: 1 user."
+        "2025-03 is not billed after 5 tries, and is not retried automatically\nNot sent yet: 1 user."
     )
     assert (
-        "Next: see whether Stripe, the network and the database answer, then spell-billing bill --month"
+        "Next: check that Stripe, the network and the database respond, then spell-billing bill --month"
         in text
     )
 

@@ -146,7 +146,7 @@ def test_the_script_waits_for_the_run_of_another_and_leaves_a_billed_month_alone
     )
     third = script(served, "2025-03")
     assert third.end() == 0, third.output
-    assert third.output == "2025-03  is billed already: nothing is to be done.\n"
+    assert third.output == "2025-03  is already billed: there is nothing to do.\n"
     assert len(served.runs("2025-03")) == 1
     assert len(served.invoices("2025-03")) == 1
 
@@ -185,7 +185,7 @@ def test_a_server_that_does_not_answer_at_first_is_asked_again(served: Served) -
         run = script(served, "2025-01", API_URL=url)
         assert run.end() == 0
 
-    assert run.output == "2025-01  is billed already: nothing is to be done.\n"
+    assert run.output == "2025-01  is already billed: there is nothing to do.\n"
     assert answers == []
 
 

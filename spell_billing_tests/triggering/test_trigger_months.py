@@ -32,7 +32,7 @@ def test_a_month_is_billed_and_its_steps_are_told(served: Served) -> None:
     again = served.trigger("--month", "2025-01", "--wait")
 
     assert again.end() == 0, again.output
-    assert again.output == "2025-01  is billed already: nothing is to be done.\n"
+    assert again.output == "2025-01  is already billed: there is nothing to do.\n"
     assert len(served.runs("2025-01")) == 1
 
     verified = served.trigger("--month", "2025-01", "--wait", "--verify")
@@ -79,7 +79,7 @@ def test_a_month_under_way_is_followed_through_a_server_that_is_restarted(served
         (seen,) = served.runs("2025-04")
 
         second = served.trigger("--month", "2025-04", "--wait")
-        second.until(f"2025-04  has a run under way, no other is started: {served.url}/runs/{seen['id']}\n")
+        second.until(f"2025-04  has a run in progress, no other is started: {served.url}/runs/{seen['id']}\n")
         second.until("Processing billing for period")
         served.stop()
         second.until("does not answer")
@@ -122,7 +122,7 @@ def test_a_range_is_one_backfill_and_ends_like_the_worst_of_its_months(
     run = backfill
 
     assert run.end() == 3, run.output
-    assert "2025-07  is billed already: nothing is to be done." in run.output
+    assert "2025-07  is already billed: there is nothing to do." in run.output
     assert "Launched one backfill of 2 months: " in run.output
     assert "2025-08  Monthly billing completed: 1 successful, 0 errors" in run.output
     outcomes = run.output.split("\n\n")[1].splitlines()

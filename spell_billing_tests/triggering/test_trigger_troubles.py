@@ -290,7 +290,7 @@ def test_a_server_that_is_busy_is_asked_again_when_it_says_so(
     assert said == [
         "Too many wrong secrets came from this address. Asking again.",
         "The server answers again.",
-        "2025-01  is billed already: nothing is to be done.",
+        "2025-01  is already billed: there is nothing to do.",
     ]
 
 

@@ -192,8 +192,8 @@ def test_two_servers_and_a_daemon_bill_a_month_once(
         assert (month["state"], month["invoiced"], month["invoiced_cents"]) == ("billed", 1, 1234)
         assert servers[0].bill("2025-01").json["status"] == "already_billed"
 
-    assert "put TLS before it" in (without_file / "serve.log").read_text()
-    assert "put TLS before it" not in (with_file / "serve.log").read_text()
+    assert "put TLS in front of it" in (without_file / "serve.log").read_text()
+    assert "put TLS in front of it" not in (with_file / "serve.log").read_text()
     assert [invoice.total_cents for invoice in shared_double.invoices()] == [1234]
     assert shared_double.violations == []
     assert [each.process.returncode for each in servers] == [0, 0]
@@ -224,7 +224,7 @@ def test_a_reading_server_says_so_ends_when_told_and_keeps_its_secret_to_itself(
         environments = [child.environ() for child in children]
 
     assert taken.returncode == 1
-    assert f"127.0.0.1:{reading.port} cannot be listened on" in taken.stderr
+    assert f"Cannot listen on 127.0.0.1:{reading.port}" in taken.stderr
     assert environments, "Dagster's code server runs in a process of its own"
     assert all(SECRET not in each.values() for each in environments)
     assert psutil.wait_procs(children, timeout=20)[1] == [], "nothing is left behind"

@@ -78,25 +78,15 @@ def price_simulation(
 
 def _numbers(found: Simulation) -> dict[str, int]:
     """Return the figures of all months by currency, which the UI plots from one simulation to the next."""
-    return {
-        f"{one.currency}_{name}": value
-        for one in found.figures
-        for name, value in (
-            ("before_cents", one.before_cents),
-            ("after_cents", one.after_cents),
-            ("pay_more", one.more.users),
-            ("pay_less", one.less.users),
-            ("p50_cents", one.p50_cents),
-            ("p95_cents", one.p95_cents),
-        )
-    }
+    return {f"{one.currency}_{name}": value for one in found.figures for name, value in _changes(one).items()}
 
 
 def _record(month: str, one: Figures) -> dict[str, str | int]:
+    return {"month": month, "currency": one.currency, "users": one.users, **_changes(one)}
+
+
+def _changes(one: Figures) -> dict[str, int]:
     return {
-        "month": month,
-        "currency": one.currency,
-        "users": one.users,
         "before_cents": one.before_cents,
         "after_cents": one.after_cents,
         "pay_more": one.more.users,

@@ -11,18 +11,11 @@ from spell_billing.invoicing.usage_versions import (
     pinned_version,
     version_before,
 )
-from spell_billing.orchestration.assets.common import (
-    month_asset,
-    opened_month,
-    overview_link,
-    table,
-    table_schema,
-    usage_metadata,
-)
+from spell_billing.orchestration.assets import common
 from spell_billing.orchestration.assets.external import rate_cards, usage_counters
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 
-COLUMNS = table_schema(
+COLUMNS = common.table_schema(
     ("id", "string or int", "The row's id in usage_counters"),
     ("user_id", "string", "The platform's user"),
     ("cost_cents", "int or decimal", "Exact cost of the call in cents; negative for a refund"),
@@ -30,7 +23,7 @@ COLUMNS = table_schema(
 )
 
 
-@month_asset(
+@common.month_asset(
     deps=[usage_counters, rate_cards],
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
@@ -45,7 +38,7 @@ def raw_usage(
     context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.MaterializeResult[None]:
     """Freeze the month, or keep what was frozen when it was billed."""
-    with opened_month(context, ledger, usage) as opened:
+    with common.opened_month(context, ledger, usage) as opened:
         month, store = opened.month, opened.store
         context.log.info("Starting monthly billing process")
         first_day, last_day = month.start.date().isoformat(), month.last_day
@@ -84,7 +77,7 @@ def raw_usage(
                 "dagster/row_count": manifest.frozen.calls,
                 "dagster/column_schema": COLUMNS,
                 "calls": manifest.frozen.calls,
-                **usage_metadata(manifest.frozen.cost_cents),
+                **common.usage_metadata(manifest.frozen.cost_cents),
                 "bad_rows": manifest.bad_rows.count,
                 "earlier_bad_rows": manifest.earlier_bad_rows.count,
                 "future_rows": manifest.outside.future,
@@ -94,8 +87,8 @@ def raw_usage(
                 "frozen_at": manifest.frozen_at.isoformat(),
                 "month": str(month),
                 "dagster/uri": frozen.directory.absolute().as_uri(),
-                **overview_link(month),
-                "late_usage": table(
+                **common.overview_link(month),
+                "late_usage": common.table(
                     [
                         {
                             "month": str(item.month),

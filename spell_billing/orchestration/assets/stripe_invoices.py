@@ -19,20 +19,14 @@ from spell_billing.invoicing.guards import (
 )
 from spell_billing.invoicing.report import BillingReport, Outcome, recorded
 from spell_billing.invoicing.review_month import in_words, keeps_back
-from spell_billing.orchestration.assets.common import (
-    actor_of,
-    month_asset,
-    opened_month,
-    overview_link,
-    table_schema,
-)
+from spell_billing.orchestration.assets import common
 from spell_billing.orchestration.assets.invoice_drafts import LEDGER_TABLE, invoice_drafts, totals_metadata
 from spell_billing.orchestration.partitions import invoiced_by_deadline
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.reporting.status import MonthStatus, month_status
 from spell_billing.settings.billing import Settings
 
-COLUMNS = table_schema(
+COLUMNS = common.table_schema(
     ("stripe_invoice_id", "string", "The invoice at Stripe"),
     ("stripe_customer_id", "string", "The customer it was sent to"),
     ("user_id", "string", "The platform's user"),
@@ -47,10 +41,10 @@ class StripeInvoicesConfig(dg.Config):
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
     first: int | None = Field(default=None, gt=0)
-    """Send no more than so many invoices, for a look at Stripe; the next run sends the rest."""
+    """Send at most this many invoices, to look at them at Stripe; the next run sends the rest."""
 
 
-@month_asset(
+@common.month_asset(
     deps=[invoice_drafts],
     kinds={"stripe", "sql"},
     tags={"spell_billing/step": "invoice", "spell_billing/effects": "stripe"},
@@ -73,14 +67,15 @@ def stripe_invoices(
     stripe: StripeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drive the month's drafts to finalized invoices; a month in review is left as it is."""
-    with opened_month(context, ledger, usage) as opened:
+    with common.opened_month(context, ledger, usage) as opened:
         month, open_ledger, store = opened.month, opened.ledger, opened.store
         with recorded(open_ledger, month, context.run.run_id, context.log) as outcome:
             stripe.check()
             # A setting that cannot be read must fail before anything is sent, not after.
-            links = {**overview_link(month), **stripe.invoices_link(month)}
+            links = {**common.overview_link(month), **stripe.invoices_link(month)}
             started = time.monotonic()
-            with open_ledger.session(month, actor_of(context.run), on_wait=context.log.info) as session:
+            actor = common.actor_of(context.run)
+            with open_ledger.session(month, actor, on_wait=context.log.info) as session:
                 # A blocking check guards only its own run; this asset may be launched alone.
                 require_drafts_equal_usage(session, store)
                 require_sound_bills(session)

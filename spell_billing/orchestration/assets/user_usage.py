@@ -2,26 +2,19 @@
 
 import dagster as dg
 
-from spell_billing.orchestration.assets.common import (
-    month_asset,
-    opened_month,
-    overview_link,
-    table,
-    table_schema,
-    usage_metadata,
-)
+from spell_billing.orchestration.assets import common
 from spell_billing.orchestration.assets.raw_usage import raw_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.usage.aggregate import aggregate
 
-COLUMNS = table_schema(
+COLUMNS = common.table_schema(
     ("user_id", "string", "The platform's user"),
     ("calls", "int", "Rows of the user in the month, refunds included"),
     ("cost_cents", "int or decimal", "Their exact cost in cents"),
 )
 
 
-@month_asset(
+@common.month_asset(
     deps=[raw_usage],
     kinds={"parquet", "duckdb"},
     tags={"spell_billing/step": "aggregate"},
@@ -33,7 +26,7 @@ def user_usage(
     context: dg.AssetExecutionContext, usage: UsageResource, ledger: LedgerResource
 ) -> dg.MaterializeResult[None]:
     """Aggregate the frozen rows."""
-    with opened_month(context, ledger, usage) as opened:
+    with common.opened_month(context, ledger, usage) as opened:
         frozen = opened.frozen
         # Equal sums do not prove that the rows are what was frozen: they may have changed users.
         opened.store.verify(frozen)
@@ -47,13 +40,13 @@ def user_usage(
                 "dagster/column_schema": COLUMNS,
                 "users": totals.users,
                 "calls": totals.totals.calls,
-                **usage_metadata(totals.totals.cost_cents),
+                **common.usage_metadata(totals.totals.cost_cents),
                 "version": frozen.version,
                 **({"unused_rate_cards": list(totals.unused_cards)} if totals.unused_cards else {}),
                 **({"line_items_by": frozen.manifest.items_by} if frozen.manifest.items_by else {}),
                 "dagster/uri": frozen.directory.absolute().as_uri(),
-                **overview_link(opened.month),
-                "largest_users": table(
+                **common.overview_link(opened.month),
+                "largest_users": common.table(
                     [
                         {"user_id": user.user_id, "calls": user.calls, "cost_cents": str(user.cost_cents)}
                         for user in totals.largest

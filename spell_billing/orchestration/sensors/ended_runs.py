@@ -13,8 +13,7 @@ from typing import Literal
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import bill_command, body
+from spell_billing.alerts.alert import Alert, bill_command, body
 from spell_billing.orchestration.assets.common import actor_of
 from spell_billing.orchestration.billing_runs import (
     is_billing,

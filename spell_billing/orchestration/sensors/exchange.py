@@ -55,7 +55,7 @@ def payments(
                 connect = partial(stripe.connect, open_ledger)
                 done = follow_payments(open_ledger, connect, channels, dunning_days=dunning_days)
         except MonthLockedError:
-            return dg.SkipReason("The tick before is still at work.")
+            return dg.SkipReason("The previous tick is still running.")
     if wrong is not None:
         raise wrong
     return dg.SkipReason(done.in_words)
@@ -94,9 +94,9 @@ def mail(
                     kind="mail_stuck",
                     title="Mail to users does not go out",
                     body=(
-                        f"The mail server {settings.server} has not taken mail that waits since "
-                        f"{since:%Y-%m-%d %H:%M} UTC: {delivered.trouble}. Nothing is lost, it is tried "
-                        "again. Check MAIL_URL and the server."
+                        f"The mail server {settings.server} has not accepted mail that has waited since "
+                        f"{since:%Y-%m-%d %H:%M} UTC: {delivered.trouble}. Nothing is lost; it is "
+                        "retried. Check MAIL_URL and the server."
                     ),
                 )
             )
@@ -126,6 +126,6 @@ def events_out(
         if receivers:
             alerts.open(open_ledger, context.log).send_all(kind=KIND)
     if not receivers:
-        unset = "EVENT_URLS is not set: the platform reads GET /v1/changes, or is told nothing."
+        unset = "EVENT_URLS is not set: the platform can read GET /v1/changes instead."
         return dg.SkipReason(f"{done}. {unset}" if done.overdue else unset)
     return dg.SkipReason(f"events: {done}")

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import bill_command, body, first_names, users
+from spell_billing.alerts.alert import Alert, bill_command, body, first_names, users
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, State
@@ -25,7 +24,7 @@ from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.billing import Settings
 
 NAMED_USERS = 5
-"""So many appear by name; `spell-billing invoices` has them all."""
+"""How many are named; `spell-billing invoices` lists them all."""
 
 
 @sensor(
@@ -120,7 +119,7 @@ def month_in_review(
 def _in_review(ledger: Ledger, under_way: frozenset[Month]) -> Iterator[Alert]:
     for record in ledger.months():
         month = Month.parse(record.month)
-        # A run that is at it may draft anew, and the findings be others.
+        # A run in progress may draft again, with other findings.
         if record.billing_started_at is not None or month in under_way or ledger.is_held(month):
             continue
         with ledger.reading() as connection:

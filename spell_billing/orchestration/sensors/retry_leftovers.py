@@ -7,8 +7,7 @@ from itertools import takewhile
 
 import dagster as dg
 
-from spell_billing.alerts.alert import Alert
-from spell_billing.alerts.text import bill_command, body, users
+from spell_billing.alerts.alert import Alert, bill_command, body, users
 from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months
@@ -109,12 +108,12 @@ def _alert(instance: dg.DagsterInstance, standing: Standing, streak: list[Try]) 
     return Alert(
         key=f"{NAME}:{month}:{first.run_id}:{first.ended_at.isoformat()}",
         kind=NAME,
-        title=f"{month} is not billed after {len(streak)} tries, and not tried again by itself",
+        title=f"{month} is not billed after {len(streak)} tries, and is not retried automatically",
         body=body(
             f"Not sent yet: {users(standing.to_drive)}." if standing.record else "No draft was made.",
             f"The last run ended at {last.ended_at:%Y-%m-%d %H:%M} UTC"
             + (f": {problem_of(instance, last.run_id).words}" if known else "."),
-            f"Next: see whether Stripe, the network and the database answer, then {bill_command(month)}",
+            f"Next: check that Stripe, the network and the database respond, then {bill_command(month)}",
             run_id=last.run_id if known else None,
         ),
         month=str(month),

@@ -1,4 +1,4 @@
-"""`spend_alerts`: users and the platform are told, once, of a threshold of a spend limit that was reached."""
+"""`spend_alerts`: tells users and the platform, once, which threshold of a spend limit is reached."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import dagster as dg
 
-from spell_billing.alerts.text import users
+from spell_billing.alerts.alert import users
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
@@ -42,7 +42,7 @@ def spend_alerts(
     except DatabaseUnreachableError as error:
         # Whether there is a limit at all is not known: most platforms have none.
         context.log.warning(str(error))
-        return dg.SkipReason(f"{error.message} Spend limits are looked at again with the next tick.")
+        return dg.SkipReason(f"{error.message} Spend limits are checked again at the next tick.")
     if not limits.cents and not limits.wrong:
         return dg.SkipReason("No user has a spend limit (billing_accounts.spend_limit_cents).")
     month = Month.containing(now)
@@ -76,14 +76,12 @@ def _tell(
 ) -> int:
     reached = {}
     with ledger.exclusive("spend_alerts", wait_seconds=0):
-        with ledger.reading() as connection:
-            before = reached_by_user(connection, month)
+        before = ledger.read(reached_by_user, month)
         for user_id, each in spent.items():
             told = before[user_id].percent if user_id in before else 0
             percent = news(percents, each.so_far_cents, each.limit_cents, told)
             if percent is not None:
                 reached[user_id] = Reached(percent, each.so_far_cents, each.limit_cents, each.currency)
         if reached:
-            with ledger.writing() as connection:
-                note_reached(connection, month, reached, now)
+            ledger.write(note_reached, month, reached, now)
     return len(reached)

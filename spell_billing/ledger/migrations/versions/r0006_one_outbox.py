@@ -8,8 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from spell_billing.ledger.column_types import BigId, UtcDateTime
-from spell_billing.ledger.upsert import insert_new
+from spell_billing.ledger.column_types import BigId, UtcDateTime, insert_new
 
 revision = "0006"
 down_revision = "0005"

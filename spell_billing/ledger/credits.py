@@ -1,0 +1,100 @@
+"""Credits that months left for users: what is left of them, and what a person settled by hand."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.drafting import Credit
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
+from spell_billing.ledger.moves import Heirs, read_heirs
+from spell_billing.ledger.queries import left_something
+from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
+from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.schema import decisions, invoices
+
+AFTER_ALL = Month.parse("9998-12")
+"""A month that all others come before."""
+
+
+def read_credits(
+    connection: Connection, month: Month, heirs: Heirs, *, only: Collection[str] | None = None
+) -> dict[str, list[Credit]]:
+    """Return what the drafts of a month may use, by the user who may use it: of those that moved, the heir.
+
+    What the month grants itself is for later months. Where `only` some users are drafted, what others' bills
+    of the month applied is gone.
+    """
+    carried = sa.case((invoices.c.month < str(month), invoices.c.carried_cents), else_=0)
+    left = sa.func.sum(carried - invoices.c.credit_applied_cents)
+    counts = invoices.c.month != str(month)
+    if only is not None:
+        counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED, State.HELD]))
+    rows = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.currency, left)
+        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
+        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
+        .group_by(invoices.c.user_id, invoices.c.currency)
+    ).all()
+    sums: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for user_id, currency, cents in rows:
+        sums[heirs.heir_of(user_id), currency] += int(cents)
+    is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
+    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
+    for user_id, content in connection.execute(settled):
+        currency, _, settled_cents = content.partition(":")
+        sums[heirs.heir_of(user_id), currency] -= int(settled_cents)
+    found: defaultdict[str, list[Credit]] = defaultdict(list)
+    for (user_id, currency), cents in sorted(sums.items()):
+        if cents:
+            found[user_id].append(Credit(cents, currency))
+    return dict(found)
+
+
+def credits_of(connection: Connection, user_id: str) -> list[Credit]:
+    """Return the credits of a user that no bill has used, by currency."""
+    found = read_credits(connection, AFTER_ALL, read_heirs(connection)).get(user_id, [])
+    return [credit for credit in found if credit.amount_cents > 0]
+
+
+def settle_credit(
+    connection: Connection,
+    month: Month,
+    user_id: str,
+    currency: str,
+    *,
+    reason: str,
+    actor: Actor,
+    now: datetime | None = None,
+) -> Credit:
+    """Record that a person dealt with a user's whole credit in a currency: no bill offers it again.
+
+    The audit trail of `month`, whose bill the credit holds, tells of it. Return the credit.
+
+    Raises:
+        LedgerError: when there is no such credit.
+    """
+    found = {credit.currency: credit for credit in credits_of(connection, user_id)}
+    if currency not in found:
+        left = ", ".join(format_money(each.amount_cents, each.currency) for each in found.values())
+        raise LedgerError(
+            f"User {user_id} has no credit in {currency} that is left: {left or 'none in any currency'}.",
+            remedy="See `spell-billing explain` for the user's bills.",
+        )
+    credit = found[currency]
+    decision = Decision(
+        month=str(month),
+        user_id=user_id,
+        kind=DecisionKind.CREDIT_SETTLED,
+        content_hash=f"{currency}:{credit.amount_cents}",
+        reason=reason,
+        actor=actor.name,
+        at=now or datetime.now(UTC),
+    )
+    write_decision(connection, decision, actor)
+    return credit
