@@ -47,6 +47,9 @@ if "TMPDIR" not in os.environ and (_folder := _in_memory()):
 NO_BROWSER = "no Chromium is installed here"
 """Why browser tests are skipped, as the summary finds it again."""
 
+NO_JAVA = "no Java is installed here"
+"""Why tests on Spark are skipped, as the summary finds it again."""
+
 NO_POOLER = "no PgBouncer is installed here"
 """Why tests behind a pooler are skipped, as the summary finds it again."""
 
@@ -56,6 +59,7 @@ _UNSEEN = (
         "in a browser",
         "apt-get install chromium (Debian), or any package that brings chromium or google-chrome",
     ),
+    (NO_JAVA, "on Apache Spark", "apt-get install default-jre-headless (Debian)"),
     (NO_POOLER, "behind a pooler", "apt-get install pgbouncer (Debian)"),
 )
 

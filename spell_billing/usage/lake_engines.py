@@ -23,6 +23,7 @@ from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
 from spell_billing.usage.lake_sql import DIGITS, Dialect
 
 _MEMORY_BYTES = 2 << 30
+_VIEWS = "spell_billing_"
 _BIGNUMERIC = dt.Decimal(76, 38)
 
 
@@ -229,18 +230,23 @@ class _Spark(Engine):
         self._group = uuid.uuid4().hex
 
     def table(self, name: str) -> ir.Table | None:
-        if self._folder is not None:
-            places = [os.path.join(self._folder, each) for each in (name, f"{name}.parquet")]  # noqa: PTH118
-            place = next((each for each in places if self._exists(each)), None)
-            if place is None:
-                return None
-            # The files are listed here: what appears later is of no query.
-            self._session.read.parquet(place).createOrReplaceTempView(name)
-            return _lower(self._ibis.table(name))
-        full_name = f"{self._database}.{name}" if self._database else name
-        if not self._session.catalog.tableExists(full_name):
+        rows = self._rows_in_folder(self._folder, name) if self._folder else self._rows_in_catalog(name)
+        if rows is None:
             return None
-        return _lower(self._ibis.table(name, database=self._database))
+        # A view of its own: one of the table's name would hide the table in Spark's other queries.
+        view = f"{_VIEWS}{name}"
+        rows.createOrReplaceTempView(view)
+        return _lower(self._ibis.table(view))
+
+    def _rows_in_catalog(self, name: str) -> Any:
+        full_name = f"{self._database}.{name}" if self._database else name
+        return self._session.table(full_name) if self._session.catalog.tableExists(full_name) else None
+
+    def _rows_in_folder(self, folder: str, name: str) -> Any:
+        places = [os.path.join(folder, each) for each in (name, f"{name}.parquet")]  # noqa: PTH118
+        place = next((each for each in places if self._exists(each)), None)
+        # The files are listed here: what appears later is of no query.
+        return None if place is None else self._session.read.parquet(place)
 
     def _exists(self, place: str) -> bool:
         # Asked of Hadoop, which knows folders on s3a:// and hdfs:// as well.

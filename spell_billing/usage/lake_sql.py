@@ -71,7 +71,7 @@ class LakeSql:
             raise unsuitable_type(USAGE_TABLE, "user_id", str(user), "text, an integer or a uuid")
         self._zone = moment.timezone
 
-    def control(self, month: Month, detail: Detail) -> ir.Table:
+    def control(self, month: Month) -> ir.Table:
         """Count and sum the month in one row: what the sums of users are held against."""
         rows, good, amount = self._in_month(self._usage, month), self._good, self._amount
         return rows.aggregate(
@@ -81,7 +81,6 @@ class LakeSql:
             cost_cents=amount(rows).sum(where=good(rows)),
             most=amount(rows).max(where=good(rows)),
             least=amount(rows).min(where=good(rows)),
-            fingerprint=self._fingerprint(rows, detail).sum(where=good(rows)),
         )
 
     def users(

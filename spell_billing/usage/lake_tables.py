@@ -123,27 +123,25 @@ class LakeTables(UsageTables):
         reader = self._reader(month, detail)
         control, known = self._control(reader)
         if on_progress:
-            on_progress(0, control.totals.calls)
+            on_progress(0, control.calls)
         batches = self._engine.stream(self._sql.users(month, detail, fingerprint=True))
         path = path.with_name(SUMS_FILE)
-        file, frozen = reader.write(path, batches, on_progress, expected=control.totals.calls)
-        if frozen != control:
+        file, frozen = reader.write(path, batches, on_progress, expected=control.calls)
+        if frozen.totals != control:
             again, _ = self._control(reader)
-            raise _difference(month, frozen, control, changed=again != control)
+            raise _difference(month, frozen.totals, control, changed=again != control)
         self.without_id = known["without_id"]
         bad = self._bad(self._sql.bad_rows(month)) if known["bad"] else NO_BAD_ROWS
         self.bad_rows = together(bad, self._bad(self._sql.timeless()))
-        return FrozenRows(file, frozen.totals, control.totals, reader.scale, frozen.fingerprint)
+        return FrozenRows(file, frozen.totals, control, reader.scale, frozen.fingerprint)
 
-    def _control(self, reader: SumReader) -> tuple[Sums, dict[str, Any]]:
+    def _control(self, reader: SumReader) -> tuple[Totals, dict[str, Any]]:
         """Count and sum a month in the engine; also how many rows are bad, and how many have no id."""
-        query = self._sql.control(reader.month, reader.detail)
-        (found,) = self._engine.read(query).to_pylist()
+        (found,) = self._engine.read(self._sql.control(reader.month)).to_pylist()
         # Spark counts as a sum, which is null of no row.
         found |= {name: found[name] or 0 for name in ("calls", "bad", "without_id")}
         reader.require_exact(found["calls"], reader.scale, found["most"], found["least"])
-        totals = Totals(found["calls"], as_exact(found["cost_cents"]))
-        return Sums(totals, as_exact(found["fingerprint"])), found
+        return Totals(found["calls"], as_exact(found["cost_cents"])), found
 
     def _reader(self, month: Month, detail: Detail = PLAIN) -> SumReader:
         quantity_scale = self._sql.quantity_scale if detail.has_quantity else 0
@@ -236,10 +234,10 @@ class LakeTables(UsageTables):
         return found
 
 
-def _difference(month: Month, frozen: Sums, control: Sums, *, changed: bool) -> Exception:
+def _difference(month: Month, frozen: Totals, control: Totals, *, changed: bool) -> Exception:
     what = (
-        f"{month}: the users add up to {frozen.totals.calls:,} calls of {frozen.totals.cost_cents:f} cents, "
-        f"and the engine's own total is {control.totals.calls:,} calls of {control.totals.cost_cents:f} cents"
+        f"{month}: the users add up to {frozen.calls:,} calls of {frozen.cost_cents:f} cents, and the "
+        f"engine's own total is {control.calls:,} calls of {control.cost_cents:f} cents"
     )
     if changed:
         return UsageInterruptedError(
@@ -247,8 +245,7 @@ def _difference(month: Month, frozen: Sums, control: Sums, *, changed: bool) -> 
             remedy="Nothing was frozen. Run it again when nothing writes to that month.",
         )
     return IntegrityError(
-        f"{what}, with the fingerprints {frozen.fingerprint:f} and {control.fingerprint:f}; and it stays so "
-        "when asked again.",
+        f"{what}, also when asked again.",
         remedy="Nothing was frozen. Do not bill this month before it is known what the engine adds up.",
     )
 
