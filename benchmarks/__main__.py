@@ -15,7 +15,7 @@ import click
 import psutil
 from rich.console import Console
 
-from benchmarks import aggregate, commands, drafts, freeze, invoicing, months, standing
+from benchmarks import aggregate, commands, drafts, freeze, invoicing, months, pricing, standing
 from benchmarks.databases import Server, running_server
 from benchmarks.generator import Size, fill_postgres, fill_sqlite
 from benchmarks.report import Figure, chart, markdown, table
@@ -164,6 +164,23 @@ class Bench:
             what = f"{_short(self.scale.rows)} rows, {self.scale.users:,} users"
             yield from standing.measure(self.server, url, what, self.scale.users, self.repeats)
 
+    def pricing(self) -> Iterator[Figure]:
+        """Measure plans, rate cards and item lines, and the simulation of other prices."""
+        yield pricing.drafting(self.server, self.folder, self.scale.drafts, self.repeats)
+        yield pricing.simulation(self.server, self.folder, self.scale.drafts, self.repeats)
+        with self._usage() as url:
+            pricing.price(url)
+            what = f"{self._rows}, with plans, rate cards and item lines"
+            yield aggregate.assets_in_postgres(
+                self.server,
+                url,
+                self.folder,
+                what,
+                self.repeats,
+                target=pricing.ASSETS_TARGET,
+                items_by=pricing.ITEMS_BY,
+            )
+
 
 SUBJECTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "freeze": Bench.freeze,
@@ -175,6 +192,7 @@ SUBJECTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "months": Bench.months,
     "commands": Bench.commands,
     "standing": Bench.standing,
+    "pricing": Bench.pricing,
 }
 
 

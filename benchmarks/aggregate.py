@@ -1,5 +1,6 @@
 """Adding up frozen rows per user, and the three assets together with their checks."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -120,7 +121,9 @@ def bare_group_by(folder: str) -> Callable[[], dict[str, Any]]:
     return act
 
 
-def three_assets(url: str, ledger_url: str, folder: str) -> Callable[[], dict[str, Any]]:
+def three_assets(
+    url: str, ledger_url: str, folder: str, items_by: str | None = None
+) -> Callable[[], dict[str, Any]]:
     """Prepare to materialize raw_usage, user_usage and invoice_drafts, with their checks, through Dagster.
 
     The ledger has its tables, and Dagster its instance, as in every run but the first of all.
@@ -130,6 +133,8 @@ def three_assets(url: str, ledger_url: str, folder: str) -> Callable[[], dict[st
     from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
     from spell_billing.orchestration.resources import LedgerResource, UsageResource  # noqa: PLC0415
 
+    if items_by is not None:
+        os.environ["LINE_ITEMS_BY"] = items_by
     store = tempfile.mkdtemp(dir=folder)
     ledger = LedgerResource(database_url=ledger_url)
     ledger.open().close()
@@ -181,12 +186,23 @@ def in_postgres(server: Server, url: str, folder: Path, what: str, repeats: int)
     )
 
 
-def assets_in_postgres(server: Server, url: str, folder: Path, what: str, repeats: int) -> Figure:
+def assets_in_postgres(
+    server: Server,
+    url: str,
+    folder: Path,
+    what: str,
+    repeats: int,
+    *,
+    target: float = 1.7,
+    items_by: str | None = None,
+) -> Figure:
     """Measure the three assets that do not call Stripe, with their checks, each time on a new ledger."""
 
     def assets() -> Run:
         ledger_url = server.create("ledger")
-        run = run_way("aggregate:three_assets", url=url, ledger_url=ledger_url, folder=place)
+        run = run_way(
+            "aggregate:three_assets", url=url, ledger_url=ledger_url, folder=place, items_by=items_by
+        )
         server.drop("ledger")
         return run
 
@@ -199,7 +215,7 @@ def assets_in_postgres(server: Server, url: str, folder: Path, what: str, repeat
         runs["floor"].seconds,
         runs["ours"].seconds,
         kind=Kind.RATIO,
-        target=1.7,
+        target=target,
         peak_bytes=runs["ours"].peak_bytes,
     )
 

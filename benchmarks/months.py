@@ -66,17 +66,22 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "spell_billing", *arguments]
 
 
-def freeze_and_aggregate(url: str, store: str) -> Callable[[], None]:
-    """Prepare to freeze and aggregate the month."""
+def freeze_and_aggregate(
+    url: str, store: str, items_by: str | None = None, months: int = 1
+) -> Callable[[], None]:
+    """Prepare to freeze and aggregate the month, or several up to it."""
     from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.aggregate import aggregate  # noqa: PLC0415
+    from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
-    source = open_usage_source(parse_database_url(url, setting="DATABASE_URL"))
+    rules = SourceRules(items_by=items_by)
+    source = open_usage_source(parse_database_url(url, setting="DATABASE_URL"), rules)
 
     def act() -> None:
-        aggregate(UsageStore(Path(store)).freeze(source, MONTH))
+        for back in range(months):
+            aggregate(UsageStore(Path(store)).freeze(source, MONTH.plus(-back)))
 
     return act
 

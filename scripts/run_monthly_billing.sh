@@ -36,11 +36,11 @@ value() { tr -c ' -~' ' ' <"$answer" | sed "s/\\\\\"/'/g; s/##\[/## [/g" | grep 
 
 until [ "$now" = SUCCESS ] || [ "$now" = FAILURE ] || [ "$now" = CANCELED ]; do
     left=$((end - $(date +%s)))
-    [ "$left" -gt 0 ] || fail 1 "Not done within $timeout s; what was launched goes on. The same command waits for it again."
+    [ "$left" -gt 0 ] || fail 1 "Not finished within $timeout s; the run continues. Run the same command to wait for it again."
     if [ -z "$now" ]; then # no run is known yet, or the server does not list it
         ask 30 POST /admin/billing/process-monthly "${month:+{\"month\": \"$month\"\}}"
         case $status-$(value status) in
-        200-already_billed) echo "$(value month)  is billed already: nothing is to be done." && exit 0 ;;
+        200-already_billed) echo "$(value month)  is already billed: there is nothing to do." && exit 0 ;;
         202-started | 409-already_running) month=$(value month) run=$(value run_id) ;;
         000-*) fail 1 "$url does not answer. Check the address, and that \`spell-billing serve\` runs there." ;;
         401-*) fail 1 "The server does not accept ADMIN_SECRET. Set it to what the server was started with." ;;

@@ -1,5 +1,6 @@
 """Fixtures that every folder shares: real databases, fresh for each test, with the platform's tables."""
 
+import gc
 import os
 import shutil
 import signal
@@ -269,6 +270,8 @@ def make_source_tables() -> Callable[..., SourceTables]:
     return make
 
 
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+
 _LONGEST = (
     *("exactly_once", "test_trigger_months.py", "test_trigger_troubles.py", "test_billing_script.py"),
     *("test_live_instance.py", "test_serve.py", "browser", "command_line", "sensors", "dagster_layer"),
@@ -285,6 +288,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return min((_LONGEST.index(name) for name in names if name in _LONGEST), default=len(_LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking at what is imported, again and again: an eighth of all time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    """Let go of all that is imported in the usual way, for extensions that complain of leaks at the end."""
+    gc.unfreeze()
 
 
 def pytest_configure() -> None:

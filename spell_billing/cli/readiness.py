@@ -35,6 +35,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
     """
     from spell_billing.reporting.readiness import check_readiness, owing_so_far  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.contract import SourceRules  # noqa: PLC0415 - heavy: Arrow
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415 - heavy: DuckDB
     from spell_billing.web.links import card_links  # noqa: PLC0415
     from spell_billing.web.settings import WebSettings  # noqa: PLC0415
@@ -42,7 +43,8 @@ def command(month: Month | None, *, as_json: bool) -> None:
     asked = month or Month.containing(datetime.now(UTC))
     card_link_of = card_links(WebSettings.from_environment(), datetime.now(UTC))
     stripe = stripe_account()
-    source = open_usage_source(Settings.from_environment().usage_database)
+    settings = Settings.from_environment()
+    source = open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
     owing = owing_so_far(source, asked, source.so_far(asked))
     with open_ledger() as ledger:
         found = stripe.work(ledger, lambda gateway: check_readiness(asked, owing, gateway))

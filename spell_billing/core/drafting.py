@@ -51,7 +51,8 @@ MAX_LINES = 250
 class Account(msgspec.Struct, frozen=True):
     """A row of `billing_accounts` with its plan; `included_cents` is the plan's monthly allowance.
 
-    `collection` and what follows it are as the table has them, blank text as None.
+    `plan_name` is blank where there is no such plan. `collection` and what follows it are as the table has
+    them, blank text as None.
     """
 
     stripe_customer_id: str | None
@@ -153,12 +154,15 @@ def draft_invoice(
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
-    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
-    lines += fee_lines(month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance)
-    charge_cents = largest_cents = 0
-    for line in lines:
-        charge_cents += line.amount_cents
-        largest_cents = max(largest_cents, abs(line.amount_cents))
+    earlier = (
+        add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency) if late else set()
+    )
+    if known_plan.has_fees or any(fees_charged):
+        lines += fee_lines(
+            month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance
+        )
+    amounts = [line.amount_cents for line in lines] or [0]
+    charge_cents, largest_cents = sum(amounts), max(*amounts, -min(amounts))
     if abs(charge_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
@@ -176,8 +180,10 @@ def draft_invoice(
         lines.append(Line(REMAINDER, text, -left_cents, str(month)))
         total_cents -= left_cents
     terms = account.terms if account else USUAL_TERMS
-    shown = shown_lines(lines, currency)
-    if isinstance(terms, Terms) and policy != USUAL_POLICY and total_cents > 0:
+    is_usual = policy == USUAL_POLICY
+    # Which lines an invoice shows is asked only where it matters.
+    shown = lines if is_usual and len(lines) <= MAX_LINES else shown_lines(lines, currency)
+    if not is_usual and isinstance(terms, Terms) and total_cents > 0:
         terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
@@ -293,6 +299,8 @@ def _account_problem(account: Account | None, terms: Terms | Reason, plan: Month
         return Reason.NO_STRIPE_CUSTOMER
     if not is_currency(account.currency):
         return Reason.UNKNOWN_CURRENCY
+    if plan is None and account.plan_name == "":
+        return Reason.UNKNOWN_PLAN
     if plan is not None and any(currency != account.currency for currency in plan.currencies):
         return Reason.PLAN_CURRENCY
     return terms if isinstance(terms, Reason) else None

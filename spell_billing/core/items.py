@@ -1,13 +1,15 @@
 """Splitting a user's usage by item, as by endpoint: exact shares, rounded so that they add up."""
 
 from collections.abc import Iterable, Sequence
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from functools import lru_cache
+from math import floor
+from operator import attrgetter
 
 import msgspec
 
 from spell_billing.core.errors import IntegrityError
-from spell_billing.core.money import exact_sum, plain, round_half_up
+from spell_billing.core.money import EXACT, exact_sum, plain, round_half_up
 
 OTHER = "other"
 """The item of rows without one, and of all that have no line of their own."""
@@ -15,6 +17,9 @@ MOST_ITEM_LINES = 10
 """Stripe shows the first ten lines of an invoice with it; the others take another request."""
 _LONGEST_NAME = 200
 """Characters. Stripe takes 5,000 in the description of a line; an invoice is to be read."""
+
+
+_ITEM, _CENTS = attrgetter("item"), attrgetter("usage_cents")
 
 
 class ItemUsage(msgspec.Struct, frozen=True):
@@ -46,7 +51,11 @@ def split_usage(
     named = _by_name(items)
     _require_equal(user_id, named, calls, usage_cents)
     kept = _largest(named)
-    kept.sort(key=lambda each: (each.item == OTHER, each.usage_cents.copy_negate(), each.item))
+    kept.sort(key=_ITEM)
+    kept.sort(key=_CENTS, reverse=True)
+    other = [each for each in kept if each.item == OTHER]
+    if other:
+        kept = [each for each in kept if each.item != OTHER] + other
     amounts = rounded_to_total([each.usage_cents for each in kept], round_half_up(usage_cents))
     return [ItemCharge(usage, cents) for usage, cents in zip(kept, amounts, strict=True)]
 
@@ -56,11 +65,11 @@ def rounded_to_total(amounts: Sequence[Decimal], total_cents: int) -> list[int]:
 
     Of equal remainders, those that come first. `total_cents` is the rounded sum of the amounts.
     """
-    floors = [int(amount.to_integral_value(ROUND_FLOOR)) for amount in amounts]
+    floors = [floor(amount) for amount in amounts]
     missing = total_cents - sum(floors)
     if missing:
-        rests = [exact_sum(amount, Decimal(-floor)) for amount, floor in zip(amounts, floors, strict=True)]
-        for place in sorted(range(len(rests)), key=lambda place: rests[place], reverse=True)[:missing]:
+        rests = list(map(EXACT.subtract, amounts, floors))
+        for place in sorted(range(len(rests)), key=rests.__getitem__, reverse=True)[:missing]:
             floors[place] += 1
     return floors
 
@@ -79,7 +88,10 @@ def _by_name(items: Iterable[ItemUsage]) -> list[ItemUsage]:
     for each in items:
         name = item_name(each.item)
         before = found.get(name)
-        found[name] = _sum(name, [before, each]) if before else msgspec.structs.replace(each, item=name)
+        if before is not None:
+            found[name] = _sum(name, [before, each])
+        else:
+            found[name] = each if name == each.item else msgspec.structs.replace(each, item=name)
     return list(found.values())
 
 
@@ -95,7 +107,7 @@ def _largest(items: list[ItemUsage]) -> list[ItemUsage]:
 
 def _sum(item: str, parts: Sequence[ItemUsage]) -> ItemUsage:
     return ItemUsage(
-        item, sum(each.calls for each in parts), exact_sum(*(each.usage_cents for each in parts))
+        item, sum([each.calls for each in parts]), exact_sum(*[each.usage_cents for each in parts])
     )
 
 

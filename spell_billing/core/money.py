@@ -1,7 +1,7 @@
 """Money: exact decimals on the way in, integer minor units on an invoice, one rounding function."""
 
-from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Decimal, Inexact, localcontext
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
 from functools import lru_cache
 
@@ -20,8 +20,9 @@ _DECIMAL_PLACES = {
 """Zero- and three-decimal currencies of Stripe's API; every other has two decimals there, ISK and UGX too."""
 _STEPS_CENTS = {**dict.fromkeys(_THREE_DECIMALS, 10), "isk": 100, "ugx": 100}
 
-_EXACT_DIGITS = 1_000
-"""Far beyond any sum of amounts; a longer one is refused (`decimal.Inexact`), not rounded."""
+EXACT = Context(prec=1_000, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+"""Its digits are far beyond any sum of amounts; a longer one is refused (`decimal.Inexact`), not rounded."""
+_ZERO = Decimal(0)
 
 _SYMBOLS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 
@@ -37,7 +38,7 @@ def round_half_up(amount: Decimal) -> int:
     Returns:
         Whole minor units.
     """
-    return int(amount.to_integral_value(rounding=ROUND_HALF_UP))
+    return int(amount.to_integral_value(ROUND_HALF_UP))
 
 
 def share_of(cents: int, share: Fraction) -> int:
@@ -70,9 +71,10 @@ def exact_sum(*amounts: Decimal) -> Decimal:
     Args:
         amounts: Minor units, possibly with fractions; finite.
     """
-    with localcontext(prec=_EXACT_DIGITS) as context:
-        context.traps[Inexact] = True
-        return sum(amounts, Decimal(0))
+    total = _ZERO
+    for amount in amounts:
+        total = EXACT.add(total, amount)
+    return total
 
 
 @lru_cache(maxsize=1_000)
@@ -89,11 +91,12 @@ def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = F
         currency: Three lower-case letters.
         grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
     """
-    symbol, code, places, minor_units = _style(currency)
-    units, rest = divmod(abs(amount_cents), minor_units)
-    whole = f"{units:,}" if grouping else str(units)
-    fraction = f".{str(rest).zfill(places)}" if places else ""
-    return f"{'-' if amount_cents < 0 else ''}{symbol}{whole}{fraction}{code}"
+    before, after, fractions = _style(currency)
+    if amount_cents < 0:
+        before, amount_cents = f"-{before}", -amount_cents
+    units, rest = divmod(amount_cents, len(fractions))
+    whole = f"{units:,}" if grouping else units
+    return f"{before}{whole}{fractions[rest]}{after}"
 
 
 def format_amounts(by_currency: Mapping[str, int]) -> str:
@@ -105,11 +108,12 @@ def format_amounts(by_currency: Mapping[str, int]) -> str:
 
 
 @lru_cache(maxsize=1_000)
-def _style(currency: str) -> tuple[str, str, int, int]:
-    """Return what stands before an amount and after it, its decimal places, and minor units of the whole."""
+def _style(currency: str) -> tuple[str, str, Sequence[str]]:
+    """Return what stands before an amount and after it, and each number of minor units as a fraction."""
     places = _DECIMAL_PLACES.get(currency, 2)
     symbol = _SYMBOLS.get(currency, "")
-    return symbol, "" if symbol else f" {currency.upper()}", places, 10**places
+    fractions = [f".{rest:0{places}}" for rest in range(10**places)] if places else [""]
+    return symbol, "" if symbol else f" {currency.upper()}", fractions
 
 
 def plain(amount: Decimal) -> str:

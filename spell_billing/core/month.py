@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from spell_billing.core.errors import MonthError, MonthTooEarlyError
 
@@ -50,7 +51,7 @@ class Month:
     @property
     def label(self) -> str:
         """The month in words, as on an invoice: `October 2026`."""
-        return f"{_NAMES[self.month - 1]} {self.year}"
+        return _label(self.year, self.month)
 
     @property
     def partition_key(self) -> str:
@@ -105,7 +106,18 @@ class Month:
         return _aware(now) >= self.end
 
     def __str__(self) -> str:
-        return f"{self.year:04d}-{self.month:02d}"
+        return _text(self.year, self.month)
+
+
+@lru_cache
+def _text(year: int, month: int) -> str:
+    # Every line of an invoice has it.
+    return f"{year:04d}-{month:02d}"
+
+
+@lru_cache
+def _label(year: int, month: int) -> str:
+    return f"{_NAMES[month - 1]} {year}"
 
 
 def require_billable(month: Month, *, first: Month, now: datetime, grace: timedelta = _NONE) -> None:

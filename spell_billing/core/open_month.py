@@ -141,11 +141,22 @@ def is_blocked(so_far_cents: int, limit_cents: int | None) -> bool:
     return limit_cents is not None and so_far_cents >= limit_cents
 
 
+def counted_as_told(percent: int, so_far_cents: int, of_cents: int, limit_cents: int) -> int:
+    """Return the threshold that counts as told, in percent of the limit of now.
+
+    Of a limit that was raised since `percent` of `of_cents` was told, what the user had come to then: so its
+    own thresholds are told beyond that.
+    """
+    if limit_cents <= of_cents:
+        return percent
+    return min(percent, percent_used(so_far_cents, limit_cents) or 0)
+
+
 def news(percents: Iterable[int], so_far_cents: int, limit_cents: int, told: int) -> int | None:
     """Return the threshold to tell of, in percent of the limit: the highest that is reached.
 
     None when none is, or when it is not higher than the one that was told last in the month (`told`, 0 for
-    none). So nothing is told twice when a limit is raised or usage vanishes, nor what was passed over.
+    none). So nothing is told twice when usage vanishes, nor what was passed over.
     """
     used = percent_used(so_far_cents, limit_cents)
     reached = max((each for each in percents if used is not None and each <= used), default=0)

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     NO_BILLING_ACCOUNT = "no_billing_account"
     NO_STRIPE_CUSTOMER = "no_stripe_customer"
     UNKNOWN_CURRENCY = "unknown_currency"
+    UNKNOWN_PLAN = "unknown_plan"
     PLAN_CURRENCY = "plan_in_other_currency"
     UNKNOWN_COLLECTION = "unknown_collection"
     INVALID_NET_DAYS = "invalid_net_days"
@@ -87,6 +88,9 @@ REMEDIES: dict[Reason, str] = {
     Reason.NO_STRIPE_CUSTOMER: (
         "The billing account has no stripe_customer_id. Create the customer at Stripe, "
         f"store its id, {_AGAIN}"
+    ),
+    Reason.UNKNOWN_PLAN: (
+        f"The billing account's plan_id is not in billing_plans. Correct it, or add the plan, {_AGAIN}"
     ),
     Reason.PLAN_CURRENCY: "The account is in another currency than the plan it was on in the month. Give it "
     f"the plan's currency, {_AGAIN}",

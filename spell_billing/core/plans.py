@@ -74,9 +74,14 @@ class MonthPlan(msgspec.Struct, frozen=True):
     currencies: tuple[str, ...] = ()
 
     @property
+    def has_fees(self) -> bool:
+        """Whether there is a fee of the month or the next."""
+        return bool(self.fees or self.next_fees)
+
+    @property
     def charges_alone(self) -> bool:
         """Whether something is due although nothing was used."""
-        return bool(self.fees or self.next_fees or self.rating.minimum_cents)
+        return self.has_fees or bool(self.rating.minimum_cents)
 
 
 NO_PLAN = MonthPlan()

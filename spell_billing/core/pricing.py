@@ -76,11 +76,11 @@ def rate(usage_cents: Decimal, rating: Rating) -> Rated:
     covered = min(rating.included_cents, max(0, rounded))
     if rating.is_allowance_alone:
         return Rated(rounded, covered)
-    usage_discount = share_of(rounded - covered, fraction_of(rating.usage_discount))
+    usage_discount = _share_of(rounded - covered, rating.usage_discount)
     net = rounded - covered - usage_discount
     top_up = max(0, rating.minimum_cents - rating.fee_cents - max(0, net))
     base = rating.fee_cents + net + top_up
-    discount = share_of(base, fraction_of(rating.discount))
+    discount = _share_of(base, rating.discount)
     amount_off = min(rating.discount_cents, max(0, base - discount))
     return Rated(rounded, covered, usage_discount, top_up, discount, amount_off)
 
@@ -88,6 +88,10 @@ def rate(usage_cents: Decimal, rating: Rating) -> Rated:
 def rate_cents(usage_cents: Decimal, rating: Rating) -> int:
     """Return what is due for one month's exact usage, beside the fees. More usage never costs less."""
     return rate(usage_cents, rating).due_cents
+
+
+def _share_of(cents: int, share: str) -> int:
+    return 0 if share == "0" else share_of(cents, fraction_of(share))
 
 
 @lru_cache(maxsize=1_000)
@@ -111,8 +115,11 @@ def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, wi
 
 def dump_rating(rating: Rating) -> str | None:
     """Write a rating as the ledger keeps it beside the allowance: null where there is nothing else."""
-    if rating.is_allowance_alone and not rating.fee_cents:
-        return None
+    return None if rating.is_allowance_alone and not rating.fee_cents else _dump(rating)
+
+
+@lru_cache(maxsize=1_000)
+def _dump(rating: Rating) -> str:
     return msgspec.json.encode(msgspec.structs.replace(rating, included_cents=0)).decode()
 
 

@@ -4,7 +4,7 @@ Pure rules over sums that `invoicing/review_month.py` gathers; what they find ho
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -30,6 +30,7 @@ class Code(StrEnum):
     MONTH_NOT_PLAUSIBLE = "month_not_plausible"
     NO_ACCOUNTS = "no_accounts"
     IDS_DIFFER = "ids_differ"
+    SUBSCRIPTIONS_GONE = "subscriptions_gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,23 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
         {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in moves[:NAMED]
     ]
     return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
+
+
+def subscription_findings(running: Collection[str], gone: Collection[str]) -> list[Finding]:
+    """Return whether too many subscriptions vanished from the platform, instead of being ended.
+
+    Args:
+        running: Users whose subscription ran on when the month before ended.
+        gone: Those of them who have none in the month, not even one that ended.
+    """
+    if not gone or len(gone) * 2 < len(running):
+        return []
+    named = ", ".join(sorted(gone)[:NAMED])
+    text = (
+        f"The subscriptions of {len(gone):,} of {len(running):,} users vanished from plan_subscriptions, as "
+        f"of {named}: their accounts' plans are charged instead. To end one, fill in its ends_at."
+    )
+    return [Finding(Code.SUBSCRIPTIONS_GONE, text, {"users": len(gone), "of": len(running)})]
 
 
 def month_findings(

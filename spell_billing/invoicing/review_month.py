@@ -5,6 +5,7 @@ The rules are in `core/review.py`; what they look at is gathered here, from the 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -36,6 +37,7 @@ from spell_billing.core.review import (
     month_findings,
     move_findings,
     past_findings,
+    subscription_findings,
 )
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.ledger.history import pinned_versions
@@ -56,6 +58,7 @@ from spell_billing.ledger.totals import (
     users_without,
 )
 from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.plans import subscribed_users
 from spell_billing.usage.store import UsageStore
 
 _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
@@ -87,6 +90,7 @@ def review_month(
             *past_findings(changes, rules),
             *move_findings(moves),
             *month_findings(_totals(record, bills), previous, rules),
+            *subscription_findings(*_subscriptions(connection, store, frozen)),
             *account_findings(_coverage(connection, month, bills, accounts)),
         ]
         fingerprint = drafts_hash(connection, month)
@@ -170,6 +174,19 @@ def _past(
         for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
     }
     return sum_changes(differences, billed, currencies), moves
+
+
+def _subscriptions(
+    connection: Connection, store: UsageStore, frozen: FrozenUsage
+) -> tuple[set[str], set[str]]:
+    """Return whose subscription ran on when the month before ended, and who of them has none any more."""
+    month = frozen.month
+    running = set[str]()
+    for before, version in pinned_versions(connection, since=month.previous(), before=month):
+        # Where its evidence is lost, the freeze has said so.
+        with suppress(UsageError):
+            running |= subscribed_users(store.version(before, version), month.start)
+    return running, running - subscribed_users(frozen) if running else set()
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:

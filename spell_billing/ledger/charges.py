@@ -10,8 +10,8 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.column_types import put_row, read_as
-from spell_billing.ledger.money_tables import charges
-from spell_billing.ledger.schema import invoices, payments
+from spell_billing.ledger.money_tables import charges, payments
+from spell_billing.ledger.schema import invoices
 
 _KEPT_DISPUTES = frozenset({"won", "prevented"})
 

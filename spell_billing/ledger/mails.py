@@ -13,11 +13,11 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
-from spell_billing.ledger.money_tables import credit_notes
+from spell_billing.ledger.money_tables import credit_notes, payments
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import audit, invoices, payments
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.thresholds import THRESHOLD, Reached, reached_by_user
 
 SINCE = "mail_since"
@@ -146,30 +146,19 @@ def fill(connection: Connection, now: datetime) -> int:
     bill, payment = invoices.c.stripe_invoice_id, payments.c.stripe_invoice_id
     attempt = payments.c.failed_attempts
     # Ids are Stripe's, of letters, digits and underscores: nothing in them to escape.
-    finalized: Said = {
-        "key": words("finalized:", bill),
-        "payload": words('{"invoice":"', bill, '"}'),
-        "channel": MAIL,
-        "kind": Template.FINALIZED,
-    }
-    failed: Said = {
-        "key": words("payment_failed:", payment, ":", attempt),
-        "payload": words('{"invoice":"', payment, '","attempt":', attempt, "}"),
-        "channel": MAIL,
-        "kind": Template.PAYMENT_FAILED,
-    }
-    credited: Said = {
-        "key": words("credited:", _issued.c.stripe_invoice_id, ":", _issued.c.number),
-        "payload": words('{"invoice":"', _issued.c.stripe_invoice_id, '","number":', _issued.c.number, "}"),
-        "channel": MAIL,
-        "kind": Template.CREDITED,
-    }
-    reached: Said = {
-        "key": words(THRESHOLD, ":", audit.c.id),
-        "payload": audit.c.detail,
-        "channel": MAIL,
-        "kind": THRESHOLD,
-    }
+    finalized = _said(Template.FINALIZED, words("finalized:", bill), words('{"invoice":"', bill, '"}'))
+    failed = _said(
+        Template.PAYMENT_FAILED,
+        words("payment_failed:", payment, ":", attempt),
+        words('{"invoice":"', payment, '","attempt":', attempt, "}"),
+    )
+    issued, number = _issued.c.stripe_invoice_id, _issued.c.number
+    credited = _said(
+        Template.CREDITED,
+        words("credited:", issued, ":", number),
+        words('{"invoice":"', issued, '","number":', number, "}"),
+    )
+    reached = _said(THRESHOLD, words(THRESHOLD, ":", audit.c.id), audit.c.detail)
     present = sa.and_(
         audit.c.month == str(Month.containing(now)), audit.c.action == THRESHOLD, audit.c.at >= begin
     )
@@ -181,6 +170,10 @@ def fill(connection: Connection, now: datetime) -> int:
         + put_selected(connection, _issued, _issued.c.asked_at >= begin, credited, now)
         + put_selected(connection, audit, present, reached, now)
     )
+
+
+def _said(kind: str, key: sa.ColumnElement[str], payload: sa.ColumnElement[str]) -> Said:
+    return {"key": key, "payload": payload, "channel": MAIL, "kind": kind}
 
 
 def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail]:

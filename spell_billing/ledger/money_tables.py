@@ -1,8 +1,56 @@
-"""The ledger's tables of money beside invoices: charges, credit notes, grants that pay for bills."""
+"""The ledger's tables of money beside bills: payments, dunning, charges, credit notes, and grants."""
 
 import sqlalchemy as sa
 
 from spell_billing.ledger.column_types import BigId, UtcDateTime, metadata
+
+payments = sa.Table(
+    "ledger_payments",
+    metadata,
+    sa.Column("stripe_invoice_id", sa.Text, primary_key=True),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("failed_attempts", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", UtcDateTime),
+    sa.Column("amount_due_cents", sa.BigInteger, nullable=False),
+    sa.Column("amount_paid_cents", sa.BigInteger, nullable=False),
+    sa.Column("decline_code", sa.String(80)),
+    sa.Column("message", sa.Text),
+    sa.Column("hosted_invoice_url", sa.Text),
+    sa.Column("invoice_pdf", sa.Text),
+    sa.Column("as_of", UtcDateTime, nullable=False),
+    sa.Column("way", sa.String(20), nullable=False),
+    sa.Column("moved_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("from_balance_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("credited_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("returned_outside_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index("ledger_payments_by_month", "month", "status"),
+    sa.Index("ledger_payments_by_status", "status", "month"),
+)
+"""What is known of each invoice's payment, the newest that Stripe said. `status` is Stripe's word.
+
+`attempts` is Stripe's count, which a try under way raises too; `failed_attempts` of them are known to have
+failed. `decline_code` and `message` belong to the last failed one. `as_of` is when Stripe said it, `way` how
+it came to us. `moved_cents` was moved to the customer's next invoice (below zero: came from an earlier one),
+`from_balance_cents` was paid from the customer's balance, `credited_cents` taken off by credit notes, and
+`returned_outside_cents` given back outside of Stripe.
+"""
+
+dunning = sa.Table(
+    "ledger_dunning",
+    metadata,
+    sa.Column("stripe_invoice_id", sa.Text, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("asked_at", UtcDateTime, nullable=False),
+    sa.Column("outcome", sa.String(80), nullable=False),
+)
+"""Each step at which Stripe was asked to collect an open invoice again.
+
+`step` counts days since finalization. `outcome` is `asked` from before the request until its answer is known.
+"""
 
 charges = sa.Table(
     "ledger_charges",

@@ -13,7 +13,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.column_types import insert_new, read_as
-from spell_billing.ledger.schema import payments
+from spell_billing.ledger.money_tables import payments
 
 _ROWS_AT_ONCE = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

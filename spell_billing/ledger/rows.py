@@ -185,12 +185,26 @@ def line_sums(lines: Sequence[Line]) -> dict[str, Any]:
     """Return the columns that sum a bill's lines by kind, in minor units."""
     if len(lines) == 1 and lines[0].kind == USAGE:
         return _USAGE_ALONE
+    covered = plan = late = applied = told = 0
+    for line in lines:
+        kind, cents = line.kind, line.amount_cents
+        if kind == USAGE:
+            continue
+        if kind == INCLUDED:
+            covered -= cents
+        elif kind in PLAN_KINDS:
+            plan += cents
+        elif kind in LATE_KINDS:
+            late += cents
+        elif kind in {CREDIT, BROUGHT}:
+            applied -= cents
+        told += kind in TOLD_TO_OTHERS
     return {
-        "covered_cents": -sum(line.amount_cents for line in lines if line.kind == INCLUDED),
-        "plan_cents": sum(line.amount_cents for line in lines if line.kind in PLAN_KINDS),
-        "late_cents": sum(line.amount_cents for line in lines if line.kind in LATE_KINDS),
-        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in {CREDIT, BROUGHT}),
-        "late_lines": sum(1 for line in lines if line.kind in TOLD_TO_OTHERS),
+        "covered_cents": covered,
+        "plan_cents": plan,
+        "late_cents": late,
+        "credit_applied_cents": applied,
+        "late_lines": told,
     }
 
 

@@ -17,10 +17,11 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.money_tables import payments
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, invoices, payments
+from spell_billing.ledger.schema import audit, invoices
 
 FOLLOWED = "status_followed"
 """The action in the audit trail. It changes no amount."""

@@ -37,12 +37,12 @@ class Reached:
 
 
 def reached_by_user(connection: Connection, month: Month) -> dict[str, Reached]:
-    """Return the highest threshold of which each user was told in a month."""
+    """Return the threshold of which each user was told last in a month."""
     query = sa.select(audit.c.user_id, audit.c.detail).where(
         audit.c.month == str(month), audit.c.action == THRESHOLD
     )
     found: dict[str, Reached] = {}
-    # Of one user each is higher than the one before.
+    # Of one user each is higher than the one before, or of a higher limit.
     for user_id, detail in connection.execute(query.order_by(audit.c.id)):
         found[user_id] = Reached.parse(detail)
     return found

@@ -10,9 +10,10 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.column_types import insert_new, read_as
+from spell_billing.ledger.money_tables import dunning, payments
 from spell_billing.ledger.outbox import ALERTS, is_put, words
 from spell_billing.ledger.queries import of_drafted_months
-from spell_billing.ledger.schema import dunning, invoices, payments
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.settling import UNSETTLED
 
 FAILED = "payment_failed"

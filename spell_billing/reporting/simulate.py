@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, Inexact, localcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
@@ -33,6 +32,9 @@ from spell_billing.usage.disk import verify_file
 from spell_billing.usage.plans import PlanBook
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import open_user_usage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FROM_PLANS = "plans frozen with the month"
 FROM_BILLS = "allowances of the bills"
@@ -124,8 +126,10 @@ def simulate(
     return Simulation(months, changes)
 
 
-def users_frame(simulation: Simulation) -> pd.DataFrame:
+def users_frame(simulation: Simulation) -> "pd.DataFrame":
     """Return every user's change as a table for people, the largest first, in minor units."""
+    import pandas as pd  # noqa: PLC0415 - heavy, and the job, which imports this module, does without
+
     rows = sorted(simulation.users, key=lambda each: (-abs(each.by_cents), each.user_id, each.currency))
     return pd.DataFrame(
         [

@@ -7,11 +7,12 @@ from spell_billing.core.money import format_money
 from spell_billing.reporting.simulate import Simulation
 
 _LEFT, _RIGHT, _SLOT, _BAR, _GAP = 16, 16, 112, 44, 4
-_TITLE, _PANEL, _BARS, _LABELS = 44, 220, 140, 40
+_TITLE, _PANEL, _BARS, _LABELS, _ROW = 44, 236, 140, 56, 14
 _NARROWEST = 480
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2933}.title{font-size:16px;font-weight:600}"
     ".amount,.month{text-anchor:middle;font-size:10px}.before{fill:#9aa5b1}.after{fill:#2457a6}"
+    "text.before{fill:#616e7c}"
     ".base{stroke:#7b8794}"
 )
 
@@ -53,7 +54,7 @@ def _panel(simulation: Simulation, currency: str, top: int, width: int) -> Itera
     )
     for place, (month, found) in enumerate(months):
         left = _LEFT + place * _SLOT + _GAP
-        yield f'<text class="month" x="{left + _BAR + _GAP // 2}" y="{floor + 30}">{month}</text>'
+        yield f'<text class="month" x="{left + _BAR + _GAP // 2}" y="{floor + 3 * _ROW}">{month}</text>'
         if found is None:
             continue
         for side, (kind, cents) in enumerate((("before", found.before_cents), ("after", found.after_cents))):
@@ -62,7 +63,8 @@ def _panel(simulation: Simulation, currency: str, top: int, width: int) -> Itera
             yield (
                 f'<rect class="{kind}" x="{x}" y="{floor - tall}" width="{_BAR}" height="{tall}">'
                 f"<title>{month.label}, {kind}: {money}</title></rect>"
-                f'<text class="amount" x="{x + _BAR // 2}" y="{floor + 12}">'
+                # One below the other: two amounts in millions are wider than their bars.
+                f'<text class="amount {kind}" x="{left + _BAR + _GAP // 2}" y="{floor + (side + 1) * _ROW}">'
                 f"{money}</text>"
             )
     yield f'<line class="base" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{floor}" y2="{floor}"/>'

@@ -13,16 +13,17 @@ _TERMS = ("collection", "net_days", "po_number", "footer")
 _INT64_LIMIT = 2**63
 
 
-def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
+def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = True) -> pa.Table:
     """Join accounts with their plans.
 
     Args:
         accounts: `ACCOUNT_COLUMNS` and `ACCOUNT_OPTIONAL_COLUMNS` as text.
         plans: `PLAN_COLUMNS` and `PLAN_OPTIONAL_COLUMNS` as text.
+        has_plans: Whether there is a table of plans; without one, what a plan_id says is not asked.
 
     Returns:
         A table in `ACCOUNTS_SCHEMA`. Blank text is null; an account whose plan is not among the plans keeps
-        its plan_id and has a null plan_name.
+        its plan_id and has a blank plan_name.
 
     Raises:
         UsageError: two accounts (or plans) with one id as text, or included_cents that is negative
@@ -33,6 +34,10 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
     refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
     place = positions(accounts["plan_id"], plans["plan_id"])
+    names = _blank_to_null(plans["name"]).take(place)
+    if has_plans:
+        is_unknown = pc.and_(place.is_null(), _blank_to_null(accounts["plan_id"]).is_valid())
+        names = pc.if_else(is_unknown, "", names)
     currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), texts([DEFAULT_CURRENCY])[0])
     included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
     return pa.Table.from_arrays(
@@ -42,7 +47,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table) -> pa.Table:
             currency,
             _blank_to_null(accounts["email"]),
             accounts["plan_id"],
-            plans["name"].take(place),
+            names,
             included.take(place),
             *(_blank_to_null(accounts[name]) for name in _TERMS),
         ],

@@ -1,8 +1,9 @@
 """A usage source in an SQL database: what is the same in every database. The adapters have the rest."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,7 @@ from spell_billing.usage.rate_cards import (
     require_exact_quantities,
 )
 from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
+from spell_billing.usage.so_far import ItemSoFar, priced
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONAL_COLUMNS,
@@ -111,7 +113,11 @@ class UsageTables(ABC):
         """Open a stream of what users have of each item in a month: `late_rated.ITEM_COLUMNS`."""
 
     @abstractmethod
-    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterable[ItemSoFar]:
+        """Count and add up what users, or one of them, have of each item in a month: billable rows."""
+
+    @abstractmethod
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         """Return the id and the quantity of rows of a month whose quantity is not exact, some of them."""
 
     @abstractmethod
@@ -172,6 +178,26 @@ class UsageTables(ABC):
         table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
         return read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
 
+    def priced(self, month: Month, user_id: str | None = None) -> dict[str, Totals] | None:
+        """Return what users, or one of them, have in a month at the prices of its rate cards.
+
+        None where the month has none.
+        """
+        cards = self.rate_cards(month)
+        if cards is None:
+            return None
+        detail = Detail(self.items_by, cards.has_quantity)
+        if detail.has_quantity:
+            require_exact_quantities(month, self.inexact_quantities(month, user_id))
+        last: dict[str, str | None] = {}
+        if cards.has_plans:
+            accounts, plans = self.accounts(user_id), self.plans(month, user_id)
+            if plans is not None:
+                accounts = with_plans_at_end(month, accounts, plans)
+            columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
+            last = dict(zip(*columns, strict=True))
+        return priced(cards, last, self.items_so_far(month, detail, user_id))
+
     def items(self, frozen: FrozenUsage) -> Stream:
         """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
         detail = frozen.manifest.detail
@@ -203,7 +229,7 @@ class UsageTables(ABC):
         if isinstance(users, str):
             # What is wrong with another plan is no matter of this user.
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
-        return build_accounts(accounts, plans)
+        return build_accounts(accounts, plans, has_plans=bool(found))
 
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
@@ -350,7 +376,12 @@ class SqlUsage(ABC):
 
     def so_far(self, month: Month) -> dict[str, Totals]:
         """Count and add up a month's calls by user; see `UsageSource.so_far`."""
-        return self._read(lambda tables: tables.sums(month))
+
+        def read(tables: UsageTables) -> dict[str, Totals]:
+            found = tables.priced(month)
+            return tables.sums(month) if found is None else found
+
+        return self._read(read)
 
     def user_month(self, user_id: str, month: Month) -> UserMonth:
         """Count and add up one user's calls of a month; see `UsageSource.user_month`."""
@@ -365,14 +396,18 @@ class SqlUsage(ABC):
         """Read the spend limits of all accounts; see `UsageSource.spend_limits`."""
         return self._read(lambda tables: tables.spend_limits())
 
-    def spending(self, user_id: str, month: Month) -> UserSpending:
+    def spending(self, user_id: str, month: Month, *, with_limit: bool = True) -> UserSpending:
         """Read one user's calls, account and limit; see `UsageSource.spending`."""
 
         def read(tables: UsageTables) -> UserSpending:
-            account, limits = account_of(tables.accounts(user_id)), tables.spend_limits(user_id)
+            account = account_of(tables.accounts(user_id))
+            limits = tables.spend_limits(user_id) if with_limit else SpendLimits({}, {})
             require_right(limits)
+            found = tables.priced(month, user_id)
             return UserSpending(
-                UserMonth(tuple(tables.days(user_id, month))),
+                UserMonth(tuple(tables.days(user_id, month)))
+                if found is None
+                else found.get(user_id, Totals(0, Decimal(0))),
                 account,
                 limits.cents.get(user_id),
                 book_of(month, tables.plans(month, user_id)).plan_of(user_id),

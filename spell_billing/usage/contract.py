@@ -138,9 +138,12 @@ class SpendLimits:
 
 @dataclass(frozen=True, slots=True)
 class UserSpending:
-    """One user's month as the platform has it now, with the account, plans and the spend limit, if any."""
+    """One user's month as the platform has it now, with the account, plans and the spend limit, if any.
 
-    month: UserMonth
+    `month` has days at their stored cost; or, priced as a whole by rate cards, none.
+    """
+
+    month: UserMonth | Totals
     account: Account | None = None
     limit_cents: int | None = None
     plan: MonthPlan | None = None
@@ -446,11 +449,14 @@ class UsageSource(Protocol):
         ...
 
     def so_far(self, month: Month) -> dict[str, Totals]:
-        """Count and add up the month's calls by user: of the rows that a freeze would take now."""
+        """Count and add up the month's calls by user, of the rows that a freeze would take now.
+
+        At their stored cost, or at the prices of the month's rate cards: as they will be billed.
+        """
         ...
 
     def user_month(self, user_id: str, month: Month) -> UserMonth:
-        """Count and add up one user's calls of a month; no calls for an unknown id."""
+        """Count one user's calls of a month, and add up their stored cost; no calls for an unknown id."""
         ...
 
     def account(self, user_id: str) -> Account | None:
@@ -461,10 +467,10 @@ class UsageSource(Protocol):
         """Read the spend limits of all accounts; none where the platform's table has no such column."""
         ...
 
-    def spending(self, user_id: str, month: Month) -> UserSpending:
-        """Read one user's calls of a month, account, plans and spend limit, from one consistent read.
+    def spending(self, user_id: str, month: Month, *, with_limit: bool = True) -> UserSpending:
+        """Read one user's month as `so_far` has it, account, plans and spend limit, from one consistent read.
 
         Raises:
-            UsageError: also when the limit is not a whole number of cents.
+            UsageError: also when the limit that is asked for is not a whole number of cents.
         """
         ...

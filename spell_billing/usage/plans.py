@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
@@ -94,6 +95,21 @@ def read_book(frozen: FrozenUsage) -> PlanBook | None:
         return PlanBook(frozen.month, file.read())
 
 
+def subscribed_users(frozen: FrozenUsage, running_at: datetime | None = None) -> set[str]:
+    """Return who had a subscription with a start or an end when a month was frozen; or one that ran then."""
+    if frozen.manifest.plans is None:
+        return set()
+    with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
+        table = file.read(["kind", "user_id", "starts_at", "ends_at"])
+    table = table.filter(
+        (pc.field("kind") == _PLAN) & (pc.field("starts_at").is_valid() | pc.field("ends_at").is_valid())
+    )
+    if running_at is not None:
+        table = table.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > running_at))
+        table = table.filter(pc.field("starts_at").is_null() | (pc.field("starts_at") < running_at))
+    return set(table["user_id"].to_pylist())
+
+
 def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
     """Write a table in `PLANS_SCHEMA` beside a month's rows."""
     path = directory / PLANS_FILE
@@ -121,8 +137,9 @@ def build_plans(
 ) -> pa.Table:
     """Return each user's plans and discounts of the month and the next, from tables of text.
 
-    A user with a row in the subscriptions is on the plans that they say, and on none between them; for all
-    others the account's plan counts, for the whole month. With `user_id`, nobody else's discounts are taken.
+    A user with a row in the subscriptions is on the plans that they say, and on none between them or after
+    the last; for all others the account's plan counts, for the whole month. With `user_id`, nobody else's
+    discounts are taken.
 
     Returns:
         A table in `PLANS_SCHEMA`.
@@ -153,6 +170,9 @@ def build_plans(
     for account, plan_id in zip(
         accounts["user_id"].to_pylist(), accounts["plan_id"].to_pylist(), strict=True
     ):
+        if account in subscribed and account not in by_user and plan_id is not None:
+            # An empty span, so that the account's plan does not count instead.
+            by_user[account].append(PlanSpan("", "", month.start, month.start))
         if account is None or account in subscribed or plan_id not in known:
             continue
         if plan_id not in of_account:

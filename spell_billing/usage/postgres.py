@@ -1,7 +1,7 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -34,12 +34,15 @@ from spell_billing.usage.contract import (
     together,
 )
 from spell_billing.usage.duck import Stream
+from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, describe_database, in_snapshots
 from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of, is_user
+from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
+from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, took_too_long
 
@@ -171,10 +174,16 @@ class _PostgresTables(UsageTables):
     def current_items(self, month: Month, detail: Detail) -> Stream:
         return self._snapshot.stream(self._sql.items(month, detail))
 
-    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
+        found = self._snapshot.table(self._sql.items(month, detail, user_id))
+        columns = (found[name].to_pylist() for name in ITEM_COLUMNS)
+        for user, item, calls, quantity, measured, cost in zip(*columns, strict=True):
+            yield ItemSoFar(user, item, Counts(calls, measured, Decimal(quantity)), exact(cost))
+
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         if not self._sql.has_numeric_quantity:
             return []
-        rows = self._snapshot.table(self._sql.inexact_quantities(month)).to_pylist()
+        rows = self._snapshot.table(self._sql.inexact_quantities(month, user_id)).to_pylist()
         return [(row["id"], row["quantity"]) for row in rows]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:

@@ -35,6 +35,10 @@ def is_user(user_id: str) -> str:
     return f'user_id = {value} AND user_id::text = {value}::text COLLATE "C"'
 
 
+def _is_wanted(user_id: str | None) -> str:
+    return "true" if user_id is None else is_user(user_id)
+
+
 def _quoted(text: str) -> str:
     # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
     tag = f"$text_{secrets.token_hex(8)}$"
@@ -136,8 +140,8 @@ class UsageSql:
             f"GROUP BY {key}"
         )
 
-    def items(self, month: Month, detail: Detail) -> str:
-        """Count and sum the month's billable rows per user and item; see `late_rated`."""
+    def items(self, month: Month, detail: Detail, user_id: str | None = None) -> str:
+        """Count and sum the month's billable rows per user and item, or one user's; see `late_rated`."""
         text, key = self._user_text
         item = _item(detail)
         quantity = "coalesce(sum(quantity), 0)::text" if detail.has_quantity else "'0'"
@@ -145,15 +149,15 @@ class UsageSql:
         return (
             f'SELECT {text} AS user_id, {item} COLLATE "C" AS item, count(*) AS calls, '
             f"{quantity} AS quantity, {measured} AS measured, sum(cost_cents)::text AS cost_cents "
-            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND {self._good} "
+            f"FROM {USAGE_TABLE} WHERE {_is_wanted(user_id)} AND {self._in_month(month)} AND {self._good} "
             f'GROUP BY {key}, {item} COLLATE "C"'
         )
 
-    def inexact_quantities(self, month: Month) -> str:
-        """Find rows of a month whose quantity is not exact: (id, quantity)."""
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> str:
+        """Find rows of a month, or one user's, whose quantity is not exact: (id, quantity)."""
         return (
             f"SELECT coalesce(id::text, '{NO_ID}') AS id, quantity::text AS quantity FROM {USAGE_TABLE} "
-            f"WHERE {self._in_month(month)} AND quantity IS NOT NULL AND NOT "
+            f"WHERE {_is_wanted(user_id)} AND {self._in_month(month)} AND quantity IS NOT NULL AND NOT "
             f"(quantity < {MAX_ABSOLUTE_COST} AND quantity > -{MAX_ABSOLUTE_COST} "
             f"AND min_scale(quantity) <= {MOST_PLACES}) ORDER BY id LIMIT {MAX_EXAMPLES}"
         )

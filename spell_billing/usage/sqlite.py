@@ -45,7 +45,9 @@ from spell_billing.usage.contract import (
     together,
 )
 from spell_billing.usage.duck import UTC_DAY, open_duckdb
+from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
+from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.sqlite_process import SqliteReader, open_sqlite_reader
 from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
 from spell_billing.usage.sqlite_times import MonthFilter, batches_of
@@ -99,7 +101,7 @@ class SqliteUsage(SqlUsage):
                         name, uri=True, timeout=wait_seconds, isolation_level=None, check_same_thread=False
                     )
                 ) as connection,
-                open_duckdb(Path(tempfile.gettempdir()), memory_limit_bytes=_FILTER_MEMORY_BYTES) as duck,
+                ExitStack() as ducks,
             ):
                 if end is not None:
                     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
@@ -108,7 +110,9 @@ class SqliteUsage(SqlUsage):
                     self._url,
                     self._rules,
                     connection=connection,
-                    duck=duck,
+                    open_duck=lambda: ducks.enter_context(
+                        open_duckdb(Path(tempfile.gettempdir()), memory_limit_bytes=_FILTER_MEMORY_BYTES)
+                    ),
                     open_reader=lambda: months.enter_context(open_sqlite_reader(self._url)),
                 )
         except sqlite3.Error as error:
@@ -129,13 +133,17 @@ class _SqliteTables(UsageTables):
         rules: SourceRules,
         *,
         connection: sqlite3.Connection,
-        duck: duckdb.DuckDBPyConnection,
+        open_duck: Callable[[], duckdb.DuckDBPyConnection],
         open_reader: Callable[[], SqliteReader],
     ) -> None:
         super().__init__(url, rules)
         self._connection = connection
-        self._duck = duck
+        self._open_duck = open_duck
         self._open_reader = open_reader
+
+    @cached_property
+    def _duck(self) -> duckdb.DuckDBPyConnection:
+        return self._open_duck()
 
     @cached_property
     def _reader(self) -> SqliteReader:
@@ -261,7 +269,28 @@ class _SqliteTables(UsageTables):
 
         yield pa.RecordBatchReader.from_batches(schema, kept())
 
-    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
+        item = "item" if detail.items_by else f"'{OTHER}'"
+        quantity = "quantity" if detail.has_quantity else "NULL"
+        counts = f"count({quantity}), coalesce(sum({quantity}), 0)::VARCHAR, sum(cost_cents)::VARCHAR"
+        sums: dict[tuple[str, str], ItemSoFar] = {}
+        for user, name, calls, measured, units, cost in self._grouped(
+            month, f"user_id, {item}", counts, user_id, detail
+        ):
+            before = sums.get((user, name), ItemSoFar(user, name, Counts(0, 0, Decimal(0)), Decimal(0)))
+            had = before.counts
+            sums[user, name] = ItemSoFar(
+                user,
+                name,
+                Counts(had.calls + calls, had.measured + measured, exact_sum(had.quantity, Decimal(units))),
+                exact_sum(before.stored_cents, Decimal(cost)),
+            )
+        yield from sums.values()
+
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
+        if user_id is not None:
+            # Read as missing, which is refused where it is priced: the rows have no index by their quantity.
+            return []
         return [(row_id, text) for row_id, text in self._reader.rows(self._sql.inexact_quantities(month))]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
@@ -295,19 +324,25 @@ class _SqliteTables(UsageTables):
 
     def _sums(self, month: Month, key: str, user_id: str | None = None) -> dict[Any, Totals]:
         """Add up the month's billable rows, or one user's of them, by a key: SQL over frozen rows."""
-        query = self._sql.rows(month)
         sums: dict[Any, Totals] = {}
+        for value, calls, cost_cents in self._grouped(month, key, "sum(cost_cents)", user_id):
+            before = sums.get(value, Totals(0, Decimal(0)))
+            cost = exact_sum(before.cost_cents, Decimal(cost_cents))
+            sums[value] = Totals(before.calls + calls, cost)
+        return sums
+
+    def _grouped(
+        self, month: Month, keys: str, sums: str, user_id: str | None, detail: Detail = PLAIN
+    ) -> Iterator[tuple[Any, ...]]:
+        """Read keys, calls and sums of the month's billable rows, batch by batch."""
+        query, schema = self._sql.rows(month, detail=detail), self._detailed(detail)
         for batch in (
             self._reader.batches(query)
             if user_id is None
             else batches_of(self._connection, f"{query} AND {IS_USER}", of_user(user_id))
         ):
-            self._duck.register("kept", self._filter.keep(batch, month))
-            for value, calls, cost_cents in self._duck.execute(
-                f"SELECT {key} AS key, count(*), sum(cost_cents) FROM kept GROUP BY key"
-            ).fetchall():
-                before = sums.get(value, Totals(0, Decimal(0)))
-                cost = exact_sum(before.cost_cents, Decimal(cost_cents))
-                sums[value] = Totals(before.calls + calls, cost)
+            self._duck.register("kept", self._filter.keep(batch, month, schema=schema))
+            yield from self._duck.execute(
+                f"SELECT {keys}, count(*), {sums} FROM kept GROUP BY {keys}"
+            ).fetchall()
             self._duck.unregister("kept")
-        return sums

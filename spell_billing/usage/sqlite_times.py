@@ -44,7 +44,6 @@ _QUERY = (
     f"FROM (SELECT *, {_MOMENT} AS moment FROM batch)"
 )
 _BATCH_ROWS = 50_000
-_ROW = ["id", "user_id", "cost_cents", "created_at", "problem"]
 
 
 class MonthFilter:
@@ -104,18 +103,25 @@ def batches_of(
     connection.text_factory = bytes
     try:
         cursor = connection.execute(query, given or {})
+        names = [name for name, *_ in cursor.description]
         while rows := cursor.fetchmany(_BATCH_ROWS):
             # Not zip(*rows), which takes twice as long.
-            columns = [[row[number] for row in rows] for number in range(len(_ROW))]
-            arrays = [_integers(each) if isinstance(each[0], int) else _texts(each) for each in columns]
-            yield pa.RecordBatch.from_arrays(arrays, names=_ROW)
+            columns = [[row[number] for row in rows] for number in range(len(names))]
+            arrays = [_texts(each) if isinstance(each[0], bytes) else _integers(each) for each in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=names)
     finally:
         connection.text_factory = str
 
 
-def _integers(values: Sequence[int]) -> pa.Array:
+def _integers(values: Sequence[int | None]) -> pa.Array:
     # Buffers, because pa.array loads pandas.
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values))])
+    found = pa.Array.from_buffers(
+        pa.int64(), len(values), [None, pa.py_buffer(array("q", (value or 0 for value in values)))]
+    )
+    if None not in values:
+        return found
+    known = _integers([value is not None for value in values]).cast(pa.bool_())
+    return pc.if_else(known, found, pa.scalar(None, pa.int64()))
 
 
 def _texts(values: Sequence[bytes]) -> pa.Array:

@@ -10,6 +10,8 @@ from starlette.requests import HTTPConnection
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.orchestration.resources import StripeResource
 from spell_billing.settings.billing import Settings
+from spell_billing.usage.contract import SourceRules, UsageSource
+from spell_billing.usage.source import open_usage_source
 from spell_billing.web.keys import derive_key
 from spell_billing.web.settings import WebSettings
 
@@ -42,6 +44,11 @@ class WebContext:
             return self.web.public_url
         host = connection.headers.get("host", "")
         return f"{connection.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""
+
+    def usage_source(self) -> UsageSource:
+        """Return the platform's usage as billing reads it; nothing is connected before the first call."""
+        rules = SourceRules(items_by=self.settings.line_items_by)
+        return open_usage_source(self.settings.usage_database, rules)
 
     def stripe(self, **patience: float) -> StripeResource:
         """Return the Stripe account of the settings; nothing is sent before it is connected.

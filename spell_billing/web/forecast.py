@@ -15,7 +15,6 @@ from spell_billing.core.open_month import METHOD, Expected, expected_totals
 from spell_billing.usage.accounts import accounts_by_user
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.plans import book_of
-from spell_billing.usage.source import open_usage_source
 from spell_billing.web.context import WebContext
 
 EVERY_SECONDS = 300.0
@@ -60,7 +59,7 @@ class Forecasts:
         source: UsageSource | None = None,
     ) -> None:
         self._context = context
-        self._source = source or open_usage_source(context.settings.usage_database)
+        self._source = source or context.usage_source()
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._reading: Future[Forecast] | None = None

@@ -14,7 +14,6 @@ from spell_billing.core.month import Month
 from spell_billing.core.open_month import is_blocked, percent_used, rate_open_month, rating_of
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.source import open_usage_source
 from spell_billing.web.api import Cents, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
@@ -63,7 +62,7 @@ class Standings:
     def __init__(self, context: WebContext, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._context = context
         # Kept: what it learns of the database takes as long as asking for a user.
-        self._source = open_usage_source(context.settings.usage_database)
+        self._source = context.usage_source()
         self._monotonic = monotonic
         self._readings: dict[tuple[str, Month], _Reading] = {}
         self._lock = threading.Lock()

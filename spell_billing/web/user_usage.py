@@ -19,9 +19,8 @@ from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import DayUsage
-from spell_billing.usage.plans import book_of
-from spell_billing.usage.source import is_at_platform, open_usage_source
+from spell_billing.usage.contract import DayUsage, UserMonth
+from spell_billing.usage.source import is_at_platform
 from spell_billing.usage.store import UsageStore
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
@@ -64,7 +63,7 @@ class Usage(_Charged):
     exact_usage_cents: Exact
     included_cents: int = Field(description="The plan's monthly allowance, in minor units.")
     days: list[Day] | None = Field(
-        description="Days (UTC) with calls; null where the frozen rows are not at hand."
+        description="Days (UTC) with calls; null where rate cards price them, or frozen rows are not at hand."
     )
     projection: Projection | None = Field(description="For the present month after its first day.")
 
@@ -83,17 +82,18 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
     if record is not None and record.billing_started_at is not None:
         return _frozen(context, user_id, month, record)
     now = context.clock()
-    source = open_usage_source(context.settings.usage_database)
-    account, found = source.account(user_id), source.user_month(user_id, month)
-    if account is None and not found.calls and not _was_billed(context, user_id):
+    found = context.usage_source().spending(user_id, month, with_limit=False)
+    if found.account is None and not found.month.calls and not _was_billed(context, user_id):
         return None
-    plan = account or Account(None)
-    rating = rating_of(plan, book_of(month, source.plans(month, user_id)).plan_of(user_id))
-    whole_month, projection = projected_cents(found.cost_cents, month, now), None
+    usage, currency = found.month, (found.account or Account(None)).currency
+    rating = rating_of(found.account, found.plan)
+    whole_month, projection = projected_cents(usage.cost_cents, month, now), None
     if whole_month is not None:
-        projection = Projection(**_charged(whole_month, rating, plan.currency), method=METHOD)
-    more = {"source": "live", "as_of": now, "calls": found.calls, "projection": projection}
-    return _usage(user_id, month, found.cost_cents, rating, plan.currency, days=found.days, **more)
+        projection = Projection(**_charged(whole_month, rating, currency), method=METHOD)
+    # Rate cards price the month as a whole.
+    days = usage.days if isinstance(usage, UserMonth) else None
+    more = {"source": "live", "as_of": now, "calls": usage.calls, "projection": projection}
+    return _usage(user_id, month, usage.cost_cents, rating, currency, days=days, **more)
 
 
 def is_known(context: WebContext, user_id: str) -> bool:
@@ -101,7 +101,7 @@ def is_known(context: WebContext, user_id: str) -> bool:
     if _was_billed(context, user_id):
         return True
     now = context.clock()
-    source = open_usage_source(context.settings.usage_database)
+    source = context.usage_source()
     return is_at_platform(source, user_id, since=Month.containing(now), now=now)
 
 

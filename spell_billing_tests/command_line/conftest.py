@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -29,6 +31,7 @@ CONFIDENTIAL = "Vertraulich"
 _LONGEST_SECONDS = 120
 _READ_AT_IMPORT = {"SPELL_BILLING_FIRST_MONTH", "BILLING_CRON", "BILLING_GRACE_MINUTES"}
 _ROOT = Path(__file__).parents[2]
+LOCAL_DAGSTER = _ROOT / "spell_billing" / "orchestration" / "local_dagster.yaml"
 
 
 class Forks:
@@ -177,21 +180,40 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         yield serving
 
 
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a Dagster home as the first command that runs the job makes it."""
+    home = tmp_path_factory.mktemp("dagster")
+    shutil.copy(LOCAL_DAGSTER, home / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(home)):
+        return home
+
+
 @pytest.fixture(scope="module")
 def make_shop(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, forks: Forks
-) -> Iterator[Callable[[str], Shop]]:
-    """Give `make_shop("sqlite" or "postgresql")`: a shop of its own, with empty tables."""
+) -> Iterator[Callable[..., Shop]]:
+    """Give `make_shop("sqlite" or "postgresql", ready=False)`: a shop of its own, with empty tables.
+
+    One that is `ready` has the ledger's tables and Dagster's, as after `init-db` and a run of the job.
+    """
     started, databases = [], []
 
-    def make(kind: str) -> Shop:
+    def make(kind: str, *, ready: bool = False) -> Shop:
         home = tmp_path_factory.mktemp("shop")
         url = f"sqlite:///{home / 'shop.db'}"
+        template = "template1"
+        if ready:
+            shutil.copytree(request.getfixturevalue("dagster_home"), home / "dagster")
+            if kind == "postgresql":
+                template = request.getfixturevalue("migrated_postgres")
+            else:
+                shutil.copy(request.getfixturevalue("migrated_sqlite"), home / "shop.db")
         if kind == "postgresql":
             server = request.getfixturevalue("postgres_server")
             name = f"shop_{uuid.uuid4().hex}"
             with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+                connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
             databases.append((server, name))
             place = sa.make_url(server).set(database=name, password=PASSWORD)
             url = place.render_as_string(hide_password=False)

@@ -16,12 +16,29 @@ from typing import Any
 import spell_billing.cli
 
 _IMPORTED_LATE = (
-    *("alembic.command", "alembic.config", "duckdb", "orjson", "psycopg", "pyarrow.parquet", "rich.table"),
-    *("rich.traceback", "sqlalchemy.dialects.mysql", "stripe.v2", "stripe._stripe_client"),
-    *("dagster._core.executor.in_process", "dagster._core.execution.execute_in_process"),
-    *("dagster._core.execution.plan.active", "dagster._core.instance.factory", "dagster._daemon.controller"),
-    *("dagster._core.instance.runs.run_domain", "dagster._core.storage.local_compute_log_manager"),
-    *("dagster._core.storage.sqlite_storage", "watchdog.observers"),
+    *(
+        "adbc_driver_postgresql",
+        "alembic.command",
+        "alembic.config",
+        "dateutil.parser",
+        "dateutil.tz",
+        "duckdb",
+    ),
+    *("fsspec.implementations.local", "jinja2", "orjson", "pandas", "psycopg", "pyarrow.compute"),
+    *("pyarrow.parquet", "rich.table", "rich.traceback", "sqlalchemy.dialects.mysql", "stripe.v2"),
+    *("stripe._stripe_client", "watchdog.observers", "spell_billing.orchestration.build"),
+    *("dagster._core.definitions.external_asset", "dagster._core.executor.in_process"),
+    *("dagster._core.definitions.repository_definition.repository_data_builder",),
+    *("dagster._core.execution.execute_in_process", "dagster._core.execution.plan.active"),
+    *(
+        "dagster._core.instance.factory",
+        "dagster._core.instance.runs.run_domain",
+        "dagster._daemon.controller",
+    ),
+    *("dagster._core.secrets.env_file", "dagster._core.storage.local_compute_log_manager"),
+    *("dagster._core.storage.migration.utils", "dagster._core.storage.root"),
+    *("dagster._core.storage.sqlite_storage", "dagster._core.system_config.composite_descent"),
+    *("dagster._core.types.primitive_mapping", "dagster._core.types.transform_typing"),
 )
 """What commands import when they come to it."""
 
@@ -38,18 +55,23 @@ def _become(request: dict[str, Any]) -> None:
     sys.argv = ["spell_billing", *request["arguments"]]
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def import_all() -> None:
+    """Import whatever a command needs, and have the collector leave it alone: forks then share it."""
     for module in pkgutil.iter_modules(spell_billing.cli.__path__, "spell_billing.cli."):
         importlib.import_module(module.name)
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
+    gc.freeze()
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    import_all()
     # Output below goes to the command's files: what answers is another descriptor.
     questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    gc.freeze()
-    assert threading.active_count() == 1, "a process with threads cannot be forked"
     for line in iter(questions.readline, ""):
         pid = os.fork()
         if not pid:

@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from spell_billing.cli import main
-from spell_billing.invoicing import erase_user  # noqa: F401 - forked processes then have it at once
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing_tests.command_line.fork_server import import_all
 
 _MOST = 200
 
@@ -67,4 +67,5 @@ def all_runs(user: str) -> int:
 
 
 if __name__ == "__main__":
+    import_all()
     print(all_runs(sys.argv[1]))  # noqa: T201

@@ -22,11 +22,10 @@ def live_mode(*users: str) -> Iterator[StripeDouble]:
 
 
 @pytest.fixture(params=["sqlite"])
-def shop(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any:
-    shop = make_shop(request.param)
+def shop(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Any:
+    shop = make_shop(request.param, ready=True)
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 5000), ("bob", 700))
-    assert shop.run("init-db").returncode == 0
     return shop
 
 

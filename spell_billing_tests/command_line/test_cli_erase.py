@@ -47,13 +47,12 @@ class Story:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def story(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Story:
+def story(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Story:
     """Bill a month for two users; one leaves, is erased by runs that are killed; then the other follows."""
-    shop = make_shop(request.param)
+    shop = make_shop(request.param, ready=True)
     shop.accounts(LEAVER, "stays")
     shop.calls("2025-03", (LEAVER, 1000), (LEAVER, 234), ("stays", 500))
     story = Story(shop)
-    story.run("init-db", "init-db")
     story.run("bill", "bill", "--month", "2025-03")
     story.run("unknown", "erase-user", "nobody")
     story.run("unpaid", "erase-user", LEAVER)

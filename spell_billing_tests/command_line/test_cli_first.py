@@ -10,7 +10,7 @@ USERS = [f"user-{number}" for number in range(1, 6)]
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Shop]) -> Shop:
+def shop(make_shop: Callable[..., Shop]) -> Shop:
     shop = make_shop("sqlite")
     shop.accounts(*USERS)
     shop.calls("2025-03", *((user, 100) for user in USERS))

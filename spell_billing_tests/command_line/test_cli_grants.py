@@ -12,11 +12,10 @@ WHY = ("--reason", "ticket 4711")
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Any]) -> Any:
-    shop = make_shop("sqlite")
+def shop(make_shop: Callable[..., Any]) -> Any:
+    shop = make_shop("sqlite", ready=True)
     shop.accounts(ONE)
     shop.calls("2025-03", (ONE, 300))
-    assert shop.run("init-db").returncode == 0
     return shop
 
 

@@ -61,9 +61,9 @@ def charge_of(shop: Any, user: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def billed(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Any:
+def billed(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Any:
     """Give a shop whose March is billed: every kind of customer has one invoice."""
-    shop = make_shop(request.param)
+    shop = make_shop(request.param, ready=True)
     shop.execute("ALTER TABLE billing_accounts ADD COLUMN collection TEXT")
     shop.execute("ALTER TABLE billing_accounts ADD COLUMN po_number TEXT")
     users = {**CHARGED, **BY_HAND, **OTHER_CURRENCIES, **LATER}
@@ -89,7 +89,6 @@ def billed(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> A
             test_clock="clock_1" if user == "clocked" else None,
         )
     shop.calls("2025-03", *users.items())
-    assert shop.run("init-db").returncode == 0
     done = shop.run("bill", *MARCH)
     assert done.returncode == 0, done.stdout + done.stderr
     return shop
@@ -184,8 +183,8 @@ def test_the_next_month_brings_what_was_left_and_bills_nothing_again(billed: Any
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_tax_and_coupons_stand_beside_the_total(make_shop: Callable[[str], Any], database: str) -> None:
-    shop = make_shop(database)
+def test_tax_and_coupons_stand_beside_the_total(make_shop: Callable[..., Any], database: str) -> None:
+    shop = make_shop(database, ready=True)
     shop.extra = {"AUTOMATIC_TAX": "on", "HONOUR_STRIPE_DISCOUNTS": "true"}
     shop.accounts("taxed", "coupon", "nowhere")
     for user, metadata in {
@@ -195,7 +194,6 @@ def test_tax_and_coupons_stand_beside_the_total(make_shop: Callable[[str], Any],
     }.items():
         shop.double.add_customer(f"cus_{user}", metadata=metadata)
     shop.calls("2025-03", ("taxed", 1000), ("coupon", 1000), ("nowhere", 1000))
-    assert shop.run("init-db").returncode == 0
 
     done = shop.run("bill", *MARCH)
 

@@ -37,7 +37,7 @@ class Told:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def told(request: pytest.FixtureRequest, make_shop: Callable[[str], Any]) -> Told:
+def told(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Told:
     """Bill March 2025 of a shop; the tests read what was said.
 
     On SQLite each command is a new Python, as in a shell.

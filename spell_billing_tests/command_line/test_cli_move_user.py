@@ -10,12 +10,11 @@ MOVE = ("move-user", "--from", OLD, "--to", NEW, "--reason", "ticket 4711")
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Any]) -> Any:
+def shop(make_shop: Callable[..., Any]) -> Any:
     """Bill March 2025 of a shop whose user then gets a new id in all rows."""
-    shop = make_shop("sqlite")
+    shop = make_shop("sqlite", ready=True)
     shop.accounts(OLD, NEW)
     shop.calls("2025-03", (OLD, 1000))
-    assert shop.run("init-db").returncode == 0
     assert shop.run("bill", "--month", "2025-03").returncode == 0
     shop.execute(f"UPDATE usage_counters SET user_id = '{NEW}'")
     return shop

@@ -11,8 +11,8 @@ NAMES = ["team[/a]", "org[prod]", "[bold]x", ":smile:", "=HYPERLINK(1)", "[link=
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Shop]) -> Shop:
-    shop = make_shop("sqlite")
+def shop(make_shop: Callable[..., Shop]) -> Shop:
+    shop = make_shop("sqlite", ready=True)
     shop.accounts("ada")
     shop.calls("2025-03", ("ada", 100_000), *((name, 10) for name in NAMES))
     return shop

@@ -38,9 +38,9 @@ cli.run()
 
 @pytest.mark.parametrize("operation", ["invoices.create", "invoices.finalize"])
 def test_a_killed_bill_is_taken_up_by_the_next_one_which_marks_its_run_failed(
-    make_shop: Callable[[str], Any], operation: str
+    make_shop: Callable[..., Any], operation: str
 ) -> None:
-    shop = make_shop("sqlite")
+    shop = make_shop("sqlite", ready=True)
     shop.accounts("user-0001")
     shop.calls("2025-03", ("user-0001", 100))
     started: list[subprocess.Popen[bytes]] = []
@@ -71,8 +71,8 @@ def test_a_killed_bill_is_taken_up_by_the_next_one_which_marks_its_run_failed(
     assert shop.double.violations == []
 
 
-def test_the_stripe_double_runs_as_a_command_and_keeps_its_state(make_shop: Callable[[str], Any]) -> None:
-    shop = make_shop("sqlite")
+def test_the_stripe_double_runs_as_a_command_and_keeps_its_state(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop("sqlite", ready=True)
     state = shop.home / "stripe.json"
     command = shop.command("stripe-double", "--port", "0", "--state", str(state), "--auto-create-customers")
     environment = {**shop.environment, "PYTHONUNBUFFERED": "1"}

@@ -13,7 +13,7 @@ HEAVY = {"dagster", "pandas", "sqlalchemy", "duckdb", "pyarrow", "stripe"}
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Any]) -> Any:
+def shop(make_shop: Callable[..., Any]) -> Any:
     """Give a shop with one user to bill in March 2025; no test may succeed in billing it."""
     shop = make_shop("sqlite")
     shop.accounts("user-0001")
@@ -165,7 +165,7 @@ def test_the_usage_database_is_a_setting_of_its_own(refuses: Callable[..., str],
     assert "USAGE_DATABASE_URL" in said
 
 
-def test_bad_rows_stop_the_month_with_their_ids(make_shop: Callable[[str], Any]) -> None:
+def test_bad_rows_stop_the_month_with_their_ids(make_shop: Callable[..., Any]) -> None:
     shop = make_shop("sqlite")
     shop.accounts("user-0001")
     shop.calls("2025-03", ("user-0001", 100))
@@ -180,8 +180,8 @@ def test_bad_rows_stop_the_month_with_their_ids(make_shop: Callable[[str], Any])
     assert shop.double.requests == []
 
 
-def test_a_key_that_stripe_refuses_stops_the_run_with_one_message(make_shop: Callable[[str], Any]) -> None:
-    shop = make_shop("sqlite")
+def test_a_key_that_stripe_refuses_stops_the_run_with_one_message(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop("sqlite", ready=True)
     shop.accounts("user-0001")
     shop.calls("2025-03", ("user-0001", 100))
 

@@ -8,8 +8,8 @@ from spell_billing_tests.command_line.conftest import Shop
 
 
 @pytest.fixture(scope="module")
-def shop(make_shop: Callable[[str], Shop]) -> Shop:
-    shop = make_shop("sqlite")
+def shop(make_shop: Callable[..., Shop]) -> Shop:
+    shop = make_shop("sqlite", ready=True)
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 1000), ("bob", -500), ("eve", 300))
     assert shop.run("bill", "--month", "2025-03").returncode == 3
@@ -36,9 +36,9 @@ def test_a_settled_user_ends_the_month_with_exit_code_0(shop: Shop) -> None:
 
 
 def test_a_credit_in_another_currency_is_settled_and_the_user_billed(
-    make_shop: Callable[[str], Shop],
+    make_shop: Callable[..., Shop],
 ) -> None:
-    shop = make_shop("sqlite")
+    shop = make_shop("sqlite", ready=True)
     shop.accounts("ada", "bob")
     shop.calls("2025-03", ("ada", 1000), ("bob", -500))
     assert shop.run("bill", "--month", "2025-03").returncode == 0

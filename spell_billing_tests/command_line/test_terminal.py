@@ -42,7 +42,7 @@ def in_a_terminal(command: list[str], environment: dict[str, str]) -> Iterator[I
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_bars_show_rows_and_invoices_with_their_pace_while_the_month_is_billed(
-    make_shop: Callable[[str], Any], backend: str
+    make_shop: Callable[..., Any], backend: str
 ) -> None:
     shop = make_shop(backend)
     users = [f"user-{number:04}" for number in range(20)]

@@ -5,6 +5,7 @@ It reads JSON lines. `{"run": {...}}` forks a child in its own process group and
 `{"warm": {...}}` bills in this process, so that the children find caches filled and late imports done.
 """
 
+import gc
 import json
 import os
 import signal
@@ -36,6 +37,8 @@ def _kill_at_commit(number: int, *, after: bool) -> None:
 
 def _child(run: Run, result: int) -> None:
     os.setsid()
+    # It lives for a moment, and shares the memory of the process it is forked from.
+    gc.disable()
     status = 1
     try:
         if run.kill_at_commit is not None:

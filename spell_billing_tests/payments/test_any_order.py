@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.money_tables import payments
 from spell_billing.ledger.payments import newest, read_payments
-from spell_billing.ledger.schema import audit, events, invoices, payments
+from spell_billing.ledger.schema import audit, events, invoices
 from spell_billing.payments.handler import handle_batch, receive
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH

@@ -95,7 +95,7 @@ def test_many_failures_in_one_tick_are_one_alert(small_world: World) -> None:
         f"For 2025-03. Users: {', '.join(users[:10])}, ...",
         "20 x The bank declined the card without a reason. (generic_decline)",
         "10 x The customer has no payment method on file. (no_payment_method)",
-        "Stripe tries 30 of them again by itself.",
+        "Stripe will retry 30 of them.",
         "Next: spell-billing status --month 2025-03",
     ]
     assert small_world.tick().alerts_sent == 0

@@ -54,6 +54,30 @@ def subscribe(platform: SmallPlatform, user: str, plan: str, start: str | None, 
 
 
 @pytest.mark.both_databases
+def test_an_account_s_plan_counts_for_nobody_whose_subscriptions_ended_and_one_that_is_none_fails_alone(
+    plans: SmallPlatform,
+) -> None:
+    plans.accounts(ONE, TWO, plan_id="basic")
+    plans.accounts(THREE, plan_id="bsaic")
+    subscribe(plans, ONE, "pro", None, "2025-02-11")
+    plans.calls(MARCH, (ONE, 1_000), (TWO, 1_000), (THREE, 1_000))
+    plans.bill(MARCH)
+
+    assert plans.lines(MARCH, ONE) == [("usage", 1_000)]
+    assert (plans.bill_of(MARCH, ONE).plan_id, plans.bill_of(MARCH, ONE).included_cents) == (None, 0)
+    assert plans.lines(MARCH, TWO) == [("usage", 1_000), ("included", -310), ("fee", 3_100)]
+    bill = plans.bill_of(MARCH, THREE)
+    assert (bill.state, bill.reason) == (State.FAILED, Reason.UNKNOWN_PLAN)
+    assert plans.findings(MARCH) == [(THREE, "not_invoiced")]
+
+    plans.sql(f"UPDATE billing_accounts SET plan_id = 'basic' WHERE user_id = '{THREE}'")
+    plans.bill(MARCH)
+
+    assert plans.lines(MARCH, THREE) == [("usage", 1_000), ("included", -310)]
+    plans.must_agree(MARCH)
+
+
+@pytest.mark.both_databases
 def test_a_change_of_plans_is_billed_to_the_day_and_a_later_change_bills_nothing_of_the_past(
     plans: SmallPlatform,
 ) -> None:

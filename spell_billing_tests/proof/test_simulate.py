@@ -124,6 +124,7 @@ def everything(platform: SmallPlatform) -> tuple[Any, ...]:
     return rows, files, len(platform.double.requests)
 
 
+@pytest.mark.both_databases
 def test_the_command_says_who_would_have_paid_more_and_writes_nothing(
     months: SmallPlatform, tmp_path: Path
 ) -> None:

@@ -57,6 +57,29 @@ def test_one_alert_with_the_numbers_for_the_same_drafts_however_often_they_are_m
         assert ledger.month(MARCH).billing_started_at is None  # type: ignore[union-attr]
 
 
+def test_subscriptions_that_vanished_are_reviewed(small_world: World) -> None:
+    world = small_world
+    world.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 100}])
+    world.source.execute(
+        "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+        "INSERT INTO plan_subscriptions VALUES ('anna', 'pro', '2025-01-15', NULL)",
+        "INSERT INTO plan_subscriptions VALUES ('bert', 'pro', '2025-01-15', '2025-03-10')",
+    )
+    world.accounts("anna", "bert")
+    for month in ("2025-02", "2025-03"):
+        world.calls(month, ("anna", 700), ("bert", 300))
+    world.bill("2025-02")
+    world.source.execute("DELETE FROM plan_subscriptions")
+    world.bill("2025-03")
+
+    with world.ledger() as ledger, ledger.reading() as connection:
+        review = read_review(connection, MARCH)
+    assert review is not None
+    assert [each["code"] for each in review.findings] == ["subscriptions_gone"]
+    assert "The subscriptions of 2 of 2 users vanished" in review.findings[0]["text"]
+    assert ledger.month(MARCH).billing_started_at is None  # type: ignore[union-attr]
+
+
 def test_other_drafts_are_another_review_and_another_alert(world: World) -> None:
     in_review(world)
     world.tick(SENSOR)

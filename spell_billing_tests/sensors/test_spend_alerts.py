@@ -107,6 +107,20 @@ def test_nothing_is_told_twice_when_a_limit_is_raised_or_rows_vanish_and_a_new_m
     assert told(world)[1:] == [("anna", 50, 500, 1000)]
 
 
+def test_a_limit_that_was_raised_is_told_of_beyond_what_was_told(small_limited: World) -> None:
+    world = small_limited
+    world.accounts("anna")
+    limit(world, "anna", 50)
+    world.calls("2025-04", ("anna", 50))
+    said(world)
+    limit(world, "anna", 100)
+    for cents in (0, 30, 1, 19):
+        world.calls("2025-04", ("anna", cents))
+        said(world)
+
+    assert told(world) == [("anna", 100, 50, 50), ("anna", 80, 80, 100), ("anna", 100, 100, 100)]
+
+
 def test_the_event_of_the_whole_limit_and_the_answer_that_blocks_agree(small_limited: World) -> None:
     world = small_limited
     world.accounts("anna")
@@ -144,7 +158,7 @@ def test_without_limits_nothing_is_read_but_that_there_are_none(small_world: Wor
     small_world.accounts("anna")
     assert said(small_world) == none
     away = UsageResource(database_url=f"sqlite:///{tmp_path}/away.db", store_path=str(tmp_path))
-    assert "looked at again with the next tick" in str(small_world.tick(SENSOR, usage=away).skip_message)
+    assert "checked again at the next tick" in str(small_world.tick(SENSOR, usage=away).skip_message)
 
 
 def test_one_process_at_a_time_looks_at_limits(small_limited: World) -> None:

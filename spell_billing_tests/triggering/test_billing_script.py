@@ -135,7 +135,7 @@ def test_the_script_waits_for_the_run_of_another_and_leaves_a_billed_month_alone
         second.until("2025-03  run: ")
         hurried = script(served, "2025-03", TIMEOUT_SECONDS="1")
         assert hurried.end() == 1
-        assert "Not done within 1 s; what was launched goes on." in hurried.output
+        assert "Not finished within 1 s; the run continues." in hurried.output
         served.stop()
         served.start()
 

@@ -98,7 +98,7 @@ def test_waiting_ends_at_its_time_and_the_run_goes_on(served: Served) -> None:
         hurried = served.trigger("--month", "2025-05", "--wait", "--timeout-seconds", "2")
 
         assert hurried.end() == 1
-        assert "Error: Not done within 2 s; what was launched goes on." in hurried.output
+        assert "Error: Not finished within 2 s; the run continues." in hurried.output
 
     patient = served.trigger("--month", "2025-05", "--wait")
 

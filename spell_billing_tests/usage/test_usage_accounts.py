@@ -41,7 +41,7 @@ def test_accounts_come_with_their_plans_and_tidy_values(database_url: str, make_
     assert accounts.schema == ACCOUNTS_SCHEMA
     assert sorted(tuple(row.values()) for row in accounts.to_pylist()) == [
         ("user-1", "cus_1", "usd", "a@example.com", "pro", "Pro", 5000, "send", "14", "PO 7", "Thank you"),
-        ("user-2", "cus_2", "eur", None, "gone", None, None, *[None] * 4),
+        ("user-2", "cus_2", "eur", None, "gone", "", None, *[None] * 4),
         ("user-3", None, "usd", None, None, None, None, *[None] * 4),
         ("user-4", None, "usd", None, None, None, None, *[None] * 4),
     ]

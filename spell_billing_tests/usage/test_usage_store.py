@@ -100,7 +100,7 @@ class FixedSource:
     def spend_limits(self) -> SpendLimits:
         raise AssertionError("no bill depends on a limit")
 
-    def spending(self, user_id: str, month: Month) -> UserSpending:
+    def spending(self, user_id: str, month: Month, *, with_limit: bool = True) -> UserSpending:  # noqa: ARG002
         raise AssertionError(f"only a freeze is asked for, not {user_id} in {month}")
 
 

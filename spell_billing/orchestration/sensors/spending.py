@@ -10,7 +10,7 @@ from spell_billing.alerts.alert import users
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
-from spell_billing.core.open_month import news, rate_open_month, rating_of
+from spell_billing.core.open_month import counted_as_told, news, rate_open_month, rating_of
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.thresholds import Reached, note_reached, reached_by_user
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
@@ -78,7 +78,9 @@ def _tell(
     with ledger.exclusive("spend_alerts", wait_seconds=0):
         before = ledger.read(reached_by_user, month)
         for user_id, each in spent.items():
-            told = before[user_id].percent if user_id in before else 0
+            last, told = before.get(user_id), 0
+            if last is not None:
+                told = counted_as_told(last.percent, last.so_far_cents, last.limit_cents, each.limit_cents)
             percent = news(percents, each.so_far_cents, each.limit_cents, told)
             if percent is not None:
                 reached[user_id] = Reached(percent, each.so_far_cents, each.limit_cents, each.currency)
