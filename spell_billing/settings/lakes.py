@@ -43,6 +43,16 @@ class LakeUrl:
     def __str__(self) -> str:
         return self.redacted
 
+    @property
+    def secrets(self) -> list[str]:
+        """What no message may show: the password, as written and as meant, and options of a warehouse."""
+        if self.backend in {"duckdb", "spark"}:
+            return []
+        parts = urlsplit(self.text)
+        password = parts.password or ""
+        values = [value for _, value in parse_qsl(parts.query)]
+        return [each for each in (password, unquote(password), *values) if each]
+
 
 UsageUrl = DatabaseUrl | LakeUrl
 

@@ -119,8 +119,9 @@ def open_engine(url: LakeUrl) -> Iterator[Engine]:
 
 def _first_line(error: Exception, url: LakeUrl) -> str:
     line = next((each for each in str(error).splitlines() if each.strip()), type(error).__name__)
-    secret = url.text.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    return (line.replace(secret, "***") if secret else line).strip().rstrip(".")[:500]
+    for secret in url.secrets:
+        line = line.replace(secret, "***")
+    return line.strip().rstrip(".")[:500]
 
 
 def _lower(table: ir.Table) -> ir.Table:

@@ -147,10 +147,12 @@ class LakeSql:
         values = rows.group_by(value=self._text(rows, column)).aggregate(times=rows.count())
         return values.filter(values["times"] > 1)
 
-    def inexact_quantities(self, month: Month) -> ir.Table:
-        """Find rows of a month whose quantity is too large to be exact: id, quantity."""
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> ir.Table:
+        """Find rows of a month, or of one user, whose quantity is too large to be exact: id, quantity."""
         self._scale_of("quantity", MOST_PLACES)
         rows = self._in_month(self._usage, month)
+        if user_id is not None:
+            rows = rows.filter(self._user(rows) == user_id)
         quantity = rows["quantity"]
         large = rows.filter((quantity >= MAX_ABSOLUTE_COST) | (quantity <= -MAX_ABSOLUTE_COST))
         return large.select(

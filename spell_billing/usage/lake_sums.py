@@ -60,6 +60,10 @@ class SumReader:
         # Of a month without items, all are of one; without quantities, none was measured.
         nothing = {name: pa.repeat(OTHER if name == "item" else 0, len(batch)) for name in schema.names}
         columns = [(nothing | given)[each.name].cast(each.type) for each in schema]
+        if "quantity" in schema.names:
+            # Of calls none of which has a quantity, the engine's sum is null.
+            place = schema.get_field_index("quantity")
+            columns[place] = pc.fill_null(columns[place], pa.scalar(Decimal(0), schema.field(place).type))
         return pa.Table.from_arrays(columns, schema=schema)
 
     def schema(self, names: Sequence[str] | None = None) -> pa.Schema:

@@ -37,7 +37,10 @@ from spell_billing.usage.duck import Stream
 from spell_billing.usage.lake_engines import DIALECTS, Engine
 from spell_billing.usage.lake_sql import LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
+from spell_billing.usage.late_rated import ITEM_COLUMNS
+from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows
+from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns
 from spell_billing.usage.unique import Uniqueness, refuse_repeated
 
@@ -174,17 +177,23 @@ class LakeTables(UsageTables):
     @contextmanager
     def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.current_items`."""
-        names = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
-        yield self._sums(self._reader(month, detail), *names)
+        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS)
 
-    def _sums(self, reader: SumReader, *names: str) -> pa.RecordBatchReader:
-        stream = self._engine.stream(self._sql.users(reader.month, reader.detail))
+    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
+        """See `UsageTables.items_so_far`."""
+        for batch in self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id):
+            for row in batch.to_pylist():
+                counts = Counts(row["calls"], row["measured"], row["quantity"])
+                yield ItemSoFar(row["user_id"], row["item"], counts, as_exact(row["cost_cents"]))
+
+    def _sums(self, reader: SumReader, *names: str, user_id: str | None = None) -> pa.RecordBatchReader:
+        stream = self._engine.stream(self._sql.users(reader.month, reader.detail, user_id=user_id))
         batches = (each for batch in stream for each in reader.read(batch, names).to_batches())
         return pa.RecordBatchReader.from_batches(reader.schema(names), batches)
 
-    def inexact_quantities(self, month: Month) -> list[tuple[str, str]]:
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         """See `UsageTables.inexact_quantities`."""
-        rows = self._engine.read(self._sql.inexact_quantities(month)).to_pylist()
+        rows = self._engine.read(self._sql.inexact_quantities(month, user_id)).to_pylist()
         return [(row["id"], row["quantity"]) for row in rows]
 
     def bad_ids(self, month: Month) -> pa.ChunkedArray | None:

@@ -20,7 +20,7 @@ from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError, SettingsError, UsageError, UsageInterruptedError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError
-from spell_billing.settings.lakes import parse_usage_url
+from spell_billing.settings.lakes import LakeUrl, parse_usage_url
 from spell_billing.usage.aggregate import aggregate, sums_of_user
 from spell_billing.usage.contract import Detail, FrozenUsage, RowKeeper, SourceRules, Totals, UsageSource
 from spell_billing.usage.erasing import erase_in_store
@@ -119,11 +119,15 @@ def test_the_same_month_from_sqlite_and_from_a_lake_is_charged_the_same(
         tables.calls([("ann", 3, MIDDLE)], first_id=90)
         tables.execute("UPDATE usage_counters SET quantity = 10, endpoint = '/v1/chat' WHERE id = 90")
         november = store.freeze(source_of(url, "endpoint"), NOVEMBER, late_for=[frozen])
-        files[-1].append(late_in(november))
+        so_far = source_of(url, "endpoint").so_far(OCTOBER)
+        of_ann = source_of(url, "endpoint").spending("ann", OCTOBER).month
+        files[-1] += [late_in(november), so_far, of_ann]
 
     assert [each.to_pylist() for each in files[0][:2]] == [each.to_pylist() for each in files[1][:2]]
     assert files[0][0].to_pylist()[0]["cost_cents"] == Decimal(73)
-    assert files[0][2] == files[1][2] == [("ann", 1, Decimal("2.5"))]
+    assert files[0][2:] == files[1][2:]
+    assert files[0][2] == [("ann", 1, Decimal("2.5"))]
+    assert files[0][3]["ann"] == files[0][4] == Totals(5, Decimal("75.5"))
 
 
 def test_a_month_frozen_as_rows_is_compared_with_the_lake_that_the_platform_moved_to(
@@ -319,8 +323,10 @@ def test_urls_that_name_no_source_are_refused_without_what_is_secret(url: str, s
 
 
 def test_a_password_is_never_shown() -> None:
-    url = parse_usage_url("clickhouse://me:secret@host:8443/db?token=secret", setting="USAGE_DATABASE_URL")
+    url = parse_usage_url("clickhouse://me:s%40cret@host:8443/db?token=secret", setting="USAGE_DATABASE_URL")
+    assert isinstance(url, LakeUrl)
     assert (str(url), "secret" in repr(url)) == ("clickhouse://me:***@host:8443/db", False)
+    assert url.secrets == ["s%40cret", "s@cret", "secret"]
 
 
 def test_what_is_not_there_or_not_installed_is_said_in_a_sentence(
