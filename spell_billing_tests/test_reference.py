@@ -13,12 +13,17 @@ from pathlib import Path
 import click
 
 from spell_billing.cli import main
+from spell_billing.core.outcomes import REMEDIES, Reason
+from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.mail.settings import MailSettings
 from spell_billing.payments.stripe_events import TYPES
+from spell_billing.reporting.readiness import REMEDIES as GAP_WORDS
+from spell_billing.reporting.readiness import Gap
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.bills import BillSettings
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
+from spell_billing.stripe_api.permissions import PERMISSIONS
 from spell_billing.web.settings import WebSettings
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +97,39 @@ def test_the_readme_lists_every_command_as_its_help_has_it() -> None:
     rows = [(f"`{call}`", does) for call, does in commands()]
 
     require_table(ROOT / "README.md", ("command", "what it does"), rows)
+
+
+def test_the_docs_list_what_a_restricted_key_must_be_allowed() -> None:
+    rows = [(each.row, each.level, f"`{each.name}`", each.purpose) for each in PERMISSIONS]
+    head = ("row in Stripe's form", "choose", "name", "for")
+
+    require_table(ROOT / "docs" / "permissions.md", head, rows)
+
+
+def test_the_docs_list_every_reason_finding_and_gap_with_its_remedy() -> None:
+    page = ROOT / "docs" / "troubleshooting.md"
+    head = "what to do"
+
+    reasons = [(f"`{each}`", REMEDIES[each]) for each in Reason]
+    require_table(page, ("reason", "what it means, and what to do"), reasons)
+    found = [(f"`{each}`", Finding(each, "u", None, "", "").remedy) for each in Kind]
+    require_table(page, ("finding", head), found)
+    require_table(page, ("gap", head), [(f"`{each}`", GAP_WORDS[each]) for each in Gap])
+
+
+def test_every_command_in_the_docs_is_one() -> None:
+    wrong = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = re.sub(r"\\\s*\n\s*", " ", page.read_text())
+        for call in re.findall(r"(?:^|`)(?:[A-Z_]+=\S+ )*spell-billing ([a-z][^`\n]*)", text, re.MULTILINE):
+            name, *words = call.replace("|", " ").split()
+            command = main.get_command(click.Context(main), name)
+            known = {each for option in command.params for each in option.opts} if command else set()
+            options = {word.strip("[]") for word in words if re.match(r"\[?--[a-z]", word)}
+            if command is None or not options <= known | {"--help"}:
+                wrong.append(f"{page.name}: spell-billing {call}")
+
+    assert wrong == []
 
 
 def test_the_docs_name_the_events_that_the_webhook_should_get() -> None:

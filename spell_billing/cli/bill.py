@@ -73,8 +73,14 @@ def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
         gone = f"{before - after:,} of the {before:,} invoices of earlier runs no longer"
         click.echo(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
     elif began:
-        new = f"{after - before:,} new invoices" if after != before else "No new invoice"
-        click.echo(f"{new}: the {before:,} invoices of earlier runs stand, nobody was billed twice.")
+        number = after - before
+        new = f"{number:,} new invoice{'' if number == 1 else 's'}" if number else "No new invoice"
+        stand = (
+            "1 invoice of earlier runs stands"
+            if before == 1
+            else f"{before:,} invoices of earlier runs stand"
+        )
+        click.echo(f"{new}: the {stand}, nobody was billed twice.")
 
 
 def _execute(

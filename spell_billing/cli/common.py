@@ -77,9 +77,10 @@ def clear_errors() -> Iterator[None]:
     except SpellBillingError as error:
         fail(str(error))
     except DBAPIError as error:
-        from spell_billing.settings.databases import refused_statement  # noqa: PLC0415 - only where it is needed
+        from spell_billing.ledger.privileges import refusal  # noqa: PLC0415 - only where it is needed
+        from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
-        fail(str(refused_statement(error)))
+        fail(str(refusal(error, Settings.from_environment().database)))
 
 
 def fail(message: str) -> NoReturn:

@@ -23,7 +23,7 @@ _SHOWN_USERS = 50
 _COMPARED = ("before_cents", "now_cents", "by_cents")
 
 
-def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Against | None":
+def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Against | Path | None":
     if text is None:
         return None
     if text == "billed":
@@ -31,7 +31,11 @@ def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Agains
     try:
         return Month.parse(text)
     except MonthError:
-        raise click.BadParameter(f"{text!r} is neither a month, as 2026-09, nor the word billed.") from None
+        if Path(text).is_file():
+            return Path(text)
+        raise click.BadParameter(
+            f"{text!r} is neither a month, as 2026-09, nor the word billed, nor a file."
+        ) from None
 
 
 @click.command("preview")
@@ -41,17 +45,18 @@ def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Agains
 )
 @click.option(
     "--against",
-    metavar="YYYY-MM|BILLED",
+    metavar="YYYY-MM|BILLED|FILE",
     callback=_against,
-    help="Show what changes against an earlier month, or against what is billed for this one.",
+    help="Show what changes against an earlier month, against what is billed for this one, or against a CSV "
+    "file of what another service billed for it (user_id, amount_cents, stripe_invoice_id).",
 )
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Write every user to this file.")
 @json_option
 def command(
-    month: Month, csv: Path | None, against: "Against | None", *, all_users: bool, as_json: bool
+    month: Month, csv: Path | None, against: "Against | Path | None", *, all_users: bool, as_json: bool
 ) -> None:
     """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored."""
-    from spell_billing.reporting import preview  # noqa: PLC0415 - heavy: pandas
+    from spell_billing.reporting import old_service, preview  # noqa: PLC0415 - heavy: pandas
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
@@ -61,12 +66,16 @@ def command(
         raise click.BadParameter("write billed for the month itself", param_hint="--against")
     settings = Settings.from_environment()
     differences: list[Difference] = []
+    # A file that cannot be read is said so before the usage is.
+    old = old_service.read_old_bills(against) if isinstance(against, Path) else {}
     with open_ledger() as ledger:
         source = open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
         store = UsageStore(settings.usage_store)
         drafts = preview.preview_drafts(month, ledger, source, store, settings.policy)
         if against is None:
             frame = preview.drafts_frame(drafts)
+        elif isinstance(against, Path):
+            frame = old_service.old_service_frame(drafts, old)
         else:
             differences = preview.compare_drafts(month, drafts, ledger, against)
             frame = preview.differences_frame(differences)
@@ -80,10 +89,14 @@ def command(
     if not month.is_closed(datetime.now(UTC)):
         out.print(f"{month.label} is not over: these are its numbers so far.", style="bold")
     shown = frame if all_users else frame.head(_SHOWN_USERS)
-    out.print(_table_of_drafts(shown) if against is None else _table_of_differences(shown))
+    if isinstance(against, Path):
+        out.print(_table_of_old(shown))
+    else:
+        out.print(_table_of_drafts(shown) if against is None else _table_of_differences(shown))
     if len(shown) < len(frame):
         out.print(f"... and {len(frame) - len(shown):,} more; --all shows them.")
-    for line in _totals(frame) if against is None else _changes(frame, differences):
+    lines = _totals(frame) if against is None else _changes(frame, differences)
+    for line in old_service.summary(frame) if isinstance(against, Path) else lines:
         out.print(line)
     out.print("Nothing was sent to Stripe.")
 
@@ -112,6 +125,14 @@ def _table_of_differences(frame: "pd.DataFrame") -> Table:
         amounts = (_money(row[name], row["currency"]) for name in _COMPARED)
         calls = (f"{row[name]:,}" for name in ("before_calls", "now_calls"))
         table.add_row(str(row["user"]), row["change"], *amounts, *calls)
+    return table
+
+
+def _table_of_old(frame: "pd.DataFrame") -> Table:
+    table = _table("user", "outcome", "old invoice", "why", right=("old", "now", "difference"))
+    for row in frame[frame["outcome"] != "same"].to_dict("records"):
+        words = (str(row[name]) for name in ("user", "outcome", "old_invoice", "why"))
+        table.add_row(*words, *(f"{row[name]:,}" for name in ("old_cents", "now_cents", "by_cents")))
     return table
 
 

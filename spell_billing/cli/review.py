@@ -1,11 +1,12 @@
 """What an operator decides before a month is sent: `approve`, `hold`, `release`."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from spell_billing.cli.common import actor, month_option, open_ledger, reason_option
+from spell_billing.cli.common import EXIT_USERS_LEFT, actor, month_option, open_ledger, reason_option
 from spell_billing.core.month import Month
 
 
@@ -16,7 +17,8 @@ def approve(month: Month, reason: str) -> None:
     """Approve a month that is in review, so that the next `bill` sends it.
 
     The approval holds for the drafts that were reviewed alone: if rows, accounts or plans change before they
-    are sent, the month is reviewed again.
+    are sent, the month is reviewed again. With APPROVALS=2 another person must approve it as well; until then
+    it ends with 3.
     """
     from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
 
@@ -24,6 +26,11 @@ def approve(month: Month, reason: str) -> None:
         approved = review.approve(ledger, month, actor(), reason)
     for finding in approved.findings:
         click.echo(f"  - {finding['text']}")
+    if approved.approvals_missing:
+        given = ", ".join(each.actor for each in approved.approvals)
+        click.echo(f"{month} needs the approval of {approved.approvals_needed} people. Approved by: {given}.")
+        click.echo("Nothing is sent until another person approves it as well.")
+        sys.exit(EXIT_USERS_LEFT)
     click.echo(f"{month} is approved as it was reviewed.")
     click.echo(f"Next: spell-billing bill --month {month}")
 

@@ -59,7 +59,8 @@ def serve(host: str, port: int, *, read_only: bool) -> None:
 
     web = WebSettings.from_environment()
     # A wrong setting is refused before the address is taken.
-    _ = web.admin_secret, web.stripe_webhook_secrets, web.public_url, web.trusted_proxies
+    _ = web.admin_secret, web.stripe_webhook_secrets, web.public_url, web.trusted_proxies, web.user_header
+    _ = web.people
     settings = Settings.from_environment()
     from spell_billing.web.server import serve as serve_pages  # noqa: PLC0415 - heavy: all of Dagster
 

@@ -103,7 +103,9 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     if status.total("tax_cents"):
         console.print(f"Stripe put tax of {_amounts(status, 'tax_cents')} on top.")
     if status.total("without_tax"):
-        console.print(f"{status.total('without_tax'):,} invoices are without the tax that was asked for.")
+        number = status.total("without_tax")
+        which = "1 invoice is" if number == 1 else f"{number:,} invoices are"
+        console.print(f"{which} without the tax that was asked for.")
     _write_reasons(console, status)
 
 
@@ -158,7 +160,7 @@ def _amounts(status: MonthStatus, name: str, *, sign: int = 1) -> str:
 
 def write_review_of(ledger: Ledger, month: Month) -> bool:
     """Write what keeps the month from being sent, and return whether anything does."""
-    from spell_billing.invoicing.review_month import approve_command  # noqa: PLC0415 - heavy: pyarrow
+    from spell_billing.invoicing.review_month import approve_command, who_must_approve  # noqa: PLC0415 - heavy: pyarrow
 
     if not ledger.standing(month).in_review:
         return False
@@ -167,6 +169,8 @@ def write_review_of(ledger: Ledger, month: Month) -> bool:
     click.echo(f"{month} is in review: nothing was sent to Stripe.")
     for finding in review.findings if review else ():
         click.echo(f"  - {finding['text']}")
+    if review and review.approvals_needed > 1:
+        click.echo(who_must_approve(review))
     click.echo(f"Compare: spell-billing preview --month {month} --against {month.previous()}")
     click.echo(f"If it is right: {approve_command(month)}")
     click.echo(f"Then, or when it is corrected: spell-billing bill --month {month}")

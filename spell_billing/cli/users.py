@@ -62,6 +62,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     """
     from spell_billing.invoicing.erase_user import erasing  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
+    from spell_billing.usage.erasing import items_naming  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
@@ -69,11 +70,12 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     stripe = stripe_account()
     source = open_usage_source(settings.usage_database)
     now = datetime.now(UTC)
+    store = UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS)
     with (
         open_ledger() as ledger,
         erasing(
             ledger,
-            UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS),
+            store,
             user_id,
             at_platform=lambda since: is_at_platform(source, user_id, since=since, now=now),
             now=now,
@@ -83,8 +85,15 @@ def erase_user(user_id: str, known_as: str | None) -> None:
         if work.is_at_stripe:
             stripe.work(ledger, work.at_stripe)
         work.in_frozen_usage(now)
+        items = items_naming(store, user_id)
         work.in_ledger(actor(), now)
     click.echo(
         f"User {user_id} is {work.erasure.pseudonym} from now on: in the ledger, on {work.invoices} invoices "
         f"at Stripe and in {work.versions} frozen versions. No amount has changed."
     )
+    if items:
+        named = ", ".join(items)
+        click.echo(
+            f"Items of usage hold the id, and stay as the invoices have them: {named}. Let the platform "
+            "write items without users' ids."
+        )

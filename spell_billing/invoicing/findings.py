@@ -31,6 +31,7 @@ class Kind(StrEnum):
     VOID_AT_STRIPE = "void_at_stripe"
     STANDS_AT_STRIPE = "stands_at_stripe"
     NOT_INVOICED = "not_invoiced"
+    IN_REVIEW = "in_review"
     ALLOWANCE_DIFFERS = "allowance_differs"
     PLAN_DIFFERS = "plan_differs"
     LATE_USAGE_DIFFERS = "late_usage_differs"
@@ -56,6 +57,7 @@ _REMEDIES = {
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
+    Kind.IN_REVIEW: "`spell-billing status` says what was found. Approve it, or correct it and bill again.",
     Kind.ALLOWANCE_DIFFERS: "Restore the ledger; where the invoice was sent, void it and bill again.",
     Kind.PLAN_DIFFERS: (
         "Fees, minimum or discounts are not those of the plans that were frozen. Restore the ledger; where "
@@ -161,7 +163,7 @@ class Reconciliation:
     @property
     def differences(self) -> list[Finding]:
         """Where two of the sides contradict each other; a user without an invoice is none."""
-        return [finding for finding in self.findings if finding.kind is not Kind.NOT_INVOICED]
+        return [each for each in self.findings if each.kind not in {Kind.NOT_INVOICED, Kind.IN_REVIEW}]
 
     def as_json(self) -> dict[str, Any]:
         """Return the reconciliation for programs."""

@@ -126,7 +126,7 @@ class Gateway:
                 if problem.forbidden and optional:
                     raise
                 self.unknown_writes += method != "get" and problem.kind is Kind.TRANSIENT
-                self._watch(problem)
+                self._watch(problem, endpoint)
                 if problem.kind is Kind.LIMITED:
                     limited += 1
                     self.limited += 1
@@ -165,7 +165,13 @@ class Gateway:
                 return
             parameters["starting_after"] = page[-1]["id"]
 
-    def _watch(self, problem: StripeProblem) -> None:
+    def _watch(self, problem: StripeProblem, endpoint: str) -> None:
+        if problem.missing is not None:
+            raise StripeAccountError(
+                f"The restricted key in STRIPE_API_KEY lacks a permission for {endpoint}: {problem.missing}.",
+                remedy="Allow it in Stripe's dashboard (Developers, API keys), then try again; "
+                "docs/permissions.md has the whole list.",
+            )
         if problem.kind is Kind.ACCOUNT:
             raise StripeAccountError(
                 f"Stripe refuses the account: {problem.message}",

@@ -21,6 +21,7 @@ from spell_billing.invoicing.usage_versions import pinned_since
 from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.payments import read_payments
 from spell_billing.ledger.reviews import drafts_hash, read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
@@ -65,6 +66,11 @@ async def reconcile_month(
     with ledger.reading() as connection:
         result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
         result.findings.extend(_not_approved(connection, month, record))
+        if read_standing(connection, month).in_review:
+            # Nobody has an invoice yet, for one reason.
+            result.findings = [each for each in result.findings if each.kind is not Kind.NOT_INVOICED]
+            one = Finding(Kind.IN_REVIEW, "every user", None, "an approval of the drafts", "none yet")
+            result.findings.append(one)
         latest = {user_id: each[-1] for user_id, each in bills_by_user(bills).items()}
         result.findings.extend(item_findings(frozen, latest))
         if frozen.manifest.rates is not None:

@@ -21,6 +21,7 @@ from spell_billing.ledger.reviews import (
     Review,
     WaitingBill,
     drafts_hash,
+    person_of,
     read_decisions,
     read_review,
     read_waiting,
@@ -41,7 +42,8 @@ def approve(
     """Approve what the review of a month's drafts found: these drafts are sent, no others.
 
     `expected_hash` is the `drafts_hash` of the review that the person looked at; by default the newest. To
-    approve the same drafts again changes nothing.
+    approve the same drafts again changes nothing. Where several people must approve, the review that is
+    returned says how many are missing; each of them counts once.
 
     Raises:
         LedgerError: when the month is not in review, or its drafts are others than the person saw.
@@ -69,11 +71,18 @@ def approve(
                 f"The drafts of {month} are not those that were reviewed any more.",
                 remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",
             )
-        if review.approval is not None:
+        person = person_of(actor.name)
+        if review.approval is not None or person in {person_of(each.actor) for each in review.approvals}:
             return review
-        approval = _decision(month, DecisionKind.APPROVED, actor, reason, content_hash=review.drafts_hash)
+        if review.approvals_needed > 1 and not person:
+            raise LedgerError(
+                f"{month} needs the approval of {review.approvals_needed} people, each by name.",
+                remedy="Sign in with a name and secret of ADMIN_SECRETS, or use the command line.",
+            )
+        kind = DecisionKind.AGREED if review.approvals_missing > 1 else DecisionKind.APPROVED
+        approval = _decision(month, kind, actor, reason, content_hash=review.drafts_hash)
         write_decision(connection, approval, actor)
-        return replace(review, approval=approval)
+        return replace(review, approvals=[*review.approvals, approval])
 
 
 def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:

@@ -72,6 +72,7 @@ def review_month(
     accounts: Callable[[], pa.Table],
     *,
     rules: ReviewRules,
+    approvals_needed: int = 1,
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
@@ -101,6 +102,7 @@ def review_month(
             drafts_hash=fingerprint,
             findings=[finding.as_json() for finding in findings],
             now=datetime.now(UTC),
+            approvals_needed=approvals_needed,
         )
         return read_review(connection, month)
 
@@ -129,6 +131,14 @@ def keeps_back(session: MonthSession) -> Review | None:
 def in_words(review: Review) -> str:
     """Return what the review found, a sentence or two each, on one line."""
     return " ".join(str(finding["text"]) for finding in review.findings)
+
+
+def who_must_approve(review: Review) -> str:
+    """Return a sentence on the people who must approve; empty where anyone may alone."""
+    if review.approvals_needed == 1:
+        return ""
+    given = ", ".join(each.actor for each in review.approvals) or "nobody yet"
+    return f"It needs the approval of {review.approvals_needed} people; approved by: {given}."
 
 
 def approve_command(month: Month | str) -> str:

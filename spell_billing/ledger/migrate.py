@@ -1,14 +1,18 @@
 """Bring the ledger's tables up to date: safe on every start, from any number of processes at once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import LedgerError
 
-HEAD = "0014"
+HEAD = "0015"
 """The newest revision. A test holds it equal to the newest migration."""
 
 _REVISION = sa.text("SELECT version_num FROM ledger_version")
+_FORBIDDEN = "42501"
 _LOCK_KEY = 0x5B111_1ED6E4
 
 
@@ -24,7 +28,7 @@ def migrate(engine: Engine) -> bool:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    with engine.begin() as connection:
+    with _by_owner(), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
             encoding = connection.scalar(sa.text("SHOW server_encoding"))
@@ -43,6 +47,21 @@ def migrate(engine: Engine) -> bool:
         config.attributes["connection"] = connection
         command.upgrade(config, HEAD)
     return True
+
+
+@contextmanager
+def _by_owner() -> Iterator[None]:
+    """Say who migrates, where the database's user may not."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _FORBIDDEN:
+            raise
+        raise LedgerError(
+            f"The ledger is not at revision {HEAD}, or its revision may not be read, and the user of "
+            "DATABASE_URL may not change its tables.",
+            remedy="Run `spell-billing init-db` as the tables' owner, then docs/sql/ledger_role.sql again.",
+        ) from error
 
 
 def require_current(engine: Engine) -> None:

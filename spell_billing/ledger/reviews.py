@@ -24,9 +24,16 @@ class DecisionKind(StrEnum):
     """What a person decided."""
 
     APPROVED = "approved"
+    AGREED = "agreed"
+    """An approval of a month that needs another person's as well."""
     HELD = "held"
     RELEASED = "released"
     CREDIT_SETTLED = "credit_settled"
+
+
+_APPROVALS = frozenset({DecisionKind.APPROVED, DecisionKind.AGREED})
+_NOBODY = "secret"
+"""What the server calls who comes with the one secret; a session of theirs has an id for a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +54,28 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What the review of a month's newest drafts found, and the approval of exactly these drafts."""
+    """What the review of a month's newest drafts found, and the approvals of exactly these drafts.
+
+    `approvals` has the first of each person.
+    """
 
     month: str
     drafts_hash: str
     findings: Sequence[Mapping[str, Any]]
     reviewed_at: datetime
-    approval: Decision | None
+    approvals_needed: int
+    approvals: Sequence[Decision]
+
+    @property
+    def approvals_missing(self) -> int:
+        """How many more people must approve."""
+        return max(0, self.approvals_needed - len(self.approvals)) if self.findings else 0
+
+    @property
+    def approval(self) -> Decision | None:
+        """The approval that was the last one needed; None while one is missing."""
+        complete = len(self.approvals) >= self.approvals_needed
+        return self.approvals[self.approvals_needed - 1] if complete else None
 
     @property
     def needs_approval(self) -> bool:
@@ -66,13 +88,32 @@ def read_review(connection: Connection, month: Month) -> Review | None:
     row = connection.execute(sa.select(reviews).where(reviews.c.month == str(month))).first()
     if row is None:
         return None
-    approvals = [
-        each
-        for each in read_decisions(connection, month)
-        if each.kind is DecisionKind.APPROVED and each.content_hash == row.drafts_hash
-    ]
-    approval = approvals[-1] if approvals else None
-    return Review(row.month, row.drafts_hash, orjson.loads(row.findings), row.reviewed_at, approval)
+    approvals: dict[str, Decision] = {}
+    for each in read_decisions(connection, month):
+        if each.kind in _APPROVALS and each.content_hash == row.drafts_hash:
+            approvals.setdefault(person_of(each.actor), each)
+    return Review(
+        row.month,
+        row.drafts_hash,
+        orjson.loads(row.findings),
+        row.reviewed_at,
+        row.approvals_needed,
+        list(approvals.values()),
+    )
+
+
+def person_of(actor: str) -> str:
+    """Return who an actor is, by name: empty where it is nobody's, as of the one secret for all.
+
+    `anna@host` of the command line, `anna from 10.0.0.7` of the server and `Anna@example.com from ...` are
+    one person: two names too many cost a second signature, one too few would be a way around it.
+    """
+    who, on_server, _ = actor.rpartition(" from ")
+    if not on_server:
+        who = actor
+    elif who == _NOBODY or who.startswith("session "):
+        return ""
+    return who.partition("@")[0].casefold()
 
 
 def write_review(
@@ -82,11 +123,12 @@ def write_review(
     drafts_hash: str,
     findings: Sequence[Mapping[str, Any]],
     now: datetime,
+    approvals_needed: int = 1,
 ) -> None:
     """Keep a review in place of the month's earlier one, in the connection's transaction."""
     found = orjson.dumps(list(findings)).decode()
     row = {"month": str(month), "drafts_hash": drafts_hash, "findings": found, "reviewed_at": now}
-    put_row(connection, reviews, row)
+    put_row(connection, reviews, {**row, "approvals_needed": approvals_needed})
 
 
 def read_decisions(connection: Connection, month: Month) -> list[Decision]:

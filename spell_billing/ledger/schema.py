@@ -174,10 +174,12 @@ reviews = sa.Table(
     sa.Column("drafts_hash", sa.String(64), nullable=False),
     sa.Column("findings", sa.Text, nullable=False),
     sa.Column("reviewed_at", UtcDateTime, nullable=False),
+    sa.Column("approvals_needed", sa.Integer, nullable=False, server_default="1"),
 )
 """What the review of a month's newest drafts found, as a JSON list; empty when nothing is to be approved.
 
 `drafts_hash` covers each user's currency, total and lines: an approval holds for these drafts alone.
+`approvals_needed`: by how many people, as the setting was when they were reviewed.
 """
 
 decisions = sa.Table(
@@ -195,7 +197,8 @@ decisions = sa.Table(
 )
 """What people decided about a month (`user_id` null) or one user's bill in it; the newest counts.
 
-`kind`: `approved` (of a month; `content_hash` is the reviewed `drafts_hash`), `held` or `released` (of a
+`kind`: `approved` (of a month; `content_hash` is the reviewed `drafts_hash`), `agreed` (the same of a month
+that needs the approval of more people), `held` or `released` (of a
 user; `content_hash` of a release is the bill's `lines_hash`), `credit_settled` (a person dealt with a user's
 credit; `content_hash` is its currency and amount, as `eur:100`).
 """

@@ -96,7 +96,7 @@ def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table of drafts in which no text is a formula to a spreadsheet."""
     texts = {
         name: frame[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
-        for name in ("user", "customer", "currency")
+        for name in ("user", "customer", "currency", "old_invoice", "why")
         if name in frame
     }
     return frame.assign(**texts)

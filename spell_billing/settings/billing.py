@@ -161,7 +161,8 @@ class Settings(BillSettings):
     def stripe_api_key(self) -> SecretStr:
         """`STRIPE_API_KEY`: Stripe's secret (`sk_...`) or restricted (`rk_...`) key.
 
-        Needed by `bill`, `reconcile`, `readiness` and `void`.
+        Needed by `bill`, `reconcile`, `readiness` and `void`. What a restricted key must be allowed is in
+        [permissions](permissions.md#stripe-a-restricted-key).
 
         Default: none.
         """

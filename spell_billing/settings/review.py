@@ -82,6 +82,17 @@ class ReviewSettings(EnvironmentSettings):
         """
         return self._number("HOLD_FLOOR_CENTS", 50_000, of="minor units")
 
+    @cached_property
+    def approvals(self) -> int:
+        """`APPROVALS`: how many people must approve a month in review before it is sent.
+
+        1 or 2. With 2, each approves by name: two people of `ADMIN_SECRETS`, or of the command line. What
+        counts is the setting of the run that reviewed the month.
+
+        Default: 1.
+        """
+        return self._number("APPROVALS", 1, of="people", least=1, most=2)
+
     @property
     def review_rules(self) -> ReviewRules:
         """When a month is held for review."""

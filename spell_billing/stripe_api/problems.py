@@ -8,6 +8,7 @@ import aiohttp
 import stripe
 
 from spell_billing.core.outcomes import Reason
+from spell_billing.stripe_api.permissions import missing_permission
 
 
 class Kind(StrEnum):
@@ -34,7 +35,8 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
 
     `reason` is the ledger's code where the kind is permanent; `limited_by` Stripe's
     `Stripe-Rate-Limited-Reason`, or `lock_timeout`; `decline_code` why a card was declined, as the bank or
-    else Stripe calls it. A `forbidden` request is one that a good key lacks the permission for. A stuck one
+    else Stripe calls it. A `forbidden` request is one that a good key lacks a permission for, which is
+    `missing` where Stripe names it. A stuck one
     is `fresh` where the failure was stored a moment ago, by a try at this very request.
     """
 
@@ -48,6 +50,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         limited_by: str = "",
         decline_code: str = "",
         forbidden: bool = False,
+        missing: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -57,6 +60,7 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
         self.limited_by = limited_by
         self.decline_code = decline_code
         self.forbidden = forbidden
+        self.missing = missing
         self.fresh = False
 
 
@@ -98,6 +102,7 @@ def sort_error(error: Exception) -> StripeProblem | None:
     # The SDK passes the code on for some classes only: a rate limit's stands in the body alone.
     code = str(error.code or details.get("code") or "")
     is_card = isinstance(error, stripe.CardError)
+    forbidden = error.http_status == _HTTP_FORBIDDEN
     return StripeProblem(
         _kind(error, code, replayed=headers.get("idempotent-replayed") == "true"),
         _short(error.user_message or str(error)),
@@ -105,7 +110,8 @@ def sort_error(error: Exception) -> StripeProblem | None:
         request_id=headers.get("request-id"),
         limited_by=code if code == "lock_timeout" else headers.get("stripe-rate-limited-reason", ""),
         decline_code=str(details.get("decline_code") or code) if is_card else "",
-        forbidden=error.http_status == _HTTP_FORBIDDEN,
+        forbidden=forbidden,
+        missing=missing_permission(str(error.user_message or error)) if forbidden else None,
     )
 
 

@@ -49,6 +49,7 @@ def control_app(double: "StripeDouble") -> Starlette:
         ("POST", "dispute"): double.dispute,
         ("POST", "return_payment"): double.return_payment,
         ("POST", "show"): double.show,
+        ("POST", "restrict"): double.restrict,
     }
     return Starlette(
         routes=[

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ class StripeDouble:
         collection: `immediate` charges at finalization, `manual` when `advance` is called.
         auto_create_customers: Make an unknown `cus_...` up on first use.
         api_keys: The accepted keys; by default any that starts with `sk_test_` or `rk_test_`. Restricted keys
-            (`rk_`) may not read the account.
+            (`rk_`) may not read the account, unless `restrict` says what they are allowed.
         account_id: Stripe's id of the account.
         now: The clock, giving aware datetimes.
         state_file: Where the objects are kept between runs.
@@ -148,6 +148,12 @@ class StripeDouble:
         fault = Fault(kind, **how)
         self.engine.faults.append(fault)
         return fault
+
+    def restrict(self, key: str, permissions: Iterable[str]) -> None:
+        """Allow a restricted key these permissions alone, by Stripe's names, as `invoice_write`."""
+        if not key.startswith("rk_test_"):
+            raise DoubleError("Only a key that begins with rk_test_ can be restricted.")
+        self.engine.allowed[key] = frozenset(permissions)
 
     def disarm(self) -> None:
         """Remove every fault."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from starlette.types import Receive, Scope, Send
 
 from spell_billing.stripe_double.account import Account, Call, locked_by
-from spell_billing.stripe_double.errors import ApiError, forbidden, internal_error, lock_timeout
+from spell_billing.stripe_double.errors import ApiError, internal_error, lock_timeout
 from spell_billing.stripe_double.faults import (
     HANGING,
     UNANSWERED,
@@ -21,6 +21,7 @@ from spell_billing.stripe_double.faults import (
 from spell_billing.stripe_double.idempotency import MAX_KEY_CHARACTERS, Answer, IdempotencyKeys
 from spell_billing.stripe_double.limits import Limiter
 from spell_billing.stripe_double.operations import Operation, find_operation
+from spell_billing.stripe_double.permissions import UNRESTRICTED, forbidden, require
 from spell_billing.stripe_double.wire import drop, read_body, send_answer, wait_until_gone
 
 _KEY_PREFIXES = ("sk_test_", "rk_test_")
@@ -52,8 +53,8 @@ class Engine:
         self.replays = 0
         self.lock = threading.RLock()
         self.stopping = asyncio.Event()
-        self.forbidden = {"account.retrieve"}
-        """What restricted keys lack the permission for."""
+        self.allowed: dict[str, frozenset[str]] = {}
+        """What a restricted key is allowed, by Stripe's names of permissions; else all but its account."""
         self._limiter = limiter
         self._latency_seconds = latency_seconds
         self._api_keys = api_keys
@@ -71,13 +72,17 @@ class Engine:
             operation, object_id = find_operation(record.method, record.path)
             record.operation = operation.name
             self.by_operation[operation.name] += 1
-            self._permit(operation, headers)
+            permissions = self._permit(operation, headers)
             striking = [each for each in self.faults if each.strikes(operation)]
             if striking:
                 fault = striking[0]
                 fault.fired += 1
             record.fault = None if fault.kind == FaultKind.NONE else str(fault.kind)
             encoded = body if record.method == "POST" else scope["query_string"]
+            if permissions != UNRESTRICTED:
+                expand = operation.parameters.read(encoded.decode("utf-8", "replace")).get("expand")
+                account_id, writes = self.account.id, operation.writes
+                require(permissions, operation.name, expand, writes=writes, account_id=account_id)
             self._limiter.admit(operation.name)
             answer = await self._serve(operation, object_id, encoded, record, fault)
         except ApiError as error:
@@ -110,10 +115,13 @@ class Engine:
         self.requests.append(record)
         return record
 
-    def _permit(self, operation: Operation, headers: dict[bytes, bytes]) -> None:
-        restricted = headers[b"authorization"].decode("latin-1").partition(" ")[2].startswith("rk_")
-        if restricted and operation.name in self.forbidden:
+    def _permit(self, operation: Operation, headers: dict[bytes, bytes]) -> frozenset[str]:
+        key = headers[b"authorization"].decode("latin-1").partition(" ")[2]
+        if key in self.allowed:
+            return self.allowed[key]
+        if key.startswith("rk_") and operation.name == "account.retrieve":
             raise forbidden(self.account.id)
+        return UNRESTRICTED
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> None:
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

@@ -44,15 +44,6 @@ class ApiError(Exception):
         return {"error": {**self._error, "request_log_url": link}}
 
 
-def forbidden(account_id: str) -> ApiError:
-    """403: the key is good, and lacks the permission for this endpoint."""
-    return ApiError(
-        f"The provided key 'rk_***' does not have the required permissions for this endpoint on account "
-        f"'{account_id}'.",
-        status=403,
-    )
-
-
 def missing(kind: str, object_id: str, *, param: str | None = None) -> ApiError:
     """Say that an object does not exist: 404 for one in the path, 400 for one named by `param`."""
     return ApiError(

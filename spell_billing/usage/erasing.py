@@ -30,11 +30,28 @@ from spell_billing.usage.manifest import files_of, write_manifest
 from spell_billing.usage.store import UsageStore
 
 _USER = "user_id"
+_SHORTEST_NAME = 4
+_NAMED_ITEMS = 5
 
 
 def names_user(store: UsageStore, user_id: str) -> bool:
     """Return whether any frozen file names a user."""
     return any(_version_names(each, user_id) for each in _versions(store))
+
+
+def items_naming(store: UsageStore, user_id: str) -> list[str]:
+    """Return some items of frozen usage whose text holds a user's id, as a path does; they are on invoices.
+
+    A short id is not looked for: it stands in many texts by chance.
+    """
+    found: set[str] = set()
+    for frozen in _versions(store) if len(user_id) >= _SHORTEST_NAME else ():
+        path = frozen.directory / USER_ITEMS_FILE
+        if path.exists():
+            query = f"SELECT DISTINCT item FROM {parquet_list([path])} WHERE contains(item, $user_id) LIMIT 5"
+            with open_duckdb(path.parent) as duck:
+                found.update(item for (item,) in duck.execute(query, {"user_id": user_id}).fetchall())
+    return sorted(found)[:_NAMED_ITEMS]
 
 
 def erase_in_store(store: UsageStore, erasure: Erasure, *, until: Month) -> int:

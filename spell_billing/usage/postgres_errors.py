@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.settings.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
+from spell_billing.usage.privileges import unreadable
 
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
@@ -43,12 +44,27 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
             raise UsageInterruptedError(
                 what, remedy="Run it again; if it stays, ask who runs the database."
             ) from error
-        remedy = (
-            "Grant SELECT on the table to the user of the URL, and BYPASSRLS if it has row security."
-            if state == _FORBIDDEN
-            else "Run it again; if it stays, ask who runs the database."
-        )
-        raise UsageError(what, remedy=remedy) from error
+        if state == _FORBIDDEN:
+            raise _not_readable(url, what) from error
+        raise UsageError(what, remedy="Run it again; if it stays, ask who runs the database.") from error
+
+
+def _not_readable(url: DatabaseUrl, what: str) -> UsageError:
+    """Return the error of a user who lacks a grant, which is named where the catalog tells."""
+    try:
+        missing = unreadable(url)
+    except Exception:  # noqa: BLE001 - whatever goes wrong here, the first error is the one to tell
+        missing = []
+    if not missing:
+        remedy = "Grant SELECT on the table to the user of the URL, and BYPASSRLS if it has row security."
+        return UsageError(what, remedy=remedy)
+    user, table, _ = missing[0]
+    columns = ", ".join(column for _, other, column in missing if other == table)
+    return UsageError(
+        f"The database user {user} ({url.setting}) may not read {columns} of {table}.",
+        remedy=f"As the table's owner: GRANT SELECT ({columns}) ON {table} TO {user}; docs/permissions.md "
+        "has the whole list.",
+    )
 
 
 def sqlstate_of(error: Exception) -> str:

@@ -180,10 +180,16 @@ class UsageStore:
             for file in files_of(each.manifest):
                 verify_file(each.directory / file.name, file)
 
-    def prune(self, month: Month, *, keep: AbstractSet[str]) -> list[str]:
-        """Remove superseded versions, but never one to keep, nor the newest three; return their names."""
+    def size_bytes(self, month: Month, version: str) -> int:
+        """Return what a version takes on the disk, with its supplements."""
+        files = (self._root / str(month) / version).rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+    def prune(self, month: Month, *, keep: AbstractSet[str], newest: int = KEPT_VERSIONS) -> list[str]:
+        """Remove superseded versions, but never one to keep, nor the newest few; return their names."""
         with self._locked(month) as directory:
-            superseded = self.versions(month)[:-KEPT_VERSIONS]
+            versions = self.versions(month)
+            superseded = versions[: len(versions) - newest] if newest < len(versions) else []
             pruned = [version for version in superseded if version not in keep]
             for version in pruned:
                 # Out of sight in one step, so that no half version is ever found.

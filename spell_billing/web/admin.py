@@ -49,6 +49,8 @@ class ReviewAnswer(BaseModel):
     drafts_hash: str = Field(description="Names the drafts that an approval holds for.")
     reviewed_at: api.Moment
     needs_approval: bool
+    approvals_needed: int = Field(description="By how many people.")
+    approvals_missing: int
     findings: list[Finding]
     approval: DecisionAnswer | None
 

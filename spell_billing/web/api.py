@@ -72,7 +72,7 @@ def errors(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
 _REFUSALS = {
     400: "The address is malformed.",
     401: "The secret is missing or wrong.",
-    403: "The request comes from another site, or the server only reads.",
+    403: "The request comes from another site, the role is not enough, or the server only reads.",
     404: "There is no such path.",
     413: "The body is too large.",
     422: "The body or a parameter is wrong, or the month is not one that this can be done for.",

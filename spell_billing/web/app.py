@@ -49,10 +49,10 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
     Raises:
         SettingsError: when `ADMIN_SECRET` is not set, or another setting of the server is wrong.
     """
-    check = SecretCheck(context.web.admin_secret, context.clock, Throttle())
+    check = SecretCheck(context.web.admin_secret, context.web.people, context.clock, Throttle())
     sessions = Sessions(context.key_for(PURPOSE), context.clock)
     # Read now: a wrong setting shall stop the server, not a request.
-    _ = context.web.stripe_webhook_secrets
+    _ = context.web.stripe_webhook_secrets, context.web.user_header
 
     def describe(request: Request) -> Response:
         return JSONResponse(description(context.base_url(request)))

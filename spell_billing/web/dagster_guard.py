@@ -4,14 +4,17 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
+from graphql import DocumentNode, FieldNode, GraphQLError, parse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spell_billing.web.errors import json_error
 from spell_billing.web.facts import facts_of
+from spell_billing.web.gate import require_role
 from spell_billing.web.middleware import replayed
+from spell_billing.web.people import Role
+from spell_billing.web.run_names import Refused, graphql_error, mutations_of, with_name
 
 GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
@@ -22,8 +25,9 @@ class DagsterGuard:
     """Stand before Dagster's app.
 
     `/graphql` takes JSON by POST only: Dagster itself also runs what stands in an address, which a link on a
-    foreign page could hold. What changes something is named in the access log. The websocket serves
-    subscriptions, which change nothing.
+    foreign page could hold. What changes something is named in the access log, and refused to who may only
+    view; runs that a person launches by name carry the name. The websocket serves subscriptions, which change
+    nothing.
     """
 
     app: ASGIApp
@@ -35,35 +39,55 @@ class DagsterGuard:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        refusal = None
+        app: ASGIApp = self.app
         if request.method == "POST":
             body = await request.body()
-            refusal = self._refuse_body(request, body)
-            receive = replayed(body, receive)
+            try:
+                receive = replayed(self._take(request, body), receive)
+            except Refused as refused:
+                app = refused.answer
         # Dagster's page for trying queries is shown; the query in its address is not run.
         elif request.method not in {"GET", "HEAD"} or "text/html" not in request.headers.get("accept", ""):
             words = "GraphQL is asked by POST here.", "Send the query in a JSON body."
-            refusal = json_error(405, "graphql_by_post", *words)
-        await (refusal or self.app)(scope, receive, send)
+            app = json_error(405, "graphql_by_post", *words)
+        await app(scope, receive, send)
 
-    def _refuse_body(self, request: Request, body: bytes) -> Response | None:
+    def _take(self, request: Request, body: bytes) -> bytes:
+        """Return what Dagster is given of a body.
+
+        Raises:
+            Refused: with the answer, when it is given nothing.
+        """
         if "application/json" not in request.headers.get("content-type", ""):
             words = "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
-            return json_error(415, "not_json", *words)
-        query = _query(body)
-        if query is None:
-            return json_error(400, "no_query", "The body has no GraphQL query.", 'Send {"query": "..."}.')
+            raise Refused(json_error(415, "not_json", *words))
+        content = _content(body)
+        query = content.get("query")
+        if not isinstance(query, str):
+            words = "The body has no GraphQL query.", 'Send {"query": "..."}.'
+            raise Refused(json_error(400, "no_query", *words))
         # A query that changes something has this word outside of any text; most have not, and pass at once.
         if "mutation" not in query:
-            return None
+            return body
         try:
-            changes = _changes(query)
+            document = parse(query)
+            changes = _changes(document)
         except (GraphQLError, RecursionError):
-            return json_error(400, "no_graphql", "Invalid GraphQL syntax.", "Correct the query.")
+            words = "Invalid GraphQL syntax.", "Correct the query."
+            raise Refused(json_error(400, "no_graphql", *words)) from None
         if not changes:
-            return None
-        facts_of(request.scope).action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"
-        return _refused_to_readers(graphql=True) if self.read_only else None
+            return body
+        facts = facts_of(request.scope)
+        facts.action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"
+        if self.read_only:
+            raise Refused(_refused_to_readers(graphql=True))
+        not_allowed = require_role(facts, Role.OPERATE)
+        if not_allowed is not None:
+            message = f"{not_allowed[0]}."
+            raise Refused(
+                json_error(403, "role_not_enough", message, not_allowed[1], **graphql_error(message))
+            )
+        return body if facts.name is None else with_name(document, content, facts)
 
 
 def reading_only(app: ASGIApp) -> ASGIApp:
@@ -81,24 +105,19 @@ def reading_only(app: ASGIApp) -> ASGIApp:
 def _refused_to_readers(*, graphql: bool) -> Response:
     """Return the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
     message = "This server only reads: nothing is launched or changed through it."
-    errors: dict[str, Any] = {"data": None, "errors": [{"message": message}]} if graphql else {}
+    errors = graphql_error(message) if graphql else {}
     return json_error(403, "read_only", message, "Use the server that runs without --read-only.", **errors)
 
 
-def _query(body: bytes) -> str | None:
+def _content(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except ValueError:
-        return None
-    query = content.get("query") if isinstance(content, dict) else None
-    return query if isinstance(query, str) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _changes(query: str) -> list[str]:
+def _changes(document: DocumentNode) -> list[str]:
     """Name what the mutations of a document ask for: fields, and `...` for a fragment."""
-    return [
-        selection.name.value if isinstance(selection, FieldNode) else "..."
-        for definition in parse(query).definitions
-        if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION
-        for selection in definition.selection_set.selections
-    ]
+    selections = mutations_of(document)
+    return [each.name.value if isinstance(each, FieldNode) else "..." for each in selections]

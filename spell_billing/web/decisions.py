@@ -27,7 +27,9 @@ from spell_billing.web import api
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError, error_page, in_a_sentence
 from spell_billing.web.facts import Facts, facts_of
+from spell_billing.web.gate import require_role
 from spell_billing.web.pages import read_fields
+from spell_billing.web.people import Role
 
 _WAIT_SECONDS = 10.0
 _STRIPE_SECONDS = 8.0
@@ -35,11 +37,15 @@ _STRIPE_SECONDS = 8.0
 
 DONE = {
     "approve": "Approved. The next billing run sends the month.",
+    "agree": "Your approval is noted. Nothing is sent until another person approves as well.",
     "hold": "Held. Nothing of it is sent until it is released.",
     "release": "Released. The next billing run sends it.",
     "settle": "Settled. Nobody waits for an invoice of it.",
 }
 """What the page says after each decision."""
+
+ROLES = {"approve": Role.APPROVE, "release": Role.APPROVE, "hold": Role.OPERATE, "settle": Role.OPERATE}
+"""The role that each decision needs."""
 
 _Reason = Annotated[
     str,
@@ -120,6 +126,7 @@ class Decided(BaseModel):
     month: api.MonthText
     decision: str
     drafts_hash: str = Field(default="", description="Of the drafts that were approved.")
+    approvals_missing: int = Field(default=0, description="How many more people must approve them.")
     bills: int = Field(default=0, description="How many were held or released.")
     credit_cents: api.Cents = 0
     state: str = Field(default="", description="Of the bill that was settled.")
@@ -131,6 +138,7 @@ router = api.guarded_router(
     "/admin/billing/months/{month}",
     {
         404: "The month has no bill of the user.",
+        403: "The role is not enough: to approve and release it is approve, to hold and settle operate.",
         409: "Not possible now: the drafts have changed, nothing is to decide, or a run is at the month.",
     },
 )
@@ -176,7 +184,7 @@ def form_routes(context: WebContext) -> list[Route]:
             wrong = in_a_sentence(error.errors()[0], "The form")
             return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
         try:
-            await run_in_threadpool(_decide, context, facts_of(request.scope), month, body, name)
+            done = await run_in_threadpool(_decide, context, facts_of(request.scope), month, body, name)
         except ApiError as error:
             return error_page(
                 error.status_code, error.message.rstrip("."), f"{error.remedy} Nothing was changed."
@@ -184,7 +192,8 @@ def form_routes(context: WebContext) -> list[Route]:
         user_id = fields.get("user_id")
         page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
         # A page that is loaded again must not send the form again.
-        return RedirectResponse(f"{page}?done={name}", HTTPStatus.SEE_OTHER)
+        said = "agree" if done.approvals_missing else name
+        return RedirectResponse(f"{page}?done={said}", HTTPStatus.SEE_OTHER)
 
     return [Route("/billing/{month}/decide", take, methods=["POST"])]
 
@@ -195,6 +204,9 @@ def _decide(context: WebContext, facts: Facts, month: Month, body: _Body, name: 
     Raises:
         ApiError: when it is refused.
     """
+    refused = require_role(facts, ROLES[name])
+    if refused is not None:
+        raise ApiError(403, "role_not_enough", f"{refused[0]}.", refused[1])
     user_id = getattr(body, "user_id", None)
     facts.action = f"asked to {name} {month}"
     try:
@@ -219,6 +231,8 @@ def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor:
     done = partial(Decided, month=str(month), decision=name)
     if isinstance(body, Approval):
         review = approve(ledger, month, actor, body.reason, body.drafts_hash)
+        if review.approvals_missing:
+            return done(drafts_hash=review.drafts_hash, approvals_missing=review.approvals_missing)
         return done(drafts_hash=review.drafts_hash)
     if isinstance(body, Hold):
         act = hold if name == "hold" else release

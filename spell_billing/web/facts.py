@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from spell_billing.web.people import Person, Role
+
 _KEY = "spell_billing.facts"
 
 
@@ -11,15 +13,25 @@ _KEY = "spell_billing.facts"
 class Facts:
     """Filled in while the request is served.
 
-    `who` is `anonymous`, `secret`, `session <id>`, `user link <user id>` or `stripe`, and `address` the
-    client's, or that of a proxy that is not trusted. A request that is `admitted` by the secret or a session
-    may see everything. `action` is what it did that is more than looking, as `signed in`.
+    `who` is `anonymous`, `secret`, `session <id>`, a person's name, `user link <user id>` or `stripe`, and
+    `address` the client's, or that of a proxy that is not trusted. A request that is `admitted` by the secret
+    or a session may see everything, and do what its `role` allows; `name` is of a person of `ADMIN_SECRETS`.
+    `action` is what it did that is more than looking, as `signed in`.
     """
 
     who: str = "anonymous"
     address: str = "unknown"
     admitted: bool = False
+    name: str | None = None
+    role: Role = Role.APPROVE
     action: str | None = None
+
+    def admit(self, who: str, person: Person | None) -> None:
+        """Note who is let in: a person by name, or else `who`, who may do everything."""
+        self.who, self.admitted = who, True
+        if person is not None:
+            self.who = self.name = person.name
+            self.role = person.role
 
     @property
     def actor(self) -> str:

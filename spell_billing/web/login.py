@@ -16,7 +16,7 @@ from spell_billing.web.errors import error_page
 from spell_billing.web.facts import facts_of
 from spell_billing.web.keys import signer
 from spell_billing.web.pages import FORM_HEADERS, page, read_fields
-from spell_billing.web.secret import SecretCheck, Verdict
+from spell_billing.web.secret import SecretCheck, Tried, Verdict
 
 LIFETIME = timedelta(hours=12)
 PURPOSE = "session"
@@ -29,10 +29,14 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A signed-in browser: a random id, which is no secret, and when the session ends."""
+    """A signed-in browser: a random id, which is no secret, when the session ends, and whose it is.
+
+    `name` is of a person of `ADMIN_SECRETS`; None with the one secret.
+    """
 
     id: str
     until: datetime
+    name: str | None = None
 
 
 class Sessions:
@@ -47,20 +51,20 @@ class Sessions:
         self._clock = clock
         self._ended: dict[str, datetime] = {}
 
-    def begin(self) -> tuple[Session, str]:
+    def begin(self, name: str | None = None) -> tuple[Session, str]:
         """Begin a session; return it and the cookie's value."""
-        session = Session(secrets.token_urlsafe(_ID_BYTES), self._clock() + LIFETIME)
-        return session, str(self._serializer.dumps([session.id, int(session.until.timestamp())]))
+        session = Session(secrets.token_urlsafe(_ID_BYTES), self._clock() + LIFETIME, name)
+        return session, str(self._serializer.dumps([session.id, int(session.until.timestamp()), name]))
 
     def read(self, value: str | None) -> Session | None:
         """Return the session of a cookie's value; None when it is forged, over, or was ended."""
         if not value or len(value) > _LONGEST_COOKIE:
             return None
         try:
-            session_id, until = self._serializer.loads(value)
+            session_id, until, name = self._serializer.loads(value)
         except BadData:
             return None
-        session = Session(session_id, datetime.fromtimestamp(until, UTC))
+        session = Session(session_id, datetime.fromtimestamp(until, UTC), name)
         return session if session.until > self._clock() and session.id not in self._ended else None
 
     def end(self, session: Session) -> None:
@@ -134,9 +138,10 @@ def login_address(connection: HTTPConnection) -> str:
 
 def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) -> list[Route]:
     """Return the routes that everybody reaches: `/login` and `/logout`."""
+    by_name = bool(context.web.people)
 
     async def ask(request: Request) -> Response:
-        return _login_page(200, request.query_params.get("next", "/"))
+        return _login_page(200, request.query_params.get("next", "/"), by_name=by_name)
 
     async def sign_in(request: Request) -> Response:
         if not may_act(context, request):
@@ -144,11 +149,12 @@ def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) ->
         fields = await read_fields(request)
         wanted = fields.get("next", "/")
         facts = facts_of(request.scope)
-        verdict, pause = check.try_secret(fields.get("secret", "").strip().encode(), facts)
-        if verdict is not Verdict.RIGHT:
-            return _wrong_secret_page(verdict, pause, wanted)
-        session, value = sessions.begin()
-        facts.who, facts.action = f"session {session.id}", "signed in"
+        given = ":".join(part for key in ("name", "secret") if (part := fields.get(key, "").strip()))
+        tried = await check.try_secret(given.encode(), facts)
+        if tried.verdict is not Verdict.RIGHT:
+            return _wrong_secret_page(tried, wanted, by_name=by_name)
+        session, value = sessions.begin(tried.person.name if tried.person else None)
+        facts.who, facts.action = session.name or f"session {session.id}", "signed in"
         response = RedirectResponse(local_path(wanted), status_code=303)
         set_cookie(context, request, response, value)
         return response
@@ -162,7 +168,7 @@ def login_routes(context: WebContext, check: SecretCheck, sessions: Sessions) ->
         session = session_of(request)
         if session is not None:
             facts = facts_of(request.scope)
-            facts.who, facts.action = f"session {session.id}", "signed out"
+            facts.who, facts.action = session.name or f"session {session.id}", "signed out"
             sessions.end(session)
         response = RedirectResponse("/login", status_code=303)
         set_cookie(context, request, response, "")
@@ -193,18 +199,26 @@ def local_path(wanted: str) -> str:
 
 
 def _login_page(
-    status_code: int, wanted: str, problem: str | None = None, headers: dict[str, str] | None = None
+    status_code: int,
+    wanted: str,
+    problem: str | None = None,
+    headers: dict[str, str] | None = None,
+    *,
+    by_name: bool,
 ) -> Response:
-    headers = {**FORM_HEADERS, **(headers or {})}
-    return page("login.html", status_code, headers=headers, wanted=local_path(wanted), problem=problem)
+    shown = {"wanted": local_path(wanted), "problem": problem, "by_name": by_name}
+    return page("login.html", status_code, headers={**FORM_HEADERS, **(headers or {})}, **shown)
 
 
-def _wrong_secret_page(verdict: Verdict, pause: int, wanted: str) -> Response:
-    if verdict is Verdict.TOO_SOON:
+def _wrong_secret_page(tried: Tried, wanted: str, *, by_name: bool) -> Response:
+    if tried.verdict is Verdict.TOO_SOON:
+        pause = tried.pause_seconds
         problem = f"Too many wrong secrets came from this address. Wait {pause} s, then try again."
-        return _login_page(429, wanted, problem, {"Retry-After": str(pause)})
+        return _login_page(429, wanted, problem, {"Retry-After": str(pause)}, by_name=by_name)
     problem = "That is not the secret. It is the value of ADMIN_SECRET on the server."
-    return _login_page(401, wanted, problem)
+    if by_name:
+        problem = "Name and secret do not belong together."
+    return _login_page(401, wanted, problem, by_name=by_name)
 
 
 def _from_elsewhere() -> Response:

@@ -25,8 +25,9 @@ from spell_billing.web import cursors
 from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import DONE, form_routes
+from spell_billing.web.decisions import DONE, ROLES, form_routes
 from spell_billing.web.errors import error_page
+from spell_billing.web.facts import facts_of
 from spell_billing.web.forecast import Forecasts
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
 from spell_billing.web.pages import FORM_HEADERS, page
@@ -148,7 +149,7 @@ class _Overview:
             next_page=next_page,
             review=reviewed.review,
             decisions=reviewed.decisions,
-            may_decide=not self.read_only,
+            allowed=self._allowed(request),
             done=DONE.get(query.get("done", "")),
             headers=FORM_HEADERS,
         )
@@ -173,10 +174,15 @@ class _Overview:
             month=month,
             user_id=user_id,
             story=story,
-            choices=[] if self.read_only else _choices(story),
+            choices=[name for name in _choices(story) if name in self._allowed(request)],
             done=DONE.get(request.query_params.get("done", "")),
             headers=FORM_HEADERS,
         )
+
+    def _allowed(self, request: Request) -> list[str]:
+        """Name the decisions that who asks may make here."""
+        role = facts_of(request.scope).role
+        return [] if self.read_only else [name for name, needed in ROLES.items() if role >= needed]
 
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
         return figures_of(self.context.ledger, months, self.context.clock())

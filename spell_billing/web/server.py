@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__ as webserver_version
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.orchestration.instance import open_instance, prepare_dagster_home
@@ -26,6 +28,7 @@ from spell_billing.orchestration.unstable import (
 from spell_billing.settings.billing import Settings
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
+from spell_billing.web.gate import FROM_PROXY
 from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.middleware import log_to_standard_error
 from spell_billing.web.settings import WebSettings
@@ -49,7 +52,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     # Code servers and runs inherit the environment, and have no use for the secrets.
-    for name in ("ADMIN_SECRET", "STRIPE_WEBHOOK_SECRET"):
+    for name in ("ADMIN_SECRET", "ADMIN_SECRETS", "STRIPE_WEBHOOK_SECRET"):
         os.environ.pop(name, None)
     prepare_dagster_home(settings)
     with (
@@ -65,7 +68,7 @@ def serve(
 def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
     """Return uvicorn's configuration: its limits, and whose word on the client's address is believed."""
     return uvicorn.Config(
-        app,
+        FromProxies(app, list(web.trusted_proxies)) if web.trusted_proxies else app,
         http="h11",
         h11_max_incomplete_event_size=32 * 1024,
         timeout_keep_alive=5,
@@ -73,12 +76,25 @@ def configuration(app: ASGIApp, web: WebSettings) -> uvicorn.Config:
         # Below the 1,024 files that a process may usually open.
         limit_concurrency=800,
         ws_max_size=1024 * 1024,
-        proxy_headers=bool(web.trusted_proxies),
-        forwarded_allow_ips=list(web.trusted_proxies),
+        proxy_headers=False,
         server_header=False,
         access_log=False,
         log_level=logging.WARNING,
     )
+
+
+class FromProxies(ProxyHeadersMiddleware):
+    """Believe named proxies on the client's address, and note which requests came from one."""
+
+    def __init__(self, app: Any, proxies: list[str]) -> None:
+        super().__init__(app, trusted_hosts=proxies)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on, with the client's address in place of the proxy's."""
+        if scope["type"] != "lifespan":
+            client = scope.get("client")
+            scope[FROM_PROXY] = client is not None and client[0] in self.trusted_hosts
+        await super().__call__(scope, receive, send)
 
 
 @contextmanager

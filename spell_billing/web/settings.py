@@ -1,6 +1,8 @@
 """Settings of the server: the secret, Stripe's webhook secrets, the public address, trusted proxies."""
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,8 +10,10 @@ from pydantic import SecretStr
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.settings.billing import Settings
+from spell_billing.web.people import SHORTEST_SECRET, Person, read_people
 
-SHORTEST_SECRET = 16
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_OTHER_HEADERS = frozenset({"authorization", "cookie", "host", "origin", "x-admin-secret"})
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,6 +48,43 @@ class WebSettings(Settings):
                 remedy="Set it to a random text, as from `openssl rand -hex 32`.",
             )
         return SecretStr(text)
+
+    @cached_property
+    def people(self) -> Mapping[str, Person]:
+        """`ADMIN_SECRETS`: people by name, each a line `name:role:hash`, beside `ADMIN_SECRET`.
+
+        Roles: `view`, `operate`, `approve`. `spell-billing hash-secret` makes a line. Lines are separated by
+        line breaks or spaces; in place of the hash, `proxy` is for someone whom the proxy signs in
+        (`USER_HEADER`). See [serve](serve.md#people-by-name).
+
+        Default: none.
+        """
+        return read_people(self.environment.get("ADMIN_SECRETS", ""))
+
+    @cached_property
+    def user_header(self) -> str | None:
+        """`USER_HEADER`: the header in which a proxy names who is signed in, as `X-Forwarded-User`.
+
+        Believed from the proxies in `FORWARDED_ALLOW_IPS` alone, which must overwrite what a client sends in
+        it. The role is that of the name in `ADMIN_SECRETS`.
+
+        Default: none.
+        """
+        text = self._text("USER_HEADER")
+        if text is None:
+            return None
+        if not _HEADER_NAME.fullmatch(text) or text.lower() in _OTHER_HEADERS:
+            raise SettingsError(
+                f"USER_HEADER={text!r} is no header for a name.", remedy="Write it as X-Forwarded-User."
+            )
+        if not self.trusted_proxies or not self.people:
+            missing = "ADMIN_SECRETS" if self.trusted_proxies else "FORWARDED_ALLOW_IPS"
+            raise SettingsError(
+                f"USER_HEADER is set, and {missing} is not: nobody could come in by it.",
+                remedy="Name the proxies in FORWARDED_ALLOW_IPS, and who may come in by them in "
+                "ADMIN_SECRETS, as anna@example.com:view:proxy.",
+            )
+        return text.lower()
 
     @cached_property
     def stripe_webhook_secrets(self) -> tuple[SecretStr, ...]:

@@ -200,7 +200,7 @@ def test_tax_and_coupons_stand_beside_the_total(make_shop: Callable[..., Any], d
     assert done.returncode == 0, done.stderr
     assert "Coupons at Stripe took $2.00 off." in done.stdout
     assert "Stripe put tax of $1.90 on top." in done.stdout
-    assert "1 invoices are without the tax that was asked for." in done.stdout
+    assert "1 invoice is without the tax that was asked for." in done.stdout
     assert sorted(each.total_cents for each in shop.double.invoices()) == [800, 1000, 1190]
     reconciled = shop.run("reconcile", *MARCH)
     assert reconciled.returncode == 0, reconciled.stdout

@@ -152,7 +152,7 @@ def test_what_was_mended_is_billed_by_the_next_run_which_ends_with_0(told: Told)
     mended = told.said["bill mended"]
 
     assert mended.returncode == 0, mended.stderr
-    assert "1 new invoices: the 2 invoices of earlier runs stand, nobody was billed twice." in mended.stdout
+    assert "1 new invoice: the 2 invoices of earlier runs stand, nobody was billed twice." in mended.stdout
     assert "billed: every user is invoiced or rightly skipped" in mended.stdout
 
 

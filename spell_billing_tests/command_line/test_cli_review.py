@@ -258,3 +258,32 @@ def test_whom_a_hold_is_about_must_be_said(
 
     assert refused.returncode == 2
     assert "Give either --user or --all." in refused.stderr
+
+
+def test_where_two_people_must_approve_the_same_one_twice_counts_once_and_other_drafts_begin_anew(
+    open_shop: Callable[[str], Any],
+) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL, cents=4_000)
+    two = {"APPROVALS": "2"}
+    bill(shop, APRIL, code=3, **two)
+
+    def approve(name: str) -> Any:
+        # What counts is the setting of the run that drafted the month, not that of who approves.
+        return shop.run("approve", "--month", APRIL, "--reason", "agreed", LOGNAME=name)
+
+    first = approve("anna")
+    assert first.returncode == 3
+    assert "2025-04 needs the approval of 2 people. Approved by: anna@" in first.stdout
+    assert approve("Anna").returncode == 3
+    status = bill(shop, APRIL, code=3, **two).stdout
+    assert "It needs the approval of 2 people; approved by: anna@" in status
+    reconciled = shop.run("reconcile", "--month", APRIL).stdout
+    assert "every user: in_review; expected an approval of the drafts" in reconciled
+    assert "not_invoiced" not in reconciled
+    shop.calls(APRIL, (USERS[0], 5_000))
+    assert "approved by: nobody yet." in bill(shop, APRIL, code=3, **two).stdout
+
+    assert (approve("ben").returncode, approve("anna").returncode) == (3, 0)
+    assert "Approved" not in bill(shop, APRIL, code=0, **two).stdout
+    assert finalized(shop) == 40

@@ -8,6 +8,7 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import SourceRules
+from spell_billing.usage.erasing import items_naming
 from spell_billing.usage.user_items import items_in_step
 from spell_billing_tests.proof.leavers import ANN, BOB, erase, everything_stored, leave, pay
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
@@ -203,3 +204,13 @@ def test_items_that_were_altered_are_not_drafted(light_platform: SmallPlatform) 
 
     with pytest.raises(IntegrityError, match=r"user_items\.parquet is not what was aggregated"):
         items_in_step(frozen)(ANN)
+
+
+def test_items_that_hold_an_erased_users_id_are_named(light_platform: SmallPlatform) -> None:
+    light_platform.rules = BY_ENDPOINT
+    light_platform.accounts(ANN, BOB)
+    calls(light_platform, MARCH, (BOB, 5, f"/v1/teams/{ANN}/chat"), (ANN, 7, "/v1/chat"))
+    light_platform.bill(MARCH)
+
+    assert items_naming(light_platform.store, ANN) == [f"/v1/teams/{ANN}/chat"]
+    assert items_naming(light_platform.store, "v1") == [], "it stands in many texts by chance"

@@ -192,3 +192,15 @@ def test_drafts_that_were_altered_are_not_sent(
     with pytest.raises(IntegrityError, match=said):
         light_platform.bill(APRIL)
     assert len(light_platform.double.writes) == before
+
+
+def test_a_month_in_review_is_one_finding_not_one_for_each_user(light_platform: SmallPlatform) -> None:
+    light_platform.accounts(ONE, TWO)
+    light_platform.calls(MARCH, (ONE, 500), (TWO, 300))
+    light_platform.draft(MARCH)
+    assert light_platform.findings(MARCH) == [(ONE, "not_invoiced"), (TWO, "not_invoiced")]
+    with light_platform.ledger() as ledger, ledger.writing() as connection:
+        reviewed = drafts_hash(connection, MARCH)
+        write_review(connection, MARCH, drafts_hash=reviewed, findings=[{"text": "x"}], now=MARCH.end)
+
+    assert light_platform.findings(MARCH) == [("every user", "in_review")]

@@ -12,6 +12,7 @@ import pytest
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.reviews import drafts_hash, write_review
 from spell_billing.ledger.rows import Actor
+from spell_billing.web.people import hash_secret
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 from spell_billing_tests.web.house import Answer, House, house
 
@@ -39,10 +40,11 @@ def in_review(drafted: SmallPlatform, tmp_path: Path) -> Iterator[House]:
         yield opened
 
 
-def review(platform: SmallPlatform) -> None:
+def review(platform: SmallPlatform, *, approvals_needed: int = 1) -> None:
     with platform.ledger() as ledger, ledger.writing() as connection:
         found = drafts_hash(connection, MARCH)
-        write_review(connection, MARCH, drafts_hash=found, findings=[FINDING], now=NOW)
+        many = {"approvals_needed": approvals_needed}
+        write_review(connection, MARCH, drafts_hash=found, findings=[FINDING], now=NOW, **many)
 
 
 def ask(at: House, decision: str, **body: Any) -> Answer:
@@ -244,3 +246,39 @@ def test_a_reading_server_shows_no_form_and_takes_none(drafted: SmallPlatform, t
         assert form(at, cookie, decision="hold", all="true", reason="x").status == 403
         for decision in ("approve", "hold", "release", "settle"):
             assert ask(at, decision, reason="x", all=True).status == 403
+
+
+def test_two_different_people_approve_where_two_must(drafted: SmallPlatform, tmp_path: Path) -> None:
+    review(drafted, approvals_needed=2)
+    names = ("anna", "ben")
+    secrets = {name: f"{name}-has-a-long-secret" for name in names}
+    lines = [f"{name}:approve:{hash_secret(secrets[name], cost=4)}" for name in names]
+    store = str(drafted.store_path)
+    with house(
+        drafted.url, tmp_path / "house", SPELL_BILLING_USAGE_STORE=store, ADMIN_SECRETS=" ".join(lines)
+    ) as at:
+        before = shown(at)
+        body = {"drafts_hash": before["review"]["drafts_hash"], "reason": "agreed"}
+
+        def approve(name: str) -> Answer:
+            return at.ask("POST", f"{MONTH}/approve", json.dumps(body), secret=f"{name}:{secrets[name]}")
+
+        nobody = ask(at, "approve", **body)
+        first, again = approve("anna"), approve("anna")
+        page = at.admit("GET", "/billing/2025-03").text
+        half = shown(at)
+        second = approve("ben")
+
+        assert (before["review"]["approvals_needed"], before["review"]["approvals_missing"]) == (2, 2)
+        assert (nobody.status, nobody.json["error"]["message"]) == (
+            409,
+            "2025-03 needs the approval of 2 people, each by name.",
+        )
+        assert (first.json["approvals_missing"], again.json["approvals_missing"]) == (1, 1)
+        assert "until 2 people approve what was found; 1 more must." in page
+        assert (half["state"], half["review"]["approval"]) == ("in_review", None)
+        assert [each["kind"] for each in half["decisions"]] == ["agreed"]
+        assert "approvals_missing" not in second.json
+        assert shown(at)["state"] == "unbilled"
+        assert actors(at, "agreed") == [("anna from 127.0.0.1", "agreed")]
+        assert actors(at, "approved") == [("ben from 127.0.0.1", "agreed")]

@@ -15,12 +15,12 @@ from spell_billing.core.money import plain, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.invoicing.usage_versions import version_to_draft
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.privileges import refusal
 from spell_billing.ledger.rows import Actor
 from spell_billing.orchestration.partitions import MONTHLY, billable_month
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.orchestration.unstable import OWNERS
 from spell_billing.settings.billing import Settings
-from spell_billing.settings.databases import refused_statement
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
@@ -76,7 +76,8 @@ def failures() -> Iterator[None]:
     try:
         yield
     except (SpellBillingError, DBAPIError) as caught:
-        error = refused_statement(caught) if isinstance(caught, DBAPIError) else caught
+        database = Settings.from_environment().database
+        error = refusal(caught, database) if isinstance(caught, DBAPIError) else caught
         raise dg.Failure(
             description=str(error),
             metadata={"remedy": error.remedy, "transient": error.transient},

@@ -76,8 +76,15 @@ def invoice_drafts(
             settings = ReviewSettings.from_environment()
             policy = Settings.from_environment().policy
             changed = draft_month(session, source, frozen, settings.hold_rules, policy)
-            rules = settings.review_rules
-            review = review_month(open_ledger, session, store, frozen, source.accounts, rules=rules)
+            review = review_month(
+                open_ledger,
+                session,
+                store,
+                frozen,
+                source.accounts,
+                rules=settings.review_rules,
+                approvals_needed=settings.approvals,
+            )
             status = month_status(open_ledger, month, datetime.now(UTC))
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
         return dg.MaterializeResult(

@@ -10,7 +10,7 @@ from spell_billing.alerts.alert import Alert, bill_command, body, first_names, u
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, State
-from spell_billing.invoicing.review_month import approve_command
+from spell_billing.invoicing.review_month import approve_command, who_must_approve
 from spell_billing.ledger import waiting_users as waiting
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months
@@ -138,6 +138,7 @@ def _in_review(ledger: Ledger, under_way: frozenset[Month]) -> Iterator[Alert]:
             body=body(
                 *(str(finding["text"]) for finding in review.findings),
                 f"Waiting: {who}.",
+                *filter(None, [who_must_approve(review)]),
                 f"Next: if it is right, {approve_command(month)}, then {bill_command(month)}",
                 f"If not, correct the rows or settings, then {bill_command(month)}",
             ),

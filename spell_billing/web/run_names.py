@@ -1,0 +1,104 @@
+"""Runs that a person launches through Dagster's GraphQL carry the person's name."""
+
+import json
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionNode,
+    VariableNode,
+)
+from starlette.responses import Response
+
+from spell_billing.orchestration.assets.common import ACTOR_TAG
+from spell_billing.web.errors import json_error
+from spell_billing.web.facts import Facts
+
+_TAGS = {
+    "launchRun": ("executionMetadata", "tags"),
+    "launchPipelineExecution": ("executionMetadata", "tags"),
+    "launchMultipleRuns": ("executionMetadata", "tags"),
+    "launchRunReexecution": ("extraTags",),
+    "launchPipelineReexecution": ("extraTags",),
+    "launchPartitionBackfill": ("tags",),
+}
+"""Where the tags of new runs stand among the parameters of the mutations that launch them."""
+_WHOLE_PARAMETERS = "executionParams"
+"""Of a re-execution: as those of a launch."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
+    """End a request to GraphQL with an answer of ours."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(answer.status_code)
+        self.answer = answer
+
+
+def graphql_error(message: str) -> dict[str, Any]:
+    """Return an error as Dagster's pages show it to people."""
+    return {"data": None, "errors": [{"message": message}]}
+
+
+def mutations_of(document: DocumentNode) -> list[SelectionNode]:
+    """Return what a document's mutations select."""
+    return [
+        selection
+        for definition in document.definitions
+        if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION
+        for selection in definition.selection_set.selections
+    ]
+
+
+def with_name(document: DocumentNode, content: dict[str, Any], facts: Facts) -> bytes:
+    """Put the name of who asks into the tags of the runs that a document launches.
+
+    Parameters in a variable are the way of Dagster's pages and of `trigger`. Whatever else could launch a run
+    without the name is refused: parameters within the document, or a fragment.
+
+    Raises:
+        Refused: with the answer.
+    """
+    variables = content.get("variables")
+    for selection in mutations_of(document):
+        if isinstance(selection, FieldNode) and selection.name.value not in _TAGS:
+            continue
+        if not isinstance(selection, FieldNode) or not isinstance(variables, dict):
+            raise _not_in_variables()
+        launched = []
+        for argument in selection.arguments:
+            if not isinstance(argument.value, VariableNode):
+                raise _not_in_variables()
+            given = variables.get(argument.value.name.value)
+            whole = argument.name.value == _WHOLE_PARAMETERS
+            place = _TAGS["launchRun"] if whole else _TAGS[selection.name.value]
+            launched += [(each, place) for each in (given if isinstance(given, list) else [given]) if each]
+        # One that is not given could have a default in the document.
+        if not launched or not all(isinstance(each, dict) for each, _ in launched):
+            raise _not_in_variables()
+        try:
+            for each, place in launched:
+                _tag(each, place, facts.actor)
+        except (AttributeError, TypeError, ValueError):
+            # Not parameters as Dagster has them.
+            raise _not_in_variables() from None
+    return json.dumps(content).encode()
+
+
+def _tag(parameters: dict[str, Any], place: tuple[str, ...], actor: str) -> None:
+    *above, last = place
+    for name in above:
+        within = dict(parameters.get(name) or {})
+        parameters[name] = within
+        parameters = within
+    others = [each for each in parameters.get(last) or [] if each.get("key") != ACTOR_TAG]
+    parameters[last] = [*others, {"key": ACTOR_TAG, "value": actor}]
+
+
+def _not_in_variables() -> Refused:
+    message = "A run is launched by name with its parameters in a variable, and without fragments."
+    remedy = "Send them in `variables`."
+    return Refused(json_error(400, "not_in_variables", message, remedy, **graphql_error(message)))
