@@ -123,7 +123,7 @@ def test_a_month_of_the_cluster_s_own_tables_is_billed_proven_and_explained(
     tables.calls([("ann", 61700, MIDDLE), ("ann", 61700, MIDDLE), ("bob", 25000, MIDDLE)])
     assert len(source_of(spark_url).accounts()) == len(users)
     session = SparkSession.active()
-    session.sql("CREATE DATABASE platform")
+    session.sql(f"CREATE DATABASE platform LOCATION '{tables.folder.with_name('warehouse')}'")
     for name in ("usage_counters", "billing_accounts"):
         session.sql(f"CREATE TABLE platform.{name} USING parquet LOCATION '{tables.folder / name}'")
     master, options = cluster.split("?")
