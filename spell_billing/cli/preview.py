@@ -60,7 +60,7 @@ def command(
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     if against == month:
         raise click.BadParameter("write billed for the month itself", param_hint="--against")
@@ -70,7 +70,7 @@ def command(
     old = old_service.read_old_bills(against) if isinstance(against, Path) else {}
     with open_ledger() as ledger:
         source = open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
-        store = UsageStore(settings.usage_store)
+        store = open_usage_store(settings.usage_store)
         drafts = preview.preview_drafts(month, ledger, source, store, settings.policy)
         if against is None:
             frame = preview.drafts_frame(drafts)

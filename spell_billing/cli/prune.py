@@ -29,11 +29,11 @@ def prune(keep_months: int, *, yes: bool) -> None:
     """
     from spell_billing.invoicing import pruning  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     now = datetime.now(UTC)
     before = Month.containing(now).plus(-keep_months)
-    store = UsageStore(Settings.from_environment().usage_store)
+    store = open_usage_store(Settings.from_environment().usage_store)
     with open_ledger() as ledger:
         found = pruning.find_prunable(ledger, store, before)
         for line in pruning.in_words(found):

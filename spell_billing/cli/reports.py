@@ -68,10 +68,10 @@ def explain(month: Month, user_id: str, *, as_json: bool) -> None:
     """Tell the whole story of one user's bill, from the frozen rows to the invoice or the reason for none."""
     from spell_billing.reporting import explain as reporting  # noqa: PLC0415 - heavy: SQLAlchemy, DuckDB
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     settings = Settings.from_environment()
-    store = UsageStore(settings.usage_store)
+    store = open_usage_store(settings.usage_store)
 
     def open_source() -> "UsageSource":
         from spell_billing.usage.contract import SourceRules  # noqa: PLC0415 - only of months that were summed
@@ -180,10 +180,10 @@ def reconcile(month: Month, *, as_json: bool) -> None:
     """
     from spell_billing.invoicing.reconcile_month import reconcile_month  # noqa: PLC0415 - heavy: the SDK, DuckDB
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     stripe = stripe_account()
-    store = UsageStore(Settings.from_environment().usage_store)
+    store = open_usage_store(Settings.from_environment().usage_store)
     with open_ledger() as ledger:
         result = stripe.work(ledger, lambda gateway: reconcile_month(ledger, store, gateway, month, actor()))
     if as_json:

@@ -36,12 +36,12 @@ def command(
     from spell_billing.reporting.preview import spreadsheet_frame  # noqa: PLC0415
     from spell_billing.reporting.simulation_chart import draw  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     prices = read_pricing(_text_of(pricing), pricing.name)
     settings = Settings.from_environment()
     with Ledger(settings.database, read_only=True) as ledger:
-        store = UsageStore(settings.usage_store)
+        store = open_usage_store(settings.usage_store)
         found = simulation.simulate(ledger, store, first, last, pricing=prices, name=pricing.name)
     if csv is not None:
         # With a byte order mark, for Excel.

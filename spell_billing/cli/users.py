@@ -64,13 +64,13 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.erasing import items_naming  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
-    from spell_billing.usage.store import UsageStore  # noqa: PLC0415
+    from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
     settings = Settings.from_environment()
     stripe = stripe_account()
     source = open_usage_source(settings.usage_database)
     now = datetime.now(UTC)
-    store = UsageStore(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS)
+    store = open_usage_store(settings.usage_store, lock_timeout_seconds=_WAIT_SECONDS)
     with (
         open_ledger() as ledger,
         erasing(

@@ -46,6 +46,16 @@ class SourceBehindError(UsageError):
     transient = True
 
 
+class StoreError(SpellBillingError):
+    """The store of frozen usage refuses, or what is frozen lies somewhere else."""
+
+
+class StoreInterruptedError(StoreError):
+    """The store of frozen usage does not answer, or was changed by another process meanwhile."""
+
+    transient = True
+
+
 class LedgerError(SpellBillingError):
     """The ledger cannot be reached, or its contents contradict the request."""
 

@@ -212,7 +212,7 @@ def _redraft(
 def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
     """Return the differences to earlier bills that were recorded with a version, by user and month."""
     if version.manifest.late is not None:
-        with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
+        with pq.ParquetFile(version.path(version.manifest.late.file)) as file:
             yield from file.read().to_pylist()
 
 

@@ -173,7 +173,7 @@ def _late_evidence(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[
     recorded: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
     for version in (frozen, *frozen.supplements):
         if version.manifest.late is not None:
-            with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
+            with pq.ParquetFile(version.path(version.manifest.late.file)) as file:
                 for row in file.read().to_pylist():
                     of = row["user_id"], row["usage_month"]
                     recorded[of] = recorded[of].plus(row["calls"], Decimal(row["cost_cents"]))

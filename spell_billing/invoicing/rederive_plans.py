@@ -71,7 +71,7 @@ def plan_findings(
     """Check that bills are rated by the plans that were frozen, and charge each fee of the month once."""
     if frozen.manifest.plans is None:
         return
-    terms = _frozen_terms(month, frozen.directory / frozen.manifest.plans.name)
+    terms = _frozen_terms(month, frozen.path(frozen.manifest.plans))
     charged = _fees_charged(connection, month)
     for user_id, bill in sorted(latest.items()):
         if user_id not in terms:

@@ -83,10 +83,10 @@ class _Prices:
             raise ValueError(f"{frozen.month}/{frozen.version} has no rate cards")
         self._plans: Mapping[str, str] = {}
         if rates.plans is not None:
-            rows = pq.ParquetFile(frozen.directory / rates.plans.name).read().to_pylist()
+            rows = pq.ParquetFile(frozen.path(rates.plans)).read().to_pylist()
             self._plans = {row["user_id"]: row["plan_id"] for row in rows}
         self._cards: defaultdict[tuple[str | None, str | None], list[Mapping[str, Any]]] = defaultdict(list)
-        for row in pq.ParquetFile(frozen.directory / rates.cards.name).read().to_pylist():
+        for row in pq.ParquetFile(frozen.path(rates.cards)).read().to_pylist():
             self._cards[row["plan_id"], row["item"]].append(row)
 
     def of(self, user: str, item: str, count: _Count) -> Fraction:
@@ -137,7 +137,7 @@ def _counts(frozen: FrozenUsage) -> defaultdict[_Item, _Count]:
 def _late_rows(version: FrozenUsage, month: str) -> Iterator[Mapping[str, Any]]:
     if version.manifest.late is None:
         return
-    with pq.ParquetFile(version.directory / version.manifest.late.file.name) as file:
+    with pq.ParquetFile(version.path(version.manifest.late.file)) as file:
         for row in file.read().to_pylist():
             if row["usage_month"] == month and row.get("item") is not None:
                 yield row

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -27,10 +26,11 @@ from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.lakes import UsageUrl, parse_usage_url
 from spell_billing.settings.notifications import NotificationSettings
+from spell_billing.settings.usage_place import SETTING
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
-from spell_billing.usage.store import UsageStore
+from spell_billing.usage.store import UsageStore, open_usage_store
 
 _Result = TypeVar("_Result")
 
@@ -78,7 +78,10 @@ class UsageResource(dg.ConfigurableResource[None]):
 
     def store(self) -> UsageStore:
         """Return the store of frozen usage."""
-        return UsageStore(Path(self.store_path or Settings.from_environment().usage_store))
+        settings = Settings.from_environment()
+        if self.store_path:
+            settings = Settings({**settings.environment, SETTING: self.store_path})
+        return open_usage_store(settings.usage_store)
 
     def _url(self) -> UsageUrl:
         if self.database_url is None:

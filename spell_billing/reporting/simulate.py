@@ -176,7 +176,7 @@ def _opened(ledger: Ledger, frozen: FrozenUsage) -> _Opened:
     if plans is None:
         table, before_from = _plans_of_bills(bills), FROM_BILLS if bills else FROM_NOTHING
     else:
-        path = frozen.directory / plans.name
+        path = frozen.path(plans)
         verify_file(path, plans)
         with pq.ParquetFile(path) as file:
             table, before_from = file.read(), FROM_PLANS

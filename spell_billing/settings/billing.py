@@ -20,6 +20,7 @@ from spell_billing.settings.addresses import (
 from spell_billing.settings.bills import BillSettings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.settings.lakes import UsageUrl, parse_usage_url
+from spell_billing.settings.usage_place import SETTING, BucketPlace, bucket_place
 
 _FOUR_WEEKS_HOURS = 28 * 24
 _WEEK_MINUTES = 7 * 24 * 60
@@ -66,14 +67,16 @@ class Settings(BillSettings):
         return parse_usage_url(text, setting="USAGE_DATABASE_URL") if text else self.database
 
     @cached_property
-    def usage_store(self) -> Path:
+    def usage_store(self) -> Path | BucketPlace:
         """`SPELL_BILLING_USAGE_STORE`: frozen usage: the evidence behind every invoice.
 
-        On a local disk; back it up with the ledger.
+        A folder on a local disk; or, where several machines bill, `s3://bucket/prefix`, `gs://` or `az://`:
+        see [deploy](deploy.md#frozen-usage-in-a-bucket). Back it up with the ledger.
 
         Default: `$SPELL_BILLING_HOME/usage`.
         """
-        return self._path("SPELL_BILLING_USAGE_STORE") or self.home / "usage"
+        in_bucket = bucket_place(self._text(SETTING) or "", self.home)
+        return in_bucket or self._path(SETTING) or self.home / "usage"
 
     @cached_property
     def first_month(self) -> Month:

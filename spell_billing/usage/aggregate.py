@@ -105,8 +105,8 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         totals = Totals(int(calls), exact(str(cost)))
         _require_equal(frozen, totals if stored_cents is None else replace(totals, cost_cents=stored_cents))
         if unfinished_items.exists():
-            keep_user_usage(unfinished_items, frozen.directory, USER_ITEMS_FILE)
-        path = keep_user_usage(unfinished, frozen.directory)
+            _keep(unfinished_items, frozen)
+        path = _keep(unfinished, frozen)
     return UserTotals(
         path,
         count,
@@ -114,6 +114,13 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         tuple(UserUsage(user, calls, exact(str(cost))) for user, calls, cost in top),
         unused_cards,
     )
+
+
+def _keep(unfinished: Path, frozen: FrozenUsage) -> Path:
+    path = keep_user_usage(unfinished, frozen.directory, unfinished.name)
+    if frozen.keeper:
+        frozen.keeper.keep_sums(frozen, path.name)
+    return path
 
 
 def _require_equal(frozen: FrozenUsage, totals: Totals) -> None:

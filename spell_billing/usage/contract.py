@@ -1,7 +1,7 @@
 """What billing knows of a usage source: its calls and what they return. No database appears here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -318,6 +318,31 @@ class Manifest:
         return self.cost_scale if self.rates is None else self.rates.cost_scale
 
 
+class Keeper(Protocol):
+    """Where a version's files are kept when its directory only has copies of them.
+
+    Raises:
+        IntegrityError: from each method, when what is kept is missing or altered.
+        StoreError: likewise, when it cannot be reached.
+    """
+
+    def uri(self, frozen: "FrozenUsage") -> str:
+        """Return where the version is kept."""
+        ...
+
+    def fetch(self, frozen: "FrozenUsage", file: FrozenFile) -> None:
+        """Copy a file into the version's directory, unless it is there."""
+        ...
+
+    def fetch_sums(self, frozen: "FrozenUsage", name: str) -> None:
+        """Copy what was aggregated, and its hash, into the version's directory; remove what is not kept."""
+        ...
+
+    def keep_sums(self, frozen: "FrozenUsage", name: str) -> None:
+        """Keep what was aggregated, and then its hash, as the version's directory has them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
     """One version of a month in the store, named `v0001`; a supplement is `v0001/since_0001`.
@@ -331,11 +356,23 @@ class FrozenUsage:
     directory: Path
     manifest: Manifest
     supplements: "tuple[FrozenUsage, ...]" = ()
+    keeper: Keeper | None = field(default=None, repr=False, compare=False)
 
     @property
     def paths(self) -> list[Path]:
         """The files of its rows."""
-        return [self.directory / file.name for file in self.manifest.files]
+        return [self.path(file) for file in self.manifest.files]
+
+    @property
+    def uri(self) -> str:
+        """Where it is kept."""
+        return self.keeper.uri(self) if self.keeper else self.directory.absolute().as_uri()
+
+    def path(self, file: FrozenFile) -> Path:
+        """Return where a file of the manifest can be read on this machine."""
+        if self.keeper:
+            self.keeper.fetch(self, file)
+        return self.directory / file.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,9 @@ def erase_in_store(store: UsageStore, erasure: Erasure, *, until: Month) -> int:
 def _versions(store: UsageStore) -> Iterator[FrozenUsage]:
     for month in store.months():
         for version in store.versions(month):
-            yield store.version(month, version)
+            frozen = store.version(month, version)
+            store.fetch(frozen)
+            yield frozen
 
 
 def _version_names(frozen: FrozenUsage, user_id: str) -> bool:
@@ -96,16 +98,17 @@ def _erase_in_version(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) 
         # What was altered must not get a hash that says it was not.
         store.verify(frozen)
     parts = (frozen, *frozen.supplements)
-    manifests = [_erase_in_directory(each, erasure) for each in parts]
+    manifests = [_erase_in_directory(store, each, erasure) for each in parts]
     summed = (frozen.directory / name for name in (USER_USAGE_FILE, USER_ITEMS_FILE))
     if any(path.exists() and _names(path, erasure.user_id) for path in summed):
         aggregate(replace(frozen, manifest=manifests[0]))
     for each, manifest in zip(parts, manifests, strict=True):
         _remove_unnamed(each.directory, manifest)
+        store.remove_unnamed(each, manifest)
     return any(one.pseudonym == erasure.pseudonym for each in manifests for one in each.erased)
 
 
-def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
+def _erase_in_directory(store: UsageStore, frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     manifest, directory = frozen.manifest, frozen.directory
     changed = manifest
     if any(_names(path, erasure.user_id) for path in frozen.paths):
@@ -129,6 +132,7 @@ def _erase_in_directory(frozen: FrozenUsage, erasure: Erasure) -> Manifest:
     erased = ErasedUser(erasure.pseudonym, datetime.now(UTC))
     changed = replace(changed, erased=(*manifest.erased, erased))
     _replace_manifest(directory, changed)
+    store.keep_replaced(frozen, changed)
     return changed
 
 
@@ -149,7 +153,8 @@ def _renamed(directory: Path, file: FrozenFile, erasure: Erasure, *, order: str 
 def _require_equal_sums(frozen: FrozenUsage, changed: Manifest) -> None:
     sums = []
     with open_duckdb(frozen.directory.parent) as duck:
-        for each in (frozen, replace(frozen, manifest=changed)):
+        # The new files are on this machine alone until their sums are right.
+        for each in (frozen, replace(frozen, manifest=changed, keeper=None)):
             query = "SELECT count(*), sum(cost_cents), count(DISTINCT user_id::VARCHAR) FROM "
             sums.append(duck.execute(query + parquet_list(each.paths)).fetchone())
     if sums[0] != sums[1]:

@@ -126,9 +126,7 @@ def _compare_items(
 
 
 def _late_files(recorders: Sequence[FrozenUsage]) -> list[Path]:
-    return [
-        each.directory / each.manifest.late.file.name for each in recorders if each.manifest.late is not None
-    ]
+    return [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
 
 
 def _difference_query(

@@ -19,6 +19,7 @@ RATED_FORMAT_VERSION = 2
 SUMMED_FORMAT_VERSION = 3
 """Of a month that an engine added up: a program that does not know it would take a sum for one call."""
 _MANIFEST = TypeAdapter(Manifest)
+_REMEDY = "Restore the version's directory from a backup, or freeze the month again."
 
 
 def format_version_of(rates: FrozenRates | None, fingerprint: Decimal | None) -> int:
@@ -47,20 +48,25 @@ def read_manifest(directory: Path) -> Manifest:
         UsageError: the file is missing, damaged, or of a format this program does not know.
     """
     path = directory / MANIFEST_FILE
-    remedy = "Restore the version's directory from a backup, or freeze the month again."
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing.", remedy=_REMEDY) from error
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Read what a `manifest.json` holds; `where` names it in errors, which are those of `read_manifest`."""
+    try:
+        document = json.loads(content.decode())
         version = document["format_version"]
         if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION, SUMMED_FORMAT_VERSION}:
             raise UsageError(
-                f"{path} has format {version}, and this program reads formats up to {SUMMED_FORMAT_VERSION}.",
+                f"{where} has format {version}, and this program reads up to {SUMMED_FORMAT_VERSION}.",
                 remedy="Use the program version that froze the month, or a later one.",
             )
         return _MANIFEST.validate_json(json.dumps(document), strict=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing.", remedy=remedy) from error
     except (ValueError, KeyError, TypeError, MonthError) as error:
-        raise UsageError(f"{path} is damaged: {error}.", remedy=remedy) from error
+        raise UsageError(f"{where} is damaged: {error}.", remedy=_REMEDY) from error
 
 
 def files_of(manifest: Manifest) -> list[FrozenFile]:

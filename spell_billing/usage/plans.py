@@ -91,7 +91,7 @@ def read_book(frozen: FrozenUsage) -> PlanBook | None:
     """Read the plans that were frozen with a month; None where there were none."""
     if frozen.manifest.plans is None:
         return None
-    with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
+    with pq.ParquetFile(frozen.path(frozen.manifest.plans)) as file:
         return PlanBook(frozen.month, file.read())
 
 

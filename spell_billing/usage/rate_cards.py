@@ -159,7 +159,7 @@ def frozen_cards(frozen: FrozenUsage) -> RateCards | None:
     """Return the cards that were frozen with a month; None where there were none."""
     if frozen.manifest.rates is None:
         return None
-    with pq.ParquetFile(frozen.directory / frozen.manifest.rates.cards.name) as file:
+    with pq.ParquetFile(frozen.path(frozen.manifest.rates.cards)) as file:
         rows = [CardRow(**row) for row in file.read().to_pylist()]
     return RateCards(rows, read_cards(rows))
 

@@ -41,7 +41,7 @@ def plans_of(frozen: FrozenUsage) -> str:
     rates = frozen.manifest.rates
     if rates is None or rates.plans is None:
         return "(SELECT '' AS user_id, NULL::VARCHAR AS plan_id WHERE false)"
-    return f"(SELECT user_id, plan_id FROM {parquet_list([frozen.directory / rates.plans.name])})"
+    return f"(SELECT user_id, plan_id FROM {parquet_list([frozen.path(rates.plans)])})"
 
 
 def write_rated_items(

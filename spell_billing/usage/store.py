@@ -2,8 +2,8 @@
 
 import errno
 import os
-import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
+from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.contract import (
     MANIFEST_FILE,
     NO_BAD_ROWS,
@@ -29,21 +30,27 @@ from spell_billing.usage.contract import (
     Totals,
     UsageSource,
 )
-from spell_billing.usage.disk import sync, verify_file
+from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
+from spell_billing.usage.version_names import (
+    SUPPLEMENT_PREFIX,
+    is_version,
+    next_version,
+    sorted_months,
+    sorted_versions,
+    supplement_name,
+)
 
 KEPT_VERSIONS = 3
 """Newest versions of a month that stay although nothing pins them."""
 
 LOCK_TIMEOUT_SECONDS = 3600.0
-_VERSION = re.compile(r"v(\d{4,})")
-_MONTH = re.compile(r"\d{4}-\d\d")
-_SUPPLEMENT_PREFIX = "since_"
 _NO_ROWS = Totals(0, Decimal(0))
 _UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
+_TEST = b"written to test the store"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # No query spills for a day; younger spill directories may belong to a running one.
 _SPILL_LEFTOVER_SECONDS = 86_400
@@ -90,10 +97,7 @@ class UsageStore:
             manifest = source.freeze(
                 month, unfinished, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
             )
-            numbers = [0, *map(_number, self.versions(month))]
-            version = f"v{max(numbers) + 1:04d}"
-            _keep(manifest, unfinished, directory / version)
-        return FrozenUsage(month, version, directory / version, manifest)
+            return self._keep_version(month, manifest, unfinished, directory)
 
     def supplement(
         self,
@@ -136,15 +140,14 @@ class UsageStore:
                 rates=None,
                 fingerprint=None,
             )
-            name = f"{_SUPPLEMENT_PREFIX}{len(frozen.supplements) + 1:04d}"
-            _keep(manifest, unfinished, frozen.directory / name)
+            name = supplement_name(len(frozen.supplements) + 1)
+            self._keep_supplement(frozen, name, manifest, unfinished)
         return self.version(frozen.month, frozen.version)
 
     def versions(self, month: Month) -> list[str]:
         """List the month's versions, oldest first."""
         directory = self._root / str(month)
-        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-        return sorted((name for name in names if _VERSION.fullmatch(name)), key=_number)
+        return sorted_versions(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
     def latest(self, month: Month) -> FrozenUsage | None:
         """Return the newest version, or None when the month was never frozen."""
@@ -158,7 +161,7 @@ class UsageStore:
             UsageError: it is not there, or its manifest is damaged.
         """
         directory = self._root / str(month) / version
-        if not _VERSION.fullmatch(version) or not directory.is_dir():
+        if not is_version(version) or not directory.is_dir():
             raise UsageError(
                 f"The frozen usage {month}/{version} is not in {self._root}.",
                 remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
@@ -166,7 +169,7 @@ class UsageStore:
         manifest = _manifest_of(month, directory)
         supplements = tuple(
             FrozenUsage(month, f"{version}/{path.name}", path, _manifest_of(month, path))
-            for path in sorted(directory.glob(f"{_SUPPLEMENT_PREFIX}*"))
+            for path in sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*"))
         )
         return FrozenUsage(month, version, directory, manifest, supplements)
 
@@ -178,7 +181,25 @@ class UsageStore:
         """
         for each in (frozen, *frozen.supplements):
             for file in files_of(each.manifest):
-                verify_file(each.directory / file.name, file)
+                verify_file(each.path(file), file)
+
+    def fetch(self, frozen: FrozenUsage) -> None:
+        """See that all files of a version are in its directory."""
+
+    def keep_replaced(self, frozen: FrozenUsage, manifest: Manifest) -> None:
+        """Keep the manifest that took the place of another in a version's directory, with the new files."""
+
+    def remove_unnamed(self, frozen: FrozenUsage, manifest: Manifest) -> None:
+        """Remove what is kept of a version beside its directory, and no manifest names."""
+
+    def test(self) -> str:
+        """Write, read and remove a file of no month; say in words what the store can do."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED_PREFIX, dir=self._root) as folder:
+            path = Path(folder) / MANIFEST_FILE
+            path.write_bytes(_TEST)
+            verify_file(path, finished_file(path, 0))
+        return f"{self._root}: a file was written, read and removed."
 
     def size_bytes(self, month: Month, version: str) -> int:
         """Return what a version takes on the disk, with its supplements."""
@@ -192,16 +213,12 @@ class UsageStore:
             superseded = versions[: len(versions) - newest] if newest < len(versions) else []
             pruned = [version for version in superseded if version not in keep]
             for version in pruned:
-                # Out of sight in one step, so that no half version is ever found.
-                doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
-                (directory / version).rename(doomed)
-                shutil.rmtree(doomed)
+                self._remove(directory, version)
         return pruned
 
     def months(self) -> list[Month]:
         """List the months that were frozen, oldest first."""
-        names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
-        return sorted(Month.parse(name) for name in names if _MONTH.fullmatch(name))
+        return sorted_months(path.name for path in self._root.iterdir()) if self._root.is_dir() else []
 
     @contextmanager
     def locked(self, months: Collection[Month]) -> Iterator[None]:
@@ -210,6 +227,22 @@ class UsageStore:
             for month in sorted(months):
                 locks.enter_context(self._locked(month))
             yield
+
+    def _keep_version(
+        self, month: Month, manifest: Manifest, unfinished: Path, directory: Path
+    ) -> FrozenUsage:
+        version = next_version(self.versions(month))
+        keep(manifest, unfinished, directory / version)
+        return FrozenUsage(month, version, directory / version, manifest)
+
+    def _keep_supplement(self, frozen: FrozenUsage, name: str, manifest: Manifest, unfinished: Path) -> None:
+        keep(manifest, unfinished, frozen.directory / name)
+
+    def _remove(self, directory: Path, version: str) -> None:
+        # Out of sight in one step, so that no half version is ever found.
+        doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
+        (directory / version).rename(doomed)
+        shutil.rmtree(doomed)
 
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
@@ -239,6 +272,17 @@ class UsageStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def open_usage_store(
+    place: Path | BucketPlace, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
+) -> UsageStore:
+    """Return the store at a place; nothing is read or written before the first call."""
+    if isinstance(place, Path):
+        return UsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
+    from spell_billing.usage.bucket_store import BucketUsageStore  # noqa: PLC0415 - not for a folder
+
+    return BucketUsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
+
+
 @contextmanager
 def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
     """Make a hidden directory to write to, which is removed when something goes wrong."""
@@ -256,7 +300,7 @@ def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
         raise
 
 
-def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
+def keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
     """Sync a whole directory to disk, and move it to its name."""
     write_manifest(manifest, unfinished)
     sync(unfinished / MANIFEST_FILE)
@@ -266,14 +310,14 @@ def _keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:
-    manifest = read_manifest(directory)
+    return of_month(month, read_manifest(directory), str(directory))
+
+
+def of_month(month: Month, manifest: Manifest, where: str) -> Manifest:
+    """Return a manifest that must be a month's; a UsageError where it is another's."""
     if manifest.month != month:
         raise UsageError(
-            f"{directory} holds the usage of {manifest.month}, not of {month}.",
+            f"{where} holds the usage of {manifest.month}, not of {month}.",
             remedy="Restore the directory from a backup.",
         )
     return manifest
-
-
-def _number(version: str) -> int:
-    return int(version.removeprefix("v"))

@@ -25,8 +25,8 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.disk import sha256_of, sync
 from spell_billing.usage.tables import positions, texts
 
-_HASH_SUFFIX = ".sha256"
-HASH_FILE = f"user_usage{_HASH_SUFFIX}"
+HASH_SUFFIX = ".sha256"
+HASH_FILE = f"user_usage{HASH_SUFFIX}"
 _COLUMNS = ["user_id", "calls", "cost_cents"]
 
 
@@ -36,7 +36,7 @@ def keep_user_usage(unfinished: Path, directory: Path, name: str = USER_USAGE_FI
     Its hash goes before it, as `sha256sum` writes it.
     """
     path = directory / name
-    hash_path = path.with_suffix(_HASH_SUFFIX)
+    hash_path = path.with_suffix(HASH_SUFFIX)
     unfinished_hash = unfinished.with_name(hash_path.name)
     unfinished_hash.write_text(f"{sha256_of(unfinished)}  {name}\n", encoding="ascii")
     for each, place in ((unfinished_hash, hash_path), (unfinished, path)):
@@ -55,10 +55,12 @@ def open_user_usage(frozen: FrozenUsage, name: str = USER_USAGE_FILE) -> Iterato
         UsageError: the version was not aggregated.
         IntegrityError: the file was altered since.
     """
+    if frozen.keeper:
+        frozen.keeper.fetch_sums(frozen, name)
     path = frozen.directory / name
     aggregate = "Materialize user_usage of the month"
     try:
-        kept = path.with_suffix(_HASH_SUFFIX).read_text(encoding="ascii", errors="replace")
+        kept = path.with_suffix(HASH_SUFFIX).read_text(encoding="ascii", errors="replace")
         found = sha256_of(path)
     except FileNotFoundError as error:
         raise UsageError(

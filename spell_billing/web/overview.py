@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -20,7 +20,7 @@ from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_b
 from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.reporting.explain import explain
-from spell_billing.usage.store import UsageStore
+from spell_billing.usage.store import open_usage_store
 from spell_billing.web import cursors
 from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart
@@ -159,13 +159,13 @@ class _Overview:
         user_id = request.path_params["user_id"]
         try:
             story = explain(
-                self.context.ledger, UsageStore(self.context.settings.usage_store), month, user_id
+                self.context.ledger, open_usage_store(self.context.settings.usage_store), month, user_id
             )
-        except UsageError:
+        except (UsageError, StoreError):
             return error_page(
                 503,
                 f"The frozen usage of {month.label} is not at hand",
-                "Let SPELL_BILLING_USAGE_STORE name the folder with it on this machine, or restore it from "
+                "Let SPELL_BILLING_USAGE_STORE name the place that has it, or restore it from "
                 "the backup. `spell-billing invoices` shows what was billed without it.",
             )
         return page(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from spell_billing.core.drafting import Account
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import IntegrityError, StoreError, UsageError
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import METHOD, projected_cents, rate_open_month, rating_of
@@ -21,7 +21,7 @@ from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import DayUsage, UserMonth
 from spell_billing.usage.source import is_at_platform
-from spell_billing.usage.store import UsageStore
+from spell_billing.usage.store import open_usage_store
 from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
 from spell_billing.web.context import WebContext
 
@@ -111,8 +111,8 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
         return None
     as_of, days = record.drafted_at, None
     # Frozen rows may lie on another machine, or in a backup; the ledger has what was billed.
-    with suppress(UsageError):
-        version = UsageStore(context.settings.usage_store).version(month, record.usage_version)
+    with suppress(UsageError, StoreError, IntegrityError):
+        version = open_usage_store(context.settings.usage_store).version(month, record.usage_version)
         # Days have the stored cost, and rate cards price the month as a whole.
         if version.manifest.rates is None and not version.manifest.is_summed:
             days = rows_of_user(version, user_id)

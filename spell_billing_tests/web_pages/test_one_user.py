@@ -143,7 +143,7 @@ def test_an_account_comes_with_its_plan(database_url: str, make_source_tables: C
     users = users_of(database_url)
 
     assert users.account("user-1") == Account("cus_1", "eur", "pro", "Pro", 5000)
-    assert users.account("user-2") == Account(None, "usd", "gone", None, 0)
+    assert users.account("user-2") == Account(None, "usd", "gone", "", 0)
     assert users.account("user-3") is None
 
 

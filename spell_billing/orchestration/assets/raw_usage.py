@@ -86,7 +86,7 @@ def raw_usage(
                 "version": frozen.version,
                 "frozen_at": manifest.frozen_at.isoformat(),
                 "month": str(month),
-                "dagster/uri": frozen.directory.absolute().as_uri(),
+                "dagster/uri": frozen.uri,
                 **common.overview_link(month),
                 "late_usage": common.table(
                     [

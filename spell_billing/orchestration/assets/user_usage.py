@@ -44,7 +44,7 @@ def user_usage(
                 "version": frozen.version,
                 **({"unused_rate_cards": list(totals.unused_cards)} if totals.unused_cards else {}),
                 **({"line_items_by": frozen.manifest.items_by} if frozen.manifest.items_by else {}),
-                "dagster/uri": frozen.directory.absolute().as_uri(),
+                "dagster/uri": frozen.uri,
                 **common.overview_link(opened.month),
                 "largest_users": common.table(
                     [
