@@ -1,12 +1,15 @@
 """The platform's tables in a test database."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 
 
@@ -14,7 +17,8 @@ import psycopg
 class SourceTables:
     """The platform's tables in a test database, and the ways to fill them.
 
-    Times are given as aware datetimes (written as the table's type says) or as text, verbatim.
+    Times are given as aware datetimes (written as the table's type says) or as text, verbatim. Of a lake the
+    tables are kept in a DuckDB file beside it, and written as Parquet files after each change.
     """
 
     url: str
@@ -24,8 +28,21 @@ class SourceTables:
     def is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")
 
+    @property
+    def is_lake(self) -> bool:
+        return self.url.startswith(("duckdb", "spark"))
+
+    @property
+    def folder(self) -> Path:
+        """Where a lake's Parquet files are: a folder for each table."""
+        return Path(self.url.removeprefix("duckdb://").rpartition("folder=")[2])
+
     def connect(self) -> Any:
         """Open a driver connection with implicit transactions; the caller commits and closes."""
+        if self.is_lake:
+            connection = duckdb.connect(str(self.folder.with_name("platform.duckdb")))
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.begin()
         if self.is_sqlite:
             return sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=30)
         return psycopg.connect(self.url)
@@ -35,7 +52,7 @@ class SourceTables:
         try:
             for statement in statements:
                 connection.execute(statement)
-            connection.commit()
+            self._commit(connection)
         finally:
             connection.close()
 
@@ -43,9 +60,9 @@ class SourceTables:
         """Insert calls as (user_id, cost_cents, created_at); ids follow on, or count from `first_id`."""
         values = [(user, self._cost(cost), self._time(moment)) for user, cost, moment in rows]
         columns = "user_id, cost_cents, created_at"
-        marks = "?, ?, ?" if self.is_sqlite else "%s, %s, %s"
+        marks = ", ".join([self._mark] * 3)
         if first_id is not None:
-            columns, marks = f"id, {columns}", f"{'?' if self.is_sqlite else '%s'}, {marks}"
+            columns, marks = f"id, {columns}", f"{self._mark}, {marks}"
             values = [(first_id + index, *value) for index, value in enumerate(values)]  # type: ignore[misc]
         self._many(f"INSERT INTO usage_counters ({columns}) VALUES ({marks})", values)
 
@@ -59,17 +76,31 @@ class SourceTables:
 
     def _rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
-            marks = ", ".join("?" if self.is_sqlite else "%s" for _ in row)
+            marks = ", ".join(self._mark for _ in row)
             self._many(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", [tuple(row.values())])
 
     def _many(self, statement: str, values: list[Any]) -> None:
         connection = self.connect()
         try:
-            cursor = connection.cursor()
+            cursor = connection if self.is_lake else connection.cursor()
             cursor.executemany(statement, values)
-            connection.commit()
+            self._commit(connection)
         finally:
             connection.close()
+
+    @property
+    def _mark(self) -> str:
+        return "?" if self.is_sqlite or self.is_lake else "%s"
+
+    def _commit(self, connection: Any) -> None:
+        connection.commit()
+        if not self.is_lake:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for (name,) in connection.execute("SELECT table_name FROM information_schema.tables").fetchall():
+            place = self.folder / name / "part-0.parquet"
+            place.parent.mkdir(parents=True)
+            connection.execute(f"COPY (FROM {name}) TO '{place}' (FORMAT parquet)")
 
     def _cost(self, cost: Any) -> Any:
         return str(cost) if self.is_sqlite and isinstance(cost, Decimal) else cost

@@ -23,6 +23,7 @@ from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
     from spell_billing.invoicing.findings import Reconciliation
+    from spell_billing.usage.contract import UsageSource
 
 # Not all that is listed: amounts and times that nobody sees here take half of the time.
 _SHOWN = ("user_id", "stripe_invoice_id", "state", "calls", "total_cents", "currency", "reason")
@@ -69,9 +70,17 @@ def explain(month: Month, user_id: str, *, as_json: bool) -> None:
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
 
-    store = open_usage_store(Settings.from_environment().usage_store)
+    settings = Settings.from_environment()
+    store = open_usage_store(settings.usage_store)
+
+    def open_source() -> "UsageSource":
+        from spell_billing.usage.contract import SourceRules  # noqa: PLC0415 - only of months that were summed
+        from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
+
+        return open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
+
     with open_ledger() as ledger:
-        story = reporting.explain(ledger, store, month, user_id)
+        story = reporting.explain(ledger, store, month, user_id, open_source)
     if as_json:
         write_json(story)
     else:
@@ -86,6 +95,8 @@ def _write_story(story: dict[str, Any]) -> None:
     click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
     for day in usage["days"]:
         click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
+    if "engine" in usage:
+        click.echo(f"  {_rows_in(usage['engine'])}")
     for item in usage.get("items", ()):
         named = f"  {item_name(item['item'])}  {item['calls']:,} calls  {item['usage_cents']} cents"
         click.echo(named + _by_card(item))
@@ -97,6 +108,17 @@ def _write_story(story: dict[str, Any]) -> None:
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
         words = ", ".join(str(entry[name]) for name in rest if name in entry)
         click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+
+
+def _rows_in(engine: dict[str, Any]) -> str:
+    """Return in words what is known of the rows whose sums were frozen."""
+    name = engine["name"]
+    if engine["problem"]:
+        return f"The rows are in {name}, and their days are not known: {engine['problem']}"
+    now = f"The days are those of the rows in {name} now"
+    if engine["as_frozen"] is None:
+        return f"{now}; whether these are the rows that were frozen, another engine or type cannot tell."
+    return f"{now}, {'' if engine['as_frozen'] else 'not '}the rows that were frozen."
 
 
 def _by_card(item: dict[str, Any]) -> str:

@@ -119,7 +119,7 @@ def main() -> None:
     """Bill every closed month that has usage, follow its payments, and say what came of it."""
     settings = Settings.from_environment()
     prepare_dagster_home(settings)
-    engine = create_engine_for(settings.usage_database)
+    engine = create_engine_for(settings.database)  # the platform's tables are there too
     log_file = settings.home / "demo.log"
     with Ledger(settings.database) as ledger, log_file.open("a", encoding="utf-8") as log:
         demo = _Demo(engine, ledger, log, datetime.now(UTC))

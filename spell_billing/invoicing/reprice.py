@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from spell_billing.core.money import plain
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.usage.contract import FrozenUsage
-from spell_billing.usage.duck import open_duckdb, parquet_list
+from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list
 
 _ITEM, _NO_ITEM = "item", "'other'"
 _PLACES = 18
@@ -124,7 +124,7 @@ def _counts(frozen: FrozenUsage) -> defaultdict[_Item, _Count]:
     found: defaultdict[_Item, _Count] = defaultdict(_Count)
     with open_duckdb(frozen.directory.parent) as duck:
         rows = duck.execute(
-            f"SELECT user_id::VARCHAR AS u, {_ITEM if has_item else _NO_ITEM} AS i, count(*), "
+            f"SELECT user_id::VARCHAR AS u, {_ITEM if has_item else _NO_ITEM} AS i, {calls_in(frozen)}, "
             f"{'sum(quantity)' if has_quantity else '0'}::VARCHAR, sum(cost_cents)::VARCHAR "
             f"FROM {parquet_list(frozen.paths)} GROUP BY u, i"
         )

@@ -24,6 +24,7 @@ from spell_billing.ledger.outbox import in_memory
 from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
+from spell_billing.settings.lakes import UsageUrl, parse_usage_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.usage_place import SETTING
 from spell_billing.stripe_api.client import TIMEOUT_SECONDS, StripeApi, mode_of_key
@@ -82,10 +83,10 @@ class UsageResource(dg.ConfigurableResource[None]):
             settings = Settings({**settings.environment, SETTING: self.store_path})
         return open_usage_store(settings.usage_store)
 
-    def _url(self) -> DatabaseUrl:
+    def _url(self) -> UsageUrl:
         if self.database_url is None:
             return Settings.from_environment().usage_database
-        return parse_database_url(self.database_url, setting="UsageResource.database_url")
+        return parse_usage_url(self.database_url, setting="UsageResource.database_url")
 
 
 class StripeResource(dg.ConfigurableResource[None]):

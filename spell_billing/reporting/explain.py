@@ -1,11 +1,13 @@
 """The whole story of one user's bill, from the frozen rows to the invoice, or to the reason for none."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 from msgspec.structs import asdict
 
+from spell_billing.core.erasure import is_pseudonym
+from spell_billing.core.errors import SettingsError, UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
@@ -17,16 +19,33 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.unpaid import Step, steps_of
 from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
-from spell_billing.usage.aggregate import items_of_user, rows_of_user
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.settings.databases import DatabaseUnreachableError
+from spell_billing.usage.aggregate import items_of_user, rows_of_user, sums_of_user
+from spell_billing.usage.contract import (
+    DayUsage,
+    FrozenUsage,
+    RowKeeper,
+    Totals,
+    UsageSource,
+    UserEvidence,
+)
 from spell_billing.usage.rated_items import priced_items_of
 from spell_billing.usage.store import UsageStore
 
 _AS_KEPT = ("status", "attempts", "failed_attempts", "amount_due_cents", "amount_paid_cents", "decline_code")
 
 
-def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> dict[str, Any]:
+def explain(
+    ledger: Ledger,
+    store: UsageStore,
+    month: Month,
+    user_id: str,
+    open_source: Callable[[], UsageSource] | None = None,
+) -> dict[str, Any]:
     """Return the story of one user's bill; `answer` is it in a sentence. Nothing is asked of Stripe.
+
+    `open_source` opens the usage source, which is asked for the days of a summed month; without it, they are
+    left out.
 
     Raises:
         UsageError: when the frozen usage is not in the store.
@@ -34,7 +53,7 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
     record = ledger.month(month)
     bills = ledger.bills_of_user(month, user_id)
     frozen = store.version(month, record.usage_version) if record else None
-    days = rows_of_user(frozen, user_id) if frozen else []
+    totals, days, engine = _usage_of(frozen, user_id, open_source)
     payments = _payments(ledger, bills)
     return {
         "month": str(month),
@@ -42,17 +61,43 @@ def explain(ledger: Ledger, store: UsageStore, month: Month, user_id: str) -> di
         "answer": _answer(month, user_id, bills, payments, drafted=record is not None),
         "usage": {
             "version": record.usage_version if record else None,
-            "calls": sum(day.calls for day in days),
-            "usage_cents": whole(sum((day.cost_cents for day in days), start=Decimal(0))),
+            "calls": totals.calls,
+            "usage_cents": whole(totals.cost_cents),
             "days": [
                 {"day": day.day.isoformat(), "calls": day.calls, "usage_cents": whole(day.cost_cents)}
                 for day in days
             ],
+            **({"engine": engine} if engine else {}),
             **(_items(frozen, user_id) if frozen else {}),
         },
         "bills": [_bill(bill, payments) for bill in bills],
         "history": [_entry(entry) for entry in _history(ledger.audit_trail(month, user_id), bills)],
     }
+
+
+def _usage_of(
+    frozen: FrozenUsage | None, user_id: str, open_source: Callable[[], UsageSource] | None
+) -> tuple[Totals, Sequence[DayUsage], dict[str, Any] | None]:
+    """Return a user's frozen usage, its days, and where they come from, if not from the frozen rows."""
+    if frozen is None or not frozen.manifest.is_summed:
+        days = rows_of_user(frozen, user_id) if frozen else []
+        cost_cents = sum((day.cost_cents for day in days), start=Decimal(0))
+        return Totals(sum(day.calls for day in days), cost_cents), days, None
+    found = UserEvidence((), None)
+    problem = "its rows were not asked for"
+    if is_pseudonym(user_id):
+        problem = "the user was erased, and it does not know the pseudonym"
+    elif open_source is not None:
+        try:
+            source = open_source()
+            if isinstance(source, RowKeeper):
+                found, problem = source.evidence(frozen, user_id), ""
+            else:
+                problem = "USAGE_DATABASE_URL names another kind of source now"
+        except (UsageError, SettingsError, DatabaseUnreachableError) as error:
+            problem = error.message
+    engine = {"name": frozen.manifest.backend, "as_frozen": found.is_as_frozen, "problem": problem or None}
+    return sums_of_user(frozen, user_id).totals, found.days, engine
 
 
 def _items(frozen: FrozenUsage, user_id: str) -> dict[str, Any]:

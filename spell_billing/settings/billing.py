@@ -19,6 +19,7 @@ from spell_billing.settings.addresses import (
 )
 from spell_billing.settings.bills import BillSettings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
+from spell_billing.settings.lakes import UsageUrl, parse_usage_url
 from spell_billing.settings.usage_place import SETTING, BucketPlace, bucket_place
 
 _FOUR_WEEKS_HOURS = 28 * 24
@@ -53,16 +54,17 @@ class Settings(BillSettings):
         return parse_database_url(text, setting="DATABASE_URL")
 
     @cached_property
-    def usage_database(self) -> DatabaseUrl:
-        """`USAGE_DATABASE_URL`: the platform's database, or a replica of it.
+    def usage_database(self) -> UsageUrl:
+        """`USAGE_DATABASE_URL`: the platform's database, a replica of it, or an engine over a lake.
 
         Only read: `usage_counters`, `billing_accounts` and, where there are any, `billing_plans` and
-        `rate_cards`.
+        `rate_cards`. Also `duckdb:///folder/of/parquet`, `spark://host:7077`, `clickhouse://`, `bigquery://`,
+        `snowflake://` and `trino://`: see [usage beyond one database](lake.md).
 
         Default: `DATABASE_URL`.
         """
         text = self._text("USAGE_DATABASE_URL")
-        return parse_database_url(text, setting="USAGE_DATABASE_URL") if text else self.database
+        return parse_usage_url(text, setting="USAGE_DATABASE_URL") if text else self.database
 
     @cached_property
     def usage_store(self) -> Path | BucketPlace:

@@ -14,7 +14,7 @@ from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import RATE_CARDS_TABLE
-from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.accounts import account_of, build_accounts
 from spell_billing.usage.contract import (
     NO_BAD_ROWS,
@@ -37,7 +37,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits, require_right
-from spell_billing.usage.manifest import FORMAT_VERSION, RATED_FORMAT_VERSION
+from spell_billing.usage.manifest import format_version_of
 from spell_billing.usage.plans import book_of, build_plans, with_plans_at_end, write_plans
 from spell_billing.usage.rate_cards import (
     CARD_COLUMNS,
@@ -82,7 +82,7 @@ class UsageTables(ABC):
 
     scale = 0
 
-    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
+    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
         self.url = url
         self._rules = rules
         self.bad_rows = NO_BAD_ROWS
@@ -106,7 +106,7 @@ class UsageTables(ABC):
     def freeze(
         self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
     ) -> FrozenRows:
-        """Write the month's billable rows, proven against the database's own count and sum."""
+        """Write the month's billable rows, or their sums, proven against the database's own count and sum."""
 
     @abstractmethod
     def current_items(self, month: Month, detail: Detail) -> Stream:
@@ -263,7 +263,7 @@ class UsageTables(ABC):
 class SqlUsage(ABC):
     """Implements `UsageSource` by `UsageTables`."""
 
-    def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
+    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
         self._url = url
         self._rules = rules
 
@@ -316,7 +316,7 @@ class SqlUsage(ABC):
             )
             unique.require_changed(late)
             return Manifest(
-                format_version=FORMAT_VERSION if rates is None else RATED_FORMAT_VERSION,
+                format_version=format_version_of(rates, rows.fingerprint),
                 month=month,
                 frozen_at=frozen_at,
                 backend=self._url.backend,
@@ -333,6 +333,7 @@ class SqlUsage(ABC):
                 plans=write_plans(plans, directory) if plans is not None and len(plans) else None,
                 items_by=detail.items_by,
                 rates=rates,
+                fingerprint=rows.fingerprint,
             )
 
         return self._read_whole(month, freeze, on_wait)

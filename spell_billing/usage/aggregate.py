@@ -17,12 +17,14 @@ from spell_billing.usage.contract import (
     USER_USAGE_FILE,
     DayUsage,
     FrozenUsage,
+    Sums,
     Totals,
 )
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
     UTC_DAY,
+    calls_in,
     open_duckdb,
     parquet_list,
     quoted,
@@ -73,7 +75,7 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         _opened(frozen, memory_limit_bytes) as duck,
     ):
         unfinished, unfinished_items = Path(workplace) / USER_USAGE_FILE, Path(workplace) / USER_ITEMS_FILE
-        rows, calls_sum = parquet_list(frozen.paths), "count(*)"
+        rows, calls_sum = parquet_list(frozen.paths), calls_in(frozen)
         stored_cents: Decimal | None = None
         unused_cards: tuple[str, ...] = ()
         if frozen.manifest.rates is not None:
@@ -81,7 +83,7 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
             rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
         elif frozen.manifest.items_by is not None:
             duck.execute(
-                "COPY (SELECT user_id::VARCHAR AS user_id, item, count(*) AS calls, "
+                f"COPY (SELECT user_id::VARCHAR AS user_id, item, {calls_sum} AS calls, "
                 f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
                 f"GROUP BY user_id, item ORDER BY 1, 2) TO {quoted(unfinished_items)} "
                 "(FORMAT parquet, COMPRESSION zstd)"
@@ -132,7 +134,7 @@ def _require_equal(frozen: FrozenUsage, totals: Totals) -> None:
 
 
 def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
-    """Return a user's calls and exact cost per day (UTC), from the frozen rows."""
+    """Return a user's calls and exact cost per day (UTC), from the frozen rows; not of a summed month."""
     with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
         days = duck.execute(
             f"SELECT {UTC_DAY} AS day, count(*), "
@@ -143,13 +145,25 @@ def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
     return [DayUsage(day, calls, exact(str(cost))) for day, calls, cost in days]
 
 
+def sums_of_user(frozen: FrozenUsage, user_id: str) -> Sums:
+    """Return what a summed month has of a user."""
+    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
+        ((calls, cost, fingerprint),) = duck.execute(
+            "SELECT coalesce(sum(calls), 0)::BIGINT, coalesce(sum(cost_cents), 0)::VARCHAR, "
+            f"coalesce(sum(fingerprint), 0)::VARCHAR FROM {parquet_list(frozen.paths)} "
+            "WHERE user_id = $user_id",
+            {"user_id": user_id},
+        ).fetchall()
+    return Sums(Totals(calls, exact(cost)), exact(fingerprint))
+
+
 def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
     """Return a user's calls and exact stored cost by item from the frozen rows, the largest first."""
     if frozen.manifest.items_by is None:
         return []
     with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
         items = duck.execute(
-            f"SELECT item, count(*), sum(cost_cents)::{_amount_type(frozen)} AS cost_cents "
+            f"SELECT item, {calls_in(frozen)}, sum(cost_cents)::{_amount_type(frozen)} AS cost_cents "
             f"FROM {parquet_list(frozen.paths)} WHERE user_id::VARCHAR = $user_id "
             "GROUP BY item ORDER BY cost_cents DESC, item",
             {"user_id": user_id},

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import pyarrow as pa
 from pydantic import PlainValidator
@@ -264,11 +264,11 @@ class Manifest:
         format_version: Of the manifest and the files.
         month: The frozen month.
         frozen_at: When the read began, by our clock (aware, UTC).
-        backend: The kind of database that served: `postgresql` or `sqlite`.
+        backend: The kind of database or engine that served, as `postgresql`, `sqlite` or `duckdb`.
         cost_scale: Decimal places of `cost_cents` in the files (0: int64).
         frozen: Counted and summed from the rows that were written.
         control: Counted and summed by the database itself, in the same snapshot. Equal to `frozen`.
-        files: The rows, in any order of files.
+        files: The rows, in any order of files; or, of a summed month, what each user has in all.
         late: What earlier months had beyond their frozen versions; None when nothing was late.
         late_checked: The earlier months that were compared, as `2026-09/v0001`.
         bad_rows: Rows that are not in the files and must be fixed before the month can be billed.
@@ -279,6 +279,7 @@ class Manifest:
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
         items_by: The column of usage that the rows have as text, named `item`; None where they have none.
         rates: The rate cards of the month; None where it has none, and every row its stored cost.
+        fingerprint: Of all rows of a summed month; None where the rows themselves were frozen.
     """
 
     format_version: int
@@ -299,6 +300,12 @@ class Manifest:
     erased: tuple[ErasedUser, ...] = ()
     items_by: str | None = None
     rates: FrozenRates | None = None
+    fingerprint: Decimal | None = None
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether the engine added up the month: its files have the sums of users, and no rows."""
+        return self.fingerprint is not None
 
     @property
     def detail(self) -> Detail:
@@ -366,6 +373,39 @@ class FrozenUsage:
         if self.keeper:
             self.keeper.fetch(self, file)
         return self.directory / file.name
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What an engine adds up: of a month, or of one user. Equal sums are of the same rows, but for chance."""
+
+    totals: Totals
+    fingerprint: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvidence:
+    """One user's days in an engine now; and whether the rows are those whose sums were frozen.
+
+    None where the fingerprints cannot be compared: another engine, or another type of the amounts.
+    """
+
+    days: tuple[DayUsage, ...]
+    is_as_frozen: bool | None
+
+
+@runtime_checkable
+class RowKeeper(Protocol):
+    """A source that keeps the rows of the months it adds up."""
+
+    def evidence(self, frozen: FrozenUsage, user_id: str) -> UserEvidence:
+        """Ask for a user's rows of a summed month, however long it takes.
+
+        Raises:
+            UsageError: they cannot be read.
+            DatabaseUnreachableError: the engine does not answer.
+        """
+        ...
 
 
 OnProgress = Callable[[int, int], None]

@@ -8,6 +8,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from spell_billing.usage.contract import FrozenUsage
+
 MEMORY_LIMIT_BYTES = 1 << 30
 SPILL_PREFIX = ".duckdb-"
 UTC_DAY = "DATE '1970-01-01' + (epoch_us(created_at) // 86400000000)::INTEGER"
@@ -65,6 +67,11 @@ def own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
         if failed:
             raise failed[0] from error
         raise
+
+
+def calls_in(frozen: FrozenUsage) -> str:
+    """Return SQL for the calls of frozen rows, each of which is one call, or the sum of a user's."""
+    return "sum(calls)::BIGINT" if frozen.manifest.is_summed else "count(*)"
 
 
 def quoted(path: Path) -> str:

@@ -17,7 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.disk import finished_file
-from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list, quoted
+from spell_billing.usage.duck import Stream, calls_in, open_duckdb, own_errors, parquet_list, quoted
 from spell_billing.usage.late_rated import RatedMonth
 from spell_billing.usage.rated_items import QUANTITY
 
@@ -44,7 +44,8 @@ def compare_late_usage(
     """Compare what the source has now with what the versions froze, and write the differences.
 
     What was recorded as late for a month counts as frozen for that month: a difference is reported once. A
-    row that was frozen and cannot be billed any more (its user was erased, say) counts as it was frozen.
+    row that was frozen and cannot be billed any more (its user was erased, say) counts as it was frozen. Of
+    a summed month nothing is known of single rows: while it has such rows, nobody's loss counts.
 
     Args:
         late_for: The pinned versions of earlier months.
@@ -133,7 +134,7 @@ def _difference_query(
 ) -> str:
     money = f"DECIMAL(38, {scale})"
     rows = parquet_list(one.paths)
-    sums = f"count(*) AS calls, sum(cost_cents)::{money} AS cost_cents"
+    sums = f"{calls_in(one)} AS calls, sum(cost_cents)::{money} AS cost_cents"
     frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
     frozen.extend(
         f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
@@ -154,6 +155,13 @@ def _take_as_frozen(
     duck: duckdb.DuckDBPyConnection, one: FrozenUsage, ids: pa.ChunkedArray | None, *, some_users: bool
 ) -> None:
     if ids is None or not len(ids):
+        return
+    if one.manifest.is_summed:
+        # Whose they were, and what they cost, went into the sums.
+        duck.execute(
+            "DELETE FROM late WHERE usage_month = $month AND (calls < 0 OR cost_cents < 0)",
+            {"month": str(one.month)},
+        )
         return
     duck.register("bad_now", pa.table({"id": ids}))
     which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""

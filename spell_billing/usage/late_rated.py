@@ -27,6 +27,8 @@ _SUMS = (
     "sum(quantity)::{quantity} AS quantity, sum(stored_cents)::{money} AS stored_cents "
 )
 
+_GAINS = "WHERE c.calls >= 0 AND c.measured >= 0 AND c.quantity >= 0 AND c.stored_cents >= 0"
+
 
 class RatedMonth:
     """The comparison of one month, in tables of DuckDB that it leaves behind for the next one to replace."""
@@ -44,6 +46,7 @@ class RatedMonth:
         if cards is None:
             raise ValueError(f"{one.month}/{one.version} has no rate cards")
         self._duck, self._one, self._cards, self._scale = duck, one, cards, scale
+        self._has_losses = True
         self._which = "user_id IN (SELECT user_id FROM those)" if some_users else "true"
         self._sums = _SUMS.format(quantity=QUANTITY, money=f"DECIMAL(38, {scale})")
         parts = [counted(one, scale), *(self._late(path) for path in recorded)]
@@ -62,8 +65,14 @@ class RatedMonth:
         )
 
     def take_as_frozen(self, ids: pa.ChunkedArray | None) -> None:
-        """Take the rows with these ids, which cannot be billed any more, as they were frozen."""
+        """Take the rows with these ids, which cannot be billed any more, as they were frozen.
+
+        Of a summed month: hand on no loss, because any may be theirs.
+        """
         if ids is None or not len(ids):
+            return
+        if self._one.manifest.is_summed:
+            self._has_losses = False
             return
         self._duck.register("bad_now", pa.table({"id": ids}))
         rows = counted(self._one, self._scale, "WHERE id::VARCHAR IN (SELECT id FROM bad_now)")
@@ -79,7 +88,8 @@ class RatedMonth:
             "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
             "GROUP BY user_id, item HAVING sum(calls) <> 0 OR sum(measured) <> 0 OR sum(quantity) <> 0 "
             "OR sum(stored_cents) <> 0) AS c LEFT JOIN known AS k USING (user_id, item) "
-            f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id ORDER BY c.user_id, c.item"
+            f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id "
+            f"{'' if self._has_losses else _GAINS} ORDER BY c.user_id, c.item"
         ).fetchall()
         if not rows:
             return

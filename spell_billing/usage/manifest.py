@@ -11,13 +11,22 @@ from pydantic import TypeAdapter
 
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, Manifest
+from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenRates, Manifest
 
 FORMAT_VERSION = 1
 RATED_FORMAT_VERSION = 2
 """Of a month with rate cards: a program that does not know them would charge its stored cost."""
+SUMMED_FORMAT_VERSION = 3
+"""Of a month that an engine added up: a program that does not know it would take a sum for one call."""
 _MANIFEST = TypeAdapter(Manifest)
 _REMEDY = "Restore the version's directory from a backup, or freeze the month again."
+
+
+def format_version_of(rates: FrozenRates | None, fingerprint: Decimal | None) -> int:
+    """Return the lowest format that tells all of a month."""
+    if fingerprint is not None:
+        return SUMMED_FORMAT_VERSION
+    return FORMAT_VERSION if rates is None else RATED_FORMAT_VERSION
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
@@ -25,7 +34,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     document = _members(manifest)
     if not manifest.erased:
         del document["erased"]
-    for name in ("items_by", "rates", "plans"):
+    for name in ("items_by", "rates", "plans", "fingerprint"):
         if document[name] is None:
             del document[name]
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
@@ -50,9 +59,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     try:
         document = json.loads(content.decode())
         version = document["format_version"]
-        if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION}:
+        if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION, SUMMED_FORMAT_VERSION}:
             raise UsageError(
-                f"{where} has format {version}, and this program reads formats up to {RATED_FORMAT_VERSION}.",
+                f"{where} has format {version}, and this program reads up to {SUMMED_FORMAT_VERSION}.",
                 remedy="Use the program version that froze the month, or a later one.",
             )
         return _MANIFEST.validate_json(json.dumps(document), strict=True)

@@ -58,6 +58,8 @@ _NO_SUCH_VALUE = "22"
 class PostgresUsage(SqlUsage):
     """Reads usage and accounts from PostgreSQL 14 or later; implements `UsageSource`."""
 
+    _url: DatabaseUrl
+
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with reading(self._url):
             return in_snapshots(

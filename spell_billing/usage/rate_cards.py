@@ -22,7 +22,7 @@ from spell_billing.core.rate_cards import (
     rated_cents,
     read_cards,
 )
-from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.contract import RATE_CARDS_FILE, FrozenRates, FrozenUsage
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.tables import USAGE_TABLE, Columns, require_columns, texts, unsuitable_type
@@ -114,7 +114,7 @@ class Counts:
     quantity: Decimal
 
 
-def require_exact_columns(url: DatabaseUrl, found: Columns) -> None:
+def require_exact_columns(url: NamedUrl, found: Columns) -> None:
     """Refuse, with a UsageError, a table of cards that lacks a column, or whose numbers are floats."""
     require_columns(url, RATE_CARDS_TABLE, found, _REQUIRED)
     for name in _NUMBERS:

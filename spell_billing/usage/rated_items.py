@@ -13,7 +13,7 @@ from spell_billing.core.money import plain
 from spell_billing.core.rate_cards import MOST_PLACES, RateCard, card_for
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
-from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
+from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, quoted
 from spell_billing.usage.rate_cards import Counts, RateCards, frozen_cards
 from spell_billing.usage.tables import texts
 from spell_billing.usage.user_usage import open_user_usage
@@ -27,9 +27,10 @@ def counted(frozen: FrozenUsage, scale: int, where: str = "") -> str:
     detail = frozen.manifest.detail
     item = "item" if detail.items_by else f"'{OTHER}'"
     quantity = "quantity" if detail.has_quantity else "NULL"
+    measured = "sum(measured)::BIGINT" if frozen.manifest.is_summed else f"count({quantity})"
     return (
-        f"SELECT user_id::VARCHAR AS user_id, {item} AS item, count(*) AS calls, "
-        f"count({quantity}) AS measured, coalesce(sum({quantity}), 0)::{QUANTITY} AS quantity, "
+        f"SELECT user_id::VARCHAR AS user_id, {item} AS item, {calls_in(frozen)} AS calls, "
+        f"{measured} AS measured, coalesce(sum({quantity}), 0)::{QUANTITY} AS quantity, "
         f"sum(cost_cents)::DECIMAL(38, {scale}) AS stored_cents FROM {parquet_list(frozen.paths)} {where} "
         f"GROUP BY ALL"
     )

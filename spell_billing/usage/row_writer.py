@@ -27,12 +27,13 @@ _WAITING_BATCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class FrozenRows:
-    """A month's rows as they were written: see `Manifest`."""
+    """A month's rows, or sums of them, as they were written: see `Manifest`."""
 
     file: FrozenFile
     frozen: Totals
     control: Totals
     cost_scale: int
+    fingerprint: Decimal | None = None
 
 
 class RowWriter:

@@ -2,15 +2,28 @@
 
 from datetime import datetime
 
+from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.settings.lakes import LakeUrl, UsageUrl
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.postgres import PostgresUsage
 from spell_billing.usage.sqlite import SqliteUsage
 
 
-def open_usage_source(url: DatabaseUrl, rules: SourceRules = SourceRules()) -> UsageSource:  # noqa: B008
+def open_usage_source(url: UsageUrl, rules: SourceRules = SourceRules()) -> UsageSource:  # noqa: B008
     """Return the source; nothing is connected before the first call."""
+    if isinstance(url, LakeUrl):
+        # Ibis is no part of a usual installation, and takes a second to load.
+        try:
+            from spell_billing.usage.lake import LakeUsage  # noqa: PLC0415
+        except ModuleNotFoundError as missing:
+            if missing.name != "ibis":
+                raise
+            raise SettingsError(
+                f"{url.setting} names {url.backend}, which is read through Ibis, and Ibis is not installed.",
+                remedy="Install it: pip install 'spell-billing[lake]', or 'spell-billing[spark]' for Spark.",
+            ) from missing
+        return LakeUsage(url, rules)
     return PostgresUsage(url, rules) if url.backend == "postgresql" else SqliteUsage(url, rules)
 
 

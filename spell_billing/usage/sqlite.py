@@ -65,6 +65,8 @@ class SqliteUsage(SqlUsage):
     Months are read by Arrow's driver, in a process of its own; accounts and single users by Python's own.
     """
 
+    _url: DatabaseUrl
+
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         # The names of columns have no case here.
         lower = {

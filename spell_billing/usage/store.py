@@ -138,6 +138,7 @@ class UsageStore:
                 bad_rows=NO_BAD_ROWS,
                 items_by=None,
                 rates=None,
+                fingerprint=None,
             )
             name = supplement_name(len(frozen.supplements) + 1)
             self._keep_supplement(frozen, name, manifest, unfinished)

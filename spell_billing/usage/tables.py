@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
-from spell_billing.settings.databases import DatabaseUrl
+from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.contract import ONE_USER_SECONDS
 
 USAGE_TABLE = "usage_counters"
@@ -42,7 +42,7 @@ class Column:
 Columns = Mapping[str, Column]
 
 
-def require_columns(url: DatabaseUrl, table: str, found: Columns, required: tuple[str, ...]) -> None:
+def require_columns(url: NamedUrl, table: str, found: Columns, required: tuple[str, ...]) -> None:
     """Refuse a table that is missing or lacks a column.
 
     Raises:
@@ -62,7 +62,7 @@ def require_columns(url: DatabaseUrl, table: str, found: Columns, required: tupl
         )
 
 
-def took_too_long(url: DatabaseUrl) -> UsageError:
+def took_too_long(url: NamedUrl) -> UsageError:
     """Return the error of a query about one user that was ended."""
     return UsageError(
         f"Reading one user from {url.redacted} ({url.setting}) took longer than "

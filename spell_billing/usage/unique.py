@@ -5,7 +5,7 @@ up the values of the month, out of core; and those of earlier months in which so
 were billed, because a row that stands twice there would be charged as late usage.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,11 +88,16 @@ def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: Source
 
 
 def _require(duck: duckdb.DuckDBPyConnection, rows: str, month: Month, column: str, *, value: str) -> None:
-    found = duck.execute(
+    repeated = duck.execute(
         f"SELECT {value}::VARCHAR AS value, count(*) AS times, count(*) OVER () AS total FROM {rows} "
         f"WHERE {value} IS NOT NULL AND {value}::VARCHAR NOT IN ('', '{NO_ID}') "
         f"GROUP BY {value} HAVING times > 1 ORDER BY {value} LIMIT {MAX_EXAMPLES}"
     ).fetchall()
+    refuse_repeated(month, column, repeated)
+
+
+def refuse_repeated(month: Month, column: str, found: Sequence[tuple[str, int, int]]) -> None:
+    """Refuse values that appear more than once, given as (value, times, how many such values in all)."""
     if not found:
         return
     named = "; ".join(

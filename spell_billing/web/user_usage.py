@@ -114,7 +114,8 @@ def _frozen(context: WebContext, user_id: str, month: Month, record: MonthRecord
     with suppress(UsageError, StoreError, IntegrityError):
         version = open_usage_store(context.settings.usage_store).version(month, record.usage_version)
         # Days have the stored cost, and rate cards price the month as a whole.
-        days = rows_of_user(version, user_id) if version.manifest.rates is None else None
+        if version.manifest.rates is None and not version.manifest.is_summed:
+            days = rows_of_user(version, user_id)
         as_of = version.manifest.frozen_at
     calls, usage_cents, rating, currency = 0, Decimal(0), USUAL_RATING, DEFAULT_CURRENCY
     if bills:

@@ -6,13 +6,13 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.terms import Terms
-from spell_billing.settings.databases import parse_database_url
+from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, UsageSource
 from spell_billing.usage.source import open_usage_source
 
 
 def source_of(url: str) -> UsageSource:
-    return open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+    return open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
 
 
 def test_accounts_come_with_their_plans_and_tidy_values(database_url: str, make_source_tables: Any) -> None:
@@ -60,7 +60,7 @@ def test_terms_of_one_user_are_those_of_all_accounts(
     sent = {"collection": " Send ", "net_days": 14, "po_number": " PO 7 ", "footer": " "}
     tables.accounts([{"user_id": "user-1", "stripe_customer_id": "cus_1", "plan_id": "pro", **sent}])
 
-    account = open_usage_source(parse_database_url(database_url, setting="DATABASE_URL")).account("user-1")
+    account = open_usage_source(parse_usage_url(database_url, setting="DATABASE_URL")).account("user-1")
     (row,) = source_of(database_url).accounts().to_pylist()
 
     assert account is not None
@@ -144,7 +144,7 @@ def test_accounts_of_some_users_are_read_alone_whatever_their_ids_hold(
     odd = ["it's", 'say "x"', "back\\slash", "$1$", "ünï", "a,b", "{}"]
     source = make_source_tables(database_url)
     source.accounts([{"user_id": user, "stripe_customer_id": "cus"} for user in [*odd, "other"]])
-    usage = open_usage_source(parse_database_url(database_url, setting="DATABASE_URL"))
+    usage = open_usage_source(parse_usage_url(database_url, setting="DATABASE_URL"))
 
     assert sorted(usage.accounts([*odd, "nobody"])["user_id"].to_pylist()) == sorted(odd)
     assert usage.accounts([]).num_rows == 0

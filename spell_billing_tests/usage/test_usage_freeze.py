@@ -13,7 +13,8 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
+from spell_billing.settings.databases import DatabaseUnreachableError
+from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage import postgres, sqlite
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import FrozenUsage, Totals, UsageSource
@@ -25,7 +26,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def source_of(url: str) -> UsageSource:
-    return open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+    return open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def time_type(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.of_kept_rows
 def test_a_month_is_frozen_from_its_first_microsecond_to_its_last(
     database_url: str, make_source_tables: Any, store: UsageStore, time_type: str
 ) -> None:
@@ -95,6 +97,7 @@ def test_user_ids_of_any_type_are_text(
     assert [one.user_id for one in aggregate(frozen).largest] == [str(user)]
 
 
+@pytest.mark.of_kept_rows
 @pytest.mark.parametrize("id_type", ["uuid", "text"])
 def test_row_ids_of_any_type_are_kept(
     database_url: str, make_source_tables: Any, store: UsageStore, id_type: str
@@ -237,6 +240,7 @@ def test_progress_that_cannot_be_shown_any_more_ends_the_freeze(
     assert store.versions(OCTOBER) == []
 
 
+@pytest.mark.of_kept_rows
 def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     database_url: str, make_source_tables: Any, store: UsageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +271,7 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     assert after.manifest.late is not None
 
 
+@pytest.mark.of_kept_rows
 def test_rows_that_differ_from_the_database_s_own_count_are_refused(
     database_url: str, make_source_tables: Any, store: UsageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import parse_database_url
+from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
@@ -28,7 +28,7 @@ def freezer(tmp_path: Path) -> Callable[..., FrozenUsage]:
     store = UsageStore(tmp_path / "usage")
 
     def freeze(url: str, month: Month, late_for: list[FrozenUsage] | None = None) -> FrozenUsage:
-        source = open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+        source = open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
         return store.freeze(source, month, late_for=late_for or [])
 
     return freeze
@@ -170,7 +170,7 @@ def test_frozen_rows_that_were_altered_are_nobody_s_late_usage(
     path = october.directory / october.manifest.files[0].name
     path.write_bytes(path.read_bytes().replace(b"user-1", b"user-3"))
 
-    with pytest.raises(IntegrityError, match=r"rows\.parquet is not what was frozen"):
+    with pytest.raises(IntegrityError, match=rf"{path.name} is not what was frozen"):
         freezer(database_url, NOVEMBER, [october])
 
 

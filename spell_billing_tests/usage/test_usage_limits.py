@@ -7,7 +7,7 @@ import pytest
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import parse_database_url
+from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.limits import require_right
 from spell_billing.usage.source import open_usage_source
@@ -16,7 +16,7 @@ MARCH = Month(2025, 3)
 
 
 def source_of(url: str) -> UsageSource:
-    return open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+    return open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
 
 
 @pytest.mark.both_databases

@@ -230,8 +230,8 @@ def test_a_damaged_manifest_is_named(store: UsageStore, damage: str) -> None:
 
 def test_a_manifest_of_an_unknown_format_or_another_month_is_refused(store: UsageStore) -> None:
     frozen = store.freeze(FixedSource(), OCTOBER)
-    write_manifest(replace(frozen.manifest, format_version=3), frozen.directory)
-    with pytest.raises(UsageError, match="has format 3"):
+    write_manifest(replace(frozen.manifest, format_version=4), frozen.directory)
+    with pytest.raises(UsageError, match="has format 4"):
         store.latest(OCTOBER)
 
     write_manifest(replace(frozen.manifest, month=OCTOBER.next()), frozen.directory)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import parse_database_url
+from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage import unique
 from spell_billing.usage.contract import FrozenUsage, SourceRules
 from spell_billing.usage.source import open_usage_source
@@ -40,7 +40,7 @@ def freeze(store: UsageStore) -> Callable[..., FrozenUsage]:
 
     def act(url: str, month: Month = OCTOBER, column: str | None = None, **options: Any) -> FrozenUsage:
         rules = SourceRules(dedupe_column=column)
-        source = open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"), rules)
+        source = open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"), rules)
         return store.freeze(source, month, **options)
 
     return act

@@ -1,0 +1,276 @@
+"""The platform's tables in an engine over a lake, which does all that needs every row."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spell_billing.core.errors import IntegrityError, UsageInterruptedError
+from spell_billing.core.month import Month
+from spell_billing.settings.lakes import LakeUrl
+from spell_billing.usage.adapter import UsageTables
+from spell_billing.usage.contract import (
+    MAX_EXAMPLES,
+    NO_BAD_ROWS,
+    PLAIN,
+    BadRow,
+    BadRows,
+    DayUsage,
+    Detail,
+    LateUsage,
+    OnProgress,
+    Outside,
+    Past,
+    SourceRules,
+    Sums,
+    Totals,
+    outside_of,
+    together,
+)
+from spell_billing.usage.duck import Stream
+from spell_billing.usage.lake_engines import DIALECTS, Engine
+from spell_billing.usage.lake_sql import LakeSql, type_name
+from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
+from spell_billing.usage.late_rated import ITEM_COLUMNS
+from spell_billing.usage.rate_cards import Counts
+from spell_billing.usage.row_writer import FrozenRows
+from spell_billing.usage.so_far import ItemSoFar
+from spell_billing.usage.tables import USAGE_TABLE, Column, Columns
+from spell_billing.usage.unique import Uniqueness, refuse_repeated
+
+_MOST_NAMED_USERS = 1_000
+_DAY_ONE = date(1970, 1, 1)
+
+
+class LakeTables(UsageTables):
+    """Implements `UsageTables`."""
+
+    def __init__(self, url: LakeUrl, rules: SourceRules, engine: Engine) -> None:
+        super().__init__(url, rules)
+        self._engine = engine
+        self._found: dict[str, Any] = {}
+        self.without_id = 0
+
+    @property
+    def scale(self) -> int:  # type: ignore[override]
+        """Decimal places of a cent that the source may have."""
+        return self._sql.scale
+
+    @cached_property
+    def _sql(self) -> LakeSql:
+        # First, because it refuses what is missing.
+        _ = self.usage_columns
+        return LakeSql(self._table(USAGE_TABLE), DIALECTS[self.url.backend])
+
+    def _table(self, name: str) -> Any:
+        if name not in self._found:
+            self._found[name] = self._engine.table(name)
+        return self._found[name]
+
+    def columns(self, table: str) -> Columns:
+        """See `UsageTables.columns`."""
+        found = self._table(table)
+        if found is None:
+            return {}
+        return {name: Column(type_name(kind), nullable=True) for name, kind in found.schema().items()}
+
+    def unique_columns(self) -> set[str]:
+        """Return none: no engine of this kind guarantees it."""
+        return set()
+
+    def uniqueness(self, directory: Path) -> Uniqueness:
+        """See `UsageTables.uniqueness`."""
+        columns = ("id", self._rules.dedupe_column) if self._rules.dedupe_column else ("id",)
+        return _EngineUniqueness(directory, columns, self.values, tables=self)
+
+    def texts(
+        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
+    ) -> pa.Table:
+        """See `UsageTables.texts`."""
+        schema = pa.schema([(name, pa.string()) for name in names])
+        if not found:
+            return schema.empty_table()
+        rows = self._table(table)
+        if users is not None:
+            user = rows["user_id"].cast("string")
+            if isinstance(users, str):
+                rows = rows.filter(user == users)
+            elif len(users) <= _MOST_NAMED_USERS:
+                rows = rows.filter(user.isin(sorted(users)))
+        present = [name for name in names if name in found]
+        read = self._engine.read(rows.select(**{name: rows[name].cast("string") for name in present}))
+        columns = [
+            read[name].cast(pa.string()) if name in found else pa.nulls(len(read), pa.string())
+            for name in names
+        ]
+        texts = pa.Table.from_arrays(columns, schema=schema)
+        if users is None or isinstance(users, str) or len(users) <= _MOST_NAMED_USERS:
+            return texts
+        return texts.filter(pc.is_in(texts["user_id"], value_set=pa.array(sorted(users), pa.string())))
+
+    def freeze(
+        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
+    ) -> FrozenRows:
+        """Write the sums of users, and hold them against the engine's own total.
+
+        Raises:
+            UsageInterruptedError: rows of the month changed in between.
+            IntegrityError: the sums differ although no row did.
+        """
+        reader = self._reader(month, detail)
+        control, known = self._control(reader)
+        if on_progress:
+            on_progress(0, control.calls)
+        batches = self._engine.stream(self._sql.users(month, detail, fingerprint=True))
+        path = path.with_name(SUMS_FILE)
+        file, frozen = reader.write(path, batches, on_progress, expected=control.calls)
+        if frozen.totals != control:
+            again, _ = self._control(reader)
+            raise _difference(month, frozen.totals, control, changed=again != control)
+        self.without_id = known["without_id"]
+        bad = self._bad(self._sql.bad_rows(month)) if known["bad"] else NO_BAD_ROWS
+        self.bad_rows = together(bad, self._bad(self._sql.timeless()))
+        return FrozenRows(file, frozen.totals, control, reader.scale, frozen.fingerprint)
+
+    def _control(self, reader: SumReader) -> tuple[Totals, dict[str, Any]]:
+        """Count and sum a month in the engine; also how many rows are bad, and how many have no id."""
+        (found,) = self._engine.read(self._sql.control(reader.month)).to_pylist()
+        # Spark counts as a sum, which is null of no row.
+        found |= {name: found[name] or 0 for name in ("calls", "bad", "without_id")}
+        reader.require_exact(found["calls"], reader.scale, found["most"], found["least"])
+        return Totals(found["calls"], as_exact(found["cost_cents"])), found
+
+    def _reader(self, month: Month, detail: Detail = PLAIN) -> SumReader:
+        quantity_scale = self._sql.quantity_scale if detail.has_quantity else 0
+        return SumReader(month, self.url.backend, self._sql.scale, detail, quantity_scale)
+
+    def _bad(self, query: Any) -> BadRows:
+        examples = self._engine.read(query.order_by("id").limit(MAX_EXAMPLES)).to_pylist()
+        count = len(examples) if len(examples) < MAX_EXAMPLES else self._count(query.count())
+        return BadRows(count, tuple(BadRow(row["id"], row["problem"]) for row in examples))
+
+    def _count(self, expression: Any) -> int:
+        return int(self._engine.read(expression.name("count"))["count"][0].as_py())
+
+    def user_sums(self, user_id: str, month: Month, detail: Detail) -> Sums:
+        """Return what one user's rows come to now."""
+        query = self._sql.users(month, detail, fingerprint=True, user_id=user_id)
+        reader, calls = self._reader(month, detail), 0
+        cents, fingerprint = as_exact(None), as_exact(None)
+        for batch in self._engine.stream(query):
+            for row in reader.read(batch).to_pylist():
+                calls += row["calls"]
+                cents, fingerprint = cents + row["cost_cents"], fingerprint + row["fingerprint"]
+        return Sums(Totals(calls, as_exact(cents)), as_exact(fingerprint))
+
+    @contextmanager
+    def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
+        """See `UsageTables.current`."""
+        yield self._sums(self._reader(month), "user_id", "calls", "cost_cents")
+
+    @contextmanager
+    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
+        """See `UsageTables.current_items`."""
+        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS)
+
+    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
+        """See `UsageTables.items_so_far`."""
+        for batch in self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id):
+            for row in batch.to_pylist():
+                counts = Counts(row["calls"], row["measured"], row["quantity"])
+                yield ItemSoFar(row["user_id"], row["item"], counts, as_exact(row["cost_cents"]))
+
+    def _sums(self, reader: SumReader, *names: str, user_id: str | None = None) -> pa.RecordBatchReader:
+        stream = self._engine.stream(self._sql.users(reader.month, reader.detail, user_id=user_id))
+        batches = (each for batch in stream for each in reader.read(batch, names).to_batches())
+        return pa.RecordBatchReader.from_batches(reader.schema(names), batches)
+
+    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
+        """See `UsageTables.inexact_quantities`."""
+        rows = self._engine.read(self._sql.inexact_quantities(month, user_id)).to_pylist()
+        return [(row["id"], row["quantity"]) for row in rows]
+
+    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+        """See `UsageTables.bad_ids`."""
+        query = self._sql.bad_rows(month)
+        found = self._bad(query)
+        if not found.count:
+            return None
+        named = tuple(BadRow(each.id, f"{each.problem} in {month}") for each in found.examples)
+        self.earlier_bad_rows = together(self.earlier_bad_rows, BadRows(found.count, named))
+        return self._engine.read(query)["id"].cast(pa.string())
+
+    def values(self, column: str, month: Month) -> Stream:
+        """Raise NotImplementedError: no row leaves the engine."""
+        raise NotImplementedError("the engine itself proves that no value stands twice")
+
+    def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
+        """Return values that stand more than once in a month: each, how often, how many there are in all."""
+        query = self._sql.repeated(column, month)
+        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
+        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        return [(row["value"], row["times"], total) for row in rows]
+
+    def outside(self, now: datetime, past: Past) -> Outside:
+        """See `UsageTables.outside`."""
+        future, before_first = (self._count(each) for each in self._sql.outside(now, past.first.start))
+        calls = {str(month): self._count(self._sql.calls(month)) for month, _ in past.billed}
+        return outside_of(past, calls, future=future, before_first=before_first)
+
+    def sums(self, month: Month) -> dict[str, Totals]:
+        """See `UsageTables.sums`."""
+        with self.current(month) as reader:
+            return {
+                row["user_id"]: Totals(row["calls"], as_exact(row["cost_cents"]))
+                for batch in reader
+                for row in batch.to_pylist()
+            }
+
+    def days(self, user_id: str, month: Month) -> list[DayUsage]:
+        """See `UsageTables.days`."""
+        reader, found = self._reader(month), []
+        for batch in self._engine.stream(self._sql.days(user_id, month).order_by("day")):
+            costs = reader.read(batch, ["calls", "cost_cents"]).to_pylist()
+            for day, row in zip(batch["day"].to_pylist(), costs, strict=True):
+                cost = as_exact(row["cost_cents"])
+                found.append(DayUsage(_DAY_ONE + timedelta(days=day), row["calls"], cost))
+        return found
+
+
+def _difference(month: Month, frozen: Totals, control: Totals, *, changed: bool) -> Exception:
+    what = (
+        f"{month}: the users add up to {frozen.calls:,} calls of {frozen.cost_cents:f} cents, and the "
+        f"engine's own total is {control.calls:,} calls of {control.cost_cents:f} cents"
+    )
+    if changed:
+        return UsageInterruptedError(
+            f"{what}: rows came or went between the two.",
+            remedy="Nothing was frozen. Run it again when nothing writes to that month.",
+        )
+    return IntegrityError(
+        f"{what}, also when asked again.",
+        remedy="Nothing was frozen. Do not bill this month before it is known what the engine adds up.",
+    )
+
+
+@dataclass(frozen=True)
+class _EngineUniqueness(Uniqueness):
+    """The proof that no row stands twice, by the engine."""
+
+    tables: LakeTables
+
+    def require(self, month: Month, rows: Path) -> int:  # noqa: ARG002
+        for column in self.columns:
+            refuse_repeated(month, column, self.tables.repeated(column, month))
+        return self.tables.without_id
+
+    def require_changed(self, late: LateUsage | None) -> None:
+        for one in late.months if late else ():
+            for column in self.columns:
+                refuse_repeated(one.month, column, self.tables.repeated(column, one.month))

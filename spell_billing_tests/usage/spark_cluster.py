@@ -1,0 +1,92 @@
+"""A small Apache Spark cluster: a master and two workers, whose executors are processes of their own."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+_LOCAL = "127.0.0.1"
+SMALL = {"SPARK_LOCAL_IP": _LOCAL, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+"""For a JVM that does little: it compiles quickly, and collects with one thread."""
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[str]:
+    """Start a cluster, and give where its master is: host:port."""
+    import pyspark  # noqa: PLC0415 - only where there is Java
+
+    environment = {**os.environ, **SMALL, "SPARK_DAEMON_MEMORY": "128m"}
+    home = Path(pyspark.__file__).parent
+
+    def start(kind: str, *arguments: str) -> "subprocess.Popen[str]":
+        java = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind.lower()}.{kind}"]
+        places = ["--host", _LOCAL, "--port", "0", "--webui-port", "0"]
+        return subprocess.Popen(
+            [*java, *places, *arguments],
+            env=environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+
+    with ExitStack() as stack:
+        master = stack.enter_context(_ending(start("Master")))
+        address = _line(master, "Starting Spark master at spark://").strip()
+        own = ["--cores", "1", "--memory", "600m"]
+        workers = [
+            stack.enter_context(
+                _ending(start("Worker", *own, "--work-dir", str(folder / name), f"spark://{address}"))
+            )
+            for name in ("one", "two")
+        ]
+        for worker in workers:
+            _line(worker, "Successfully registered with master")
+        for each in (master, *workers):
+            assert each.stderr is not None
+            threading.Thread(target=_drain, args=(each,), daemon=True).start()
+        yield address
+
+
+def session_options() -> str:
+    """Return the options of a session that fits the cluster, as in a URL."""
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.driver.host": _LOCAL,
+        "spark.driver.bindAddress": _LOCAL,
+        "spark.executor.memory": "512m",
+        "spark.sql.shuffle.partitions": "2",
+        # To compile each query would take longer than to run it.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.task.maxFailures": "1",
+        "spark.log.level": "ERROR",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.pyspark.python": sys.executable,
+    }
+    return "&".join(f"{name}={value}" for name, value in options.items())
+
+
+def _line(process: "subprocess.Popen[str]", text: str) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return line.partition(text)[2]
+    raise AssertionError(f"Spark ended without {text!r}")
+
+
+def _drain(process: "subprocess.Popen[str]") -> None:
+    assert process.stderr is not None
+    for _ in process.stderr:
+        pass
+
+
+@contextmanager
+def _ending(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
