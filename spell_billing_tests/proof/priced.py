@@ -40,5 +40,10 @@ def cards(platform: SmallPlatform, *rows: dict[str, Any], quantity: bool = False
         )
     for row in rows:
         values = {**_CARD, **row}
+        if plan := values["plan_id"]:
+            platform.sql(
+                f"INSERT INTO billing_plans (plan_id, name, included_cents) SELECT '{plan}', '{plan}', 0 "
+                f"WHERE NOT EXISTS (SELECT 1 FROM billing_plans WHERE plan_id = '{plan}')"
+            )
         texts = ("NULL" if each is None else f"'{each}'" for each in values.values())
         platform.sql(f"INSERT INTO rate_cards ({', '.join(values)}) VALUES ({', '.join(texts)})")

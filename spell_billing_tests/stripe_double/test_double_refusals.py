@@ -147,7 +147,7 @@ def test_the_version_is_echoed(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/unicorns", "/v1/invoices/in_1/burn", "/v1/a/b/c/d/e"]
+    "path", ["/v2", "/v1", "/v1/", "/v1/unicorns", "/v1/invoices/in_1/burn", "/v1/a/b/c/d/e"]
 )
 def test_unknown_urls_are_404(refused: Call, path: str) -> None:
     assert refused("GET", path)[0] == 404
