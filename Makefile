@@ -1,6 +1,7 @@
 # Everything a newcomer, a developer and CI run. Each target sets up what it needs in .venv by itself.
 
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# One more than processors: tests wait for servers half of the time.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 ARGS ?=
 PYTHON ?=
 # For an empty environment, as of a service. The tests' PostgreSQL needs useradd, which is in sbin.

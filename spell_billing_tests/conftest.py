@@ -273,8 +273,23 @@ def make_source_tables() -> Callable[..., SourceTables]:
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 _LONGEST = (
-    *("exactly_once", "test_trigger_months.py", "test_trigger_troubles.py", "test_billing_script.py"),
-    *("test_live_instance.py", "test_serve.py", "browser", "command_line", "sensors", "dagster_layer"),
+    *(
+        "exactly_once",
+        "test_demo.py",
+        "test_usage_spark.py",
+        "test_trigger_months.py",
+        "test_trigger_troubles.py",
+        "test_billing_script.py",
+    ),
+    *(
+        "test_live_instance.py",
+        "test_serve.py",
+        "browser",
+        "deploy",
+        "command_line",
+        "sensors",
+        "dagster_layer",
+    ),
     *("payments", "proof"),
 )
 """Files and folders that take long, the longest first."""

@@ -1,6 +1,7 @@
 """The command line. Commands load when they are called, so that help appears at once."""
 
 import atexit
+import contextlib
 import gc
 import importlib
 import os
@@ -92,8 +93,11 @@ def run() -> None:
     status = 1
 
     def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # The reader may have read enough and gone, as `head` does.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.flush()
         os._exit(status)
 
     atexit.register(leave)

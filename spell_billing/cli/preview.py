@@ -26,7 +26,7 @@ _COMPARED = ("before_cents", "now_cents", "by_cents")
 def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Against | Path | None":
     if text is None:
         return None
-    if text == "billed":
+    if text.lower() == "billed":
         return "billed"
     try:
         return Month.parse(text)
@@ -45,7 +45,7 @@ def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Agains
 )
 @click.option(
     "--against",
-    metavar="YYYY-MM|BILLED|FILE",
+    metavar="YYYY-MM|billed|FILE",
     callback=_against,
     help="Show what changes against an earlier month, against what is billed for this one, or against a CSV "
     "file of what another service billed for it (user_id, amount_cents, stripe_invoice_id).",

@@ -64,7 +64,8 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
         click.echo(f"The bill of user {user_id} for {month} is held.")
     else:
         click.echo(f"{number:,} bills of {month} are held, and those that are drafted from now on.")
-    click.echo(f"To send it: spell-billing release --month {month}")
+    whose = "--all" if user_id is None else f"--user {user_id}"
+    click.echo(f"To send it: spell-billing release --month {month} {whose}")
 
 
 @click.command("release")

@@ -152,7 +152,7 @@ def _say_where_to_look() -> int:
     command = HOME / "spell-billing"
     click.echo(
         "Where to look next:\n"
-        "  make dev                      all pages, with the addresses and the secret to sign in\n"
+        "  make dev                      all pages, and the stand-in for commands that ask Stripe\n"
         "  make demo                     again: nothing is billed twice\n"
         f"  {command} status        every month\n"
         f"  {command} --help        all commands, on the demo's database"

@@ -149,7 +149,7 @@ def _answer(
     month: Month, user_id: str, bills: list[Bill], payments: dict[str, dict[str, Any]], *, drafted: bool
 ) -> str:
     if not drafted:
-        return f"{month} was not drafted yet: there is no bill of anyone."
+        return f"{month} was not drafted yet: there is no bill of anyone. See spell-billing preview."
     if not bills:
         return f"User {user_id} had no usage in {month}, so there is no bill."
     bill = bills[-1]

@@ -1,7 +1,9 @@
 """Connects to the engines that Ibis serves, and brings what they answer as Arrow, without a float."""
 
 import os
+import signal
 import tempfile
+import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -221,7 +223,11 @@ class _Spark(Engine):
         for name, value in url.options:
             if name.startswith("spark."):
                 builder = builder.config(name, value)
+        interrupted = signal.getsignal(signal.SIGINT)
         self._session = builder.getOrCreate()
+        if threading.current_thread() is threading.main_thread():
+            # Spark's own outlives its session, and fails then. What runs is cancelled by `cancel`.
+            signal.signal(signal.SIGINT, interrupted)
         # Without it a sum that overflows is null, and a number that cannot be read as well.
         self._session.conf.set("spark.sql.ansi.enabled", "true")
         self._session.conf.set("spark.sql.session.timeZone", "UTC")

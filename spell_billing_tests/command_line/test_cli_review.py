@@ -197,7 +197,9 @@ def test_everybody_is_held_until_all_are_released(open_shop: Callable[[str], Any
     shop = open_shop("sqlite")
     month_of(shop, APRIL, cents=4_000)
     bill(shop, APRIL, code=3)  # in review, so drafted and not sent
-    assert "20 bills" in shop.run("hold", "--month", APRIL, "--all", "--reason", "prices").stdout
+    said = shop.run("hold", "--month", APRIL, "--all", "--reason", "prices").stdout
+    assert "20 bills" in said
+    assert f"To send it: spell-billing release --month {APRIL} --all\n" in said
     assert shop.run("approve", "--month", APRIL, "--reason", "grown").returncode == 0
 
     assert "held_by_person" in bill(shop, APRIL, code=3).stdout

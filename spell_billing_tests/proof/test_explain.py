@@ -131,7 +131,10 @@ def test_a_user_without_usage_has_no_bill(light_billed: SmallPlatform) -> None:
 
 def test_a_month_that_was_not_drafted_has_no_bills(light_billed: SmallPlatform) -> None:
     story = light_billed.explain(APRIL, ONE)
-    assert story["answer"] == "2025-04 was not drafted yet: there is no bill of anyone."
+    assert (
+        story["answer"]
+        == "2025-04 was not drafted yet: there is no bill of anyone. See spell-billing preview."
+    )
     assert story["usage"] == {"version": None, "calls": 0, "usage_cents": 0, "days": []}
 
 

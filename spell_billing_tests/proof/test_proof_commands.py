@@ -130,7 +130,7 @@ def test_explain_in_json_is_the_story(light_billed: SmallPlatform, command: Comm
     unknown = command("explain", "--month", "2025-04", "--user", ONE)
     assert (unknown.exit_code, unknown.output) == (
         0,
-        "2025-04 was not drafted yet: there is no bill of anyone.\n",
+        "2025-04 was not drafted yet: there is no bill of anyone. See spell-billing preview.\n",
     )
 
 

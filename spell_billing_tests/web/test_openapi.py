@@ -14,7 +14,6 @@ from schemathesis import checks
 
 from spell_billing.web.admin import PROCESS_PATH
 from spell_billing.web.app import description
-from spell_billing.web.decisions import BODIES
 from spell_billing.web.webhook import PATH as WEBHOOK_PATH
 from spell_billing_tests.web.house import SECRET, House, house
 
@@ -35,7 +34,10 @@ def test_the_description_lists_every_endpoint_for_programs(shared_house: House) 
         ("/admin/billing/process-monthly", "post"),
         ("/admin/billing/months", "get"),
         ("/admin/billing/months/{month}", "get"),
-        *((f"/admin/billing/months/{{month}}/{name}", "post") for name in BODIES),
+        *(
+            (f"/admin/billing/months/{{month}}/{name}", "post")
+            for name in ("approve", "hold", "release", "settle")
+        ),
         ("/stripe/webhook", "post"),
         ("/v1/users/{user_id}/invoices", "get"),
         ("/v1/users/{user_id}/usage", "get"),
