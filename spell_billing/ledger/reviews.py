@@ -90,8 +90,12 @@ def read_review(connection: Connection, month: Month) -> Review | None:
         return None
     approvals: dict[str, Decision] = {}
     for each in read_decisions(connection, month):
+        person = person_of(each.actor)
+        # One that is nobody's by name may be of a person who approved by name as well.
+        if not person and row.approvals_needed > 1:
+            continue
         if each.kind in _APPROVALS and each.content_hash == row.drafts_hash:
-            approvals.setdefault(person_of(each.actor), each)
+            approvals.setdefault(person, each)
     return Review(
         row.month,
         row.drafts_hash,

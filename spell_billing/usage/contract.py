@@ -1,11 +1,11 @@
 """What billing knows of a usage source: its calls and what they return. No database appears here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 from pydantic import PlainValidator
@@ -221,6 +221,11 @@ class SourceRules:
     wait: timedelta = timedelta(0)
     dedupe_column: str | None = None
     items_by: str | None = None
+
+    def in_lower_case(self) -> Self:
+        """Return the same rules with the columns in lower case, for a source whose names have no case."""
+        dedupe_column = self.dedupe_column and self.dedupe_column.lower()
+        return replace(self, dedupe_column=dedupe_column, items_by=self.items_by and self.items_by.lower())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLateError
-from dataclasses import replace
 from typing import TypeVar
 
 from spell_billing.settings.lakes import LakeUrl
@@ -24,12 +23,7 @@ class LakeUsage(SqlUsage):
 
     def __init__(self, url: LakeUrl, rules: SourceRules) -> None:
         # The names of columns have no case here.
-        lower = {
-            name: column.lower()
-            for name in ("dedupe_column", "items_by")
-            if (column := getattr(rules, name)) is not None
-        }
-        super().__init__(url, replace(rules, **lower))
+        super().__init__(url, rules.in_lower_case())
 
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with open_engine(self._url) as engine:

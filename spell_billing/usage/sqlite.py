@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -69,12 +68,7 @@ class SqliteUsage(SqlUsage):
 
     def __init__(self, url: DatabaseUrl, rules: SourceRules) -> None:
         # The names of columns have no case here.
-        lower = {
-            name: column.lower()
-            for name in ("dedupe_column", "items_by")
-            if (column := getattr(rules, name)) is not None
-        }
-        super().__init__(url, replace(rules, **lower))
+        super().__init__(url, rules.in_lower_case())
 
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with self._snapshot(SQLITE_BUSY_TIMEOUT_SECONDS) as tables:

@@ -282,3 +282,21 @@ def test_two_different_people_approve_where_two_must(drafted: SmallPlatform, tmp
         assert shown(at)["state"] == "unbilled"
         assert actors(at, "agreed") == [("anna from 127.0.0.1", "agreed")]
         assert actors(at, "approved") == [("ben from 127.0.0.1", "agreed")]
+
+
+def test_an_approval_of_nobodys_name_counts_no_more_once_two_people_must(
+    drafted: SmallPlatform, tmp_path: Path
+) -> None:
+    review(drafted)
+    secret = "anna-has-a-long-secret"
+    store = str(drafted.store_path)
+    line = f"anna:approve:{hash_secret(secret, cost=4)}"
+    with house(drafted.url, tmp_path / "house", SPELL_BILLING_USAGE_STORE=store, ADMIN_SECRETS=line) as at:
+        body = {"drafts_hash": shown(at)["review"]["drafts_hash"], "reason": "agreed"}
+        assert ask(at, "approve", **body).status == 200
+
+        review(drafted, approvals_needed=2)
+        by_name = at.ask("POST", f"{MONTH}/approve", json.dumps(body), secret=f"anna:{secret}")
+
+        assert by_name.json["approvals_missing"] == 1
+        assert shown(at)["state"] == "in_review"
