@@ -1,6 +1,7 @@
 """The file of frozen rows: on disk to the last byte, or an error; never a wait without end."""
 
 import errno
+import hashlib
 import signal
 import threading
 from pathlib import Path
@@ -34,6 +35,18 @@ def test_the_sync_comes_after_the_last_byte(tmp_path: Path, monkeypatch: pytest.
     write_rows(path, rows=10_000, batches=20)
 
     assert sizes_bytes == [path.stat().st_size]
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    batch = pa.record_batch(
+        {"id": pa.array(range(100_000)), "user_id": ["anna"] * 100_000, "cost_cents": range(100_000)}
+    )
+    path = tmp_path / "rows.parquet"
+    with row_writer.RowWriter(path, batch.schema, shape=lambda each: pa.Table.from_batches([each])) as writer:
+        for _ in range(3):
+            writer.put(batch)
+
+    assert writer.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_who_is_interrupted_while_the_queue_is_full_leaves_no_thread_behind(tmp_path: Path) -> None:
