@@ -68,6 +68,7 @@ class Reason(StrEnum):
     BILLED_BY_HAND = "billed_by_hand"
     HELD_BY_PERSON = "held_by_person"
     NOT_PLAUSIBLE = "not_plausible"
+    ALREADY_GIVEN_BACK = "already_given_back"
 
 
 def words(reason: Reason, message: str | None) -> str:
@@ -152,5 +153,10 @@ REMEDIES: dict[Reason, str] = {
     Reason.NOT_PLAUSIBLE: (
         "The amount is far from what this user usually pays. Check the usage, then send it with "
         "`spell-billing release`, or correct the rows and bill the month again."
+    ),
+    Reason.ALREADY_GIVEN_BACK: (
+        "Money of an earlier invoice was given back already, and this bill would give back more, for rows "
+        "that went. Where both were meant, `spell-billing release`; where what was given back was for these "
+        f"rows, `spell-billing settle --given-back correction`; {_AGAIN}"
     ),
 }

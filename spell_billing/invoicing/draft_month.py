@@ -23,6 +23,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
 from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
@@ -66,6 +67,7 @@ def draft_month(
     record = session.record()
     if record is not None and record.billing_started_at is not None:
         changed = _redraft(session, source, frozen, rules, policy)
+        changed = hold_what_may_go_back_twice(session) or changed
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
@@ -78,6 +80,7 @@ def draft_month(
             usage_cents=totals.cost_cents,
         )
         _hold_drafts(session, rules)
+    hold_what_may_go_back_twice(session)
     return True
 
 
@@ -237,14 +240,15 @@ class _Holding:
         self, user_id: str, currency: str, total_cents: int, lines_hash: str
     ) -> tuple[Reason, str] | None:
         """Return why a bill that could be sent is held; None when it is not."""
+        by_name = self.people.held_by_name(user_id, lines_hash)
+        if by_name is None and not self.people.is_released(user_id, lines_hash):
+            usual = self.usual.get((user_id, currency))
+            words = why_not_plausible(total_cents, currency, usual, self.rules)
+            # A reason of its own comes before a hold of all bills, and outlasts it.
+            if words is not None:
+                return Reason.NOT_PLAUSIBLE, words
         reason = self.people.held_because(user_id, lines_hash)
-        if reason is not None:
-            return Reason.HELD_BY_PERSON, reason
-        if self.people.is_released(user_id, lines_hash):
-            return None
-        usual = self.usual.get((user_id, currency))
-        words = why_not_plausible(total_cents, currency, usual, self.rules)
-        return (Reason.NOT_PLAUSIBLE, words) if words else None
+        return (Reason.HELD_BY_PERSON, reason) if reason is not None else None
 
     def applied(self, draft: Draft) -> tuple[Draft, str | None]:
         """Return the draft as it is to be written, and why in words where it is held."""

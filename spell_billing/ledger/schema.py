@@ -200,7 +200,8 @@ decisions = sa.Table(
 `kind`: `approved` (of a month; `content_hash` is the reviewed `drafts_hash`), `agreed` (the same of a month
 that needs the approval of more people), `held` or `released` (of a
 user; `content_hash` of a release is the bill's `lines_hash`), `credit_settled` (a person dealt with a user's
-credit; `content_hash` is its currency and amount, as `eur:100`).
+credit; `content_hash` is its currency and amount, as `eur:100`), `given_back_settled` (a person said what was
+given back of the month's invoice for: `content_hash` is an `Answer` of `ledger/given_back.py`).
 """
 
 moves = sa.Table(
