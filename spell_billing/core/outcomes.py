@@ -71,6 +71,21 @@ class Reason(StrEnum):
     ALREADY_GIVEN_BACK = "already_given_back"
 
 
+SAID_BY_STRIPE = frozenset(
+    {
+        Reason.UNKNOWN_CUSTOMER,
+        Reason.CUSTOMER_DELETED,
+        Reason.CURRENCY_CONFLICT,
+        Reason.TAX_LOCATION,
+        Reason.REJECTED,
+        Reason.LINES_DIFFER,
+        Reason.CONFLICTING_REQUEST,
+    }
+)
+"""Only another answer of Stripe's tells whether one of these still holds: a bill that is to be tried again
+keeps it until then."""
+
+
 def words(reason: Reason, message: str | None) -> str:
     """Return a reason in words, with what Stripe or the run said about it."""
     return f"{REMEDIES[reason]} ({message})" if message else REMEDIES[reason]

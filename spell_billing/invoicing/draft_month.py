@@ -20,14 +20,14 @@ from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
 from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
 from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
-from spell_billing.ledger.rows import Change, content_of
+from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
@@ -201,7 +201,9 @@ def _redraft(
             changed = True
             continue
         after = replace(bill, message=message, **content_of(draft))
-        if (after.state, after.reason, after.lines_hash) == (bill.state, bill.reason, bill.lines_hash):
+        if after.state is State.PLANNED and bill.reason in SAID_BY_STRIPE and _is_same(bill, after):
+            after = replace(after, reason=bill.reason, message=bill.message)
+        if (after.state, after.reason) == (bill.state, bill.reason) and _is_same(bill, after):
             continue
         changes.append(Change(bill, after, "redrafted"))
         changed = True
@@ -210,6 +212,10 @@ def _redraft(
             changes = []
     session.apply(changes)
     return changed
+
+
+def _is_same(bill: Bill, other: Bill) -> bool:
+    return bill.lines_hash == other.lines_hash
 
 
 def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
