@@ -11,7 +11,7 @@ from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, La
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import Rating, rate_cents
+from spell_billing.core.pricing import USUAL_RATING, Rating, rate_cents
 
 BillOf = tuple[str, str]
 """A bill by user and month."""
@@ -95,10 +95,8 @@ class Billed(msgspec.Struct):
     @property
     def gone_cents(self) -> int:
         """What was charged for rows that went, given back by late lines or not; less what is corrected."""
-        if self.rating is None:
-            return 0
-        usage = self.billed + self.waiting
-        return max(0, self.peak_cents - self.corrected_cents - rate_cents(usage.cents, self.rating))
+        due = rate_cents((self.billed + self.waiting).cents, self.rating or USUAL_RATING)
+        return max(0, self.peak_cents - self.corrected_cents - due)
 
 
 NOTHING = Usage()

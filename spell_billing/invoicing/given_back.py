@@ -225,12 +225,14 @@ def _gone(connection: Connection, bill: Bill) -> list[tuple[str, int]]:
 def _write(connection: Connection, answer: Answer, reason: str, actor: Actor) -> None:
     if not (answer.answered_cents or answer.corrected_cents):
         return
+    cents = (answer.answered_cents, answer.corrected_cents)
+    answered, corrected = (format_money(each, answer.currency, grouping=True) for each in cents)
     decision = Decision(
         month=answer.month,
         user_id=answer.user_id,
         kind=DecisionKind.GIVEN_BACK_SETTLED,
         content_hash=answer.content,
-        reason=reason,
+        reason=f"{reason} ({answered} of the invoice, {corrected} of it for rows of {answer.usage_month})",
         actor=actor.name,
         at=datetime.now(UTC),
     )
