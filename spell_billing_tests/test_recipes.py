@@ -113,11 +113,8 @@ def test_the_grants_of_the_recipe_are_taken_and_the_promotional_one_pays_first(
     ]
 
 
-@pytest.mark.both_databases
-def test_the_reader_of_the_replica_recipe_reads_usage_and_may_change_nothing(database_url: str) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("roles are of PostgreSQL")
-    engine = create_engine_for(parse_database_url(database_url, setting="DATABASE_URL"))
+def test_the_reader_of_the_replica_recipe_reads_usage_and_may_change_nothing(postgres_url: str) -> None:
+    engine = create_engine_for(parse_database_url(postgres_url, setting="DATABASE_URL"))
     metadata.create_all(engine, tables=[usage_counters, billing_accounts])
     with engine.begin() as connection:
         connection.execute(text(blocks("replica.md", "sql")[0]))
