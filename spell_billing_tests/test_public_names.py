@@ -19,6 +19,7 @@ PUBLIC = {
     "spell_billing.orchestration.resources": (
         *("LedgerResource", "UsageResource", "StripeResource", "AlertResource"),
     ),
+    "spell_billing.frames": ("invoices", "payments", "journal"),
     "spell_billing.core.month": ("Month",),
     "spell_billing.core.money": ("round_half_up", "format_money"),
     "spell_billing.core.outcomes": ("State", "Reason"),

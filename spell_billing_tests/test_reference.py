@@ -17,6 +17,7 @@ from spell_billing.core.outcomes import REMEDIES, Reason
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.mail.settings import MailSettings
 from spell_billing.payments.stripe_events import TYPES
+from spell_billing.reporting.finance import DATASETS
 from spell_billing.reporting.readiness import REMEDIES as GAP_WORDS
 from spell_billing.reporting.readiness import Gap
 from spell_billing.settings.billing import Settings
@@ -115,6 +116,14 @@ def test_the_docs_list_every_reason_finding_and_gap_with_its_remedy() -> None:
     found = [(f"`{each}`", Finding(each, "u", None, "", "").remedy) for each in Kind]
     require_table(page, ("finding", head), found)
     require_table(page, ("gap", head), [(f"`{each}`", GAP_WORDS[each]) for each in Gap])
+
+
+def test_the_docs_list_every_column_of_the_files_for_finance() -> None:
+    heads = ("column", "column of payments", "column of journal")
+
+    for dataset, column in zip(DATASETS, heads, strict=True):
+        rows = [(f"`{each.name}`", str(each.type), each.about) for each in dataset.columns]
+        require_table(ROOT / "docs" / "finance.md", (column, "type", "what it is"), rows)
 
 
 def test_every_command_in_the_docs_is_one() -> None:
