@@ -61,7 +61,7 @@ invoices = sa.Table(
     required("late_cents", sa.BigInteger, "Charged for usage of earlier months that came late or changed."),
     required("credit_applied_cents", sa.BigInteger, "Earlier credit used up; below zero: a charge added."),
     required("carried_cents", sa.BigInteger, "Credit left for later bills; below zero: a charge left."),
-    required("late_lines", sa.Integer, "Lines that later drafts must read, as of late usage."),
+    required("late_lines", sa.Integer, "Lines that later drafts must read, such as late usage."),
     required("unbilled_calls", sa.BigInteger, "Left out by an adopted invoice; the next month bills them."),
     required("unbilled_usage_cents", ExactDecimal, "Their exact cost."),
     required("description", sa.Text, "The invoice's text."),
