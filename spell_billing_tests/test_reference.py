@@ -6,19 +6,24 @@
 import inspect
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import click
 
 from spell_billing.cli import main
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.ledger.figures import read_figures
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.mail.settings import MailSettings
 from spell_billing.payments.stripe_events import TYPES
+from spell_billing.reporting.metrics import LedgerCollector
 from spell_billing.reporting.readiness import REMEDIES as GAP_WORDS
 from spell_billing.reporting.readiness import Gap
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.bills import BillSettings
+from spell_billing.settings.databases import parse_database_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
 from spell_billing.stripe_api.permissions import PERMISSIONS
@@ -89,6 +94,22 @@ def test_the_docs_list_what_a_restricted_key_must_be_allowed() -> None:
 
 def test_the_docs_describe_every_table_and_column_of_the_ledger() -> None:
     require_rest("ledger.md", ledger_tables())
+
+
+def test_the_docs_list_every_metric_with_its_labels_and_help(sqlite_url: str) -> None:
+    with Ledger(parse_database_url(sqlite_url, setting="DATABASE_URL")) as ledger:
+        figures = ledger.read(partial(read_figures, first=Month(2026, 1), latest_months=1))
+    rows = [
+        (
+            f"`{each.name}{'_total' if each.type == 'counter' else ''}`",
+            each.type,
+            ", ".join(getattr(each, "_labelnames", ())),
+            each.documentation,
+        )
+        for each in LedgerCollector(figures).collect()
+    ]
+
+    require_table("metrics.md", ("metric", "type", "labels", "what it is"), rows)
 
 
 def test_the_docs_list_every_reason_finding_and_gap_with_its_remedy() -> None:
