@@ -27,7 +27,10 @@ from spell_billing.settings.databases import parse_database_url
 from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.settings.review import ReviewSettings
 from spell_billing.stripe_api.permissions import PERMISSIONS
+from spell_billing.web.error_codes import CODES, WRONG_PARAMETER
+from spell_billing.web.errors import HTTP_ERRORS
 from spell_billing.web.settings import WebSettings
+from spell_billing_tests.reference.endpoints import endpoints
 from spell_billing_tests.reference.ledger import ledger_tables
 from spell_billing_tests.reference.pages import DOCS, ROOT, require_rest, require_table
 
@@ -90,6 +93,23 @@ def test_the_docs_list_what_a_restricted_key_must_be_allowed() -> None:
     head = ("row in Stripe's form", "choose", "name", "for")
 
     require_table("permissions.md", head, rows)
+
+
+def test_the_docs_describe_every_endpoint_as_the_server_does() -> None:
+    require_rest("endpoints.md", endpoints())
+
+
+def test_every_code_of_an_error_is_answered_with_its_status() -> None:
+    sources = {path.name: path.read_text() for path in (ROOT / "spell_billing" / "web").glob("*.py")}
+    del sources["error_codes.py"]
+    text = "\n".join(sources.values())
+    answered = {(int(status), code) for status, code in re.findall(r'\b([45]\d\d),\s*"([a-z_]+)"', text)}
+    answered |= {(status, code) for status, (code, *_) in HTTP_ERRORS.items()}
+    listed = {(status, code) for code, (status, _) in CODES.items()}
+
+    assert answered <= listed
+    by_place = {"wrong_body", WRONG_PARAMETER}
+    assert [code for code in CODES.keys() - by_place if f'"{code}"' not in text] == []
 
 
 def test_the_docs_describe_every_table_and_column_of_the_ledger() -> None:
