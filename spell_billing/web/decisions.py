@@ -97,7 +97,7 @@ class Hold(_Body):
         {"user_id": {"type": "string"}, "all": {"const": False}},
         {"all": {"const": True}, "user_id": {"type": "null"}},
     )
-    user_id: _UserId | None = Field(default=None, description="The platform's user.")
+    user_id: _UserId | None = Field(default=None, description="The platform's user; or give `all`.")
     all: bool = Field(default=False, description="Everybody, instead of one user.")
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ class Settlement(_Body):
     )
     user_id: _UserId = Field(description="The platform's user.")
     settled_as: Literal["billed-by-hand", "written-off"] | None = Field(
-        default=None, alias="as", description="What became of the bill."
+        default=None, alias="as", description="What became of the bill; or give `credit`."
     )
     credit: Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$")] | None = Field(
         default=None, description="The currency of the credit to settle, instead of a bill."
@@ -148,7 +148,7 @@ BODIES: dict[str, type[_Body]] = {
 
 
 class Decided(BaseModel):
-    """What came of a decision, which may have been carried out before."""
+    """What came of a decision, which may have been carried out before; what it is not about is left out."""
 
     month: api.MonthText
     decision: str = Field(description="`approve`, `hold`, `release` or `settle`.")
