@@ -149,7 +149,7 @@ def test_the_docs_list_every_column_of_the_files_for_finance() -> None:
 
     for dataset, column in zip(DATASETS, heads, strict=True):
         rows = [(f"`{each.name}`", str(each.type), each.about) for each in dataset.columns]
-        require_table(ROOT / "docs" / "finance.md", (column, "type", "what it is"), rows)
+        require_table("finance.md", (column, "type", "what it is"), rows)
 
 
 def test_every_command_in_the_docs_is_one() -> None:
