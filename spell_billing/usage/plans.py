@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.money import is_currency
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.usage.accounts import refuse_duplicates
@@ -29,7 +30,8 @@ _PLAN, _DISCOUNT = "plan", "discount"
 _INT64_LIMIT = 2**63
 _ALL = 100
 _NAMED = 5
-_OPEN = frozenset({"infinity", "-infinity"})
+_OPEN = {"starts_at": "-infinity", "ends_at": "infinity"}
+"""What PostgreSQL says for since ever and for good."""
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
 
@@ -213,6 +215,12 @@ def _plan(
     row: Mapping[str, str | None], starts_at: datetime | None = None, ends_at: datetime | None = None
 ) -> PlanSpan:
     where = f"{PLANS_TABLE} {row['plan_id']!r}"
+    currency = (row["currency"] or "").strip().lower() or None
+    if currency is not None and not is_currency(currency):
+        raise UsageError(
+            f"{where} has currency {row['currency']!r}, which is none.",
+            remedy="Set it to a three-letter code, as usd, or to null for the account's.",
+        )
     return PlanSpan(
         plan_id=str(row["plan_id"]),
         name=(row["name"] or "").strip() or str(row["plan_id"]),
@@ -222,7 +230,7 @@ def _plan(
         fee_cents=_cents(row["monthly_fee_cents"], "monthly_fee_cents", where),
         minimum_cents=_cents(row["minimum_cents"], "minimum_cents", where),
         usage_discount_percent=_percent(row["usage_discount_percent"], "usage_discount_percent", where),
-        currency=(row["currency"] or "").strip().lower() or None,
+        currency=currency,
     )
 
 
@@ -236,8 +244,9 @@ def _subscription(
         return None
     plan = plans.get(row["plan_id"] or "")
     if plan is None:
+        named = f"the plan {row['plan_id']!r}, which {PLANS_TABLE} does not have"
         raise UsageError(
-            f"{where} names the plan {row['plan_id']!r}, which {PLANS_TABLE} does not have.",
+            f"{where} names {named if row['plan_id'] is not None else 'no plan'}.",
             remedy=f"Add the plan to {PLANS_TABLE}, or correct the subscription, and bill the month again.",
         )
     return _plan(plan, starts_at, ends_at)
@@ -345,7 +354,7 @@ def _number(text: str | None) -> Decimal | None:
 
 def _moment(text: str | None, column: str, where: str) -> datetime | None:
     """Read a time; one without an offset is in UTC, as all times of the platform are."""
-    if text is None or text in _OPEN:
+    if text is None or text == _OPEN[column]:
         return None
     try:
         moment = datetime.fromisoformat(text.strip())
