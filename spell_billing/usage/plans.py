@@ -172,8 +172,8 @@ def build_plans(
     for account, plan_id in zip(
         accounts["user_id"].to_pylist(), accounts["plan_id"].to_pylist(), strict=True
     ):
-        if account in subscribed and account not in by_user and plan_id is not None:
-            # An empty span, so that the account's plan does not count instead.
+        if account in subscribed and account not in by_user:
+            # An empty span: the account's plan does not count instead, and the subscriptions did not vanish.
             by_user[account].append(PlanSpan("", "", month.start, month.start))
         if account is None or account in subscribed or plan_id not in known:
             continue
