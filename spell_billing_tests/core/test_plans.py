@@ -230,6 +230,19 @@ def test_a_plan_in_another_currency_than_the_account_fails_the_user_by_name() ->
     assert draft(plan, account=Account("cus_1", "eur")).state is State.PLANNED
 
 
+def test_a_plan_of_another_currency_from_the_next_month_on_is_no_matter_of_this_month_s_bill() -> None:
+    euro = PlanSpan("pro", "Pro", None, OCTOBER.end, fee_cents=2_000, currency="eur")
+    dollar = PlanSpan("world", "World", OCTOBER.end, fee_cents=3_000, currency="usd")
+    plan = month_plan(OCTOBER, [euro, dollar])
+
+    for policy in (USUAL_POLICY, IN_ADVANCE):
+        found = draft(plan, account=Account("cus_1", "eur"), policy=policy)
+        assert (found.state, [(line.kind, line.amount_cents) for line in found.lines]) == (
+            State.PLANNED,
+            [(FEE, 2_000)],
+        )
+
+
 @pytest.mark.parametrize(("second_starts", "do_overlap"), [(at(16), False), (at(15), True), (None, True)])
 def test_two_plans_at_once_are_found(second_starts: datetime | None, *, do_overlap: bool) -> None:
     spans = [PlanSpan("basic", "Basic", None, at(16)), PlanSpan("pro", "Pro", second_starts)]
