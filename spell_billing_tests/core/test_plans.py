@@ -9,12 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
-from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, LATE_KINDS, LateUsage
+from spell_billing.core.lines import (
+    CREDIT,
+    FEE,
+    FEE_IN_ADVANCE,
+    INCLUDED,
+    LATE_KINDS,
+    PLAN_KINDS,
+    LateUsage,
+    Line,
+    taxed_amounts,
+)
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.core.pricing import Rating, dump_rating, load_rating, rate, rate_cents
 from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.invoicing.reconcile import net_lines
 from spell_billing.invoicing.rederive_plans import charges
 
 OCTOBER = Month(2026, 10)
@@ -132,6 +143,28 @@ def test_late_usage_costs_what_it_would_have_cost_on_time(rating: Rating, parts:
         known += part
 
     assert charged == rate_cents(known, rating)
+
+
+@given(
+    found=st.lists(
+        st.builds(
+            lambda kind, place, cents: Line(kind, f"line {place}", cents, "2026-10"),
+            st.sampled_from(["usage", INCLUDED, *sorted(PLAN_KINDS), CREDIT]),
+            st.integers(0, 10**6),
+            st.integers(-(10**6), 10**6),
+        ),
+        max_size=12,
+    )
+)
+def test_taking_plans_off_before_tax_keeps_the_sum_and_the_proof_s_own_arithmetic_agrees(
+    found: list[Line],
+) -> None:
+    amounts = taxed_amounts(found)
+
+    assert sum(amounts) == sum(line.amount_cents for line in found)
+    assert sorted(net_lines(found)) == sorted(
+        (cents, line.description) for line, cents in zip(found, amounts, strict=True)
+    )
 
 
 def test_a_change_of_plans_in_the_middle_has_a_line_for_each_plan_and_its_days() -> None:
