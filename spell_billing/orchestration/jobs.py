@@ -1,4 +1,4 @@
-"""The one job: a month from raw usage to invoices. See https://docs.dagster.io/guides/build/jobs."""
+"""The jobs over months: billing, and the files for finance. See https://docs.dagster.io/guides/build/jobs."""
 
 import dagster as dg
 
@@ -17,4 +17,12 @@ monthly_billing = dg.define_asset_job(
         # A failed step says what an operator must fix; only a worker that died is run again by itself.
         "dagster/retry_on_asset_or_op_failure": "false",
     },
+)
+
+finance_exports = dg.define_asset_job(
+    "finance_exports",
+    selection=dg.AssetSelection.groups("finance"),
+    owners=OWNERS,
+    description="Writes a month's bills, payments and journal as Parquet and CSV files, as they are now.",
+    tags={"dagster/retry_on_asset_or_op_failure": "false"},
 )
