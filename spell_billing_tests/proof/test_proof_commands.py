@@ -180,6 +180,9 @@ def test_preview_stores_nothing_and_asks_nobody(
     with file.open(encoding="utf-8", newline="") as lines:
         assert [row["total_cents"] for row in csv.DictReader(lines)] == ["730", "1"]
     assert "Nothing was sent to Stripe." in command("preview", "--month", "2025-04").output
+    assert (
+        "2025 is billed: its bills are shown as they are" in command("preview", "--month", "2025-03").output
+    )
     assert len(light_billed.double.requests) == requests
     with light_billed.ledger() as ledger:
         assert ledger.month(APRIL) is None
