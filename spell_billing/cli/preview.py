@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
 from spell_billing.core.comparison import Difference, kinds_of
 from spell_billing.core.errors import MonthError
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _table_of_drafts(frame: "pd.DataFrame") -> Table:
     for row in frame.to_dict("records"):
         words = (str(row[name]) for name in ("user", "state", "reason", "customer"))
         total = _money(row["total_cents"], row["currency"])
-        table.add_row(*words, f"{row['calls']:,}", f"{row['usage_cents']:f}", total)
+        table.add_row(*words, f"{row['calls']:,}", plain(row["usage_cents"]), total)
     return table
 
 

@@ -25,6 +25,7 @@ from spell_billing.core.lines import (
     add_late_lines,
     late_sums,
     shown_lines,
+    taxed_amounts,
 )
 from spell_billing.core.money import (
     format_money,
@@ -185,7 +186,7 @@ def draft_invoice(
     # Which lines an invoice shows is asked only where it matters.
     shown = lines if is_usual and len(lines) <= MAX_LINES else shown_lines(lines, currency)
     if not is_usual and isinstance(terms, Terms) and total_cents > 0:
-        terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
+        terms = under(policy, terms, has_negative_line=min(taxed_amounts(shown)) < 0)
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (

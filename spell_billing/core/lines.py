@@ -39,6 +39,8 @@ BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 
+_TAKEN_OFF = frozenset({INCLUDED, USAGE_DISCOUNT, DISCOUNT})
+_CHARGED = (USAGE, MINIMUM, FEE)
 TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
 """Lines that other months' drafts must know of."""
 
@@ -211,6 +213,29 @@ def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
         for line, cents in zip(shown, amounts, strict=True)
         if cents or not line.amount_cents
     ]
+
+
+def taxed_amounts(lines: Sequence[Line]) -> list[int]:
+    """Return what each shown line charges on an invoice with tax, to which Stripe adds no line below zero.
+
+    What plans and discounts take off is taken off usage, the minimum and fees, in this order; their own lines
+    charge nothing then, and only say how much. Where that is not enough, and for all else below zero, lines
+    stay as they are.
+    """
+    amounts = [line.amount_cents for line in lines]
+    off = [place for place, line in enumerate(lines) if line.kind in _TAKEN_OFF and line.amount_cents < 0]
+    left = -sum(amounts[place] for place in off)
+    for kind in _CHARGED:
+        for place, line in enumerate(lines):
+            if line.kind == kind and amounts[place] > 0:
+                cents = min(left, amounts[place])
+                amounts[place] -= cents
+                left -= cents
+    if left:
+        return [line.amount_cents for line in lines]
+    for place in off:
+        amounts[place] = 0
+    return amounts
 
 
 def _charging(line: Line, cents: int, currency: str) -> Line:

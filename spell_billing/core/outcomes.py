@@ -108,8 +108,8 @@ REMEDIES: dict[Reason, str] = {
     Reason.UNKNOWN_PLAN: (
         f"The billing account's plan_id is not in billing_plans. Correct it, or add the plan, {_AGAIN}"
     ),
-    Reason.PLAN_CURRENCY: "The account is in another currency than the plan it was on in the month. Give it "
-    f"the plan's currency, {_AGAIN}",
+    Reason.PLAN_CURRENCY: "The account is in another currency than a plan it was on in the month. Give it "
+    f"the plan's currency, {_AGAIN} Between plans of two currencies, bill it by hand, and settle it.",
     Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
     Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
     Reason.INVALID_NET_DAYS: f"The account's net_days is not a number from 0 to 365. Correct it, {_AGAIN}",

@@ -52,7 +52,7 @@ def test_reconcile_ends_with_3_and_names_users_and_remedies(
     assert (text.exit_code, data.exit_code) == (3, 3)
     invoice_id = light_billed.bill_of(MARCH, ONE).stripe_invoice_id
     assert f"{ONE}, {invoice_id}: currency_differs; expected eur, found usd" in text.output
-    assert text.output.splitlines()[-1] == "1 findings."
+    assert text.output.splitlines()[-1] == "1 finding."
     story = json.loads(data.output)
     assert story["clean"] is False
     assert story["findings"] == [
