@@ -37,7 +37,7 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
     import numpy as np  # noqa: PLC0415 - not into the parent's memory
     import pyarrow as pa  # noqa: PLC0415
 
-    from spell_billing.usage.contract import BadRows, Manifest  # noqa: PLC0415
+    from spell_billing.usage.frozen import BadRows, Manifest  # noqa: PLC0415
     from spell_billing.usage.manifest import FORMAT_VERSION, write_manifest  # noqa: PLC0415
     from spell_billing.usage.row_writer import RowWriter  # noqa: PLC0415
 

@@ -15,7 +15,7 @@ from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import MOST_COUNTED, BadRows, FrozenUsage
+from spell_billing.usage.frozen import MOST_COUNTED, BadRows, FrozenUsage
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import charged_totals
 

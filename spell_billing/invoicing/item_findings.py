@@ -10,7 +10,7 @@ from spell_billing.core.money import exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.ledger.rows import Bill
-from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.user_usage import open_user_usage
 
 _Usage = tuple[int, Decimal]

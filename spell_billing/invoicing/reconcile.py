@@ -23,7 +23,7 @@ from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind as Problem
 from spell_billing.stripe_api.problems import StripeProblem
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.user_usage import open_user_usage
 
 _IN_STEPS = frozenset({"bhd", "jod", "kwd", "omr", "tnd", "isk", "ugx"})

@@ -35,7 +35,7 @@ from spell_billing.invoicing.rederive_late import (
 from spell_billing.invoicing.rederive_plans import charges, plan_findings
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 
 
 class _Usage(msgspec.Struct, frozen=True):

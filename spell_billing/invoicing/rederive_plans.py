@@ -23,7 +23,7 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 
 _HALF = Fraction(1, 2)
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from spell_billing.core.money import plain
 from spell_billing.invoicing.findings import Finding, Kind
-from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list
+from spell_billing.usage.frozen import FrozenUsage
 
 _ITEM, _NO_ITEM = "item", "'other'"
 _PLACES = 18

@@ -57,7 +57,7 @@ from spell_billing.ledger.totals import (
     usage_by_currency,
     users_without,
 )
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plans import subscribed_users
 from spell_billing.usage.store import UsageStore
 

@@ -10,7 +10,8 @@ from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.cursors import begin_redrafting, end_redrafting
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import FrozenUsage, Past, UsageSource
+from spell_billing.usage.contract import Past, UsageSource
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")

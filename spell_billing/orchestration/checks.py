@@ -27,7 +27,7 @@ from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
 from spell_billing.orchestration.assets.user_usage import user_usage
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
 from spell_billing.usage.amounts import exact_sum
-from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.tables import is_rising
 from spell_billing.usage.user_usage import charged_totals, open_user_usage
 

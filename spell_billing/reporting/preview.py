@@ -27,7 +27,8 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_bills_to_redraft
 from spell_billing.ledger.rows import Bill
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import FrozenUsage, UsageSource
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _SCRATCH_PREFIX = "spell-billing-preview-"

@@ -15,7 +15,8 @@ from spell_billing.core.pricing import Rating
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
-from spell_billing.usage.contract import Totals, UsageSource
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.frozen import Totals
 from spell_billing.usage.plans import book_of
 
 CUSTOMER = "GET /v1/customers/{customer}"

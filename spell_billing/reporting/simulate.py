@@ -28,8 +28,8 @@ from spell_billing.reporting.new_pricing import (
     require_known,
 )
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
-from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.disk import verify_file
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plans import PlanBook
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import open_user_usage

@@ -17,6 +17,16 @@ from spell_billing.core.rate_cards import RATE_CARDS_TABLE
 from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.accounts import account_of, build_accounts
 from spell_billing.usage.contract import (
+    OnProgress,
+    OnWait,
+    Past,
+    SourceRules,
+    SpendLimits,
+    UserMonth,
+    UserSpending,
+)
+from spell_billing.usage.duck import Stream
+from spell_billing.usage.frozen import (
     NO_BAD_ROWS,
     PLAIN,
     DayUsage,
@@ -24,17 +34,9 @@ from spell_billing.usage.contract import (
     FrozenUsage,
     LateUsage,
     Manifest,
-    OnProgress,
-    OnWait,
     Outside,
-    Past,
-    SourceRules,
-    SpendLimits,
     Totals,
-    UserMonth,
-    UserSpending,
 )
-from spell_billing.usage.duck import Stream
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits, require_right
 from spell_billing.usage.manifest import format_version_of

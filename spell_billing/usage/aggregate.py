@@ -12,14 +12,6 @@ import duckdb
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.items import ItemUsage
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import (
-    USER_ITEMS_FILE,
-    USER_USAGE_FILE,
-    DayUsage,
-    FrozenUsage,
-    Sums,
-    Totals,
-)
 from spell_billing.usage.duck import (
     MEMORY_LIMIT_BYTES,
     SPILL_PREFIX,
@@ -29,6 +21,7 @@ from spell_billing.usage.duck import (
     parquet_list,
     quoted,
 )
+from spell_billing.usage.frozen import USER_ITEMS_FILE, USER_USAGE_FILE, DayUsage, FrozenUsage, Sums, Totals
 from spell_billing.usage.rated_items import write_rated_items
 from spell_billing.usage.user_usage import keep_user_usage
 

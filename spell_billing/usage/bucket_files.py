@@ -10,8 +10,8 @@ from pathlib import Path
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.usage.bucket import Bucket
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenUsage
 from spell_billing.usage.disk import sha256_of
+from spell_billing.usage.frozen import MANIFEST_FILE, FrozenFile, FrozenUsage
 from spell_billing.usage.user_usage import HASH_SUFFIX
 
 _RESTORE = "Restore the object from a backup; do not freeze the month anew if it was billed."

@@ -18,17 +18,8 @@ from spell_billing.core.month import Month
 from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.bucket import Bucket
 from spell_billing.usage.bucket_files import BucketFiles, key_of, object_key
-from spell_billing.usage.contract import (
-    MANIFEST_FILE,
-    USER_ITEMS_FILE,
-    USER_USAGE_FILE,
-    FrozenUsage,
-    Manifest,
-    OnProgress,
-    OnWait,
-    Past,
-    UsageSource,
-)
+from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
+from spell_billing.usage.frozen import MANIFEST_FILE, USER_ITEMS_FILE, USER_USAGE_FILE, FrozenUsage, Manifest
 from spell_billing.usage.manifest import files_of, parse_manifest, write_manifest
 from spell_billing.usage.store import (
     LOCK_TIMEOUT_SECONDS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from spell_billing.core.errors import IntegrityError
-from spell_billing.usage.contract import FrozenFile
+from spell_billing.usage.frozen import FrozenFile
 
 
 def sha256_of(path: Path) -> str:

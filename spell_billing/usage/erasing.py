@@ -14,7 +14,9 @@ from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import (
+from spell_billing.usage.disk import finished_file, sync
+from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
+from spell_billing.usage.frozen import (
     MANIFEST_FILE,
     RATE_CARDS_FILE,
     USER_ITEMS_FILE,
@@ -24,8 +26,6 @@ from spell_billing.usage.contract import (
     FrozenUsage,
     Manifest,
 )
-from spell_billing.usage.disk import finished_file, sync
-from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
 from spell_billing.usage.manifest import files_of, write_manifest
 from spell_billing.usage.store import UsageStore
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.adapter import SqlUsage, UsageTables
 from spell_billing.usage.aggregate import sums_of_user
-from spell_billing.usage.contract import ONE_USER_SECONDS, FrozenUsage, SourceRules, UserEvidence
+from spell_billing.usage.contract import ONE_USER_SECONDS, SourceRules
+from spell_billing.usage.frozen import FrozenUsage, UserEvidence
 from spell_billing.usage.lake_engines import open_engine
 from spell_billing.usage.lake_tables import LakeTables
 from spell_billing.usage.tables import took_too_long

@@ -21,7 +21,7 @@ from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
-from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
+from spell_billing.usage.frozen import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, unsuitable_type
 
 DIGITS = 38

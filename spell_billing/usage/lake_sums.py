@@ -16,8 +16,9 @@ from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.amounts import exact_sum as column_sum
-from spell_billing.usage.contract import PLAIN, Detail, FrozenFile, OnProgress, Sums, Totals
+from spell_billing.usage.contract import OnProgress
 from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import PLAIN, Detail, FrozenFile, Sums, Totals
 from spell_billing.usage.lake_sql import DIGITS, is_exact
 from spell_billing.usage.tables import require_text
 

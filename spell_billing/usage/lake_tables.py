@@ -15,7 +15,9 @@ from spell_billing.core.errors import IntegrityError, UsageInterruptedError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.adapter import UsageTables
-from spell_billing.usage.contract import (
+from spell_billing.usage.contract import OnProgress, Past, SourceRules, outside_of
+from spell_billing.usage.duck import Stream
+from spell_billing.usage.frozen import (
     MAX_EXAMPLES,
     NO_BAD_ROWS,
     PLAIN,
@@ -24,16 +26,11 @@ from spell_billing.usage.contract import (
     DayUsage,
     Detail,
     LateUsage,
-    OnProgress,
     Outside,
-    Past,
-    SourceRules,
     Sums,
     Totals,
-    outside_of,
     together,
 )
-from spell_billing.usage.duck import Stream
 from spell_billing.usage.lake_engines import DIALECTS, Engine
 from spell_billing.usage.lake_sql import LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact

@@ -15,9 +15,9 @@ from spell_billing.core.erasure import PSEUDONYM_PATTERN
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import Stream, calls_in, open_duckdb, own_errors, parquet_list, quoted
+from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.late_rated import RatedMonth
 from spell_billing.usage.rated_items import QUANTITY
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from spell_billing.core.items import OTHER
 from spell_billing.core.money import exact_sum, plain
-from spell_billing.usage.contract import FrozenUsage
 from spell_billing.usage.duck import parquet_list
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.rate_cards import Counts, frozen_cards
 from spell_billing.usage.rated_items import QUANTITY, counted, plans_of
 from spell_billing.usage.tables import texts

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MANIFEST_FILE, FrozenFile, FrozenRates, Manifest
+from spell_billing.usage.frozen import MANIFEST_FILE, FrozenFile, FrozenRates, Manifest
 
 FORMAT_VERSION = 1
 RATED_FORMAT_VERSION = 2

@@ -16,8 +16,8 @@ from spell_billing.core.money import is_currency
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.usage.accounts import refuse_duplicates
-from spell_billing.usage.contract import PLANS_FILE, PLANS_SCHEMA, FrozenFile, FrozenUsage
 from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import PLANS_FILE, PLANS_SCHEMA, FrozenFile, FrozenUsage
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
     DISCOUNTS_TABLE,

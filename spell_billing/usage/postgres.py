@@ -16,24 +16,19 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.adapter import SqlUsage, UsageTables
 from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
-from spell_billing.usage.contract import (
+from spell_billing.usage.contract import ONE_USER_SECONDS, OnProgress, OnWait, Past, SourceRules, outside_of
+from spell_billing.usage.duck import Stream
+from spell_billing.usage.frozen import (
     NO_BAD_ROWS,
-    ONE_USER_SECONDS,
     PLAIN,
     BadRow,
     BadRows,
     DayUsage,
     Detail,
-    OnProgress,
-    OnWait,
     Outside,
-    Past,
-    SourceRules,
     Totals,
-    outside_of,
     together,
 )
-from spell_billing.usage.duck import Stream
 from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of

@@ -23,8 +23,8 @@ from spell_billing.core.rate_cards import (
     read_cards,
 )
 from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.contract import RATE_CARDS_FILE, FrozenRates, FrozenUsage
 from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import RATE_CARDS_FILE, FrozenRates, FrozenUsage
 from spell_billing.usage.tables import (
     PLANS_TABLE,
     USAGE_TABLE,

@@ -12,8 +12,8 @@ from spell_billing.core.items import OTHER, ItemUsage
 from spell_billing.core.money import plain
 from spell_billing.core.rate_cards import MOST_PLACES, RateCard, card_for
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, quoted
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.rate_cards import Counts, RateCards, frozen_cards
 from spell_billing.usage.tables import texts
 from spell_billing.usage.user_usage import open_user_usage

@@ -16,8 +16,9 @@ from spell_billing.core import money
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact_sum
-from spell_billing.usage.contract import FrozenFile, OnProgress, Totals
+from spell_billing.usage.contract import OnProgress
 from spell_billing.usage.disk import HashedFile
+from spell_billing.usage.frozen import FrozenFile, Totals
 from spell_billing.usage.tables import require_text
 
 ROWS_FILE = "rows.parquet"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from spell_billing.core.money import exact_sum
-from spell_billing.usage.contract import Totals
+from spell_billing.usage.frozen import Totals
 from spell_billing.usage.rate_cards import Counts, RateCards
 
 

@@ -28,22 +28,9 @@ from spell_billing.settings.databases import (
     unreachable,
 )
 from spell_billing.usage.adapter import SqlUsage, UsageTables
-from spell_billing.usage.contract import (
-    ONE_USER_SECONDS,
-    PLAIN,
-    BadRow,
-    BadRows,
-    DayUsage,
-    Detail,
-    OnProgress,
-    Outside,
-    Past,
-    SourceRules,
-    Totals,
-    outside_of,
-    together,
-)
+from spell_billing.usage.contract import ONE_USER_SECONDS, OnProgress, Past, SourceRules, outside_of
 from spell_billing.usage.duck import UTC_DAY, open_duckdb
+from spell_billing.usage.frozen import PLAIN, BadRow, BadRows, DayUsage, Detail, Outside, Totals, together
 from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
 from spell_billing.usage.so_far import ItemSoFar

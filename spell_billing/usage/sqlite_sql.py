@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
+from spell_billing.usage.frozen import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _DAY = timedelta(days=1)

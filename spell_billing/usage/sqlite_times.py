@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MAX_EXAMPLES, NO_BAD_ROWS, BadRow, BadRows, together
+from spell_billing.usage.frozen import MAX_EXAMPLES, NO_BAD_ROWS, BadRow, BadRows, together
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
 _OFFSET = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"

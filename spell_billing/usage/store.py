@@ -19,19 +19,10 @@ from filelock import FileLock, Timeout
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.usage_place import BucketPlace
-from spell_billing.usage.contract import (
-    MANIFEST_FILE,
-    NO_BAD_ROWS,
-    FrozenUsage,
-    Manifest,
-    OnProgress,
-    OnWait,
-    Past,
-    Totals,
-    UsageSource,
-)
+from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.duck import SPILL_PREFIX
+from spell_billing.usage.frozen import MANIFEST_FILE, NO_BAD_ROWS, FrozenUsage, Manifest, Totals
 from spell_billing.usage.late import checked
 from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
 from spell_billing.usage.version_names import (

@@ -15,8 +15,9 @@ import duckdb
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.contract import MAX_EXAMPLES, LateUsage, SourceRules
+from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list
+from spell_billing.usage.frozen import MAX_EXAMPLES, LateUsage
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
 _MEMORY_BYTES = 192 << 20

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.items import ItemUsage
-from spell_billing.usage.contract import USER_ITEMS_FILE, FrozenUsage
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.tables import texts
 from spell_billing.usage.user_usage import open_user_usage
 

@@ -15,14 +15,9 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.money import exact_sum
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.amounts import exact_sum as column_sum
-from spell_billing.usage.contract import (
-    ACCOUNTS_SCHEMA,
-    USER_ITEMS_FILE,
-    USER_USAGE_FILE,
-    FrozenUsage,
-    Totals,
-)
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA
 from spell_billing.usage.disk import sha256_of, sync
+from spell_billing.usage.frozen import USER_ITEMS_FILE, USER_USAGE_FILE, FrozenUsage, Totals
 from spell_billing.usage.tables import positions, texts
 
 HASH_SUFFIX = ".sha256"

@@ -19,7 +19,8 @@ from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import DayUsage, UserMonth
+from spell_billing.usage.contract import UserMonth
+from spell_billing.usage.frozen import DayUsage
 from spell_billing.usage.source import is_at_platform
 from spell_billing.usage.store import open_usage_store
 from spell_billing.web.api import Calls, Cents, Currency, Exact, Moment, Money, MonthName, MonthText, User

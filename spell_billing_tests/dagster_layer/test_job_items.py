@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import USER_ITEMS_FILE
+from spell_billing.usage.frozen import USER_ITEMS_FILE
 from spell_billing.usage.user_usage import keep_user_usage
 
 

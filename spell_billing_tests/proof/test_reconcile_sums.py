@@ -22,7 +22,7 @@ from spell_billing.invoicing.reconcile import reconcile
 from spell_billing.ledger.rows import Bill, new_bill_values
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.stripe_double.objects import Line
-from spell_billing.usage.contract import BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.frozen import BadRows, FrozenUsage, Manifest, Totals
 from spell_billing.usage.user_usage import keep_user_usage
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 

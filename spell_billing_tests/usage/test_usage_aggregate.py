@@ -16,15 +16,9 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import UserUsage, aggregate, rows_of_user
 from spell_billing.usage.amounts import exact_sum
-from spell_billing.usage.contract import (
-    ACCOUNTS_SCHEMA,
-    BadRows,
-    DayUsage,
-    FrozenUsage,
-    Manifest,
-    Totals,
-)
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA
 from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import BadRows, DayUsage, FrozenUsage, Manifest, Totals
 from spell_billing.usage.tables import is_rising, texts
 from spell_billing.usage.user_usage import HASH_FILE, iter_user_drafting_input
 

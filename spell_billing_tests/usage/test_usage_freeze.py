@@ -17,7 +17,8 @@ from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage import postgres, sqlite
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import FrozenUsage, Totals, UsageSource
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 

@@ -14,7 +14,7 @@ import pytest
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import parse_usage_url
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 

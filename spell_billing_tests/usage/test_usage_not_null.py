@@ -9,7 +9,7 @@ import pytest
 
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import parse_database_url
-from spell_billing.usage.contract import Totals
+from spell_billing.usage.frozen import Totals
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore

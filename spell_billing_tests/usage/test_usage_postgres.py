@@ -17,7 +17,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import FrozenUsage, Totals
+from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 

@@ -13,7 +13,7 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import UsageUrl, parse_usage_url
 from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import Totals
+from spell_billing.usage.frozen import Totals
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 

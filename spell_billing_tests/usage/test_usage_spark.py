@@ -18,7 +18,8 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.stripe_double import StripeDouble
-from spell_billing.usage.contract import FrozenUsage, SourceRules, Totals, UsageSource
+from spell_billing.usage.contract import SourceRules, UsageSource
+from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing_tests.conftest import NO_JAVA

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
-from spell_billing.usage.contract import FrozenUsage, Totals
 from spell_billing.usage.duck import open_duckdb
+from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.sqlite_sql import SqliteUsageSql
 from spell_billing.usage.sqlite_times import MonthFilter

@@ -21,6 +21,15 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import (
     ACCOUNTS_SCHEMA,
+    OnProgress,
+    OnWait,
+    Past,
+    SpendLimits,
+    UserMonth,
+    UserSpending,
+)
+from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import (
     MANIFEST_FILE,
     BadRow,
     BadRows,
@@ -28,15 +37,8 @@ from spell_billing.usage.contract import (
     LateMonth,
     LateUsage,
     Manifest,
-    OnProgress,
-    OnWait,
-    Past,
-    SpendLimits,
     Totals,
-    UserMonth,
-    UserSpending,
 )
-from spell_billing.usage.disk import finished_file
 from spell_billing.usage.manifest import read_manifest, write_manifest
 from spell_billing.usage.store import UsageStore
 

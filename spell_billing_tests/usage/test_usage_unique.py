@@ -13,7 +13,8 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage import unique
-from spell_billing.usage.contract import FrozenUsage, SourceRules
+from spell_billing.usage.contract import SourceRules
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 

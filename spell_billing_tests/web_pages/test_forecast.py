@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from spell_billing.core.errors import UsageError
-from spell_billing.usage.contract import ACCOUNTS_SCHEMA, Totals
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA
+from spell_billing.usage.frozen import Totals
 from spell_billing.web import forecast
 from spell_billing.web.forecast import EVERY_SECONDS, Forecasts, Shown
 from spell_billing_tests.proof.small_platform import APRIL, SmallPlatform

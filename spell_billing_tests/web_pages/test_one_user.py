@@ -16,7 +16,8 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, DatabaseUrl, parse_database_url
 from spell_billing.usage import postgres, sqlite
 from spell_billing.usage.aggregate import rows_of_user
-from spell_billing.usage.contract import DayUsage, UsageSource
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.frozen import DayUsage
 from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.sqlite_sql import IS_USER, SqliteUsageSql, of_user

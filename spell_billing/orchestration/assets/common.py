@@ -21,7 +21,7 @@ from spell_billing.orchestration.partitions import MONTHLY, billable_month
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.orchestration.unstable import OWNERS
 from spell_billing.settings.billing import Settings
-from spell_billing.usage.contract import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 ACTOR_TAG = "spell_billing/actor"
