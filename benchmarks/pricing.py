@@ -33,8 +33,11 @@ def price(url: str) -> None:
     middle = MONTH.start.replace(day=16)
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in (
-            "ALTER TABLE usage_counters ADD COLUMN endpoint text",
-            f"UPDATE usage_counters SET endpoint = '/v1/' || id % {_ENDPOINTS}",
+            # Generated, because that writes the table anew: an update would leave each row in it twice.
+            (
+                "ALTER TABLE usage_counters ADD COLUMN endpoint text "
+                f"GENERATED ALWAYS AS ('/v1/' || (id % {_ENDPOINTS})::text) STORED"
+            ),
             (
                 "CREATE TABLE billing_plans (plan_id text PRIMARY KEY, name text, included_cents bigint, "
                 "monthly_fee_cents bigint, minimum_cents bigint, usage_discount_percent numeric, currency "

@@ -1,8 +1,11 @@
 """The recipes of docs/recipes do what they say: their own SQL and Python, run as it stands there."""
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -110,11 +113,8 @@ def test_the_grants_of_the_recipe_are_taken_and_the_promotional_one_pays_first(
     ]
 
 
-@pytest.mark.both_databases
-def test_the_reader_of_the_replica_recipe_reads_usage_and_may_change_nothing(database_url: str) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("roles are of PostgreSQL")
-    engine = create_engine_for(parse_database_url(database_url, setting="DATABASE_URL"))
+def test_the_reader_of_the_replica_recipe_reads_usage_and_may_change_nothing(postgres_url: str) -> None:
+    engine = create_engine_for(parse_database_url(postgres_url, setting="DATABASE_URL"))
     metadata.create_all(engine, tables=[usage_counters, billing_accounts])
     with engine.begin() as connection:
         connection.execute(text(blocks("replica.md", "sql")[0]))
@@ -132,11 +132,31 @@ def test_the_reader_of_the_replica_recipe_reads_usage_and_may_change_nothing(dat
     engine.dispose()
 
 
-def test_the_second_code_location_has_the_billing_job_and_the_workspace_names_both() -> None:
+def test_the_second_code_location_has_the_billing_job_and_is_served_beside_the_first(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
-    (code,) = blocks("second-code-location.md", "python")
+    code, report = blocks("second-code-location.md", "python")
     exec(compile(code, "billing.py", "exec"), names)  # noqa: S102 - the recipe's own code
     (workspace,) = blocks("second-code-location.md", "yaml")
+    project = tmp_path / "your_project"
+    project.mkdir()
+    for file, text_of in (
+        (tmp_path / "billing.py", code),
+        (project / "__init__.py", ""),
+        (project / "definitions.py", report),
+        (tmp_path / "workspace.yaml", workspace),
+    ):
+        file.write_text(text_of)
+    # Each location in a process of its own, as Dagster's server and daemon load them.
+    served = subprocess.run(
+        [str(Path(sys.executable).with_name("dagster")), "definitions", "validate", "-w", "workspace.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert served.returncode == 0, served.stderr
+    assert "All code locations passed validation" in served.stdout + served.stderr
 
     defs = names["defs"]
     assert isinstance(defs, dg.Definitions)

@@ -162,6 +162,9 @@ def fee_lines(
 
 def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, PlanSpan] | None:
     """Return two spans of one user that overlap in the month or the next, if there are any."""
+    in_order = sorted(spans, key=lambda span: span.starts_at or month.start)
+    if all(_ends_before(first, second) for first, second in pairwise(in_order)):
+        return None
     for one in (month, month.next()):
         cut = [(stretch, span) for span in spans if (stretch := _cut(one, span.starts_at, span.ends_at))]
         cut.sort(key=lambda each: each[0].start)
@@ -169,6 +172,11 @@ def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, Plan
             if second.start < first.end:
                 return before, after
     return None
+
+
+def _ends_before(first: PlanSpan, second: PlanSpan) -> bool:
+    ends_at, starts_at = first.ends_at, second.starts_at
+    return ends_at is not None and starts_at is not None and ends_at <= starts_at
 
 
 def _lines_of(kind: str, month: Month, fees: Sequence[Fee], charged_cents: int, currency: str) -> list[Line]:

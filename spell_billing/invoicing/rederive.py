@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.money import exact_sum, format_money, plain
+from spell_billing.core.money import EXACT, exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
@@ -92,7 +92,8 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
     of_usage = [(line, Decimal(line.usage_cents)) for line in lines if line.kind == "usage"]
     usage_cents = exact_sum(*(cents for _, cents in of_usage))
     total_cents = sum(line.amount_cents for line in lines)
-    differences = list(_rounding_differences([(line.amount_cents, cents) for line, cents in of_usage]))
+    charged = [(line.amount_cents, cents) for line, cents in of_usage]
+    differences = list(_rounding_differences(charged, usage_cents))
     if usage_cents != bill.usage_cents:
         differences.append(
             (f"{plain(bill.usage_cents)} cents of usage", f"lines for {plain(usage_cents)} cents")
@@ -103,22 +104,25 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, found)
 
 
-def _rounding_differences(of_usage: Sequence[tuple[int, Decimal]]) -> Iterator[tuple[str, str]]:
+def _rounding_differences(
+    of_usage: Sequence[tuple[int, Decimal]], total: Decimal
+) -> Iterator[tuple[str, str]]:
     """Yield where lines of usage, as (amount, exact cents), are not rounded by the largest remainder."""
-    total = exact_sum(*(cents for _, cents in of_usage))
-    charged = sum(amount for amount, _ in of_usage)
+    charged = sum([amount for amount, _ in of_usage])
     if charged != _rounded(total):
         yield f"{plain(total)} cents of usage", f"{'line' if len(of_usage) == 1 else 'lines'} of {charged}"
         return
+    if len(of_usage) <= 1:
+        return
     # What a line charges beyond its exact cents: at most a part of a cent, and of those that were rounded up
     # none with more of it than one that was rounded down would have.
-    beyond = [exact_sum(Decimal(amount), cents.copy_negate()) for amount, cents in of_usage]
-    for (amount, cents), each in zip(of_usage, beyond, strict=True):
-        if each.copy_abs() >= 1:
-            yield f"{plain(cents)} cents of usage", f"line of {amount}"
-    up = max((each for each in beyond if each > 0), default=Decimal(0))
-    down = min((each for each in beyond if each < 0), default=Decimal(0))
-    if len(of_usage) > 1 and up - down > 1:
+    beyond = [EXACT.subtract(amount, cents) for amount, cents in of_usage]
+    up, down = max(beyond), min(beyond)
+    if up >= 1 or down <= -1:
+        for (amount, cents), each in zip(of_usage, beyond, strict=True):
+            if abs(each) >= 1:
+                yield f"{plain(cents)} cents of usage", f"line of {amount}"
+    if up > 0 > down and up - down > 1:
         yield "lines rounded by the largest remainder", f"one by {plain(up)}, another by {plain(down)} cents"
 
 
@@ -128,14 +132,15 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
     The content of an adopted bill is that of an invoice found at Stripe, which its account need not explain.
     """
     lines = _read_lines(bill.lines)
-    covered = -sum(line.amount_cents for line in lines if line.kind == "included")
+    cents_of = _by_kind(lines)
+    covered = -cents_of["included"]
     due = charges(_rounded(bill.usage_cents), bill.included_cents, bill.rating)
     most = -due["included"]
     if covered > most or (covered != most and not adopted):
         expected = f"{_money(bill, most)} covered by the plan"
         yield Finding.of(Kind.ALLOWANCE_DIFFERS, bill, expected, _money(bill, covered))
     for kind in () if adopted else ("usage_discount", "minimum", "discount"):
-        cents = sum(line.amount_cents for line in lines if line.kind == kind)
+        cents = cents_of[kind]
         if cents != due[kind]:
             name = kind.replace("_", " ")
             yield Finding.of(
@@ -143,29 +148,38 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
             )
     columns = {
         "covered_cents": covered,
-        "plan_cents": sum(line.amount_cents for line in lines if line.kind in _OF_PLANS),
-        "late_cents": sum(line.amount_cents for line in lines if line.kind in _LATE),
-        "credit_applied_cents": -sum(line.amount_cents for line in lines if line.kind in _CREDITS),
-        "late_lines": sum(1 for line in lines if line.kind in _TOLD),
+        "plan_cents": sum([cents_of[kind] for kind in _OF_PLANS]),
+        "late_cents": sum([cents_of[kind] for kind in _LATE]),
+        "credit_applied_cents": -sum([cents_of[kind] for kind in _CREDITS]),
+        "late_lines": len([line for line in lines if line.kind in _TOLD]),
     }
     for name, cents in columns.items():
         if getattr(bill, name) != cents:
             column = f"{name} {getattr(bill, name)}"
             yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, column, f"lines {cents}")
-    forgiven = -sum(line.amount_cents for line in lines if line.kind == "forgiven")
+    forgiven = -cents_of["forgiven"]
     if forgiven and (bill.state is not State.SKIPPED or bill.total_cents):
         expected = f"{_money(bill, forgiven)} not charged, and no invoice"
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, f"{bill.state}, {bill.total_cents}")
     if adopted:
         return
-    left = sum(line.amount_cents for line in lines if line.kind == "remainder")
-    carried = left or (-bill.total_cents if bill.total_cents < 0 and bill.state is not State.HELD else 0)
+    carried = cents_of["remainder"] or (
+        -bill.total_cents if bill.total_cents < 0 and bill.state is not State.HELD else 0
+    )
     if bill.carried_cents != carried and bill.state is not State.SETTLED:
         column = f"carried_cents {bill.carried_cents}"
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, f"carried_cents {carried}", column)
     fingerprint = _fingerprint(bill, lines)
     if fingerprint != bill.lines_hash:
         yield Finding.of(Kind.CONTENT_ALTERED, bill, f"content {bill.lines_hash[:12]}", fingerprint[:12])
+
+
+def _by_kind(lines: Sequence[_Line]) -> Mapping[str, int]:
+    """Add up the amounts of lines by their kind; no line is zero."""
+    found: defaultdict[str, int] = defaultdict(int)
+    for line in lines:
+        found[line.kind] += line.amount_cents
+    return found
 
 
 def _late_evidence(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
     DISCOUNTS_TABLE,
     PLANS_TABLE,
+    SUBSCRIPTION_COLUMNS,
     SUBSCRIPTIONS_TABLE,
     texts,
 )
@@ -29,6 +30,7 @@ _PLAN, _DISCOUNT = "plan", "discount"
 _INT64_LIMIT = 2**63
 _ALL = 100
 _NAMED = 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN = frozenset({"infinity", "-infinity"})
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
@@ -45,9 +47,7 @@ class PlanBook:
         # Most users share a few plans for the whole month: each is worked out once.
         self._known: dict[tuple[Any, ...], MonthPlan] = {}
         spans: dict[tuple[Any, ...], PlanSpan] = {}
-        for kind, user_id, *row in zip(
-            *(table.column(each).to_pylist() for each in PLANS_SCHEMA.names), strict=True
-        ):
+        for kind, user_id, *row in zip(*map(_values, table.select(PLANS_SCHEMA.names).columns), strict=True):
             if kind == _PLAN:
                 key = tuple(row)
                 self._spans[user_id].append(spans.get(key) or spans.setdefault(key, _span_of(*row)))
@@ -80,6 +80,11 @@ class PlanBook:
     def users_charged_alone(self) -> set[str]:
         """Return the users to whom something is due although they used nothing."""
         return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Read a column; times as microseconds, because most rows have one that another had before."""
+    return list((column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist())
 
 
 def book_of(month: Month, table: pa.Table | None) -> PlanBook:
@@ -156,15 +161,7 @@ def build_plans(
         # One that nobody is on yet is refused as well: better before its first fee than on its day.
         for row in known.values():
             _plan(row)
-    by_user: defaultdict[str, list[PlanSpan]] = defaultdict(list)
-    subscribed = set()
-    for row in subscriptions.to_pylist():
-        if row["user_id"] is None:
-            continue
-        subscribed.add(row["user_id"])
-        span = _subscription(row, known, month)
-        if span is not None:
-            by_user[row["user_id"]].append(span)
+    by_user, subscribed = _subscribed(subscriptions, known, month)
     _refuse_overlaps(by_user, month)
     of_account: dict[str, PlanSpan] = {}
     for account, plan_id in zip(
@@ -178,7 +175,8 @@ def build_plans(
         if plan_id not in of_account:
             of_account[plan_id] = _plan(known[plan_id])
         by_user[account].append(of_account[plan_id])
-    rows: list[_Row] = [_plan_row(user, span) for user in sorted(by_user) for span in by_user[user]]
+    cells = {id(span): _cells(span) for spans in by_user.values() for span in spans}
+    rows: list[_Row] = [(_PLAN, user, *cells[id(span)]) for user in sorted(by_user) for span in by_user[user]]
     rows += _discount_rows(discounts, known, month, user_id)
     columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
     return pa.Table.from_arrays(
@@ -187,26 +185,32 @@ def build_plans(
     )
 
 
-def _span_of(plan_id: str, name: str, starts_at: Any, ends_at: Any, *amounts: Any) -> PlanSpan:
+def _span_of(plan_id: str, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> PlanSpan:
     included, fee, minimum, percent, _, currency = amounts
-    return PlanSpan(plan_id, name, starts_at, ends_at, included, fee, minimum, Decimal(percent), currency)
+    times = _time_of(starts_us), _time_of(ends_us)
+    return PlanSpan(plan_id, name, *times, included, fee, minimum, Decimal(percent), currency)
 
 
-def _discount_of(plan_id: str | None, name: str, starts_at: Any, ends_at: Any, *amounts: Any) -> Discount:
+def _discount_of(plan_id: str | None, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> Discount:
     _, _, _, percent, amount_cents, _ = amounts
-    return Discount(name, Decimal(percent), amount_cents, starts_at, ends_at, plan_id)
+    return Discount(name, Decimal(percent), amount_cents, _time_of(starts_us), _time_of(ends_us), plan_id)
 
 
-def _plan_row(user_id: str, span: PlanSpan) -> _Row:
+def _time_of(us: int | None) -> datetime | None:
+    return None if us is None else _EPOCH + timedelta(microseconds=us)
+
+
+def _cells(span: PlanSpan) -> _Row:
+    """Return what `PLANS_SCHEMA` has of a span, after its user."""
     return (
-        *(_PLAN, user_id, span.plan_id, span.name, _as_text(span.starts_at), _as_text(span.ends_at)),
+        *(span.plan_id, span.name, _as_text(span.starts_at), _as_text(span.ends_at)),
         *(str(span.included_cents), str(span.fee_cents), str(span.minimum_cents)),
         *(f"{span.usage_discount_percent:f}", None, span.currency),
     )
 
 
 def _as_text(moment: datetime | None) -> str | None:
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" if moment is not None else None
+    return moment.replace(tzinfo=None).isoformat() + "Z" if moment is not None else None
 
 
 def _plan(
@@ -226,18 +230,44 @@ def _plan(
     )
 
 
+def _subscribed(
+    subscriptions: pa.Table, plans: Mapping[str, Mapping[str, str | None]], month: Month
+) -> tuple[defaultdict[str, list[PlanSpan]], set[str]]:
+    """Return the spans of subscriptions by user, and every user with a subscription of any time."""
+    by_user: defaultdict[str, list[PlanSpan]] = defaultdict(list)
+    subscribed = set()
+    # Many are on the same plan at the same times: each is read once.
+    read: dict[tuple[str | None, ...], PlanSpan | None] = {}
+    for user, *of in zip(*(subscriptions[name].to_pylist() for name in SUBSCRIPTION_COLUMNS), strict=True):
+        if user is None:
+            continue
+        subscribed.add(user)
+        key = tuple(of)
+        if key not in read:
+            read[key] = _subscription(user, *of, plans=plans, month=month)
+        if (span := read[key]) is not None:
+            by_user[user].append(span)
+    return by_user, subscribed
+
+
 def _subscription(
-    row: Mapping[str, str | None], plans: Mapping[str, Mapping[str, str | None]], month: Month
+    user_id: str,
+    plan_id: str | None,
+    starts: str | None,
+    ends: str | None,
+    *,
+    plans: Mapping[str, Mapping[str, str | None]],
+    month: Month,
 ) -> PlanSpan | None:
     """Return a subscription's time on its plan; None where it is of other months."""
-    where = f"{SUBSCRIPTIONS_TABLE} of user {row['user_id']}"
-    starts_at, ends_at = _span_times(row, where)
+    where = f"{SUBSCRIPTIONS_TABLE} of user {user_id}"
+    starts_at, ends_at = _span_times(starts, ends, where)
     if not _touches(starts_at, ends_at, month):
         return None
-    plan = plans.get(row["plan_id"] or "")
+    plan = plans.get(plan_id or "")
     if plan is None:
         raise UsageError(
-            f"{where} names the plan {row['plan_id']!r}, which {PLANS_TABLE} does not have.",
+            f"{where} names the plan {plan_id!r}, which {PLANS_TABLE} does not have.",
             remedy=f"Add the plan to {PLANS_TABLE}, or correct the subscription, and bill the month again.",
         )
     return _plan(plan, starts_at, ends_at)
@@ -251,7 +281,7 @@ def _discount_rows(
         user, plan_id = row["user_id"], row["plan_id"]
         name = (row["name"] or "").strip() or "Discount"
         where = f"{DISCOUNTS_TABLE} {name!r}"
-        starts_at, ends_at = _span_times(row, where)
+        starts_at, ends_at = _span_times(row["starts_at"], row["ends_at"], where)
         one = (name, user, plan_id, starts_at, ends_at)
         if one in seen:
             raise UsageError(
@@ -299,8 +329,8 @@ def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> Non
         )
 
 
-def _span_times(row: Mapping[str, str | None], where: str) -> tuple[datetime | None, ...]:
-    starts_at, ends_at = (_moment(row[name], name, where) for name in ("starts_at", "ends_at"))
+def _span_times(starts: str | None, ends: str | None, where: str) -> tuple[datetime | None, datetime | None]:
+    starts_at, ends_at = _moment(starts, "starts_at", where), _moment(ends, "ends_at", where)
     if starts_at is not None and ends_at is not None and ends_at < starts_at:
         raise UsageError(
             f"{where} ends at {ends_at:%Y-%m-%d %H:%M:%S}, before it starts.",

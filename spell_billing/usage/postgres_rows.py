@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import amount_type, as_decimal
@@ -15,6 +17,7 @@ from spell_billing.usage.contract import PLAIN, Detail, OnProgress
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
 from spell_billing.usage.postgres_sql import INTEGERS, CostForm, Stretch, UsageSql, stretches
 from spell_billing.usage.row_writer import RowWriter
+from spell_billing.usage.tables import BLANKS
 
 T = TypeVar("T")
 
@@ -119,8 +122,18 @@ def _shape(batch: pa.RecordBatch, schema: pa.Schema, form: CostForm) -> pa.Table
     # Naive times mean UTC: the same microseconds, only labelled.
     moment = batch.column("created_at").cast(schema.field("created_at").type)
     ids = [_as_written(batch.column(name), schema.field(name).type) for name in ("id", "user_id")]
-    details = [batch.column(name).cast(schema.field(name).type) for name in schema.names[len(_COLUMNS) :]]
+    details = [
+        _items(batch.column(name)) if name == "item" else batch.column(name).cast(schema.field(name).type)
+        for name in schema.names[len(_COLUMNS) :]
+    ]
     return pa.Table.from_arrays([*ids, cost, moment, *details], schema=schema)
+
+
+def _items(values: pa.Array) -> pa.Array:
+    """Trim items, and name those of blank ones, as `UsageSql.items` does."""
+    # By byte: what is no text is refused later, with the row's id.
+    trimmed = pc.ascii_trim(values, characters=BLANKS)
+    return pc.fill_null(pc.if_else(pc.equal(trimmed, ""), OTHER, trimmed), OTHER)
 
 
 def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -62,6 +62,10 @@ def require_columns(url: NamedUrl, table: str, found: Columns, required: tuple[s
         )
 
 
+BLANKS = " \t\r\n"
+"""What is trimmed off an item, so that what looks the same is one."""
+
+
 def took_too_long(url: NamedUrl) -> UsageError:
     """Return the error of a query about one user that was ended."""
     return UsageError(

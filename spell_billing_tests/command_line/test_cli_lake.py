@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from spell_billing_tests.bucket_server import BucketServer, bucket_server
 
 MARCH, APRIL = datetime(2025, 3, 15, 12, tzinfo=UTC), datetime(2025, 4, 2, tzinfo=UTC)
 
@@ -20,9 +21,17 @@ def shop(make_shop: Callable[[str], Any], lake_url: str) -> Any:
     return shop
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[BucketServer]:
+    with bucket_server() as server:
+        yield server
+
+
 def test_a_month_is_billed_from_parquet_files_and_late_usage_comes_with_the_next(
-    shop: Any, lake_url: str, make_source_tables: Any
+    shop: Any, lake_url: str, make_source_tables: Any, bucket: BucketServer
 ) -> None:
+    # What was frozen lies in a bucket: nothing of it is on a machine's disk, as nothing of the lake is.
+    shop.extra |= {**bucket.settings, "SPELL_BILLING_USAGE_STORE": "s3://usage/lake"}
     tables = make_source_tables(lake_url, cost_cents="decimal(20, 4)")
     for user in ("ann", "bob"):
         shop.double.add_customer(f"cus_{user}")
@@ -35,8 +44,7 @@ def test_a_month_is_billed_from_parquet_files_and_late_usage_comes_with_the_next
     assert shop.run("init-db").returncode == 0
     billed = shop.run("bill", "--month", "2025-03")
     assert billed.returncode == 0, billed.stderr
-    (manifest,) = (Path(shop.home) / "usage" / "2025-03").rglob("manifest.json")
-    kept = json.loads(manifest.read_text())
+    kept = json.loads(bucket.content("lake/2025-03/v0001/manifest.json"))
     assert (kept["format_version"], kept["backend"]) == (3, "duckdb")
     assert [file["name"] for file in kept["files"]] == ["user_sums.parquet"]
     assert {each["user_id"]: each["total_cents"] for each in shop.json("invoices", "--month", "2025-03")} == {

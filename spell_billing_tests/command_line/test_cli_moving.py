@@ -2,14 +2,20 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stripe
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
-MARCH, APRIL = "2025-03", "2025-04"
+RECIPE = DOCS.parent / "recipes" / "from-a-script.md"
+FEBRUARY, MARCH, APRIL = "2025-02", "2025-03", "2025-04"
 OLD = """user_id,amount_cents,stripe_invoice_id,currency
 ada,1000,in_old_1,usd
 ben,450,in_old_2,usd
@@ -82,6 +88,59 @@ def test_the_first_month_is_billed_once_where_the_old_service_sent_some_of_it(sh
     shop.calls(APRIL, ("ada", 10), ("ben", 20), ("cem", 30), ("new", 40))
     assert shop.run("bill", "--month", APRIL).returncode == 0
     assert sorted(each.total_cents for each in shop.double.invoices()) == [10, 20, 30, 40, 90]
+
+
+def test_a_scripts_invoices_are_exported_and_compared_and_only_the_next_month_is_billed(shop: Any) -> None:
+    text = RECIPE.read_text()
+    (code,) = re.findall(r"```python\n(.*?)\n *```", text, re.DOTALL)
+    (shop.home / "export_old.py").write_text(textwrap.dedent(code))
+    (first,) = re.findall(r"export SPELL_BILLING_FIRST_MONTH=(\S+)", text)
+    (compare,) = re.findall(r"spell-billing (preview .*--against.*)", text)
+    shop.accounts("ada", "ben")
+    for user, cents in (("ada", 1000), ("ben", 450), ("cem", 70)):
+        shop.calls(FEBRUARY, (user, cents))
+        shop.calls(MARCH, (user, 5))
+    script = stripe.StripeClient("sk_test_old", base_addresses={"api": shop.double.base_url}).v1
+    shop.double.add_customer("cus_cem")
+    for user, cents in (("ada", 1000), ("ben", 449), ("cem", 70)):
+        sent = script.invoices.create({"customer": f"cus_{user}", "auto_advance": False})
+        script.invoices.add_lines(sent.id, {"lines": [{"description": "Usage", "amount": cents}]})
+        script.invoices.finalize_invoice(sent.id)
+
+    (shop.home / "old.csv").write_text(exported(shop))
+    rows = shop.json(*shlex.split(compare))
+
+    assert {row["user"]: (row["outcome"], row["by_cents"]) for row in rows} == {
+        "ada": ("same", 0),
+        "ben": ("different", 1),
+        "cus_cem": ("missing", -70),
+    }
+    limit = {"SPELL_BILLING_FIRST_MONTH": first}
+    refused = shop.run("bill", "--month", FEBRUARY, **limit)
+    assert (refused.returncode, "precedes the first billed month" in refused.stderr) == (1, True)
+    assert shop.run("bill", "--month", MARCH, **limit).returncode == 3  # cem has no account
+    ours = {each.customer: each.total_cents for each in shop.double.invoices()[3:]}
+    assert ours == {"cus_ada": 5, "cus_ben": 5}
+
+
+def exported(shop: Any) -> str:
+    """Run the recipe's script against the double, for the days around now: it created the invoices now."""
+    now = datetime.now(UTC)
+    days = (f"{now + timedelta(days=days):%Y-%m-%d}" for days in (-1, 2))
+    run_at_double = (
+        "import os, runpy, stripe; stripe.api_base = os.environ['STRIPE_API_BASE']; "
+        "runpy.run_path('export_old.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run_at_double, *days],
+        cwd=shop.home,
+        env=shop.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A standby as the usage source: it must have the whole month, and what it interrupts is tried again."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 from spell_billing_tests.environments.servers import Server, own_server, standby_of
 
+RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "replica.md"
 LAST = Month.containing(datetime.now(UTC)).previous()
 """The last closed month: the primary writes now, after its end."""
 OPEN = LAST.next()
@@ -83,9 +85,12 @@ def test_a_standby_of_an_idle_primary_is_complete_when_the_primary_says_so_to_th
 ) -> None:
     primary, standby = servers
     store = UsageStore(tmp_path / "usage")
-    for role, granted in (("told", "IN ROLE pg_read_all_stats"), ("untold", "")):
-        primary.execute(f"CREATE ROLE {role} LOGIN {granted}")
-        primary.execute(f"GRANT SELECT ON usage_counters TO {role}")
+    (recipe,) = re.findall(r"```sql\n(.*?)```", RECIPE.read_text(), re.DOTALL)
+    primary.execute("CREATE TABLE billing_accounts (user_id text PRIMARY KEY, stripe_customer_id text)")
+    for statement in recipe.split(";")[:-1]:
+        primary.execute(re.sub("--.*", "", statement))
+    primary.execute("CREATE ROLE untold LOGIN")
+    primary.execute("GRANT SELECT ON usage_counters TO untold")
     # Restarted after a checkpoint, it has replayed no transaction.
     primary.execute("CHECKPOINT")
     catch_up(primary, standby)
@@ -94,7 +99,9 @@ def test_a_standby_of_an_idle_primary_is_complete_when_the_primary_says_so_to_th
     standby.start()
     assert standby.execute("SELECT pg_last_xact_replay_timestamp()") is None
 
-    assert store.freeze(source_of(standby, timedelta(seconds=60), "told"), LAST).manifest.month == LAST
+    assert (
+        store.freeze(source_of(standby, timedelta(seconds=60), "billing_reader"), LAST).manifest.month == LAST
+    )
     with pytest.raises(SourceBehindError, match="up to an unknown time") as refused:
         store.freeze(source_of(standby, user="untold"), LAST)
     assert "grant pg_read_all_stats" in refused.value.remedy

@@ -1,7 +1,9 @@
 """`prune` removes what is past its retention, and nothing that proves a bill or that late usage needs."""
 
 import re
+from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from spell_billing.cli import main
 from spell_billing.ledger.schema import outbox
+from spell_billing.settings.billing import Settings
+from spell_billing.usage.store import UsageStore, open_usage_store
+from spell_billing_tests.bucket_server import bucket_server
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 
 ADA = "user-0001"
@@ -87,6 +92,42 @@ def test_where_the_pinned_version_is_damaged_the_others_stay(frozen_thrice: Smal
 
     assert "left alone, 2025-03: " in prune("--yes").output
     assert versions(frozen_thrice) == before
+
+
+class _InBucket(SmallPlatform):
+    """A platform whose frozen usage is in a bucket."""
+
+    @property
+    def store(self) -> UsageStore:
+        return open_usage_store(Settings.from_environment().usage_store)
+
+
+def test_in_a_bucket_the_superseded_objects_are_removed_and_no_others(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with bucket_server() as bucket:
+        for name, value in {**bucket.settings, "SPELL_BILLING_HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("DATABASE_URL", light_platform.url)
+        monkeypatch.setenv("SPELL_BILLING_USAGE_STORE", "s3://usage/shop")
+        platform = _InBucket(
+            **{each.name: getattr(light_platform, each.name) for each in fields(light_platform)}
+        )
+        platform.accounts(ADA)
+        for _ in range(2):
+            platform.calls(MARCH, (ADA, 100))
+            platform.draft(MARCH)
+        platform.bill(MARCH)
+        *superseded, pinned = versions(platform)
+        before = {key: len(bucket.content(key)) for key in bucket.keys("shop/2025-03/v")}
+        removed = prune("--yes").output
+        after = bucket.keys("shop/2025-03/v")
+        platform.must_agree(MARCH)
+
+    assert (superseded, pinned) == (["v0001", "v0002"], "v0003")
+    assert after == [key for key in before if key.startswith(f"shop/2025-03/{pinned}/")]
+    freed = sum(size for key, size in before.items() if key not in after)
+    assert f"Removed: {freed:,} bytes." in removed
 
 
 def test_what_is_not_billed_or_not_old_is_not_touched(frozen_thrice: SmallPlatform) -> None:
