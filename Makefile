@@ -16,7 +16,7 @@ TOOLS := .venv/tools-installed
 # Dagster's own tool, with an instance of its own: dagster.yaml is that of production.
 DG := echo 'telemetry: {enabled: false}' >.venv/dagster.yaml && DAGSTER_HOME=$(CURDIR)/.venv $(BIN)/dg
 
-.PHONY: help demo dev test lint format lock docs screenshots bench clean
+.PHONY: help demo dev test lint format lock docs screenshots bench soak clean
 
 help:
 	@echo "make demo    bill four months of a made-up platform at a stand-in for Stripe, and see what came of it"
@@ -27,6 +27,7 @@ help:
 	@echo "make lock    pin the dependencies again (ARGS=--upgrade for their newest versions)"
 	@echo "make docs    build the documentation site into site/, and check its links"
 	@echo "make screenshots  take the pictures of the docs from the demo again"
+	@echo "make soak    live through a year of 2,000 users with faults and kills (SOAK_MONTHS, SOAK_USERS, SOAK_SEED)"
 	@echo "make bench   measure it against its floors (ARGS=--full for the sizes of the targets)"
 	@echo "make clean   remove all that the other targets made here"
 	@echo "PYTHON=/path/to/python3.12 names the Python to use; it needs to be 3.11 or newer."
@@ -66,6 +67,10 @@ screenshots: $(TOOLS)
 
 bench: $(TOOLS)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(TOOLS)
+	@SOAK_MONTHS=$${SOAK_MONTHS:-12} SOAK_USERS=$${SOAK_USERS:-2000} $(BIN)/python -m pytest -n 0 -q \
+		--log-cli-level=WARNING spell_billing_tests/payments/test_soak.py $(ARGS)
 
 clean:
 	@rm -rf .venv .demo build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,13 +12,14 @@ from typing import Any
 
 import dagster as dg
 
-from spell_billing_tests.test_reference import ROOT, require_table
+from spell_billing_tests.reference.pages import ROOT, require_table
 
 PUBLIC = {
     "spell_billing.orchestration.build": ("build_defs",),
     "spell_billing.orchestration.resources": (
         *("LedgerResource", "UsageResource", "StripeResource", "AlertResource"),
     ),
+    "spell_billing.frames": ("invoices", "payments", "journal"),
     "spell_billing.core.month": ("Month",),
     "spell_billing.core.money": ("round_half_up", "format_money"),
     "spell_billing.core.outcomes": ("State", "Reason"),
@@ -50,7 +51,7 @@ def test_the_public_names_are_those_of_the_docs() -> None:
     rows = [row(module, name) for module, names in PUBLIC.items() for name in names]
 
     assert all(words.endswith(".") for *_, words in rows)
-    require_table(ROOT / "docs" / "python.md", ("name", "signature", "what it is"), rows)
+    require_table("python.md", ("name", "signature", "what it is"), rows)
 
 
 def test_the_package_is_typed_and_its_version_is_a_semantic_one_that_the_changelog_has() -> None:

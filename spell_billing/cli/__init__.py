@@ -18,6 +18,7 @@ _COMMANDS = {
     "credit": ("corrections", "Give back some or all of one user's invoice."),
     "erase-user": ("users", "Replace a user's id by a pseudonym everywhere."),
     "events": ("ledger", "List Stripe events that could not be read."),
+    "export": ("export", "Write a month's bills, payments and journal as files."),
     "explain": ("reports", "Tell the whole story of one user's bill."),
     "forget-rehearsal": ("ledger", "Remove what was billed in Stripe's test mode."),
     "grant": ("grants", "Grant a user an amount that pays for later bills."),

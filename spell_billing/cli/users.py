@@ -61,6 +61,7 @@ def erase_user(user_id: str, known_as: str | None) -> None:
     is interrupted, run it again: until then nothing is billed.
     """
     from spell_billing.invoicing.erase_user import erasing  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.reporting.finance import remove_naming  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.erasing import items_naming  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
@@ -86,11 +87,15 @@ def erase_user(user_id: str, known_as: str | None) -> None:
             stripe.work(ledger, work.at_stripe)
         work.in_frozen_usage(now)
         items = items_naming(store, user_id)
+        removed = remove_naming(user_id, settings.exports)
         work.in_ledger(actor(), now)
     click.echo(
         f"User {user_id} is {work.erasure.pseudonym} from now on: in the ledger, on {work.invoices} invoices "
         f"at Stripe and in {work.versions} frozen versions. No amount has changed."
     )
+    if removed:
+        months = ", ".join(removed)
+        click.echo(f"The files for finance named the user, and were removed: `export` {months} again.")
     if items:
         named = ", ".join(items)
         click.echo(

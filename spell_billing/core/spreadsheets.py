@@ -3,7 +3,8 @@
 BYTE_ORDER_MARK = "\ufeff"
 """At the start of a file; without it Excel takes UTF-8 for the system's old encoding."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What spreadsheets take for the beginning of a formula."""
 
 
 def safe_cell(text: str) -> str:
@@ -11,4 +12,4 @@ def safe_cell(text: str) -> str:
 
     See https://owasp.org/www-community/attacks/CSV_Injection.
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -6,13 +6,13 @@ from functools import cache
 import dagster as dg
 
 from spell_billing.orchestration import checks, schedules
-from spell_billing.orchestration.assets import external
+from spell_billing.orchestration.assets import external, finance
 from spell_billing.orchestration.assets.invoice_drafts import invoice_drafts
 from spell_billing.orchestration.assets.price_simulation import price_simulation
 from spell_billing.orchestration.assets.raw_usage import raw_usage
 from spell_billing.orchestration.assets.stripe_invoices import stripe_invoices
 from spell_billing.orchestration.assets.user_usage import user_usage
-from spell_billing.orchestration.jobs import monthly_billing
+from spell_billing.orchestration.jobs import finance_exports, monthly_billing
 from spell_billing.orchestration.logs import console
 from spell_billing.orchestration.readiness_job import payment_readiness
 from spell_billing.orchestration.resources import AlertResource, LedgerResource, StripeResource, UsageResource
@@ -32,6 +32,7 @@ def _assets() -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
             external.rate_cards,
             *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
             *(external.stripe_account, price_simulation),
+            *(finance.invoices_export, finance.payments_export, finance.journal),
         ]
     )
 
@@ -57,9 +58,13 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
         raise ValueError(f"no such resource: {', '.join(sorted(unknown))}; there are {', '.join(resources)}")
     return dg.Definitions(
         assets=_assets(),
-        asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[monthly_billing, payment_readiness],
-        schedules=[schedules.monthly_billing_schedule, schedules.payment_readiness_schedule],
+        asset_checks=dg.load_asset_checks_from_modules([checks, finance]),
+        jobs=[monthly_billing, payment_readiness, finance_exports],
+        schedules=[
+            schedules.monthly_billing_schedule,
+            schedules.payment_readiness_schedule,
+            schedules.finance_exports_schedule,
+        ],
         sensors=[
             billing_run_failed,
             billing_checks_failed,

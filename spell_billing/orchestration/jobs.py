@@ -1,4 +1,4 @@
-"""The one job: a month from raw usage to invoices. See https://docs.dagster.io/guides/build/jobs."""
+"""The jobs over months: billing, and the files for finance. See https://docs.dagster.io/guides/build/jobs."""
 
 import dagster as dg
 
@@ -20,3 +20,12 @@ monthly_billing = dg.define_asset_job(
     },
 )
 """In process: three of the four steps are short, and a process each would cost 2-3 s of imports."""
+
+finance_exports = dg.define_asset_job(
+    "finance_exports",
+    selection=dg.AssetSelection.groups("finance"),
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    description="Writes a month's bills, payments and journal as Parquet and CSV files, as they are now.",
+    tags={"dagster/retry_on_asset_or_op_failure": "false"},
+)

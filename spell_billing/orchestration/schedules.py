@@ -8,7 +8,7 @@ from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 from spell_billing.ledger.month_state import closed_months
 from spell_billing.orchestration.billing_runs import months_under_way
-from spell_billing.orchestration.jobs import monthly_billing
+from spell_billing.orchestration.jobs import finance_exports, monthly_billing
 from spell_billing.orchestration.readiness_job import payment_readiness, week_of
 from spell_billing.orchestration.resources import LedgerResource, StripeResource
 from spell_billing.orchestration.unstable import OWNERS
@@ -17,6 +17,10 @@ from spell_billing.settings.databases import DatabaseUnreachableError
 
 MONTHS_PER_TICK = 12
 """How many months are requested at once; the others are requested at the next tick."""
+
+
+_MOVING_MONTHS = 2
+"""Most payments, refunds and disputes come within them; older months are exported by hand."""
 
 
 def checked_cron(text: str) -> str:
@@ -123,6 +127,27 @@ def payment_readiness_schedule(
     if not stripe.has_key:
         return dg.SkipReason("STRIPE_API_KEY is not set: Stripe cannot be asked who can pay.")
     return dg.RunRequest(run_key=week_of(context.scheduled_execution_time))
+
+
+@dg.schedule(
+    job=finance_exports,
+    cron_schedule="0 5 * * *",
+    execution_timezone="UTC",
+    owners=OWNERS,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Daily at 05:00 UTC, once switched on: the files for finance of the last two drafted months.",
+)
+def finance_exports_schedule(
+    context: dg.ScheduleEvaluationContext, ledger: LedgerResource
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request the files of the months whose payments still move."""
+    with ledger.open_read_only() as opened:
+        drafted = sorted(each.month for each in opened.months())[-_MOVING_MONTHS:]
+    if not drafted:
+        return dg.SkipReason("No month is drafted yet.")
+    day = context.scheduled_execution_time.date()
+    keys = [Month.parse(month).partition_key for month in drafted]
+    return [dg.RunRequest(run_key=f"finance {key} {day}", partition_key=key) for key in keys]
 
 
 def _due(closed: list[Month], settings: Settings, tick: datetime) -> list[Month]:

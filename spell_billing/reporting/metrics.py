@@ -45,9 +45,8 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every metric, each with the same labels whether or not anything has happened yet."""
         figures = self._figures
-        yield GaugeMetricFamily(
-            "spell_billing_up", "1 when the ledger could be read, else 0.", value=int(figures is not None)
-        )
+        text = f"1, or 0 with status 500 when the ledger cannot be read within {TIMEOUT_SECONDS:.0f} seconds."
+        yield GaugeMetricFamily("spell_billing_up", text, value=int(figures is not None))
         if figures is not None:
             yield from _bills(figures)
             yield from _months(figures)
@@ -115,10 +114,10 @@ def _bills(figures: Figures) -> Iterator[Metric]:
         named = (group.month, group.state, group.currency)
         count[named] += group.bills
         amount[named] += group.total_cents
-    name, text = "spell_billing_invoices", f"Bills of the last {MONTHS} months by state."
+    name, text = "spell_billing_invoices", f"Users' latest bills of the last {MONTHS} months."
     yield _filled(GaugeMetricFamily(name, text, labels=labels), count)
     name = "spell_billing_invoice_amount_cents"
-    text = f"What the bills of the last {MONTHS} months charge, in minor units of the currency."
+    text = f"What bills of the last {MONTHS} months charge, in minor units; credits count as nothing."
     yield _filled(GaugeMetricFamily(name, text, labels=labels, unit="cents"), amount)
 
 
@@ -132,7 +131,7 @@ def _months(figures: Figures) -> Iterator[Metric]:
         ),
         (
             "spell_billing_last_billed_timestamp_seconds",
-            "Unix time when the latest completely billed month was.",
+            "Unix time when the latest completely billed month was billed.",
             None if billed_at is None else billed_at.timestamp(),
         ),
     ):
@@ -146,7 +145,7 @@ def _months(figures: Figures) -> Iterator[Metric]:
 
 
 def _prepaid(figures: Figures) -> Metric:
-    text = "What is left of grants and still pays for bills, in minor units of the currency."
+    text = "What is left of grants, promotional or paid, and still pays for bills, in minor units."
     family = GaugeMetricFamily("spell_billing_prepaid_cents", text, labels=("currency", "kind"), unit="cents")
     kinds = {"promotional": "promotional_cents", "paid": "paid_cents"}
     owed: dict[tuple[str, ...], int] = {
@@ -162,16 +161,16 @@ def _counts(figures: Figures) -> Iterator[Metric]:
         ("mails_failing", "Mails to users that failed and are retried.", figures.mails_failing),
     ):
         yield GaugeMetricFamily(f"spell_billing_{name}", text, value=value)
-    text = "Requests of all runs that Stripe answered with 429."
+    text = "Requests of billing runs that Stripe answered with 429."
     yield CounterMetricFamily("spell_billing_stripe_rate_limited", text, value=figures.limited)
     results = {result.value: figures.runs.get(result, 0) for result in RunResult}
     requests = {endpoint: took.count for endpoint, took in figures.requests.items()}
     reasons = {reason.value: figures.mails_given_up.get(reason, 0) for reason in GivenUp}
     for name, text, label, values in (
-        ("runs", "Billing runs by how they ended.", "result", results),
-        ("stripe_requests", "Requests to Stripe of all runs.", "endpoint", requests),
-        ("alerts_sent", "Alerts that went out, on each channel.", "kind", figures.alerts),
-        ("mails_given_up", "Mails to users that will not be sent, by reason.", "reason", reasons),
+        ("runs", f"Billing runs by how they ended: {', '.join(results)}.", "result", results),
+        ("stripe_requests", "Requests to Stripe of billing runs.", "endpoint", requests),
+        ("alerts_sent", "Alerts that went out; one on two channels counts twice.", "kind", figures.alerts),
+        ("mails_given_up", f"Mails to users that will not be sent: {', '.join(reasons)}.", "reason", reasons),
     ):
         family = CounterMetricFamily(f"spell_billing_{name}", text, labels=(label,))
         yield _filled(family, {(named,): count for named, count in sorted(values.items())})
@@ -189,7 +188,7 @@ def _filled(
 def _durations(figures: Figures) -> Metric:
     durations = HistogramMetricFamily(
         "spell_billing_stripe_request_duration_seconds",
-        "How long Stripe took to answer.",
+        "How long Stripe took to answer requests of billing runs.",
         labels=("endpoint",),
         unit="seconds",
     )

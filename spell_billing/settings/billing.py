@@ -79,6 +79,14 @@ class Settings(BillSettings):
         return in_bucket or self._path(SETTING) or self.home / "usage"
 
     @cached_property
+    def exports(self) -> Path:
+        """`SPELL_BILLING_EXPORTS`: the folder of the files for finance: see [finance](finance.md).
+
+        Default: `$SPELL_BILLING_HOME/exports`.
+        """
+        return self._path("SPELL_BILLING_EXPORTS") or self.home / "exports"
+
+    @cached_property
     def first_month(self) -> Month:
         """`SPELL_BILLING_FIRST_MONTH`: months before it are never billed.
 

@@ -1,145 +1,27 @@
 """`/admin/billing`: start a month's billing, and say where months stand."""
 
-from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month, require_billable
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.month_state import MonthState
-from spell_billing.ledger.reviews import DecisionKind, read_decisions, read_review
+from spell_billing.ledger.reviews import read_decisions, read_review
 from spell_billing.ledger.rows import Actor
 from spell_billing.reporting.status import month_status
 from spell_billing.web import api
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import ApiError, json_answer
 from spell_billing.web.launching import DagsterRuns, Run
+from spell_billing.web.month_answers import MonthAnswer, Months, Reviewed
 from spell_billing.web.month_figures import all_months
 
 MONTHS_PATH = "/admin/billing/months"
 PROCESS_PATH = "/admin/billing/process-monthly"
 _LaunchStatus = Literal["started", "already_billed", "already_running"]
-
-
-class DecisionAnswer(BaseModel):
-    """What a person decided."""
-
-    kind: DecisionKind
-    user_id: str | None
-    reason: str
-    actor: str
-    at: api.Moment
-
-
-class Finding(BaseModel):
-    """What a review found."""
-
-    code: str
-    text: str
-    data: dict[str, Any]
-
-
-class ReviewAnswer(BaseModel):
-    """A month's review."""
-
-    drafts_hash: str = Field(description="Names the drafts that an approval holds for.")
-    reviewed_at: api.Moment
-    needs_approval: bool
-    approvals_needed: int = Field(description="By how many people.")
-    approvals_missing: int
-    findings: list[Finding]
-    approval: DecisionAnswer | None
-
-
-class Reviewed(BaseModel):
-    """What a month's review found, and what was decided since."""
-
-    review: ReviewAnswer | None
-    decisions: list[DecisionAnswer] = Field(description="The newest first.")
-
-
-class ReasonAnswer(BaseModel):
-    """Users of a month who share state and reason."""
-
-    state: str
-    reason: str
-    users: int
-    total_cents: int
-    currency: str
-    remedy: str
-    first_users: list[str]
-
-
-class CurrencyAmounts(BaseModel):
-    """A month's amounts in one currency, in its minor units."""
-
-    total_cents: int
-    invoiced_cents: int
-    uninvoiced_cents: int
-
-
-class MonthAnswer(Reviewed):
-    """Where a month stands."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    month: api.MonthText
-    state: MonthState
-    users: int
-    calls: int
-    usage_cents: Annotated[
-        int | Decimal,
-        WithJsonSchema({"type": "number", "description": "The exact cost of the frozen usage."}),
-    ]
-    total_cents: int
-    invoiced: int
-    failed: int
-    held: int
-    skipped: int
-    parked: int
-    pending: int
-    void: int
-    settled: int
-    invoiced_cents: int
-    uninvoiced_cents: int
-    covered_cents: int
-    plan_cents: int = Field(description="What plans and discounts add and take off beside the allowance.")
-    late_cents: int
-    credit_applied_cents: int
-    carried_cents: int
-    grants_applied_cents: int = Field(description="What grants paid of the totals.")
-    forgiven_cents: int = Field(description="Totals that were too small to be charged.")
-    tax_cents: int = Field(description="Tax that Stripe put on top.")
-    discount_cents: int = Field(description="What coupons took off.")
-    without_tax: int = Field(description="Invoices without the tax that was asked for.")
-    paid: int
-    paid_cents: int = Field(description="What was received for the invoices.")
-    refunded_cents: int
-    disputed_cents: int = Field(description="Taken back by banks in disputes that are open or lost.")
-    kept_cents: int = Field(description="Paid less refunded less disputed.")
-    moved_cents: int = Field(description="Too little to be charged: moved to the next invoices.")
-    from_balance_cents: int = Field(description="Paid from customers' balances at Stripe.")
-    payment_failed: int
-    payment_failed_cents: int
-    uncollectible: int
-    uncollectible_cents: int
-    currencies: list[str]
-    by_currency: dict[str, CurrencyAmounts] = Field(
-        description="Where there are several currencies: the other amounts add up minor units of all of them."
-    )
-    reasons: list[ReasonAnswer]
-    usage_version: str | None
-    runs: list[Run] = Field(description="The newest first.")
-
-
-class Months(BaseModel):
-    """The latest months, the newest first."""
-
-    months: list[MonthAnswer]
 
 
 class BillingRequest(BaseModel):
@@ -154,16 +36,16 @@ class BillingRequest(BaseModel):
 class LaunchLinks(BaseModel):
     """Where to look on."""
 
-    status: str
-    run: str = ""
+    status: str = Field(description="Where the month stands: an address of this server.")
+    run: str = Field(default="", description="The run's page in Dagster; left out where there is none.")
 
 
 class Launch(BaseModel):
     """What became of the request."""
 
-    status: _LaunchStatus
+    status: _LaunchStatus = Field(description="Whether a run was started, or why none was.")
     month: api.MonthText
-    run_id: str | None
+    run_id: str | None = Field(description="Of the run that was started, or is under way.")
     links: LaunchLinks
 
 
@@ -231,7 +113,7 @@ def list_months(
     context: api.Context,
     runs: Runs,
     base_url: api.BaseUrl,
-    limit: Annotated[int, Field(ge=1, le=120), api.DIGITS] = 12,
+    limit: Annotated[int, Field(ge=1, le=120, description="How many months."), api.DIGITS] = 12,
 ) -> Response:
     """Say where the latest months stand, the newest first."""
     wanted = all_months(context.ledger, context.clock())[:limit]

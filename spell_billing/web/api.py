@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 
 from spell_billing.core.month import Month
 from spell_billing.web.context import WebContext
+from spell_billing.web.error_codes import code_schema
 from spell_billing.web.facts import Facts, facts_of
 
 MONTH_SCHEMA: dict[str, Any] = {
@@ -42,7 +43,12 @@ Exact = Annotated[
     ),
 ]
 Money = Annotated[str, Field(description="The amount for people.", examples=["$12.34"])]
-MonthText = Annotated[str, Field(json_schema_extra=MONTH_SCHEMA)]
+Currency = Annotated[str, Field(description="Of the amounts: three lower-case letters.", examples=["usd"])]
+User = Annotated[str, Field(description="The platform's user.")]
+Users = Annotated[int, Field(description="How many users.")]
+Calls = Annotated[int, Field(description="How many calls.")]
+MonthText = Annotated[str, Field(description="A calendar month in UTC.", json_schema_extra=MONTH_SCHEMA)]
+MonthName = Annotated[str, Field(description="The month for people.", examples=["October 2026"])]
 Moment = Annotated[
     datetime,
     PlainSerializer(datetime.isoformat, when_used="json"),
@@ -53,8 +59,8 @@ Moment = Annotated[
 class ErrorDetail(BaseModel):
     """What is wrong."""
 
-    code: str = Field(description="For programs; it never changes.")
-    message: str
+    code: str = Field(description="For programs; it never changes.", json_schema_extra=code_schema())
+    message: str = Field(description="For people.")
     remedy: str = Field(description="What to do about it.")
 
 
@@ -69,7 +75,7 @@ def errors(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": text} for status, text in texts.items()}
 
 
-_REFUSALS = {
+REFUSALS = {
     400: "The address is malformed.",
     401: "The secret is missing or wrong.",
     403: "The request comes from another site, the role is not enough, or the server only reads.",
@@ -90,7 +96,7 @@ def guarded_router(prefix: str = "", texts: Mapping[int, str] = MappingProxyType
         prefix=prefix,
         route_class=JsonRoute,
         dependencies=[Security(_ADMIN_SECRET)],
-        responses=errors({**_REFUSALS, **texts}),
+        responses=errors({**REFUSALS, **texts}),
     )
 
 
@@ -136,7 +142,9 @@ async def _base_url(request: Request, context: Context) -> str:
     return context.base_url(request)
 
 
-async def _month(month: Annotated[str, Path(json_schema_extra=MONTH_SCHEMA)]) -> Month:
+async def _month(
+    month: Annotated[str, Path(description="A calendar month in UTC.", json_schema_extra=MONTH_SCHEMA)],
+) -> Month:
     return Month.parse(month)
 
 

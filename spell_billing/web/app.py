@@ -32,6 +32,7 @@ from spell_billing.web.middleware import (
     with_security_headers,
 )
 from spell_billing.web.overview import overview_routes
+from spell_billing.web.people import Role
 from spell_billing.web.secret import SecretCheck, Throttle
 from spell_billing.web.standing import Standings
 from spell_billing.web.user_page import user_page_routes
@@ -84,13 +85,22 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
 def description(base_url: str) -> dict[str, Any]:
     """Describe the endpoints for programs in OpenAPI 3.1, made of their types; `base_url` begins links."""
     routers = [each.router for each in (admin, decisions, history_api, webhook, health)]
-    return get_openapi(
+    described = get_openapi(
         title="Spell billing",
         version=version("spell-billing"),
         description="Amounts are integer minor units of the currency, times RFC 3339 in UTC.",
         servers=[{"url": base_url or "/"}],
         routes=[route for router in [*routers, history_api.changes_router] for route in router.routes],
     )
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            role = decisions.ROLES.get(
+                path.rpartition("/")[2], Role.VIEW if method == "get" else Role.OPERATE
+            )
+            for scheme in operation.get("security", ()):
+                # OpenAPI 3.1 has a place here for the roles that may.
+                scheme.update({name: [str(role)] for name in scheme if name == "adminSecret"})
+    return described
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Hold(_Body):
         {"user_id": {"type": "string"}, "all": {"const": False}},
         {"all": {"const": True}, "user_id": {"type": "null"}},
     )
-    user_id: _UserId | None = Field(default=None, description="The platform's user.")
+    user_id: _UserId | None = Field(default=None, description="The platform's user; or give `all`.")
     all: bool = Field(default=False, description="Everybody, instead of one user.")
 
     @model_validator(mode="after")
@@ -123,7 +123,9 @@ class Settlement(_Body):
         {"credit": {"type": "string"}, "as": {"type": "null"}},
     )
     user_id: _UserId = Field(description="The platform's user.")
-    settled_as: Literal["billed-by-hand", "written-off"] | None = Field(default=None, alias="as")
+    settled_as: Literal["billed-by-hand", "written-off"] | None = Field(
+        default=None, alias="as", description="What became of the bill; or give `credit`."
+    )
     credit: Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$")] | None = Field(
         default=None, description="The currency of the credit to settle, instead of a bill."
     )
@@ -146,24 +148,23 @@ BODIES: dict[str, type[_Body]] = {
 
 
 class Decided(BaseModel):
-    """What came of a decision, which may have been carried out before."""
+    """What came of a decision, which may have been carried out before; what it is not about is left out."""
 
     month: api.MonthText
-    decision: str
+    decision: str = Field(description="`approve`, `hold`, `release` or `settle`.")
     drafts_hash: str = Field(default="", description="Of the drafts that were approved.")
     approvals_missing: int = Field(default=0, description="How many more people must approve them.")
     bills: int = Field(default=0, description="How many were held or released.")
-    credit_cents: api.Cents = 0
+    credit_cents: api.Cents = Field(default=0, description="The credit that was settled.")
     state: str = Field(default="", description="Of the bill that was settled.")
-    total_cents: api.Cents = 0
-    currency: str = ""
+    total_cents: api.Cents = Field(default=0, description="What that bill charges.")
+    currency: api.Currency = ""
 
 
 router = api.guarded_router(
     "/admin/billing/months/{month}",
     {
         404: "The month has no bill of the user.",
-        403: "The role is not enough: to approve and release it is approve, to hold and settle operate.",
         409: "Not possible now: the drafts have changed, nothing is to decide, or a run is at the month.",
     },
 )

@@ -17,7 +17,7 @@ from spell_billing.web.pages import page
 
 _LOG = logging.getLogger("spell_billing.web")
 _API_PREFIXES = ("/admin/", "/v1/", "/stripe/", "/graphql", "/report_")
-_WORDS: Mapping[int, tuple[str, str, str]] = {
+HTTP_ERRORS: Mapping[int, tuple[str, str, str]] = {
     400: ("wrong_path", "The address is malformed", "Check it."),
     404: ("not_found", "There is no such page", "Check the address."),
     405: ("method_not_allowed", "The address does not take this kind of request", "See /openapi.json."),
@@ -96,7 +96,7 @@ def error_answer(
 
 async def http_error(request: Request, error: HTTPException) -> Response:
     """Return the answer to an error of HTTP, as an unknown path or a body that is too large."""
-    words = _WORDS.get(
+    words = HTTP_ERRORS.get(
         error.status_code, ("refused", "The request cannot be served", "Check it against /openapi.json.")
     )
     # What is left of the body is not read: the connection ends.

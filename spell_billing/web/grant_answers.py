@@ -8,30 +8,30 @@ from pydantic import BaseModel, Field
 
 from spell_billing.core.money import format_money
 from spell_billing.ledger.grants import LedgerGrant
-from spell_billing.web.api import Cents, Moment, Money
+from spell_billing.web.api import Cents, Currency, Moment, Money, User
 
 
 class UserGrant(BaseModel):
     """One grant: granted - used - revoked - expired = left."""
 
-    grant_id: str
+    grant_id: str = Field(description="Names the grant.")
     kind: Literal["granted", "paid"] = Field(description="Promotional, or bought by the user.")
-    currency: str
-    granted_cents: Cents
-    used_cents: Cents
-    revoked_cents: Cents
-    expired_cents: Cents
-    left_cents: Cents
+    currency: Currency
+    granted_cents: Cents = Field(description="What it began with.")
+    used_cents: Cents = Field(description="What paid for bills.")
+    revoked_cents: Cents = Field(description="What was taken back.")
+    expired_cents: Cents = Field(description="What was left when it expired.")
+    left_cents: Cents = Field(description="What still pays for bills.")
     left: Money
-    granted_at: Moment
+    granted_at: Moment = Field(description="When it was made.")
     expires_on: date = Field(description="It pays for months that begin before this day (UTC).")
 
 
 class Grants(BaseModel):
-    """A user's grants, the oldest first."""
+    """A user's grants."""
 
-    user_id: str
-    grants: list[UserGrant]
+    user_id: User
+    grants: list[UserGrant] = Field(description="The oldest first.")
 
 
 def grants_answer(user_id: str, found: Sequence[LedgerGrant]) -> Grants:

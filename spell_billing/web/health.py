@@ -6,7 +6,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from spell_billing.core.errors import SpellBillingError
@@ -17,7 +17,7 @@ from spell_billing.web import api
 class Health(BaseModel):
     """Whether the server can work."""
 
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "unavailable"] = Field(description="`ok` when the ledger answers.")
 
 
 router = APIRouter(route_class=api.JsonRoute)

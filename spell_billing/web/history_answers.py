@@ -14,66 +14,63 @@ from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import UserBill
 from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
-from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
+from spell_billing.web.api import Calls, Cents, Currency, Exact, Moment, Money, MonthName, MonthText, User
 from spell_billing.web.pages import for_user
 
 
 class InvoiceLine(BaseModel):
     """A line of an invoice."""
 
-    kind: str
-    description: str
-    amount_cents: Cents
+    kind: str = Field(description="As `usage`, `included`, `late_usage`, `fee`, `credit` or `grant`.")
+    description: str = Field(description="As the invoice has it.")
+    amount_cents: Cents = Field(description="What it charges; below zero, what it takes off.")
     amount: Money
-    usage_month: str
-    calls: int
+    usage_month: str = Field(description="The month that the amount is for.")
+    calls: Calls
 
 
 class InvoicePayment(BaseModel):
     """How the payment of an invoice stands."""
 
     status: str = Field(description="Stripe's: open, paid, uncollectible or void.")
-    attempts: int
-    failed_attempts: int
-    next_attempt_at: Moment | None
-    amount_due_cents: Cents
+    attempts: int = Field(description="How often Stripe tried to collect it.")
+    failed_attempts: int = Field(description="How many of them failed.")
+    next_attempt_at: Moment | None = Field(description="When Stripe tries again; null when it does not.")
+    amount_due_cents: Cents = Field(description="What the invoice asks for.")
     amount_due: Money
-    amount_paid_cents: Cents
+    amount_paid_cents: Cents = Field(description="What was received.")
     amount_paid: Money
     moved_cents: Cents = Field(description="Too little to be charged: moved to the next invoice.")
     from_balance_cents: Cents = Field(description="Paid from the customer's balance.")
     credited_cents: Cents = Field(description="Taken off by credit notes before the payment.")
     refunded_cents: Cents = Field(description="Of what was paid: given back.")
     disputed_cents: Cents = Field(description="Of what was paid: taken back by the bank, in a dispute.")
-    in_words: str
+    in_words: str = Field(description="What became of the payment, for people.")
     as_of: Moment = Field(description="When Stripe said so.")
 
 
 class Breakdown(BaseModel):
-    """The total taken apart: usage - covered + plan + late usage - credit applied + other = total.
+    """The total taken apart: usage - covered + plan + late usage - credit applied + other = total."""
 
-    `plan_cents` is what fees, a minimum and discounts add and take off.
-    """
-
-    usage_cents: Cents
-    covered_cents: Cents
-    plan_cents: Cents
-    late_cents: Cents
-    credit_applied_cents: Cents
-    other_cents: Cents
+    usage_cents: Cents = Field(description="The month's usage, rounded.")
+    covered_cents: Cents = Field(description="What the plan's allowance covers of it.")
+    plan_cents: Cents = Field(description="What fees, a minimum and discounts add and take off.")
+    late_cents: Cents = Field(description="Usage of earlier months that came late or changed.")
+    credit_applied_cents: Cents = Field(description="Credit of earlier months.")
+    other_cents: Cents = Field(description="What is left, as what grants pay.")
 
 
 class Invoice(BaseModel):
     """A bill of a user. `reason` and `why` are answered to the secret alone."""
 
     month: MonthText
-    month_name: str
+    month_name: MonthName
     generation: int = Field(description="Above 1 where an earlier invoice was voided.")
     state: State
-    state_in_words: str
-    currency: str
-    calls: int
-    total_cents: Cents
+    state_in_words: str = Field(description="The same for the user.")
+    currency: Currency
+    calls: Calls
+    total_cents: Cents = Field(description="What the lines come to.")
     total: Money
     discount_cents: int | None = Field(description="What a coupon took off; null where none may.")
     tax_cents: int | None = Field(description="Tax on top of the total; null where none is computed.")
@@ -85,14 +82,14 @@ class Invoice(BaseModel):
     carried_cents: int = Field(
         description="Credit that goes to a later invoice, in minor units; below zero a charge that does."
     )
-    lines: list[InvoiceLine]
-    stripe_invoice_id: str | None
-    finalized_at: Moment | None
+    lines: list[InvoiceLine] = Field(description="As on the invoice.")
+    stripe_invoice_id: str | None = Field(description="Null until there is one.")
+    finalized_at: Moment | None = Field(description="When the invoice was finalized.")
     hosted_invoice_url: str | None = Field(
         description="Stripe's page of the invoice; null until Stripe's event about it was read."
     )
-    invoice_pdf: str | None
-    payment: InvoicePayment | None
+    invoice_pdf: str | None = Field(description="Stripe's PDF of it.")
+    payment: InvoicePayment | None = Field(description="Null until something is known of it.")
     reason: str | None = Field(default=None, description="Why there is no invoice, for programs.")
     why: str | None = Field(default=None, description="The same in words, with what to do about it.")
 
@@ -100,8 +97,8 @@ class Invoice(BaseModel):
 class Invoices(BaseModel):
     """A page of a user's invoices."""
 
-    user_id: str
-    invoices: list[Invoice]
+    user_id: User
+    invoices: list[Invoice] = Field(description="The newest first.")
     next: str | None = Field(description="Where the next page begins: its `before`. Null on the last page.")
 
 

@@ -40,14 +40,14 @@ class LinkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    expires_in_hours: int = Field(default=24, ge=1, le=720)
+    expires_in_hours: int = Field(default=24, ge=1, le=720, description="From now on.")
 
 
 class MadeLink(BaseModel):
     """A link to a user's own page."""
 
-    url: str
-    expires_at: api.Moment
+    url: str = Field(description="Anyone who has it sees the page.")
+    expires_at: api.Moment = Field(description="When it stops working.")
 
 
 class BillEvent(BaseModel):
@@ -55,31 +55,31 @@ class BillEvent(BaseModel):
 
     id: str = Field(description="The same whenever it is told.")
     type: EventType
-    created_at: api.Moment
+    created_at: api.Moment = Field(description="When it happened.")
     month: api.MonthText
     user_id: str | None = Field(description="The platform's user; null for month.billed.")
     generation: int | None = Field(description="Above 1 where an earlier invoice was voided.")
-    stripe_invoice_id: str | None
+    stripe_invoice_id: str | None = Field(description="The invoice that it is about; null for none.")
     total_cents: int | None = Field(
         description="The invoice's total, or the credit given back, in minor units of the currency."
     )
-    currency: str | None
+    currency: str | None = Field(description="Of the amounts: three lower-case letters.")
     state: str | None = Field(description="The bill's from then on.")
 
 
 class ThresholdEvent(BillEvent):
     """A user reached a threshold of the spend limit in the present month; it is about no bill."""
 
-    type: Literal[EventType.THRESHOLD_REACHED]
+    type: Literal[EventType.THRESHOLD_REACHED] = Field(description="Always this.")
     percent: int = Field(description="The threshold, in percent of the limit.")
-    so_far_cents: api.Cents
-    limit_cents: api.Cents
+    so_far_cents: api.Cents = Field(description="What the month came to when it was told.")
+    limit_cents: api.Cents = Field(description="The spend limit then.")
 
 
 class Changes(BaseModel):
-    """A page of events, the oldest first."""
+    """A page of events."""
 
-    changes: list[ThresholdEvent | BillEvent]
+    changes: list[ThresholdEvent | BillEvent] = Field(description="The oldest first.")
     next: str = Field(description="The `after` of the next request. Also given when there is nothing new.")
     more: bool = Field(description="Whether there is more to read right now.")
 
@@ -131,7 +131,7 @@ def invoices(
     facts: api.Asker,
     user_id: UserId,
     before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
-    limit: Annotated[int, Field(ge=1, le=100), api.DIGITS] = 20,
+    limit: Annotated[int, Field(ge=1, le=100, description="How many invoices."), api.DIGITS] = 20,
 ) -> Invoices:
     """Return a user's invoices, the newest first, every generation."""
     key = None if before is None else cursors.unpack_month(before)
@@ -193,7 +193,11 @@ def grants(context: api.Context, user_id: UserId) -> Grants:
     return grants_answer(user_id, found)
 
 
-@router.post("/link", operation_id="makeLink")
+@router.post(
+    "/link",
+    operation_id="makeLink",
+    responses=api.errors({status: api.REFUSALS[status] for status in (401, 403)}),
+)
 def link(
     context: api.Context,
     facts: api.Asker,
@@ -219,7 +223,7 @@ def changes(
         Query(ge=0, le=2**63 - 1, description="The `next` of the answer before. Default: from the first."),
         api.DIGITS,
     ] = 0,
-    limit: Annotated[int, Field(ge=1, le=1_000), api.DIGITS] = 100,
+    limit: Annotated[int, Field(ge=1, le=1_000, description="How many events."), api.DIGITS] = 100,
 ) -> Changes:
     """Return what became of bills since a cursor: each event once, none is skipped."""
     with context.ledger.reading() as connection:

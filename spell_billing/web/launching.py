@@ -29,10 +29,10 @@ _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $p
 class Run(BaseModel):
     """A run of a month."""
 
-    id: str
+    id: str = Field(description="Dagster's.")
     status: str = Field(description="Dagster's, as QUEUED, STARTED, SUCCESS or FAILURE.")
     actor: str = Field(description="Who launched it.")
-    created_at: Moment
+    created_at: Moment = Field(description="When it was launched.")
     ended_at: Moment | None = Field(description="Null while it is under way.")
     url: str = Field(description="Its page in Dagster.")
 

@@ -14,7 +14,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.open_month import is_blocked, percent_used, rate_open_month, rating_of
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.usage.contract import UsageSource
-from spell_billing.web.api import Cents, Moment, Money, MonthText
+from spell_billing.web.api import Cents, Currency, Moment, Money, MonthText, User
 from spell_billing.web.context import WebContext
 
 SLOW_SECONDS = 0.05
@@ -30,10 +30,10 @@ _MOST_KEPT = 1_000
 class Standing(BaseModel):
     """What a user's open month comes to so far, against the user's spend limit."""
 
-    user_id: str
+    user_id: User
     month: MonthText
-    currency: str
-    so_far_cents: Cents
+    currency: Currency
+    so_far_cents: Cents = Field(description="What the bill would come to now.")
     so_far: Money
     limit_cents: int | None = Field(description="`billing_accounts.spend_limit_cents`; null without a limit.")
     limit: str | None = Field(description="The limit for people.", examples=["$50.00"])

@@ -22,44 +22,44 @@ from spell_billing.usage.aggregate import rows_of_user
 from spell_billing.usage.contract import DayUsage, UserMonth
 from spell_billing.usage.source import is_at_platform
 from spell_billing.usage.store import open_usage_store
-from spell_billing.web.api import Cents, Exact, Moment, Money, MonthText
+from spell_billing.web.api import Calls, Cents, Currency, Exact, Moment, Money, MonthName, MonthText, User
 from spell_billing.web.context import WebContext
 
 
 class _Charged(BaseModel):
     """What a month comes to: `usage_cents` - `covered_cents` + `plan_cents` = `due_cents`."""
 
-    usage_cents: Cents
-    covered_cents: Cents
+    usage_cents: Cents = Field(description="The usage, rounded.")
+    covered_cents: Cents = Field(description="What the plan's allowance covers of it.")
     plan_cents: Cents = Field(description="What fees, a minimum and discounts add and take off.")
-    due_cents: Cents
+    due_cents: Cents = Field(description="What is due for the month.")
     due: Money
 
 
 class Day(BaseModel):
     """One day's calls."""
 
-    day: date
-    calls: int
+    day: date = Field(description="In UTC.")
+    calls: Calls
     exact_usage_cents: Exact
 
 
 class Projection(_Charged):
     """What the whole month may come to, linear by elapsed time."""
 
-    method: str
+    method: str = Field(description="How it is estimated, for people.")
 
 
 class Usage(_Charged):
     """A user's usage of a month."""
 
-    user_id: str
+    user_id: User
     month: MonthText
-    month_name: str
+    month_name: MonthName
     source: Literal["live", "frozen"] = Field(description="As it is now, or as it was billed.")
-    as_of: Moment
-    currency: str
-    calls: int
+    as_of: Moment = Field(description="When it was read or frozen.")
+    currency: Currency
+    calls: Calls
     exact_usage_cents: Exact
     included_cents: int = Field(description="The plan's monthly allowance, in minor units.")
     days: list[Day] | None = Field(

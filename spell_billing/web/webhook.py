@@ -32,9 +32,9 @@ _LOG = logging.getLogger("spell_billing.web")
 class Receipt(BaseModel):
     """What became of an event."""
 
-    received: bool
+    received: bool = Field(description="Always true.")
     new: bool = Field(description="False for one that came before.")
-    ignored: bool
+    ignored: bool = Field(description="True for one without an object, or of the other mode (test or live).")
 
 
 class _Data(BaseModel):
@@ -67,7 +67,13 @@ router = APIRouter()
     ),
     openapi_extra={
         "parameters": [
-            {"name": "Stripe-Signature", "in": "header", "required": True, "schema": {"type": "string"}}
+            {
+                "name": "Stripe-Signature",
+                "in": "header",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": "Stripe's: time and signature of the body.",
+            }
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
     },

@@ -70,6 +70,8 @@ def story(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Stor
     story.run("next month paid", "bill", "--month", "2025-04", "--verify")
     story.said["charged"] = sorted(invoice.total_cents for invoice in shop.double.invoices())
     story.reconcile("later differences", "2025-03", "2025-04")
+    for month in ("2025-03", "2025-04"):
+        story.run(f"export {month}", "export", "--month", month)
     story.leave("stays")
     story.run("unharmed", "erase-user", "stays")
     story.reconcile("last differences", "2025-03", "2025-04")
@@ -125,7 +127,13 @@ def test_an_erasure_says_what_was_done(story: Story) -> None:
     assert story.said["unharmed"].returncode == 0, story.said["unharmed"].stderr
     assert re.fullmatch(
         r"User stays is erased-\w{12} from now on: in the ledger, on 2 invoices at Stripe and in 2 frozen "
-        r"versions. No amount has changed.\n",
+        r"versions. No amount has changed.\n"
+        r"The files for finance named the user, and were removed: `export` 2025-03, 2025-04 again.\n",
         story.said["unharmed"].stdout,
     )
+    assert story.said["export 2025-04"].returncode == 0
+    assert not [
+        *(story.shop.home / "exports").rglob("*.csv"),
+        *(story.shop.home / "exports").rglob("*.parquet"),
+    ]
     assert story.said["last differences"] == []

@@ -51,11 +51,30 @@ def test_the_newest_revision_is_the_newest_migration() -> None:
 
 def test_the_migrated_database_is_what_the_schema_says(engine: sa.Engine) -> None:
     migrate(engine)
-    with engine.connect() as connection:
-        options = {"version_table": "ledger_version", "compare_type": True, "compare_server_default": True}
-        differences = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
-    assert differences == []
+    assert differences(engine) == []
+
+
+def differences(engine: sa.Engine) -> list[Any]:
+    """Compare the database with the schema: tables, columns, defaults, and in PostgreSQL comments."""
+    options = {"version_table": "ledger_version", "compare_type": True, "compare_server_default": True}
+    with engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def test_every_migration_brings_comments_to_what_the_schema_has_now(postgres_url: str) -> None:
+    engine = create_engine_for(parse_database_url(postgres_url, setting="DATABASE_URL"))
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE ledger_version SET version_num = '0015'"))
+        connection.execute(sa.text("COMMENT ON TABLE ledger_audit IS NULL"))
+        connection.execute(sa.text("COMMENT ON COLUMN ledger_invoices.total_cents IS 'In euros.'"))
+    assert len(differences(engine)) == 2
+
+    migrate(engine)
+
+    assert differences(engine) == []
+    engine.dispose()
 
 
 def test_every_state_and_reason_fits_its_column() -> None:

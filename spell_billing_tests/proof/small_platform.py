@@ -37,6 +37,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.payments.money_back import read_again
 from spell_billing.reporting.explain import explain
+from spell_billing.reporting.journal import imbalances, read_journal
 from spell_billing.reporting.status import month_status
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
 from spell_billing.stripe_api.client import StripeApi
@@ -146,11 +147,16 @@ class SmallPlatform:
         return sorted((each.user_id, each.kind.value) for each in found)
 
     def must_agree(self, month: Month) -> Reconciliation:
-        """Reconcile, and accept nothing but agreement to the cent."""
+        """Reconcile, and accept nothing but agreement to the cent, and a journal that balances."""
         result = self.reconcile(month)
         assert result.findings == []
         assert result.ledger_cents == result.stripe_cents
+        assert self.imbalances(month) == []
         return result
+
+    def imbalances(self, month: Month) -> list[str]:
+        with self.ledger() as ledger, ledger.reading() as connection:
+            return list(imbalances(connection, month, read_journal(connection, month)))
 
     def void(self, month: Month, user: str, why: str = "wrong price", *, for_good: bool = False) -> Bill:
         with self.ledger() as ledger, ledger.session(month, Actor("support")) as session:

@@ -13,6 +13,8 @@ from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import ACTOR_TAG
 from spell_billing.triggering.queries import BACKFILL
+from spell_billing.web.app import description
+from spell_billing.web.decisions import ROLES
 from spell_billing.web.people import hash_secret, read_people
 from spell_billing.web.settings import WebSettings
 from spell_billing_tests.web.house import Answer, House, house, serving
@@ -102,6 +104,25 @@ def test_each_role_opens_its_own_doors_and_hears_in_a_sentence_what_the_others_n
     error = decide(staffed, "release", OTTO).json["error"]
     assert error["message"] == "otto has the role operate, and this needs the role approve."
     assert staffed.instance.get_runs_count() == 0
+
+
+def test_each_endpoint_is_open_from_the_role_on_that_its_description_names(staffed: House) -> None:
+    people = {"view": VERA, "operate": OTTO, "approve": ANNA}
+    for path, methods in description("")["paths"].items():
+        for method, operation in methods.items():
+            roles = [each["adminSecret"] for each in operation.get("security", ()) if "adminSecret" in each]
+            # A run that is launched has a test of its own.
+            if not roles or path == PROCESS:
+                continue
+            name = path.rpartition("/")[2]
+            address = path.format(month="2025-03", user_id="u")
+            statuses = [
+                decide(staffed, name, person).status
+                if name in ROLES
+                else staffed.ask(method.upper(), address, secret=person).status
+                for person in people.values()
+            ]
+            assert [*people][statuses.count(403)] == roles[0][0], path
 
 
 def test_a_browser_signs_in_by_name_and_sees_what_its_role_may_do(staffed: House) -> None:

@@ -1,6 +1,7 @@
 """Alembic's entry point: runs the revisions on the connection that `migrate` hands over."""
 
 from alembic import context
+from sqlalchemy.engine import Connection
 
 from spell_billing.ledger import schema  # noqa: F401 - it enters the tables
 from spell_billing.ledger.column_types import metadata
@@ -8,11 +9,30 @@ from spell_billing.ledger.column_types import metadata
 VERSION_TABLE = "ledger_version"
 """A name of our own: the platform may keep its `alembic_version` in the same database."""
 
+
+def _comment(connection: Connection) -> None:
+    """Write the comments of all tables and columns, as the schema has them now, into PostgreSQL at once."""
+    commented = [("TABLE", table.name, table.comment) for table in metadata.sorted_tables]
+    commented += [
+        ("COLUMN", f"{table.name}.{column.name}", column.comment)
+        for table in metadata.sorted_tables
+        for column in table.columns
+    ]
+    texts = [(kind, name, str(text).replace("'", "''").replace("%", "%%")) for kind, name, text in commented]
+    # Compiled by SQLAlchemy, one by one, they would take a fifth of all that the migrations take.
+    connection.exec_driver_sql(
+        "".join(f"COMMENT ON {kind} {name} IS '{text}';" for kind, name, text in texts)
+    )
+
+
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=metadata,
     version_table=VERSION_TABLE,
     transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()
+    if connection.dialect.name == "postgresql":
+        _comment(connection)

@@ -1,0 +1,10 @@
+"""Bring ledgers that are older to the comments of tables and columns, which `env.py` writes."""
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Change nothing else."""

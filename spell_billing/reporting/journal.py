@@ -1,0 +1,238 @@
+"""A month's bills and payments as a journal in double entry, by currency, from the ledger alone.
+
+What an account is, and which entries it gets, stands in docs/finance.md.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core import lines
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.ledger.grants import PAID
+from spell_billing.ledger.money_tables import grants, payments
+from spell_billing.ledger.queries import has_line_of, latest_generation
+from spell_billing.ledger.reviews import DecisionKind
+from spell_billing.ledger.schema import decisions, invoices
+
+_ROWS_AT_ONCE = 5_000
+_BOOKED = [*INVOICED, State.SKIPPED, State.SETTLED]
+"""Bills that stand; what is still to be sent, and what was voided, is in no entry."""
+
+
+class Account(StrEnum):
+    """Where an amount stands."""
+
+    RECEIVABLE = "receivable"
+    CARRIED = "carried_amounts"
+    CASH = "cash"
+    BY_HAND = "billed_by_hand"
+    CUSTOMER_BALANCE = "customer_balance"
+    CREDITS = "credits"
+    PREPAID = "prepaid"
+    TAX = "tax"
+    DEFERRED_FEES = "deferred_fees"
+    USAGE = "usage_revenue"
+    FEES = "fee_revenue"
+    DISCOUNTS = "discounts"
+    PROMOTIONS = "promotions"
+    CREDIT_NOTES = "credit_notes"
+    REFUNDS = "refunds"
+    DISPUTES = "disputes"
+    WRITTEN_OFF = "written_off"
+
+
+class Entry(StrEnum):
+    """What happened; each entry balances by itself."""
+
+    INVOICES = "invoices"
+    WITHOUT_INVOICE = "without_invoice"
+    SETTLED = "settled_by_a_person"
+    FEES_EARNED = "fees_earned"
+    PAYMENTS = "payments"
+    CUSTOMER_BALANCE = "customer_balance"
+    CREDIT_NOTES = "credit_notes"
+    REFUNDS = "refunds"
+    DISPUTES = "disputes"
+    UNCOLLECTIBLE = "uncollectible"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One side of an entry in minor units: either its debit or its credit is above zero."""
+
+    month: str
+    currency: str
+    entry: Entry
+    account: Account
+    debit_cents: int
+    credit_cents: int
+
+
+_ACCOUNT_OF = {
+    **dict.fromkeys((lines.USAGE, lines.INCLUDED, lines.USAGE_DISCOUNT, lines.MINIMUM), Account.USAGE),
+    **dict.fromkeys(lines.LATE_KINDS, Account.USAGE),
+    lines.FEE: Account.FEES,
+    lines.FEE_IN_ADVANCE: Account.DEFERRED_FEES,
+    **dict.fromkeys((lines.DISCOUNT, lines.FORGIVEN, lines.CHANGED), Account.DISCOUNTS),
+    lines.CREDIT: Account.CREDITS,
+    **dict.fromkeys((lines.REMAINDER, lines.BROUGHT), Account.CARRIED),
+}
+
+_Sums = Counter[tuple[str, Entry, Account]]
+"""By currency, entry and account, in minor units: debits above zero."""
+
+
+def read_journal(connection: Connection, month: Month) -> list[Posting]:
+    """Return the postings of a month's bills and of what became of them, as the ledger knows it now."""
+    sums: _Sums = Counter()
+    _book_bills(connection, month, sums)
+    _book_fees_earned(connection, month, sums)
+    for kept in kept_of_months(connection, [month])[str(month)]:
+        _book_payments(kept, sums)
+    for currency, cents in _uncollectible(connection, month):
+        _book(
+            sums, currency, Entry.UNCOLLECTIBLE, cents, debit=Account.WRITTEN_OFF, credit=Account.RECEIVABLE
+        )
+    for currency, cents in _credits_settled(connection, month):
+        _book(sums, currency, Entry.SETTLED, cents, debit=Account.CREDITS, credit=Account.BY_HAND)
+    order = {each: place for kind in (Entry, Account) for place, each in enumerate(kind)}
+    return [
+        Posting(str(month), currency, entry, account, max(cents, 0), max(-cents, 0))
+        for (currency, entry, account), cents in sorted(
+            sums.items(), key=lambda item: (item[0][0], order[item[0][1]], order[item[0][2]])
+        )
+        if cents
+    ]
+
+
+def imbalances(connection: Connection, month: Month, postings: Sequence[Posting]) -> Iterator[str]:
+    """Say what does not balance: an entry, or receivables against what is open at Stripe."""
+    by_entry: Counter[tuple[str, Entry]] = Counter()
+    receivable: Counter[str] = Counter()
+    for each in postings:
+        cents = each.debit_cents - each.credit_cents
+        by_entry[each.currency, each.entry] += cents
+        if each.account is Account.RECEIVABLE:
+            receivable[each.currency] += cents
+    for (currency, entry), cents in by_entry.items():
+        if cents:
+            yield f"{entry} in {currency}: debits exceed credits by {cents} minor units."
+    for kept in kept_of_months(connection, [month])[str(month)]:
+        if receivable[kept.currency] != kept.due_cents:
+            yield (
+                f"receivable in {kept.currency}: {receivable[kept.currency]} minor units by the journal, "
+                f"{kept.due_cents} are open at Stripe."
+            )
+
+
+def _book(sums: _Sums, currency: str, entry: Entry, cents: int, *, debit: Account, credit: Account) -> None:
+    sums[currency, entry, debit] += cents
+    sums[currency, entry, credit] -= cents
+
+
+def _book_bills(connection: Connection, month: Month, sums: _Sums) -> None:
+    bill = invoices.c
+    query = (
+        sa.select(
+            bill.currency,
+            bill.state,
+            bill.reason,
+            bill.total_cents,
+            bill.tax_cents,
+            bill.discount_cents,
+            bill.lines,
+        )
+        .where(latest_generation(month), bill.state.in_([state.value for state in _BOOKED]))
+        .execution_options(yield_per=_ROWS_AT_ONCE)
+    )
+    bought = set(connection.execute(sa.select(grants.c.grant_id).where(grants.c.kind == PAID)).scalars())
+    for currency, state, reason, total_cents, tax_cents, coupon_cents, text in connection.execute(query):
+        tax, coupon = tax_cents or 0, coupon_cents or 0
+        if state in INVOICED:
+            entry, owed = Entry.INVOICES, Account.RECEIVABLE
+        elif state == State.SETTLED:
+            by_hand = reason == Reason.BILLED_BY_HAND
+            entry, owed = Entry.SETTLED, Account.BY_HAND if by_hand else Account.WRITTEN_OFF
+        else:
+            entry, owed = Entry.WITHOUT_INVOICE, Account.CREDITS
+        for line in lines.load_lines(text):
+            if line.amount_cents:
+                sums[currency, entry, _account_of(line, bought)] -= line.amount_cents
+        # Below zero it is a credit, which later bills use up.
+        sums[currency, entry, owed if total_cents > 0 else Account.CREDITS] += total_cents + tax - coupon
+        sums[currency, entry, Account.TAX] -= tax
+        sums[currency, entry, Account.DISCOUNTS] += coupon
+
+
+def _account_of(line: lines.Line, bought: set[str]) -> Account:
+    if line.kind == lines.GRANT:
+        return Account.PREPAID if line.grant_id in bought else Account.PROMOTIONS
+    return _ACCOUNT_OF[line.kind]
+
+
+def _book_fees_earned(connection: Connection, month: Month, sums: _Sums) -> None:
+    """Book what the month before charged in advance for this one."""
+    bill = invoices.c
+    query = sa.select(bill.currency, bill.lines).where(
+        latest_generation(month.previous()),
+        bill.state.in_([state.value for state in _BOOKED]),
+        bill.late_lines > 0,
+        has_line_of(lines.FEE_IN_ADVANCE),
+    )
+    for currency, text in connection.execute(query):
+        for line in lines.load_lines(text):
+            if line.kind == lines.FEE_IN_ADVANCE and line.usage_month == str(month):
+                cents, debit, credit = line.amount_cents, Account.DEFERRED_FEES, Account.FEES
+                _book(sums, currency, Entry.FEES_EARNED, cents, debit=debit, credit=credit)
+
+
+def _book_payments(kept: Kept, sums: _Sums) -> None:
+    for entry, cents, debit, credit in (
+        (Entry.PAYMENTS, kept.paid_cents, Account.CASH, Account.RECEIVABLE),
+        (
+            Entry.CUSTOMER_BALANCE,
+            kept.moved_cents + kept.from_balance_cents,
+            Account.CUSTOMER_BALANCE,
+            Account.RECEIVABLE,
+        ),
+        (Entry.CREDIT_NOTES, kept.credited_cents, Account.CREDIT_NOTES, Account.RECEIVABLE),
+        (Entry.REFUNDS, kept.refunded_cents, Account.REFUNDS, Account.CASH),
+        (Entry.DISPUTES, kept.disputed_cents, Account.DISPUTES, Account.CASH),
+    ):
+        _book(sums, kept.currency, entry, cents, debit=debit, credit=credit)
+
+
+def _uncollectible(connection: Connection, month: Month) -> Iterable[tuple[str, int]]:
+    """Return, by currency, what is left of invoices that nobody collects any more."""
+    bill, nothing = invoices.c, sa.literal(0)
+    plus = (bill.total_cents, bill.tax_cents)
+    minus = (
+        bill.discount_cents,
+        *(payments.c[f"{name}_cents"] for name in ("amount_paid", "moved", "from_balance", "credited")),
+    )
+    left = sum((sa.func.coalesce(each, nothing) for each in plus), nothing) - sum(
+        (sa.func.coalesce(each, nothing) for each in minus), nothing
+    )
+    query = (
+        sa.select(bill.currency, sa.func.sum(left))
+        .outerjoin(payments, payments.c.stripe_invoice_id == bill.stripe_invoice_id)
+        .where(bill.month == str(month), bill.state == State.UNCOLLECTIBLE.value)
+        .group_by(bill.currency)
+    )
+    return [(currency, int(cents)) for currency, cents in connection.execute(query)]
+
+
+def _credits_settled(connection: Connection, month: Month) -> Iterator[tuple[str, int]]:
+    query = sa.select(decisions.c.content_hash).where(
+        decisions.c.month == str(month), decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
+    )
+    for content in connection.execute(query).scalars():
+        currency, _, cents = content.partition(":")
+        yield currency, int(cents)

@@ -1,0 +1,32 @@
+"""A simulated year with everything on, or as much of it as is asked for: `make soak` for all of it."""
+
+import logging
+import os
+
+import pytest
+
+from spell_billing.core.month import Month
+from spell_billing_tests.payments.soak import Soak
+from spell_billing_tests.payments.world import World
+
+_LOG = logging.getLogger(__name__)
+MONTHS, USERS, SEED = (
+    int(os.environ.get(f"SOAK_{name}", usual)) for name, usual in (("MONTHS", 2), ("USERS", 40), ("SEED", 1))
+)
+
+
+@pytest.mark.both_databases
+def test_frozen_usage_ledger_stripe_and_money_agree_for_every_month(
+    world: World,
+) -> None:
+    soak = Soak(world, USERS, SEED)
+    soak.prepare()
+    months = [Month(2025, 4).plus(number) for number in range(MONTHS)]
+
+    for month in months:
+        soak.live_through(month)
+
+    for month in months:
+        soak.must_agree(month)
+    assert (soak.kills > 0, soak.faults > 0) == (True, True)
+    _LOG.warning("%d rows, %d runs killed, %d faults", soak.rows, soak.kills, soak.faults)
