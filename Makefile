@@ -69,7 +69,7 @@ bench: $(TOOLS)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(TOOLS)
-	@SOAK_MONTHS=$${SOAK_MONTHS:-12} SOAK_USERS=$${SOAK_USERS:-2000} $(BIN)/python -m pytest -n 0 -q \
+	@SOAK_MONTHS=$${SOAK_MONTHS:-12} SOAK_USERS=$${SOAK_USERS:-2000} $(BIN)/python -m pytest -n 0 -q --timeout=0 \
 		--log-cli-level=WARNING spell_billing_tests/payments/test_soak.py $(ARGS)
 
 clean:

@@ -61,6 +61,7 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
     """
     from spell_billing.invoicing.credit import credit_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.invoicing.given_back import rows_went_too  # noqa: PLC0415
     from spell_billing.ledger.credit_notes import CreditKind, CreditNote  # noqa: PLC0415
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 
@@ -79,6 +80,8 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
 
         note = stripe.work(ledger, work)
         currency = ledger.bills_of_user(month, user_id)[-1].currency
+        with ledger.reading() as connection:
+            too = rows_went_too(connection, str(month), user_id)
     what = {
         CreditKind.REDUCE: "lowers what is due",
         CreditKind.REFUND: "is refunded to the card",
@@ -88,6 +91,8 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
         f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
         f"{format_money(note.cents, currency, grouping=True)} {what}."
     )
+    if too:
+        click.echo(too)
 
 
 @click.command("settle")
@@ -105,16 +110,36 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
     metavar="CURRENCY",
     help="Settle the user's credit in this currency instead, as when the account changed to another one.",
 )
+@click.option(
+    "--given-back",
+    "given_back_as",
+    type=click.Choice(["correction", "goodwill"]),
+    help="Say what was given back of the month's invoice for, as at Stripe: rows that went, or goodwill.",
+)
 @reason_option()
-def settle(month: Month, user_id: str, settled_as: str | None, currency: str | None, reason: str) -> None:
+def settle(
+    month: Month,
+    user_id: str,
+    settled_as: str | None,
+    currency: str | None,
+    *,
+    given_back_as: str | None,
+    reason: str,
+) -> None:
     """Close one user's bill that has no invoice: failed, held, parked, or voided to be billed again.
 
     Refused while an invoice of it stands at Stripe. Safe to repeat. With --credit, record that a credit was
     given back by hand, so that it no longer holds the user's bills.
+
+    With --given-back, say what money was for that was given back of the month's invoice, by a credit note, a
+    refund or a dispute. As a correction it is not given back once more for rows that went; as goodwill it
+    stands beside whatever the rows say. Said again otherwise, it takes the place of what was said before.
     """
-    if (settled_as is None) == (currency is None):
-        raise click.UsageError("Give either --as or --credit.")
-    if currency is not None:
+    if sum(each is not None for each in (settled_as, currency, given_back_as)) != 1:
+        raise click.UsageError("Give one of --as, --credit and --given-back.")
+    if given_back_as is not None:
+        _settle_given_back(month, user_id, given_back_as, reason)
+    elif currency is not None:
         _settle_credit(month, user_id, currency.lower(), reason)
     else:
         _settle_bill(month, user_id, str(settled_as), reason)
@@ -132,6 +157,31 @@ def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> No
     money = format_money(settled.amount_cents, settled.currency, grouping=True)
     click.echo(f"The credit of {money} of user {user_id} is settled.")
     click.echo(f"Next, for bills it held: spell-billing bill --month {month}")
+
+
+def _settle_given_back(month: Month, user_id: str, given_back_as: str, reason: str) -> None:
+    from spell_billing.invoicing.given_back import (  # noqa: PLC0415 - heavy: SQLAlchemy
+        GivenBackAs,
+        settle_given_back,
+    )
+
+    with (
+        open_ledger() as ledger,
+        ledger.exclusive(on_wait=click.echo),
+        ledger.writing() as connection,
+    ):
+        given_back = GivenBackAs(given_back_as)
+        back_cents, corrected_cents, currency = settle_given_back(
+            connection, month, user_id, given_back, reason=reason, actor=actor()
+        )
+    back, corrected = (
+        format_money(cents, currency, grouping=True) for cents in (back_cents, corrected_cents)
+    )
+    click.echo(
+        f"Of {back} given back of user {user_id}'s invoice for {month}, {corrected} counts for rows that "
+        "went."
+    )
+    click.echo("Next, for a bill it held: `spell-billing bill` of that bill's month.")
 
 
 def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> None:

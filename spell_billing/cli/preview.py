@@ -11,12 +11,13 @@ from rich.table import Column, Table
 from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
 from spell_billing.core.comparison import Difference, kinds_of
 from spell_billing.core.errors import MonthError
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spell_billing.ledger.month_state import Standing
     from spell_billing.reporting.preview import Against
 
 _SHOWN_USERS = 50
@@ -55,7 +56,11 @@ def _against(_: click.Context, __: click.Parameter, text: str | None) -> "Agains
 def command(
     month: Month, csv: Path | None, against: "Against | Path | None", *, all_users: bool, as_json: bool
 ) -> None:
-    """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored."""
+    """Show every user's draft of a month, and the totals. Nothing is sent to Stripe, nothing is stored.
+
+    Of a month whose billing has started, bills that were sent or closed are shown as they are, and users who
+    wait for a bill as the next run would draft them. --json has each user's plan and lines as well.
+    """
     from spell_billing.reporting import old_service, preview  # noqa: PLC0415 - heavy: pandas
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.contract import SourceRules  # noqa: PLC0415
@@ -69,11 +74,12 @@ def command(
     # A file that cannot be read is said so before the usage is.
     old = old_service.read_old_bills(against) if isinstance(against, Path) else {}
     with open_ledger() as ledger:
+        standing = ledger.standing(month)
         source = open_usage_source(settings.usage_database, SourceRules(items_by=settings.line_items_by))
         store = open_usage_store(settings.usage_store)
         drafts = preview.preview_drafts(month, ledger, source, store, settings.policy)
         if against is None:
-            frame = preview.drafts_frame(drafts)
+            frame = preview.drafts_frame(drafts, with_lines=as_json)
         elif isinstance(against, Path):
             frame = old_service.old_service_frame(drafts, old)
         else:
@@ -81,13 +87,14 @@ def command(
             frame = preview.differences_frame(differences)
     if csv is not None:
         # With a byte order mark, for Excel.
-        preview.spreadsheet_frame(frame).to_csv(csv, index=False, encoding="utf-8-sig")
+        rows = frame.drop(columns="lines", errors="ignore")
+        preview.spreadsheet_frame(rows).to_csv(csv, index=False, encoding="utf-8-sig")
     if as_json:
         write_json(frame.to_dict("records"))
         return
     out = console()
-    if not month.is_closed(datetime.now(UTC)):
-        out.print(f"{month.label} is not over: these are its numbers so far.", style="bold")
+    for note in _notes(standing):
+        out.print(note, style="bold")
     shown = frame if all_users else frame.head(_SHOWN_USERS)
     if isinstance(against, Path):
         out.print(_table_of_old(shown))
@@ -99,6 +106,20 @@ def command(
     for line in old_service.summary(frame) if isinstance(against, Path) else lines:
         out.print(line)
     out.print("Nothing was sent to Stripe.")
+
+
+def _notes(standing: "Standing") -> Iterator[str]:
+    """Return what a reader must know of the month before its numbers."""
+    label, state = standing.month.label, standing.state(datetime.now(UTC))
+    if state == "open":
+        yield f"{label} is not over: these are its numbers so far."
+    elif state == "billed":
+        yield f"{label} is billed: its bills are shown as they are, and another run would send nothing."
+    elif standing.started:
+        yield (
+            f"Billing of {label} has started: what was sent or closed is shown as it is, and who waits for a "
+            "bill as the next run would draft it."
+        )
 
 
 def _table(*left: str, right: tuple[str, ...]) -> Table:
@@ -114,7 +135,7 @@ def _table_of_drafts(frame: "pd.DataFrame") -> Table:
     for row in frame.to_dict("records"):
         words = (str(row[name]) for name in ("user", "state", "reason", "customer"))
         total = _money(row["total_cents"], row["currency"])
-        table.add_row(*words, f"{row['calls']:,}", f"{row['usage_cents']:f}", total)
+        table.add_row(*words, f"{row['calls']:,}", plain(row["usage_cents"]), total)
     return table
 
 

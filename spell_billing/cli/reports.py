@@ -214,4 +214,5 @@ def _write_reconciliation(result: "Reconciliation") -> None:
         invoice = f", {each.stripe_invoice_id}" if each.stripe_invoice_id else ""
         click.echo(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
         click.echo(f"  {each.remedy}")
-    click.echo(f"{len(result.findings)} findings." if result.findings else "All four agree to the cent.")
+    number = len(result.findings)
+    click.echo(f"{number} finding{'s' * (number > 1)}." if number else "All four agree to the cent.")

@@ -1,5 +1,6 @@
 """What an operator decides before a month is sent: `approve`, `hold`, `release`."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -43,9 +44,9 @@ def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _decide(
-    decide: Callable[..., int], month: Month, user_id: str | None, reason: str, *, everybody: bool
-) -> int:
-    """Decide on one user's bill or on all, and return on how many."""
+    decide: Callable[..., Any], month: Month, user_id: str | None, reason: str, *, everybody: bool
+) -> Any:
+    """Decide on one user's bill or on all, and return what came of it."""
     if (user_id is not None) == everybody:
         raise click.UsageError("Give either --user or --all.")
     with open_ledger() as ledger:
@@ -59,28 +60,54 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
     """Hold one user's bill of a drafted month, or everybody's, until `release`. What was sent stays sent."""
     from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
 
-    number = _decide(review.hold, month, user_id, reason, everybody=everybody)
+    decided = _decide(review.hold, month, user_id, reason, everybody=everybody)
     if user_id is not None:
         click.echo(f"The bill of user {user_id} for {month} is held.")
     else:
-        click.echo(f"{number:,} bills of {month} are held, and those that are drafted from now on.")
-    whose = "--all" if user_id is None else f"--user {user_id}"
-    click.echo(f"To send it: spell-billing release --month {month} {whose}")
+        click.echo(
+            f"{_bills(decided.bills)} of {month} {_are(decided.bills)} held, and those drafted from now on."
+        )
+        one, more = "was held before, and keeps its reason", "were held before, and keep their reason"
+        _others(decided.others, month, one, more)
+    whose = "--all" if user_id is None else f"--user {shlex.quote(user_id)}"
+    click.echo(f"To send {'it' if user_id else 'them'}: spell-billing release --month {month} {whose}")
 
 
 @click.command("release")
 @month_option(required=True)
 @_of_one_or_all
 def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> None:
-    """Release one user's held bill, or all of them, as they are now; the next `bill` sends them.
+    """Release one user's held bill, or many, as they are now; the next `bill` sends them.
 
-    A bill that is drafted again with other content needs a new release.
+    --all takes back `hold --all`: what that held is released, and what is held for a reason of its own is
+    named and stays held. Where no `hold --all` is in force, it releases what is held as not plausible. A bill
+    that is drafted again with other content needs a new release.
     """
     from spell_billing.invoicing import review  # noqa: PLC0415 - heavy: SQLAlchemy
 
-    number = _decide(review.release, month, user_id, reason, everybody=everybody)
+    decided = _decide(review.release, month, user_id, reason, everybody=everybody)
     if user_id is not None:
         click.echo(f"The bill of user {user_id} for {month} is released.")
     else:
-        click.echo(f"{number:,} bills of {month} are released.")
+        click.echo(f"{_bills(decided.bills)} of {month} {_are(decided.bills)} released.")
+        _others(decided.others, month, *(f"{word} held for a reason of {whose} own" for word, whose in _STAY))
     click.echo(f"Next: spell-billing bill --month {month}")
+
+
+def _bills(number: int) -> str:
+    return "1 bill" if number == 1 else f"{number:,} bills"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+_STAY = (("stays", "its"), ("stay", "their"))
+
+
+def _others(others: Any, month: Month, one: str, more: str) -> None:
+    from spell_billing.invoicing.review import named  # noqa: PLC0415 - heavy: SQLAlchemy
+
+    if others:
+        click.echo(f"{_bills(len(others))} {one if len(others) == 1 else more}: {named(others)}.")
+        click.echo(f"To send one of these: spell-billing release --month {month} --user ID")

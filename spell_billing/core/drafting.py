@@ -23,7 +23,9 @@ from spell_billing.core.lines import (
     LateUsage,
     Line,
     add_late_lines,
+    late_sums,
     shown_lines,
+    taxed_amounts,
 )
 from spell_billing.core.money import (
     format_money,
@@ -184,7 +186,7 @@ def draft_invoice(
     # Which lines an invoice shows is asked only where it matters.
     shown = lines if is_usual and len(lines) <= MAX_LINES else shown_lines(lines, currency)
     if not is_usual and isinstance(terms, Terms) and total_cents > 0:
-        terms = under(policy, terms, has_negative_line=any(line.amount_cents < 0 for line in shown))
+        terms = under(policy, terms, has_negative_line=min(taxed_amounts(shown)) < 0)
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (
@@ -192,6 +194,8 @@ def draft_invoice(
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
         else _verdict(total_cents, problem)
     )
+    if state in {State.PLANNED, State.SKIPPED} and _may_give_back_twice(lines, late):
+        state, reason = State.HELD, Reason.ALREADY_GIVEN_BACK
     is_small = policy.small_amounts != STRIPE and total_cents < policy.minimum_cents
     if account and is_small and state is State.PLANNED:
         state, total_cents, terms = State.SKIPPED, 0, account.terms
@@ -208,7 +212,7 @@ def draft_invoice(
         calls=calls,
         usage_cents=usage_cents,
         total_cents=total_cents,
-        # What is held is in two currencies: nothing of it can be handed on.
+        # Of a bill that is held, nothing can be handed on yet.
         carried_cents=-left_cents if left_cents or state is State.HELD else -min(total_cents, 0),
         credit_applied_cents=applied_cents,
         rating=rating,
@@ -290,6 +294,12 @@ def _verdict(total_cents: int, problem: Reason | None) -> tuple[State, Reason | 
     if total_cents <= 0:
         return State.SKIPPED, Reason.CREDIT_CARRIED if total_cents < 0 else Reason.NO_CHARGE
     return (State.FAILED, problem) if problem else (State.PLANNED, None)
+
+
+def _may_give_back_twice(lines: Sequence[Line], late: Sequence[LateUsage]) -> bool:
+    """Return whether late lines give back for a month of which money was given back at Stripe already."""
+    months = {str(each.usage_month) for each in late if each.back_cents > 0}
+    return bool(months) and any(cents < 0 for of, (cents, _) in late_sums(lines).items() if of in months)
 
 
 def _account_problem(account: Account | None, terms: Terms | Reason, plan: MonthPlan | None) -> Reason | None:

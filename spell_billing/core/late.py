@@ -11,7 +11,7 @@ from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, La
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import Rating
+from spell_billing.core.pricing import USUAL_RATING, Rating, rate_cents
 
 BillOf = tuple[str, str]
 """A bill by user and month."""
@@ -62,7 +62,12 @@ class Billed(msgspec.Struct):
     `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
     `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero.
     `rating` is None where the user had no account then; the currency is the first bill's. The month's
-    own bill `is_open`, or the usage `waits` on an open bill of another month.
+    own bill `is_open`, or the usage `waits` on an open bill of another month, which holds `waiting`; so does
+    the bill of the month it `waits_for`, of which nothing was sent yet.
+
+    `back` was given back of invoices that charged for the usage, by month; nobody said yet what for.
+    `corrected_cents` of it were for rows that went, as a person said, and no part of what is charged any
+    more; `is_answered` where one ever said so. `peak_cents` is the most that was charged at a time.
     """
 
     known: Usage = Usage()
@@ -75,11 +80,23 @@ class Billed(msgspec.Struct):
     currency: str | None = None
     is_open: bool = False
     waits: bool = False
+    waiting: Usage = Usage()
+    waits_for: str | None = None
+    back: dict[str, int] = {}
+    corrected_cents: int = 0
+    is_answered: bool = False
+    peak_cents: int = 0
 
     @property
     def left(self) -> Usage:
         """What is known, and on no bill."""
         return self.known - self.moved - self.billed
+
+    @property
+    def gone_cents(self) -> int:
+        """What was charged for rows that went, given back by late lines or not; less what is corrected."""
+        due = rate_cents((self.billed + self.waiting).cents, self.rating or USUAL_RATING)
+        return max(0, self.peak_cents - self.corrected_cents - due)
 
 
 NOTHING = Usage()
@@ -111,7 +128,11 @@ def late_usage(
                 if usage:
                     late[user].append(_item(UNBILLED, month, usage, each))
             else:
-                late[user].extend(_items(month, usage, each, moves.get(user, Decimal(0))))
+                items = list(_items(month, usage, each, moves.get(user, Decimal(0))))
+                if each.is_answered and not items:
+                    # What late lines gave back before it was corrected is charged.
+                    items.append(_item(ADJUSTMENT, month, NOTHING, each))
+                late[user].extend(items)
     return late
 
 
@@ -174,4 +195,5 @@ def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
         charged_cents=billed.charged_cents,
         forgiven_cents=billed.forgiven_cents,
         withheld_cents=billed.withheld_cents,
+        back_cents=sum(billed.back.values()),
     )

@@ -39,6 +39,8 @@ BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""
 
 
+_TAKEN_OFF = frozenset({INCLUDED, USAGE_DISCOUNT, DISCOUNT})
+_CHARGED = (USAGE, MINIMUM, FEE)
 TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
 """Lines that other months' drafts must know of."""
 
@@ -73,6 +75,8 @@ class LateUsage(msgspec.Struct, frozen=True):
         charged_cents: What other bills charged for that month, and still stands; None: as it is rated.
         forgiven_cents: Charges for that month that were written off.
         withheld_cents: Credits for that month, above zero, on bills that were written off.
+        back_cents: What was given back at Stripe of the invoices that charged for that month, and nobody said
+            yet whether it was for rows that went.
     """
 
     usage_month: Month
@@ -85,6 +89,7 @@ class LateUsage(msgspec.Struct, frozen=True):
     charged_cents: int | None = None
     forgiven_cents: int = 0
     withheld_cents: int = 0
+    back_cents: int = 0
 
 
 _JSON = msgspec.json.Encoder()
@@ -170,10 +175,23 @@ def add_late_lines(
         )
         here_usage[of] = exact_sum(here_usage.get(of, Decimal(0)), item.usage_cents)
         here_cents[of] = here_cents.get(of, 0) + amount_cents
+        if not (amount_cents or item.calls or item.usage_cents):
+            continue
         lines.append(_late_line(item, amount_cents, currency))
         if amount_cents and item.currency:
             currencies.add(item.currency)
     return currencies
+
+
+def late_sums(lines: Sequence[Line]) -> dict[str, tuple[int, Decimal]]:
+    """Return what lines charge for late usage, or give back below zero, with its exact cost, by its month."""
+    sums: dict[str, tuple[int, Decimal]] = {}
+    for line in lines:
+        if line.kind in LATE_KINDS:
+            cents, usage_cents = sums.get(line.usage_month, (0, Decimal(0)))
+            summed = exact_sum(usage_cents, Decimal(line.usage_cents))
+            sums[line.usage_month] = cents + line.amount_cents, summed
+    return sums
 
 
 def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
@@ -195,6 +213,29 @@ def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
         for line, cents in zip(shown, amounts, strict=True)
         if cents or not line.amount_cents
     ]
+
+
+def taxed_amounts(lines: Sequence[Line]) -> list[int]:
+    """Return what each shown line charges on an invoice with tax, to which Stripe adds no line below zero.
+
+    What plans and discounts take off is taken off usage, the minimum and fees, in this order; their own lines
+    charge nothing then, and only say how much. Where that is not enough, and for all else below zero, lines
+    stay as they are.
+    """
+    amounts = [line.amount_cents for line in lines]
+    off = [place for place, line in enumerate(lines) if line.kind in _TAKEN_OFF and line.amount_cents < 0]
+    left = -sum(amounts[place] for place in off)
+    for kind in _CHARGED:
+        for place, line in enumerate(lines):
+            if line.kind == kind and amounts[place] > 0:
+                cents = min(left, amounts[place])
+                amounts[place] -= cents
+                left -= cents
+    if left:
+        return [line.amount_cents for line in lines]
+    for place in off:
+        amounts[place] = 0
+    return amounts
 
 
 def _charging(line: Line, cents: int, currency: str) -> Line:

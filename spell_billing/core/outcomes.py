@@ -68,6 +68,22 @@ class Reason(StrEnum):
     BILLED_BY_HAND = "billed_by_hand"
     HELD_BY_PERSON = "held_by_person"
     NOT_PLAUSIBLE = "not_plausible"
+    ALREADY_GIVEN_BACK = "already_given_back"
+
+
+SAID_BY_STRIPE = frozenset(
+    {
+        Reason.UNKNOWN_CUSTOMER,
+        Reason.CUSTOMER_DELETED,
+        Reason.CURRENCY_CONFLICT,
+        Reason.TAX_LOCATION,
+        Reason.REJECTED,
+        Reason.LINES_DIFFER,
+        Reason.CONFLICTING_REQUEST,
+    }
+)
+"""Only another answer of Stripe's tells whether one of these still holds: a bill that is to be tried again
+keeps it until then."""
 
 
 def words(reason: Reason, message: str | None) -> str:
@@ -92,8 +108,8 @@ REMEDIES: dict[Reason, str] = {
     Reason.UNKNOWN_PLAN: (
         f"The billing account's plan_id is not in billing_plans. Correct it, or add the plan, {_AGAIN}"
     ),
-    Reason.PLAN_CURRENCY: "The account is in another currency than the plan it was on in the month. Give it "
-    f"the plan's currency, {_AGAIN}",
+    Reason.PLAN_CURRENCY: "The account is in another currency than a plan it was on in the month. Give it "
+    f"the plan's currency, {_AGAIN} Between plans of two currencies, bill it by hand, and settle it.",
     Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
     Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
     Reason.INVALID_NET_DAYS: f"The account's net_days is not a number from 0 to 365. Correct it, {_AGAIN}",
@@ -152,5 +168,10 @@ REMEDIES: dict[Reason, str] = {
     Reason.NOT_PLAUSIBLE: (
         "The amount is far from what this user usually pays. Check the usage, then send it with "
         "`spell-billing release`, or correct the rows and bill the month again."
+    ),
+    Reason.ALREADY_GIVEN_BACK: (
+        "Money of an earlier invoice was given back already, and this bill would give back more, for rows "
+        "that went. Where both were meant, `spell-billing release`; where what was given back was for these "
+        f"rows, `spell-billing settle --given-back correction`; {_AGAIN}"
     ),
 }

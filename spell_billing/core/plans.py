@@ -62,7 +62,8 @@ class MonthPlan(msgspec.Struct, frozen=True):
         fees: The month's fees, one for each plan and span.
         next_fees: Those of the next month, as far as its plans are known.
         discounts: The names of the percentages, and of the amounts, that are taken off.
-        currencies: Those that the plans' amounts are in, where plans say so.
+        currencies: Those that the amounts of the month's plans are in, where plans say so.
+        next_currencies: Those of the next month's fees.
     """
 
     plan_id: str | None = None
@@ -72,6 +73,7 @@ class MonthPlan(msgspec.Struct, frozen=True):
     next_fees: tuple[Fee, ...] = ()
     discounts: tuple[str, str] = ("", "")
     currencies: tuple[str, ...] = ()
+    next_currencies: tuple[str, ...] = ()
 
     @property
     def has_fees(self) -> bool:
@@ -126,9 +128,7 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
     later = [(span, stretch) for span in spans if (stretch := _cut(following, span.starts_at, span.ends_at))]
     fees, next_fees = tuple(_fees(month, cut)), tuple(_fees(following, later))
     percents, amounts = _taken_off(month, cut, discounts)
-    priced = [
-        span for span, _ in (*cut, *later) if span.fee_cents or span.minimum_cents or span.included_cents
-    ]
+    priced = [span for span, _ in cut if span.fee_cents or span.minimum_cents or span.included_cents]
     return MonthPlan(
         plan_id=cut[-1][0].plan_id if cut else None,
         name=" and ".join(dict.fromkeys(span.name for span, _ in cut)),
@@ -143,7 +143,8 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
         fees=fees,
         next_fees=next_fees,
         discounts=(_names(percents), _names(amounts)),
-        currencies=tuple(sorted({span.currency for span in priced if span.currency})),
+        currencies=_currencies(priced),
+        next_currencies=_currencies(span for span, _ in later if span.fee_cents),
     )
 
 
@@ -152,10 +153,11 @@ def fee_lines(
 ) -> list[Line]:
     """Return the lines of a bill's fees: of its month as far as they were not charged, and in advance.
 
-    `charged` is what other bills charge for fees of the month and of the next, in minor units.
+    Fees in another currency than the bill's are not charged in advance, but with their own month. `charged`
+    is what other bills charge for fees of the month and of the next, in minor units.
     """
     lines = _lines_of(FEE, month, plan.fees, charged[0], currency)
-    if in_advance:
+    if in_advance and set(plan.next_currencies) <= {currency}:
         lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, charged[1], currency)
     return lines
 
@@ -226,6 +228,10 @@ def _sum_of_shares(percents: Iterable[tuple[Decimal, _Stretch]]) -> str:
     """Add up percentages by the share of the month in which they count, to everything at most."""
     shares = (Fraction(percent) / _PERCENT * stretch.share for percent, stretch in percents)
     return str(min(Fraction(1), sum(shares, Fraction(0))))
+
+
+def _currencies(spans: Iterable[PlanSpan]) -> tuple[str, ...]:
+    return tuple(sorted({span.currency for span in spans if span.currency}))
 
 
 def _names(found: Iterable[tuple[Discount, _Stretch]]) -> str:

@@ -178,7 +178,7 @@ def _read_card(rows: Sequence[CardRow]) -> RateCard:
         twice = next(end for end in ends if ends.count(end) > 1)
         raise _refused(
             first,
-            f"two tiers overlap: both end {'nowhere' if twice is None else f'at {twice:f}'}",
+            "two of its rows have no up_to" if twice is None else f"two tiers overlap: both end at {twice:f}",
             "Leave one row for each end, and one card for each date.",
         )
     if ends[-1] is not None:

@@ -6,6 +6,7 @@
 import os
 import secrets
 import shlex
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -49,6 +50,8 @@ _CALLERS = frozenset({"PATH", "HOME", "LANG", "TERM", "VIRTUAL_ENV", "TMPDIR", "
 )
 def main(port: int, stripe_port: int, users: int, *, dev: bool) -> None:
     """Bill the demo's closed months, and with --dev serve all pages on them until Ctrl-C."""
+    # Ended by another process, it ends what it started, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     environment = _environment(port)
     with clear_errors():
         settings = Settings(environment)

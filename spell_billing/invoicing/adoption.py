@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import UNSET
+import msgspec
 
-from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, MONTH, USER, invoice_metadata
+from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, LINE_CENTS, MONTH, USER, invoice_metadata
 from spell_billing.core.lines import CHANGED, LATE_USAGE, MOVED, UNBILLED, USAGE, Line, dump_lines, lines_hash
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
@@ -48,11 +48,15 @@ def is_taxed(invoice: Invoice) -> bool:
     return bool((invoice.get("automatic_tax") or {}).get("enabled"))
 
 
-def terms_seen(invoice: Invoice) -> Terms:
-    """Return the terms that an invoice at Stripe was made on, as far as amounts and payment need them."""
+def terms_seen(invoice: Invoice, lines: Sequence[Invoice] = ()) -> Terms:
+    """Return the terms that an invoice at Stripe was made on, as far as amounts and payment need them.
+
+    Lines from which plans were taken off were made for tax, which may have been left out afterwards.
+    """
     sent = invoice.get("collection_method") == "send_invoice"
     discounted = bool(_discount_cents(invoice))
-    return Terms(SEND if sent else CHARGE, tax=ON if is_taxed(invoice) else OFF, discounts=discounted)
+    taxed = is_taxed(invoice) or any(LINE_CENTS in (line["metadata"] or {}) for line in lines)
+    return Terms(SEND if sent else CHARGE, tax=ON if taxed else OFF, discounts=discounted)
 
 
 def _discount_cents(invoice: Invoice) -> int:
@@ -87,7 +91,7 @@ def adopted_content(
     What the frozen usage has beyond it stands as unbilled, for a later draft. `frozen` is the bill whose
     usage the invoice stands for; None when the ledger has none.
     """
-    billed, terms = [_line(line, month) for line in lines], terms_seen(invoice)
+    billed, terms = _lines(lines, month), terms_seen(invoice, lines)
     calls = int(invoice["metadata"].get(CALLS, "0"))
     usage_cents = exact_sum(*(Decimal(line.usage_cents) for line in billed if line.kind == USAGE))
     drafted = frozen.parsed_lines if frozen else ()
@@ -164,6 +168,17 @@ def _late_left_open(billed: Iterable[Line], frozen: Iterable[Line]) -> Iterator[
             yield Line(UNBILLED, text, 0, usage_month, calls[usage_month], plain(left))
 
 
+def _lines(lines: Sequence[Invoice], month: Month) -> list[Line]:
+    """Return the ledger's lines: as they were before plans were taken off, unless a person changed them."""
+    found = [_line(line, month) for line in lines]
+    before = [int((line["metadata"] or {}).get(LINE_CENTS) or line["amount"]) for line in lines]
+    if sum(before) != sum(line.amount_cents for line in found):
+        return found
+    return [
+        msgspec.structs.replace(line, amount_cents=cents) for line, cents in zip(found, before, strict=True)
+    ]
+
+
 def _line(line: Invoice, month: Month) -> Line:
     metadata: Mapping[str, str] = line["metadata"] or {}
     return Line(
@@ -173,7 +188,7 @@ def _line(line: Invoice, month: Month) -> Line:
         usage_month=metadata.get("spell_month", str(month)),
         calls=int(metadata.get("spell_calls", "0")),
         usage_cents=metadata.get("spell_usage_cents", "0"),
-        grant_id=metadata.get("spell_grant", UNSET),
+        grant_id=metadata.get("spell_grant", msgspec.UNSET),
     )
 
 

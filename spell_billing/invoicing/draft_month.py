@@ -20,13 +20,14 @@ from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
 from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
 from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
-from spell_billing.ledger.rows import Change, content_of
+from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
@@ -66,6 +67,7 @@ def draft_month(
     record = session.record()
     if record is not None and record.billing_started_at is not None:
         changed = _redraft(session, source, frozen, rules, policy)
+        changed = hold_what_may_go_back_twice(session) or changed
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
@@ -78,6 +80,7 @@ def draft_month(
             usage_cents=totals.cost_cents,
         )
         _hold_drafts(session, rules)
+    hold_what_may_go_back_twice(session)
     return True
 
 
@@ -198,7 +201,9 @@ def _redraft(
             changed = True
             continue
         after = replace(bill, message=message, **content_of(draft))
-        if (after.state, after.reason, after.lines_hash) == (bill.state, bill.reason, bill.lines_hash):
+        if after.state is State.PLANNED and bill.reason in SAID_BY_STRIPE and _is_same(bill, after):
+            after = replace(after, reason=bill.reason, message=bill.message)
+        if (after.state, after.reason) == (bill.state, bill.reason) and _is_same(bill, after):
             continue
         changes.append(Change(bill, after, "redrafted"))
         changed = True
@@ -207,6 +212,10 @@ def _redraft(
             changes = []
     session.apply(changes)
     return changed
+
+
+def _is_same(bill: Bill, other: Bill) -> bool:
+    return bill.lines_hash == other.lines_hash
 
 
 def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
@@ -237,14 +246,15 @@ class _Holding:
         self, user_id: str, currency: str, total_cents: int, lines_hash: str
     ) -> tuple[Reason, str] | None:
         """Return why a bill that could be sent is held; None when it is not."""
+        by_name = self.people.held_by_name(user_id, lines_hash)
+        if by_name is None and not self.people.is_released(user_id, lines_hash):
+            usual = self.usual.get((user_id, currency))
+            words = why_not_plausible(total_cents, currency, usual, self.rules)
+            # A reason of its own comes before a hold of all bills, and outlasts it.
+            if words is not None:
+                return Reason.NOT_PLAUSIBLE, words
         reason = self.people.held_because(user_id, lines_hash)
-        if reason is not None:
-            return Reason.HELD_BY_PERSON, reason
-        if self.people.is_released(user_id, lines_hash):
-            return None
-        usual = self.usual.get((user_id, currency))
-        words = why_not_plausible(total_cents, currency, usual, self.rules)
-        return (Reason.NOT_PLAUSIBLE, words) if words else None
+        return (Reason.HELD_BY_PERSON, reason) if reason is not None else None
 
     def applied(self, draft: Draft) -> tuple[Draft, str | None]:
         """Return the draft as it is to be written, and why in words where it is held."""

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     LATE_USAGE_DIFFERS = "late_usage_differs"
     CREDIT_NOT_GRANTED = "credit_not_granted"
     GRANT_DIFFERS = "grant_differs"
+    GIVEN_BACK_TWICE = "given_back_twice"
     CONTENT_ALTERED = "content_altered"
     NOT_APPROVED = "not_approved"
     MONEY_DIFFERS = "money_differs"
@@ -74,6 +75,11 @@ _REMEDIES = {
     Kind.GRANT_DIFFERS: (
         "A bill used a grant that does not cover it. Restore the ledger; where the grant is lost, make "
         "it again under its id; where the invoice was sent, void it and bill again."
+    ),
+    Kind.GIVEN_BACK_TWICE: (
+        "Money of the invoice was given back, and a later bill gave back for its rows as well. Where both "
+        "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
+        "correction` the next bill charges what was given back twice."
     ),
     Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (

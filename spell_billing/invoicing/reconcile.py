@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from spell_billing.core.keys import billing_key
-from spell_billing.core.lines import load_lines
+from spell_billing.core.lines import Line, load_lines
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
@@ -211,13 +211,38 @@ def _compare_lines(bill: Bill, at_stripe: Mapping[str, Any]) -> Iterator[Finding
     changed = any(line.kind == "changed_at_stripe" for line in lines)
     if at_stripe["has_more"] or bill.currency in _IN_STEPS or changed:
         return
-    hidden = {"unbilled", "moved"}
-    expected = sorted((x.amount_cents, x.description) for x in lines if x.kind not in hidden)
+    shown = [line for line in lines if line.kind not in {"unbilled", "moved"}]
+    expected = sorted(net_lines(shown) if bill.parsed_terms.is_taxed else _gross(shown))
     found = sorted((int(line["amount"]), str(line["description"] or "")) for line in at_stripe["data"])
     for ours, theirs in zip_longest(expected, found, fillvalue=(0, "no line")):
         if ours != theirs:
             yield Finding.of(Kind.LINES_DIFFER, bill, f"{ours[1]}: {ours[0]}", f"{theirs[1]}: {theirs[0]}")
             return
+
+
+def _gross(lines: Sequence[Line]) -> list[tuple[int, str]]:
+    return [(line.amount_cents, line.description) for line in lines]
+
+
+def net_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
+    """Return what lines charge on an invoice with tax: plans and discounts are taken off usage first.
+
+    Then off the minimum, then off fees. Of the charges together, what is beyond the sum that is taken off
+    stands; a line charges its part of that.
+    """
+    off_kinds, charge_kinds = ("included", "usage_discount", "discount"), ("usage", "minimum", "fee")
+    off_cents = -sum(line.amount_cents for line in lines if line.kind in off_kinds and line.amount_cents < 0)
+    found, before_cents = [], 0
+    for line in sorted(lines, key=lambda each: [*charge_kinds, each.kind].index(each.kind)):
+        cents = line.amount_cents
+        if line.kind in charge_kinds and cents > 0:
+            after_cents = before_cents + cents
+            cents = max(0, after_cents - off_cents) - max(0, before_cents - off_cents)
+            before_cents = after_cents
+        elif line.kind in off_kinds:
+            cents = max(0, cents)
+        found.append((cents, line.description))
+    return found if before_cents >= off_cents else _gross(lines)
 
 
 def _at_stripe(kind: Kind, invoice: Invoice, expected: str, found: str) -> Finding:

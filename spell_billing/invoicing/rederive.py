@@ -6,52 +6,36 @@ them, so that a mistake there, or a ledger that was altered, shows here.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.money import EXACT, exact_sum, format_money, plain
+from spell_billing.core.money import EXACT, exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.findings import Finding, Kind
-from spell_billing.invoicing.rederive_plans import charges, plan_findings, usage_discount_alone
-from spell_billing.ledger.queries import of_drafted_months
+from spell_billing.invoicing.rederive_late import (
+    CREDITS,
+    EVIDENCE,
+    LATE,
+    OF_PLANS,
+    TOLD,
+    Line,
+    given_back_findings,
+    late_amounts,
+    money,
+    read_lines,
+    rounded_cents,
+)
+from spell_billing.invoicing.rederive_plans import charges, plan_findings
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.schema import audit
 from spell_billing.usage.contract import FrozenUsage
-
-_USERS_A_QUERY = 500
-_LATE = frozenset({"late_usage", "adjustment"})
-_EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
-_BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven", "grant"})
-_FEES = frozenset({"fee", "fee_in_advance"})
-_OF_PLANS = _FEES | {"usage_discount", "minimum", "discount"}
-_TOLD = _LATE | _EVIDENCE | _BESIDE_USAGE | {"fee_in_advance"}
-_CREDITS = frozenset({"credit", "brought_forward"})
-_STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
-_NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
-
-
-class _Line(msgspec.Struct, frozen=True):
-    """A line as the ledger keeps it: the order of the fields is that of the fingerprint."""
-
-    kind: str
-    description: str
-    amount_cents: int
-    usage_month: str
-    calls: int = 0
-    usage_cents: str = "0"
-    grant_id: str | msgspec.UnsetType = msgspec.UNSET
-
-
-_read_lines = msgspec.json.Decoder(tuple[_Line, ...]).decode
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -81,14 +65,15 @@ def rederive(
     explained = {user_id: bill for user_id, bill in latest.items() if user_id not in found_at_stripe}
     yield from plan_findings(connection, month, frozen, explained)
     yield from _late_evidence(frozen, latest)
-    yield from _late_amounts(connection, month, latest)
+    yield from late_amounts(connection, month, latest)
+    yield from given_back_findings(connection, month, latest)
     yield from credit_findings(connection, latest)
     yield from grant_findings(connection, latest)
 
 
 def sum_findings(bill: Bill) -> Iterator[Finding]:
     """Check a bill against itself: its usage and its total are those of its lines."""
-    lines = _read_lines(bill.lines)
+    lines = read_lines(bill.lines)
     of_usage = [(line, Decimal(line.usage_cents)) for line in lines if line.kind == "usage"]
     usage_cents = exact_sum(*(cents for _, cents in of_usage))
     total_cents = sum(line.amount_cents for line in lines)
@@ -109,7 +94,7 @@ def _rounding_differences(
 ) -> Iterator[tuple[str, str]]:
     """Yield where lines of usage, as (amount, exact cents), are not rounded by the largest remainder."""
     charged = sum([amount for amount, _ in of_usage])
-    if charged != _rounded(total):
+    if charged != rounded_cents(total):
         yield f"{plain(total)} cents of usage", f"{'line' if len(of_usage) == 1 else 'lines'} of {charged}"
         return
     if len(of_usage) <= 1:
@@ -131,27 +116,27 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
 
     The content of an adopted bill is that of an invoice found at Stripe, which its account need not explain.
     """
-    lines = _read_lines(bill.lines)
+    lines = read_lines(bill.lines)
     cents_of = _by_kind(lines)
     covered = -cents_of["included"]
-    due = charges(_rounded(bill.usage_cents), bill.included_cents, bill.rating)
+    due = charges(rounded_cents(bill.usage_cents), bill.included_cents, bill.rating)
     most = -due["included"]
     if covered > most or (covered != most and not adopted):
-        expected = f"{_money(bill, most)} covered by the plan"
-        yield Finding.of(Kind.ALLOWANCE_DIFFERS, bill, expected, _money(bill, covered))
+        expected = f"{money(bill, most)} covered by the plan"
+        yield Finding.of(Kind.ALLOWANCE_DIFFERS, bill, expected, money(bill, covered))
     for kind in () if adopted else ("usage_discount", "minimum", "discount"):
         cents = cents_of[kind]
         if cents != due[kind]:
             name = kind.replace("_", " ")
             yield Finding.of(
-                Kind.PLAN_DIFFERS, bill, f"{name} {_money(bill, due[kind])}", f"{name} {_money(bill, cents)}"
+                Kind.PLAN_DIFFERS, bill, f"{name} {money(bill, due[kind])}", f"{name} {money(bill, cents)}"
             )
     columns = {
         "covered_cents": covered,
-        "plan_cents": sum([cents_of[kind] for kind in _OF_PLANS]),
-        "late_cents": sum([cents_of[kind] for kind in _LATE]),
-        "credit_applied_cents": -sum([cents_of[kind] for kind in _CREDITS]),
-        "late_lines": len([line for line in lines if line.kind in _TOLD]),
+        "plan_cents": sum([cents_of[kind] for kind in OF_PLANS]),
+        "late_cents": sum([cents_of[kind] for kind in LATE]),
+        "credit_applied_cents": -sum([cents_of[kind] for kind in CREDITS]),
+        "late_lines": len([line for line in lines if line.kind in TOLD]),
     }
     for name, cents in columns.items():
         if getattr(bill, name) != cents:
@@ -159,7 +144,7 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
             yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, column, f"lines {cents}")
     forgiven = -cents_of["forgiven"]
     if forgiven and (bill.state is not State.SKIPPED or bill.total_cents):
-        expected = f"{_money(bill, forgiven)} not charged, and no invoice"
+        expected = f"{money(bill, forgiven)} not charged, and no invoice"
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, f"{bill.state}, {bill.total_cents}")
     if adopted:
         return
@@ -174,7 +159,7 @@ def content_findings(bill: Bill, *, adopted: bool = False) -> Iterator[Finding]:
         yield Finding.of(Kind.CONTENT_ALTERED, bill, f"content {bill.lines_hash[:12]}", fingerprint[:12])
 
 
-def _by_kind(lines: Sequence[_Line]) -> Mapping[str, int]:
+def _by_kind(lines: Sequence[Line]) -> Mapping[str, int]:
     """Add up the amounts of lines by their kind; no line is zero."""
     found: defaultdict[str, int] = defaultdict(int)
     for line in lines:
@@ -193,8 +178,8 @@ def _late_evidence(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[
                     recorded[of] = recorded[of].plus(row["calls"], Decimal(row["cost_cents"]))
     billed: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
     for bill in latest.values():
-        for line in _read_lines(bill.lines) if bill.late_lines else ():
-            if line.kind in _EVIDENCE:
+        for line in read_lines(bill.lines) if bill.late_lines else ():
+            if line.kind in EVIDENCE:
                 of = bill.user_id, line.usage_month
                 billed[of] = billed[of].plus(line.calls, Decimal(line.usage_cents))
     for of in sorted(recorded.keys() | billed.keys()):
@@ -211,106 +196,9 @@ def _late_evidence(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[
             )
 
 
-@dataclass(slots=True)
-class _Position:
-    """All that bills hold of one user's usage of a month."""
-
-    usage_cents: Decimal = Decimal(0)
-    charged_cents: int = 0
-    forgiven_cents: int = 0
-    withheld_cents: int = 0
-    rating: tuple[int, str | None] | None = None
-    waits: bool = False
-    holders: set[str] = field(default_factory=set)
-
-
-def _late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill]) -> Iterator[Finding]:
-    """Check that what was charged for a month in all, late lines too, is the rating of its whole usage."""
-    users = sorted(
-        bill.user_id
-        for bill in latest.values()
-        if bill.late_lines and any(line.kind in _LATE for line in _read_lines(bill.lines))
-    )
-    for first in range(0, len(users), _USERS_A_QUERY):
-        positions: defaultdict[tuple[str, str], _Position] = defaultdict(_Position)
-        for row in _latest_bills(connection, users[first : first + _USERS_A_QUERY]):
-            _take(positions, row)
-        for (user_id, usage_month), each in sorted(positions.items()):
-            if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
-                continue
-            rounded = _rounded(each.usage_cents)
-            target = rounded + sum(charges(rounded, *(each.rating or (0, None))).values())
-            least, most = target - each.forgiven_cents, target + each.withheld_cents
-            if not least <= each.charged_cents <= most:
-                bill = latest[user_id]
-                due = _money(bill, least if each.charged_cents < least else most)
-                expected = f"{due} charged for {usage_month} in all"
-                yield Finding.of(Kind.LATE_USAGE_DIFFERS, bill, expected, _money(bill, each.charged_cents))
-
-
-def _take(positions: defaultdict[tuple[str, str], _Position], row: Any) -> None:
-    """Add what one bill holds, of its own month and of others, to the positions."""
-    own: dict[str, tuple[Decimal, int]] = {}
-    given_up: defaultdict[str, int] = defaultdict(int)
-    for line in _read_lines(row.lines):
-        if line.kind == "forgiven":
-            given_up[line.usage_month] -= line.amount_cents
-        if line.kind in _CREDITS | _BESIDE_USAGE | _FEES | {"unbilled", "moved"}:
-            continue
-        usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
-        own[line.usage_month] = (
-            exact_sum(usage_cents, Decimal(line.usage_cents)),
-            cents + line.amount_cents,
-        )
-    own.setdefault(row.month, (Decimal(0), 0))
-    for usage_month, (usage_cents, cents) in own.items():
-        position = positions[row.user_id, usage_month]
-        if position.rating is None and (row.stripe_customer_id or row.plan_id):
-            # Of a plan that charged nothing else in that month, what is taken off usage counts.
-            own_month = usage_month == row.month
-            position.rating = (
-                row.included_cents,
-                row.rating if own_month else usage_discount_alone(row.rating),
-            )
-        if row.state in _NOT_SENT or (row.state == "void" and row.reason != "written_off"):
-            position.waits = True
-            continue
-        if row.state == "void" and cents < 0:
-            continue
-        position.holders.add(row.month)
-        position.usage_cents = exact_sum(position.usage_cents, usage_cents)
-        # Of a small amount that was given up, nothing was charged.
-        forgiven_cents = max(0, min(given_up[usage_month], cents))
-        position.forgiven_cents += forgiven_cents
-        by_hand = row.state == "settled" and row.reason == "billed_by_hand"
-        if row.state in _STANDING or by_hand:
-            position.charged_cents += cents - forgiven_cents
-        elif cents > 0:
-            position.forgiven_cents += cents
-        else:
-            position.withheld_cents -= cents
-
-
-def _latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]:
-    rows = connection.execute(
-        sa.select(invoices)
-        .where(of_drafted_months(), invoices.c.user_id.in_(users))
-        .order_by(invoices.c.month, invoices.c.generation)
-    ).all()
-    return {(row.user_id, row.month): row for row in rows}.values()
-
-
-def _fingerprint(bill: Bill, lines: Sequence[_Line]) -> str:
+def _fingerprint(bill: Bill, lines: Sequence[Line]) -> str:
     content: tuple[object, ...] = (
         *(bill.stripe_customer_id or "", bill.currency, bill.description, lines),
         *([] if bill.terms is None else [bill.terms]),
     )
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
-
-
-def _rounded(cents: Decimal) -> int:
-    return int(cents.quantize(Decimal(1), ROUND_HALF_UP))
-
-
-def _money(bill: Bill, cents: int) -> str:
-    return format_money(cents, bill.currency)

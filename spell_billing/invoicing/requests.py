@@ -6,8 +6,8 @@ Stripe API reference: create an invoice, bulk add invoice line items, finalize a
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.keys import billing_key, idempotency_key, invoice_metadata
-from spell_billing.core.lines import Line, shown_lines
+from spell_billing.core.keys import LINE_CENTS, billing_key, idempotency_key, invoice_metadata
+from spell_billing.core.lines import Line, shown_lines, taxed_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
 from spell_billing.invoicing.adoption import charged_cents, is_taxed
@@ -49,8 +49,8 @@ def create_parameters(bill: Bill) -> dict[str, Any]:
 
 def lines_parameters(bill: Bill) -> dict[str, Any]:
     """Return the body that adds the frozen lines."""
-    lines, discounts = shown_lines(bill.parsed_lines, bill.currency), bill.parsed_terms.discounts
-    return {"lines": [_line_parameters(line, discounts=discounts) for line in lines]}
+    discounts = bill.parsed_terms.discounts
+    return {"lines": [_line_parameters(line, cents, discounts=discounts) for line, cents in _shown(bill)]}
 
 
 def is_done(endpoint: str, invoice: Invoice) -> bool:
@@ -88,8 +88,7 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
 
     Compared is the total before discount and tax, which stand beside it.
     """
-    shown = shown_lines(bill.parsed_lines, bill.currency)
-    expected = sorted((line.description, line.amount_cents) for line in shown)
+    expected = sorted((line.description, cents) for line, cents in _shown(bill))
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"
@@ -113,12 +112,20 @@ def misnamed(bill: Bill, invoice: Invoice) -> str | None:
     return f"other metadata than the bill's ({', '.join(wrong)})" if wrong else None
 
 
-def _line_parameters(line: Line, *, discounts: bool) -> dict[str, Any]:
+def _shown(bill: Bill) -> list[tuple[Line, int]]:
+    """Return the lines that the invoice shows, with what each charges there, in minor units."""
+    shown = shown_lines(bill.parsed_lines, bill.currency)
+    taxed = bill.parsed_terms.is_taxed
+    amounts = taxed_amounts(shown) if taxed else [line.amount_cents for line in shown]
+    return list(zip(shown, amounts, strict=True))
+
+
+def _line_parameters(line: Line, cents: int, *, discounts: bool) -> dict[str, Any]:
     month = Month.parse(line.usage_month)
     return {
-        "amount": line.amount_cents,
+        "amount": cents,
         "description": line.description,
-        "discountable": discounts and line.amount_cents > 0,
+        "discountable": discounts and cents > 0,
         "period": {"start": month.first_second, "end": month.last_second},
         "metadata": {
             "spell_kind": line.kind,
@@ -126,5 +133,6 @@ def _line_parameters(line: Line, *, discounts: bool) -> dict[str, Any]:
             "spell_calls": str(line.calls),
             "spell_usage_cents": line.usage_cents,
             **({"spell_grant": line.grant_id} if line.grant_id else {}),
+            **({LINE_CENTS: str(line.amount_cents)} if cents != line.amount_cents else {}),
         },
     }

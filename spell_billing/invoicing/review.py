@@ -1,8 +1,8 @@
 """What people decide before a month is sent: approve what its review found, hold and release bills."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from sqlalchemy.engine import Connection
@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
+from spell_billing.invoicing.given_back import release_both
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import (
@@ -32,6 +33,7 @@ from spell_billing.ledger.reviews import (
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
 
+_NAMED = 20
 _WAIT_SECONDS = 10.0
 """A person waits no longer for a run that is at the month."""
 
@@ -85,10 +87,24 @@ def approve(
         return replace(review, approvals=[*review.approvals, approval])
 
 
-def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Hold one user's bill, or everybody's (None), until it is released; return how many are held by it now.
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """On how many bills a person decided, and which stay held for a reason of their own, in their order."""
 
-    What was sent stays sent.
+    bills: int
+    others: Sequence[WaitingBill] = ()
+
+
+def named(bills: Sequence[WaitingBill]) -> str:
+    """Return whose bills are held and why, as far as a person reads it."""
+    users = ", ".join(f"{bill.user_id} ({bill.reason})" for bill in bills[:_NAMED])
+    return users + (f" and {len(bills) - _NAMED:,} more" if len(bills) > _NAMED else "")
+
+
+def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> Decided:
+    """Hold one user's bill, or everybody's (None), until it is released.
+
+    What was sent stays sent. Of everybody's, a bill that is held already keeps its own reason.
 
     Raises:
         LedgerError: when there is no such bill, or it was sent.
@@ -101,7 +117,8 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
         else:
             found = [_bill_of(connection, month, user_id)]
             _require_unsent(month, found[0])
-        bills = [bill for bill in found if _is_holdable(bill)]
+        bills = [bill for bill in found if _is_holdable(bill, by_name=user_id is not None)]
+        others = [] if user_id is not None else [bill for bill in found if bill.state is State.HELD]
         decision = _decision(month, DecisionKind.HELD, actor, reason, user_id)
         if user_id is not None and bills:
             write_decisions(connection, [decision])
@@ -109,14 +126,16 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
             write_decision(connection, decision, actor)
         holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
         write_holds(connection, month, holds, actor, decision.at)
-        return len(bills)
+        return Decided(len(bills), others)
 
 
-def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> int:
-    """Release one user's held bill, or all (None) of the month's, as they are now; return how many.
+def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> Decided:
+    """Release one user's bill, whatever it is held for, or many (None); the next `bill` sends them.
 
-    The next `bill` of the month sends them. A release is bound to what the bill says: drafted again with
-    other content, it is held again.
+    Of many, that is what the hold of all bills holds, which it ends. Where none is in force, it is what the
+    rules hold as not plausible. A bill that is held for a reason of its own stays held.
+
+    A release is bound to what the bill says: drafted again with other content, it is held again.
 
     Raises:
         LedgerError: when nothing is held, or not by a hold that a person can release.
@@ -126,38 +145,65 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
         _require_drafted(connection, month)
         holds = PeoplesHolds(read_decisions(connection, month))
         if user_id is None:
-            bills = [bill for bill in read_waiting(connection, month) if _is_releasable(bill, holds)]
-            if not bills and not holds.everybody:
-                raise LedgerError(
-                    f"No bill of {month} is held for a person to release.",
-                    remedy=f"See what waits with `spell-billing status --month {month}`.",
-                )
-            if holds.everybody:
-                everybody = _decision(month, DecisionKind.RELEASED, actor, reason)
-                write_decision(connection, everybody, actor)
-        else:
-            bill = _bill_of(connection, month, user_id)
-            if not _is_releasable(bill, holds):
-                why = f"not held: it is {bill.state}"
-                remedy = f"See what waits with `spell-billing status --month {month}`."
-                if bill.state is State.HELD and bill.reason is not None:
-                    why, remedy = f"held for {bill.reason}", REMEDIES[bill.reason]
-                raise LedgerError(f"The bill of user {user_id} for {month} is {why}.", remedy=remedy)
-            bills = [bill]
-        released = {
-            bill.id: _decision(
-                month, DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
-            )
-            for bill in bills
-        }
-        # A bill that is sent on has an audit entry of its own.
-        sent_on = [bill for bill in bills if _is_held(bill)]
-        write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
-        released_bills = [Hold(bill, None, reason) for bill in sent_on]
-        write_holds(connection, month, released_bills, actor, datetime.now(UTC))
-        for decision in released.values():
-            write_decision(connection, decision, actor)
-        return len(bills)
+            return _release_many(connection, month, actor, reason, holds)
+        bill = _bill_of(connection, month, user_id)
+        if not _is_releasable(bill, holds):
+            why = f"not held: it is {bill.state}"
+            remedy = f"See what waits with `spell-billing status --month {month}`."
+            if bill.state is State.HELD and bill.reason is not None:
+                why, remedy = f"held for {bill.reason}", REMEDIES[bill.reason]
+            raise LedgerError(f"The bill of user {user_id} for {month} is {why}.", remedy=remedy)
+        if bill.reason is Reason.ALREADY_GIVEN_BACK:
+            release_both(connection, month, user_id, reason, actor)
+        _release(connection, month, actor, reason, [bill])
+        return Decided(1)
+
+
+def _release_many(
+    connection: Connection, month: Month, actor: Actor, reason: str, holds: PeoplesHolds
+) -> Decided:
+    held = [bill for bill in read_waiting(connection, month) if bill.state is State.HELD]
+    if holds.everybody:
+        write_decision(connection, _decision(month, DecisionKind.RELEASED, actor, reason), actor)
+
+    def is_meant(bill: WaitingBill) -> bool:
+        if not holds.everybody:
+            return bill.reason is Reason.NOT_PLAUSIBLE
+        by_name = holds.held_by_name(bill.user_id, bill.lines_hash) is not None
+        return bill.reason is Reason.HELD_BY_PERSON and not by_name
+
+    bills = [bill for bill in held if is_meant(bill)]
+    others = [bill for bill in held if not is_meant(bill)]
+    if not bills and not holds.everybody:
+        only = f" Held for a reason of their own: {named(others)}." if others else ""
+        raise LedgerError(
+            f"No bill of {month} is held that `release --all` releases.{only}",
+            remedy=f"See what waits with `spell-billing status --month {month}`, and release it with --user.",
+        )
+    if holds.everybody:
+        # They are plausible, and nobody holds them by name: nothing else is to be remembered of them.
+        write_holds(connection, month, [Hold(bill, None, reason) for bill in bills], actor, datetime.now(UTC))
+    else:
+        _release(connection, month, actor, reason, bills)
+    return Decided(len(bills), others)
+
+
+def _release(
+    connection: Connection, month: Month, actor: Actor, reason: str, bills: Sequence[WaitingBill]
+) -> None:
+    released = {
+        bill.id: _decision(
+            month, DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
+        )
+        for bill in bills
+    }
+    # A bill that is sent on has an audit entry of its own.
+    sent_on = [bill for bill in bills if _is_held(bill) and bill.reason is not Reason.ALREADY_GIVEN_BACK]
+    write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
+    released_bills = [Hold(bill, None, reason) for bill in sent_on]
+    write_holds(connection, month, released_bills, actor, datetime.now(UTC))
+    for decision in released.values():
+        write_decision(connection, decision, actor)
 
 
 @contextmanager
@@ -181,9 +227,10 @@ def _decision(
     return Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
 
 
-def _is_holdable(bill: WaitingBill) -> bool:
+def _is_holdable(bill: WaitingBill, *, by_name: bool) -> bool:
     """Return whether the bill would be sent now, or when released; a failed one is held once it could."""
-    return bill.state is State.PLANNED or (bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE)
+    not_plausible = bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE
+    return bill.state is State.PLANNED or (by_name and not_plausible)
 
 
 def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:

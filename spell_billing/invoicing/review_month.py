@@ -91,7 +91,7 @@ def review_month(
             *past_findings(changes, rules),
             *move_findings(moves),
             *month_findings(_totals(record, bills), previous, rules),
-            *subscription_findings(*_subscriptions(connection, store, frozen)),
+            *subscription_findings(*_subscriptions(connection, store, frozen, accounts)),
             *account_findings(_coverage(connection, month, bills, accounts)),
         ]
         fingerprint = drafts_hash(connection, month)
@@ -187,16 +187,24 @@ def _past(
 
 
 def _subscriptions(
-    connection: Connection, store: UsageStore, frozen: FrozenUsage
-) -> tuple[set[str], set[str]]:
-    """Return whose subscription ran on when the month before ended, and who of them has none any more."""
+    connection: Connection, store: UsageStore, frozen: FrozenUsage, accounts: Callable[[], pa.Table]
+) -> tuple[set[str], set[str], set[str]]:
+    """Return whose subscription ran on when the month before ended, who of them has none any more.
+
+    And of these, who has an account, and did not move to another user.
+    """
     month = frozen.month
     running = set[str]()
     for before, version in pinned_versions(connection, since=month.previous(), before=month):
         # Where its evidence is lost, the freeze has said so.
         with suppress(UsageError):
             running |= subscribed_users(store.version(before, version), month.start)
-    return running, running - subscribed_users(frozen) if running else set()
+    gone = running - subscribed_users(frozen) if running else set[str]()
+    if not gone:
+        return running, gone, gone
+    heir_of = read_heirs(connection).heir_of
+    staying = {user for user in gone & set(accounts()["user_id"].to_pylist()) if heir_of(user) == user}
+    return running, gone, staying
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:

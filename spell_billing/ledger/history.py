@@ -1,7 +1,7 @@
 """What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -17,6 +17,7 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
     BROUGHT,
+    CHANGED,
     FEE,
     FEE_IN_ADVANCE,
     FEES,
@@ -25,12 +26,14 @@ from spell_billing.core.lines import (
     LATE_USAGE,
     MOVED,
     UNBILLED,
+    Line,
     load_lines,
 )
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.pricing import load_rating
 from spell_billing.ledger.credits import read_credits
+from spell_billing.ledger.given_back import answered_cents, corrected_cents, money_back, read_answers
 from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import is_replaced, left_something, of_drafted_months, read_months
@@ -66,11 +69,12 @@ def read_history(
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
+    wanted |= {bill for bill in corrected_cents(read_answers(connection)) if bill[1] < str(month)}
     if heirs.heirs:
         wanted = {(user, of) for each, of in wanted for user in heirs.together_with(each)}
     return History(
         read_credits(connection, month, heirs, only=only),
-        _billed(connection, month, wanted, only) if wanted else {},
+        read_billed(connection, month, wanted, only) if wanted else {},
         heirs,
         _fees_charged(connection, month, only),
         read_grants(connection, month, heirs, only=only),
@@ -137,17 +141,57 @@ def _left_open(connection: Connection, month: Month) -> set[BillOf]:
     }
 
 
-def _billed(
-    connection: Connection, month: Month, wanted: Collection[BillOf], only: Collection[str] | None
+def read_billed(
+    connection: Connection,
+    month: Month,
+    wanted: Collection[BillOf],
+    only: Collection[str] | None = None,
 ) -> dict[BillOf, Billed]:
+    """Return what all bills but those of `month` hold of usage, by user and month of the usage.
+
+    Where `only` some users are drafted, the month's bills of all others count.
+    """
     found: defaultdict[BillOf, Billed] = defaultdict(Billed)
+    charging: defaultdict[BillOf, dict[str, _Invoice]] = defaultdict(dict)
     pinned = {each.month for each in read_months(connection) if each.billing_started_at}
     users = iter(sorted({user for user, _ in wanted}))
     while chunk := list(islice(users, _USERS_A_QUERY)):
         for row in _latest(connection, chunk):
             if row.month != str(month) or (only is not None and row.user_id not in only):
-                _add(found, row, is_pinned=row.month in pinned)
+                _add(found, charging, row, is_pinned=row.month in pinned)
+    _add_what_went_back(connection, {bill: found[bill] for bill in wanted if bill in found}, charging)
     return {bill: found[bill] for bill in wanted if bill in found}
+
+
+@dataclass(frozen=True, slots=True)
+class _Invoice:
+    """An invoice that stands, the month of its bill, and what a person took off it at Stripe."""
+
+    month: str
+    taken_off_cents: int
+
+
+def _add_what_went_back(
+    connection: Connection,
+    found: Mapping[BillOf, Billed],
+    charging: Mapping[BillOf, Mapping[str, _Invoice]],
+) -> None:
+    """Add what was given back at Stripe of the invoices that charged for usage, and what was said of it."""
+    charged = {bill: charging.get(bill, {}) for bill in found}
+    back = money_back(
+        connection,
+        {name: (user, each.month) for (user, _), named in charged.items() for name, each in named.items()},
+    )
+    answers = read_answers(connection)
+    answered, corrected = answered_cents(answers), corrected_cents(answers)
+    for bill, about in found.items():
+        for name, invoice in charged[bill].items():
+            left_cents = back[name] + invoice.taken_off_cents - answered[bill[0], invoice.month]
+            if left_cents > 0:
+                about.back[invoice.month] = left_cents
+        about.is_answered = bill in corrected
+        about.corrected_cents = corrected[bill]
+        about.charged_cents -= about.corrected_cents
 
 
 def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
@@ -169,11 +213,13 @@ _HAS_LINES_TO_READ = sa.or_(
 _COLUMNS = (
     *("user_id", "month", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
     *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
-    *("included_cents", "rating", "total_cents", "late_cents", "credit_applied_cents"),
+    *("included_cents", "rating", "total_cents", "late_cents", "credit_applied_cents", "stripe_invoice_id"),
 )
 
 
-def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
+def _add(
+    found: dict[BillOf, Billed], charging: dict[BillOf, dict[str, _Invoice]], row: Any, *, is_pinned: bool
+) -> None:
     """Add a bill to what is billed of its own month, and of those that its lines are about."""
     user_id, state = row.user_id, State(row.state)
     value = worth(state, Reason(row.reason) if row.reason else None)
@@ -200,22 +246,45 @@ def _add(found: dict[BillOf, Billed], row: Any, *, is_pinned: bool) -> None:
         if line.kind in LATE_KINDS:
             held[line.usage_month] = held.get(line.usage_month, Usage()) + usage
             amounts[line.usage_month] = amounts.get(line.usage_month, 0) + line.amount_cents
+    if not is_pinned:
+        _add_waiting(found, row, lines)
+    if state in INVOICED and value is Worth.CHARGED:
+        taken_off_cents = -sum(line.amount_cents for line in lines if line.kind == CHANGED)
+        invoice = _Invoice(row.month, max(0, taken_off_cents))
+        for of in (of for of in held if amounts[of] > 0):
+            charging[user_id, of][row.stripe_invoice_id] = invoice
     for of, usage in held.items():
         about = found[user_id, of]
-        if about.currency is None:
-            # What came late for a month without a bill of its own goes on as it was first rated.
-            about.currency = row.currency
-            if row.stripe_customer_id or row.plan_id:
-                rating = load_rating(row.rating, row.included_cents)
-                about.rating = rating if of == row.month else rating.of_usage_alone
+        _add_rating(about, row, of)
         forgiven_cents = min(forgiven[of], max(0, amounts[of]))
         about.forgiven_cents += forgiven_cents
         _count(about, usage, amounts[of] - forgiven_cents, value, state, is_own=of == row.month)
 
 
+def _add_rating(about: Billed, row: Any, of: str) -> None:
+    if about.currency is None:
+        # What came late for a month without a bill of its own goes on as it was first rated.
+        about.currency = row.currency
+        if row.stripe_customer_id or row.plan_id:
+            rating = load_rating(row.rating, row.included_cents)
+            about.rating = rating if of == row.month else rating.of_usage_alone
+
+
+def _add_waiting(found: dict[BillOf, Billed], row: Any, lines: Sequence[Line]) -> None:
+    """Add late usage on a bill of a month of which nothing was sent."""
+    for line in (each for each in lines if each.kind == LATE_USAGE):
+        about = found[row.user_id, line.usage_month]
+        # Each such month records the same differences: the first one counts.
+        if about.waits_for in {None, row.month}:
+            about.waits_for = row.month
+            about.waiting += Usage(line.calls, Decimal(line.usage_cents))
+
+
 def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:
     if value is Worth.OPEN:
         about.waits = about.waits or not is_own
+        if not is_own:
+            about.waiting += usage
         return
     if value is Worth.WRITTEN_OFF and cents < 0 and state is State.VOID:
         # Like a credit on it, what a voided invoice gave back is left for a later one.
@@ -223,6 +292,7 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
     about.billed += usage
     if value is Worth.CHARGED:
         about.charged_cents += cents
+        about.peak_cents = max(about.peak_cents, about.charged_cents)
     elif cents > 0:
         about.forgiven_cents += cents
     else:

@@ -29,6 +29,7 @@ class DecisionKind(StrEnum):
     HELD = "held"
     RELEASED = "released"
     CREDIT_SETTLED = "credit_settled"
+    GIVEN_BACK_SETTLED = "given_back_settled"
 
 
 _APPROVALS = frozenset({DecisionKind.APPROVED, DecisionKind.AGREED})
@@ -154,7 +155,7 @@ def write_decisions(connection: Connection, decided: Sequence[Decision]) -> None
         connection.execute(decisions.insert(), [asdict(each) for each in decided])
 
 
-RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE})
+RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE, Reason.ALREADY_GIVEN_BACK})
 """Reasons of held bills that a person's word alone sends on."""
 
 _ROWS_AT_ONCE = 5_000
@@ -192,15 +193,17 @@ class PeoplesHolds:
 
     def held_because(self, user_id: str, lines_hash: str) -> str | None:
         """Return the reason for which a person holds a bill of this content; None when nobody does."""
-        held_at, reason = self._newest(user_id)
+        held_at, reason = max(self._everybody, self._held.get(user_id, _NEVER))
+        return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
+
+    def held_by_name(self, user_id: str, lines_hash: str) -> str | None:
+        """Return the reason for which a person holds this user's bill alone; None when nobody does."""
+        held_at, reason = self._held.get(user_id, _NEVER)
         return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
 
     def is_released(self, user_id: str, lines_hash: str) -> bool:
-        """Return whether a person released a bill of exactly this content, and did not hold it again."""
-        return self._released_at.get((user_id, lines_hash), -1) > self._newest(user_id)[0]
-
-    def _newest(self, user_id: str) -> tuple[int, str]:
-        return max(self._everybody, self._held.get(user_id, _NEVER))
+        """Return whether a person released a bill of this very content, and did not hold it by name again."""
+        return self._released_at.get((user_id, lines_hash), -1) > self._held.get(user_id, _NEVER)[0]
 
 
 @dataclass(frozen=True, slots=True)

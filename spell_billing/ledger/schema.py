@@ -202,14 +202,15 @@ decisions = sa.Table(
     required(
         "kind",
         sa.String(20),
-        "`approved` or `agreed` (needs another person's approval as well) of a month; `held`, "
-        "`released` or `credit_settled` (a person dealt with the credit) of a user.",
+        "`approved` or `agreed` (needs another person's approval as well) of a month; `held`, `released`, "
+        "`credit_settled` (a person dealt with the credit) or `given_back_settled` (a person said what was "
+        "given back of the invoice for) of a user.",
     ),
     optional(
         "content_hash",
         sa.String(64),
         "What it holds for: a review's `drafts_hash`, a released bill's `lines_hash`, a settled "
-        "credit as `eur:100`.",
+        "credit as `eur:100`, the answer on what was given back.",
     ),
     required("reason", sa.Text, WHY),
     sa.Index("ledger_decisions_by_month", "month", "user_id"),

@@ -3,6 +3,7 @@
 The feed makes an event of the entry, and the mail to users is made of it as well.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -38,14 +39,18 @@ class Reached:
 
 def reached_by_user(connection: Connection, month: Month) -> dict[str, Reached]:
     """Return the threshold of which each user was told last in a month."""
+    return {user_id: told[-1] for user_id, told in told_by_user(connection, month).items()}
+
+
+def told_by_user(connection: Connection, month: Month) -> dict[str, list[Reached]]:
+    """Return all thresholds of which each user was told in a month, in their order."""
     query = sa.select(audit.c.user_id, audit.c.detail).where(
         audit.c.month == str(month), audit.c.action == THRESHOLD
     )
-    found: dict[str, Reached] = {}
-    # Of one user each is higher than the one before, or of a higher limit.
+    found: defaultdict[str, list[Reached]] = defaultdict(list)
     for user_id, detail in connection.execute(query.order_by(audit.c.id)):
-        found[user_id] = Reached.parse(detail)
-    return found
+        found[user_id].append(Reached.parse(detail))
+    return dict(found)
 
 
 def note_reached(connection: Connection, month: Month, reached: Mapping[str, Reached], now: datetime) -> None:

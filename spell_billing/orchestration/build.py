@@ -77,6 +77,9 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
             events_out,
             spend_alerts,
         ],
+        # Most steps are short, and a process each would cost 2-3 s of imports. An asset that is launched
+        # alone could not even start in one: in-memory outputs do not reach it.
+        executor=dg.in_process_executor,
         loggers={"console": console},
         resources={**resources, **(resource_overrides or {}), "io_manager": dg.mem_io_manager},
     )

@@ -10,7 +10,6 @@ MAX_RUNTIME_SECONDS = 12 * 3600
 monthly_billing = dg.define_asset_job(
     "monthly_billing",
     selection=dg.AssetSelection.groups("monthly_billing"),
-    executor_def=dg.in_process_executor,
     owners=OWNERS,
     description="Freezes a closed month's usage, drafts every user's invoice, and sends them to Stripe once.",
     tags={
@@ -19,12 +18,10 @@ monthly_billing = dg.define_asset_job(
         "dagster/retry_on_asset_or_op_failure": "false",
     },
 )
-"""In process: three of the four steps are short, and a process each would cost 2-3 s of imports."""
 
 finance_exports = dg.define_asset_job(
     "finance_exports",
     selection=dg.AssetSelection.groups("finance"),
-    executor_def=dg.in_process_executor,
     owners=OWNERS,
     description="Writes a month's bills, payments and journal as Parquet and CSV files, as they are now.",
     tags={"dagster/retry_on_asset_or_op_failure": "false"},

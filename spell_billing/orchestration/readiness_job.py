@@ -51,7 +51,6 @@ def check_payment_readiness(
 
 @dg.job(
     name="payment_readiness",
-    executor_def=dg.in_process_executor,
     owners=OWNERS,
     description="Checks who has usage in the present month and no way to pay, and alerts operators.",
     tags={"dagster/max_runtime": str(_MAX_RUNTIME_SECONDS), "dagster/retry_on_asset_or_op_failure": "false"},

@@ -7,6 +7,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.alert import Alert, body
 from spell_billing.core.money import format_money
+from spell_billing.invoicing.given_back import rows_went_too
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge
 from spell_billing.ledger.credit_notes import MONEY_BACK, CreditKind
@@ -55,8 +56,9 @@ def tell_given_back(
     """
     back_cents = given_back_cents - known_cents
     money = format_money(back_cents, currency, grouping=True)
-    alerts = [_alert_on(payment, each) for each in charges]
-    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents)]])
+    too = rows_went_too(connection, payment.month, payment.user_id)
+    alerts = [_alert_on(payment, each, too) for each in charges]
+    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents, too)]])
     by_note = f"{money} given back by a credit note"
     _note(connection, payment, charges, back_cents=back_cents, otherwise=by_note)
     to = CreditKind.REDUCE if payment.status == "open" else None
@@ -66,7 +68,8 @@ def tell_given_back(
 
 def tell_disputes(connection: Connection, payment: Payment, charges: Sequence[Charge]) -> None:
     """Alert on disputes that are new or stand otherwise, and note them in the audit trail."""
-    put(connection, [_alert_on(payment, each).on() for each in charges])
+    too = rows_went_too(connection, payment.month, payment.user_id)
+    put(connection, [_alert_on(payment, each, too).on() for each in charges])
     _note(connection, payment, charges)
 
 
@@ -97,17 +100,18 @@ def _note(
     write_audit(connection, Actor(payment.way), payment.as_of, entry)
 
 
-def _alert_on_note(payment: Payment, money: str, given_back_cents: int) -> Alert:
+def _alert_on_note(payment: Payment, money: str, given_back_cents: int, too: str) -> Alert:
     return _alert(
         payment,
         f"{payment.stripe_invoice_id}:{given_back_cents}",
         f"{money} credited",
         f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
         f"{payment.user_id}.",
+        too,
     )
 
 
-def _alert_on(payment: Payment, charge: Charge) -> Alert:
+def _alert_on(payment: Payment, charge: Charge, too: str) -> Alert:
     kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
     charged, refunded, disputed, kept = (
         format_money(cents, charge.currency, grouping=True)
@@ -120,16 +124,17 @@ def _alert_on(payment: Payment, charge: Charge) -> Alert:
         f"Dispute {str(charge.dispute).replace('_', ' ')}" if is_dispute else f"{refunded} refunded",
         f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with {charged}: {refunded} "
         f"refunded, {disputed} disputed, {kept} kept.",
+        too,
     )
 
 
-def _alert(payment: Payment, key: str, what: str, sentence: str) -> Alert:
+def _alert(payment: Payment, key: str, what: str, *sentences: str) -> Alert:
     return Alert(
         key=f"{KIND}:{key}",
         kind=KIND,
         title=f"{what}: {payment.user_id}, {payment.month}",
         body=body(
-            sentence,
+            *(each for each in sentences if each),
             f"Next: spell-billing explain --month {payment.month} --user {payment.user_id}",
             f"https://dashboard.stripe.com/invoices/{payment.stripe_invoice_id}",
         ),

@@ -10,11 +10,11 @@ import pandas as pd
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import SettingsError
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import INVOICED, Reason, State
 
 _REQUIRED = ("user_id", "amount_cents")
 _OPTIONAL = ("stripe_invoice_id", "currency")
-_CHARGES = frozenset({State.PLANNED, State.HELD, State.DRAFTED})
+_CHARGES = INVOICED | {State.PLANNED, State.HELD, State.DRAFTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,11 @@ def old_service_frame(drafts: Iterable[Draft], old: Mapping[str, OldBill]) -> pd
     rows, left = [], dict(old)
     for draft in drafts:
         before = left.pop(draft.user_id, None)
-        now_cents = draft.total_cents if draft.state in _CHARGES else 0
+        charges = draft.state in _CHARGES or draft.reason is Reason.BILLED_BY_HAND
+        now_cents = draft.total_cents if charges else 0
         if before is None and not now_cents:
             continue
-        why = draft.reason.value if draft.reason and draft.state not in _CHARGES else ""
+        why = draft.reason.value if draft.reason and not charges else ""
         rows.append(_row(draft.user_id, before, now_cents, draft.currency, why))
     rows += [_row(each.user_id, each, 0, each.currency or "", "no usage") for each in left.values()]
     columns = ["user", "currency", "outcome", "old_cents", "now_cents", "by_cents", "old_invoice", "why"]

@@ -9,10 +9,11 @@ from typing import Literal
 import pandas as pd
 
 from spell_billing.core.comparison import Charge, Difference, compare_charges
-from spell_billing.core.drafting import Draft
+from spell_billing.core.drafting import Account, Draft
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.core.pricing import load_rating
 from spell_billing.core.spreadsheets import safe_cell
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.draft_month import drafts_of
@@ -37,7 +38,9 @@ def preview_drafts(
 ) -> Iterator[Draft]:
     """Draft the month from its usage as it is now, or as it was frozen once billing has started.
 
-    Users who wait for their bill are drafted as the next run would draft them: with what came since.
+    Users who wait for their bill are drafted as the next run would draft them: with what came since. All
+    other bills of a month whose billing has started are as the ledger has them, in their states: sent,
+    settled, void, or about to be sent. No run drafts them again, whatever plans and accounts say now.
 
     Raises:
         SpellBillingError: as freezing and drafting do; for bad rows too.
@@ -60,9 +63,9 @@ def _of_pinned(
     month = pinned.month
     with ledger.reading() as connection:
         waiting = {bill.user_id for bill in read_bills_to_redraft(connection, month)}
-    for draft in drafts_of(month, source, pinned, partial(ledger.history, month), policy=policy):
-        if draft.user_id not in waiting:
-            yield draft
+    for user_id, bill in sorted(_latest(ledger, month).items()):
+        if user_id not in waiting:
+            yield _as_it_is(bill)
     if waiting:
         with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX) as folder:
             frozen = with_scratch_supplement(
@@ -72,23 +75,73 @@ def _of_pinned(
             yield from drafts_of(month, source, frozen, history_of, only=waiting, policy=policy)
 
 
-def drafts_frame(drafts: Iterator[Draft]) -> pd.DataFrame:
-    """Return drafts as a table for people: one row per user, the largest total first, minor units."""
+def _latest(ledger: Ledger, month: Month) -> dict[str, Bill]:
+    latest: dict[str, Bill] = {}
+    for bill in ledger.bills(month):
+        other = latest.get(bill.user_id)
+        if other is None or other.generation < bill.generation:
+            latest[bill.user_id] = bill
+    return latest
+
+
+def _as_it_is(bill: Bill) -> Draft:
+    """Return a bill of the ledger in the form of a draft, with the bill's own state."""
+    account = Account(
+        bill.stripe_customer_id, bill.currency, bill.plan_id, included_cents=bill.included_cents
+    )
+    return Draft(
+        user_id=bill.user_id,
+        state=bill.state,
+        reason=bill.reason,
+        account=account,
+        currency=bill.currency,
+        calls=bill.calls,
+        usage_cents=bill.usage_cents,
+        total_cents=bill.total_cents,
+        carried_cents=bill.carried_cents,
+        credit_applied_cents=bill.credit_applied_cents,
+        rating=load_rating(bill.rating, bill.included_cents),
+        lines=bill.parsed_lines,
+        description=bill.description,
+        terms=bill.parsed_terms,
+    )
+
+
+def drafts_frame(drafts: Iterable[Draft], *, with_lines: bool = False) -> pd.DataFrame:
+    """Return drafts as a table for people: one row per user, the largest total first, minor units.
+
+    For programs it has the lines as well, each with what the history API says of one.
+    """
     rows = [
         (
             draft.user_id,
             draft.state.value,
             draft.reason.value if draft.reason else "",
             (draft.account.stripe_customer_id if draft.account else None) or "",
+            (draft.account.plan_id if draft.account else None) or "",
             draft.currency,
             draft.calls,
             draft.usage_cents,
             draft.total_cents,
+            [{name: getattr(line, name) for name in _OF_LINE} for line in draft.lines]
+            if with_lines
+            else None,
         )
         for draft in drafts
     ]
-    columns = ["user", "state", "reason", "customer", "currency", "calls", "usage_cents", "total_cents"]
-    frame = pd.DataFrame(rows, columns=columns)
+    columns = [
+        "user",
+        "state",
+        "reason",
+        "customer",
+        "plan",
+        "currency",
+        "calls",
+        "usage_cents",
+        "total_cents",
+    ]
+    frame = pd.DataFrame(rows, columns=[*columns, "lines"])
+    frame = frame if with_lines else frame.drop(columns="lines")
     return frame.sort_values(["total_cents", "user"], ascending=[False, True], ignore_index=True)
 
 
@@ -96,13 +149,14 @@ def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table of drafts in which no text is a formula to a spreadsheet."""
     texts = {
         name: frame[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
-        for name in ("user", "customer", "currency", "old_invoice", "why")
+        for name in ("user", "customer", "plan", "currency", "old_invoice", "why")
         if name in frame
     }
     return frame.assign(**texts)
 
 
 Against = Month | Literal["billed"]
+_OF_LINE = ("kind", "description", "usage_month", "calls", "amount_cents")
 _CHARGED = INVOICED | {State.SKIPPED}
 _CHARGES_NOTHING = frozenset({State.VOID, State.SETTLED})
 _COLUMNS = (
@@ -127,7 +181,13 @@ def compare_drafts(
             f"{of} has no bills to compare with.",
             remedy="Choose a month that was drafted; `spell-billing status` lists them.",
         )
-    now = (Charge(each.user_id, each.currency, each.calls, each.total_cents, each.lines) for each in drafts)
+    # What a person closed, or must look at, no run sends.
+    unsent = _CHARGES_NOTHING | ({State.PARKED} if against == "billed" else frozenset())
+    now = (
+        Charge(each.user_id, each.currency, each.calls, each.total_cents, each.lines)
+        for each in drafts
+        if each.state not in unsent
+    )
     return compare_charges(_charges_of(ledger, of, billed_only=against == "billed"), now)
 
 
@@ -153,11 +213,6 @@ def differences_frame(differences: Iterable[Difference]) -> pd.DataFrame:
 
 
 def _charges_of(ledger: Ledger, month: Month, *, billed_only: bool) -> Iterator[Charge]:
-    latest: dict[str, Bill] = {}
-    for bill in ledger.bills(month):
-        other = latest.get(bill.user_id)
-        if other is None or other.generation < bill.generation:
-            latest[bill.user_id] = bill
-    for bill in latest.values():
+    for bill in _latest(ledger, month).values():
         if bill.state in _CHARGED if billed_only else bill.state not in _CHARGES_NOTHING:
             yield Charge(bill.user_id, bill.currency, bill.calls, bill.total_cents, bill.parsed_lines)

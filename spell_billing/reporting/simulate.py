@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, Inexact, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ def simulate(
     Late usage, credits and taxes are left out. `name` is that of the file of prices.
 
     Raises:
-        MonthError: the range is empty, or too long.
+        MonthError: the range is empty or too long, or ends in a month that is not over.
         UsageError: a month was not frozen here; the pricing names a plan or a user whom no month has.
         IntegrityError: what was frozen was altered.
     """
@@ -155,7 +156,14 @@ def _versions(ledger: Ledger, store: UsageStore, first: Month, last: Month) -> I
         )
     months = first.through(last)
     found = [(month, pinned_version(ledger, store, month) or store.latest(month)) for month in months]
-    missing = ", ".join(str(month) for month, version in found if version is None)
+    absent = [month for month, version in found if version is None]
+    still_open = next((month for month in absent if not month.is_closed(datetime.now(UTC))), None)
+    if still_open is not None:
+        raise MonthError(
+            f"{still_open} is not over yet, so its usage is not frozen.",
+            remedy=f"Simulate months up to {still_open.previous()}.",
+        )
+    missing = ", ".join(str(month) for month in absent)
     if missing:
         raise UsageError(
             f"There is no frozen usage of {missing} on this machine.",

@@ -45,6 +45,7 @@ from spell_billing.usage.rate_cards import (
     read_rate_cards,
     require_exact_columns,
     require_exact_quantities,
+    require_known_plans,
 )
 from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
 from spell_billing.usage.so_far import ItemSoFar, priced
@@ -176,7 +177,13 @@ class UsageTables(ABC):
             return None
         require_exact_columns(self.url, found)
         table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
-        return read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
+        cards = read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
+        plans = self.columns(PLANS_TABLE) if cards is not None and cards.has_plans else None
+        if cards is not None and plans:
+            require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
+            known = self.texts(PLANS_TABLE, plans, ("plan_id",), None)["plan_id"]
+            require_known_plans(cards, known.to_pylist())
+        return cards
 
     def priced(self, month: Month, user_id: str | None = None) -> dict[str, Totals] | None:
         """Return what users, or one of them, have in a month at the prices of its rate cards.

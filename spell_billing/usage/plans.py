@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.money import is_currency
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.usage.accounts import refuse_duplicates
@@ -31,7 +32,8 @@ _INT64_LIMIT = 2**63
 _ALL = 100
 _NAMED = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OPEN = frozenset({"infinity", "-infinity"})
+_OPEN = {"starts_at": "-infinity", "ends_at": "infinity"}
+"""What PostgreSQL says for since ever and for good."""
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
 
@@ -164,12 +166,13 @@ def build_plans(
     by_user, subscribed = _subscribed(subscriptions, known, month)
     _refuse_overlaps(by_user, month)
     of_account: dict[str, PlanSpan] = {}
+    nothing = PlanSpan("", "", month.start, month.start)
     for account, plan_id in zip(
         accounts["user_id"].to_pylist(), accounts["plan_id"].to_pylist(), strict=True
     ):
-        if account in subscribed and account not in by_user and plan_id is not None:
-            # An empty span, so that the account's plan does not count instead.
-            by_user[account].append(PlanSpan("", "", month.start, month.start))
+        if account in subscribed and account not in by_user:
+            # The account's plan does not count instead, and the subscriptions did not vanish.
+            by_user[account].append(nothing)
         if account is None or account in subscribed or plan_id not in known:
             continue
         if plan_id not in of_account:
@@ -217,6 +220,12 @@ def _plan(
     row: Mapping[str, str | None], starts_at: datetime | None = None, ends_at: datetime | None = None
 ) -> PlanSpan:
     where = f"{PLANS_TABLE} {row['plan_id']!r}"
+    currency = (row["currency"] or "").strip().lower() or None
+    if currency is not None and not is_currency(currency):
+        raise UsageError(
+            f"{where} has currency {row['currency']!r}, which is none.",
+            remedy="Set it to a three-letter code, as usd, or to null for the account's.",
+        )
     return PlanSpan(
         plan_id=str(row["plan_id"]),
         name=(row["name"] or "").strip() or str(row["plan_id"]),
@@ -226,7 +235,7 @@ def _plan(
         fee_cents=_cents(row["monthly_fee_cents"], "monthly_fee_cents", where),
         minimum_cents=_cents(row["minimum_cents"], "minimum_cents", where),
         usage_discount_percent=_percent(row["usage_discount_percent"], "usage_discount_percent", where),
-        currency=(row["currency"] or "").strip().lower() or None,
+        currency=currency,
     )
 
 
@@ -266,8 +275,9 @@ def _subscription(
         return None
     plan = plans.get(plan_id or "")
     if plan is None:
+        named = f"the plan {plan_id!r}, which {PLANS_TABLE} does not have"
         raise UsageError(
-            f"{where} names the plan {plan_id!r}, which {PLANS_TABLE} does not have.",
+            f"{where} names {named if plan_id is not None else 'no plan'}.",
             remedy=f"Add the plan to {PLANS_TABLE}, or correct the subscription, and bill the month again.",
         )
     return _plan(plan, starts_at, ends_at)
@@ -375,7 +385,7 @@ def _number(text: str | None) -> Decimal | None:
 
 def _moment(text: str | None, column: str, where: str) -> datetime | None:
     """Read a time; one without an offset is in UTC, as all times of the platform are."""
-    if text is None or text in _OPEN:
+    if text is None or text == _OPEN[column]:
         return None
     try:
         moment = datetime.fromisoformat(text.strip())

@@ -25,7 +25,14 @@ from spell_billing.core.rate_cards import (
 from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.contract import RATE_CARDS_FILE, FrozenRates, FrozenUsage
 from spell_billing.usage.disk import finished_file
-from spell_billing.usage.tables import USAGE_TABLE, Columns, require_columns, texts, unsuitable_type
+from spell_billing.usage.tables import (
+    PLANS_TABLE,
+    USAGE_TABLE,
+    Columns,
+    require_columns,
+    texts,
+    unsuitable_type,
+)
 
 CARD_COLUMNS = tuple(CardRow.__struct_fields__)
 USER_PLANS_FILE = "user_plans.parquet"
@@ -153,6 +160,16 @@ def read_rate_cards(
             remedy=f"Add it to {USAGE_TABLE}, or write call as the unit of each card.",
         )
     return cards
+
+
+def require_known_plans(cards: RateCards, plans: Collection[str | None]) -> None:
+    """Refuse, with a UsageError, a card of a plan that does not exist: it would price nothing."""
+    unknown = next((row for row in cards.rows if row.plan_id is not None and row.plan_id not in plans), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{unknown.name} in {RATE_CARDS_TABLE} cannot be used: {PLANS_TABLE} does not have its plan.",
+            remedy=f"Correct its plan_id, or add the plan to {PLANS_TABLE}.",
+        )
 
 
 def frozen_cards(frozen: FrozenUsage) -> RateCards | None:

@@ -287,7 +287,7 @@ def _carry_out(context: WebContext, month: Month, body: _Body, name: str, actor:
         return done(drafts_hash=review.drafts_hash)
     if isinstance(body, Hold):
         act = hold if name == "hold" else release
-        return done(bills=act(ledger, month, actor, body.reason, body.user_id))
+        return done(bills=act(ledger, month, actor, body.reason, body.user_id).bills)
     if isinstance(body, Credit):
         return _credit(context, month, body, actor)
     assert isinstance(body, Settlement)  # noqa: S101 - there is no other

@@ -98,10 +98,20 @@ def test_a_preview_is_what_is_billed_then_and_leaves_no_trace(told: Told) -> Non
         "state": "planned",
         "reason": "",
         "customer": "cus_user-0001",
+        "plan": "",
         "currency": "usd",
         "calls": 2,
         "usage_cents": 1234,
         "total_cents": 1234,
+        "lines": [
+            {
+                "kind": "usage",
+                "description": "Spell Platform API Usage - March 2025 (2 calls, $12.34)",
+                "usage_month": "2025-03",
+                "calls": 2,
+                "amount_cents": 1234,
+            }
+        ],
     }
 
 

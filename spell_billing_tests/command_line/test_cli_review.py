@@ -199,7 +199,7 @@ def test_everybody_is_held_until_all_are_released(open_shop: Callable[[str], Any
     bill(shop, APRIL, code=3)  # in review, so drafted and not sent
     said = shop.run("hold", "--month", APRIL, "--all", "--reason", "prices").stdout
     assert "20 bills" in said
-    assert f"To send it: spell-billing release --month {APRIL} --all\n" in said
+    assert f"To send them: spell-billing release --month {APRIL} --all\n" in said
     assert shop.run("approve", "--month", APRIL, "--reason", "grown").returncode == 0
 
     assert "held_by_person" in bill(shop, APRIL, code=3).stdout
@@ -208,6 +208,40 @@ def test_everybody_is_held_until_all_are_released(open_shop: Callable[[str], Any
     bill(shop, APRIL, code=0)
     assert finalized(shop) == 40
     assert "No bill of 2025-04 is held" in shop.run("release", "--month", APRIL, "--all").stderr
+
+
+def test_releasing_all_takes_back_the_hold_of_all_and_names_who_is_held_for_a_reason_of_the_own(
+    open_shop: Callable[[str], Any],
+) -> None:
+    shop = open_shop("sqlite")
+    month_of(shop, APRIL, USERS[1:])
+    shop.calls(APRIL, (USERS[0], 60_000))
+    rules = {"REVIEW_MONTH_PERCENT": "50,1000", "REVIEW_FLOOR_CENTS": "0"}
+    bill(shop, APRIL, code=3, REVIEW_MONTH_PERCENT="1,1", REVIEW_FLOOR_CENTS="0")  # drafted, and not sent
+    assert shop.run("hold", "--month", APRIL, "--user", USERS[1], "--reason", "dispute").returncode == 0
+
+    held = shop.run("hold", "--month", APRIL, "--all", "--reason", "prices").stdout
+    assert "18 bills of 2025-04 are held" in held
+    own = "user-00 (not_plausible), user-01 (held_by_person)"
+    assert f"2 bills were held before, and keep their reason: {own}.\n" in held
+    bill(shop, APRIL, code=3, **rules)
+    assert finalized(shop) == 20
+    released = shop.run("release", "--month", APRIL, "--all").stdout
+    assert "18 bills of 2025-04 are released." in released
+    assert f"2 bills stay held for a reason of their own: {own}.\n" in released
+    assert f"spell-billing release --month {APRIL} --user ID" in released
+    bill(shop, APRIL, code=3, **rules)
+    assert finalized(shop) == 38
+
+    # No hold of all is in force: it means what the rules hold.
+    released = shop.run("release", "--month", APRIL, "--all").stdout
+    assert "1 bill of 2025-04 is released." in released
+    assert "1 bill stays held for a reason of its own: user-01 (held_by_person).\n" in released
+    bill(shop, APRIL, code=3, **rules)
+    assert finalized(shop) == 39
+    refused = shop.run("release", "--month", APRIL, "--all")
+    assert refused.returncode == 1
+    assert "Held for a reason of their own: user-01 (held_by_person)." in refused.stderr
 
 
 def test_who_decided_what_is_in_the_audit_trail(open_shop: Callable[[str], Any]) -> None:

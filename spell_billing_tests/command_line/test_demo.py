@@ -81,9 +81,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         assert list((place / "home").iterdir()) == []
         assert [path.name for path in place.iterdir() if path.name != "home"] == [".demo"]
     finally:
-        # As a terminal does on Ctrl-C: to all that was started.
-        os.killpg(dev.pid, signal.SIGINT)
+        # To this process alone, as a supervisor does: it ends what it started, as on Ctrl-C in a terminal.
+        dev.send_signal(signal.SIGTERM)
         assert dev.wait(timeout=60) == 0
+        listed = subprocess.run(["/bin/ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True)
+        group = [line for line in listed.stdout.splitlines() if line.split()[0] == str(dev.pid)]
+        assert [line for line in group if "dagster-daemon" in line or "spell_billing serve" in line] == []
         if dev.stdout is not None:
             dev.stdout.close()
 

@@ -9,12 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
-from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, LATE_KINDS, LateUsage
+from spell_billing.core.lines import (
+    CREDIT,
+    FEE,
+    FEE_IN_ADVANCE,
+    INCLUDED,
+    LATE_KINDS,
+    PLAN_KINDS,
+    LateUsage,
+    Line,
+    taxed_amounts,
+)
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.core.pricing import Rating, dump_rating, load_rating, rate, rate_cents
 from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.invoicing.reconcile import net_lines
 from spell_billing.invoicing.rederive_plans import charges
 
 OCTOBER = Month(2026, 10)
@@ -134,6 +145,28 @@ def test_late_usage_costs_what_it_would_have_cost_on_time(rating: Rating, parts:
     assert charged == rate_cents(known, rating)
 
 
+@given(
+    found=st.lists(
+        st.builds(
+            lambda kind, place, cents: Line(kind, f"line {place}", cents, "2026-10"),
+            st.sampled_from(["usage", INCLUDED, *sorted(PLAN_KINDS), CREDIT]),
+            st.integers(0, 10**6),
+            st.integers(-(10**6), 10**6),
+        ),
+        max_size=12,
+    )
+)
+def test_taking_plans_off_before_tax_keeps_the_sum_and_the_proof_s_own_arithmetic_agrees(
+    found: list[Line],
+) -> None:
+    amounts = taxed_amounts(found)
+
+    assert sum(amounts) == sum(line.amount_cents for line in found)
+    assert sorted(net_lines(found)) == sorted(
+        (cents, line.description) for line, cents in zip(found, amounts, strict=True)
+    )
+
+
 def test_a_change_of_plans_in_the_middle_has_a_line_for_each_plan_and_its_days() -> None:
     basic = PlanSpan("basic", "Basic", None, at(10), fee_cents=1_000, included_cents=310)
     pro = PlanSpan("pro", "Pro", at(10), None, fee_cents=3_100, included_cents=620)
@@ -228,6 +261,19 @@ def test_a_plan_in_another_currency_than_the_account_fails_the_user_by_name() ->
 
     assert draft(plan).reason is Reason.PLAN_CURRENCY
     assert draft(plan, account=Account("cus_1", "eur")).state is State.PLANNED
+
+
+def test_a_plan_of_another_currency_from_the_next_month_on_is_no_matter_of_this_month_s_bill() -> None:
+    euro = PlanSpan("pro", "Pro", None, OCTOBER.end, fee_cents=2_000, currency="eur")
+    dollar = PlanSpan("world", "World", OCTOBER.end, fee_cents=3_000, currency="usd")
+    plan = month_plan(OCTOBER, [euro, dollar])
+
+    for policy in (USUAL_POLICY, IN_ADVANCE):
+        found = draft(plan, account=Account("cus_1", "eur"), policy=policy)
+        assert (found.state, [(line.kind, line.amount_cents) for line in found.lines]) == (
+            State.PLANNED,
+            [(FEE, 2_000)],
+        )
 
 
 @pytest.mark.parametrize(("second_starts", "do_overlap"), [(at(16), False), (at(15), True), (None, True)])

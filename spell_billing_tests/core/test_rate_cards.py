@@ -159,7 +159,7 @@ def test_the_most_specific_card_wins() -> None:
         ([{"up_to": "10"}], "its last tier is missing"),
         ([{"up_to": "0"}, {}], "up_to is '0'. Write a number above zero"),
         ([{"up_to": "10"}, {"up_to": "10.0"}, {}], "two tiers overlap: both end at 10"),
-        ([{}, {"unit_price_cents": "9"}], "two tiers overlap: both end nowhere"),
+        ([{}, {"unit_price_cents": "9"}], "two of its rows have no up_to"),
         ([{"up_to": "5"}, {"model": "volume"}], "there are two with that date"),
         ([{"model": "flat", "up_to": "5"}, {"model": "flat"}], "it is flat and has tiers"),
         ([{"model": "package"}], "package_size is None"),

@@ -66,13 +66,21 @@ class Instance:
         return any(entry["locationOrLoadError"] for entry in entries)
 
     def launch(self, month: str) -> str:
+        tags = [{"key": "dagster/partition", "value": f"{month}-01"}]
+        return self._launch({"jobName": "monthly_billing"}, {}, {"tags": tags})
+
+    def launch_asset(self, name: str, **config: str) -> str:
+        """Launch one asset with a configuration, as its page does."""
+        selector = {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [name]}]}
+        return self._launch(selector, {"ops": {name: {"config": config}}}, {})
+
+    def _launch(self, job: dict[str, Any], config: dict[str, Any], metadata: dict[str, Any]) -> str:
         selector = {
             "repositoryLocationName": "spell_billing",
             "repositoryName": "__repository__",
-            "jobName": "monthly_billing",
+            **job,
         }
-        tags = [{"key": "dagster/partition", "value": f"{month}-01"}]
-        params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        params = {"selector": selector, "runConfigData": config, "executionMetadata": metadata}
         launched = self.ask(LAUNCH, params=params)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return str(launched["run"]["runId"])
@@ -241,3 +249,16 @@ def test_months_launched_over_graphql_end_as_they_must(
     assert sorted(invoice.total_cents for invoice in double.invoices()) == [100, 200, 300, 400]
     assert {invoice.status for invoice in double.invoices()} == {"paid"}
     assert double.violations == []
+
+
+def test_a_simulation_is_launched_from_its_own_page(instance: Instance, database: str) -> None:
+    Path(database.removeprefix("sqlite:///")).touch()
+    with Ledger(parse_database_url(database, setting="DATABASE_URL")):
+        pass
+
+    run_id = instance.launch_asset(
+        "price_simulation", from_month="2030-01", to_month="2030-01", pricing="everyone: pro"
+    )
+    until(lambda: instance.status(run_id) in ENDED, "the simulation ends")
+
+    assert "no frozen usage of 2030-01" in instance.why(run_id)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from spell_billing.core import lines
+from spell_billing.ledger.money_tables import payments
 from spell_billing.ledger.schema import invoices
 from spell_billing.reporting.journal import _ACCOUNT_OF, Account, Entry, read_journal
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
@@ -34,8 +34,8 @@ def test_invoices_credits_and_late_usage_are_booked_in_the_month_that_billed_the
     platform.accounts(ONE, TWO, LATE)
     platform.calls(MARCH, (ONE, 1000), (TWO, -300), (LATE, 50))
     platform.bill(MARCH)
-    platform.calls(MARCH, (LATE, 25))
-    platform.calls(APRIL, (ONE, 200), (TWO, 500), (LATE, 10))
+    platform.calls(MARCH, (LATE, 125))
+    platform.calls(APRIL, (ONE, 200), (TWO, 500), (LATE, 110))
     platform.bill(APRIL)
 
     assert booked(platform, MARCH) == {
@@ -46,24 +46,27 @@ def test_invoices_credits_and_late_usage_are_booked_in_the_month_that_billed_the
     }
     # What refunds left to a user in March is used up in April.
     assert booked(platform, APRIL) == {
-        ("invoices", "receivable"): 200 + 200 + 35,
-        ("invoices", "usage_revenue"): -(200 + 500 + 35),
+        ("invoices", "receivable"): 200 + 200 + 235,
+        ("invoices", "usage_revenue"): -(200 + 500 + 235),
         ("invoices", "credits"): 300,
     }
     assert platform.imbalances(MARCH) == platform.imbalances(APRIL) == []
 
 
-def test_a_total_that_was_altered_does_not_balance(light_platform: SmallPlatform) -> None:
-    light_platform.accounts(ONE)
-    light_platform.calls(MARCH, (ONE, 1000))
+def test_a_total_or_a_payment_that_was_altered_does_not_balance(light_platform: SmallPlatform) -> None:
+    light_platform.accounts(ONE, TWO)
+    # Of so little Stripe charges nothing: it moves it to the next invoice.
+    light_platform.calls(MARCH, (ONE, 1000), (TWO, 20))
     light_platform.bill(MARCH)
+    assert light_platform.imbalances(MARCH) == []
     with light_platform.ledger() as ledger, ledger.writing() as connection:
-        connection.execute(invoices.update().values(total_cents=sa.literal(1001)))
+        connection.execute(invoices.update().where(invoices.c.user_id == ONE).values(total_cents=1001))
+        connection.execute(payments.update().values(moved_cents=18))
 
-    entry, open_at_stripe = sorted(light_platform.imbalances(MARCH))
-
-    assert entry == "invoices in usd: debits exceed credits by 1 minor units."
-    assert open_at_stripe.startswith("receivable in usd: 1001 minor units by the journal")
+    assert light_platform.imbalances(MARCH) == [
+        "invoices in usd: debits exceed credits by 1 minor units.",
+        "receivable in usd: 1003 minor units by the journal, 1001 are open at Stripe.",
+    ]
 
 
 def test_every_account_and_entry_is_explained_in_the_docs() -> None:

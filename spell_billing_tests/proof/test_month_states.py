@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from spell_billing.core.errors import StripeSilentError
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.figures import read_figures
 from spell_billing.ledger.ledger import Ledger
@@ -84,3 +85,29 @@ def test_a_month_in_review_is_in_review_everywhere_and_nothing_runs_by_itself(
         standing = ledger.standing(APRIL)
         assert {overview.state, month_status(ledger, APRIL, now).state, standing.state(now)} == {state}
         assert standing.needs_run is runs_by_itself
+
+
+def test_a_failed_bill_keeps_its_reason_while_stripe_does_not_answer(light_billed: SmallPlatform) -> None:
+    light_billed.sql("INSERT INTO billing_accounts (user_id, stripe_customer_id) VALUES ('new', 'cus_new')")
+    light_billed.calls(APRIL, (ONE, 900), ("new", 500))
+    light_billed.bill(APRIL)
+    failed = light_billed.bill_of(APRIL, "new")
+    assert (failed.state, failed.reason) == (State.FAILED, Reason.UNKNOWN_CUSTOMER)
+
+    light_billed.double.arm("lost_before", operation="invoices.list", probability=1.0)
+    with pytest.raises(StripeSilentError):
+        light_billed.bill(APRIL)
+    light_billed.double.disarm()
+
+    tried = light_billed.bill_of(APRIL, "new")
+    assert (tried.state, tried.reason, tried.message) == (State.PLANNED, failed.reason, failed.message)
+    with light_billed.ledger() as ledger:
+        (reason,) = month_status(ledger, APRIL, AFTER).as_json()["reasons"]
+    assert (reason["reason"], reason["first_users"]) == ("unknown_customer", ["new"])
+    light_billed.bill(APRIL)
+    assert light_billed.bill_of(APRIL, "new").state is State.FAILED
+    light_billed.double.add_customer("cus_new")
+    light_billed.bill(APRIL)
+    sent = light_billed.bill_of(APRIL, "new")
+    assert (sent.state, sent.reason, sent.message) == (State.FINALIZED, None, None)
+    light_billed.must_agree(APRIL)

@@ -178,6 +178,11 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
             "{SUBSCRIBE} ('u', 'pro', '2025-03-20', '2025-03-10')",
             "before it starts",
         ),
+        ("{SUBSCRIBE} ('u', NULL, NULL, NULL)", "names no plan"),
+        # To PostgreSQL a moment that never comes.
+        ("{SUBSCRIBE} ('u', 'pro', 'infinity', NULL)", "starts_at 'infinity'"),
+        ("{SUBSCRIBE} ('u', 'pro', NULL, '-infinity')", "ends_at '-infinity'"),
+        ("UPDATE billing_plans SET currency = 'dollars'", "'dollars'"),
         ("UPDATE billing_plans SET monthly_fee_cents = -1", "monthly_fee_cents"),
         ("UPDATE billing_plans SET usage_discount_percent = 101", "usage_discount_percent"),
         ("INSERT INTO billing_discounts (name, percent) VALUES ('Everyone', 10)", "no user and no plan"),

@@ -68,6 +68,35 @@ def test_of_a_month_that_is_billed_a_preview_shows_what_the_next_run_does_with_w
     assert light_platform.bill_of(MARCH, STAYS).total_cents == 500
 
 
+def test_what_was_sent_or_closed_is_shown_as_it_is_whatever_plans_and_accounts_say_now(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 100}])
+    light_platform.accounts(STAYS, GROWS, plan_id="pro")
+    light_platform.calls(MARCH, (STAYS, 500), (GROWS, 90), (GOES, 300), (COMES, 40))
+    light_platform.bill(MARCH)
+    light_platform.settle(MARCH, GOES)
+    light_platform.sql(
+        "UPDATE billing_plans SET included_cents = 0",
+        f"UPDATE billing_accounts SET currency = 'eur', plan_id = NULL WHERE user_id = '{STAYS}'",
+    )
+    light_platform.accounts(GOES, COMES)
+
+    found = rows(light_platform, MARCH, "billed")
+
+    assert {user: (row["change"], row["now_cents"]) for user, row in found.items()} == {
+        STAYS: ("same", 400),
+        GROWS: ("same", 0),
+        COMES: ("new", 40),
+    }
+    with light_platform.ledger() as ledger:
+        source = open_usage_source(light_platform._url)
+        states = {
+            x.user_id: x.state.value for x in preview_drafts(MARCH, ledger, source, light_platform.store)
+        }
+    assert states == {STAYS: "finalized", GROWS: "skipped", GOES: "settled", COMES: "planned"}
+
+
 def test_against_billed_an_unchanged_month_differs_in_nothing(light_platform: SmallPlatform) -> None:
     light_platform.accounts(STAYS)
     light_platform.calls(MARCH, (STAYS, 500), (GOES, 300))

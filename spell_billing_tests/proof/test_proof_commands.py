@@ -52,7 +52,7 @@ def test_reconcile_ends_with_3_and_names_users_and_remedies(
     assert (text.exit_code, data.exit_code) == (3, 3)
     invoice_id = light_billed.bill_of(MARCH, ONE).stripe_invoice_id
     assert f"{ONE}, {invoice_id}: currency_differs; expected eur, found usd" in text.output
-    assert text.output.splitlines()[-1] == "1 findings."
+    assert text.output.splitlines()[-1] == "1 finding."
     story = json.loads(data.output)
     assert story["clean"] is False
     assert story["findings"] == [
@@ -180,6 +180,9 @@ def test_preview_stores_nothing_and_asks_nobody(
     with file.open(encoding="utf-8", newline="") as lines:
         assert [row["total_cents"] for row in csv.DictReader(lines)] == ["730", "1"]
     assert "Nothing was sent to Stripe." in command("preview", "--month", "2025-04").output
+    assert (
+        "2025 is billed: its bills are shown as they are" in command("preview", "--month", "2025-03").output
+    )
     assert len(light_billed.double.requests) == requests
     with light_billed.ledger() as ledger:
         assert ledger.month(APRIL) is None

@@ -69,7 +69,7 @@ def test_a_preview_shows_the_prices_that_will_be_billed(
 ) -> None:
     platform = light_platform
     platform.accounts(ANN)
-    cards(platform, *CHAT)
+    cards(platform, *CHAT, {"item": "/v1", "unit_price_cents": "0.001"})
     insert(platform, MARCH, *[(ANN, 1, "/chat")] * 4)
     monkeypatch.setenv("DATABASE_URL", platform.url)
     monkeypatch.setenv("SPELL_BILLING_USAGE_STORE", str(platform.store_path))
@@ -77,6 +77,7 @@ def test_a_preview_shows_the_prices_that_will_be_billed(
 
     found = CliRunner().invoke(main, ["preview", "--month", "2025-03", "--json"])
 
+    assert "  32.5  $0.33\n" in CliRunner().invoke(main, ["preview", "--month", "2025-03"]).output
     (row,) = json.loads(found.output)
     assert (row["usage_cents"], row["total_cents"]) == (32.5, 33)
 
@@ -135,6 +136,16 @@ def test_a_card_that_cannot_price_the_month_stops_it_before_anything_is_frozen(
     with pytest.raises(UsageError, match=told):
         platform.draft(MARCH)
     assert platform.store.versions(MARCH) == []
+
+
+def test_a_card_of_a_plan_that_does_not_exist_stops_the_month(light_platform: SmallPlatform) -> None:
+    cards(light_platform, {"plan_id": "gold"})
+    light_platform.sql("UPDATE billing_plans SET plan_id = 'golden'")
+    insert(light_platform, MARCH, (ANN, 1, "/chat"))
+
+    with pytest.raises(UsageError, match=r"of plan gold .* billing_plans does not have its plan"):
+        light_platform.draft(MARCH)
+    assert light_platform.store.versions(MARCH) == []
 
 
 @pytest.mark.both_databases

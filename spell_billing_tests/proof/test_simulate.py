@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,13 @@ def test_a_month_that_is_not_frozen_here_and_altered_plans_are_refused(
 
     assert refused.exit_code == 1
     assert "There is no frozen usage of 2025-05, 2025-06 on this machine. Choose months" in refused.output
+    with time_machine.travel(APRIL.next().start, tick=True):
+        still_open = run(light_months, pricing, last="2025-05")
+    assert still_open.exit_code != 0
+    assert (
+        "2025-05 is not over yet, so its usage is not frozen. Simulate months up to 2025-04"
+        in still_open.output
+    )
     with pytest.raises(MonthError, match="2025-02 is before 2025-03"):
         simulated(light_months, SAME_AS_FROZEN, MARCH.previous())
     (plans,) = (light_months.store_path / "2025-04").rglob("plans.parquet")

@@ -246,3 +246,30 @@ def test_an_edited_invoice_is_followed_to_its_total_before_tax(light_platform: S
     bill = platform.bill_of(MARCH, ONE)
     assert (bill.total_cents, bill.tax_cents, bill.stripe_invoice_id) == (1500, 285, revision["id"])
     platform.must_agree(MARCH)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("second", ["19", "unplaced"])
+def test_what_a_plan_includes_is_taken_off_before_tax_and_a_lost_ledger_gets_its_lines_back(
+    platform: SmallPlatform, second: str
+) -> None:
+    platform.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 400}])
+    users_with_tax(platform, ON, one="19", two=second)
+    platform.sql("UPDATE billing_accounts SET plan_id = 'pro'")
+    platform.calls(MARCH, (ONE, 1000), (TWO, 500))
+    platform.bill(MARCH)
+
+    (taxed,) = [each for each in platform.standing() if each.customer == f"cus_{ONE}"]
+    assert [(line.description, line.amount_cents) for line in taxed.lines] == [
+        ("Spell Platform API Usage - March 2025 (1 calls, $10.00)", 600),
+        ("Included in Pro (-$4.00)", 0),
+    ]
+    assert (taxed.total_cents, taxed.tax_cents) == (714, 114)
+    for _ in range(2):
+        bill = platform.bill_of(MARCH, ONE)
+        assert (bill.total_cents, bill.tax_cents, bill.without_tax) == (600, 114, None)
+        for user, usage_cents in ((ONE, 1000), (TWO, 500)):
+            assert platform.lines(MARCH, user) == [("usage", usage_cents), ("included", -400)]
+        platform.must_agree(MARCH)
+        platform.lose_the_ledger()
+        assert platform.bill(MARCH).sweep.adopted == 2

@@ -80,6 +80,40 @@ def test_subscriptions_that_vanished_are_reviewed(small_world: World) -> None:
     assert ledger.month(MARCH).billing_started_at is None  # type: ignore[union-attr]
 
 
+def test_one_subscription_that_vanished_is_reviewed_and_none_that_ended_or_left_with_its_account(
+    small_world: World,
+) -> None:
+    world = small_world
+    world.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 100}])
+    users = ("anna", "bert", "carl", "dora", "emil")
+    rows = ", ".join(f"('{user}', 'pro', '2025-01-15', NULL)" for user in users)
+    world.source.execute(
+        "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+        f"INSERT INTO plan_subscriptions VALUES {rows}",
+    )
+    world.accounts(*users)
+    for month in ("2025-02", "2025-03"):
+        world.calls(month, *((user, 700) for user in users))
+    world.bill("2025-02")
+    world.source.execute(
+        "DELETE FROM plan_subscriptions WHERE user_id = 'anna'",
+        "UPDATE plan_subscriptions SET ends_at = '2025-02-27' WHERE user_id = 'bert'",
+        *(
+            f"DELETE FROM {table} WHERE user_id = 'carl'"
+            for table in ("plan_subscriptions", "billing_accounts")
+        ),
+    )
+    world.bill("2025-03")
+
+    with world.ledger() as ledger, ledger.reading() as connection:
+        review = read_review(connection, MARCH)
+    assert review is not None
+    (found,) = review.findings
+    assert found["text"].startswith(
+        "The subscriptions of 1 of 5 users vanished from plan_subscriptions: anna. "
+    )
+
+
 def test_other_drafts_are_another_review_and_another_alert(world: World) -> None:
     in_review(world)
     world.tick(SENSOR)

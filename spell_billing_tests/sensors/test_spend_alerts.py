@@ -107,14 +107,16 @@ def test_nothing_is_told_twice_when_a_limit_is_raised_or_rows_vanish_and_a_new_m
     assert told(world)[1:] == [("anna", 50, 500, 1000)]
 
 
-def test_a_limit_that_was_raised_is_told_of_beyond_what_was_told(small_limited: World) -> None:
+def test_a_limit_that_was_raised_is_told_of_beyond_what_was_told_and_not_again_when_it_is_lowered(
+    small_limited: World,
+) -> None:
     world = small_limited
     world.accounts("anna")
     limit(world, "anna", 50)
     world.calls("2025-04", ("anna", 50))
     said(world)
-    limit(world, "anna", 100)
-    for cents in (0, 30, 1, 19):
+    for limit_cents, cents in ((100, 0), (100, 30), (50, 0), (100, 1), (100, 19), (50, 0)):
+        limit(world, "anna", limit_cents)
         world.calls("2025-04", ("anna", cents))
         said(world)
 

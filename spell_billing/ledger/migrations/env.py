@@ -34,5 +34,7 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
-    if connection.dialect.name == "postgresql":
+    # Where they stop at an earlier revision, tables of the schema are missing.
+    newest = context.get_context().get_current_heads() == (context.script.get_current_head(),)
+    if newest and connection.dialect.name == "postgresql":
         _comment(connection)

@@ -12,7 +12,7 @@ from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import counted_as_told, news, rate_open_month, rating_of
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.thresholds import Reached, note_reached, reached_by_user
+from spell_billing.ledger.thresholds import Reached, note_reached, told_by_user
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.databases import DatabaseUnreachableError
@@ -76,11 +76,14 @@ def _tell(
 ) -> int:
     reached = {}
     with ledger.exclusive("spend_alerts", wait_seconds=0):
-        before = ledger.read(reached_by_user, month)
+        before = ledger.read(told_by_user, month)
         for user_id, each in spent.items():
-            last, told = before.get(user_id), 0
-            if last is not None:
-                told = counted_as_told(last.percent, last.so_far_cents, last.limit_cents, each.limit_cents)
+            # Of all that were told: a limit that was raised may be lowered again.
+            counted = (
+                counted_as_told(one.percent, one.so_far_cents, one.limit_cents, each.limit_cents)
+                for one in before.get(user_id, ())
+            )
+            told = max(counted, default=0)
             percent = news(percents, each.so_far_cents, each.limit_cents, told)
             if percent is not None:
                 reached[user_id] = Reached(percent, each.so_far_cents, each.limit_cents, each.currency)

@@ -1,0 +1,239 @@
+"""Money given back twice: at Stripe by a person, and by late usage, because the rows were corrected as well.
+
+Nothing tells goodwill from a correction but a person. So a bill that would give back for a month of which
+money was given back at Stripe is held, until a person has said what that was for. The answer is about the
+money that was given back: no later bill asks again, or gives it back again.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.late import Billed, BillOf
+from spell_billing.core.lines import CHANGED, LATE_KINDS, late_sums, load_lines
+from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.credits import AFTER_ALL
+from spell_billing.ledger.given_back import Answer, answered_cents, money_back, read_answers
+from spell_billing.ledger.history import read_billed
+from spell_billing.ledger.queries import (
+    has_line_of,
+    latest_generation,
+    left_something,
+    read_bills,
+)
+from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
+from spell_billing.ledger.rows import Actor, Bill, Change
+from spell_billing.ledger.schema import invoices
+from spell_billing.ledger.session import MonthSession
+
+
+class GivenBackAs(StrEnum):
+    """What money was given back for, as on the command line."""
+
+    GOODWILL = "goodwill"
+    """Beside whatever the rows say."""
+    CORRECTION = "correction"
+    """For the rows that went, as far as they were charged."""
+
+
+def hold_what_may_go_back_twice(session: MonthSession) -> bool:
+    """Hold the month's bills that may give back a second time, and say in words what was given back.
+
+    That is also those that were drafted before the money went back, and not sent yet. Return whether any
+    bill was changed.
+    """
+    asked = sa.or_(
+        invoices.c.state == State.PLANNED.value,
+        sa.and_(invoices.c.state == State.HELD.value, invoices.c.reason == Reason.ALREADY_GIVEN_BACK.value),
+    )
+    with session.writing() as connection:
+        is_late = sa.or_(*(has_line_of(kind) for kind in sorted(LATE_KINDS)))
+        found = (left_something(connection), invoices.c.late_lines > 0, is_late, asked)
+        bills = read_bills(connection, session.month, latest_generation(session.month), *found)
+        changes = [
+            Change(bill, _held(bill, words), "held", words)
+            for bill, words in _questions(connection, session.month, bills)
+            if (bill.state, bill.message) != (State.HELD, words)
+        ]
+    return bool(session.apply(changes))
+
+
+def _held(bill: Bill, words: str) -> Bill:
+    return replace(bill, state=State.HELD, reason=Reason.ALREADY_GIVEN_BACK, message=words)
+
+
+def _questions(connection: Connection, month: Month, bills: list[Bill]) -> Iterator[tuple[Bill, str]]:
+    """Return the bills that give back what may have been given back, with what was in words."""
+    giving = {bill.id: _given_by(bill.lines) for bill in bills}
+    wanted = {(bill.user_id, of) for bill in bills for of in giving[bill.id]}
+    billed = read_billed(connection, month, wanted) if wanted else {}
+    for bill in bills:
+        words = _in_words(bill, giving[bill.id], billed)
+        if words is not None:
+            yield bill, words
+
+
+def _given_by(lines: str) -> dict[str, int]:
+    """Return what lines give back for late usage, above zero, by its month."""
+    return {of: -cents for of, (cents, _) in late_sums(load_lines(lines)).items() if cents < 0}
+
+
+def _in_words(bill: Bill, giving: Mapping[str, int], billed: Mapping[BillOf, Billed]) -> str | None:
+    nothing = Billed()
+    asked = {of: each for of in giving if (each := billed.get((bill.user_id, of), nothing)).back}
+    if not asked:
+        return None
+    back = {month: cents for each in asked.values() for month, cents in each.back.items()}
+    user = shlex.quote(bill.user_id)
+    given = " and ".join(
+        f"{format_money(cents, bill.currency, grouping=True)} of the invoice of {month}"
+        for month, cents in sorted(back.items())
+    )
+    gives = " and ".join(
+        f"{format_money(giving[of], bill.currency, grouping=True)} for rows of {of}" for of in sorted(asked)
+    )
+    settle = " and ".join(
+        f"`spell-billing settle --month {month} --user {user} --given-back correction`"
+        for month in sorted(back)
+    )
+    return (
+        f"{given} went back, and this bill would give back {gives}: "
+        f"`spell-billing release --month {bill.month} --user {user}`, or {settle}"
+    )
+
+
+def release_both(connection: Connection, month: Month, user_id: str, reason: str, actor: Actor) -> None:
+    """Record that what was given back at Stripe was meant beside what the user's held bill gives back.
+
+    Raises:
+        LedgerError: when that is not what the bill says any more: the person decided on other amounts.
+    """
+    (bill,) = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
+    if [words for _, words in _questions(connection, month, [bill])] != [bill.message]:
+        raise LedgerError(
+            f"What was given back to user {user_id} is not what the bill for {month} says any more.",
+            remedy=f"Look at what it says then: spell-billing bill --month {month}.",
+        )
+    giving = {(user_id, of) for of in _given_by(bill.lines)}
+    back: dict[str, int] = {}
+    for each in read_billed(connection, month, giving).values():
+        back |= each.back
+    for of, cents in sorted(back.items()):
+        _write(connection, Answer(user_id, of, bill.currency, cents, 0, of), reason, actor)
+
+
+def settle_given_back(
+    connection: Connection,
+    month: Month,
+    user_id: str,
+    given_back_as: GivenBackAs,
+    *,
+    reason: str,
+    actor: Actor,
+) -> tuple[int, int, str]:
+    """Record what was given back of the user's invoice of `month` for.
+
+    As a correction it counts for the rows that went, as far as these were charged, and no bill gives it back
+    again; what a bill gave back before is charged with the next one. As goodwill it counts for no rows. It is
+    about what was not answered yet; where nothing is open, it takes the place of what was said before.
+
+    Returns:
+        What was given back in all, how much of it counts as a correction, and the currency.
+
+    Raises:
+        LedgerError: when nothing was given back, or, for a correction, no row went.
+    """
+    found = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
+    bill = found[-1] if found else None
+    back_cents = _back_cents(connection, bill) if bill else 0
+    of_invoice = (user_id, str(month))
+    answers = [each for each in read_answers(connection) if (each.user_id, each.month) == of_invoice]
+    if bill is None or (back_cents <= 0 and not answers):
+        raise LedgerError(
+            f"Of user {user_id}'s invoice for {month}, nothing was given back.",
+            remedy="The month is that of the invoice; `spell-billing explain` shows what is known of it.",
+        )
+    before: dict[str, int] = {}
+    for each in answers:
+        before[each.usage_month] = before.get(each.usage_month, 0) + each.corrected_cents
+    unanswered_cents = back_cents - answered_cents(answers)[of_invoice]
+    gone = _gone(connection, bill)
+    is_open = unanswered_cents > 0 and any(cents for _, cents in gone)
+    left_cents = unanswered_cents if is_open else back_cents
+    now = dict(before) if is_open else dict.fromkeys(before, 0)
+    if given_back_as is GivenBackAs.CORRECTION:
+        for of, gone_cents in gone:
+            most_cents = gone_cents if is_open else before.get(of, 0) + gone_cents
+            taken_cents = min(left_cents, most_cents)
+            now[of], left_cents = now.get(of, 0) + taken_cents, left_cents - taken_cents
+        if not any(now.values()):
+            raise LedgerError(
+                f"No rows went of those that user {user_id}'s invoice for {month} charged for.",
+                remedy="Rows that go later are asked about when they do.",
+            )
+    else:
+        _write(connection, Answer(*of_invoice, bill.currency, unanswered_cents, 0, str(month)), reason, actor)
+    for of in sorted(now):
+        changed_cents = now[of] - before.get(of, 0)
+        answered = max(0, min(changed_cents, unanswered_cents))
+        _write(connection, Answer(*of_invoice, bill.currency, answered, changed_cents, of), reason, actor)
+        unanswered_cents -= answered
+    return back_cents, sum(now.values()), bill.currency
+
+
+def _back_cents(connection: Connection, bill: Bill) -> int:
+    if bill.stripe_invoice_id is None:
+        return 0
+    taken_off = -sum(line.amount_cents for line in bill.parsed_lines if line.kind == CHANGED)
+    of = {bill.stripe_invoice_id: (bill.user_id, bill.month)}
+    return money_back(connection, of)[bill.stripe_invoice_id] + max(0, taken_off)
+
+
+def rows_went_too(connection: Connection, month: str, user_id: str) -> str:
+    """Return a sentence on rows that went of those that an invoice charged for; empty where none did."""
+    found = read_bills(
+        connection, month, latest_generation(Month.parse(month)), invoices.c.user_id == user_id
+    )
+    gone_cents = sum(cents for _, cents in _gone(connection, found[-1])) if found else 0
+    if gone_cents <= 0:
+        return ""
+    settle = f"`spell-billing settle --month {month} --user {shlex.quote(user_id)} --given-back"
+    money = format_money(gone_cents, found[-1].currency, grouping=True)
+    return (
+        f"Rows that it had charged {money} for went as well, which late usage gives back: the same money "
+        f"may go back twice. Where both were meant, say so with {settle} goodwill`, else with {settle} "
+        "correction`."
+    )
+
+
+def _gone(connection: Connection, bill: Bill) -> list[tuple[str, int]]:
+    """Return what was charged for rows that went, by their months, of all that the bill charged for."""
+    sums = late_sums(bill.parsed_lines)
+    months = {bill.month, *(of for of, (cents, _) in sums.items() if cents > 0)}
+    billed = read_billed(connection, AFTER_ALL, {(bill.user_id, of) for of in months})
+    return [(of, each.gone_cents) for (_, of), each in sorted(billed.items())]
+
+
+def _write(connection: Connection, answer: Answer, reason: str, actor: Actor) -> None:
+    if not (answer.answered_cents or answer.corrected_cents):
+        return
+    cents = (answer.answered_cents, answer.corrected_cents)
+    answered, corrected = (format_money(each, answer.currency, grouping=True) for each in cents)
+    decision = Decision(
+        month=answer.month,
+        user_id=answer.user_id,
+        kind=DecisionKind.GIVEN_BACK_SETTLED,
+        content_hash=answer.content,
+        reason=f"{reason} ({answered} of the invoice, {corrected} of it for rows of {answer.usage_month})",
+        actor=actor.name,
+        at=datetime.now(UTC),
+    )
+    write_decision(connection, decision, actor)
