@@ -76,11 +76,11 @@ clean:
 	@rm -rf .venv .demo build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(RUNTIME): requirements.lock pyproject.toml scripts/install
+$(RUNTIME): requirements.lock pyproject.toml scripts/install scripts/installer.lock
 	@scripts/install requirements.lock
 	@touch $@
 
 # The tools' lock holds the runtime's packages too, in the same versions.
-$(TOOLS): requirements-dev.lock pyproject.toml scripts/install
+$(TOOLS): requirements-dev.lock pyproject.toml scripts/install scripts/installer.lock
 	@scripts/install requirements-dev.lock
 	@touch $@ $(RUNTIME)

@@ -1,6 +1,7 @@
 """Builds what Dagster loads; tests, the command line and special environments exchange resources here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import dagster as dg
 
@@ -23,6 +24,19 @@ from spell_billing.orchestration.sensors.spending import spend_alerts
 from spell_billing.orchestration.unstable import with_source_code_references
 
 
+@cache
+def _assets() -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
+    return with_source_code_references(
+        [
+            *(external.usage_counters, external.billing_accounts, external.billing_plans),
+            external.rate_cards,
+            *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
+            *(external.stripe_account, price_simulation),
+            *(finance.invoices_export, finance.payments_export, finance.journal),
+        ]
+    )
+
+
 def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Return fresh definitions.
 
@@ -43,15 +57,7 @@ def build_defs(*, resource_overrides: Mapping[str, object] | None = None) -> dg.
     if unknown:
         raise ValueError(f"no such resource: {', '.join(sorted(unknown))}; there are {', '.join(resources)}")
     return dg.Definitions(
-        assets=with_source_code_references(
-            [
-                *(external.usage_counters, external.billing_accounts, external.billing_plans),
-                external.rate_cards,
-                *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
-                *(external.stripe_account, price_simulation),
-                *(finance.invoices_export, finance.payments_export, finance.journal),
-            ]
-        ),
+        assets=_assets(),
         asset_checks=dg.load_asset_checks_from_modules([checks, finance]),
         jobs=[monthly_billing, payment_readiness, finance_exports],
         schedules=[

@@ -124,7 +124,10 @@ def create_engine_for(url: DatabaseUrl, *, application_name: str | None = None) 
     if url.backend == "postgresql":
         given = application_name or url.sqlalchemy_url.query.get("application_name")
         options = {"application_name": given or "spell_billing"}
-        return sa.create_engine(url.sqlalchemy_url, pool_pre_ping=True, connect_args=options)
+        # No column is of hstore, for which SQLAlchemy would ask each server.
+        return sa.create_engine(
+            url.sqlalchemy_url, pool_pre_ping=True, connect_args=options, use_native_hstore=False
+        )
     engine = sa.create_engine(url.sqlalchemy_url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)

@@ -53,7 +53,7 @@ class Forks:
             server.wait(_LONGEST_SECONDS)
 
     def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, warm: bool = False
     ) -> "subprocess.CompletedProcess[str]":
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -64,6 +64,7 @@ class Forks:
             "folder": str(folder),
             "stdout": str(stdout),
             "stderr": str(stderr),
+            "warm": warm,
         }
         self._server.stdin.write(f"{json.dumps(question)}\n")
         self._server.stdin.flush()
@@ -177,6 +178,16 @@ def confidential() -> str:
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     with Forks.serving(tmp_path_factory.mktemp("outputs")) as serving:
+        home = tmp_path_factory.mktemp("warm")
+        (home / "shop.db").touch()
+        with StripeDouble().running() as double:
+            shop = Shop(home, f"sqlite:///{home / 'shop.db'}", double, serving)
+            shop.open()
+            shop.accounts("ada")
+            shop.calls("2025-03", ("ada", 500))
+            for command in (("init-db",), ("bill", "--month", "2025-03")):
+                warmed = serving.run(command, shop.environment, home, warm=True)
+                assert warmed.returncode == 0, warmed.stderr
         yield serving
 
 

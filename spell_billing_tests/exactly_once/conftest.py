@@ -1,6 +1,7 @@
 """The small month on each database, beside a Stripe double, and the count of crash points survived."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,8 +51,9 @@ def sqlite_world(
 @pytest.fixture
 def postgres_world(
     shared_double: StripeDouble, postgres_url: str, children: Children, survived: Callable[[], object]
-) -> World:
-    return World(shared_double, postgres_url, children, survived)
+) -> Iterator[World]:
+    with closing(World(shared_double, postgres_url, children, survived)) as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

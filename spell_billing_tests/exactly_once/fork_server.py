@@ -17,6 +17,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing_tests.exactly_once.billing import Run, bill
+from spell_billing_tests.kept_work import keep_work
 
 
 def _kill_at_commit(number: int, *, after: bool) -> None:
@@ -56,6 +57,7 @@ def _child(run: Run, result: int) -> None:
 
 def main() -> None:
     """Serve until standard input ends."""
+    keep_work()
     results: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)

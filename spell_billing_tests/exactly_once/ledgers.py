@@ -37,8 +37,9 @@ def put_back(database_url: str, image: Image) -> None:
     with psycopg.connect(database_url) as connection:
         # The audit trail refuses to be emptied, except in the way a restored backup empties it.
         connection.execute("SET LOCAL session_replication_role = replica")
-        connection.execute(f"TRUNCATE {', '.join(_TABLES)}")
         for table in _TABLES:
+            # TRUNCATE makes new files, which for a few rows takes twenty times as long.
+            connection.execute(f"DELETE FROM {table}")
             with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                 copy.write(image[table])
 

@@ -33,6 +33,7 @@ class World:
     survived: Callable[[], object]
     drafts: Sequence[Draft] = field(default_factory=drafts)
     _tried_on: set[Standing] = field(default_factory=set, init=False)
+    _looked_at: Ledger | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         with self.ledger():
@@ -61,9 +62,22 @@ class World:
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
-        """Open the ledger to look at it."""
-        with Ledger(parse_database_url(self.database_url, setting="DATABASE_URL")) as opened:
+        """Open the ledger to look at it. On PostgreSQL it stays open: connecting takes as long as looking."""
+        if self._looked_at is not None:
+            yield self._looked_at
+            return
+        opened = Ledger(parse_database_url(self.database_url, setting="DATABASE_URL"))
+        if self.database_url.startswith("postgresql"):
+            self._looked_at = opened
             yield opened
+        else:
+            with opened:
+                yield opened
+
+    def close(self) -> None:
+        """Close what was opened to look at it."""
+        if self._looked_at is not None:
+            self._looked_at.close()
 
     def bill_of(self, user_id: str) -> Bill:
         """Give a user's latest bill."""

@@ -33,7 +33,7 @@ def read_pins(lock: Path) -> dict[str, set[str]]:
     return pins
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "scripts/installer.lock"])
 def test_a_lock_file_holds_pins_and_hashes_and_nothing_else(repository: Path, name: str) -> None:
     lines = (repository / name).read_text().splitlines()
     strange = [

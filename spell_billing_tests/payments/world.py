@@ -46,7 +46,7 @@ class World:
         for user in users:
             self.double.add_customer(f"cus_{user}", card=(cards or {}).get(user, "ok"))
         self.platform.calls(MARCH, *((user, cents) for user in users))
-        self.platform.bill(MARCH)
+        self.platform.bill(MARCH, freeze=False)
 
     def card(self, user: str, card: str) -> None:
         self.double.add_customer(f"cus_{user}", card=card)

@@ -46,6 +46,7 @@ from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
+from spell_billing_tests.proof.frozen_before import freeze_once
 
 KEY = "sk_test_proof"
 MARCH, APRIL, MAY, JUNE = (Month(2025, number) for number in (3, 4, 5, 6))
@@ -87,22 +88,30 @@ class SmallPlatform:
         """Change the ledger behind its back."""
         self.source.execute(*statements)
 
-    def draft(self, month: Month, *, run_id: str = "run-draft") -> bool:
-        """Freeze the month unless it is pinned, and bring its drafts up to date."""
+    def draft(self, month: Month, *, run_id: str = "run-draft", freeze: bool = True) -> bool:
+        """Freeze the month unless it is pinned, and bring its drafts up to date.
+
+        Without `freeze` a first month may be one that another test froze from the same tables.
+        """
         source = open_usage_source(self._url, self.rules)
         with self.ledger() as ledger:
             frozen = pinned_version(ledger, self.store, month)
             if frozen is None:
                 earlier, _ = earlier_versions(ledger, self.store, month)
-                frozen = self.store.freeze(source, month, late_for=earlier)
-                aggregate(frozen)
+                if not freeze and not earlier and self._url.sqlite_path is not None:
+                    frozen = freeze_once(source, self.store_path, month, self._url.sqlite_path, self.rules)
+                else:
+                    frozen = self.store.freeze(source, month, late_for=earlier)
+                    aggregate(frozen)
             with ledger.session(month, Actor("tester", run_id), drafting=True) as session:
                 frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
                 return draft_month(session, source, frozen, policy=self.policy)
 
-    def bill(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:
-        """Do what the job does, from the freeze to the finalized invoices."""
-        self.draft(month, run_id=run_id)
+    def bill(
+        self, month: Month, *, verify: bool = False, run_id: str = "run-1", freeze: bool = True
+    ) -> Outcome:
+        """Do what the job does, from the freeze to the finalized invoices; for `freeze` see `draft`."""
+        self.draft(month, run_id=run_id, freeze=freeze)
         return self.send(month, verify=verify, run_id=run_id)
 
     def send(self, month: Month, *, verify: bool = False, run_id: str = "run-1") -> Outcome:
@@ -281,5 +290,5 @@ def bill_march(platform: SmallPlatform) -> SmallPlatform:
     """Bill March for two users with an invoice, and one whose usage is free."""
     platform.accounts("user-0001", "user-0002", "user-0003")
     platform.calls(MARCH, ("user-0001", 1000), ("user-0001", 234), ("user-0002", 500), ("user-0003", 0))
-    platform.bill(MARCH)
+    platform.bill(MARCH, freeze=False)
     return platform

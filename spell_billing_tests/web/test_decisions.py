@@ -27,7 +27,7 @@ def drafted(platform: SmallPlatform) -> SmallPlatform:
     """Give a platform with three users' drafts for March, of whom the last has no account."""
     platform.accounts("user-0001", "user-0002")
     platform.calls(MARCH, ("user-0001", 1000), ("user-0002", 500), ("user-0003", 70))
-    platform.draft(MARCH)
+    platform.draft(MARCH, freeze=False)
     return platform
 
 
