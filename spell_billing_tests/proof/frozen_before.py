@@ -7,7 +7,8 @@ from pathlib import Path
 
 from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
-from spell_billing.usage.contract import FrozenUsage, SourceRules, UsageSource
+from spell_billing.usage.contract import SourceRules, UsageSource
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _before: dict[str, dict[Path, bytes]] = {}
