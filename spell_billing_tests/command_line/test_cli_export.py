@@ -19,7 +19,7 @@ FORMULA = "=1+1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "revenue" / "revenue.py"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shop(make_shop: Callable[[str], Any], request: pytest.FixtureRequest) -> Any:
     """Bill a month in which a user has no account, and another an id that is a formula."""
     opened = make_shop(request.param)
@@ -73,6 +73,7 @@ def test_the_example_draws_the_revenue_of_the_months(shop: Any) -> None:
 def test_a_journal_that_does_not_balance_ends_with_3(shop: Any) -> None:
     shop.execute("UPDATE ledger_invoices SET total_cents = 1235 WHERE user_id = 'ada'")
     exported = shop.run("export", "--month", MARCH, SPELL_BILLING_EXPORTS=str(shop.home / "set"))
+    shop.execute("UPDATE ledger_invoices SET total_cents = 1234 WHERE user_id = 'ada'")
 
     assert exported.returncode == 3
     assert exported.stderr == "invoices in usd: debits exceed credits by 1 minor units.\n"

@@ -94,7 +94,8 @@ def test_a_bill_with_a_negative_line_is_sent_without_tax_and_told(
     for user in (ONE, TWO):
         report.invoiced(platform.bill_of(APRIL, user))
     report.completed(platform.bill(APRIL), [])
-    (warning,) = (each.message for each in caplog.records if each.levelname == "WARNING")
+    said = [each for each in caplog.records if each.name == "told"]
+    (warning,) = (each.getMessage() for each in said if each.levelname == "WARNING")
     assert warning == (
         f"Invoiced without tax, because Stripe computes none for an invoice with a negative line: {ONE}"
     )
