@@ -1,6 +1,7 @@
 """One consistent, read-only view of a PostgreSQL database, on one connection or on several."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -17,6 +18,7 @@ from spell_billing.settings.databases import DatabaseUrl
 T = TypeVar("T")
 
 _CANCEL_SECONDS = 0.2
+_TOO_MANY, _FREED_SECONDS = "too many connections for role", 1.0
 _JOIN_SECONDS = 5.0
 """A further connection that takes longer waits behind a pooler, for this one to end."""
 
@@ -150,7 +152,7 @@ def open_snapshots(
             database = stack.enter_context(describe_database(url))
         # Left last: a connection that a pooler lets in too late gets its turn when the first one has ended.
         pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="usage-join"))
-        first = Snapshot(adbc_driver_manager.AdbcConnection(database))
+        first = Snapshot(_connected(database))
         stack.callback(first.close)
         before(first)
         _begin(first)
@@ -160,6 +162,22 @@ def open_snapshots(
         # No COMMIT at the end: there is nothing to keep, and on a connection that was lost meanwhile this
         # version of the driver ends the process (https://github.com/apache/arrow-adbc/issues/3878).
         yield [first] if second is None else [first, second]
+
+
+def _connected(database: adbc_driver_manager.AdbcDatabase) -> adbc_driver_manager.AdbcConnection:
+    """Connect; where a role is let in no more, wait a moment for the place that was left just now.
+
+    A server frees the place of the connection that learnt the types after that one has hung up.
+    """
+    until = time.monotonic() + _FREED_SECONDS
+    while True:
+        try:
+            return adbc_driver_manager.AdbcConnection(database)
+        except adbc_driver_manager.Error as error:
+            # The driver gives no SQLSTATE of a connection that failed.
+            if _TOO_MANY not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(_FREED_SECONDS / 20)
 
 
 def _second(
