@@ -79,8 +79,10 @@ def _line(process: "subprocess.Popen[str]", text: str) -> str:
 
 def _drain(process: "subprocess.Popen[str]") -> None:
     assert process.stderr is not None
-    for _ in process.stderr:
-        pass
+    # Closed by who reads it: a file that is left to the collector fails whatever test runs then.
+    with process.stderr as lines:
+        for _ in lines:
+            pass
 
 
 @contextmanager
