@@ -28,11 +28,13 @@ def export(month: Month, folder: Path | None) -> None:
 
     place = folder or Settings.from_environment().exports
     with open_ledger() as ledger, ledger.reading() as connection:
-        for dataset in finance.DATASETS:
-            table = dataset.read(connection, month)
-            for path in finance.export(table, dataset.name, month, place):
-                click.echo(f"{path}: {len(table):,} rows")
-        found = list(journal.imbalances(connection, month, journal.read_journal(connection, month)))
+        finance.require_drafted(connection, month)
+        tables = {dataset.name: dataset.read(connection, month) for dataset in finance.DATASETS}
+        postings = [journal.Posting(**row) for row in tables[finance.JOURNAL.name].to_pylist()]
+        found = list(journal.imbalances(connection, month, postings))
+    for name, table in tables.items():
+        for path in finance.export(table, name, month, place):
+            click.echo(f"{path}: {len(table):,} rows")
     for text in found:
         click.echo(text, err=True)
     if found:

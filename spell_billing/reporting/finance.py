@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import LedgerError, SpellBillingError
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, FORMULA
 from spell_billing.ledger.money_tables import charges, payments
-from spell_billing.ledger.queries import latest_generation
+from spell_billing.ledger.queries import latest_generation, read_month
 from spell_billing.ledger.schema import invoices
 from spell_billing.reporting.journal import read_journal
 
@@ -178,38 +179,68 @@ JOURNAL = Dataset(
 DATASETS = (INVOICES, PAYMENTS, JOURNAL)
 
 
+def require_drafted(connection: Connection, month: Month) -> None:
+    """Refuse a month of which the ledger has nothing: files without a row would look like one without sales.
+
+    Raises:
+        LedgerError: naming the month.
+    """
+    if read_month(connection, month) is None:
+        raise LedgerError(
+            f"{month} has no bills: it was never drafted in this ledger.",
+            remedy="`spell-billing status` lists the months; check DATABASE_URL where one is missing.",
+        )
+
+
 def export(table: pa.Table, name: str, month: Month, folder: Path) -> list[Path]:
     """Write a month's table as Parquet and as CSV, each whole or not at all; return the files.
 
     In CSV no text is a formula, and amounts are plain decimals.
+
+    Raises:
+        SpellBillingError: when the folder cannot be written to.
     """
     place = folder / str(month)
-    place.mkdir(parents=True, exist_ok=True)
     written = []
-    for ending, write in (("parquet", pq.write_table), ("csv", _write_csv)):
-        final, unfinished = place / f"{name}.{ending}", place / f".{name}.{ending}.{os.getpid()}"
-        try:
-            write(table, unfinished)
-            unfinished.replace(final)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        written.append(final)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for ending, write in (("parquet", pq.write_table), ("csv", _write_csv)):
+            final, unfinished = place / f"{name}.{ending}", place / f".{name}.{ending}.{os.getpid()}"
+            try:
+                write(table, unfinished)
+                unfinished.replace(final)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            written.append(final)
+    except OSError as error:
+        raise SpellBillingError(
+            f"{place} cannot be written to: {error.strerror or error}.",
+            remedy="Make room there, or name another folder by --to or SPELL_BILLING_EXPORTS.",
+        ) from error
     return written
 
 
 def remove_naming(user_id: str, folder: Path) -> list[str]:
-    """Remove the files of each month that name a user, so that none keeps an erased id; return the months."""
+    """Remove the files of each month that name a user, so that none keeps an erased id; return the months.
+
+    Safe to repeat: a table's Parquet file, which tells whom it names, goes after its CSV.
+    """
     found = []
     for place in sorted(folder.glob("????-??")):
-        bills = place / f"{INVOICES.name}.parquet"
-        if bills.exists() and user_id in set(
-            pq.read_table(bills, columns=["user_id"])["user_id"].to_pylist()
-        ):
+        if any(_names(user_id, place / f"{each.name}.parquet") for each in (INVOICES, PAYMENTS)):
             found.append(place.name)
             for dataset in DATASETS:
                 for ending in ("csv", "parquet"):
                     (place / f"{dataset.name}.{ending}").unlink(missing_ok=True)
     return found
+
+
+def _names(user_id: str, path: Path) -> bool:
+    """Return whether a file names a user; one that cannot be read may."""
+    try:
+        return path.exists() and user_id in pq.read_table(path, columns=["user_id"])["user_id"].to_pylist()
+    except pa.ArrowException:
+        return True
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:

@@ -119,7 +119,7 @@ def imbalances(connection: Connection, month: Month, postings: Sequence[Posting]
     for each in postings:
         cents = each.debit_cents - each.credit_cents
         by_entry[each.currency, each.entry] += cents
-        if each.account is Account.RECEIVABLE:
+        if each.account == Account.RECEIVABLE:
             receivable[each.currency] += cents
     for (currency, entry), cents in by_entry.items():
         if cents:

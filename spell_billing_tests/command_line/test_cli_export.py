@@ -13,6 +13,7 @@ import pytest
 
 from spell_billing import frames
 from spell_billing.core.errors import MonthError
+from spell_billing.reporting.finance import remove_naming
 
 MARCH = "2025-03"
 FORMULA = "=1+1"
@@ -53,6 +54,30 @@ def test_files_and_frames_hold_every_bill_and_a_journal_that_balances(shop: Any)
     assert len(frames.payments("2025-02", database_url=shop.url)) == 0
     with pytest.raises(MonthError):
         frames.journal("March", database_url=shop.url)
+
+
+def test_a_month_without_drafts_and_a_folder_that_is_none_are_refused_in_a_sentence(shop: Any) -> None:
+    unknown = shop.run("export", "--month", "2025-02", "--to", "never")
+    (shop.home / "file").write_text("")
+    no_folder = shop.run("export", "--month", MARCH, SPELL_BILLING_EXPORTS=str(shop.home / "file"))
+
+    assert (unknown.returncode, no_folder.returncode) == (1, 1)
+    assert "2025-02 has no bills: it was never drafted in this ledger." in unknown.stderr
+    assert not (shop.home / "never").exists()
+    assert "cannot be written to: Not a directory" in no_folder.stderr
+
+
+def test_files_that_name_a_user_are_removed_whichever_table_of_the_month_is_there(
+    shop: Any, tmp_path: Path
+) -> None:
+    assert shop.run("export", "--month", MARCH, "--to", str(tmp_path)).returncode == 0
+    assert remove_naming("somebody", tmp_path) == []
+    # As when an earlier removal was cut off.
+    (tmp_path / MARCH / "invoices.parquet").unlink()
+    (tmp_path / MARCH / "payments.parquet").write_bytes(b"damaged")
+
+    assert remove_naming("ada", tmp_path) == [MARCH]
+    assert list((tmp_path / MARCH).iterdir()) == []
 
 
 def test_the_example_draws_the_revenue_of_the_months(shop: Any) -> None:

@@ -9,7 +9,7 @@ from spell_billing.orchestration.assets.external import stripe_account
 from spell_billing.orchestration.partitions import MONTHLY, billable_month
 from spell_billing.orchestration.resources import LedgerResource
 from spell_billing.orchestration.unstable import OWNERS
-from spell_billing.reporting.finance import INVOICES, JOURNAL, PAYMENTS, Dataset, export
+from spell_billing.reporting.finance import INVOICES, JOURNAL, PAYMENTS, Dataset, export, require_drafted
 from spell_billing.reporting.journal import imbalances, read_journal
 from spell_billing.settings.billing import Settings
 
@@ -37,6 +37,7 @@ def _exported(dataset: Dataset, name: str, description: str) -> dg.AssetsDefinit
         with failures():
             month = billable_month(context)
             with ledger.open_read_only() as opened, opened.reading() as connection:
+                require_drafted(connection, month)
                 found = dataset.read(connection, month)
             parquet, csv = export(found, dataset.name, month, Settings.from_environment().exports)
         amounts = [name for name in found.column_names if name.endswith("_cents") and name != "usage_cents"]
@@ -66,12 +67,12 @@ invoices_export = _exported(INVOICES, "invoices_export", "Each user's latest bil
 payments_export = _exported(
     PAYMENTS,
     "payments_export",
-    "What became of each invoice of a month, as far as Stripe was read, as Parquet and CSV.",
+    "What became of each invoice of a month, as far as Stripe was read.",
 )
 journal = _exported(
     JOURNAL,
     "journal",
-    "A month in double entry, by currency: bills, payments and what went back, as Parquet and CSV.",
+    "A month in double entry, by currency: bills, payments and what went back.",
 )
 
 
