@@ -1,11 +1,14 @@
 """A line for each item, from the rows to Stripe and back: what counts is what was frozen with the month."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.lines import Line, dump_lines
 from spell_billing.core.month import Month
+from spell_billing.invoicing.rederive import sum_findings
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.erasing import items_naming
@@ -90,6 +93,33 @@ def test_a_line_that_was_rounded_otherwise_is_found(light_platform: SmallPlatfor
     )
 
     assert (ANN, "lines_do_not_add_up") in platform.findings(MARCH)
+
+
+def test_a_cent_that_went_to_the_line_with_the_smaller_remainder_is_found(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ANN)
+    light_platform.calls(MARCH, (ANN, 201))
+    light_platform.bill(MARCH)
+    exact = {"/a": "100.9", "/b": "100.2"}
+
+    def found(**cents: int) -> list[str]:
+        charged = ((f"/{name}", each) for name, each in cents.items())
+        lines = dump_lines([Line("usage", item, each, "2025-03", 1, exact[item]) for item, each in charged])
+        bill = replace(
+            light_platform.bill_of(MARCH, ANN), usage_cents=Decimal("201.1"), total_cents=201, lines=lines
+        )
+        return [f"{each.expected}: {each.found}" for each in sum_findings(bill)]
+
+    assert found(a=101, b=100) == []
+    assert found(a=100, b=101) == [
+        "lines rounded by the largest remainder: one by 0.8, another by -0.9 cents"
+    ]
+    assert found(a=102, b=99) == [
+        "100.9 cents of usage: line of 102",
+        "100.2 cents of usage: line of 99",
+        "lines rounded by the largest remainder: one by 1.1, another by -1.2 cents",
+    ]
 
 
 @pytest.mark.both_databases
