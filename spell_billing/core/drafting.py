@@ -10,16 +10,12 @@ import msgspec
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.grants import Grant, paid_by_grants
-from spell_billing.core.items import ItemCharge, ItemUsage, split_usage
+from spell_billing.core.items import ItemUsage, split_usage
 from spell_billing.core.lines import (
     BROUGHT,
     CREDIT,
-    DISCOUNT,
-    INCLUDED,
-    MINIMUM,
     REMAINDER,
     USAGE,
-    USAGE_DISCOUNT,
     LateUsage,
     Line,
     add_late_lines,
@@ -32,17 +28,16 @@ from spell_billing.core.money import (
     is_currency,
     max_amount_cents,
     plain,
-    round_half_up,
     step_cents,
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
-from spell_billing.core.pricing import Rating, rate
+from spell_billing.core.pricing import Rating
 from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
+from spell_billing.core.usage_lines import charges, describe, item_lines
 
-_TITLE = "Spell Platform API Usage"
 _LARGEST = 2**63 - 1
 """What the ledger's integer columns hold."""
 
@@ -149,10 +144,10 @@ def draft_invoice(
     currency = account.currency if account else _currency_without_account(late, credit)
     known_plan = plan or _plan_of(account)
     rating = known_plan.rating
-    lines = _charges(month, calls, usage_cents, known_plan, currency)
+    lines = charges(month, calls, usage_cents, known_plan, currency)
     if items:
-        charges = split_usage(user_id, items, calls=calls, usage_cents=usage_cents)
-        of_items = _item_lines(month, charges, currency)
+        by_item = split_usage(user_id, items, calls=calls, usage_cents=usage_cents)
+        of_items = item_lines(month, by_item, currency)
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
@@ -222,11 +217,6 @@ def draft_invoice(
     )
 
 
-def describe(month: Month, calls: int, amount_cents: int, currency: str) -> str:
-    """Write the text of an invoice or a usage line, as the platform promises it to its users."""
-    return f"{_TITLE} - {month.label} ({calls} calls, {format_money(amount_cents, currency)})"
-
-
 def _plan_of(account: Account | None) -> MonthPlan:
     """Return what an account's plan includes, where no plans were frozen for the user."""
     if account is None or not account.included_cents:
@@ -249,38 +239,6 @@ def _apply_credit(
         text = f"Brought forward from earlier invoices ({format_money(-applied_cents, currency)})"
         lines.append(Line(BROUGHT, text, -applied_cents, str(month)))
     return applied_cents
-
-
-def _charges(month: Month, calls: int, usage_cents: Decimal, plan: MonthPlan, currency: str) -> list[Line]:
-    lines: list[Line] = []
-    if calls or usage_cents:
-        amount_cents = round_half_up(usage_cents)
-        text = describe(month, calls, amount_cents, currency)
-        lines.append(Line(USAGE, text, amount_cents, str(month), calls, plain(usage_cents)))
-    if plan is NO_PLAN:
-        return lines
-    rated = rate(usage_cents, plan.rating)
-    percents, amounts = plan.discounts
-    for kind, text, cents in (
-        (INCLUDED, f"Included in {plan.name}", -rated.covered_cents),
-        (USAGE_DISCOUNT, f"Discount of {plan.name} on usage", -rated.usage_discount_cents),
-        (MINIMUM, f"Up to the minimum of {plan.name}", rated.top_up_cents),
-        (DISCOUNT, percents, -rated.discount_cents),
-        (DISCOUNT, amounts, -rated.amount_off_cents),
-    ):
-        if cents:
-            lines.append(Line(kind, f"{text} ({format_money(cents, currency)})", cents, str(month)))
-    return lines
-
-
-def _item_lines(month: Month, charges: Sequence[ItemCharge], currency: str) -> list[Line]:
-    title, of = f"{_TITLE} - {month.label}", str(month)
-    lines = []
-    for charge in charges:
-        usage, cents = charge.usage, charge.amount_cents
-        text = f"{title} - {usage.item} ({usage.calls} calls, {format_money(cents, currency)})"
-        lines.append(Line(USAGE, text, cents, of, usage.calls, plain(usage.usage_cents)))
-    return lines
 
 
 def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit]) -> set[str]:

@@ -33,7 +33,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plans import PlanBook, read_book
+from spell_billing.usage.plan_book import PlanBook, read_book
 from spell_billing.usage.user_items import ItemsOf, items_in_step
 from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_input
 

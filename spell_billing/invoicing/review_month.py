@@ -58,7 +58,7 @@ from spell_billing.ledger.totals import (
     users_without,
 )
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plans import subscribed_users
+from spell_billing.usage.plan_book import subscribed_users
 from spell_billing.usage.store import UsageStore
 
 _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})

@@ -21,8 +21,8 @@ from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.usage.aggregate import items_of_user, rows_of_user, sums_of_user
-from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.frozen import DayUsage, FrozenUsage, RowKeeper, Totals, UserEvidence
+from spell_billing.usage.contract import RowKeeper, UsageSource, UserEvidence
+from spell_billing.usage.frozen import DayUsage, FrozenUsage, Totals
 from spell_billing.usage.rated_items import priced_items_of
 from spell_billing.usage.store import UsageStore
 

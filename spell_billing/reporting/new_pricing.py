@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.frozen import PLANS_SCHEMA
+from spell_billing.usage.plan_book import PLANS_SCHEMA
 
 Terms = tuple[Any, ...]
 """What a plan says, in the order of `PLANS_SCHEMA` from `included_cents` on, after its id and name."""

@@ -17,7 +17,7 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import Totals
-from spell_billing.usage.plans import book_of
+from spell_billing.usage.plan_book import book_of
 
 CUSTOMER = "GET /v1/customers/{customer}"
 _SIDE_BY_SIDE = 50

@@ -30,7 +30,7 @@ from spell_billing.reporting.new_pricing import (
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.disk import verify_file
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plans import PlanBook
+from spell_billing.usage.plan_book import PlanBook
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import open_user_usage
 

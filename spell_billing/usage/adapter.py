@@ -1,21 +1,18 @@
-"""A usage source in an SQL database: what is the same in every database. The adapters have the rest."""
+"""A usage source in an SQL database: its calls, made of what one snapshot of its tables answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 
 from spell_billing.core.drafting import Account
-from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.core.rate_cards import RATE_CARDS_TABLE
 from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.accounts import account_of, build_accounts
+from spell_billing.usage.accounts import account_of
 from spell_billing.usage.contract import (
     OnProgress,
     OnWait,
@@ -25,248 +22,16 @@ from spell_billing.usage.contract import (
     UserMonth,
     UserSpending,
 )
-from spell_billing.usage.duck import Stream
-from spell_billing.usage.frozen import (
-    NO_BAD_ROWS,
-    PLAIN,
-    DayUsage,
-    Detail,
-    FrozenUsage,
-    LateUsage,
-    Manifest,
-    Outside,
-    Totals,
-)
+from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest, Outside, Totals
 from spell_billing.usage.late import checked, compare_late_usage
-from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits, require_right
+from spell_billing.usage.limits import require_right
 from spell_billing.usage.manifest import format_version_of
-from spell_billing.usage.plans import book_of, build_plans, with_plans_at_end, write_plans
-from spell_billing.usage.rate_cards import (
-    CARD_COLUMNS,
-    RateCards,
-    read_rate_cards,
-    require_exact_columns,
-    require_exact_quantities,
-    require_known_plans,
-)
-from spell_billing.usage.row_writer import ROWS_FILE, FrozenRows
-from spell_billing.usage.so_far import ItemSoFar, priced
-from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
-    ACCOUNTS_TABLE,
-    DISCOUNT_COLUMNS,
-    DISCOUNT_OPTIONAL_COLUMNS,
-    DISCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
-    PLANS_TABLE,
-    SUBSCRIPTION_COLUMNS,
-    SUBSCRIPTIONS_TABLE,
-    USAGE_COLUMNS,
-    USAGE_TABLE,
-    Columns,
-    positions,
-    require_columns,
-)
-from spell_billing.usage.unique import Uniqueness, columns_to_prove
+from spell_billing.usage.plan_book import book_of, with_plans_at_end, write_plans
+from spell_billing.usage.rate_cards import require_exact_quantities
+from spell_billing.usage.row_writer import ROWS_FILE
+from spell_billing.usage.usage_tables import UsageTables
 
 T = TypeVar("T")
-
-
-class UsageTables(ABC):
-    """The platform's tables as one snapshot sees them.
-
-    Attributes:
-        scale: Decimal places of a cent that the source may have.
-        bad_rows: What cannot be billed of the month that was frozen, or of no month.
-        earlier_bad_rows: Likewise of the months that were compared.
-    """
-
-    scale = 0
-
-    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
-        self.url = url
-        self._rules = rules
-        self.bad_rows = NO_BAD_ROWS
-        self.earlier_bad_rows = NO_BAD_ROWS
-
-    @abstractmethod
-    def columns(self, table: str) -> Columns:
-        """Describe a table's columns; none of a table that is missing."""
-
-    @abstractmethod
-    def unique_columns(self) -> set[str]:
-        """Return the columns of usage that the database itself guarantees to have no value twice."""
-
-    @abstractmethod
-    def texts(
-        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
-    ) -> pa.Table:
-        """Read columns as text, null where the table lacks one: of all rows, of some users, or of one."""
-
-    @abstractmethod
-    def freeze(
-        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
-    ) -> FrozenRows:
-        """Write the month's billable rows, or their sums, proven against the database's own count and sum."""
-
-    @abstractmethod
-    def current_items(self, month: Month, detail: Detail) -> Stream:
-        """Open a stream of what users have of each item in a month: `late_rated.ITEM_COLUMNS`."""
-
-    @abstractmethod
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterable[ItemSoFar]:
-        """Count and add up what users, or one of them, have of each item in a month: billable rows."""
-
-    @abstractmethod
-    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
-        """Return the id and the quantity of rows of a month whose quantity is not exact, some of them."""
-
-    @abstractmethod
-    def current(self, month: Month) -> Stream:
-        """Open a stream of what users have in a month."""
-
-    @abstractmethod
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        """Return the ids, as text, of an earlier month's rows that cannot be billed; after `current`."""
-
-    @abstractmethod
-    def values(self, column: str, month: Month) -> Stream:
-        """Open a stream of a column of the month's billable rows."""
-
-    @abstractmethod
-    def outside(self, now: datetime, past: Past) -> Outside:
-        """Look for rows of months that are not compared."""
-
-    @abstractmethod
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """Add up the month's billable rows by user."""
-
-    @abstractmethod
-    def days(self, user_id: str, month: Month) -> list[DayUsage]:
-        """Add up one user's billable rows of a month by day."""
-
-    @cached_property
-    def usage_columns(self) -> Columns:
-        """The columns of usage, with all that are needed."""
-        required = (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
-        found = self.columns(USAGE_TABLE)
-        require_columns(self.url, USAGE_TABLE, found, required)
-        return found
-
-    @cached_property
-    def account_columns(self) -> Columns:
-        """The columns of billing accounts; none where there is no such table."""
-        return self.columns(ACCOUNTS_TABLE)
-
-    @cached_property
-    def items_by(self) -> str | None:
-        """The column of usage by which lines are made; a UsageError where the table lacks it."""
-        name = self._rules.items_by
-        if name is not None and name not in self.usage_columns:
-            raise UsageError(
-                f"LINE_ITEMS_BY={name} names no column of {USAGE_TABLE} in {self.url.redacted} "
-                f"({self.url.setting}).",
-                remedy=f"Set it to a column of {USAGE_TABLE}, or leave it unset for one line of usage.",
-            )
-        return name
-
-    def rate_cards(self, month: Month) -> RateCards | None:
-        """Read the rate cards of a month; None where it has none."""
-        found = self.columns(RATE_CARDS_TABLE)
-        if not found:
-            return None
-        require_exact_columns(self.url, found)
-        table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
-        cards = read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
-        plans = self.columns(PLANS_TABLE) if cards is not None and cards.has_plans else None
-        if cards is not None and plans:
-            require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-            known = self.texts(PLANS_TABLE, plans, ("plan_id",), None)["plan_id"]
-            require_known_plans(cards, known.to_pylist())
-        return cards
-
-    def priced(self, month: Month, user_id: str | None = None) -> dict[str, Totals] | None:
-        """Return what users, or one of them, have in a month at the prices of its rate cards.
-
-        None where the month has none.
-        """
-        cards = self.rate_cards(month)
-        if cards is None:
-            return None
-        detail = Detail(self.items_by, cards.has_quantity)
-        if detail.has_quantity:
-            require_exact_quantities(month, self.inexact_quantities(month, user_id))
-        last: dict[str, str | None] = {}
-        if cards.has_plans:
-            accounts, plans = self.accounts(user_id), self.plans(month, user_id)
-            if plans is not None:
-                accounts = with_plans_at_end(month, accounts, plans)
-            columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
-            last = dict(zip(*columns, strict=True))
-        return priced(cards, last, self.items_so_far(month, detail, user_id))
-
-    def items(self, frozen: FrozenUsage) -> Stream:
-        """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
-        detail = frozen.manifest.detail
-        for name in (detail.items_by, "quantity" if detail.has_quantity else None):
-            if name is not None and name not in self.usage_columns:
-                raise UsageError(
-                    f"{frozen.month} was billed by the column {name}, which {USAGE_TABLE} in "
-                    f"{self.url.redacted} ({self.url.setting}) has no more.",
-                    remedy=f"Give {USAGE_TABLE} the column again: late usage of that month is priced by it.",
-                )
-        if detail.has_quantity:
-            require_exact_quantities(frozen.month, self.inexact_quantities(frozen.month))
-        return self.current_items(frozen.month, detail)
-
-    def uniqueness(self, directory: Path) -> Uniqueness:
-        """Return the proof that no row stands twice."""
-        to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
-        return Uniqueness(directory, to_prove, self.values)
-
-    def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
-        """Read accounts with their plans: all, of some users, or of one."""
-        found = self.account_columns
-        require_columns(self.url, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS)
-        accounts = self.texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS, users)
-        found = self.columns(PLANS_TABLE)
-        if found:
-            require_columns(self.url, PLANS_TABLE, found, PLAN_COLUMNS)
-        plans = self.texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None)
-        if isinstance(users, str):
-            # What is wrong with another plan is no matter of this user.
-            plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
-        return build_accounts(accounts, plans, has_plans=bool(found))
-
-    def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
-        """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
-        plans = self.columns(PLANS_TABLE)
-        if not plans:
-            return None
-        accounts, subscriptions = self.columns(ACCOUNTS_TABLE), self.columns(SUBSCRIPTIONS_TABLE)
-        discounts = self.columns(DISCOUNTS_TABLE)
-        require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-        if subscriptions:
-            require_columns(self.url, SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS)
-        if discounts:
-            require_columns(self.url, DISCOUNTS_TABLE, discounts, DISCOUNT_COLUMNS)
-        names = DISCOUNT_COLUMNS + DISCOUNT_OPTIONAL_COLUMNS
-        return build_plans(
-            month,
-            accounts=self.texts(ACCOUNTS_TABLE, accounts, ("user_id", "plan_id"), user_id),
-            plans=self.texts(PLANS_TABLE, plans, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None),
-            subscriptions=self.texts(SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS, user_id),
-            discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
-            user_id=user_id,
-        )
-
-    def spend_limits(self, user_id: str | None = None) -> SpendLimits:
-        """Read spend limits: all, or one user's."""
-        if LIMIT_COLUMN not in self.account_columns:
-            return SpendLimits({}, {})
-        return build_limits(self.texts(ACCOUNTS_TABLE, self.account_columns, LIMIT_COLUMNS, user_id))
 
 
 class SqlUsage(ABC):

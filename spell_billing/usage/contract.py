@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
@@ -218,5 +218,30 @@ class UsageSource(Protocol):
 
         Raises:
             UsageError: also when the limit that is asked for is not a whole number of cents.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvidence:
+    """One user's days in an engine now; and whether the rows are those whose sums were frozen.
+
+    None where the fingerprints cannot be compared: another engine, or another type of the amounts.
+    """
+
+    days: tuple[DayUsage, ...]
+    is_as_frozen: bool | None
+
+
+@runtime_checkable
+class RowKeeper(Protocol):
+    """A source that keeps the rows of the months it adds up."""
+
+    def evidence(self, frozen: FrozenUsage, user_id: str) -> UserEvidence:
+        """Ask for a user's rows of a summed month, however long it takes.
+
+        Raises:
+            UsageError: they cannot be read.
+            DatabaseUnreachableError: the engine does not answer.
         """
         ...

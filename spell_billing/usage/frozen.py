@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Protocol
 
-import pyarrow as pa
 from pydantic import PlainValidator
 
 from spell_billing.core.month import Month
@@ -24,26 +23,6 @@ MANIFEST_FILE = "manifest.json"
 
 MAX_EXAMPLES = 20
 """Bad rows that are named; the others are counted."""
-
-PLANS_SCHEMA = pa.schema(
-    [
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("user_id", pa.string()),
-        pa.field("plan_id", pa.string()),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("starts_at", pa.timestamp("us", "UTC")),
-        pa.field("ends_at", pa.timestamp("us", "UTC")),
-        pa.field("included_cents", pa.int64()),
-        pa.field("fee_cents", pa.int64()),
-        pa.field("minimum_cents", pa.int64()),
-        pa.field("percent", pa.string()),
-        pa.field("amount_cents", pa.int64()),
-        pa.field("currency", pa.string()),
-    ]
-)
-"""`kind` is `plan` (`percent` is taken off usage) or `discount` (of a user, or of all users of a plan)."""
-
-PLANS_FILE = "plans.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,28 +277,3 @@ class Sums:
 
     totals: Totals
     fingerprint: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class UserEvidence:
-    """One user's days in an engine now; and whether the rows are those whose sums were frozen.
-
-    None where the fingerprints cannot be compared: another engine, or another type of the amounts.
-    """
-
-    days: tuple[DayUsage, ...]
-    is_as_frozen: bool | None
-
-
-@runtime_checkable
-class RowKeeper(Protocol):
-    """A source that keeps the rows of the months it adds up."""
-
-    def evidence(self, frozen: FrozenUsage, user_id: str) -> UserEvidence:
-        """Ask for a user's rows of a summed month, however long it takes.
-
-        Raises:
-            UsageError: they cannot be read.
-            DatabaseUnreachableError: the engine does not answer.
-        """
-        ...

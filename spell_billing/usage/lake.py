@@ -6,13 +6,14 @@ from concurrent.futures import TimeoutError as TooLateError
 from typing import TypeVar
 
 from spell_billing.settings.lakes import LakeUrl
-from spell_billing.usage.adapter import SqlUsage, UsageTables
+from spell_billing.usage.adapter import SqlUsage
 from spell_billing.usage.aggregate import sums_of_user
-from spell_billing.usage.contract import ONE_USER_SECONDS, SourceRules
-from spell_billing.usage.frozen import FrozenUsage, UserEvidence
+from spell_billing.usage.contract import ONE_USER_SECONDS, SourceRules, UserEvidence
+from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.lake_engines import open_engine
 from spell_billing.usage.lake_tables import LakeTables
 from spell_billing.usage.tables import took_too_long
+from spell_billing.usage.usage_tables import UsageTables
 
 T = TypeVar("T")
 

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from spell_billing.core.errors import IntegrityError, UsageInterruptedError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import LakeUrl
-from spell_billing.usage.adapter import UsageTables
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, outside_of
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.frozen import (
@@ -40,6 +39,7 @@ from spell_billing.usage.row_writer import FrozenRows
 from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns
 from spell_billing.usage.unique import Uniqueness, refuse_repeated
+from spell_billing.usage.usage_tables import UsageTables
 
 _MOST_NAMED_USERS = 1_000
 _DAY_ONE = date(1970, 1, 1)

@@ -1,23 +1,19 @@
-"""Plans, subscriptions and discounts: read as text, checked, frozen with a month, and looked up by user."""
+"""Plans, subscriptions and discounts as the platform has them: read as text, and checked."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import is_currency
 from spell_billing.core.month import Month
-from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
+from spell_billing.core.plans import PlanSpan, overlapping
 from spell_billing.usage.accounts import refuse_duplicates
-from spell_billing.usage.disk import finished_file
-from spell_billing.usage.frozen import PLANS_FILE, PLANS_SCHEMA, FrozenFile, FrozenUsage
+from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
     DISCOUNTS_TABLE,
@@ -27,110 +23,13 @@ from spell_billing.usage.tables import (
     texts,
 )
 
-_PLAN, _DISCOUNT = "plan", "discount"
 _INT64_LIMIT = 2**63
 _ALL = 100
 _NAMED = 5
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN = {"starts_at": "-infinity", "ends_at": "infinity"}
 """What PostgreSQL says for since ever and for good."""
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
-
-
-class PlanBook:
-    """The plans of a month by user, from a table in `PLANS_SCHEMA`."""
-
-    def __init__(self, month: Month, table: pa.Table) -> None:
-        self._month = month
-        self._spans: defaultdict[str, list[PlanSpan]] = defaultdict(list)
-        self._discounts: defaultdict[str, list[Discount]] = defaultdict(list)
-        self._of_plans: list[Discount] = []
-        # Most users share a few plans for the whole month: each is worked out once.
-        self._known: dict[tuple[Any, ...], MonthPlan] = {}
-        spans: dict[tuple[Any, ...], PlanSpan] = {}
-        for kind, user_id, *row in zip(*map(_values, table.select(PLANS_SCHEMA.names).columns), strict=True):
-            if kind == _PLAN:
-                key = tuple(row)
-                self._spans[user_id].append(spans.get(key) or spans.setdefault(key, _span_of(*row)))
-            elif user_id is None:
-                self._of_plans.append(_discount_of(*row))
-            else:
-                self._discounts[user_id].append(_discount_of(*row))
-
-    def plan_of(self, user_id: str) -> MonthPlan | None:
-        """Return what a user's plans and discounts come to in the month; None without any."""
-        spans, own = self._spans.get(user_id, ()), self._discounts.get(user_id, ())
-        if not spans and not own:
-            return None
-        key = (*spans, *own)
-        found = self._known.get(key)
-        if found is None:
-            found = month_plan(self._month, spans, (*own, *self._of_plans))
-            self._known[key] = found
-        return found
-
-    def has_plan(self, user_id: str) -> bool:
-        """Return whether a plan of the user is known, in the month or the next."""
-        return user_id in self._spans
-
-    def last_plan(self, user_id: str) -> str | None:
-        """Return the plan that a user was on last in the month."""
-        plan = self.plan_of(user_id)
-        return plan.plan_id if plan is not None else None
-
-    def users_charged_alone(self) -> set[str]:
-        """Return the users to whom something is due although they used nothing."""
-        return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Read a column; times as microseconds, because most rows have one that another had before."""
-    return list((column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist())
-
-
-def book_of(month: Month, table: pa.Table | None) -> PlanBook:
-    """Return the plans of a month from what a source has; an empty book where it has none."""
-    return PlanBook(month, PLANS_SCHEMA.empty_table() if table is None else table)
-
-
-def read_book(frozen: FrozenUsage) -> PlanBook | None:
-    """Read the plans that were frozen with a month; None where there were none."""
-    if frozen.manifest.plans is None:
-        return None
-    with pq.ParquetFile(frozen.path(frozen.manifest.plans)) as file:
-        return PlanBook(frozen.month, file.read())
-
-
-def subscribed_users(frozen: FrozenUsage, running_at: datetime | None = None) -> set[str]:
-    """Return who had a subscription with a start or an end when a month was frozen; or one that ran then."""
-    if frozen.manifest.plans is None:
-        return set()
-    with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
-        table = file.read(["kind", "user_id", "starts_at", "ends_at"])
-    table = table.filter(
-        (pc.field("kind") == _PLAN) & (pc.field("starts_at").is_valid() | pc.field("ends_at").is_valid())
-    )
-    if running_at is not None:
-        table = table.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > running_at))
-        table = table.filter(pc.field("starts_at").is_null() | (pc.field("starts_at") < running_at))
-    return set(table["user_id"].to_pylist())
-
-
-def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
-    """Write a table in `PLANS_SCHEMA` beside a month's rows."""
-    path = directory / PLANS_FILE
-    pq.write_table(table, path, compression="zstd")
-    return finished_file(path, len(table))
-
-
-def with_plans_at_end(month: Month, accounts: pa.Table, table: pa.Table) -> pa.Table:
-    """Return accounts with the plan that each user was on last in the month; `table` is in `PLANS_SCHEMA`."""
-    book = PlanBook(month, table)
-    columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
-    pairs = zip(*columns, strict=True)
-    last = texts(book.last_plan(user) if book.has_plan(user) else of_now for user, of_now in pairs)
-    return accounts.set_column(accounts.schema.get_field_index("plan_id"), "plan_id", last)
 
 
 def build_plans(
@@ -179,28 +78,13 @@ def build_plans(
             of_account[plan_id] = _plan(known[plan_id])
         by_user[account].append(of_account[plan_id])
     cells = {id(span): _cells(span) for spans in by_user.values() for span in spans}
-    rows: list[_Row] = [(_PLAN, user, *cells[id(span)]) for user in sorted(by_user) for span in by_user[user]]
+    rows: list[_Row] = [(PLAN, user, *cells[id(span)]) for user in sorted(by_user) for span in by_user[user]]
     rows += _discount_rows(discounts, known, month, user_id)
     columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
     return pa.Table.from_arrays(
         [texts(column).cast(field.type) for column, field in zip(columns, PLANS_SCHEMA, strict=True)],
         schema=PLANS_SCHEMA,
     )
-
-
-def _span_of(plan_id: str, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> PlanSpan:
-    included, fee, minimum, percent, _, currency = amounts
-    times = _time_of(starts_us), _time_of(ends_us)
-    return PlanSpan(plan_id, name, *times, included, fee, minimum, Decimal(percent), currency)
-
-
-def _discount_of(plan_id: str | None, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> Discount:
-    _, _, _, percent, amount_cents, _ = amounts
-    return Discount(name, Decimal(percent), amount_cents, _time_of(starts_us), _time_of(ends_us), plan_id)
-
-
-def _time_of(us: int | None) -> datetime | None:
-    return None if us is None else _EPOCH + timedelta(microseconds=us)
 
 
 def _cells(span: PlanSpan) -> _Row:
@@ -315,7 +199,7 @@ def _discount_rows(
             _cents(row["amount_cents"], "amount_cents", where),
         )
         yield (
-            *(_DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at)),
+            *(DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at)),
             *(None, None, None, f"{percent:f}", str(cents), None),
         )
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
-from spell_billing.usage.adapter import SqlUsage, UsageTables
+from spell_billing.usage.adapter import SqlUsage
 from spell_billing.usage.amounts import MAX_SCALE, exact, fits_int64, is_billable
 from spell_billing.usage.contract import ONE_USER_SECONDS, OnProgress, OnWait, Past, SourceRules, outside_of
 from spell_billing.usage.duck import Stream
@@ -32,14 +32,16 @@ from spell_billing.usage.frozen import (
 from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
+from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, describe_database, in_snapshots
-from spell_billing.usage.postgres_sql import CostForm, UsageSql, is_one_of, is_user
+from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
 from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, took_too_long
+from spell_billing.usage.usage_tables import UsageTables
 
 T = TypeVar("T")
 

@@ -15,8 +15,9 @@ from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import amount_type, as_decimal
 from spell_billing.usage.contract import OnProgress
 from spell_billing.usage.frozen import PLAIN, Detail
+from spell_billing.usage.postgres_parts import CostForm, Stretch, stretches
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
-from spell_billing.usage.postgres_sql import INTEGERS, CostForm, Stretch, UsageSql, stretches
+from spell_billing.usage.postgres_sql import INTEGERS, UsageSql
 from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.tables import BLANKS
 

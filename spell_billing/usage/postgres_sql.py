@@ -1,80 +1,17 @@
 """The SQL that reads usage from PostgreSQL: which rows can be billed, and their values without loss."""
 
-import json
-import secrets
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from typing import NamedTuple
 
-from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
 from spell_billing.usage.frozen import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
+from spell_billing.usage.postgres_parts import CostForm, Stretch, is_user, is_wanted, item_of
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns, unsuitable_type
 
 INTEGERS = ("int2", "int4", "int8")
 _TIMES = ("timestamptz", "timestamp")
-
-
-def is_one_of(users: Collection[str]) -> str:
-    """Return the condition that a row's user is one of some, whatever their ids hold."""
-    ids = _quoted(json.dumps(sorted(users)))
-    return f"user_id::text IN (SELECT json_array_elements_text({ids}::json))"
-
-
-def is_user(user_id: str) -> str:
-    """Return the condition that a row is of one user; refused by the server where no row can have such an id.
-
-    The value takes the column's own type, so that an index serves; the text then refuses another spelling of
-    it: 007 is not user 7.
-    """
-    value = _quoted(user_id)
-    return f'user_id = {value} AND user_id::text = {value}::text COLLATE "C"'
-
-
-def _is_wanted(user_id: str | None) -> str:
-    return "true" if user_id is None else is_user(user_id)
-
-
-def _quoted(text: str) -> str:
-    # Between dollar quotes nothing has a meaning but the tag, which no text can foresee.
-    tag = f"$text_{secrets.token_hex(8)}$"
-    return f"{tag}{text}{tag}"
-
-
-def _item(detail: Detail) -> str:
-    if detail.items_by is None:
-        return f"'{OTHER}'::text"
-    return f"coalesce(nullif(btrim(\"{detail.items_by}\"::text, E' \\t\\r\\n'), ''), '{OTHER}')"
-
-
-class Stretch(NamedTuple):
-    """A part of a month: from its first moment to the first one after it."""
-
-    start: datetime
-    end: datetime
-
-
-def stretches(month: Month, count: int) -> list[Stretch]:
-    """Cut a month into a number of stretches of equal length."""
-    length = (month.end - month.start) / count
-    marks = [month.start + number * length for number in range(count)] + [month.end]
-    return [Stretch(*ends) for ends in pairwise(marks)]
-
-
-@dataclass(frozen=True, slots=True)
-class CostForm:
-    """How amounts travel: as bigint units of 10**-scale cents, or (too large for that) as text.
-
-    `all_clean`: the month was found to have no bad row, so rows need not be judged while they are read.
-    """
-
-    scale: int = 0
-    as_text: bool = False
-    all_clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +80,13 @@ class UsageSql:
     def items(self, month: Month, detail: Detail, user_id: str | None = None) -> str:
         """Count and sum the month's billable rows per user and item, or one user's; see `late_rated`."""
         text, key = self._user_text
-        item = _item(detail)
+        item = item_of(detail)
         quantity = "coalesce(sum(quantity), 0)::text" if detail.has_quantity else "'0'"
         measured = "count(quantity)" if detail.has_quantity else "0::bigint"
         return (
             f'SELECT {text} AS user_id, {item} COLLATE "C" AS item, count(*) AS calls, '
             f"{quantity} AS quantity, {measured} AS measured, sum(cost_cents)::text AS cost_cents "
-            f"FROM {USAGE_TABLE} WHERE {_is_wanted(user_id)} AND {self._in_month(month)} AND {self._good} "
+            f"FROM {USAGE_TABLE} WHERE {is_wanted(user_id)} AND {self._in_month(month)} AND {self._good} "
             f'GROUP BY {key}, {item} COLLATE "C"'
         )
 
@@ -157,7 +94,7 @@ class UsageSql:
         """Find rows of a month, or one user's, whose quantity is not exact: (id, quantity)."""
         return (
             f"SELECT coalesce(id::text, '{NO_ID}') AS id, quantity::text AS quantity FROM {USAGE_TABLE} "
-            f"WHERE {_is_wanted(user_id)} AND {self._in_month(month)} AND quantity IS NOT NULL AND NOT "
+            f"WHERE {is_wanted(user_id)} AND {self._in_month(month)} AND quantity IS NOT NULL AND NOT "
             f"(quantity < {MAX_ABSOLUTE_COST} AND quantity > -{MAX_ABSOLUTE_COST} "
             f"AND min_scale(quantity) <= {MOST_PLACES}) ORDER BY id LIMIT {MAX_EXAMPLES}"
         )

@@ -1,43 +1,28 @@
 """The usage source in a SQLite file: whole cents only, text times read exactly."""
 
-import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
-from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
-import duckdb
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from spell_billing.core.errors import UsageError
-from spell_billing.core.items import OTHER
-from spell_billing.core.money import exact_sum
-from spell_billing.core.month import Month
 from spell_billing.settings.databases import (
     SQLITE_BUSY_TIMEOUT_SECONDS,
     DatabaseUrl,
     database_errors,
     unreachable,
 )
-from spell_billing.usage.adapter import SqlUsage, UsageTables
-from spell_billing.usage.contract import ONE_USER_SECONDS, OnProgress, Past, SourceRules, outside_of
-from spell_billing.usage.duck import UTC_DAY, open_duckdb
-from spell_billing.usage.frozen import PLAIN, BadRow, BadRows, DayUsage, Detail, Outside, Totals, together
-from spell_billing.usage.rate_cards import Counts
-from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
-from spell_billing.usage.so_far import ItemSoFar
-from spell_billing.usage.sqlite_process import SqliteReader, open_sqlite_reader
-from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
-from spell_billing.usage.sqlite_times import MonthFilter, batches_of
-from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, texts, took_too_long
+from spell_billing.usage.adapter import SqlUsage
+from spell_billing.usage.contract import ONE_USER_SECONDS, SourceRules
+from spell_billing.usage.duck import open_duckdb
+from spell_billing.usage.sqlite_process import open_sqlite_reader
+from spell_billing.usage.sqlite_tables import SqliteTables
+from spell_billing.usage.tables import took_too_long
+from spell_billing.usage.usage_tables import UsageTables
 
 T = TypeVar("T")
 
@@ -66,7 +51,7 @@ class SqliteUsage(SqlUsage):
             return act(tables)
 
     @contextmanager
-    def _snapshot(self, wait_seconds: float, *, end: float | None = None) -> Iterator["_SqliteTables"]:
+    def _snapshot(self, wait_seconds: float, *, end: float | None = None) -> Iterator[SqliteTables]:
         """Open a read transaction, whose queries see one moment; queries fail after `end` (monotonic)."""
         path = self._url.sqlite_path
         if path is None or not path.is_file():
@@ -87,7 +72,7 @@ class SqliteUsage(SqlUsage):
                 if end is not None:
                     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
                 connection.execute("BEGIN")
-                yield _SqliteTables(
+                yield SqliteTables(
                     self._url,
                     self._rules,
                     connection=connection,
@@ -103,227 +88,3 @@ class SqliteUsage(SqlUsage):
                 f"Reading {self._url.redacted} ({self._url.setting}) failed: {error}.",
                 remedy="Run it again when no other program holds the file; if it stays, check the file.",
             ) from error
-
-
-class _SqliteTables(UsageTables):
-    """Implements `UsageTables`; DuckDB tells the month's rows from the others."""
-
-    def __init__(
-        self,
-        url: DatabaseUrl,
-        rules: SourceRules,
-        *,
-        connection: sqlite3.Connection,
-        open_duck: Callable[[], duckdb.DuckDBPyConnection],
-        open_reader: Callable[[], SqliteReader],
-    ) -> None:
-        super().__init__(url, rules)
-        self._connection = connection
-        self._open_duck = open_duck
-        self._open_reader = open_reader
-
-    @cached_property
-    def _duck(self) -> duckdb.DuckDBPyConnection:
-        return self._open_duck()
-
-    @cached_property
-    def _reader(self) -> SqliteReader:
-        return self._open_reader()
-
-    @cached_property
-    def _sql(self) -> SqliteUsageSql:
-        return SqliteUsageSql(self.usage_columns)
-
-    @cached_property
-    def _schema(self) -> pa.Schema:
-        return pa.schema(
-            [
-                pa.field("id", pa.int64() if self._sql.has_integer_ids else pa.string()),
-                pa.field("user_id", pa.string()),
-                pa.field("cost_cents", pa.int64()),
-                pa.field("created_at", pa.timestamp("us", tz="UTC")),
-            ]
-        )
-
-    @cached_property
-    def _filter(self) -> MonthFilter:
-        return MonthFilter(self._duck, self._schema)
-
-    def columns(self, table: str) -> Columns:
-        described = self._connection.execute(f"PRAGMA table_info({table})").fetchall()
-        keys = sum(1 for *_, key in described if key)
-        return {
-            # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
-            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
-            for _, name, kind, _, _, key in described
-        }
-
-    def unique_columns(self) -> set[str]:
-        described = self._connection.execute(f"PRAGMA table_info({USAGE_TABLE})")
-        keys = [name.lower() for _, name, _, _, _, key in described if key]
-        found = {name for (name,) in self._connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
-        # The key of a single column is unique, be it the rowid, which has no index, or not.
-        return found.union(keys if len(keys) == 1 else ())
-
-    def texts(
-        self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None
-    ) -> pa.Table:
-        columns = ", ".join(f"CAST({name if name in found else 'NULL'} AS TEXT)" for name in names)
-        query = f"SELECT {columns} FROM {table}"
-        given: dict[str, Any] = {}
-        if isinstance(users, str):
-            query, given = f"{query} WHERE {IS_USER}", of_user(users)
-        elif users is not None:
-            query = f"{query} WHERE CAST(user_id AS TEXT) IN (SELECT value FROM json_each(:users))"
-            given = {"users": json.dumps(sorted(users))}
-        rows = self._connection.execute(query, given).fetchall() if found else []
-        values = zip(*rows, strict=True) if rows else [()] * len(names)
-        return pa.table({name: texts(column) for name, column in zip(names, values, strict=True)})
-
-    def _detailed(self, detail: Detail) -> pa.Schema:
-        schema = self._schema
-        if detail.items_by:
-            schema = schema.append(pa.field("item", pa.string()))
-        return schema.append(pa.field("quantity", pa.int64())) if detail.has_quantity else schema
-
-    def freeze(
-        self, month: Month, path: Path, on_progress: OnProgress | None, detail: Detail = PLAIN
-    ) -> FrozenRows:
-        control = self.control(month)
-        timeless = self.timeless(month)
-        schema = self._detailed(detail)
-        with RowWriter(
-            path,
-            schema,
-            shape=lambda batch: self._filter.keep(batch, month, schema=schema),
-            on_progress=on_progress,
-            expected=control.calls,
-        ) as writer:
-            for batch in self._reader.batches(self._sql.rows(month, detail=detail)):
-                writer.put(batch)
-        self.bad_rows = self._filter.bad_rows = together(self._filter.bad_rows, timeless)
-        if not self.bad_rows.count:
-            # Else SQLite may count a row with a time that the exact reading refuses.
-            require_equal_totals(month, frozen=writer.totals, control=control)
-        return FrozenRows(writer.file, writer.totals, control, 0)
-
-    def timeless(self, month: Month) -> BadRows:
-        """Find rows of no month at all."""
-        rows = self._reader.rows(self._sql.timeless(month))
-        examples = tuple(BadRow(row_id, problem) for row_id, problem, _ in rows)
-        return BadRows(rows[0][2] if rows else 0, examples)
-
-    def control(self, month: Month) -> Totals:
-        """Count and sum the billable rows in the database."""
-        ((calls, high, low),) = self._reader.rows(self._sql.totals(month))
-        return Totals(calls, Decimal((high << 32) + low))
-
-    @contextmanager
-    def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
-        schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
-
-        def kept() -> Iterator[pa.RecordBatch]:
-            for batch in self._reader.batches(self._sql.rows(month)):
-                table = self._filter.keep(batch, month, earlier=True)
-                ones = table["user_id"].is_valid().cast(pa.int64())
-                columns = [table["user_id"], ones, table["cost_cents"]]
-                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
-
-        yield pa.RecordBatchReader.from_batches(schema, kept())
-
-    @contextmanager
-    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
-        names = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
-        schema = pa.schema([(name, pa.string() if name in names[:2] else pa.int64()) for name in names])
-        kept_schema = self._detailed(detail)
-
-        def kept() -> Iterator[pa.RecordBatch]:
-            for batch in self._reader.batches(self._sql.rows(month, detail=detail)):
-                table = self._filter.keep(batch, month, earlier=True, schema=kept_schema)
-                users = table["user_id"]
-                ones = users.is_valid().cast(pa.int64())
-                item = table["item"] if detail.items_by else pc.if_else(users.is_valid(), OTHER, OTHER)
-                quantity = table["quantity"] if detail.has_quantity else pc.subtract(ones, ones)
-                measured = quantity.is_valid().cast(pa.int64())
-                columns = [users, item, ones, pc.fill_null(quantity, 0), measured, table["cost_cents"]]
-                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
-
-        yield pa.RecordBatchReader.from_batches(schema, kept())
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        item = "item" if detail.items_by else f"'{OTHER}'"
-        quantity = "quantity" if detail.has_quantity else "NULL"
-        counts = f"count({quantity}), coalesce(sum({quantity}), 0)::VARCHAR, sum(cost_cents)::VARCHAR"
-        sums: dict[tuple[str, str], ItemSoFar] = {}
-        for user, name, calls, measured, units, cost in self._grouped(
-            month, f"user_id, {item}", counts, user_id, detail
-        ):
-            before = sums.get((user, name), ItemSoFar(user, name, Counts(0, 0, Decimal(0)), Decimal(0)))
-            had = before.counts
-            sums[user, name] = ItemSoFar(
-                user,
-                name,
-                Counts(had.calls + calls, had.measured + measured, exact_sum(had.quantity, Decimal(units))),
-                exact_sum(before.stored_cents, Decimal(cost)),
-            )
-        yield from sums.values()
-
-    def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
-        if user_id is not None:
-            # Read as missing, which is refused where it is priced: the rows have no index by their quantity.
-            return []
-        return [(row_id, text) for row_id, text in self._reader.rows(self._sql.inexact_quantities(month))]
-
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        # Rows with a time that cannot be read are of no month, wherever they are found.
-        self.bad_rows, self.earlier_bad_rows = self._filter.bad_rows, self._filter.earlier_bad_rows
-        return self._filter.earlier_bad_ids(month)
-
-    @contextmanager
-    def values(self, column: str, month: Month) -> Iterator[pa.RecordBatchReader]:
-        rows = MonthFilter(self._duck, self._schema.set(0, pa.field("id", pa.string())))
-        schema = pa.schema([("value", pa.string())])
-
-        def values() -> Iterator[pa.RecordBatch]:
-            for batch in self._reader.batches(self._sql.rows(month, identity=column)):
-                yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
-
-        yield pa.RecordBatchReader.from_batches(schema, values())
-
-    def outside(self, now: datetime, past: Past) -> Outside:
-        query = self._sql.outside(now=now, first=past.first.start)
-        ((future, before_first),) = self._reader.rows(query)
-        calls = {str(month): self.control(month).calls for month, _ in past.billed}
-        return outside_of(past, calls, future=future, before_first=before_first)
-
-    def sums(self, month: Month) -> dict[str, Totals]:
-        return self._sums(month, "user_id")
-
-    def days(self, user_id: str, month: Month) -> list[DayUsage]:
-        sums = self._sums(month, UTC_DAY, user_id)
-        return [DayUsage(day, sums[day].calls, sums[day].cost_cents) for day in sorted(sums)]
-
-    def _sums(self, month: Month, key: str, user_id: str | None = None) -> dict[Any, Totals]:
-        """Add up the month's billable rows, or one user's of them, by a key: SQL over frozen rows."""
-        sums: dict[Any, Totals] = {}
-        for value, calls, cost_cents in self._grouped(month, key, "sum(cost_cents)", user_id):
-            before = sums.get(value, Totals(0, Decimal(0)))
-            cost = exact_sum(before.cost_cents, Decimal(cost_cents))
-            sums[value] = Totals(before.calls + calls, cost)
-        return sums
-
-    def _grouped(
-        self, month: Month, keys: str, sums: str, user_id: str | None, detail: Detail = PLAIN
-    ) -> Iterator[tuple[Any, ...]]:
-        """Read keys, calls and sums of the month's billable rows, batch by batch."""
-        query, schema = self._sql.rows(month, detail=detail), self._detailed(detail)
-        for batch in (
-            self._reader.batches(query)
-            if user_id is None
-            else batches_of(self._connection, f"{query} AND {IS_USER}", of_user(user_id))
-        ):
-            self._duck.register("kept", self._filter.keep(batch, month, schema=schema))
-            yield from self._duck.execute(
-                f"SELECT {keys}, count(*), {sums} FROM kept GROUP BY {keys}"
-            ).fetchall()
-            self._duck.unregister("kept")

@@ -1,11 +1,7 @@
 """Keeps frozen months on disk: whole versions only, proven by their hashes, never changed once there."""
 
-import errno
-import os
 import shutil
 import tempfile
-import time
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
@@ -21,10 +17,10 @@ from spell_billing.core.month import Month
 from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.disk import finished_file, sync, verify_file
-from spell_billing.usage.duck import SPILL_PREFIX
 from spell_billing.usage.frozen import MANIFEST_FILE, NO_BAD_ROWS, FrozenUsage, Manifest, Totals
 from spell_billing.usage.late import checked
-from spell_billing.usage.manifest import files_of, read_manifest, write_manifest
+from spell_billing.usage.manifest import files_of, read_manifest
+from spell_billing.usage.unfinished import UNFINISHED_PREFIX, keep, remove_leftovers, unfinished_version
 from spell_billing.usage.version_names import (
     SUPPLEMENT_PREFIX,
     is_version,
@@ -39,12 +35,8 @@ KEPT_VERSIONS = 3
 
 LOCK_TIMEOUT_SECONDS = 3600.0
 _NO_ROWS = Totals(0, Decimal(0))
-_UNFINISHED_PREFIX = ".unfinished-"
 _LOCK_FILE = ".lock"
 _TEST = b"written to test the store"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# No query spills for a day; younger spill directories may belong to a running one.
-_SPILL_LEFTOVER_SECONDS = 86_400
 
 
 class UsageStore:
@@ -84,7 +76,7 @@ class UsageStore:
         for one in late_for:
             # What was altered there would come as late usage of its user.
             self.verify(one)
-        with self._locked(month) as directory, _unfinished(month, directory) as unfinished:
+        with self._locked(month) as directory, unfinished_version(month, directory) as unfinished:
             manifest = source.freeze(
                 month, unfinished, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
             )
@@ -111,7 +103,7 @@ class UsageStore:
         for one in recorded:
             self.verify(one)
         month = frozen.month
-        with self._locked(month) as directory, _unfinished(month, directory) as unfinished:
+        with self._locked(month) as directory, unfinished_version(month, directory) as unfinished:
             frozen_at = datetime.now(UTC)
             late = source.supplement(frozen, unfinished, recorded=recorded, users=users)
             if late is None:
@@ -186,7 +178,7 @@ class UsageStore:
     def test(self) -> str:
         """Write, read and remove a file of no month; say in words what the store can do."""
         self._root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED_PREFIX, dir=self._root) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=self._root) as folder:
             path = Path(folder) / MANIFEST_FILE
             path.write_bytes(_TEST)
             verify_file(path, finished_file(path, 0))
@@ -231,7 +223,7 @@ class UsageStore:
 
     def _remove(self, directory: Path, version: str) -> None:
         # Out of sight in one step, so that no half version is ever found.
-        doomed = directory / f"{_UNFINISHED_PREFIX}{version}"
+        doomed = directory / f"{UNFINISHED_PREFIX}{version}"
         (directory / version).rename(doomed)
         shutil.rmtree(doomed)
 
@@ -243,7 +235,7 @@ class UsageStore:
         try:
             # The operating system releases it when its holder dies.
             with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
-                self._remove_leftovers(directory)
+                remove_leftovers(directory)
                 yield directory
         except Timeout as error:
             raise UsageError(
@@ -251,16 +243,6 @@ class UsageStore:
                 f"{self._lock_timeout_seconds:.0f} seconds.",
                 remedy="Wait for it, or end it, and run this again.",
             ) from error
-
-    @staticmethod
-    def _remove_leftovers(directory: Path) -> None:
-        # Under the month's lock: a process that left an unfinished version is dead.
-        for path in directory.glob(f"{_UNFINISHED_PREFIX}*"):
-            shutil.rmtree(path)
-        oldest = time.time() - _SPILL_LEFTOVER_SECONDS
-        for path in directory.glob(f"{SPILL_PREFIX}*"):
-            if path.stat().st_mtime < oldest:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def open_usage_store(
@@ -272,32 +254,6 @@ def open_usage_store(
     from spell_billing.usage.bucket_store import BucketUsageStore  # noqa: PLC0415 - not for a folder
 
     return BucketUsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
-
-
-@contextmanager
-def _unfinished(month: Month, directory: Path) -> Iterator[Path]:
-    """Make a hidden directory to write to, which is removed when something goes wrong."""
-    unfinished = directory / f"{_UNFINISHED_PREFIX}{uuid.uuid4().hex}"
-    unfinished.mkdir()
-    try:
-        yield unfinished
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise UsageError(
-                f"{directory} has no room for the usage of {month}: {os.strerror(error.errno)}.",
-                remedy="Make room there, or move SPELL_BILLING_USAGE_STORE to a larger disk.",
-            ) from error
-        raise
-
-
-def keep(manifest: Manifest, unfinished: Path, final: Path) -> None:
-    """Sync a whole directory to disk, and move it to its name."""
-    write_manifest(manifest, unfinished)
-    sync(unfinished / MANIFEST_FILE)
-    sync(unfinished)
-    unfinished.rename(final)
-    sync(final.parent)
 
 
 def _manifest_of(month: Month, directory: Path) -> Manifest:

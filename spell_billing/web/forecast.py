@@ -14,7 +14,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.open_month import METHOD, Expected, expected_totals
 from spell_billing.usage.accounts import accounts_by_user
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.plans import book_of
+from spell_billing.usage.plan_book import book_of
 from spell_billing.web.context import WebContext
 
 EVERY_SECONDS = 300.0

@@ -9,7 +9,7 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import Policy
 from spell_billing.usage.erasing import erase_in_store, names_user
-from spell_billing.usage.plans import read_book
+from spell_billing.usage.plan_book import read_book
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, THREE = "user-0001", "user-0002", "user-0003"

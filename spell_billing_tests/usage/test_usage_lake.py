@@ -22,9 +22,9 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl, parse_usage_url
 from spell_billing.usage.aggregate import aggregate, sums_of_user
-from spell_billing.usage.contract import SourceRules, UsageSource
+from spell_billing.usage.contract import RowKeeper, SourceRules, UsageSource
 from spell_billing.usage.erasing import erase_in_store
-from spell_billing.usage.frozen import Detail, FrozenUsage, RowKeeper, Totals
+from spell_billing.usage.frozen import Detail, FrozenUsage, Totals
 from spell_billing.usage.lake_engines import DIALECTS, IBIS_NAMES
 from spell_billing.usage.lake_sql import LakeSql
 from spell_billing.usage.lake_tables import LakeTables

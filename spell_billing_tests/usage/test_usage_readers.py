@@ -16,8 +16,9 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage import postgres_rows, postgres_snapshot
+from spell_billing.usage.postgres_parts import CostForm, Stretch
 from spell_billing.usage.postgres_snapshot import Snapshot, open_snapshots
-from spell_billing.usage.postgres_sql import CostForm, Stretch, UsageSql
+from spell_billing.usage.postgres_sql import UsageSql
 from spell_billing.usage.row_writer import RowWriter
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore

@@ -20,7 +20,7 @@ from spell_billing.settings.notifications import NotificationSettings
 from spell_billing.usage.accounts import accounts_by_user
 from spell_billing.usage.contract import SpendLimits, UsageSource
 from spell_billing.usage.limits import require_right
-from spell_billing.usage.plans import book_of
+from spell_billing.usage.plan_book import book_of
 
 EVERY_SECONDS = 600
 
