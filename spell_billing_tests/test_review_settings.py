@@ -3,7 +3,8 @@
 import pytest
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.core.review import HoldRules, ReviewRules
+from spell_billing.core.plausible import HoldRules
+from spell_billing.core.review import ReviewRules
 from spell_billing.settings.review import ReviewSettings
 
 

@@ -14,6 +14,7 @@ from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
 from spell_billing.ledger.charges import Kept
 from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import read_review
 from spell_billing.reporting.status import MonthStatus, month_status
 
@@ -164,14 +165,16 @@ def write_review_of(ledger: Ledger, month: Month) -> bool:
 
     if not ledger.standing(month).in_review:
         return False
+    before = month.previous()
     with ledger.reading() as connection:
-        review = read_review(connection, month)
+        review, record_before = read_review(connection, month), read_month(connection, before)
     click.echo(f"{month} is in review: nothing was sent to Stripe.")
     for finding in review.findings if review else ():
         click.echo(f"  - {finding['text']}")
     if review and review.approvals_needed > 1:
         click.echo(who_must_approve(review))
-    click.echo(f"Compare: spell-billing preview --month {month} --against {month.previous()}")
+    if record_before is not None:
+        click.echo(f"Compare: spell-billing preview --month {month} --against {before}")
     click.echo(f"If it is right: {approve_command(month)}")
     click.echo(f"Then, or when it is corrected: spell-billing bill --month {month}")
     return True

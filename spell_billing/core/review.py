@@ -1,4 +1,4 @@
-"""What is so unlike the past that a person must look before it is sent: of a month, or of one user's bill.
+"""What is so unlike the past of a month that a person must look before it is sent.
 
 Pure rules over sums that `invoicing/review_month.py` gathers; what they find holds the whole month.
 """
@@ -6,18 +6,22 @@ Pure rules over sums that `invoicing/review_month.py` gathers; what they find ho
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from spell_billing.core.money import format_money, round_half_up
+from spell_billing.core.money import format_amounts, format_money, round_half_up
 from spell_billing.core.past import Move, PastChange
 
 NAMED = 3
 """How many users, or pairs of them, a finding names."""
 
+_OVERTAKING = timedelta(days=1)
+"""The months of one backfill may overtake each other; a later month that started long ago is none of it."""
+
 ALIKE_PERCENT = 5
-"""From this share of a month's users on, ids that differ from an account's in case or hyphens alone are a
+"""From this share of a month's users on, ids that are an account's, only written otherwise, are a
 mistake of the platform's. Fewer may be people who chose similar names."""
 
 
@@ -27,6 +31,7 @@ class Code(StrEnum):
     PAST_CHANGED = "past_changed"
     USERS_MOVED = "users_moved"
     MONTH_EMPTY = "month_empty"
+    BEFORE_FIRST_MONTH = "before_first_month"
     MONTH_NOT_PLAUSIBLE = "month_not_plausible"
     NO_ACCOUNTS = "no_accounts"
     IDS_DIFFER = "ids_differ"
@@ -57,31 +62,6 @@ class ReviewRules:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldRules:
-    """A bill is held above `over_cents`, or above both `multiple` times the user's mean and `floor_cents`."""
-
-    over_cents: int | None = None
-    multiple: int = 10
-    floor_cents: int = 50_000
-
-    @property
-    def never_below(self) -> int:
-        """A bill of at most so many minor units is never held."""
-        return self.floor_cents if self.over_cents is None else min(self.floor_cents, self.over_cents)
-
-
-USUAL_RULES = HoldRules()
-
-
-@dataclass(frozen=True, slots=True)
-class Usual:
-    """What a user was charged in a currency in the last billed months, and in how many of them."""
-
-    total_cents: int
-    months: int
-
-
-@dataclass(frozen=True, slots=True)
 class MonthTotals:
     """A month in numbers: users with a bill, calls, and what is charged by currency, in minor units."""
 
@@ -95,8 +75,8 @@ class MonthTotals:
 class Coverage:
     """Who owes something and how much, and who of these has no account, or one without Stripe customer.
 
-    `alike` are users without an account whose id is an account's but for case and hyphens; `examples` are
-    some of them, each with the account's id.
+    `alike` are users without an account whose id is an account's, only written otherwise; `examples` are some
+    of them, each with the account's id.
     """
 
     users: int
@@ -190,7 +170,7 @@ def month_findings(
 ) -> list[Finding]:
     """Find whether a month is far from the mean of up to three billed months before it, the newest first."""
     if not previous:
-        return []
+        return [] if current.calls or not any(current.cents.values()) else [_charged_without_usage(current)]
     data = {"current": asdict(current), "previous": [asdict(each) for each in previous]}
     if not current.calls and previous[0].calls:
         text = (
@@ -228,6 +208,36 @@ def month_findings(
     return [Finding(Code.MONTH_NOT_PLAUSIBLE, text, data)]
 
 
+def _charged_without_usage(current: MonthTotals) -> Finding:
+    text = (
+        f"{current.month} has no row of usage, and no month before it was billed: it would charge "
+        f"{_users(current.users)} fees of {format_amounts(current.cents)}. See whether it is the month you "
+        "meant, and the usage database the right one."
+    )
+    return Finding(Code.MONTH_EMPTY, text, {"current": asdict(current), "previous": []})
+
+
+def first_month_findings(
+    current: MonthTotals, first: tuple[str, datetime] | None, now: datetime
+) -> list[Finding]:
+    """Find whether a month is earlier than all that were billed: most likely another system billed it.
+
+    Args:
+        current: The month.
+        first: The earliest month that was billed, and when its billing started; None where there is none.
+        now: The time of the review.
+    """
+    if first is None or first[0] <= current.month or now - first[1] < _OVERTAKING:
+        return []
+    month, started_at = first
+    text = (
+        f"{current.month} is before the first month that was billed here: {month}, on {started_at:%Y-%m-%d}. "
+        f"It would charge {_users(current.users)} {format_amounts(current.cents)}. If that is wrong, or "
+        f"was billed elsewhere, set SPELL_BILLING_FIRST_MONTH={month}."
+    )
+    return [Finding(Code.BEFORE_FIRST_MONTH, text, {"current": asdict(current), "first": month})]
+
+
 def account_findings(coverage: Coverage) -> list[Finding]:
     """Find whether nobody, or not even half of the usage, can be billed for want of accounts.
 
@@ -236,10 +246,12 @@ def account_findings(coverage: Coverage) -> list[Finding]:
     found = []
     data = asdict(coverage)
     if coverage.alike and coverage.alike * 100 >= ALIKE_PERCENT * coverage.users:
-        named = ", ".join(f"{user} and {account}" for user, account in coverage.examples[:NAMED])
+        # As code: a space at the end shows, and letters that only look alike.
+        named = ", ".join(f"{user!a} and {account!a}" for user, account in coverage.examples[:NAMED])
         text = (
-            f"{_users(coverage.alike)} of {coverage.users:,} would have an account if case and hyphens did "
-            f"not count: {named}. Write the ids alike in usage_counters and billing_accounts."
+            f"{_users(coverage.alike)} of {coverage.users:,} would have an account if case, spaces, "
+            f"punctuation, leading zeros and the encoding of letters did not count: {named}. "
+            "Write the ids alike in usage_counters and billing_accounts."
         )
         found.append(Finding(Code.IDS_DIFFER, text, data))
     nobody = coverage.without == coverage.users
@@ -257,19 +269,6 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         )
         found.append(Finding(Code.NO_ACCOUNTS, text, data))
     return found
-
-
-def why_not_plausible(total_cents: int, currency: str, usual: Usual | None, rules: HoldRules) -> str | None:
-    """Return why a bill is to be held; None when it is plausible, or nothing is known to compare it with."""
-    money = format_money(total_cents, currency, grouping=True)
-    if rules.over_cents is not None and total_cents > rules.over_cents:
-        return f"{money} is above HOLD_OVER_CENTS, {rules.over_cents:,}"
-    if usual is None or not usual.months or total_cents <= rules.floor_cents:
-        return None
-    if total_cents * usual.months <= rules.multiple * usual.total_cents:
-        return None
-    mean = format_money(round_half_up(Decimal(usual.total_cents) / usual.months), currency, grouping=True)
-    return f"{money} is more than {rules.multiple:,} times the usual {mean}"
 
 
 def _is_far(value: int, total: int, number: int, rules: ReviewRules) -> bool:

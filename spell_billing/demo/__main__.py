@@ -19,6 +19,7 @@ from spell_billing.cli.common import clear_errors
 from spell_billing.core.money import format_money
 from spell_billing.demo.data import MIN_USERS, seed, stripe_customers
 from spell_billing.demo.serving import serve
+from spell_billing.demo.tables import usage_counters
 from spell_billing.ledger.migrate import migrate
 from spell_billing.orchestration.instance import prepare_dagster_home
 from spell_billing.settings.billing import Settings
@@ -62,7 +63,7 @@ def main(port: int, stripe_port: int, users: int, *, dev: bool) -> None:
             state_file=HOME / "stripe-double.json",
             pages_at=f"http://127.0.0.1:{stripe_port}",
         )
-        _prepare(settings, double, datetime.now(UTC), users)
+        environment["SPELL_BILLING_FIRST_MONTH"] = _prepare(settings, double, datetime.now(UTC), users)
     try:
         with double.running():
             environment["STRIPE_API_BASE"] = double.base_url
@@ -113,7 +114,8 @@ def _write_command(environment: dict[str, str]) -> None:
     command.chmod(0o755)
 
 
-def _prepare(settings: Settings, double: StripeDouble, now: datetime, users: int) -> None:
+def _prepare(settings: Settings, double: StripeDouble, now: datetime, users: int) -> str:
+    """Make the platform up, or take that of before; return its first month."""
     engine = create_engine_for(settings.database)
     try:
         # Asked of the platform's table, not of the ledger: seeding is one transaction, so it is there or not.
@@ -130,6 +132,9 @@ def _prepare(settings: Settings, double: StripeDouble, now: datetime, users: int
         for customer in stripe_customers(engine):
             if customer.customer_id not in known:
                 double.add_customer(customer.customer_id, card=customer.card, email=customer.email)
+        with engine.connect() as connection:
+            first = connection.scalar(sa.select(sa.func.min(usage_counters.c.created_at)))
+        return f"{first:%Y-%m}"
     finally:
         engine.dispose()
 

@@ -21,7 +21,7 @@ from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
-from spell_billing.core.review import USUAL_RULES, HoldRules, Usual, why_not_plausible
+from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
 from spell_billing.ledger.cursors import end_redrafting

@@ -3,6 +3,8 @@
 The rules are in `core/review.py`; what they look at is gathered here, from the frozen usage and the ledger.
 """
 
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -34,6 +36,7 @@ from spell_billing.core.review import (
     MonthTotals,
     ReviewRules,
     account_findings,
+    first_month_findings,
     month_findings,
     move_findings,
     past_findings,
@@ -52,6 +55,7 @@ from spell_billing.ledger.totals import (
     billed_before,
     calls_of,
     charged,
+    first_started,
     last_approved,
     other_currencies,
     usage_by_currency,
@@ -61,6 +65,8 @@ from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import subscribed_users
 from spell_billing.usage.store import UsageStore
 
+_WHOLE_NUMBER = re.compile(r"0*(?P<digits>[0-9]+?)([.]0+)?")
+"""An id as a number, with what a numeric column or a filled-up text adds to it: 7, 007, 7.0."""
 _WITHOUT = frozenset({Reason.NO_BILLING_ACCOUNT, Reason.NO_STRIPE_CUSTOMER})
 
 
@@ -87,10 +93,12 @@ def review_month(
         bills, before = charged(connection, str(month)), billed_before(connection, month)
         changes, moves = _past(connection, store, frozen)
         previous = [_totals(each, charged(connection, each.month)) for each in before]
+        current = _totals(record, bills)
         findings = [
             *past_findings(changes, rules),
             *move_findings(moves),
-            *month_findings(_totals(record, bills), previous, rules),
+            *month_findings(current, previous, rules),
+            *first_month_findings(current, first_started(connection), datetime.now(UTC)),
             *subscription_findings(*_subscriptions(connection, store, frozen, accounts)),
             *account_findings(_coverage(connection, month, bills, accounts)),
         ]
@@ -260,4 +268,8 @@ def _coverage(
 
 
 def _plain(user_id: str) -> str:
-    return user_id.casefold().replace("-", "")
+    """Return an id without what may be written otherwise: a number's digits, else letters and digits."""
+    text = unicodedata.normalize("NFKC", user_id).casefold().strip()
+    if number := _WHOLE_NUMBER.fullmatch(text):
+        return number["digits"]
+    return "".join(filter(str.isalnum, text)) or text

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
-from spell_billing.core.review import Usual
+from spell_billing.core.plausible import Usual
 from spell_billing.core.terms import LEFT_OUT, ON
 from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
@@ -196,6 +197,14 @@ def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
     """Return the last three months before it whose billing has started, the newest first."""
     started = [each for each in read_months(connection) if each.billing_started_at is not None]
     return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
+
+
+def first_started(connection: Connection) -> tuple[str, datetime] | None:
+    """Return the earliest month whose billing has started, and when it did; None where there is none."""
+    for record in read_months(connection):
+        if record.billing_started_at is not None:
+            return record.month, record.billing_started_at
+    return None
 
 
 def usual_amounts(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spell_billing.core.errors import SettingsError
-from spell_billing.core.review import HoldRules, ReviewRules
+from spell_billing.core.plausible import HoldRules
+from spell_billing.core.review import ReviewRules
 from spell_billing.settings.environment import MOST, EnvironmentSettings
 
 _WHOLE = 100

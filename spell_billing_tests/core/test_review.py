@@ -17,19 +17,17 @@ from spell_billing.core.past import (
     sum_changes,
     without_moves,
 )
+from spell_billing.core.plausible import HoldRules, Usual, why_not_plausible
 from spell_billing.core.review import (
     Code,
     Coverage,
     Finding,
-    HoldRules,
     MonthTotals,
     ReviewRules,
-    Usual,
     account_findings,
     month_findings,
     move_findings,
     past_findings,
-    why_not_plausible,
 )
 
 RULES = ReviewRules()
