@@ -37,6 +37,9 @@ def void(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
         )
     click.echo(f"Invoice {bill.stripe_invoice_id} of user {user_id} for {month} is void.")
     if not for_good:
+        click.echo(
+            "The next bill charges what the rows say by then. Where they are wrong, correct them first."
+        )
         click.echo(f"To bill the user again: spell-billing bill --month {month}")
 
 

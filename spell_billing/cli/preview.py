@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Column, Table
 
+from spell_billing.alerts.alert import users
 from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
 from spell_billing.core.comparison import Difference, kinds_of
 from spell_billing.core.errors import MonthError
@@ -130,12 +132,17 @@ def _money(cents: Any, currency: Any) -> str:
     return format_money(int(cents), str(currency), grouping=True)
 
 
+def _usage(cents: Decimal, currency: Any) -> str:
+    """Write usage as money; with fractions of a minor unit, which rounding would hide, as they are."""
+    return _money(cents, currency) if cents == int(cents) else f"{plain(cents)} cents"
+
+
 def _table_of_drafts(frame: "pd.DataFrame") -> Table:
     table = _table("user", "state", "why not", "customer", right=("calls", "usage", "total"))
     for row in frame.to_dict("records"):
         words = (str(row[name]) for name in ("user", "state", "reason", "customer"))
         total = _money(row["total_cents"], row["currency"])
-        table.add_row(*words, f"{row['calls']:,}", plain(row["usage_cents"]), total)
+        table.add_row(*words, f"{row['calls']:,}", _usage(row["usage_cents"], row["currency"]), total)
     return table
 
 
@@ -160,12 +167,12 @@ def _table_of_old(frame: "pd.DataFrame") -> Table:
 def _totals(frame: "pd.DataFrame") -> Iterator[str]:
     for (currency, state), group in frame.groupby(["currency", "state"], sort=True):
         money = _money(group["total_cents"].sum(), currency)
-        yield f"{state}: {len(group):,} users, {int(group['calls'].sum()):,} calls, {money}"
+        yield f"{state}: {users(len(group))}, {int(group['calls'].sum()):,} calls, {money}"
 
 
 def _changes(frame: "pd.DataFrame", differences: "list[Difference]") -> Iterator[str]:
     for (currency, change), group in frame.groupby(["currency", "change"], sort=True):
-        yield f"{change}: {len(group):,} users, {_money(group['by_cents'].sum(), currency)}"
+        yield f"{change}: {users(len(group))}, {_money(group['by_cents'].sum(), currency)}"
     for (currency, kind), cents in kinds_of(differences).items():
         yield f"lines of {kind.replace('_', ' ')}: {_money(cents, currency)}"
     for currency, group in frame.groupby("currency", sort=True):

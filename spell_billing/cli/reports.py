@@ -85,10 +85,14 @@ def explain(month: Month, user_id: str, *, as_json: bool) -> None:
         write_json(story)
     else:
         _write_story(story)
+    if not story["known"]:
+        sys.exit(1)
 
 
 def _write_story(story: dict[str, Any]) -> None:
     click.echo(story["answer"])
+    for bill in story["bills"]:
+        _write_bill(bill)
     usage = story["usage"]
     if usage["version"] is None:
         return
@@ -100,9 +104,8 @@ def _write_story(story: dict[str, Any]) -> None:
     for item in usage.get("items", ()):
         named = f"  {item_name(item['item'])}  {item['calls']:,} calls  {item['usage_cents']} cents"
         click.echo(named + _by_card(item))
-    for bill in story["bills"]:
-        _write_bill(bill)
-    click.echo("\nHistory")
+    if story["history"]:
+        click.echo("\nHistory")
     for entry in story["history"]:
         states = f"{entry.get('from_state', '-')} -> {entry.get('to_state', '-')}"
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
@@ -140,7 +143,8 @@ def _by_card(item: dict[str, Any]) -> str:
 def _write_bill(bill: dict[str, Any]) -> None:
     click.echo(
         f"\nBill, generation {bill['generation']}: {bill['state']}, {bill['total_cents']} cents "
-        f"{bill['currency']}, customer {bill['stripe_customer_id']}, invoice {bill['stripe_invoice_id']}"
+        f"{bill['currency']}, {bill['stripe_customer_id'] or 'no customer'}, "
+        f"{bill['stripe_invoice_id'] or 'no invoice'}"
     )
     for line in bill["lines"]:
         click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")

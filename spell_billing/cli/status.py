@@ -28,6 +28,7 @@ _WORDS = {
 _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
     ("Invoiced", INVOICED),
     ("  paid", frozenset({State.PAID})),
+    ("  sent, not paid yet", frozenset({State.FINALIZED})),
     ("  payment failed", frozenset({State.PAYMENT_FAILED})),
     ("  uncollectible", frozenset({State.UNCOLLECTIBLE})),
     ("Skipped, nothing due", frozenset({State.SKIPPED})),
@@ -41,7 +42,7 @@ _ROWS: tuple[tuple[str, frozenset[State]], ...] = (
 _BETWEEN = (
     ("included in plans", -1, "covered_cents"),
     ("fees, minimums and discounts", 1, "plan_cents"),
-    ("late usage of earlier months", 1, "late_cents"),
+    ("late usage", 1, "late_cents"),
     ("credits of earlier months", -1, "credit_applied_cents"),
     ("paid by grants", -1, "grants_applied_cents"),
     ("too small to be charged", -1, "forgiven_cents"),
@@ -85,7 +86,7 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     if status.record is None:
         return
     usage = format_amounts(status.by_currency("usage_cents"))
-    console.print(f"{status.users:,} users with usage made {status.record.calls:,} calls, worth {usage}.")
+    console.print(f"{status.users:,} users with a bill, {status.record.calls:,} calls, worth {usage}.")
     for words, sign, name in _BETWEEN:
         if any(status.by_currency(name).values()):
             console.print(f"  {words}: {_amounts(status, name, sign=sign)}")

@@ -183,7 +183,7 @@ def draft_invoice(
     if not is_usual and isinstance(terms, Terms) and total_cents > 0:
         terms = under(policy, terms, has_negative_line=min(taxed_amounts(shown)) < 0)
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
-    problem = _account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
+    problem = account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
@@ -260,7 +260,8 @@ def _may_give_back_twice(lines: Sequence[Line], late: Sequence[LateUsage]) -> bo
     return bool(months) and any(cents < 0 for of, (cents, _) in late_sums(lines).items() if of in months)
 
 
-def _account_problem(account: Account | None, terms: Terms | Reason, plan: MonthPlan | None) -> Reason | None:
+def account_problem(account: Account | None, terms: Terms | Reason, plan: MonthPlan | None) -> Reason | None:
+    """Return why a user cannot be billed, as far as the platform's tables tell; None where they can."""
     if account is None:
         return Reason.NO_BILLING_ACCOUNT
     if not account.stripe_customer_id:

@@ -37,7 +37,7 @@ billing_accounts = sa.Table(
     metadata,
     sa.Column("user_id", sa.Text, primary_key=True),
     sa.Column("stripe_customer_id", sa.Text),
-    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False, server_default="usd"),
     sa.Column("email", sa.Text),
     sa.Column("plan_id", sa.Text),
     sa.Column("spend_limit_cents", sa.Integer),

@@ -13,7 +13,7 @@ from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.latencies import Latencies
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import UNDONE
+from spell_billing.core.outcomes import UNDONE, State
 from spell_billing.core.terms import NEGATIVE_LINE, NOT_PLACED
 from spell_billing.invoicing.progress import Progress
 from spell_billing.ledger.ledger import Ledger
@@ -93,7 +93,8 @@ class BillingReport:
             if errors <= _USERS_IN_THE_LOG:
                 unknown = outcome.unfinished.get(bill.user_id)
                 why = f"outcome unknown, the next run asks Stripe: {unknown}" if unknown else bill.why
-                self._log.warning(f"Failed to bill user {bill.user_id}: {why or 'not sent yet'}")
+                what = "Held back user" if bill.state is State.HELD else "Failed to bill user"
+                self._log.warning(f"{what} {bill.user_id}: {why or 'not sent yet'}")
         if errors > _USERS_IN_THE_LOG:
             self._log.warning(f"and {errors - _USERS_IN_THE_LOG:,} more users, see `spell-billing invoices`")
         for why, users in sorted(self._without_tax.items()):

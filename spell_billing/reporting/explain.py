@@ -12,7 +12,7 @@ from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.core.rate_cards import Model, RateCard
-from spell_billing.ledger.browsing import UserBill, with_payment
+from spell_billing.ledger.browsing import UserBill, has_bill, with_payment
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
@@ -49,10 +49,13 @@ def explain(
     frozen = store.version(month, record.usage_version) if record else None
     totals, days, engine = _usage_of(frozen, user_id, open_source)
     payments = _payments(ledger, bills)
+    with ledger.reading() as connection:
+        known = bool(bills) or totals.calls > 0 or has_bill(connection, user_id)
     return {
         "month": str(month),
         "user_id": user_id,
-        "answer": _answer(month, user_id, bills, payments, drafted=record is not None),
+        "known": known or record is None,
+        "answer": _answer(month, user_id, bills, payments, drafted=record is not None, known=known),
         "usage": {
             "version": record.usage_version if record else None,
             "calls": totals.calls,
@@ -140,11 +143,20 @@ def _history(trail: Sequence[dict[str, Any]], bills: list[Bill]) -> Iterator[dic
 
 
 def _answer(
-    month: Month, user_id: str, bills: list[Bill], payments: dict[str, dict[str, Any]], *, drafted: bool
+    month: Month,
+    user_id: str,
+    bills: list[Bill],
+    payments: dict[str, dict[str, Any]],
+    *,
+    drafted: bool,
+    known: bool,
 ) -> str:
     if not drafted:
         return f"{month} was not drafted yet: there is no bill of anyone. See spell-billing preview."
     if not bills:
+        if not known:
+            unknown = f"no bill of any month, no usage in {month}"
+            return f"Nothing is known of user {user_id}: {unknown}. Check the id."
         return f"User {user_id} had no usage in {month}, so there is no bill."
     bill = bills[-1]
     money = format_money(bill.invoice_cents, bill.currency, grouping=True)

@@ -8,13 +8,16 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from spell_billing.core.drafting import account_problem
 from spell_billing.core.errors import StripeSilentError
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import rate_open_month
+from spell_billing.core.outcomes import Reason
 from spell_billing.core.pricing import Rating
+from spell_billing.core.terms import USUAL_TERMS, Terms
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.stripe_api.problems import Kind, StripeProblem
-from spell_billing.usage.accounts import DEFAULT_CURRENCY
+from spell_billing.usage.accounts import DEFAULT_CURRENCY, accounts_by_user
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import Totals
 from spell_billing.usage.plan_book import book_of
@@ -32,6 +35,12 @@ class Gap(StrEnum):
     UNKNOWN_CUSTOMER = "unknown_customer"
     CUSTOMER_DELETED = "customer_deleted"
     NO_PAYMENT_METHOD = "no_payment_method"
+    UNKNOWN_CURRENCY = Reason.UNKNOWN_CURRENCY.value
+    UNKNOWN_PLAN = Reason.UNKNOWN_PLAN.value
+    PLAN_CURRENCY = Reason.PLAN_CURRENCY.value
+    UNKNOWN_COLLECTION = Reason.UNKNOWN_COLLECTION.value
+    INVALID_NET_DAYS = Reason.INVALID_NET_DAYS.value
+    TEXT_TOO_LONG = Reason.TEXT_TOO_LONG.value
 
 
 REMEDIES: Mapping[Gap, str] = {
@@ -40,6 +49,12 @@ REMEDIES: Mapping[Gap, str] = {
     Gap.UNKNOWN_CUSTOMER: "Stripe does not know the customer: correct stripe_customer_id",
     Gap.CUSTOMER_DELETED: "the customer was deleted at Stripe: create another, and store its id",
     Gap.NO_PAYMENT_METHOD: "no default payment method: the user must add one",
+    Gap.UNKNOWN_CURRENCY: "the account's currency is none: correct it, as usd",
+    Gap.UNKNOWN_PLAN: "the account's plan_id is not in billing_plans: correct it, or add the plan",
+    Gap.PLAN_CURRENCY: "the plan is in another currency than the account: make them the same",
+    Gap.UNKNOWN_COLLECTION: "the account's collection is neither charge nor send: correct it",
+    Gap.INVALID_NET_DAYS: "the account's net_days is no number of days that Stripe takes: correct it",
+    Gap.TEXT_TOO_LONG: "the account's po_number or footer is too long for an invoice: shorten it",
 }
 
 
@@ -53,7 +68,7 @@ class Owing:
         cents: What they cost under the plan, rounded, in minor units of `currency`; above zero.
         currency: The account's; the default where there is no account.
         customer_id: The account's; None without one.
-        has_account: Whether there is an account.
+        problem: Why the user cannot be billed, as far as the platform's tables tell; None where they can.
         sent_by_mail: Whether the invoice is sent to be paid by hand: no payment method is needed.
     """
 
@@ -62,7 +77,7 @@ class Owing:
     cents: int
     currency: str
     customer_id: str | None
-    has_account: bool
+    problem: Reason | None
     sent_by_mail: bool
 
 
@@ -131,13 +146,12 @@ def owing_so_far(source: UsageSource, month: Month, usage: Mapping[str, Totals])
     """
     book = book_of(month, source.plans(month))
     usage = dict.fromkeys(book.users_charged_alone(), Totals(0, Decimal(0))) | dict(usage)
-    accounts = {row["user_id"]: row for row in source.accounts().to_pylist() if row["user_id"] in usage}
+    accounts = accounts_by_user(source.accounts())
     found = []
     for user_id, totals in sorted(usage.items()):
         account = accounts.get(user_id)
-        of_account: Mapping[str, Any] = account or {}
-        plan = book.plan_of(user_id)
-        rating = plan.rating if plan else Rating(of_account.get("included_cents") or 0)
+        plan, terms = book.plan_of(user_id), account.terms if account else USUAL_TERMS
+        rating = plan.rating if plan else Rating(account.included_cents if account else 0)
         cents = rate_open_month(totals.cost_cents, rating).due_cents
         if cents > 0:
             found.append(
@@ -145,11 +159,10 @@ def owing_so_far(source: UsageSource, month: Month, usage: Mapping[str, Totals])
                     user_id,
                     totals.calls,
                     cents,
-                    of_account.get("currency", DEFAULT_CURRENCY),
-                    of_account.get("stripe_customer_id"),
-                    has_account=account is not None,
-                    # Not every platform's accounts say how they are collected.
-                    sent_by_mail=of_account.get("collection") == "send",
+                    account.currency if account else DEFAULT_CURRENCY,
+                    account.stripe_customer_id if account else None,
+                    account_problem(account, terms, plan),
+                    sent_by_mail=isinstance(terms, Terms) and terms.is_sent,
                 )
             )
     return found
@@ -198,10 +211,8 @@ async def _gap_of_customer(gateway: Gateway, customer_id: str) -> Gap | None:
 
 
 def _gap(owing: Owing, gaps: Mapping[str, Gap | None]) -> Gap | None:
-    if not owing.has_account:
-        return Gap.NO_ACCOUNT
-    if owing.customer_id is None:
-        return Gap.NO_CUSTOMER
+    if owing.problem is not None or owing.customer_id is None:
+        return Gap(owing.problem or Gap.NO_CUSTOMER)
     gap = gaps[owing.customer_id]
     return None if owing.sent_by_mail and gap is Gap.NO_PAYMENT_METHOD else gap
 

@@ -20,7 +20,7 @@ _EVENTS_AT_ONCE = 500
 _LONGEST_PAUSE_SECONDS = 10.0
 _FAILED_USERS_SHOWN = 20
 _QUIET = ("Created invoice ", "Further invoices are not listed", "Dependencies for step ")
-_FAILED_USER = "Failed to bill user "
+_UNDONE_USER = ("Failed to bill user ", "Held back user ")
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class FollowedRun:
             self._read_line(message, event["level"], server)
 
     def _read_line(self, message: str, level: str, server: Server) -> None:
-        if message.startswith(_FAILED_USER):
+        if message.startswith(_UNDONE_USER):
             self._failed_users += 1
             if self._failed_users == _FAILED_USERS_SHOWN + 1:
                 self._say(server, "Further users are not listed here; `spell-billing invoices` has them all")

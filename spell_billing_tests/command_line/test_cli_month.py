@@ -118,10 +118,10 @@ def test_a_preview_is_what_is_billed_then_and_leaves_no_trace(told: Told) -> Non
 def test_a_preview_s_text_has_every_user_and_the_totals(told: Told) -> None:
     text = told.said["preview"].stdout
 
-    assert re.search(r"user-0001 +planned +cus_user-0001 +2 +1234 +\$12\.34", text)
+    assert re.search(r"user-0001 +planned +cus_user-0001 +2 +\$12\.34 +\$12\.34", text)
     assert "planned: 2 users, 3 calls, $14.84" in text
-    assert "failed: 1 users, 1 calls, $0.05" in text
-    assert "skipped: 1 users, 1 calls, $0.00" in text
+    assert "failed: 1 user, 1 calls, $0.05" in text
+    assert "skipped: 1 user, 1 calls, $0.00" in text
     assert text.endswith("Nothing was sent to Stripe.\n")
 
 
@@ -131,7 +131,7 @@ def test_billing_with_users_left_ends_with_3_and_says_who_and_why(told: Told) ->
 
     assert billed.returncode == 3, billed.stderr
     assert "March 2025 (2025-03): partly billed" in text
-    assert "4 users with usage made 5 calls, worth $14.89." in text
+    assert "4 users with a bill, 5 calls, worth $14.89." in text
     assert "Invoiced 2 $14.84" in text
     assert "user-0003 no_billing_account: The user has no row in billing_accounts." in text
 

@@ -123,9 +123,21 @@ def test_a_planned_bill_waits_for_the_next_run(light_platform: SmallPlatform) ->
     assert answer == "A bill of $1.20 is planned, not finalized yet: the next run sends it on."
 
 
-def test_a_user_without_usage_has_no_bill(light_billed: SmallPlatform) -> None:
+def test_a_user_with_bills_of_other_months_had_no_usage_in_this_one(light_billed: SmallPlatform) -> None:
+    light_billed.accounts("later")
+    light_billed.calls(MARCH.next(), ("later", 120))
+    light_billed.draft(MARCH.next())
+    story = light_billed.explain(MARCH, "later")
+    assert story["answer"] == "User later had no usage in 2025-03, so there is no bill."
+    assert story["known"]
+
+
+def test_a_misspelt_user_is_not_known(light_billed: SmallPlatform) -> None:
     story = light_billed.explain(MARCH, "user-0404")
-    assert story["answer"] == "User user-0404 had no usage in 2025-03, so there is no bill."
+    assert story["answer"] == (
+        "Nothing is known of user user-0404: no bill of any month, no usage in 2025-03. Check the id."
+    )
+    assert not story["known"]
     assert (story["usage"]["days"], story["bills"], story["history"]) == ([], [], [])
 
 
@@ -257,7 +269,7 @@ def test_the_text_tells_what_the_json_holds(
     monkeypatch.setenv("SPELL_BILLING_USAGE_STORE", str(light_billed.store_path))
     story = light_billed.explain(MARCH, user)
     text = CliRunner().invoke(main, ["explain", "--month", "2025-03", "--user", user])
-    assert text.exit_code == 0, text.output
+    assert text.exit_code == (0 if story["known"] else 1), text.output
     assert text.output.startswith(story["answer"])
     for day in story["usage"]["days"]:
         assert day["day"] in text.output

@@ -85,6 +85,46 @@ def test_every_user_who_owes_something_and_cannot_pay_is_named_with_the_sum(plat
     assert platform.double.violations == []
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "gap"),
+    [
+        ("plan_id", "glod", "unknown_plan"),
+        ("currency", "dollars", "unknown_currency"),
+        ("collection", "carrier pigeon", "unknown_collection"),
+        ("net_days", "-3", "invalid_net_days"),
+        ("footer", "x" * 6_000, "invoice_text_too_long"),
+    ],
+)
+def test_an_account_that_will_fail_is_named_before_its_month_is_billed(
+    light_platform: SmallPlatform, column: str, value: str, gap: str
+) -> None:
+    open_gaps(light_platform)
+    of_user = {
+        "stripe_customer_id": "cus_ready",
+        "currency": "usd",
+        "email": None,
+        "plan_id": None,
+    } | dict.fromkeys(("plan_name", "included_cents", "collection", "net_days", "po_number", "footer"))
+    row = {"user_id": "ready"} | of_user | {column: value}
+    if column == "plan_id":
+        row["plan_name"] = ""
+    if column == "net_days":
+        row["collection"] = "send"
+
+    class OneAccount:
+        def accounts(self) -> pa.Table:
+            return pa.Table.from_pylist([row])
+
+        def plans(self, *_: object) -> None:
+            return None
+
+    source: Any = OneAccount()
+
+    assert ("ready", gap) in {
+        (each.owing.user_id, each.gap.value) for each in check(light_platform, source).unready
+    }
+
+
 def test_a_customer_of_several_users_is_asked_about_once(light_platform: SmallPlatform) -> None:
     light_platform.double.add_customer("cus_shared", card="none")
     users = ("anna", "bert", "cleo")
@@ -104,7 +144,8 @@ def test_a_user_who_gets_invoices_by_mail_needs_a_customer_and_no_card(
     class WithCollection:
         def accounts(self) -> pa.Table:
             table = open_usage_source(url).accounts()
-            return table.append_column("collection", pa.array(["send"] * len(table)))
+            place = table.schema.get_field_index("collection")
+            return table.set_column(place, "collection", pa.array(["send"] * len(table)))
 
         def plans(self, *_: object) -> None:
             return None

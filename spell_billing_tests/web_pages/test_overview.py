@@ -263,7 +263,7 @@ def test_a_story_tells_everything(light_mixed: SmallPlatform, open_doors: OpenDo
 def test_a_user_without_a_bill_is_not_found(light_doors: House) -> None:
     page = look(light_doors, "/billing/2025-03/users/nobody", 404)
 
-    assert "User nobody had no usage in 2025-03" in page.text
+    assert "Nothing is known of user nobody: no bill of any month, no usage in 2025-03." in page.text
     look(light_doors, "/billing/2024-01/users/nobody", 404)
 
 
