@@ -199,7 +199,7 @@ async def void_bill(
             request_id = await _void_at_stripe(session, gateway, bill, why)
         except StripeProblem as problem:
             raise StripeAccountError(
-                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message}",
+                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message.rstrip('.')}.",
                 remedy="Run the command again; it finds out what became of it.",
             ) from None
     reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED

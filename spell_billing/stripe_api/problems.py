@@ -92,8 +92,7 @@ _KINDS = {401: Kind.ACCOUNT, 403: Kind.ACCOUNT, 404: Kind.MISSING, 409: Kind.TRA
 def sort_error(error: Exception) -> StripeProblem | None:
     """Sort whatever a request raised; None for an error that is not Stripe's or the network's."""
     if isinstance(error, stripe.APIConnectionError | aiohttp.ClientError | asyncio.TimeoutError | OSError):
-        cause = type(error.__cause__ or error).__name__
-        return StripeProblem(Kind.TRANSIENT, f"no answer from Stripe ({cause})")
+        return StripeProblem(Kind.TRANSIENT, f"no answer from Stripe ({_cause(error.__cause__ or error)})")
     if not isinstance(error, stripe.StripeError):
         return None
     headers = {str(name).lower(): str(value) for name, value in (error.headers or {}).items()}
@@ -113,6 +112,13 @@ def sort_error(error: Exception) -> StripeProblem | None:
         forbidden=forbidden,
         missing=missing_permission(str(error.user_message or error)) if forbidden else None,
     )
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Stripe's address is said as well: a stand-in that is not running is the usual case.
+        return f"{error.host}:{error.port}: {error.os_error.strerror or 'no connection'}"
+    return type(error).__name__
 
 
 def _kind(error: stripe.StripeError, code: str, *, replayed: bool) -> Kind:

@@ -160,3 +160,14 @@ def test_a_key_in_stripes_words_is_not_repeated(key: str) -> None:
     problem = sort(raised(401, error(message=f"Invalid API Key provided: {key}.")))
 
     assert "cret" not in f"{problem} {problem.message}"
+
+
+def test_an_address_where_nothing_listens_is_named() -> None:
+    key = aiohttp.client_reqrep.ConnectionKey("127.0.0.1", 12111, False, True, None, None, None)  # noqa: FBT003
+    failed = stripe.APIConnectionError("no connection")  # type: ignore[no-untyped-call]
+    failed.__cause__ = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connection refused"))
+
+    problem = sort(failed)
+
+    assert problem.message == "no answer from Stripe (127.0.0.1:12111: Connection refused)"
+    assert problem.kind is Kind.TRANSIENT
