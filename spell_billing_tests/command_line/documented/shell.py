@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from spell_billing_tests.command_line.conftest import Forks, Shop
 from spell_billing_tests.command_line.documented.pages import ROOT, documented
@@ -65,7 +64,8 @@ class Shell:
         stub.chmod(0o755)
         path = f"{stub.parent}:{PROGRAMS}:{shop.environment['PATH']}"
         sender = "Billing <billing@example.com>"
-        self.environment = {**shop.environment, "PATH": path, "FORKS": str(port), "MAIL_FROM": sender}
+        own = {"PATH": path, "FORKS": str(port), "MAIL_FROM": sender, "TMPDIR": str(self.folder)}
+        self.environment = {**shop.environment, **own}
         self.here: dict[str, str] = dict(LATER)
         """What stands in the docs for something of the reader's, as patterns, and what it is here."""
 
@@ -87,15 +87,18 @@ class Shell:
         )
         said = done.stdout + done.stderr
         assert done.returncode == ends, f"{command}\nended with {done.returncode}, not {ends}:\n{said}"
-        assert "Traceback" not in said, said
+        # What psql goes on after, and still ends with 0.
+        assert not re.search(r"Traceback|\bERROR: ", said), said
         if ends == 0:
             pairs = (pair.split("=", 1) for pair in kept.read_text().split("\0") if pair)
             self.environment = {name: value for name, value in pairs if name not in {"PWD", "OLDPWD", "_"}}
         return done.stdout
 
     @contextmanager
-    def start(self, command: str, here: Mapping[str, str] | None = None, *, until: str) -> Iterator[Any]:
-        """Run a command of the docs that lasts, once it has said the words `until`."""
+    def start(
+        self, command: str, here: Mapping[str, str] | None = None, *, until: str = ""
+    ) -> Iterator[Running]:
+        """Run a command of the docs that lasts, and give it once it has said the words `until`."""
         script = f"exec {self._as_here(command, here)}"
         running = Running(["sh", "-aeuc", script], self.environment, self.folder)
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+import stripe
 
 from spell_billing.stripe_double import StripeDouble
 from spell_billing_tests.command_line.conftest import Shop
@@ -136,16 +137,21 @@ def test_a_script_that_looped_over_users_is_replaced(shell: Shell) -> None:
     script = block("docs/recipes/from-a-script.md", "python", holding="export_old.py")
     (shell.folder / "export_old.py").write_text(script.replace("import stripe\n", stripe_at))
 
-    shell.run("python export_old.py 2025-03-01 2025-04-01 > old.csv")
-    assert (
-        (shell.folder / "old.csv").read_text().startswith("user_id,amount_cents,stripe_invoice_id,currency")
-    )
-    shell.run("spell-billing preview --month 2025-02 --against old.csv")
+    scripts = stripe.StripeClient("sk_test_any", base_addresses={"api": shop.double.base_url}).v1.invoices
+    sent = scripts.create({"customer": "cus_ada"}).id
+    scripts.add_lines(sent, {"lines": [{"amount": 500, "description": "February"}]})
+    scripts.finalize_invoice(sent)
+
+    # The stand-in's invoices are of today.
+    shell.run("python export_old.py 2025-03-01 2025-04-01 > old.csv", {"2025-04-01": "2999-01-01"})
+    lines = (shell.folder / "old.csv").read_text().splitlines()
+    assert lines == ["user_id,amount_cents,stripe_invoice_id,currency", f"ada,500,{sent},usd"]
+    assert "same: 1 user" in shell.run("spell-billing preview --month 2025-02 --against old.csv")
     shell.run("spell-billing preview --month 2025-03")
     shell.run("export SPELL_BILLING_FIRST_MONTH=2025-03")
     shell.run("spell-billing bill --month 2025-03")
 
-    assert sorted(each.total_cents for each in shop.double.invoices()) == [500, 700]
+    assert sorted(each.total_cents for each in shop.double.invoices()) == [500, 500, 700]
 
 
 def test_an_access_log_goes_to_postgresql_as_well(make_shop: Callable[..., Shop], port: int) -> None:
@@ -177,4 +183,4 @@ def test_an_access_log_is_imported_and_billed(shell: Shell) -> None:
         shell.run("export SPELL_BILLING_FIRST_MONTH=2015-05")
         billed = shell.run(".venv/bin/spell-billing bill --month 2015-05")
 
-    assert "4" in billed
+    assert "4 users with usage made 6 calls, worth $0.13." in billed

@@ -7,11 +7,12 @@ from spell_billing_tests.command_line.documented.pages import block
 from spell_billing_tests.command_line.documented.shell import Shell
 from spell_billing_tests.triggering.served import free_port
 
+SEPTEMBER = "2024-09"
 
-def bill(shop: Shop, *months: str) -> None:
-    for month in months:
-        done = shop.run("bill", "--month", month)
-        assert done.returncode == 0, done.stderr
+
+def bill(shop: Shop, month: str) -> None:
+    done = shop.run("bill", "--month", month)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_billed_month_is_read_proven_and_exported(shell: Shell) -> None:
@@ -61,20 +62,20 @@ def test_prices_are_simulated(shell: Shell) -> None:
     for user, plan in plans.items():
         shop.execute(f"UPDATE billing_accounts SET plan_id = '{plan}' WHERE user_id = '{user}'")
         shop.execute(f"INSERT INTO billing_plans VALUES ('{plan}', 0, 500)")
-    for month in ("2025-03", "2025-04"):
-        shop.calls(month, ("bob", 700))
-        bill(shop, month)
+    shop.calls(SEPTEMBER, ("bob", 700))
+    bill(shop, SEPTEMBER)
 
     (shell.folder / "new.yaml").write_text(block("docs/tasks.md", "yaml", holding="plans:"))
     told = shell.run(
         "spell-billing simulate --from 2026-08 --to 2026-10 --pricing new.yaml",
-        {"2026-08": "2025-03", "2026-10": "2025-04"},
+        {"2026-(08|10)": SEPTEMBER},
     )
     assert "bob" in told
     (shell.folder / "new.yaml").write_text(block("docs/pricing.md", "yaml", holding="plans:"))
     shell.run(
         "spell-billing simulate --from 2025-03 --to 2025-04 --pricing new.yaml --csv users.csv "
-        "--chart months.svg"
+        "--chart months.svg",
+        {"2025-0[34]": SEPTEMBER},
     )
     assert "<svg" in (shell.folder / "months.svg").read_text()
     assert "bob" in (shell.folder / "users.csv").read_text()
@@ -83,8 +84,8 @@ def test_prices_are_simulated(shell: Shell) -> None:
 def test_a_month_in_review_is_looked_at_and_approved(shell: Shell) -> None:
     shop = shell.shop
     shop.accounts("ada", "bob")
-    shop.calls("2024-09", ("ada", 10_000), ("bob", 10_000))
-    bill(shop, "2024-09")
+    shop.calls(SEPTEMBER, ("ada", 10_000), ("bob", 10_000))
+    bill(shop, SEPTEMBER)
     shop.calls("2024-10", ("ada", 60_000), ("bob", 60_000))
 
     shell.run("spell-billing bill --month 2026-10", ends=3)

@@ -33,12 +33,12 @@ def served(shell: Shell) -> Iterator[Shell]:
     lines = {r"anna:\w+:scrypt\.15\.{4}": line, r"otto:\w+:scrypt\.15\.{4}": line.replace("anna:", "otto:")}
     shell.run('export ADMIN_SECRETS="anna:approve:scrypt.15.... otto:operate:scrypt.15...."', lines)
     port = address.partition(":")[2]
-    with shell.start("spell-billing serve", {"$": f" --port {port}"}, until="Listening at"):
-        pass
     with (
-        shell.start("dagster-daemon run -w workspace.yaml", until="daemons"),
+        shell.start("dagster-daemon run -w workspace.yaml"),
+        shell.start("spell-billing serve", {"$": " --port 0"}) as alone,
         shell.start("spell-billing serve --host 127.0.0.1 --port 3000", {"3000": port}, until="Listening at"),
     ):
+        alone.until("Listening at")
         yield shell
 
 
