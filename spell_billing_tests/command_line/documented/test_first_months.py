@@ -123,8 +123,9 @@ def test_where_the_old_service_sent_a_part_the_rest_is_sent_here(shell: Shell) -
         'the old service"'
     )
     shell.run('spell-billing release --month 2026-10 --all --reason "not in old.csv"')
-    shell.run("spell-billing bill --month 2026-10")
+    billed = shell.run("spell-billing bill --month 2026-10")
 
+    assert "of earlier runs" not in billed
     assert [each.total_cents for each in shell.shop.double.invoices()] == [700]
 
 
