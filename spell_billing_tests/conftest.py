@@ -289,6 +289,8 @@ _LONGEST = (
         "test_serve.py",
         "browser",
         "deploy",
+        "test_server.py",
+        "documented",
         "command_line",
         "sensors",
         "dagster_layer",

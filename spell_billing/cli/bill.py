@@ -72,7 +72,7 @@ def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
     if after < before:
         gone = f"{before - after:,} of the {before:,} invoices of earlier runs no longer"
         click.echo(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
-    elif began:
+    elif began and before:
         number = after - before
         new = f"{number:,} new invoice{'' if number == 1 else 's'}" if number else "No new invoice"
         stand = (
