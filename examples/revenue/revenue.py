@@ -33,6 +33,8 @@ def revenue(last: Month, months: int) -> pd.DataFrame:
 def main(months: int, last: str | None, path: Path) -> None:
     """Draw the revenue of the last months, a panel for each currency, as an SVG or PNG file."""
     found = revenue(Month.parse(last) if last else Month.containing(datetime.now(UTC)).previous(), months)
+    if found.empty:
+        raise click.ClickException("None of these months was billed. Name another with --last YYYY-MM.")
     click.echo(found.to_string())
     currencies = sorted(set(found.columns.get_level_values("currency")))
     figure = Figure(figsize=(8, 3 * max(1, len(currencies))), layout="constrained")

@@ -1,7 +1,7 @@
 """What a billing run did: counted, told of every user in the log, and recorded, also when it raises."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,12 @@ from spell_billing.ledger.runs import RunRecord, RunResult
 
 _USERS_IN_THE_LOG = 1_000
 """How many users appear by name: Dagster stores a line as an event, which costs more than the invoice."""
+_NOT_INVOICED = {
+    "held": "Held back user",
+    "errors": "Failed to bill user",
+    "not sent yet": "Not sent yet: user",
+}
+"""How the log names a user without an invoice, by what the last line counts the user as."""
 _USERS_WITHOUT_TAX = 20
 _WITHOUT_TAX = {
     NEGATIVE_LINE: "because Stripe computes none for an invoice with a negative line",
@@ -87,22 +93,25 @@ class BillingReport:
 
     def completed(self, outcome: Outcome, undone: Iterable[Bill]) -> None:
         """Report who has no invoice and why, and how the run went."""
-        errors = 0
+        counts: Counter[str] = Counter()
         for bill in undone:
-            errors += 1
-            if errors <= _USERS_IN_THE_LOG:
-                unknown = outcome.unfinished.get(bill.user_id)
-                why = f"outcome unknown, the next run asks Stripe: {unknown}" if unknown else bill.why
-                what = "Held back user" if bill.state is State.HELD else "Failed to bill user"
-                self._log.warning(f"{what} {bill.user_id}: {why or 'not sent yet'}")
-        if errors > _USERS_IN_THE_LOG:
-            self._log.warning(f"and {errors - _USERS_IN_THE_LOG:,} more users, see `spell-billing invoices`")
+            unknown = outcome.unfinished.get(bill.user_id)
+            why = f"outcome unknown, the next run asks Stripe: {unknown}" if unknown else bill.why
+            what = "held" if bill.state is State.HELD else "errors" if why else "not sent yet"
+            counts[what] += 1
+            if counts.total() <= _USERS_IN_THE_LOG:
+                self._log.warning(f"{_NOT_INVOICED[what]} {bill.user_id}" + (f": {why}" if why else ""))
+        more_users = counts.total() - _USERS_IN_THE_LOG
+        errors = counts.pop("errors", 0)
+        if more_users > 0:
+            self._log.warning(f"and {more_users:,} more users, see `spell-billing invoices`")
         for why, users in sorted(self._without_tax.items()):
             named = ", ".join(users[:_USERS_WITHOUT_TAX])
             more = len(users) - _USERS_WITHOUT_TAX
             others = f" and {more:,} more, see `spell-billing explain`" if more > 0 else ""
             self._log.warning(f"Invoiced without tax, {_WITHOUT_TAX[why]}: {named}{others}")
-        self._log.info(f"Monthly billing completed: {outcome.invoiced} successful, {errors} errors")
+        others = "".join(f", {number:,} {what}" for what, number in sorted(counts.items()))
+        self._log.info(f"Monthly billing completed: {outcome.invoiced} successful, {errors} errors{others}")
 
     def swept(self, result: SweepResult) -> None:
         """Report what already stood at Stripe."""

@@ -20,7 +20,7 @@ _EVENTS_AT_ONCE = 500
 _LONGEST_PAUSE_SECONDS = 10.0
 _FAILED_USERS_SHOWN = 20
 _QUIET = ("Created invoice ", "Further invoices are not listed", "Dependencies for step ")
-_UNDONE_USER = ("Failed to bill user ", "Held back user ")
+_UNDONE_USER = ("Failed to bill user ", "Held back user ", "Not sent yet: user ")
 
 
 @dataclass(slots=True)

@@ -184,4 +184,4 @@ def test_an_access_log_is_imported_and_billed(shell: Shell) -> None:
         shell.run("export SPELL_BILLING_FIRST_MONTH=2015-05")
         billed = shell.run(".venv/bin/spell-billing bill --month 2015-05")
 
-    assert "4 users with usage made 6 calls, worth $0.13." in billed
+    assert "4 users with a bill, 6 calls, worth $0.13." in billed

@@ -82,6 +82,13 @@ def test_the_demos_database_is_one_file(shell: Shell) -> None:
     (shell.folder / ".demo").mkdir()
     shutil.copy(shell.folder / "shop.db", shell.folder / ".demo" / "billing.db")
 
+    (shell.folder / ".demo" / "spell-billing").touch(mode=0o755)
+
+    shell.run("export PATH=$PWD/.demo:$PATH")
+
+    assert shutil.which("spell-billing", path=shell.environment["PATH"]) == str(
+        shell.folder / ".demo" / "spell-billing"
+    )
     assert "ledger_invoices" in shell.run("sqlite3 .demo/billing.db", stdin=".tables\n")
 
 

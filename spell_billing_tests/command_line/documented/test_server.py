@@ -68,6 +68,10 @@ def test_a_month_is_started_from_elsewhere_decided_on_and_followed(served: Shell
         '-d \'{"user_id": "user-17", "as": "billed-by-hand", "reason": "invoice 17"}\' '
         "$API_URL/admin/billing/months/2026-10/settle"
     )
+    link = shell.run(
+        'curl -X POST -H "X-Admin-Secret: $ADMIN_SECRET" "$API_URL/v1/users/ID/link"', {"ID": "user-17"}
+    )
+    assert "/u/" in link
     assert len(shell.shop.double.invoices()) == 3
     shell.run("scripts/run_monthly_billing.sh 2026-10")
     shell.run(
