@@ -15,7 +15,7 @@ import click
 import psutil
 from rich.console import Console
 
-from benchmarks import aggregate, commands, drafts, freeze, invoicing, months, pricing, standing
+from benchmarks import aggregate, bucket, commands, drafts, freeze, invoicing, lake, months, pricing, standing
 from benchmarks.databases import Server, running_server
 from benchmarks.generator import Size, fill_postgres, fill_sqlite
 from benchmarks.report import Figure, chart, markdown, table
@@ -34,6 +34,7 @@ class Scale:
     huge_rows: int
     large: Size
     sqlite_rows: int
+    lake: Size
     drafts: int
     many_drafts: int
     billed_users: int
@@ -47,6 +48,7 @@ SMALL = Scale(
     huge_rows=0,
     large=Size(10_000_000, 0, 100_000),
     sqlite_rows=500_000,
+    lake=Size(200_000, 0, 10_000),
     drafts=20_000,
     many_drafts=0,
     billed_users=20_000,
@@ -59,6 +61,7 @@ FULL = Scale(
     huge_rows=50_000_000,
     large=Size(100_000_000, 0, 1_000_000),
     sqlite_rows=10_000_000,
+    lake=Size(10_000_000, 0, 100_000),
     drafts=100_000,
     many_drafts=1_000_000,
     billed_users=100_000,
@@ -115,6 +118,15 @@ class Bench:
         large = self.scale.large
         what = f"{_short(large.rows)} rows, {large.users:,} users"
         yield aggregate.large(self.folder, large, what, self.repeats)
+
+    def lake(self) -> Iterator[Figure]:
+        """Measure freezing the sums of DuckDB and of Apache Spark."""
+        yield from lake.measure(self.folder, self.scale.lake, self.repeats)
+
+    def bucket(self) -> Iterator[Figure]:
+        """Measure freezing into a bucket, and reading back."""
+        with self._usage() as url:
+            yield from bucket.measure(url, self.folder, self._rows, self.repeats)
 
     def naive(self) -> Iterator[Figure]:
         """Measure what one would write with pandas."""
@@ -186,6 +198,8 @@ SUBJECTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "freeze": Bench.freeze,
     "sqlite": Bench.sqlite,
     "aggregate": Bench.aggregate,
+    "lake": Bench.lake,
+    "bucket": Bench.bucket,
     "naive": Bench.naive,
     "drafts": Bench.drafts,
     "invoicing": Bench.invoicing,

@@ -4,18 +4,18 @@ import os
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.databases import Server
 from benchmarks.freeze import copy_to_nowhere
-from benchmarks.generator import MONTH, SEED, Size, skewed_users
+from benchmarks.generator import MONTH, SEED, Size, batches
 from benchmarks.measure import Run, interleaved, run_way
 from benchmarks.report import Figure, Kind
 
 _GIB = 1 << 30
-_BATCH_ROWS = 1_000_000
-_STORE = "store"
+STORE = "store"
 
 
 def freeze_for_aggregation(url: str, folder: str) -> Callable[[], None]:
@@ -27,7 +27,7 @@ def freeze_for_aggregation(url: str, folder: str) -> Callable[[], None]:
     source = open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
 
     def act() -> None:
-        UsageStore(Path(folder) / _STORE).freeze(source, MONTH)
+        UsageStore(Path(folder) / STORE).freeze(source, MONTH)
 
     return act
 
@@ -42,35 +42,21 @@ def make_frozen(folder: str, rows: int, users: int) -> Callable[[], None]:
     from spell_billing.usage.row_writer import RowWriter  # noqa: PLC0415
 
     random = np.random.default_rng(int(SEED * 100))
-    names = pa.FixedSizeBinaryArray.from_buffers(
+    kind = pa.uuid()
+    ids = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), users, [None, pa.py_buffer(random.bytes(16 * users))]
-    ).cast(pa.uuid().storage_type)
-    version = Path(folder) / _STORE / str(MONTH) / "v0001"
-    schema = pa.schema(
-        [
-            ("id", pa.int64()),
-            ("user_id", pa.uuid()),
-            ("cost_cents", pa.int64()),
-            ("created_at", pa.timestamp("us", tz="UTC")),
-        ]
     )
-    start_us = int(MONTH.start.timestamp() * 1e6)
-    step_us = (MONTH.end - MONTH.start).total_seconds() * 1e6 / rows
-
-    def batch(first: int, count: int) -> pa.RecordBatch:
-        numbers = np.arange(first, first + count)
-        user_ids = names.take(pa.array(skewed_users(random, count, users)))
-        moments = pa.array(start_us + (numbers * step_us).astype(np.int64)).cast(pa.timestamp("us", tz="UTC"))
-        costs = pa.array(random.integers(0, 41, count))
-        columns = [pa.array(numbers), pa.ExtensionArray.from_storage(pa.uuid(), user_ids), costs, moments]
-        return pa.record_batch(columns, schema=schema)
+    names = pa.ExtensionArray.from_storage(kind, ids.cast(kind.storage_type))
+    version = Path(folder) / STORE / str(MONTH) / "v0001"
 
     def act() -> None:
         version.mkdir(parents=True)
+        made = batches(random, names, rows)
+        first = next(made)
         path = version / "rows.parquet"
-        with RowWriter(path, schema, shape=lambda each: pa.Table.from_batches([each])) as writer:
-            for first in range(0, rows, _BATCH_ROWS):
-                writer.put(batch(first, min(_BATCH_ROWS, rows - first)))
+        with RowWriter(path, first.schema, shape=lambda each: pa.Table.from_batches([each])) as writer:
+            for each in chain([first], made):
+                writer.put(each)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             month=MONTH,
@@ -94,7 +80,7 @@ def ours(folder: str) -> Callable[[], dict[str, Any]]:
     from spell_billing.usage.aggregate import aggregate  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
-    frozen = UsageStore(Path(folder) / _STORE).latest(MONTH)
+    frozen = UsageStore(Path(folder) / STORE).latest(MONTH)
     if frozen is None:
         raise RuntimeError("the month is not frozen")
 
@@ -108,7 +94,7 @@ def bare_group_by(folder: str) -> Callable[[], dict[str, Any]]:
     """Prepare DuckDB's bare GROUP BY of the same rows, unordered, unproven, and not written."""
     import duckdb  # noqa: PLC0415 - not into the parent's memory
 
-    rows = Path(folder) / _STORE / str(MONTH) / "v0001" / "rows.parquet"
+    rows = Path(folder) / STORE / str(MONTH) / "v0001" / "rows.parquet"
 
     def act() -> dict[str, Any]:
         query = (

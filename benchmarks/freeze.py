@@ -29,11 +29,11 @@ def copy_to_nowhere(server: Server, url: str) -> Run:
 
 def ours(url: str, folder: str) -> Callable[[], dict[str, Any]]:
     """Prepare to freeze the month into a store of its own."""
-    from spell_billing.settings.databases import parse_database_url  # noqa: PLC0415 - not into the parent's memory
+    from spell_billing.settings.lakes import parse_usage_url  # noqa: PLC0415 - not into the parent's memory
     from spell_billing.usage.source import open_usage_source  # noqa: PLC0415
     from spell_billing.usage.store import UsageStore  # noqa: PLC0415
 
-    source = open_usage_source(parse_database_url(url, setting="USAGE_DATABASE_URL"))
+    source = open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
     workplace = Path(tempfile.mkdtemp(dir=folder))
 
     def act() -> dict[str, Any]:

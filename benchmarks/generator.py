@@ -5,9 +5,11 @@ even `u`, so a tenth of the users makes 46 % of the calls, and the last tenth 3.
 """
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,15 @@ import psycopg
 
 from spell_billing.core.month import Month
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MONTH = Month(2026, 10)
 SEED = 0.42
 _SKEW = 3
 _LARGEST_COST_CENTS = 40
 _SQLITE_BATCH_ROWS = 500_000
+_BATCH_ROWS = 1_000_000
 
 USER_TYPES = ("uuid", "text")
 COST_TYPES = ("bigint", "numeric")
@@ -82,6 +88,26 @@ def fill_postgres(
 def skewed_users(random: np.random.Generator, rows: int, users: int) -> npt.NDArray[np.int64]:
     """Draw the number of each row's user."""
     return (users * random.random(rows) ** _SKEW).astype(np.int64)
+
+
+def batches(random: np.random.Generator, names: "pa.Array", rows: int) -> Iterator["pa.RecordBatch"]:
+    """Make the month's rows for users of these names, in order of time, without a database."""
+    import pyarrow as pa  # noqa: PLC0415 - not into the parent's memory
+
+    moment = pa.timestamp("us", tz="UTC")
+    start_us = int(MONTH.start.timestamp() * 1e6)
+    step_us = (MONTH.end - MONTH.start).total_seconds() * 1e6 / rows
+    for first in range(0, rows, _BATCH_ROWS):
+        numbers = np.arange(first, min(first + _BATCH_ROWS, rows))
+        users = pa.array(skewed_users(random, len(numbers), len(names)))
+        yield pa.RecordBatch.from_pydict(
+            {
+                "id": pa.array(numbers),
+                "user_id": names.take(users),
+                "cost_cents": pa.array(random.integers(0, _LARGEST_COST_CENTS + 1, len(numbers))),
+                "created_at": pa.array(start_us + (numbers * step_us).astype(np.int64)).cast(moment),
+            }
+        )
 
 
 def fill_sqlite(path: Path, size: Size, *, evenly: bool = False) -> None:

@@ -77,6 +77,12 @@ def read_reading(connection: Connection) -> Reading | None:
     return read_place(connection, _INVOICES, Reading)
 
 
+def lists_charges(connection: Connection) -> bool:
+    """Return whether a reading of charges is under way."""
+    listing = read_place(connection, _CHARGES, Listing)
+    return listing is not None and not listing.done
+
+
 def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
     """Begin both readings once a day, and at once where events were lost."""
     last, yesterday = read_reading(connection), (now - _EVERY).timestamp()

@@ -16,7 +16,7 @@ from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilen
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.credit_notes import MONEY_BACK
 from spell_billing.ledger.cursors import read_cursor
-from spell_billing.ledger.events import forget_events
+from spell_billing.ledger.events import TO_LOOK_AT, events_kept, forget_events
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.settling import VoidedBill, settle
@@ -155,9 +155,13 @@ async def _ask_stripe(
         result.looked_at += await catch_up.read_listed_charges(
             ledger, gateway, pages=CHARGE_PAGES, budget=budget
         )
+        if ledger.read(events_kept, TO_LOOK_AT, 1):
+            result.more.append("invoices to look at again")
         reading = ledger.read(catch_up.read_reading)
         if reading is not None and reading.months:
             result.more.append(f"the invoices of {reading.months[0]}")
+        if ledger.read(catch_up.lists_charges):
+            result.more.append("older charges")
         if budget.in_time:
             result.reasons_looked_up = await look_up_reasons(ledger, gateway, REASONS)
         result.dunning_steps, result.dunning_paid = await dun(

@@ -84,6 +84,12 @@ def test_kubernetes_knows_what_the_chart_puts_into_its_pods(values: Any) -> None
             "resources": each["resources"],
             "volumeMounts": each["volumeMounts"],
             "envFrom": [{"secretRef": secret} for secret in each["envSecrets"]],
+            # The chart takes `enabled` away, and adds what is run.
+            **{
+                name: {key: value for key, value in probe.items() if key != "enabled"}
+                for name, probe in each.items()
+                if name.endswith("Probe")
+            },
         }
         pod = {
             "containers": [container],

@@ -102,6 +102,24 @@ def test_pages_are_read_to_the_end_over_many_ticks_and_none_is_skipped(
     assert place(world).read_until > until
 
 
+def test_a_tick_says_what_it_leaves_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.bill(ONE, TWO)
+    world.advance()
+    world.tick()
+    for charge in list(world.double.state.charges):
+        world.platform.person("POST", "/v1/refunds", {"charge": charge.id, "amount": 100})
+    world.clock.shift(timedelta(hours=25))
+    monkeypatch.setattr(follow, "LOOKS", 1)
+    monkeypatch.setattr(follow, "CHARGE_PAGES", 0)
+
+    told = world.tick().in_words
+
+    assert told.endswith("The next tick continues with invoices to look at again and older charges.")
+    monkeypatch.setattr(follow, "CHARGE_PAGES", 1)
+    world.tick()
+    assert world.tick().in_words == "nothing new."
+
+
 @pytest.mark.both_databases
 def test_a_page_whose_place_is_gone_begins_the_reading_again(
     world: World, monkeypatch: pytest.MonkeyPatch

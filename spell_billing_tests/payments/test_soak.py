@@ -6,10 +6,12 @@ import os
 import pytest
 
 from spell_billing.core.month import Month
+from spell_billing.payments import catch_up, follow, stripe_events
 from spell_billing_tests.payments.soak import Soak
 from spell_billing_tests.payments.world import World
 
 _LOG = logging.getLogger(__name__)
+_LARGE = 1000
 MONTHS, USERS, SEED = (
     int(os.environ.get(f"SOAK_{name}", usual)) for name, usual in (("MONTHS", 2), ("USERS", 40), ("SEED", 1))
 )
@@ -17,6 +19,16 @@ MONTHS, USERS, SEED = (
 
 # In CI one database must do.
 pytestmark = [pytest.mark.both_databases] if "SOAK_MONTHS" in os.environ else []
+
+
+@pytest.fixture(autouse=True)
+def _ticks_that_do_not_read_a_month_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tick leave as much of a small month as it does of a large one."""
+    if USERS < _LARGE:
+        for module in (stripe_events, catch_up):
+            monkeypatch.setattr(module, "_PAGE", 10)
+        for name, few in (("EVENT_PAGES", 4), ("CHARGE_PAGES", 2), ("LOOKS", 2)):
+            monkeypatch.setattr(follow, name, few)
 
 
 def test_frozen_usage_ledger_stripe_and_money_agree_for_every_month(

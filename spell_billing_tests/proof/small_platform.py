@@ -149,7 +149,7 @@ class SmallPlatform:
     def must_agree(self, month: Month) -> Reconciliation:
         """Reconcile, and accept nothing but agreement to the cent, and a journal that balances."""
         result = self.reconcile(month)
-        assert result.findings == []
+        assert result.findings == [], result.findings
         assert result.ledger_cents == result.stripe_cents
         assert self.imbalances(month) == []
         return result

@@ -4,21 +4,31 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _LOCAL = "127.0.0.1"
 SMALL = {"SPARK_LOCAL_IP": _LOCAL, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 """For a JVM that does little: it compiles quickly, and collects with one thread."""
+_SLIM = {
+    "spark.executor.memory": "512m",
+    "spark.sql.shuffle.partitions": "2",
+    # To compile each query would take longer than to run it.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.task.maxFailures": "1",
+}
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[str]:
-    """Start a cluster, and give where its master is: host:port."""
+def running_cluster(
+    folder: Path, *, settings: Mapping[str, str] = SMALL, memory: str = "600m"
+) -> Iterator[str]:
+    """Start a cluster of two workers, each with a core and so much memory; give its master's host:port."""
     import pyspark  # noqa: PLC0415 - only where there is Java
 
-    environment = {**os.environ, **SMALL, "SPARK_DAEMON_MEMORY": "128m"}
+    environment = {**os.environ, **settings, "SPARK_DAEMON_MEMORY": "128m"}
     home = Path(pyspark.__file__).parent
 
     def start(kind: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -35,7 +45,7 @@ def running_cluster(folder: Path) -> Iterator[str]:
     with ExitStack() as stack:
         master = stack.enter_context(_ending(start("Master")))
         address = _line(master, "Starting Spark master at spark://").strip()
-        own = ["--cores", "1", "--memory", "600m"]
+        own = ["--cores", "1", "--memory", memory]
         workers = [
             stack.enter_context(
                 _ending(start("Worker", *own, "--work-dir", str(folder / name), f"spark://{address}"))
@@ -50,18 +60,13 @@ def running_cluster(folder: Path) -> Iterator[str]:
         yield address
 
 
-def session_options() -> str:
-    """Return the options of a session that fits the cluster, as in a URL."""
+def session_options(own: Mapping[str, str] = _SLIM) -> str:
+    """Return the options of a session on the cluster, as in a URL; its own are those of small tables."""
     options = {
         "spark.ui.enabled": "false",
         "spark.driver.host": _LOCAL,
         "spark.driver.bindAddress": _LOCAL,
-        "spark.executor.memory": "512m",
-        "spark.sql.shuffle.partitions": "2",
-        # To compile each query would take longer than to run it.
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.adaptive.enabled": "false",
-        "spark.task.maxFailures": "1",
+        **own,
         "spark.log.level": "ERROR",
         "spark.ui.showConsoleProgress": "false",
         "spark.pyspark.python": sys.executable,
