@@ -62,10 +62,14 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
     Before the payment it lowers what is due; after it, it refunds the card or credits the customer's balance.
     Safe to repeat: the same amount with the same reason is one credit. The user is not billed again for it.
     """
-    from spell_billing.invoicing.credit import credit_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.credit import (  # noqa: PLC0415 - heavy: the SDK
+        Credited,
+        credit_bill,
+        nothing_done,
+    )
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
     from spell_billing.invoicing.given_back import rows_went_too  # noqa: PLC0415
-    from spell_billing.ledger.credit_notes import CreditKind, CreditNote  # noqa: PLC0415
+    from spell_billing.ledger.credit_notes import CreditKind  # noqa: PLC0415
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 
     if (cents is None) is not everything:
@@ -73,15 +77,15 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
     stripe = stripe_account()
     with open_ledger() as ledger:
 
-        async def work(gateway: Gateway) -> CreditNote:
+        async def work(gateway: Gateway) -> Credited:
             with ledger.session(month, actor(), on_wait=click.echo) as session:
-                note = await credit_bill(
+                credited = await credit_bill(
                     session, gateway, user_id, cents, reason.strip(), to_balance=to == "balance"
                 )
-            await read_again(ledger, gateway, note.stripe_invoice_id)
-            return note
+            await read_again(ledger, gateway, credited.note.stripe_invoice_id)
+            return credited
 
-        note = stripe.work(ledger, work)
+        note, is_new = stripe.work(ledger, work)
         currency = ledger.bills_of_user(month, user_id)[-1].currency
         with ledger.reading() as connection:
             too = rows_went_too(connection, str(month), user_id)
@@ -90,6 +94,8 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
         CreditKind.REFUND: "is refunded to the card",
         CreditKind.BALANCE: "is credited to the customer's balance",
     }[note.kind]
+    if not is_new:
+        click.echo(nothing_done(note, currency))
     click.echo(
         f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
         f"{format_money(note.cents, currency, grouping=True)} {what}."

@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import idempotency_key
 from spell_billing.core.money import format_money
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
@@ -38,6 +39,22 @@ _MOST_ATTEMPTS = 5
 _LONGEST_MEMO = 500
 
 
+class Credited(NamedTuple):
+    """A credit note; not `is_new` where it was issued before, and nothing was done."""
+
+    note: CreditNote
+    is_new: bool
+
+
+def nothing_done(note: CreditNote, currency: str) -> str:
+    """Say that a credit was only asked for once more."""
+    money, asked = format_money(note.cents, currency, grouping=True), note.asked_at.astimezone(UTC)
+    return (
+        f"Nothing was done: a credit note of {money} for this reason was made on {asked.day} "
+        f"{Month.containing(asked).label}. For another one give another reason."
+    )
+
+
 async def credit_bill(
     session: MonthSession,
     gateway: Gateway,
@@ -46,7 +63,7 @@ async def credit_bill(
     reason: str,
     *,
     to_balance: bool = False,
-) -> CreditNote:
+) -> Credited:
     """Issue a credit note for the user's invoice. To repeat it completes it, or changes nothing.
 
     Of an open invoice it lowers what is due, of a paid one it gives money back: to the card, or with
@@ -78,12 +95,13 @@ async def credit_bill(
             remedy="Complete it first: repeat that command.",
         )
     if same and open_one is None:
-        return same[-1]
+        return Credited(same[-1], is_new=False)
     try:
         note = open_one or await _begun(
             session, gateway, bill, cents=cents, reason=reason, known=known, to_balance=to_balance
         )
-        return note if note.outcome else await _issue(session, gateway, bill, note)
+        issued = note if note.outcome else await _issue(session, gateway, bill, note)
+        return Credited(issued, is_new=True)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe did not say whether it issued the credit note: {problem.message}.",

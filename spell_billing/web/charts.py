@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 640, 240
-_RIGHT, _TOP, _BOTTOM = 8, 16, 28
+WIDTH, HEIGHT = 640, 256
+_RIGHT, _TOP, _BOTTOM = 8, 28, 32
 _LETTER, _MARGIN = 8, 16
 """The most that a letter of a tick is wide, and the room beside them."""
 _FEWEST_SLOTS = 6

@@ -58,11 +58,27 @@ class Hold(Body):
 
 
 class Credit(Body):
-    """Give some of one user's invoice back; `amount` as a person writes it, in the invoice's currency."""
+    """Give one user's invoice back: all of it, or an `amount` as a person writes it, in its currency."""
 
-    user_id: _UserId = Field(description="The platform's user.")
-    amount: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9]{1,10}([.][0-9]{1,3})?$")]
+    user_id: _UserId
+    amount: Annotated[
+        str, StringConstraints(strip_whitespace=True, pattern=r"^([0-9]{1,10}([.][0-9]{1,3})?)?$")
+    ] = ""
+    all: bool = False
     to: Literal["card", "balance"] = "card"
+
+    @model_validator(mode="after")
+    def _how_much(self) -> Self:
+        if bool(self.amount) is self.all:
+            raise ValueError("give either an amount, or all of it")
+        return self
+
+
+class Void(Body):
+    """Void one user's invoice; `then` the next run bills the user again, or nobody does."""
+
+    user_id: _UserId
+    then: Literal["bill-again", "for-good"]
 
 
 class Settlement(Body):
@@ -93,8 +109,9 @@ BODIES: dict[str, type[Body]] = {
     "release": Hold,
     "settle": Settlement,
     "credit": Credit,
+    "void": Void,
 }
-"""What each decision takes, by its name in the path; `credit` is of the forms alone."""
+"""What each decision takes, by its name in the path; `credit` and `void` are of the forms alone."""
 
 
 class Decided(BaseModel):
@@ -109,3 +126,10 @@ class Decided(BaseModel):
     state: str = Field(default="", description="Of the bill that was settled.")
     total_cents: api.Cents = Field(default=0, description="What that bill charges.")
     currency: api.Currency = ""
+
+
+class GivenBack(Decided):
+    """What came of giving money back."""
+
+    before: str | None = None
+    """What to tell the person where it was given back before, and nothing was done."""

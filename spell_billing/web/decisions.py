@@ -1,60 +1,48 @@
-"""What a person decides about a month, as JSON or by the overview's forms: approve, hold, release, settle."""
+"""What a person decides about a month and its bills: the endpoints for programs, and doing it."""
 
 import asyncio
 from functools import partial
-from http import HTTPStatus
-from urllib.parse import quote
-
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from spell_billing.core.errors import (
     LedgerError,
     LedgerLostError,
-    MonthError,
     MonthLockedError,
     StripeAccountError,
 )
 from spell_billing.core.money import cents_of
 from spell_billing.core.month import Month
-from spell_billing.invoicing.credit import credit_bill
+from spell_billing.invoicing.credit import Credited, credit_bill, nothing_done
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.review import approve, hold, release
-from spell_billing.invoicing.settle import SettledAs, settle_bill
+from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.ledger.credits import settle_credit
-from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.orchestration.resources import StripeResource
 from spell_billing.payments.money_back import read_again
 from spell_billing.web import api
-from spell_billing.web.admin import BillingRequest, process
 from spell_billing.web.context import WebContext
-from spell_billing.web.decision_bodies import BODIES, Approval, Body, Credit, Decided, Hold, Settlement
-from spell_billing.web.errors import ApiError, error_page, in_a_sentence
-from spell_billing.web.facts import Facts, facts_of
+from spell_billing.web.decision_bodies import (
+    Approval,
+    Body,
+    Credit,
+    Decided,
+    GivenBack,
+    Hold,
+    Settlement,
+    Void,
+)
+from spell_billing.web.errors import ApiError
+from spell_billing.web.facts import Facts
 from spell_billing.web.gate import require_role
-from spell_billing.web.pages import read_fields
 from spell_billing.web.people import Role
 
 _WAIT_SECONDS = 10.0
 _STRIPE_SECONDS = 8.0
 """A decision takes less than the 30 seconds that the proxy waits, whatever Stripe does."""
 
-DONE = {
-    "approve": "Approved. The next billing run sends the month.",
-    "agree": "Your approval is noted. Nothing is sent until another person approves as well.",
-    "hold": "Held. Nothing of it is sent until it is released.",
-    "release": "Released. The next billing run sends it.",
-    "settle": "Settled. Nobody waits for an invoice of it.",
-    "bill": "A billing run is started. Look again in a minute: Runs has its result.",
-    "credit": "Given back, by a credit note. The history below has it.",
-}
-"""What the page says after each decision."""
-
 ROLES = {
     **dict.fromkeys(("approve", "release"), Role.APPROVE),
-    **dict.fromkeys(("hold", "settle", "bill", "credit"), Role.OPERATE),
+    **dict.fromkeys(("hold", "settle", "bill", "credit", "void"), Role.OPERATE),
 }
 """The role that each decision needs."""
 
@@ -71,82 +59,28 @@ router = api.guarded_router(
 @router.post("/approve", operation_id="approveMonth", response_model_exclude_unset=True)
 def approve_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Approval) -> Decided:
     """Approve a month in review, exactly as it was reviewed."""
-    return _decide(context, facts, month, body, "approve")
+    return decide(context, facts, month, body, "approve")
 
 
 @router.post("/hold", operation_id="holdMonth", response_model_exclude_unset=True)
 def hold_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
     """Hold one user's bill, or everybody's."""
-    return _decide(context, facts, month, body, "hold")
+    return decide(context, facts, month, body, "hold")
 
 
 @router.post("/release", operation_id="releaseMonth", response_model_exclude_unset=True)
 def release_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Hold) -> Decided:
     """Release one user's bill that was held, or everybody's."""
-    return _decide(context, facts, month, body, "release")
+    return decide(context, facts, month, body, "release")
 
 
 @router.post("/settle", operation_id="settleMonth", response_model_exclude_unset=True)
 def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath, body: Settlement) -> Decided:
     """Close a bill that a person dealt with, or a credit that a person gave back."""
-    return _decide(context, facts, month, body, "settle")
+    return decide(context, facts, month, body, "settle")
 
 
-def form_routes(context: WebContext) -> list[Route]:
-    """Return the route that the overview's forms are sent to; the gate stands before it."""
-
-    async def take(request: Request) -> Response:
-        month = Month.parse(request.path_params["month"])
-        fields = await read_fields(request)
-        name = fields.pop("decision", "")
-        if name == "bill":
-            return await _bill(context, request, month)
-        if name not in BODIES:
-            return error_page(422, "The form is not one of this server's pages", "Open the page again.")
-        try:
-            body = BODIES[name].model_validate(fields)
-        except ValidationError as error:
-            wrong = in_a_sentence(error.errors()[0], "The form")
-            return error_page(422, wrong.rstrip("."), "Go back, and give a reason in words.")
-        try:
-            done = await run_in_threadpool(_decide, context, facts_of(request.scope), month, body, name)
-        except ApiError as error:
-            return error_page(
-                error.status_code, error.message.rstrip("."), f"{error.remedy} Nothing was changed."
-            )
-        user_id = fields.get("user_id")
-        page = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")
-        # A page that is loaded again must not send the form again.
-        said = "agree" if done.approvals_missing else name
-        return RedirectResponse(f"{page}?done={said}", HTTPStatus.SEE_OTHER)
-
-    return [Route("/billing/{month}/decide", take, methods=["POST"])]
-
-
-async def _bill(context: WebContext, request: Request, month: Month) -> Response:
-    """Start a run of the month, as the endpoint does, and lead back to its page."""
-    refused = require_role(facts_of(request.scope), ROLES["bill"])
-    if refused is not None:
-        return error_page(403, *refused)
-    start = partial(
-        process,
-        context=context,
-        runs=request.app.state.runs,
-        facts=facts_of(request.scope),
-        base_url=context.base_url(request),
-        response=Response(),
-        wanted=BillingRequest(month=str(month)),
-    )
-    try:
-        await run_in_threadpool(start)
-    except ApiError as error:
-        return error_page(error.status_code, error.message.rstrip("."), error.remedy)
-    except MonthError as error:
-        return error_page(422, error.message.rstrip("."), error.remedy)
-    return RedirectResponse(f"/billing/{month}?done=bill", HTTPStatus.SEE_OTHER)
-
-
-def _decide(context: WebContext, facts: Facts, month: Month, body: Body, name: str) -> Decided:
+def decide(context: WebContext, facts: Facts, month: Month, body: Body, name: str) -> Decided:
     """Do what was decided, and return what came of it. It blocks: call it in a thread.
 
     Raises:
@@ -179,14 +113,18 @@ def _carry_out(context: WebContext, month: Month, body: Body, name: str, actor: 
     done = partial(Decided, month=str(month), decision=name)
     if isinstance(body, Approval):
         review = approve(ledger, month, actor, body.reason, body.drafts_hash)
+        approved = done(drafts_hash=review.drafts_hash)
         if review.approvals_missing:
-            return done(drafts_hash=review.drafts_hash, approvals_missing=review.approvals_missing)
-        return done(drafts_hash=review.drafts_hash)
+            approved.approvals_missing = review.approvals_missing
+        return approved
     if isinstance(body, Hold):
         act = hold if name == "hold" else release
         return done(bills=act(ledger, month, actor, body.reason, body.user_id).bills)
     if isinstance(body, Credit):
         return _credit(context, month, body, actor)
+    if isinstance(body, Void):
+        bill = _void(context, month, body, actor)
+        return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
     assert isinstance(body, Settlement)  # noqa: S101 - there is no other
     if body.credit is not None:
         currency = body.credit.lower()
@@ -194,33 +132,59 @@ def _carry_out(context: WebContext, month: Month, body: Body, name: str, actor: 
             credit = settle_credit(connection, month, body.user_id, currency, reason=body.reason, actor=actor)
         return done(credit_cents=credit.amount_cents, currency=currency)
     settled_as = SettledAs(str(body.settled_as))
-    patience = {"timeout_seconds": _STRIPE_SECONDS, "down_seconds": _STRIPE_SECONDS, "tries": 2}
     with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
         settling = settle_bill(
-            session, lambda: context.stripe(**patience).connect(ledger), body.user_id, settled_as, body.reason
+            session, lambda: _stripe(context).connect(ledger), body.user_id, settled_as, body.reason
         )
         bill = asyncio.run(settling)
     return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
 
 
-def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> Decided:
+def _void(context: WebContext, month: Month, body: Void, actor: Actor) -> Bill:
+    with context.ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+        for_good = body.then == "for-good"
+        return _stripe(context).work(
+            context.ledger,
+            lambda gateway: void_bill(session, gateway, body.user_id, body.reason, for_good=for_good),
+        )
+
+
+def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> GivenBack:
     ledger = context.ledger
     currency = ledger.bills_of_user(month, body.user_id)[-1].currency
+    cents = _cents_of(body, currency)
+
+    async def work(gateway: Gateway) -> Credited:
+        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+            to_balance = body.to == "balance"
+            credited = await credit_bill(
+                session, gateway, body.user_id, cents, body.reason, to_balance=to_balance
+            )
+        await read_again(ledger, gateway, credited.note.stripe_invoice_id)
+        return credited
+
+    credited = _stripe(context).work(ledger, work)
+    return GivenBack(
+        month=str(month),
+        decision="credit",
+        credit_cents=credited.note.cents,
+        currency=currency,
+        before=None if credited.is_new else nothing_done(credited.note, currency),
+    )
+
+
+def _cents_of(body: Credit, currency: str) -> int | None:
+    """Return how much is to be given back, None for all of it."""
+    if body.all:
+        return None
     try:
-        cents = cents_of(body.amount, currency)
+        cents = cents_of(str(body.amount), currency)
     except ValueError as error:
         raise ApiError(422, "amount_not_whole", f"{error}.".capitalize(), "Write it as 2.50.") from error
     if not cents:
         raise ApiError(422, "nothing_to_give_back", "The amount is zero.", "Write it as 2.50.")
+    return cents
 
-    async def work(gateway: Gateway) -> None:
-        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-            to_balance = body.to == "balance"
-            note = await credit_bill(
-                session, gateway, body.user_id, cents, body.reason, to_balance=to_balance
-            )
-        await read_again(ledger, gateway, note.stripe_invoice_id)
 
-    patience = {"timeout_seconds": _STRIPE_SECONDS, "down_seconds": _STRIPE_SECONDS, "tries": 2}
-    context.stripe(**patience).work(ledger, work)
-    return Decided(month=str(month), decision="credit", credit_cents=cents, currency=currency)
+def _stripe(context: WebContext) -> StripeResource:
+    return context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from spell_billing.core.errors import MonthError, SpellBillingError
 from spell_billing.core.money import exact_number
+from spell_billing.web.facts import facts_of
 from spell_billing.web.pages import page
 
 _LOG = logging.getLogger("spell_billing.web")
@@ -73,10 +74,18 @@ def wants_page(connection: HTTPConnection) -> bool:
 
 
 def error_page(
-    status_code: int, heading: str, remedy: str, *, headers: Mapping[str, str] | None = None
+    status_code: int,
+    heading: str,
+    remedy: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    back: str | None = None,
 ) -> Response:
-    """Return a page that says in plain words what is wrong and what to do."""
-    return page("error.html", status_code, headers=headers, heading=heading, remedy=remedy)
+    """Return a page that says in plain words what is wrong and what to do.
+
+    With `back`, the address of the page above, it has the overview's header, and a link there.
+    """
+    return page("error.html", status_code, headers=headers, heading=heading, remedy=remedy, back=back)
 
 
 def error_answer(
@@ -90,7 +99,8 @@ def error_answer(
 ) -> Response:
     """Return an error as a page or as JSON, as the request wants it; the message ends without a full stop."""
     if wants_page(connection):
-        return error_page(status_code, message, remedy, headers=headers)
+        ours = connection.scope["path"].startswith("/billing") and facts_of(connection.scope).admitted
+        return error_page(status_code, message, remedy, headers=headers, back="/billing" if ours else None)
     return json_error(status_code, code, f"{message}.", remedy, headers=headers)
 
 

@@ -9,7 +9,13 @@ from pydantic import BaseModel, Field
 
 from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import ACTOR_TAG, actor_of
-from spell_billing.orchestration.billing_runs import PARTITION_TAG, UNDER_WAY, is_billing, last_runs
+from spell_billing.orchestration.billing_runs import (
+    PARTITION_TAG,
+    UNDER_WAY,
+    is_billing,
+    last_runs,
+    months_under_way,
+)
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.orchestration.unstable import (
     WorkspaceProcessContext,
@@ -53,6 +59,10 @@ class DagsterRuns:
         wanted = dg.RunsFilter(tags={PARTITION_TAG: month.partition_key}, statuses=UNDER_WAY)
         records = self._workspace.instance.get_run_records(wanted, ascending=True)
         return next((_run(record, base_url) for record in records if is_billing(record.dagster_run)), None)
+
+    def months_under_way(self) -> frozenset[Month]:
+        """Return the months that a run bills, or waits to bill."""
+        return months_under_way(self._workspace.instance)
 
     def latest(self, month: Month, limit: int, base_url: str) -> list[Run]:
         """Return the month's latest runs, the newest first."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import INVOICED, UNDONE, State
+from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.charges import Kept, kept_of_months
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState, is_undone, state_of_month
@@ -64,8 +64,8 @@ class MonthFigures:
 
     @property
     def waiting(self) -> int:
-        """Users who should have an invoice and have none."""
-        return self.count(UNDONE)
+        """Users who should have an invoice and have none, those whose invoice was voided among them."""
+        return sum(each.bills for each in self.groups if is_undone(each.state, each.reason))
 
     @property
     def problems(self) -> Sequence[MonthGroup]:
@@ -123,5 +123,5 @@ def _money(currency: str, groups: Sequence[MonthGroup], kept: Mapping[str, Kept]
         paid_cents=kept[currency].paid_cents if currency in kept else 0,
         kept_cents=kept[currency].kept_cents if currency in kept else 0,
         failed_cents=cents({State.PAYMENT_FAILED, State.UNCOLLECTIBLE}),
-        missing_cents=cents(UNDONE),
+        missing_cents=sum(each.total_cents for each in own if is_undone(each.state, each.reason)),
     )

@@ -1,41 +1,30 @@
-"""`/billing`: the overview for finance: months, a month's users, each user's story, and the same as CSV."""
+"""`/billing`: the overview for finance: months, and months and users as CSV."""
 
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from spell_billing.ledger.browsing import LISTED_BILL, BillKey, Search, search_bills
 from spell_billing.ledger.grants import read_liability
-from spell_billing.ledger.month_changes import read_changes
-from spell_billing.ledger.reviews import RELEASABLE
-from spell_billing.reporting.explain import explain
-from spell_billing.usage.store import open_usage_store
-from spell_billing.web import cursors
-from spell_billing.web.admin import read_reviewed
 from spell_billing.web.charts import Chart, Column, bar_chart
 from spell_billing.web.context import WebContext
-from spell_billing.web.decisions import DONE, ROLES, form_routes
+from spell_billing.web.decision_forms import form_routes
 from spell_billing.web.errors import error_page
-from spell_billing.web.facts import facts_of
 from spell_billing.web.forecast import Forecasts
 from spell_billing.web.month_figures import MonthFigures, all_months, figures_of
-from spell_billing.web.pages import FORM_HEADERS, page
+from spell_billing.web.month_pages import MonthPages
+from spell_billing.web.pages import page
 
 MONTHS_A_PAGE = 12
-USERS_A_PAGE = 50
-RUNS_SHOWN = 10
 PAGE_ROWS = 2_000
 _Row = Sequence[str | int]
 _BILL_COLUMNS = ("month", *LISTED_BILL)
@@ -45,19 +34,21 @@ _MONTH_COLUMNS = (
     *("month", "state", "currency", "users", "invoices", "invoiced_cents", "paid", "paid_cents"),
     *("failed_cents", "missing_cents"),
 )
-_FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "Invoice id at Stripe"}
 
 
 def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     """Return the routes below `/billing`; the gate stands before them. A user id may hold slashes."""
-    overview = _Overview(context, Forecasts(context), read_only=read_only)
+    overview = _Overview(context, Forecasts(context))
+    pages = MonthPages(context, read_only=read_only)
     return [
-        *([] if read_only else form_routes(context)),
+        *([] if read_only else form_routes(context, pages)),
         Route("/billing", overview.months, methods=["GET"]),
         Route("/billing.csv", overview.months_file, methods=["GET"]),
         Route("/billing/{month}.csv", overview.month_file, methods=["GET"]),
-        Route("/billing/{month}", overview.month, methods=["GET"]),
-        Route("/billing/{month}/users/{user_id:path}", overview.user, methods=["GET"]),
+        Route("/billing/{month}", pages.month, methods=["GET"]),
+        Route("/billing/{month}/users/{user_id:path}", pages.user, methods=["GET"]),
+        # Without it, what is no page of ours would be left to Dagster, which has a page for every address.
+        Route("/billing/{rest:path}", _no_page, methods=["GET"]),
     ]
 
 
@@ -65,8 +56,6 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
 class _Overview:
     context: WebContext
     forecasts: Forecasts
-    _: KW_ONLY
-    read_only: bool
 
     def months(self, request: Request) -> Response:
         text = request.query_params.get("before")
@@ -80,6 +69,7 @@ class _Overview:
             "billing.html",
             now=self.context.clock(),
             months=figures,
+            under_way=request.app.state.runs.months_under_way(),
             waiting=[each for each in figures if each.waiting or each.state in {"in_review", "unbilled"}],
             charts=_charts(figures),
             newest=before is None,
@@ -117,107 +107,12 @@ class _Overview:
 
         return _download(f"billing-{month}.csv", _BILL_COLUMNS, batches())
 
-    def month(self, request: Request) -> Response:
-        query = request.query_params
-        month = Month.parse(request.path_params["month"])
-        asked = {name: query.get(name, "").strip() for name in ("q", "in", "state", "reason")}
-        try:
-            search = _search(asked)
-        except ValueError:
-            return error_page(422, "There is no such state or reason", "Choose one from the list.")
-        after = cursors.unpack(query["after"]) if "after" in query else None
-        if "after" in query and after is None:
-            return error_page(422, "There is no such page", "Go back to the first one.")
-        shown, reviewed = self._figures([month])[0], read_reviewed(self.context.ledger, month)
-        with self.context.ledger.reading() as connection:
-            bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
-            wanted = "compare" in query or (shown.state == "in_review" and bool(reviewed.review))
-            changes = read_changes(connection, month) if wanted and shown.record else None
-        kept = {name: each for name, each in asked.items() if each}
-        next_page = None
-        if len(bills) > USERS_A_PAGE:
-            last = bills[USERS_A_PAGE - 1]
-            next_page = f"?{urlencode(kept | {'after': cursors.pack((last['user_id'], last['generation']))})}"
-        return page(
-            "month.html",
-            month=month,
-            figures=shown,
-            changes=changes,
-            may_bill="bill" in self._allowed(request) and shown.state in {"unbilled", "in_review", "partial"},
-            runs=self.context.ledger.runs(month, RUNS_SHOWN),
-            bills=bills[:USERS_A_PAGE],
-            asked=asked,
-            fields=_FIELDS,
-            states=list(State),
-            reasons=list(Reason),
-            is_first=after is None,
-            first_page=f"?{urlencode(kept)}",
-            next_page=next_page,
-            review=reviewed.review,
-            decisions=reviewed.decisions,
-            allowed=self._allowed(request),
-            done=DONE.get(query.get("done", "")),
-            headers=FORM_HEADERS,
-        )
-
-    def user(self, request: Request) -> Response:
-        month = Month.parse(request.path_params["month"])
-        user_id = request.path_params["user_id"]
-        try:
-            story = explain(
-                self.context.ledger, open_usage_store(self.context.settings.usage_store), month, user_id
-            )
-        except (UsageError, StoreError):
-            return error_page(
-                503,
-                f"The frozen usage of {month.label} is not at hand",
-                "Let SPELL_BILLING_USAGE_STORE name the place that has it, or restore it from "
-                "the backup. `spell-billing invoices` shows what was billed without it.",
-            )
-        return page(
-            "story.html",
-            200 if story["bills"] or story["usage"]["calls"] else 404,
-            month=month,
-            user_id=user_id,
-            story=story,
-            choices=[name for name in _choices(story) if name in self._allowed(request)],
-            done=DONE.get(request.query_params.get("done", "")),
-            headers=FORM_HEADERS,
-        )
-
-    def _allowed(self, request: Request) -> list[str]:
-        """Name the decisions that who asks may make here."""
-        role = facts_of(request.scope).role
-        return [] if self.read_only else [name for name, needed in ROLES.items() if role >= needed]
-
     def _figures(self, months: Sequence[Month]) -> list[MonthFigures]:
         return figures_of(self.context.ledger, months, self.context.clock())
 
 
-def _choices(story: dict[str, Any]) -> list[str]:
-    """Name what may be decided about a user's latest bill; whether it is possible the ledger says."""
-    if not story["bills"]:
-        return []
-    state, reason = State(story["bills"][-1]["state"]), story["bills"][-1]["reason"]
-    releasable = state is State.HELD and reason in RELEASABLE
-    choices = {
-        "hold": state in {State.PLANNED, State.FAILED} or (state is State.HELD and not releasable),
-        "release": releasable,
-        "settle": state in {State.FAILED, State.HELD, State.PARKED},
-        "credit": state in INVOICED and state is not State.UNCOLLECTIBLE,
-    }
-    return [name for name, possible in choices.items() if possible]
-
-
-def _search(asked: dict[str, str]) -> Search:
-    field = asked["in"] or "user"
-    if field not in _FIELDS:
-        raise ValueError(field)
-    return Search(
-        **({field: asked["q"]} if asked["q"] else {}),
-        state=State(asked["state"]) if asked["state"] else None,
-        reason=Reason(asked["reason"]) if asked["reason"] else None,
-    )
+def _no_page(_: Request) -> Response:
+    return error_page(404, "There is no such page", "Check the address.", back="/billing")
 
 
 def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:

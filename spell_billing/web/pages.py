@@ -24,7 +24,7 @@ FORM_HEADERS: Mapping[str, str] = {"Referrer-Policy": "same-origin"}
 """Of pages with forms: with `no-referrer` a browser sends a form with the origin `null`; older ones send
 nothing else to go by."""
 
-_MOST_FIELDS = 6
+_MOST_FIELDS = 8
 
 _BEING_PREPARED = "Being prepared"
 _LOOKED_INTO = "Not sent yet: we are looking into it"
@@ -87,6 +87,11 @@ def for_user(item: UserBill) -> str:
     return text
 
 
+def in_finances_words(state: State) -> str:
+    """Write a bill's state as finance reads it: `Sent, not paid yet`."""
+    return _FOR_FINANCE[state]
+
+
 def of_code(code: str) -> str:
     """Write a code for people, as that of a reason or of a run's result: `no billing account`."""
     return code.replace("_", " ").replace("stripe", "Stripe")
@@ -103,9 +108,15 @@ def minute(moment: datetime) -> str:
     return f"{day(moment)}, {moment.astimezone(UTC):%H:%M} UTC"
 
 
-def remedy(reason: Reason) -> Markup:
-    """Write what to do about a reason, with its commands as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(REMEDIES[reason])))  # noqa: S704 - ours
+def prose(text: str) -> Markup:
+    """Write words of ours with their commands as code: what stands between backticks."""
+    # As a plain text: Markup would escape the tags that are put into it.
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
+
+
+def count(number: int, thing: str) -> str:
+    """Write how many there are of a thing: `1 call`, `1,234 calls`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def moment(text: str) -> str:
@@ -124,10 +135,12 @@ _ENVIRONMENT.filters |= {
     "money": partial(format_money, grouping=True),
     "minute": minute,
     "moment": moment,
-    "for_finance": _FOR_FINANCE.__getitem__,
+    "for_finance": in_finances_words,
     "of_month": _MONTHS.__getitem__,
     "of_code": of_code,
-    "remedy": remedy,
+    "remedy": REMEDIES.__getitem__,
+    "prose": prose,
+    "count": count,
     # Jinja's own urlencode leaves slashes, which would end the part of an address that a user id fills.
     "segment": partial(quote, safe=""),
 }

@@ -175,7 +175,7 @@ class SmallPlatform:
             async def run() -> CreditNote:
                 async with self.gateway() as gateway:
                     with ledger.session(month, Actor("support")) as session:
-                        note = await credit_bill(session, gateway, user, cents, why, to_balance=to_balance)
+                        note, _ = await credit_bill(session, gateway, user, cents, why, to_balance=to_balance)
                     await read_again(ledger, gateway, note.stripe_invoice_id)
                     return note
 

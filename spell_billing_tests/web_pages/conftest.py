@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import dagster as dg
 import pytest
 from starlette.applications import Starlette
 
@@ -13,6 +15,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.settings.billing import Settings
 from spell_billing.web.app import create_app
 from spell_billing.web.context import WebContext
+from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.settings import WebSettings
 from spell_billing_tests.proof.platform_fixtures import double, light_platform, platform, shared_double
 from spell_billing_tests.proof.small_platform import SmallPlatform, bill_march
@@ -32,11 +35,13 @@ def _open_doors(platform: SmallPlatform, **environment: str) -> Iterator[House]:
         **environment,
     }
     clock, nothing = Clock(), cast("Any", None)
-    with Ledger(Settings(values).database) as ledger:
+    with Ledger(Settings(values).database) as ledger, dg.DagsterInstance.ephemeral() as instance:
         context = WebContext(Settings(values), WebSettings(values), ledger, clock)
-        app = create_app(context, Starlette(), nothing, read_only=False)
+        # Runs are looked for; none is launched, which takes the code location too.
+        runs = DagsterRuns(cast("Any", SimpleNamespace(instance=instance)))
+        app = create_app(context, Starlette(), runs, read_only=False)
         with serving(app) as address:
-            yield House(address, context, clock, nothing, nothing, Lines(), app)
+            yield House(address, context, clock, instance, nothing, Lines(), app)
 
 
 @pytest.fixture(scope="session")

@@ -60,14 +60,44 @@ def test_money_is_given_back_from_a_users_page_once(platform: SmallPlatform, ope
         refused = [
             form(at, cookie, **fields, amount=amount).status for amount in ("0.00", "2.505", "-1", "x")
         ]
-        done = [form(at, cookie, **fields, amount="2.50") for _ in range(2)]
+        done, again = (form(at, cookie, **fields, amount="2.50") for _ in range(2))
         too_much = form(at, cookie, **fields, amount="1000")
 
         assert refused == [422] * 4
-        assert [each.headers["location"] for each in done] == [f"{path}?done=credit"] * 2
-        assert too_much.status == 409
+        assert done.headers["location"] == f"{path}?done=credit"
         assert "Given back, by a credit note." in at.ask("GET", f"{path}?done=credit", cookie=cookie).text
+        assert again.status == 200
+        assert "Nothing was done: a credit note of $2.50 for this reason was made on " in again.text
+        assert "For another one give another reason." in again.text
+        assert too_much.status == 409
+        assert "$7.50 of invoice " in too_much.text
+        for kept in ('value="outage"', 'value="1000"', 'href="/billing"', "Give it back"):
+            assert kept in too_much.text
     assert [each.amount_cents for each in platform.double.state.credit_notes] == [250]
+
+
+def test_all_that_is_left_of_an_invoice_is_given_back_and_the_page_says_how_much_that_is(
+    platform: SmallPlatform, open_doors: OpenDoors
+) -> None:
+    platform.accounts(ONE)
+    platform.calls(MARCH, (ONE, 1000))
+    platform.bill(MARCH)
+    with open_doors(platform, STRIPE_API_KEY="sk_test_pages", STRIPE_API_BASE=platform.double.base_url) as at:
+        cookie = at.sign_in()
+        path = f"/billing/2025-03/users/{ONE}"
+        fields = {"decision": "credit", "user_id": ONE, "to": "card"}
+        assert "Up to $10.00" in at.ask("GET", path, cookie=cookie).text
+        form(at, cookie, **fields, amount="2.50", reason="outage")
+        assert "Up to $7.50" in at.ask("GET", path, cookie=cookie).text
+
+        neither = form(at, cookie, **fields, amount="", reason="goodwill")
+        both = form(at, cookie, **fields, amount="1.00", all="true", reason="goodwill")
+        done = form(at, cookie, **fields, amount="", all="true", reason="goodwill")
+
+        assert [neither.status, both.status, done.status] == [422, 422, 303]
+        assert "Write an amount, or choose all of it; not both." in both.text
+        assert "Leave the rows as they are afterwards" in both.text
+    assert [each.amount_cents for each in platform.double.state.credit_notes] == [250, 750]
 
 
 def test_the_button_of_a_month_starts_a_run_and_a_month_that_is_not_over_has_none(
@@ -82,13 +112,17 @@ def test_the_button_of_a_month_starts_a_run_and_a_month_that_is_not_over_has_non
 
         assert "Bill March 2025" in page
         assert 'value="bill"' not in open_month
-        assert started.headers["location"] == "/billing/2025-03?done=bill"
-        assert again.status == 409
-        assert "has a run under way" in again.text
-        (launched,) = [
-            each["actor"] for each in at.ledger.audit_trail(MARCH) if each["action"] == "run_launched"
+        ((launched, run_id),) = [
+            (each["actor"], each["run_id"])
+            for each in at.ledger.audit_trail(MARCH)
+            if each["action"] == "run_launched"
         ]
         assert launched.startswith("session ")
+        assert started.headers["location"] == f"/billing/2025-03?run={run_id}"
+        assert again.status == 409
+        assert "has a run under way" in again.text
+        assert "March 2025 is being billed." in again.text
+        assert 'href="/billing"' in again.text
 
 
 def test_an_amount_is_read_in_the_minor_units_of_its_currency() -> None:

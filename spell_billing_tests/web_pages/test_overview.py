@@ -10,7 +10,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.runs import RunRecord, RunResult
 from spell_billing.reporting.status import month_status
-from spell_billing.web import overview
+from spell_billing.web import month_pages
 from spell_billing.web.month_figures import figures_of
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform, bill_march
 from spell_billing_tests.web.house import NOW, House
@@ -28,7 +28,8 @@ PATHS = (
 
 
 def look(house: House, path: str, status: int = 200) -> Page:
-    answer = house.admit("GET", path, accept="text/html")
+    # A browser keeps the fragment to itself.
+    answer = house.admit("GET", path.partition("#")[0], accept="text/html")
     assert answer.status == status, answer.text
     page = Page(answer.text)
     page.must_be_sound()
@@ -93,7 +94,7 @@ def test_a_signed_in_browser_walks_from_months_to_a_story(light_doors: House) ->
         path = page.links[link]
     story = Page(light_doors.ask("GET", path, cookie=cookie).text)
 
-    assert "of $12.34 (2 calls) is finalized" in story.text
+    assert "of $12.34, for 2 calls. Sent, not paid yet." in story.text
     assert ("form", {"method": "post", "action": "/logout"}) in story.tags
     assert light_doors.ask("POST", "/logout", cookie=cookie, sec_fetch_site="same-origin").status == 303
 
@@ -198,7 +199,7 @@ def test_a_month_s_users_are_searched(mixed: SmallPlatform, open_doors: OpenDoor
 def test_pages_show_each_user_once(
     light_mixed: SmallPlatform, open_doors: OpenDoors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "USERS_A_PAGE", 3)
+    monkeypatch.setattr(month_pages, "USERS_A_PAGE", 3)
     seen: list[str] = []
     with open_doors(light_mixed) as house:
         path = "/billing/2025-03?q=user"
@@ -263,7 +264,7 @@ def test_a_story_tells_everything(light_mixed: SmallPlatform, open_doors: OpenDo
 def test_a_user_without_a_bill_is_not_found(light_doors: House) -> None:
     page = look(light_doors, "/billing/2025-03/users/nobody", 404)
 
-    assert "Nothing is known of user nobody: no bill of any month, no usage in 2025-03." in page.text
+    assert "Nothing is known of user nobody: no bill of any month, no usage in March 2025." in page.text
     look(light_doors, "/billing/2024-01/users/nobody", 404)
 
 
