@@ -138,9 +138,10 @@ def _usage(cents: Decimal, currency: Any) -> str:
 
 
 def _table_of_drafts(frame: "pd.DataFrame") -> Table:
-    table = _table("user", "state", "why not", "customer", right=("calls", "usage", "total"))
+    plans = ("plan",) if (frame["plan"] != "").any() else ()
+    table = _table("user", *plans, "state", "why not", "customer", right=("calls", "usage", "total"))
     for row in frame.to_dict("records"):
-        words = (str(row[name]) for name in ("user", "state", "reason", "customer"))
+        words = (str(row[name]) for name in ("user", *plans, "state", "reason", "customer"))
         total = _money(row["total_cents"], row["currency"])
         table.add_row(*words, f"{row['calls']:,}", _usage(row["usage_cents"], row["currency"]), total)
     return table

@@ -117,7 +117,8 @@ def _write_money(console: Console, kept: Kept) -> None:
         ("refunded", kept.refunded_cents),
         ("disputed", kept.disputed_cents),
         ("taken off by credit notes", kept.credited_cents),
-        ("moved to the next invoices", kept.moved_cents),
+        ("moved to the next invoices", max(kept.moved_cents, 0)),
+        ("of earlier invoices collected with these", max(-kept.moved_cents, 0)),
         ("paid from balances", kept.from_balance_cents),
     )
     not_zero = [

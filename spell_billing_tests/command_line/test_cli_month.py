@@ -118,6 +118,7 @@ def test_a_preview_is_what_is_billed_then_and_leaves_no_trace(told: Told) -> Non
 def test_a_preview_s_text_has_every_user_and_the_totals(told: Told) -> None:
     text = told.said["preview"].stdout
 
+    assert "plan " not in text, "nobody is on one"
     assert re.search(r"user-0001 +planned +cus_user-0001 +2 +\$12\.34 +\$12\.34", text)
     assert "planned: 2 users, 3 calls, $14.84" in text
     assert "failed: 1 user, 1 calls, $0.05" in text
