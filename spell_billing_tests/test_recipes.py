@@ -86,9 +86,9 @@ def test_prices_as_known_platforms_have_them_come_to_what_the_table_says(
     for user, name in (("bea", "bea, 200 messages"), ("cid", "cid on Grow, 25 searches")):
         (charged,) = re.findall(rf"\| {name} \|.*\| \$([\d.]+) \|", table)
         assert drafts[user]["total_cents"] == int(Decimal(charged) * 100), user
-    text = CliRunner().invoke(main, ["preview", "--month", "2025-03"]).output
-    assert re.search(r"^user +plan +state", text, re.MULTILINE), text
-    assert re.search(r"^cid +grow +planned", text, re.MULTILINE), text
+    told = CliRunner().invoke(main, ["preview", "--month", "2025-03"]).output
+    assert re.search(r"^user +plan +state", told, re.MULTILINE), told
+    assert re.search(r"^cid +grow +planned", told, re.MULTILINE), told
 
 
 def test_the_grants_of_the_recipe_are_taken_and_the_promotional_one_pays_first(
