@@ -10,9 +10,12 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
@@ -26,6 +29,9 @@ from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CONCURRENT_BILLS = 64
 """Enough to keep 75 requests a second under way at Stripe's latency of about 0.3 seconds."""
+
+_CLOCKS_APART = timedelta(hours=1)
+"""How far this machine's clock may be ahead of Stripe's."""
 
 PAGE_ROWS = 500
 _LINE_ROWS = 20
@@ -99,6 +105,7 @@ async def bill_month(
     try:
         outcome.sweep = await _what_stands(session, gateway, pinning)
         report.swept(outcome.sweep)
+        _require_over(session.month, gateway.date)
         pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
@@ -119,6 +126,23 @@ async def _what_stands(session: MonthSession, gateway: Gateway, pinning: Pinning
             f"Stripe cannot be asked what stands for {session.month}: {problem.message}.",
             remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then bill the month again.",
         ) from None
+
+
+def _require_over(month: Month, date: str) -> None:
+    """Refuse a month that is not over by Stripe's clock: this machine's is ahead.
+
+    Its invoices would have a time before the month's end, where no later run looks for them.
+    """
+    try:
+        # HTTP has no other zone.
+        now = parsedate_to_datetime(date).replace(tzinfo=UTC)
+    except ValueError:
+        return
+    if month.end - now > _CLOCKS_APART:
+        raise StripeAccountError(
+            f"{month} is not over: Stripe's clock says {now:%Y-%m-%d %H:%M} UTC, this machine's is ahead.",
+            remedy="Nothing was sent. Set this machine's clock, then bill the month again.",
+        )
 
 
 def _is_finished(session: MonthSession) -> bool:

@@ -80,6 +80,8 @@ class Gateway:
         self.requests: defaultdict[str, Latencies] = defaultdict(Latencies)
         self.limited = 0
         self.unknown_writes = 0
+        self.date = ""
+        """When Stripe answered last, by its clock; empty where it did not say."""
 
     async def send(
         self,
@@ -142,6 +144,7 @@ class Gateway:
                     raise
             else:
                 self._silent_since = None
+                self.date = answer.date or self.date
                 return answer
             finally:
                 self.requests[endpoint].observe(self._clock() - started)

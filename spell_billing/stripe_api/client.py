@@ -29,11 +29,15 @@ stripe.enable_telemetry = False
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful response: the object, Stripe's request id, and whether an earlier one was replayed."""
+    """A successful response: the object, Stripe's request id, and whether an earlier one was replayed.
+
+    `date` is when Stripe answered, by its clock, as HTTP writes it; empty where a proxy took it off.
+    """
 
     object: Invoice
     request_id: str
     replayed: bool
+    date: str = ""
 
 
 def mode_of_key(key: SecretStr) -> Literal["test", "live"]:
@@ -92,4 +96,6 @@ class StripeApi:
                 each.setdefault("next_payment_attempt", None)
                 each.setdefault("description", None)
         replayed = response.headers.get("Idempotent-Replayed", "").lower() == "true"
-        return Answer(data, response.headers.get("Request-Id", ""), replayed)
+        return Answer(
+            data, response.headers.get("Request-Id", ""), replayed, response.headers.get("Date", "")
+        )

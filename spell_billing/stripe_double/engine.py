@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 
 from starlette.types import Receive, Scope, Send
 
@@ -98,7 +99,7 @@ class Engine:
         record.status = answer.status
         self.rate_limited += answer.status == _TOO_MANY_REQUESTS
         self.replays += record.replayed
-        response_headers = _response_headers(headers, record, answer)
+        response_headers = _response_headers(headers, record, answer, self.account.unix())
         truncated = fault.kind == FaultKind.TRUNCATED
         await send_answer(answer, response_headers, send, half=truncated)
         if truncated:
@@ -211,9 +212,9 @@ def _refused(error: ApiError, record: RequestRecord) -> Answer:
 
 
 def _response_headers(
-    headers: dict[bytes, bytes], record: RequestRecord, answer: Answer
+    headers: dict[bytes, bytes], record: RequestRecord, answer: Answer, unix: int
 ) -> list[tuple[bytes, bytes]]:
-    given = {b"request-id": record.request_id.encode()}
+    given = {b"request-id": record.request_id.encode(), b"date": formatdate(unix, usegmt=True).encode()}
     if b"stripe-version" in headers:
         given[b"stripe-version"] = headers[b"stripe-version"]
     if record.idempotency_key is not None:

@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from spell_billing.core.drafting import Account, draft_invoice
+from spell_billing.core.errors import StripeAccountError
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.rows import Change, content_of
 from spell_billing.stripe_double import RequestRecord
@@ -36,6 +37,24 @@ def test_a_finished_month_sends_nothing_at_all(world: World) -> None:
     before = len(world.double.requests)
     assert world.bill().sent_nothing
     assert len(world.double.requests) == before
+
+
+def test_a_month_that_is_not_over_by_stripe_s_clock_is_not_billed(world: World) -> None:
+    two_days = 2 * 24 * 3600
+    world.double.shift_clock(-two_days)
+
+    with pytest.raises(
+        StripeAccountError, match=r"2026-10 is not over: Stripe's clock says 2026-10-30 .* ahead"
+    ):
+        world.bill()
+
+    assert not [record for record in world.double.requests if record.operation == "invoices.create"]
+    with world.ledger() as ledger:
+        record = ledger.month(OCTOBER)
+    assert record is not None
+    assert record.billing_started_at is None
+    world.double.shift_clock(two_days)
+    world.one_more_run_must_finish()
 
 
 def test_an_invoices_id_is_durable_before_anything_is_done_with_it(sqlite_world: World) -> None:
