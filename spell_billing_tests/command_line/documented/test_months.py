@@ -37,7 +37,7 @@ def test_a_billed_month_is_read_proven_and_exported(shell: Shell) -> None:
     shell.run("spell-billing export --month 2026-10")
     shell.run("spell-billing export --month 2026-10 --to /mnt/finance", {"/mnt": str(shell.folder)})
     assert (shell.folder / "finance" / "2024-10" / "journal.csv").exists()
-    shell.run("python examples/revenue/revenue.py")
+    shell.run("python examples/revenue/revenue.py", {"$": " --last 2024-10"})
     with shell.start("spell-billing metrics", {"$": f" --port {free_port()}"}, until="/metrics"):
         pass
 
