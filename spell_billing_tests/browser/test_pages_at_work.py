@@ -34,6 +34,7 @@ def test_a_wrong_invoice_is_voided_and_billed_again_and_the_page_says_by_itself_
     expect(page.get_by_role("status")).to_contain_text("The invoice is void.")
     history = page.get_by_role("region", name="History")
     expect(history.get_by_text("the rows were of another user").last).to_be_visible()
+    assert page.evaluate(SIDEWAYS) == [], "the reason is not cut, beside the session's long name"
 
     page.get_by_role("button", name="Bill March 2025 again").click()
 
