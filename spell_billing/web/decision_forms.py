@@ -32,13 +32,14 @@ def form_routes(context: WebContext, pages: MonthPages) -> list[Route]:
     async def take(request: Request) -> Response:
         month = Month.parse(request.path_params["month"])
         fields = await read_fields(request)
-        name, user_id = fields.get("decision", ""), fields.get("user_id")
+        name, user_id = fields.get("decision", ""), fields.get("user_id") or None
 
         async def again(said: Said) -> Response:
             """Show the page that the form stands on, with what it held."""
             return await run_in_threadpool(pages.shown, request, month, user_id, said)
 
-        if name != "bill" and name not in BODIES:
+        # PostgreSQL knows no NUL: no user's page could be shown.
+        if name not in {"bill", *BODIES} or "\x00" in (user_id or ""):
             words = "The form is not one of this server's pages", "Open the page again."
             return error_page(422, *words, back=f"/billing/{month}")
         address = f"/billing/{month}" + (f"/users/{quote(user_id, safe='')}" if user_id else "")

@@ -62,10 +62,11 @@ _ENDED = {
 class Said:
     """What a page says of a decision: what was done, or why it was refused and what to do about it.
 
-    `given` is what the form held, to be sent once more.
+    `given` is what the form held, to be sent once more; `run_id` is of the run that it is about.
     """
 
     done: str | None = None
+    run_id: str | None = None
     refused: tuple[str, str] | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     status_code: int = HTTPStatus.OK
@@ -200,7 +201,7 @@ class MonthPages:
         if run_id is None:
             return Said(DONE.get(request.query_params.get("done", "")))
         runs: DagsterRuns = request.app.state.runs
-        return Said(self._ended(runs, month, run_id))
+        return Said(self._ended(runs, month, run_id), run_id)
 
     def _ended(self, runs: DagsterRuns, month: Month, run_id: str) -> str | None:
         """Say what came of a run of the month; nothing of one that has not ended."""
@@ -210,7 +211,7 @@ class MonthPages:
         record = next((each for each in self.context.ledger.runs(month) if each.run_id == run_id), None)
         if record is None:
             how = of_code(run.status.lower())
-            return f"The billing run has ended ({how}). Its page in Dagster says more."
+            return f"The billing run has ended: {how}. Its page in Dagster says more."
         return f"The billing run has ended: {_ENDED[record.result]}"
 
 

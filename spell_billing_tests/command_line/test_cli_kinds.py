@@ -132,9 +132,12 @@ def test_a_month_of_every_kind_is_billed_followed_and_corrected(billed: Any) -> 
         == 0
     )
 
-    for _ in range(2):
+    for is_again in (False, True):
         credited = shop.run("credit", *MARCH, "--user", "credited", "--cents", "200", "--reason", "outage")
+        assert credited.returncode == 0
         assert "(credited, 2025-03): $2.00 is refunded to the card." in credited.stdout
+        nothing = "Nothing was done: a credit note of $2.00 for this reason was made on "
+        assert (nothing in credited.stdout) == is_again
     lowered = shop.run("credit", *MARCH, "--user", "mailed", "--cents", "1000", "--reason", "agreed")
     assert "$10.00 lowers what is due." in lowered.stdout
     assert len(list(shop.double.state.credit_notes)) == 2

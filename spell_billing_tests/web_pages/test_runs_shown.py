@@ -83,7 +83,8 @@ def test_when_the_run_has_ended_the_page_says_what_came_of_it(
             at.instance.report_run_failed(run)
 
             page, again = look(at, asked)
-            assert "The billing run has ended (failure). Its page in Dagster says more." in page.text
+            assert "The billing run has ended: failure. Its page in Dagster says more." in page.text
+            assert page.links["The run in Dagster"] == f"/runs/{run.run_id}"
             assert again is None
 
             now = datetime.now(UTC)

@@ -100,5 +100,11 @@ def test_what_cannot_be_voided_is_refused_on_the_page_and_the_form_keeps_what_wa
     assert ("option", {"value": "for-good", "selected": None}) in page.tags
     assert page.links["Billing overview"] == "/billing"
     assert at.ledger.bills_of_user(MARCH, ONE)[-1].state is State.FINALIZED
-    for wrong in ({"reason": " "}, {"then": "later"}, {"user_id": "nobody"}):
+    for wrong in (
+        {"reason": " "},
+        {"then": "later"},
+        {"user_id": "nobody"},
+        {"user_id": "a\x00"},
+        {"user_id": ""},
+    ):
         assert void(at, **wrong).status in {404, 422}
