@@ -27,7 +27,7 @@ def test_a_grant_pays_a_month_and_what_is_left_is_told_everywhere(shop: Any) -> 
     )
     assert again.stdout == f"Grant welcome-1 of $5.00 for user {ONE} already exists.\n"
 
-    assert "skipped: 1 users, 1 calls, $0.00" in shop.run("preview", "--month", "2025-03").stdout
+    assert "skipped: 1 user, 1 calls, $0.00" in shop.run("preview", "--month", "2025-03").stdout
     assert shop.run("bill", "--month", "2025-03").returncode == 0
     assert shop.run("reconcile", "--month", "2025-03").returncode == 0
     told = shop.run("explain", "--month", "2025-03", "--user", ONE).stdout
