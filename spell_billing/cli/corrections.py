@@ -1,10 +1,14 @@
 """What an operator corrects after a month was sent: `void`, `credit`, `settle`."""
 
 import asyncio
+import sys
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
+from spell_billing.alerts.alert import users
 from spell_billing.cli.common import (
     actor,
     month_option,
@@ -15,37 +19,83 @@ from spell_billing.cli.common import (
 )
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.ledger.ledger import Ledger
+
+if TYPE_CHECKING:
+    from spell_billing.invoicing.credit import Credited
+    from spell_billing.invoicing.everybody import Refused
+
+
+_everybody = click.option("--everybody", is_flag=True, help="Every user of the month, one after the other.")
+_of_user = click.option("--user", "user_id", metavar="ID", help="The platform's user; or give --everybody.")
+_VOIDABLE = (INVOICED - {State.PAID}) | {State.PARKED}
+_LEFT = 3
+"""The exit code where bills were left as they are."""
+
+
+def _require_whom(user_id: str | None, *, everybody: bool) -> None:
+    if (user_id is None) is not everybody:
+        raise click.UsageError("Say whose: --user ID, or --everybody.")
+
+
+def _end(refused: "Sequence[Refused]") -> None:
+    """Name who was refused, and end with 3 where somebody was."""
+    for each in refused:
+        click.echo(f"Left as it is: {each.why}")
+    if refused:
+        sys.exit(_LEFT)
 
 
 @click.command("void")
 @month_option(required=True)
-@user_option
+@_of_user
+@_everybody
 @reason_option()
 @click.option("--for-good", is_flag=True, help="Do not bill the user again for this month.")
-def void(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
-    """Void one user's invoice at Stripe and in the ledger.
+def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for_good: bool) -> None:
+    """Void one user's invoice at Stripe and in the ledger, or with --everybody all that are not paid.
 
     The next `bill` of the month bills the user again, as a new generation, unless --for-good. Refused where
-    that would leave two invoices, or where the invoice is paid. Safe to repeat.
+    that would leave two invoices, or where the invoice is paid. Safe to repeat. With --everybody it ends with
+    3 when invoices are left, as the paid ones are.
     """
-    from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.everybody import Refused, for_each, users_in  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415
+    from spell_billing.ledger.rows import Bill  # noqa: PLC0415
 
+    _require_whom(user_id, everybody=everybody)
     stripe = stripe_account()
     with open_ledger() as ledger, ledger.session(month, actor(), on_wait=click.echo) as session:
-        bill = stripe.work(
-            ledger, lambda gateway: void_bill(session, gateway, user_id, reason, for_good=for_good)
-        )
-    click.echo(f"Invoice {bill.stripe_invoice_id} of user {user_id} for {month} is void.")
-    if not for_good:
+
+        async def work(gateway: Gateway) -> tuple[list[Bill], list[Refused]]:
+            def act(user: str) -> Awaitable[Bill]:
+                return void_bill(session, gateway, user, reason, for_good=for_good)
+
+            if user_id is not None:
+                return [await act(user_id)], []
+            return await for_each(ledger.read(users_in, month, _VOIDABLE), act)
+
+        voided, refused = stripe.work(ledger, work)
+        paid = ledger.read(users_in, month, [State.PAID]) if everybody else []
+    for bill in voided:
+        click.echo(f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} for {month} is void.")
+    if voided and not for_good:
         click.echo(
             "The next bill charges what the rows say by then. Where they are wrong, correct them first."
         )
-        click.echo(f"To bill the user again: spell-billing bill --month {month}")
+        click.echo(f"To bill again: spell-billing bill --month {month}")
+    if paid:
+        back = f"spell-billing credit --month {month} --everybody --all --reason ..."
+        refused.append(Refused("", f"{users(len(paid))} paid, and a paid invoice is given back: {back}"))
+    _end(refused)
 
 
 @click.command("credit")
 @month_option(required=True)
-@user_option
+@_of_user
+@_everybody
 @click.option("--cents", type=click.IntRange(min=1), metavar="N", help="How much, in minor units.")
 @click.option("--all", "everything", is_flag=True, help="All of the invoice that is not credited yet.")
 @reason_option("Why: for the audit trail, the credit note and the mail to the user.")
@@ -56,39 +106,62 @@ def void(month: Month, user_id: str, reason: str, *, for_good: bool) -> None:
     show_default=True,
     help="Where the money of a paid invoice goes: back to the card, or to the customer's next invoices.",
 )
-def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, *, everything: bool) -> None:
+def credit(
+    month: Month,
+    user_id: str | None,
+    cents: int | None,
+    reason: str,
+    to: str,
+    *,
+    everybody: bool,
+    everything: bool,
+) -> None:
     """Give back some or all of one user's invoice, by a credit note at Stripe, exactly once.
 
     Before the payment it lowers what is due; after it, it refunds the card or credits the customer's balance.
     Safe to repeat: the same amount with the same reason is one credit. The user is not billed again for it.
+    With --everybody it gives back every invoice of the month, and ends with 3 when some are left.
     """
-    from spell_billing.invoicing.credit import (  # noqa: PLC0415 - heavy: the SDK
-        Credited,
-        credit_bill,
-        nothing_done,
-    )
+    from spell_billing.invoicing.credit import Credited, credit_bill  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.everybody import Refused, for_each, users_in  # noqa: PLC0415
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
-    from spell_billing.invoicing.given_back import rows_went_too  # noqa: PLC0415
-    from spell_billing.ledger.credit_notes import CreditKind  # noqa: PLC0415
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 
     if (cents is None) is not everything:
         raise click.UsageError("Say how much: --cents N, or --all.")
+    _require_whom(user_id, everybody=everybody)
     stripe = stripe_account()
     with open_ledger() as ledger:
 
-        async def work(gateway: Gateway) -> Credited:
-            with ledger.session(month, actor(), on_wait=click.echo) as session:
-                credited = await credit_bill(
-                    session, gateway, user_id, cents, reason.strip(), to_balance=to == "balance"
+        async def work(gateway: Gateway) -> tuple[list[tuple[str, Credited]], list[Refused]]:
+            async def act(user: str) -> tuple[str, Credited]:
+                given = await credit_bill(
+                    session, gateway, user, cents, reason.strip(), to_balance=to == "balance"
                 )
-            await read_again(ledger, gateway, credited.note.stripe_invoice_id)
-            return credited
+                return user, given
 
-        note, is_new = stripe.work(ledger, work)
-        currency = ledger.bills_of_user(month, user_id)[-1].currency
-        with ledger.reading() as connection:
-            too = rows_went_too(connection, str(month), user_id)
+            with ledger.session(month, actor(), on_wait=click.echo) as session:
+                if user_id is not None:
+                    credited, refused = [await act(user_id)], list[Refused]()
+                else:
+                    credited, refused = await for_each(ledger.read(users_in, month, INVOICED), act)
+            for _, each in credited:
+                await read_again(ledger, gateway, each.note.stripe_invoice_id)
+            return credited, refused
+
+        credited, refused = stripe.work(ledger, work)
+        for user, each in credited:
+            _say_credited(ledger, month, user, each)
+    _end(refused)
+
+
+def _say_credited(ledger: Ledger, month: Month, user_id: str, credited: "Credited") -> None:
+    from spell_billing.invoicing.credit import nothing_done  # noqa: PLC0415
+    from spell_billing.invoicing.given_back import rows_went_too  # noqa: PLC0415
+    from spell_billing.ledger.credit_notes import CreditKind  # noqa: PLC0415
+
+    note, is_new = credited
+    currency = ledger.bills_of_user(month, user_id)[-1].currency
     what = {
         CreditKind.REDUCE: "lowers what is due",
         CreditKind.REFUND: "is refunded to the card",
@@ -100,6 +173,8 @@ def credit(month: Month, user_id: str, cents: int | None, reason: str, to: str, 
         f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
         f"{format_money(note.cents, currency, grouping=True)} {what}."
     )
+    with ledger.reading() as connection:
+        too = rows_went_too(connection, str(month), user_id)
     if too:
         click.echo(too)
 

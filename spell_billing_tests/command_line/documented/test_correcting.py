@@ -82,6 +82,21 @@ def test_money_that_was_given_back_already_is_answered_in_both_ways(shell: Shell
     assert shop.run("bill", "--month", "2024-11").returncode == 0
 
 
+def test_a_whole_month_is_taken_back(shell: Shell) -> None:
+    shop = shell.shop
+    shop.accounts("ada", "bob")
+    shop.double.add_customer("cus_bob", card="declined")
+    shop.calls("2024-10", ("ada", 400), ("bob", 300))
+    shell.run("spell-billing bill --month 2026-10")
+    shell.run("spell-billing bill --month 2026-10 --verify")
+
+    shell.run('spell-billing void --month 2026-10 --everybody --for-good --reason "..."', ends=3)
+    shell.run('spell-billing credit --month 2026-10 --everybody --all --reason "..."')
+
+    assert [each.status for each in shop.double.invoices()] == ["paid", "void"]
+    assert [note.amount_cents for note in shop.double.state.credit_notes] == [400]
+
+
 def test_grants_are_given_listed_and_revoked(shell: Shell) -> None:
     shop = shell.shop
     shop.accounts("ada", "user-0001")
