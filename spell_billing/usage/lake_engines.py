@@ -6,7 +6,7 @@ import tempfile
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import duckdb
 import ibis
-import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
@@ -22,40 +21,11 @@ from spell_billing.core.errors import SettingsError, SpellBillingError, UsageErr
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
-from spell_billing.usage.lake_sql import DIGITS, Dialect
 
 _MEMORY_BYTES = 2 << 30
 _VIEWS = "spell_billing_"
-_BIGNUMERIC = dt.Decimal(76, 38)
 
 
-def _builtin(name: str, takes: dt.DataType, gives: dt.DataType) -> Callable[[Any], Any]:
-    """Return a function that the engine has, by the name that it has there."""
-
-    def function(_: Any) -> Any: ...
-
-    found: Callable[[Any], Any] = ibis.udf.scalar.builtin(function, name=name, signature=((takes,), gives))
-    return found
-
-
-_utf8 = _builtin("to_utf8", dt.string, dt.binary)
-_trino_hash = _builtin("xxhash64", dt.binary, dt.binary)
-_trino_number = _builtin("from_big_endian_64", dt.binary, dt.int64)
-
-
-def _decimal(scale: int) -> dt.Decimal:
-    return dt.Decimal(DIGITS, scale)
-
-
-DIALECTS = {
-    "duckdb": Dialect(_decimal, _builtin("md5_number_lower", dt.string, dt.uint64)),
-    "spark": Dialect(_decimal, _builtin("xxhash64", dt.string, dt.int64)),
-    "clickhouse": Dialect(_decimal, _builtin("sipHash64", dt.string, dt.uint64)),
-    # Its NUMERIC has 29 digits before the point and 9 after it; BIGNUMERIC has 38 each.
-    "bigquery": Dialect(lambda _: _BIGNUMERIC, _builtin("farm_fingerprint", dt.string, dt.int64)),
-    "snowflake": Dialect(_decimal, _builtin("md5_number_lower64", dt.string, dt.uint64)),
-    "trino": Dialect(_decimal, lambda text: _trino_number(_trino_hash(_utf8(text)))),
-}
 IBIS_NAMES = {"spark": "pyspark"}
 """What Ibis calls an engine, where its URL has another name."""
 

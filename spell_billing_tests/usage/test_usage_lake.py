@@ -25,7 +25,8 @@ from spell_billing.usage.aggregate import aggregate, sums_of_user
 from spell_billing.usage.contract import RowKeeper, SourceRules, UsageSource
 from spell_billing.usage.erasing import erase_in_store
 from spell_billing.usage.frozen import Detail, FrozenUsage, Totals
-from spell_billing.usage.lake_engines import DIALECTS, IBIS_NAMES
+from spell_billing.usage.lake_dialects import DIALECTS
+from spell_billing.usage.lake_engines import IBIS_NAMES
 from spell_billing.usage.lake_sql import LakeSql
 from spell_billing.usage.lake_tables import LakeTables
 from spell_billing.usage.manifest import read_manifest
