@@ -77,7 +77,7 @@ def test_a_preview_shows_the_prices_that_will_be_billed(
 
     found = CliRunner().invoke(main, ["preview", "--month", "2025-03", "--json"])
 
-    assert "  32.5  $0.33\n" in CliRunner().invoke(main, ["preview", "--month", "2025-03"]).output
+    assert "  32.5 cents  $0.33\n" in CliRunner().invoke(main, ["preview", "--month", "2025-03"]).output
     (row,) = json.loads(found.output)
     assert (row["usage_cents"], row["total_cents"]) == (32.5, 33)
 

@@ -125,7 +125,8 @@ def test_a_range_is_one_backfill_and_ends_like_the_worst_of_its_months(
     assert "2025-07  is already billed: there is nothing to do." in run.output
     assert "Launched one backfill of 2 months: " in run.output
     assert "2025-08  Monthly billing completed: 1 successful, 0 errors" in run.output
-    outcomes = run.output.split("\n\n")[1].splitlines()
+    # A server that is busy may be said to answer again.
+    outcomes = [line for line in run.output.split("\n\n")[1].splitlines() if line.startswith("2025")]
     assert [line.partition(":")[0] for line in outcomes] == [
         "2025-07  billed",
         "2025-08  billed",
