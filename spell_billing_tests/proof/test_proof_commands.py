@@ -100,7 +100,7 @@ def test_void_says_what_it_did_and_what_comes_next(light_billed: SmallPlatform, 
     assert done.output.splitlines() == [
         f"Invoice {invoice_id} of user {ONE} for 2025-03 is void.",
         "The next bill charges what the rows say by then. Where they are wrong, correct them first.",
-        "To bill the user again: spell-billing bill --month 2025-03",
+        "To bill again: spell-billing bill --month 2025-03",
     ]
     entry = light_billed.trail(MARCH, ONE)[-1]
     assert entry["detail"] == "wrong price"
