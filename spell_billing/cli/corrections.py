@@ -10,6 +10,7 @@ import click
 
 from spell_billing.alerts.alert import users
 from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
     actor,
     month_option,
     open_ledger,
@@ -24,14 +25,11 @@ from spell_billing.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from spell_billing.invoicing.credit import Credited
-    from spell_billing.invoicing.everybody import Refused
 
 
 _everybody = click.option("--everybody", is_flag=True, help="Every user of the month, one after the other.")
 _of_user = click.option("--user", "user_id", metavar="ID", help="The platform's user; or give --everybody.")
 _VOIDABLE = (INVOICED - {State.PAID}) | {State.PARKED}
-_LEFT = 3
-"""The exit code where bills were left as they are."""
 
 
 def _require_whom(user_id: str | None, *, everybody: bool) -> None:
@@ -39,12 +37,12 @@ def _require_whom(user_id: str | None, *, everybody: bool) -> None:
         raise click.UsageError("Say whose: --user ID, or --everybody.")
 
 
-def _end(refused: "Sequence[Refused]") -> None:
-    """Name who was refused, and end with 3 where somebody was."""
+def _end(refused: Sequence[str]) -> None:
+    """Name who was refused, and end with `EXIT_USERS_LEFT` where somebody was."""
     for each in refused:
-        click.echo(f"Left as it is: {each.why}")
+        click.echo(f"Left as it is: {each}")
     if refused:
-        sys.exit(_LEFT)
+        sys.exit(EXIT_USERS_LEFT)
 
 
 @click.command("void")
@@ -60,7 +58,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
     that would leave two invoices, or where the invoice is paid. Safe to repeat. With --everybody it ends with
     3 when invoices are left, as the paid ones are.
     """
-    from spell_billing.invoicing.everybody import Refused, for_each, users_in  # noqa: PLC0415 - heavy: the SDK
+    from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
     from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415
     from spell_billing.ledger.rows import Bill  # noqa: PLC0415
@@ -69,7 +67,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
     stripe = stripe_account()
     with open_ledger() as ledger, ledger.session(month, actor(), on_wait=click.echo) as session:
 
-        async def work(gateway: Gateway) -> tuple[list[Bill], list[Refused]]:
+        async def work(gateway: Gateway) -> tuple[list[Bill], list[str]]:
             def act(user: str) -> Awaitable[Bill]:
                 return void_bill(session, gateway, user, reason, for_good=for_good)
 
@@ -88,7 +86,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
         click.echo(f"To bill again: spell-billing bill --month {month}")
     if paid:
         back = f"spell-billing credit --month {month} --everybody --all --reason ..."
-        refused.append(Refused("", f"{users(len(paid))} paid, and a paid invoice is given back: {back}"))
+        refused.append(f"{users(len(paid))} paid, and a paid invoice is given back: {back}")
     _end(refused)
 
 
@@ -123,7 +121,7 @@ def credit(
     With --everybody it gives back every invoice of the month, and ends with 3 when some are left.
     """
     from spell_billing.invoicing.credit import Credited, credit_bill  # noqa: PLC0415 - heavy: the SDK
-    from spell_billing.invoicing.everybody import Refused, for_each, users_in  # noqa: PLC0415
+    from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 
@@ -133,7 +131,7 @@ def credit(
     stripe = stripe_account()
     with open_ledger() as ledger:
 
-        async def work(gateway: Gateway) -> tuple[list[tuple[str, Credited]], list[Refused]]:
+        async def work(gateway: Gateway) -> tuple[list[tuple[str, Credited]], list[str]]:
             async def act(user: str) -> tuple[str, Credited]:
                 given = await credit_bill(
                     session, gateway, user, cents, reason.strip(), to_balance=to == "balance"
@@ -142,7 +140,7 @@ def credit(
 
             with ledger.session(month, actor(), on_wait=click.echo) as session:
                 if user_id is not None:
-                    credited, refused = [await act(user_id)], list[Refused]()
+                    credited, refused = [await act(user_id)], list[str]()
                 else:
                     credited, refused = await for_each(ledger.read(users_in, month, INVOICED), act)
             for _, each in credited:

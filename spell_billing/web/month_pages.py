@@ -15,6 +15,7 @@ from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.browsing import Search, search_bills
 from spell_billing.ledger.month_changes import read_changes
 from spell_billing.ledger.month_state import read_standing
+from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.runs import RunResult
 from spell_billing.reporting.explain import explain
 from spell_billing.usage.store import open_usage_store
@@ -126,6 +127,7 @@ class MonthPages:
             bills = search_bills(connection, month, search, after=after, limit=USERS_A_PAGE + 1)
             wanted = "compare" in query or (shown.state == "in_review" and bool(reviewed.review))
             changes = read_changes(connection, month) if wanted and shown.record else None
+            is_compared = changes is not None and read_month(connection, month.previous()) is not None
         kept = {name: each for name, each in asked.items() if each}
         next_page = None
         if len(bills) > USERS_A_PAGE:
@@ -138,6 +140,7 @@ class MonthPages:
             **common,
             figures=shown,
             changes=changes,
+            is_compared=is_compared,
             may_bill="bill" in self._allowed(request) and shown.state in {"unbilled", "in_review", "partial"},
             may_hold="hold" in allowed and bool(shown.count({State.PLANNED, State.FAILED, State.HELD})),
             runs=ledger.runs(month, RUNS_SHOWN),

@@ -9,10 +9,10 @@ MARCH = ("--month", "2025-03")
 WHY = ("--reason", "wrong month")
 
 
-@pytest.fixture
-def billed(make_shop: Callable[..., Any]) -> Any:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def billed(request: pytest.FixtureRequest, make_shop: Callable[..., Any]) -> Any:
     """Give a shop whose March is billed: two users have paid, and two cards were declined."""
-    shop = make_shop("sqlite", ready=True)
+    shop = make_shop(request.param, ready=True)
     shop.accounts("ann", "bob", "cid", "dan")
     for user in ("cid", "dan"):
         shop.double.add_customer(f"cus_{user}", card="declined")
@@ -55,6 +55,16 @@ def test_one_who_is_refused_keeps_nobody_else_from_it(billed: Any) -> None:
     assert credited.returncode == 3
     assert credited.stdout.count("Left as it is: ") == 1
     assert len(list(billed.double.state.credit_notes)) == 4, "two lower what is due"
+
+
+def test_an_answer_that_is_lost_on_the_way_gives_nobody_back_twice(billed: Any) -> None:
+    lost = billed.double.arm("lost_after", operation="credit_notes.create", nth=2)
+
+    credited = billed.run("credit", *MARCH, "--everybody", "--all", *WHY)
+
+    assert lost.fired
+    assert credited.returncode == 0, credited.stdout + credited.stderr
+    assert sorted(note.amount_cents for note in billed.double.state.credit_notes) == [500, 700, 1_000, 2_000]
 
 
 @pytest.mark.parametrize("whom", [(), ("--user", "ann", "--everybody")])

@@ -184,8 +184,13 @@ def form(at: House, cookie: str, site: str = "same-origin", **fields: str) -> An
     )
 
 
-def test_the_page_shows_what_was_found_and_its_form_approves_it_for_the_person(in_review: House) -> None:
+def test_the_page_shows_what_was_found_and_its_form_approves_it_for_the_person(
+    in_review: House, drafted: SmallPlatform
+) -> None:
     cookie = in_review.sign_in()
+    alone = in_review.ask("GET", "/billing/2025-03", cookie=cookie).text
+    assert "--against" not in alone, "there is no month to compare with"
+    drafted.draft(MARCH.previous())
     page = in_review.ask("GET", "/billing/2025-03", cookie=cookie).text
     assert TEXT in page
     assert "spell-billing preview --month 2025-03 --against 2025-02" in page
