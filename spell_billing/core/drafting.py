@@ -38,7 +38,7 @@ from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
 from spell_billing.core.usage_lines import charges, describe, item_lines
 
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
 """What the ledger's integer columns hold."""
 
 MAX_LINES = 250
@@ -66,6 +66,16 @@ class Account(msgspec.Struct, frozen=True):
     def terms(self) -> Terms | Reason:
         """The terms of the account's bills; or why it cannot be billed."""
         return terms_of(self.collection, self.net_days, self.po_number, self.footer)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it has a customer, and neither an allowance nor terms that differ from the usual ones."""
+        return bool(
+            self.stripe_customer_id
+            and self.plan_name != ""
+            and not self.included_cents
+            and self.collection is self.net_days is self.po_number is self.footer is None
+        )
 
 
 class Credit(msgspec.Struct, frozen=True):
@@ -160,7 +170,7 @@ def draft_invoice(
         )
     amounts = [line.amount_cents for line in lines] or [0]
     charge_cents, largest_cents = sum(amounts), max(*amounts, -min(amounts))
-    if abs(charge_cents) > _LARGEST or largest_cents > _LARGEST or calls > _LARGEST:
+    if abs(charge_cents) > LARGEST or largest_cents > LARGEST or calls > LARGEST:
         raise UsageError(
             f"User {user_id} has {plain(usage_cents)} cents of usage in {month}, more than 64 bits hold.",
             remedy="Correct the absurd amounts in usage_counters, then bill the month again.",

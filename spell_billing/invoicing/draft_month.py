@@ -1,9 +1,7 @@
 """Drafts a whole month: frozen usage, accounts and history in, one draft per user out, a batch at a time."""
 
-import gc
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +21,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.core.usual_drafts import usual_draft
 from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
@@ -73,28 +72,15 @@ def draft_month(
             end_redrafting(connection, session.month)
         return changed
     totals = frozen.manifest.frozen if frozen.manifest.rates is None else charged_totals(frozen)
-    with _without_collection():
-        session.replace_drafts(
-            drafts_of(session.month, source, frozen, session.history, policy=policy),
-            usage_version=frozen.version,
-            calls=totals.calls,
-            usage_cents=totals.cost_cents,
-        )
-        _hold_drafts(session, rules)
+    session.replace_drafts(
+        drafts_of(session.month, source, frozen, session.history, policy=policy),
+        usage_version=frozen.version,
+        calls=totals.calls,
+        usage_cents=totals.cost_cents,
+    )
+    _hold_drafts(session, rules)
     hold_what_may_go_back_twice(session)
     return True
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    # Drafts make no cycles; to look for some after every 700 objects takes a fifth of the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def drafts_of(
@@ -138,6 +124,7 @@ def _drafts(
     policy: Policy,
     items_of: ItemsOf,
 ) -> Iterator[Draft]:
+    beside_usage = late.keys() | history.credits.keys() | history.fees.keys() | history.grants.keys()
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
@@ -155,12 +142,18 @@ def _drafts(
                     plan_name=plan.name,
                     included_cents=plan.rating.included_cents,
                 )
+            usage_cents, items = Decimal(cost_cents), items_of(user_id)
+            if plan is None and not items and policy == USUAL_POLICY and user_id not in beside_usage:
+                usual = usual_draft(month, user_id, calls=calls, usage_cents=usage_cents, account=account)
+                if usual is not None:
+                    yield usual
+                    continue
             credit, others = _credit(history.credits.get(user_id, ()), account)
             draft = draft_invoice(
                 month,
                 user_id,
                 calls=calls,
-                usage_cents=Decimal(cost_cents),
+                usage_cents=usage_cents,
                 account=account,
                 late=late.get(user_id, ()),
                 credit=credit,
@@ -169,7 +162,7 @@ def _drafts(
                 fees_charged=history.fees.get(user_id, (0, 0)),
                 grants=history.grants.get(user_id, ()),
                 policy=policy,
-                items=items_of(user_id),
+                items=items,
             )
             if draft.calls or draft.usage_cents or draft.lines or only is not None:
                 yield draft

@@ -1,5 +1,6 @@
 """What the four assets and their checks share: the run's month, opened; who acts; metadata."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,18 @@ def opened_month(
         month = billable_month(context)
         with ledger.open() as opened:
             yield OpenedMonth(month, opened, usage.store())
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Look for no garbage meanwhile: drafts make no cycles, and looking takes a fifth of their time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from spell_billing.orchestration.assets.common import (
     table,
     table_schema,
     usage_metadata,
+    without_collection,
 )
 from spell_billing.orchestration.assets.external import billing_accounts, billing_plans
 from spell_billing.orchestration.assets.user_usage import user_usage
@@ -65,6 +66,7 @@ def invoice_drafts(
                 month, actor_of(context.run), on_wait=context.log.info, drafting=True
             ) as session,
             open_ledger.exclusive(on_wait=context.log.info),
+            without_collection(),
         ):
             source = usage.source()
             frozen, missing = with_what_came_since(open_ledger, session, store, source, opened.frozen)
