@@ -278,7 +278,7 @@ def account_problem(account: Account | None, terms: Terms | Reason, plan: MonthP
         return Reason.NO_STRIPE_CUSTOMER
     if not is_currency(account.currency):
         return Reason.UNKNOWN_CURRENCY
-    if plan is None and account.plan_name == "":
+    if account.plan_id is not None and account.plan_name == "":
         return Reason.UNKNOWN_PLAN
     if plan is not None and any(currency != account.currency for currency in plan.currencies):
         return Reason.PLAN_CURRENCY

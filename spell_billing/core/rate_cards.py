@@ -53,11 +53,15 @@ class CardRow(msgspec.Struct, frozen=True):
     valid_from: str | None
 
     @property
+    def place(self) -> str:
+        """What the card prices, in words."""
+        plan = f"plan {self.plan_id}" if self.plan_id else "every plan"
+        return f"{plan} and {f'item {self.item}' if self.item else 'every item'}"
+
+    @property
     def name(self) -> str:
         """The card in words."""
-        plan = f"plan {self.plan_id}" if self.plan_id else "every plan"
-        item = f"item {self.item}" if self.item else "every item"
-        return f"The rate card of {plan} and {item} from {self.valid_from or 'the beginning'}"
+        return f"The rate card of {self.place} from {self.valid_from or 'the beginning'}"
 
 
 class Tier(msgspec.Struct, frozen=True):

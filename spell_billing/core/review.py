@@ -36,6 +36,9 @@ class Code(StrEnum):
     NO_ACCOUNTS = "no_accounts"
     IDS_DIFFER = "ids_differ"
     SUBSCRIPTIONS_GONE = "subscriptions_gone"
+    PRICES_GONE = "prices_gone"
+    TERMS_GONE = "terms_gone"
+    SMALL_AMOUNTS = "small_amounts"
 
 
 @dataclass(frozen=True, slots=True)

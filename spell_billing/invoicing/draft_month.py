@@ -135,7 +135,8 @@ def _drafts(
                 continue
             account = Account(customer_id, currency, plan_id, name, included or 0, *terms) if known else None
             plan = book.plan_of(user_id) if book else None
-            if plan is not None and account is not None:
+            # A discount of one's own is no plan: where the account's plan is unknown, it stays so.
+            if book and plan is not None and account is not None and book.has_plan(user_id):
                 account = msgspec.structs.replace(
                     account,
                     plan_id=plan.plan_id,

@@ -33,6 +33,7 @@ from spell_billing.core.review import (
     ALIKE_PERCENT,
     NAMED,
     Coverage,
+    Finding,
     MonthTotals,
     ReviewRules,
     account_findings,
@@ -42,6 +43,7 @@ from spell_billing.core.review import (
     past_findings,
     subscription_findings,
 )
+from spell_billing.core.review_prices import price_findings, small_amount_findings, terms_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
@@ -53,16 +55,19 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import (
     Charged,
     billed_before,
+    billed_twice,
     calls_of,
     charged,
     first_started,
     last_approved,
     other_currencies,
+    small_amounts,
     usage_by_currency,
     users_without,
 )
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import subscribed_users
+from spell_billing.usage.prices import prices_of
 from spell_billing.usage.store import UsageStore
 
 _WHOLE_NUMBER = re.compile(r"0*(?P<digits>[0-9]+?)([.]0+)?")
@@ -101,6 +106,8 @@ def review_month(
             *first_month_findings(current, first_started(connection), datetime.now(UTC)),
             *subscription_findings(*_subscriptions(connection, store, frozen, accounts)),
             *account_findings(_coverage(connection, month, bills, accounts)),
+            *_of_prices_and_terms(connection, store, frozen, before[:1]),
+            *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
         ]
         fingerprint = drafts_hash(connection, month)
     with session.writing() as connection:
@@ -213,6 +220,21 @@ def _subscriptions(
     heir_of = read_heirs(connection).heir_of
     staying = {user for user in gone & set(accounts()["user_id"].to_pylist()) if heir_of(user) == user}
     return running, gone, staying
+
+
+def _of_prices_and_terms(
+    connection: Connection, store: UsageStore, frozen: FrozenUsage, before: Sequence[MonthRecord]
+) -> list[Finding]:
+    """Compare the month with the one that was billed before it, if there is one."""
+    found: list[Finding] = []
+    for record in before:
+        pairs = billed_twice(connection, record.month, str(frozen.month))
+        found += terms_findings(str(frozen.month), pairs, than=record.month)
+        # Where its evidence is lost, the freeze has said so.
+        with suppress(UsageError):
+            prices = prices_of(store.version(Month.parse(record.month), record.usage_version))
+            found += price_findings(str(frozen.month), prices, prices_of(frozen), than=record.month)
+    return found
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:

@@ -1,5 +1,6 @@
 """Sums over months' bills, for checks, status and reports, and for the review of a month's drafts."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.lines import FORGIVEN, load_lines
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.plausible import Usual
-from spell_billing.core.terms import LEFT_OUT, ON
+from spell_billing.core.review_prices import BilledTwice
+from spell_billing.core.terms import LEFT_OUT, ON, load_terms
 from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
 from spell_billing.ledger.reviews import DecisionKind
@@ -191,6 +194,40 @@ def users_without(connection: Connection, month: Month, reason: Reason) -> list[
         invoices.c.month == str(month), invoices.c.total_cents > 0, invoices.c.reason == reason.value
     )
     return list(connection.scalars(query.order_by(invoices.c.user_id)))
+
+
+def billed_twice(connection: Connection, before: str, month: str) -> list[BilledTwice]:
+    """Count who is charged in both months, by the currencies and terms of the bills."""
+    then, now = invoices.alias(), invoices.alias()
+    by = (then.c.currency, now.c.currency, then.c.terms, now.c.terms)
+    query = (
+        sa.select(*by, sa.func.count())
+        .select_from(then.join(now, then.c.user_id == now.c.user_id))
+        .where(then.c.month == before, then.c.total_cents > 0, then.c.state != State.VOID.value)
+        .where(now.c.month == month, now.c.total_cents > 0, now.c.state != State.VOID.value)
+        .group_by(*by)
+    )
+    return [
+        BilledTwice(currency_then, currency, load_terms(terms_then), load_terms(terms), users)
+        for currency_then, currency, terms_then, terms, users in connection.execute(query)
+    ]
+
+
+def small_amounts(connection: Connection, month: str) -> list[tuple[Reason, str, int]]:
+    """Sum what is too small to be charged: why there is no invoice, the currency, minor units above zero."""
+    bill, reasons = invoices.c, (Reason.SMALL_CARRIED, Reason.SMALL_FORGIVEN)
+    query = sa.select(bill.reason, bill.currency, bill.carried_cents, bill.lines).where(
+        bill.month == month,
+        bill.state == State.SKIPPED.value,
+        bill.reason.in_([each.value for each in reasons]),
+    )
+    sums: Counter[tuple[Reason, str]] = Counter()
+    for reason, currency, carried_cents, lines in connection.execute(
+        query.execution_options(yield_per=5_000)
+    ):
+        forgiven = (line.amount_cents for line in load_lines(lines) if line.kind == FORGIVEN)
+        sums[Reason(reason), currency] -= carried_cents + sum(forgiven)
+    return [(*of, cents) for of, cents in sums.items()]
 
 
 def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:

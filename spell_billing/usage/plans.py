@@ -183,7 +183,9 @@ def _discount_rows(
                 remedy="Remove one of the rows, or give them names of their own if both are meant.",
             )
         seen.add(one)
-        if not _touches(starts_at, ends_at, month) or (user_id is not None and user not in {None, user_id}):
+        # One that ended in the month before is kept, to tell it from one that vanished.
+        touches = any(_touches(starts_at, ends_at, each) for each in (month.previous(), month))
+        if not touches or (user_id is not None and user not in {None, user_id}):
             continue
         if user is None and plan_id is None:
             raise UsageError(

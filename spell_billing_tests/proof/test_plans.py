@@ -77,6 +77,18 @@ def test_an_account_s_plan_counts_for_nobody_whose_subscriptions_ended_and_one_t
     plans.must_agree(MARCH)
 
 
+def test_an_account_s_plan_that_is_none_fails_with_a_discount_of_the_user_s_own_too(
+    plans: SmallPlatform,
+) -> None:
+    plans.accounts(ONE, plan_id="bsaic")
+    plans.sql(f"INSERT INTO billing_discounts (user_id, name, percent) VALUES ('{ONE}', 'Partner', '10')")
+    plans.calls(MARCH, (ONE, 1_000))
+    plans.bill(MARCH)
+
+    bill = plans.bill_of(MARCH, ONE)
+    assert (bill.state, bill.reason) == (State.FAILED, Reason.UNKNOWN_PLAN)
+
+
 @pytest.mark.both_databases
 def test_a_change_of_plans_is_billed_to_the_day_and_a_later_change_bills_nothing_of_the_past(
     plans: SmallPlatform,

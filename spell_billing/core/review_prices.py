@@ -1,0 +1,151 @@
+"""Prices, terms and settings of the month billed before that a month is without, perhaps by mistake.
+
+A table that was emptied, a column that was renamed and a setting that was lost in a move leave no error, only
+other bills. Pure rules, beside those of `core/review.py`; what they find holds the whole month.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spell_billing.core.money import format_amounts
+from spell_billing.core.outcomes import Reason
+from spell_billing.core.review import NAMED, Code, Finding, ReviewRules
+from spell_billing.core.terms import OFF, Terms
+
+_FEW = 2
+"""Of so many users on, what all of them lose at once is no decision about one of them."""
+_MOST_PERCENT = {Reason.SMALL_FORGIVEN: 10, Reason.SMALL_CARRIED: 50}
+"""How much of a month may be too small to be charged: what is left for later is not lost."""
+
+
+_TERMS: Sequence[tuple[str, Callable[[Terms], bool], int, str]] = (
+    ("with tax", lambda terms: terms.tax != OFF, 1, "AUTOMATIC_TAX"),
+    (
+        "with the discounts of customers at Stripe",
+        lambda terms: terms.discounts,
+        1,
+        "HONOUR_STRIPE_DISCOUNTS",
+    ),
+    ("by an invoice in the mail", lambda terms: terms.is_sent, _FEW, "billing_accounts.collection"),
+)
+"""What bills may have, of how many users it is missed, and where to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a month is priced by, in words, as it was frozen.
+
+    Attributes:
+        cards: The rate cards.
+        plans: The plans that somebody is on.
+        parts: What these have, as (plan, `monthly fee`).
+        discounts: The discounts, those that ended included.
+        lasting: Those that run on when the month ends.
+        users: Who is on a plan that has neither a start nor an end: mostly by the account.
+    """
+
+    cards: Collection[str] = ()
+    plans: Collection[str] = ()
+    parts: Collection[tuple[str, str]] = ()
+    discounts: Collection[str] = ()
+    lasting: Collection[str] = ()
+    users: Collection[str] = ()
+
+
+class BilledTwice(NamedTuple):
+    """Users with a bill in the month before and in this one, with the same currencies and terms in both."""
+
+    currency_before: str
+    currency: str
+    terms_before: Terms
+    terms: Terms
+    users: int
+
+
+def price_findings(month: str, before: Prices, now: Prices, *, than: str) -> list[Finding]:
+    """Find whether prices of the month billed before, `than`, are gone: no row says what became of them."""
+    plans = set(now.plans)
+    lost = sorted(each for each in set(before.parts) - set(now.parts) if each[0] in plans)
+    cards = sorted(set(before.cards) - set(now.cards))
+    discounts = sorted(set(before.lasting) - set(now.discounts))
+    users = sorted(set(before.users) - set(now.users))
+    parts = []
+    if lost:
+        parts.append(_some([f"plan {plan} has no {part}" for plan, part in lost]))
+    if cards:
+        parts.append(f"rate_cards lacks {_some(cards)}")
+    if discounts and len(discounts) * 2 >= len(before.lasting):
+        parts.append(f"billing_discounts lacks {_some(discounts)}")
+    if len(users) >= _FEW and len(users) * 2 >= len(before.users):
+        parts.append(f"{len(users):,} of {len(before.users):,} users are on no plan ({_some(users)})")
+    if not parts:
+        return []
+    text = (
+        f"{month} is without prices that {than} had: {'; '.join(parts)}. See whether rate_cards, "
+        "billing_plans, billing_discounts and billing_accounts are complete. To change a rate card, add one "
+        "with a later valid_from; to end a discount, fill in its ends_at."
+    )
+    data = {
+        "before": than,
+        "plans": len(lost),
+        "rate_cards": len(cards),
+        "discounts": len(discounts),
+        "users": len(users),
+    }
+    return [Finding(Code.PRICES_GONE, text, data)]
+
+
+def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:
+    """Find whether bills have lost the tax, the discounts, the mail or the currency that all of them had."""
+    parts = []
+    for words, has, at_least, look in _TERMS:
+        had = [pair for pair in pairs if has(pair.terms_before)]
+        users = sum(pair.users for pair in had)
+        if users >= at_least and not any(has(pair.terms) for pair in had):
+            who = "the 1 user who was" if users == 1 else f"the {users:,} users who were"
+            parts.append(f"{who} billed {words} would be billed without (see {look})")
+    everybody = sum(pair.users for pair in pairs)
+    moved = sum(pair.users for pair in pairs if pair.currency != pair.currency_before)
+    if moved >= _FEW and moved * 2 >= everybody:
+        where = "see billing_accounts.currency"
+        parts.append(f"{moved:,} of {everybody:,} users would be billed in another currency ({where})")
+    if not parts:
+        return []
+    text = (
+        f"The bills of {month} have other terms than those of {than}: {'; '.join(parts)}. If that is a "
+        "mistake, correct it and bill the month again."
+    )
+    return [Finding(Code.TERMS_GONE, text, {"before": than, "users": everybody})]
+
+
+def small_amount_findings(
+    month: str, small: Iterable[tuple[Reason, str, int]], charged: Mapping[str, int], rules: ReviewRules
+) -> list[Finding]:
+    """Find whether much of the month counts as too small to be charged, which a wrong minimum does.
+
+    Args:
+        month: The month.
+        small: What is forgiven, or left for later invoices, as (why, currency, minor units).
+        charged: What is charged, by currency.
+        rules: From where on an amount matters.
+    """
+    parts = []
+    for reason, currency, cents in sorted(small):
+        due = charged.get(currency, 0) + cents
+        if cents > rules.floor_cents and cents * 100 > due * _MOST_PERCENT[reason]:
+            what = "given up" if reason is Reason.SMALL_FORGIVEN else "left for later invoices"
+            amounts = format_amounts({currency: cents}), format_amounts({currency: due})
+            parts.append(f"{amounts[0]} of {amounts[1]} would be {what}")
+    if not parts:
+        return []
+    text = (
+        f"Much of {month} is too small to be charged: {'; '.join(parts)}. See MINIMUM_INVOICE_CENTS, which "
+        "is in cents, and SMALL_AMOUNTS."
+    )
+    return [Finding(Code.SMALL_AMOUNTS, text)]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,51 @@
+"""What a month is priced by, from what was frozen with it."""
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from spell_billing.core.review_prices import Prices
+from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
+from spell_billing.usage.rate_cards import frozen_cards
+
+_PARTS = {
+    "fee_cents": "monthly fee",
+    "included_cents": "allowance",
+    "minimum_cents": "minimum",
+    "percent": "discount on usage",
+}
+
+
+def prices_of(frozen: FrozenUsage) -> Prices:
+    """Return the prices that were frozen with a month, in words."""
+    rates, table = frozen_cards(frozen), PLANS_SCHEMA.empty_table()
+    if frozen.manifest.plans is not None:
+        with pq.ParquetFile(frozen.path(frozen.manifest.plans)) as file:
+            table = file.read()
+    spans = table.filter(pc.field("kind") == PLAN)
+    always = spans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_null())
+    discounts = table.filter(pc.field("kind") == DISCOUNT)
+    lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))
+    plans = spans.select(["plan_id", *_PARTS]).group_by(["plan_id", *_PARTS]).aggregate([]).to_pylist()
+    return Prices(
+        cards=frozenset(card.place for card in rates.rows) if rates else frozenset(),
+        plans=frozenset(plan["plan_id"] for plan in plans),
+        parts=frozenset(
+            (plan["plan_id"], words)
+            for plan in plans
+            for name, words in _PARTS.items()
+            if _is_set(plan[name])
+        ),
+        discounts=frozenset(_discount(row) for row in discounts.to_pylist()),
+        lasting=frozenset(_discount(row) for row in lasting.to_pylist()),
+        users=frozenset(always["user_id"].to_pylist()),
+    )
+
+
+def _is_set(amount: int | str | None) -> bool:
+    return amount is not None and float(amount) != 0
+
+
+def _discount(row: dict[str, object]) -> str:
+    of = f"user {row['user_id']}" if row["user_id"] is not None else f"plan {row['plan_id']}"
+    return f"{row['name']} of {of}"

@@ -1,0 +1,190 @@
+"""Prices, terms and settings that a month has lost since the one before hold it until a person looks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from spell_billing.core.month import Month
+from spell_billing.core.review import ReviewRules
+from spell_billing.core.terms import CARRY, ENFORCED, FORGIVE, ON, USUAL_POLICY, Policy
+from spell_billing.invoicing.review_month import review_month
+from spell_billing.ledger.rows import Actor
+from spell_billing.settings.databases import parse_database_url
+from spell_billing.usage.source import open_usage_source
+from spell_billing_tests.proof.small_platform import SmallPlatform
+
+FEBRUARY, MARCH = Month(2025, 2), Month(2025, 3)
+USERS = ("anna", "bert")
+CALL = 1_000
+
+PLANS = (
+    "ALTER TABLE billing_plans ADD COLUMN monthly_fee_cents bigint",
+    "INSERT INTO billing_plans VALUES ('pro', 'Pro', 100, 900), ('max', 'Max', 200, 1900)",
+    "UPDATE billing_accounts SET plan_id = 'pro'",
+)
+CARDS = (
+    "CREATE TABLE rate_cards (item text, model text, unit text, unit_price_cents text, valid_from text)",
+    "INSERT INTO rate_cards VALUES (NULL, 'flat', 'call', '990', NULL)",
+)
+DISCOUNTS = (
+    (
+        "CREATE TABLE billing_discounts (user_id text, plan_id text, name text, percent text, "
+        "amount_cents bigint, starts_at text, ends_at text)"
+    ),
+    "INSERT INTO billing_discounts VALUES ('anna', NULL, 'Partner', '10', NULL, NULL, NULL)",
+)
+
+
+def findings(platform: SmallPlatform) -> list[tuple[str, str]]:
+    """Draft and review March, and return the code and the text of what was found."""
+    platform.draft(MARCH)
+    with platform.ledger() as ledger, ledger.session(MARCH, Actor("tester"), drafting=True) as session:
+        record = ledger.month(MARCH)
+        assert record is not None
+        frozen = platform.store.version(MARCH, record.usage_version)
+        accounts = open_usage_source(parse_database_url(platform.url, setting="DATABASE_URL")).accounts
+        review = review_month(ledger, session, platform.store, frozen, accounts, rules=ReviewRules())
+    assert review is not None
+    return [(each["code"], each["text"]) for each in review.findings]
+
+
+def live_through(
+    platform: SmallPlatform, before: tuple[str, ...], meanwhile: Callable[[], Any]
+) -> list[tuple[str, str]]:
+    """Bill February, let something happen, and return what the review of March finds."""
+    platform.accounts(*USERS)
+    platform.sql(*before)
+    for month in (FEBRUARY, MARCH):
+        platform.calls(month, *((user, CALL) for user in USERS))
+    platform.bill(FEBRUARY)
+    meanwhile()
+    return findings(platform)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "said"),
+    [
+        (PLANS, "DROP TABLE billing_plans", "2 of 2 users are on no plan (anna, bert)"),
+        (PLANS, "UPDATE billing_accounts SET plan_id = NULL", "2 of 2 users are on no plan (anna, bert)"),
+        (PLANS, "UPDATE billing_plans SET monthly_fee_cents = NULL", "plan pro has no monthly fee"),
+        (PLANS, "ALTER TABLE billing_plans RENAME monthly_fee_cents TO fee", "plan pro has no monthly fee"),
+        (PLANS, "UPDATE billing_plans SET included_cents = 0", "plan pro has no allowance"),
+        (CARDS, "DELETE FROM rate_cards", "rate_cards lacks every plan and every item"),
+        (CARDS, "DROP TABLE rate_cards", "rate_cards lacks every plan and every item"),
+        ((*PLANS, *DISCOUNTS), "DELETE FROM billing_discounts", "lacks Partner of user anna"),
+        ((*PLANS, *DISCOUNTS), "DROP TABLE billing_discounts", "lacks Partner of user anna"),
+    ],
+)
+def test_prices_that_vanished_are_reviewed(
+    light_platform: SmallPlatform, before: tuple[str, ...], meanwhile: str, said: str
+) -> None:
+    ((code, text),) = live_through(light_platform, before, lambda: light_platform.sql(meanwhile))
+
+    assert code == "prices_gone"
+    assert text.startswith("2025-03 is without prices that 2025-02 had: ")
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        (PLANS, "UPDATE billing_plans SET monthly_fee_cents = 1000, included_cents = 1"),
+        (PLANS, "UPDATE billing_accounts SET plan_id = 'max'"),
+        (PLANS, "UPDATE billing_accounts SET plan_id = NULL WHERE user_id = 'anna'"),
+        (PLANS, "DELETE FROM billing_plans WHERE plan_id = 'max'"),
+        (CARDS, "INSERT INTO rate_cards VALUES (NULL, 'flat', 'call', '999', '2025-03-01')"),
+        ((*PLANS, *DISCOUNTS), "UPDATE billing_discounts SET ends_at = '2025-03-01'"),
+    ],
+)
+def test_prices_that_a_row_changed_or_ended_are_not(
+    light_platform: SmallPlatform, before: tuple[str, ...], meanwhile: str
+) -> None:
+    assert live_through(light_platform, before, lambda: light_platform.sql(meanwhile)) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "setting", "said"),
+    [
+        (Policy(ON), "AUTOMATIC_TAX", "the 2 users who were billed with tax would be billed without"),
+        (Policy(ENFORCED), "AUTOMATIC_TAX", "the 2 users who were billed with tax would be billed without"),
+        (
+            Policy(discounts=True),
+            "HONOUR_STRIPE_DISCOUNTS",
+            "with the discounts of customers at Stripe would",
+        ),
+    ],
+)
+def test_a_setting_of_all_bills_that_was_lost_is_reviewed(
+    light_platform: SmallPlatform, policy: Policy, setting: str, said: str
+) -> None:
+    light_platform.policy = policy
+
+    def lose() -> None:
+        light_platform.policy = USUAL_POLICY
+
+    ((code, text),) = live_through(light_platform, (), lose)
+
+    assert code == "terms_gone"
+    assert said in text
+    assert f"(see {setting})" in text
+
+
+@pytest.mark.both_databases
+def test_a_column_of_accounts_that_was_lost_is_reviewed(platform: SmallPlatform) -> None:
+    columns = ("UPDATE billing_accounts SET collection = 'send'",)
+
+    ((code, text),) = live_through(
+        platform,
+        columns,
+        lambda: platform.sql("ALTER TABLE billing_accounts RENAME collection TO how"),
+    )
+
+    assert code == "terms_gone"
+    assert "the 2 users who were billed by an invoice in the mail would be billed without" in text
+
+
+def test_a_currency_that_was_lost_is_reviewed(light_platform: SmallPlatform) -> None:
+    platform = light_platform
+    euros = "UPDATE billing_accounts SET currency = 'eur'"
+
+    ((code, text),) = live_through(
+        platform, (euros,), lambda: platform.sql("UPDATE billing_accounts SET currency = NULL")
+    )
+
+    assert code == "terms_gone"
+    assert "2 of 2 users would be billed in another currency" in text
+
+
+def test_one_user_who_is_not_billed_by_mail_any_more_or_in_another_currency_is_not(
+    light_platform: SmallPlatform,
+) -> None:
+    platform = light_platform
+    columns = ("UPDATE billing_accounts SET collection = 'send' WHERE user_id = 'anna'",)
+    changed = "UPDATE billing_accounts SET collection = NULL, currency = 'eur' WHERE user_id = 'anna'"
+
+    assert live_through(platform, columns, lambda: platform.sql(changed)) == []
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("small_amounts", "minimum_cents", "said"),
+    [
+        (FORGIVE, 20_000, "$160.00 of $360.00 would be given up"),
+        (CARRY, 30_000, "$360.00 of $360.00 would be left for later invoices"),
+        (CARRY, 20_000, None),
+        (FORGIVE, 50, None),
+    ],
+)
+def test_a_first_month_of_which_much_is_too_small_is_reviewed(
+    platform: SmallPlatform, small_amounts: str, minimum_cents: int, said: str | None
+) -> None:
+    platform.policy = Policy(small_amounts=small_amounts, minimum_cents=minimum_cents)
+    platform.accounts(*USERS)
+    platform.calls(MARCH, ("anna", 16_000), ("bert", 20_000))
+
+    found = findings(platform)
+
+    assert [code for code, _ in found] == (["small_amounts"] if said else [])
+    if said:
+        assert said in found[0][1]
