@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -33,7 +32,6 @@ from spell_billing.core.review import (
     ALIKE_PERCENT,
     NAMED,
     Coverage,
-    Finding,
     MonthTotals,
     ReviewRules,
     account_findings,
@@ -41,10 +39,10 @@ from spell_billing.core.review import (
     month_findings,
     move_findings,
     past_findings,
-    subscription_findings,
 )
-from spell_billing.core.review_prices import price_findings, small_amount_findings, terms_findings
+from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
+from spell_billing.invoicing.review_prices import what_is_missed
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.moves import read_heirs
@@ -55,7 +53,6 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import (
     Charged,
     billed_before,
-    billed_twice,
     calls_of,
     charged,
     first_started,
@@ -66,8 +63,6 @@ from spell_billing.ledger.totals import (
     users_without,
 )
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plan_book import subscribed_users
-from spell_billing.usage.prices import prices_of
 from spell_billing.usage.store import UsageStore
 
 _WHOLE_NUMBER = re.compile(r"0*(?P<digits>[0-9]+?)([.]0+)?")
@@ -104,9 +99,8 @@ def review_month(
             *move_findings(moves),
             *month_findings(current, previous, rules),
             *first_month_findings(current, first_started(connection), datetime.now(UTC)),
-            *subscription_findings(*_subscriptions(connection, store, frozen, accounts)),
+            *what_is_missed(connection, store, frozen, accounts),
             *account_findings(_coverage(connection, month, bills, accounts)),
-            *_of_prices_and_terms(connection, store, frozen, before[:1]),
             *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
         ]
         fingerprint = drafts_hash(connection, month)
@@ -199,42 +193,6 @@ def _past(
         for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
     }
     return sum_changes(differences, billed, currencies), moves
-
-
-def _subscriptions(
-    connection: Connection, store: UsageStore, frozen: FrozenUsage, accounts: Callable[[], pa.Table]
-) -> tuple[set[str], set[str], set[str]]:
-    """Return whose subscription ran on when the month before ended, who of them has none any more.
-
-    And of these, who has an account, and did not move to another user.
-    """
-    month = frozen.month
-    running = set[str]()
-    for before, version in pinned_versions(connection, since=month.previous(), before=month):
-        # Where its evidence is lost, the freeze has said so.
-        with suppress(UsageError):
-            running |= subscribed_users(store.version(before, version), month.start)
-    gone = running - subscribed_users(frozen) if running else set[str]()
-    if not gone:
-        return running, gone, gone
-    heir_of = read_heirs(connection).heir_of
-    staying = {user for user in gone & set(accounts()["user_id"].to_pylist()) if heir_of(user) == user}
-    return running, gone, staying
-
-
-def _of_prices_and_terms(
-    connection: Connection, store: UsageStore, frozen: FrozenUsage, before: Sequence[MonthRecord]
-) -> list[Finding]:
-    """Compare the month with the one that was billed before it, if there is one."""
-    found: list[Finding] = []
-    for record in before:
-        pairs = billed_twice(connection, record.month, str(frozen.month))
-        found += terms_findings(str(frozen.month), pairs, than=record.month)
-        # Where its evidence is lost, the freeze has said so.
-        with suppress(UsageError):
-            prices = prices_of(store.version(Month.parse(record.month), record.usage_version))
-            found += price_findings(str(frozen.month), prices, prices_of(frozen), than=record.month)
-    return found
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:

@@ -126,6 +126,11 @@ class StripeDouble:
         if self._defects:
             raise DoubleError("A request hit a defect of the double.") from self._defects[0]
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open; none once what a killed client had under way has been done."""
+        return len(self._server.server_state.connections) if self._server is not None else 0
+
     def serve(self, on_ready: Callable[[str], object] | None = None) -> None:
         """Serve in this thread until SIGINT or SIGTERM, then save the state; `on_ready` gets the base URL.
 

@@ -106,19 +106,24 @@ def read_book(frozen: FrozenUsage) -> PlanBook | None:
         return PlanBook(frozen.month, file.read())
 
 
-def subscribed_users(frozen: FrozenUsage, running_at: datetime | None = None) -> set[str]:
-    """Return who had a subscription with a start or an end when a month was frozen; or one that ran then."""
+def subscriptions(frozen: FrozenUsage) -> pa.Table:
+    """Return the subscriptions that were frozen with a month: user_id, plan_id, starts_at, ends_at.
+
+    Of its own time and the next month's, and those that ended in the month before.
+    """
+    columns = ["user_id", "plan_id", "starts_at", "ends_at"]
     if frozen.manifest.plans is None:
-        return set()
+        return PLANS_SCHEMA.empty_table().select(columns)
     with pq.ParquetFile(frozen.directory / frozen.manifest.plans.name) as file:
-        table = file.read(["kind", "user_id", "starts_at", "ends_at"])
-    table = table.filter(
-        (pc.field("kind") == PLAN) & (pc.field("starts_at").is_valid() | pc.field("ends_at").is_valid())
-    )
-    if running_at is not None:
-        table = table.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > running_at))
-        table = table.filter(pc.field("starts_at").is_null() | (pc.field("starts_at") < running_at))
-    return set(table["user_id"].to_pylist())
+        table = file.read(["kind", *columns])
+    has_time = pc.field("starts_at").is_valid() | pc.field("ends_at").is_valid()
+    return table.filter((pc.field("kind") == PLAN) & has_time & (pc.field("plan_id") != "")).select(columns)
+
+
+def running(subscribed: pa.Table, start: datetime, end: datetime) -> pa.Table:
+    """Return the subscriptions that run at some time from `start` until before `end`."""
+    begun = pc.field("starts_at").is_null() | (pc.field("starts_at") < end)
+    return subscribed.filter(begun & (pc.field("ends_at").is_null() | (pc.field("ends_at") > start)))
 
 
 def write_plans(table: pa.Table, directory: Path) -> FrozenFile:

@@ -152,9 +152,14 @@ def _subscription(
     plans: Mapping[str, Mapping[str, str | None]],
     month: Month,
 ) -> PlanSpan | None:
-    """Return a subscription's time on its plan; None where it is of other months."""
+    """Return a subscription's time on its plan; one that ended in the month before has no price any more.
+
+    None where it is of other months.
+    """
     where = f"{SUBSCRIPTIONS_TABLE} of user {user_id}"
     starts_at, ends_at = _span_times(starts, ends, where)
+    if _ended_before(ends_at, month):
+        return PlanSpan(plan_id or "", "", starts_at, ends_at)
     if not _touches(starts_at, ends_at, month):
         return None
     plan = plans.get(plan_id or "")
@@ -183,9 +188,12 @@ def _discount_rows(
                 remedy="Remove one of the rows, or give them names of their own if both are meant.",
             )
         seen.add(one)
-        # One that ended in the month before is kept, to tell it from one that vanished.
-        touches = any(_touches(starts_at, ends_at, each) for each in (month.previous(), month))
-        if not touches or (user_id is not None and user not in {None, user_id}):
+        if user_id is not None and user not in {None, user_id}:
+            continue
+        of = (DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at))
+        if _ended_before(ends_at, month):
+            yield (*of, None, None, None, "0", "0", None)
+        if not _touches(starts_at, ends_at, month):
             continue
         if user is None and plan_id is None:
             raise UsageError(
@@ -200,10 +208,7 @@ def _discount_rows(
             _percent(row["percent"], "percent", where),
             _cents(row["amount_cents"], "amount_cents", where),
         )
-        yield (
-            *(DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at)),
-            *(None, None, None, f"{percent:f}", str(cents), None),
-        )
+        yield (*of, None, None, None, f"{percent:f}", str(cents), None)
 
 
 def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> None:
@@ -233,6 +238,11 @@ def _span_times(starts: str | None, ends: str | None, where: str) -> tuple[datet
             remedy="Correct starts_at or ends_at (null: open).",
         )
     return starts_at, ends_at
+
+
+def _ended_before(ends_at: datetime | None, month: Month) -> bool:
+    """Return whether it ended in the month before, and is kept to be told from one that vanished."""
+    return ends_at is not None and month.previous().start <= ends_at <= month.start
 
 
 def _touches(starts_at: datetime | None, ends_at: datetime | None, month: Month) -> bool:

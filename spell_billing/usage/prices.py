@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from spell_billing.core.review_prices import Prices
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
+from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA, running
 from spell_billing.usage.rate_cards import frozen_cards
 
 _PARTS = {
@@ -22,7 +22,7 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     if frozen.manifest.plans is not None:
         with pq.ParquetFile(frozen.path(frozen.manifest.plans)) as file:
             table = file.read()
-    spans = table.filter(pc.field("kind") == PLAN)
+    spans = running(table.filter(pc.field("kind") == PLAN), frozen.month.start, frozen.month.end)
     always = spans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_null())
     discounts = table.filter(pc.field("kind") == DISCOUNT)
     lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))

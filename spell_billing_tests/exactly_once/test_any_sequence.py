@@ -116,6 +116,7 @@ class AnySequence(RuleBasedStateMachine):
             self.world.double.disarm()
 
     def _with_status(self, status: str) -> list[Invoice]:
+        self.world.wait_for_stripe()
         return [invoice for invoice in self.world.double.invoices() if invoice.status == status]
 
     def _to_be_parked(self) -> set[str]:

@@ -17,6 +17,7 @@ from spell_billing_tests.exactly_once.world import World
 
 def void_an_open_invoice(world: World) -> str | None:
     """Void the first open invoice; give whose it was."""
+    world.wait_for_stripe()
     for invoice in world.double.invoices():
         if invoice.status == "open":
             ask_stripe(world.double, "POST", f"/v1/invoices/{invoice.id}/void")
@@ -26,6 +27,7 @@ def void_an_open_invoice(world: World) -> str | None:
 
 def delete_a_draft(world: World) -> tuple[str, str] | None:
     """Delete the first draft; give whose it was, and its id."""
+    world.wait_for_stripe()
     for invoice in world.double.invoices():
         if invoice.status == "draft":
             ask_stripe(world.double, "DELETE", f"/v1/invoices/{invoice.id}")

@@ -122,6 +122,14 @@ class World:
         assert ended["status"] == (KILLED if fault.fired else 0), ended
         return bool(fault.fired)
 
+    def wait_for_stripe(self) -> None:
+        """Wait until Stripe has done what a killed run had sent: a person looks later than that."""
+        for _ in range(4_000):
+            if self.double.connections == 0:
+                return
+            Event().wait(0.005)
+        raise AssertionError("a connection to Stripe stays open")
+
     def bill_killed_at_commit(self, number: int, *, after_commit: bool) -> bool:
         """Bill in a child that kills itself with SIGKILL before or after one of the ledger's commits.
 

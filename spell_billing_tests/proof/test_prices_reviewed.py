@@ -103,6 +103,51 @@ def test_prices_that_a_row_changed_or_ended_are_not(
     assert live_through(light_platform, before, lambda: light_platform.sql(meanwhile)) == []
 
 
+SUBSCRIPTIONS = (
+    *PLANS[:2],
+    "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+    "INSERT INTO plan_subscriptions VALUES ('anna', 'pro', NULL, '2024-11-01')",
+    "INSERT INTO plan_subscriptions VALUES ('anna', 'max', '2024-11-01', NULL)",
+    "INSERT INTO plan_subscriptions VALUES ('bert', 'pro', '2025-01-01', NULL)",
+)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "who"),
+    [
+        ("DELETE FROM plan_subscriptions WHERE plan_id = 'max'", "1 of 2 users vanished"),
+        ("DELETE FROM plan_subscriptions WHERE user_id = 'bert'", "1 of 2 users vanished"),
+        ("UPDATE plan_subscriptions SET ends_at = '2025-02-20' WHERE plan_id = 'max'", None),
+        ("UPDATE plan_subscriptions SET ends_at = '2025-03-01' WHERE plan_id = 'max'", None),
+        ("UPDATE plan_subscriptions SET ends_at = '2025-03-20' WHERE plan_id = 'max'", None),
+        ("UPDATE plan_subscriptions SET plan_id = 'pro' WHERE plan_id = 'max'", None),
+    ],
+)
+def test_a_subscription_that_vanished_is_told_from_one_that_ended_or_changed(
+    light_platform: SmallPlatform, meanwhile: str, who: str | None
+) -> None:
+    found = live_through(light_platform, SUBSCRIPTIONS, lambda: light_platform.sql(meanwhile))
+
+    assert [code for code, _ in found] == (["subscriptions_gone"] if who else [])
+    assert who is None or who in found[0][1]
+
+
+def test_a_plan_may_go_once_its_last_subscription_and_discount_have_ended(
+    light_platform: SmallPlatform,
+) -> None:
+    end = (
+        "UPDATE plan_subscriptions SET ends_at = '2025-03-01' WHERE plan_id = 'max'",
+        "UPDATE billing_discounts SET ends_at = '2025-03-01', user_id = NULL, plan_id = 'max'",
+        "DELETE FROM billing_plans WHERE plan_id = 'max'",
+    )
+    before = (
+        *(*SUBSCRIPTIONS, *DISCOUNTS),
+        "UPDATE billing_discounts SET user_id = NULL, plan_id = 'max'",
+    )
+
+    assert live_through(light_platform, before, lambda: light_platform.sql(*end)) == []
+
+
 @pytest.mark.parametrize(
     ("policy", "setting", "said"),
     [

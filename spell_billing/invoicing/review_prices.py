@@ -1,0 +1,64 @@
+"""Gathers what a month is charged by, then and now, for the rules that find what is missed of it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.errors import UsageError
+from spell_billing.core.month import Month
+from spell_billing.core.review import Finding, subscription_findings
+from spell_billing.core.review_prices import price_findings, terms_findings
+from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.totals import billed_before, billed_twice
+from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.plan_book import running, subscriptions
+from spell_billing.usage.prices import prices_of
+from spell_billing.usage.store import UsageStore
+
+
+def what_is_missed(
+    connection: Connection, store: UsageStore, frozen: FrozenUsage, accounts: Callable[[], pa.Table]
+) -> list[Finding]:
+    """Find subscriptions, prices and terms of the month billed before that the month is without.
+
+    A first month has nothing to miss. `accounts` is read where subscriptions are missed.
+    """
+    month, found = frozen.month, list[Finding]()
+    for record in billed_before(connection, month)[:1]:
+        pairs = billed_twice(connection, record.month, str(month))
+        found += terms_findings(str(month), pairs, than=record.month)
+        # Where its evidence is lost, the freeze has said so.
+        with suppress(UsageError):
+            before = store.version(Month.parse(record.month), record.usage_version)
+            if before.month.next() == month:
+                found += subscription_findings(*_subscribers(connection, before, frozen, accounts))
+            found += price_findings(str(month), prices_of(before), prices_of(frozen), than=record.month)
+    return found
+
+
+def _subscribers(
+    connection: Connection, before: FrozenUsage, frozen: FrozenUsage, accounts: Callable[[], pa.Table]
+) -> tuple[set[str], set[str], set[str]]:
+    """Return whose subscription ran on when the month before ended; whose of them vanished.
+
+    And of these, who has an account, and did not move to another user.
+    """
+    month, now = frozen.month, subscriptions(frozen)
+    ran_on = _named(running(subscriptions(before), month.start, month.start))
+    users = {user for user, *_ in ran_on}
+    on_another = set(running(now, month.start, month.end)["user_id"].to_pylist())
+    gone = {user for user, *_ in ran_on - _named(now)} - on_another
+    if not gone:
+        return users, gone, gone
+    heir_of = read_heirs(connection).heir_of
+    staying = {user for user in gone & set(accounts()["user_id"].to_pylist()) if heir_of(user) == user}
+    return users, gone, staying
+
+
+def _named(subscribed: pa.Table) -> set[tuple[Any, ...]]:
+    """Return subscriptions by what stays the same when one ends."""
+    columns = (subscribed[name].to_pylist() for name in ("user_id", "plan_id", "starts_at"))
+    return set(zip(*columns, strict=True))
