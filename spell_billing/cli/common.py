@@ -38,6 +38,19 @@ class MonthType(click.ParamType[Month]):
             self.fail(str(error), param, ctx)
 
 
+class CentsType(click.IntRange):
+    """An amount above zero on the command line, in minor units: 500 is five dollars."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 2**63 - 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the amount, or fail as wrong usage."""
+        if isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
+            self.fail(f"{value!r} is no whole number of cents: write 500 for five dollars", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def month_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the `--month` option."""
     return click.option("--month", type=MonthType(), required=required, help="The month, as 2026-10.")

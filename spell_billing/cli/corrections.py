@@ -11,6 +11,7 @@ import click
 from spell_billing.alerts.alert import users
 from spell_billing.cli.common import (
     EXIT_USERS_LEFT,
+    CentsType,
     actor,
     month_option,
     open_ledger,
@@ -94,7 +95,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
 @month_option(required=True)
 @_of_user
 @_everybody
-@click.option("--cents", type=click.IntRange(min=1), metavar="N", help="How much, in minor units.")
+@click.option("--cents", type=CentsType(), metavar="N", help="How much, in minor units: 500 for $5.00.")
 @click.option("--all", "everything", is_flag=True, help="All of the invoice that is not credited yet.")
 @reason_option("Why: for the audit trail, the credit note and the mail to the user.")
 @click.option(

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spell_billing.cli.common import actor, json_option, open_ledger, reason_option, user_option, write_json
+from spell_billing.cli.common import (
+    CentsType,
+    actor,
+    json_option,
+    open_ledger,
+    reason_option,
+    user_option,
+    write_json,
+)
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
@@ -31,9 +39,7 @@ class _Day(click.ParamType[date]):
 
 @click.command("grant")
 @user_option
-@click.option(
-    "--cents", type=click.IntRange(1, 2**63 - 1), metavar="N", required=True, help="In minor units."
-)
+@click.option("--cents", type=CentsType(), metavar="N", required=True, help="In minor units: 500 for $5.00.")
 @click.option(
     "--expires",
     "expires_on",

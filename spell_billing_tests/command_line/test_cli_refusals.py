@@ -60,6 +60,14 @@ def test_help_appears_at_once_because_nothing_heavy_is_imported() -> None:
         (("bil", "--month", "2025-03"), "No such command 'bil'"),
         (("status", "--jsn"), "No such option"),
         (("stripe-double", "--port", "70000"), "70000 is not in the range"),
+        (
+            ("credit", "--month", "2025-03", "--user", "u", "--cents", "5.00", "--reason", "r"),
+            "'5.00' is no whole number of cents: write 500 for five dollars",
+        ),
+        (
+            ("credit", "--month", "2025-03", "--user", "u", "--cents", "-5", "--reason", "r"),
+            "-5 is not in the range",
+        ),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_right(
