@@ -39,12 +39,14 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
     ).all()
     granted: defaultdict[_Key, int] = defaultdict(int)
     used: defaultdict[_Key, int] = defaultdict(int)
+    missing: defaultdict[_Key, int] = defaultdict(int)
     too_early: dict[_Key, tuple[str, int, int]] = {}
     for month, of_month in groupby(rows, key=lambda row: str(row.month)):
         entries = [((heirs.heir_of(row[1]), row[2]), row[3], row[4]) for row in of_month]
         for owner, _, applied in entries:
             key = (*owner, 1 if applied > 0 else -1)
             used[key] += abs(applied)
+            missing[key] = max(missing[key], used[key] - granted[key])
             if used[key] > granted[key]:
                 too_early.setdefault(key, (month, granted[key], used[key]))
         # What a month grants is for later ones.
@@ -60,9 +62,11 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
         for side in (1, -1):
             key = (heirs.heir_of(user_id), bill.currency, side)
             when, had, took = "", granted[key], used[key]
-            if not ((bill.credit_applied_cents or bill.carried_cents) and took > had):
+            # A month that was billed again takes off what a later one charged for its bill before.
+            made_up = missing[*key[:2], -side]
+            if not ((bill.credit_applied_cents or bill.carried_cents) and took > had + made_up):
                 month, had, took = too_early.get(key, ("", 0, 0))
-                if month != bill.month:
+                if month != bill.month or took <= had + made_up:
                     continue
                 when = f" before {month}"
             yield Finding.of(

@@ -30,20 +30,29 @@ def read_credits(
     What the month grants itself is for later months. Where `only` some users are drafted, what others' bills
     of the month applied is gone.
     """
-    carried = sa.case((invoices.c.month < str(month), invoices.c.carried_cents), else_=0)
-    left = sa.func.sum(carried - invoices.c.credit_applied_cents)
-    counts = invoices.c.month != str(month)
+    bill = invoices.c
+    counts = bill.month != str(month)
     if only is not None:
-        counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED, State.HELD]))
+        counts = sa.or_(counts, bill.state.not_in([State.FAILED, State.HELD]))
     rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.currency, left)
-        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
-        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
-        .group_by(invoices.c.user_id, invoices.c.currency)
-    ).all()
+        sa.select(bill.user_id, bill.currency, bill.month, bill.carried_cents, bill.credit_applied_cents)
+        .where(counts, bill.state != State.VOID.value, left_something(connection))
+        .where(sa.or_(bill.carried_cents != 0, bill.credit_applied_cents != 0))
+        .order_by(bill.month)
+    )
     sums: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for user_id, currency, cents in rows:
-        sums[heirs.heir_of(user_id), currency] += int(cents)
+    later: defaultdict[tuple[str, str, bool], int] = defaultdict(int)
+    for user_id, currency, of, carried_cents, applied_cents in rows:
+        owner = heirs.heir_of(user_id), currency
+        # What a later month used is of what later months left, as far as that goes.
+        side, used_cents = (*owner, applied_cents > 0), abs(applied_cents)
+        own_cents = used_cents - min(used_cents, later[side])
+        later[side] -= used_cents - own_cents
+        sums[owner] -= own_cents if applied_cents > 0 else -own_cents
+        if of < str(month):
+            sums[owner] += carried_cents
+        elif of > str(month):
+            later[*owner, carried_cents > 0] += abs(carried_cents)
     is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
     for user_id, content in connection.execute(settled):
