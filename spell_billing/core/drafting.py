@@ -70,12 +70,8 @@ class Account(msgspec.Struct, frozen=True):
     @property
     def is_usual(self) -> bool:
         """Whether it has a customer, and neither an allowance nor terms that differ from the usual ones."""
-        return bool(
-            self.stripe_customer_id
-            and self.plan_name != ""
-            and not self.included_cents
-            and self.collection is self.net_days is self.po_number is self.footer is None
-        )
+        terms = self.collection is self.net_days is self.po_number is self.footer is None
+        return terms and bool(self.stripe_customer_id) and self.plan_name != "" and not self.included_cents
 
 
 class Credit(msgspec.Struct, frozen=True):
@@ -126,6 +122,7 @@ def draft_invoice(
     grants: Sequence[Grant] = (),
     policy: Policy = USUAL_POLICY,
     items: Sequence[ItemUsage] = (),
+    may_owe_fee: bool = False,
 ) -> Draft:
     """Draft one user's invoice of a month.
 
@@ -143,6 +140,7 @@ def draft_invoice(
         grants: What the user has to pay bills with; used before credits.
         policy: What the settings say of all bills.
         items: The usage by item, which makes a line for each; empty for one line.
+        may_owe_fee: The account's plan is unknown, and plans charge fees: nothing due is not certain.
 
     Returns:
         The draft, `planned`, or with the reason why it is not to be sent.
@@ -197,7 +195,7 @@ def draft_invoice(
     state, reason = (
         (State.HELD, Reason.CURRENCY_CHANGED)
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
-        else _verdict(total_cents, problem)
+        else _verdict(total_cents, problem, may_owe_fee=may_owe_fee)
     )
     if state in {State.PLANNED, State.SKIPPED} and _may_give_back_twice(lines, late):
         state, reason = State.HELD, Reason.ALREADY_GIVEN_BACK
@@ -258,7 +256,9 @@ def _currencies(late: set[str], credit: Credit | None, others: Sequence[Credit])
     return late | {each.currency for each in given}
 
 
-def _verdict(total_cents: int, problem: Reason | None) -> tuple[State, Reason | None]:
+def _verdict(total_cents: int, problem: Reason | None, *, may_owe_fee: bool) -> tuple[State, Reason | None]:
+    if may_owe_fee and total_cents == 0:
+        return State.FAILED, Reason.UNKNOWN_PLAN
     if total_cents <= 0:
         return State.SKIPPED, Reason.CREDIT_CARRIED if total_cents < 0 else Reason.NO_CHARGE
     return (State.FAILED, problem) if problem else (State.PLANNED, None)

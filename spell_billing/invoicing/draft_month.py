@@ -32,7 +32,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plan_book import PlanBook, read_book
+from spell_billing.usage.plan_book import PlanBook, book_of, read_book
 from spell_billing.usage.user_items import ItemsOf, items_in_step
 from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_input
 
@@ -106,11 +106,16 @@ def drafts_of(
     credits_of = history.credits.items()
     credited = {user for user, found in credits_of if any(each.amount_cents > 0 for each in found)}
     book = read_book(frozen)
+    # A plan that did not exist when the month was frozen counts as it is now: its users wait for it.
+    late_plans = bool(book and only and not book.unknown.isdisjoint(only))
+    now = book_of(month, source.plans(month)) if late_plans else None
     charged = (book.users_charged_alone() if book else set()) | history.fees.keys()
     others = late.keys() | credited | charged if only is None else only
     batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
     items_of = items_in_step(frozen, only)
-    return _drafts(month, batches, late, history, only=only, book=book, policy=policy, items_of=items_of)
+    return _drafts(
+        month, batches, late, history, only=only, books=(book, now), policy=policy, items_of=items_of
+    )
 
 
 def _drafts(
@@ -120,10 +125,11 @@ def _drafts(
     history: History,
     *,
     only: Collection[str] | None,
-    book: PlanBook | None,
+    books: tuple[PlanBook | None, PlanBook | None],
     policy: Policy,
     items_of: ItemsOf,
 ) -> Iterator[Draft]:
+    frozen_book, now = books
     beside_usage = late.keys() | history.credits.keys() | history.fees.keys() | history.grants.keys()
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
@@ -134,6 +140,8 @@ def _drafts(
             if only is not None and user_id not in only:
                 continue
             account = Account(customer_id, currency, plan_id, name, included or 0, *terms) if known else None
+            is_unknown = frozen_book is not None and user_id in frozen_book.unknown
+            book = now if is_unknown and now else frozen_book
             plan = book.plan_of(user_id) if book else None
             # A discount of one's own is no plan: where the account's plan is unknown, it stays so.
             if book and plan is not None and account is not None and book.has_plan(user_id):
@@ -164,8 +172,15 @@ def _drafts(
                 grants=history.grants.get(user_id, ()),
                 policy=policy,
                 items=items,
+                may_owe_fee=is_unknown and account is not None and account.plan_name == "",
             )
-            if draft.calls or draft.usage_cents or draft.lines or only is not None:
+            if (
+                draft.calls
+                or draft.usage_cents
+                or draft.lines
+                or draft.state is State.FAILED
+                or only is not None
+            ):
                 yield draft
 
 

@@ -84,7 +84,7 @@ def plan_findings(
     """Check that bills are rated by the plans that were frozen, and charge each fee of the month once."""
     if frozen.manifest.plans is None:
         return
-    terms = _frozen_terms(month, frozen.path(frozen.manifest.plans))
+    terms, unknown = _frozen_terms(month, frozen.path(frozen.manifest.plans))
     charged = _fees_charged(connection, month)
     for user_id, bill in sorted(latest.items()):
         if user_id not in terms:
@@ -93,7 +93,8 @@ def plan_findings(
         found = _terms_of(bill.included_cents, bill.rating)
         if found != expected:
             yield Finding.of(Kind.PLAN_DIFFERS, bill, _in_words(expected, bill), _in_words(found, bill))
-    for user_id in sorted(charged.keys() | {user for user, each in terms.items() if each.fee}):
+    # A plan that did not exist then is charged as it was when it did.
+    for user_id in sorted((charged.keys() | {user for user, each in terms.items() if each.fee}) - unknown):
         due, cents = terms.get(user_id, _Terms()).fee, charged.get(user_id, 0)
         if due != cents:
             owner = latest.get(user_id)
@@ -107,14 +108,23 @@ def plan_findings(
             )
 
 
-def _frozen_terms(month: Month, path: Path) -> dict[str, _Terms]:
+def _frozen_terms(month: Month, path: Path) -> tuple[dict[str, _Terms], set[str]]:
+    """Return what was frozen for each user; and users whose account had a plan that did not exist."""
     with pq.ParquetFile(path) as file:
         rows = file.read().to_pylist()
     spans: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    unknown = set[str]()
     for row in rows:
-        if row["kind"] == "plan":
+        if (
+            row["kind"] == "plan"
+            and row["plan_id"]
+            and not row["name"]
+            and row["starts_at"] == row["ends_at"]
+        ):
+            unknown.add(row["user_id"])
+        elif row["kind"] == "plan":
             spans[row["user_id"]].append(row)
-    for user_id in {row["user_id"] for row in rows if row["user_id"] is not None}:
+    for user_id in {row["user_id"] for row in rows if row["user_id"] is not None} - unknown:
         spans.setdefault(user_id, [])
     # By user: to look at all rows for each would take hours of 100,000 users.
     discounts: defaultdict[str | None, list[dict[str, Any]]] = defaultdict(list)
@@ -135,7 +145,7 @@ def _frozen_terms(month: Month, path: Path) -> dict[str, _Terms]:
         terms.usage_discount = min(terms.usage_discount, Fraction(1))
         terms.discount = min(terms.discount, Fraction(1))
         found[user_id] = terms
-    return found
+    return found, unknown
 
 
 def _take_off(terms: _Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:

@@ -50,11 +50,16 @@ class PlanBook:
         self._spans: defaultdict[str, list[PlanSpan]] = defaultdict(list)
         self._discounts: defaultdict[str, list[Discount]] = defaultdict(list)
         self._of_plans: list[Discount] = []
+        self.unknown = set[str]()
+        """Users whose account has a plan that did not exist: they may owe its fee."""
         # Most users share a few plans for the whole month: each is worked out once.
         self._known: dict[tuple[Any, ...], MonthPlan] = {}
         spans: dict[tuple[Any, ...], PlanSpan] = {}
         for kind, user_id, *row in zip(*map(_values, table.select(PLANS_SCHEMA.names).columns), strict=True):
             if kind == PLAN:
+                if _is_unknown(*row):
+                    self.unknown.add(user_id)
+                    continue
                 key = tuple(row)
                 self._spans[user_id].append(spans.get(key) or spans.setdefault(key, _span_of(*row)))
             elif user_id is None:
@@ -84,8 +89,15 @@ class PlanBook:
         return plan.plan_id if plan is not None else None
 
     def users_charged_alone(self) -> set[str]:
-        """Return the users to whom something is due although they used nothing."""
-        return {user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone}
+        """Return the users to whom something is due, or may be, although they used nothing."""
+        return self.unknown | {
+            user for user in self._spans if (plan := self.plan_of(user)) and plan.charges_alone
+        }
+
+
+def _is_unknown(plan_id: str, name: str, starts_us: int | None, ends_us: int | None, *_: Any) -> bool:
+    """Return whether a row stands for a plan that did not exist; see `build_plans`."""
+    return bool(plan_id) and not name and starts_us is not None and starts_us == ends_us
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

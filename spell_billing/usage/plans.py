@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.plans import PlanSpan, overlapping
 from spell_billing.usage.accounts import refuse_duplicates
 from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
+from spell_billing.usage.plan_values import cents_of, ended_before, percent_of, span_times, touches
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
     DISCOUNTS_TABLE,
@@ -23,11 +23,7 @@ from spell_billing.usage.tables import (
     texts,
 )
 
-_INT64_LIMIT = 2**63
-_ALL = 100
 _NAMED = 5
-_OPEN = {"starts_at": "-infinity", "ends_at": "infinity"}
-"""What PostgreSQL says for since ever and for good."""
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
 
@@ -44,8 +40,9 @@ def build_plans(
     """Return each user's plans and discounts of the month and the next, from tables of text.
 
     A user with a row in the subscriptions is on the plans that they say, and on none between them or after
-    the last; for all others the account's plan counts, for the whole month. With `user_id`, nobody else's
-    discounts are taken.
+    the last; for all others the account's plan counts, for the whole month. Where some plan charges a fee or
+    a minimum, an account's plan that does not exist is kept without a price: its user may owe one. With
+    `user_id`, nobody else's discounts are taken.
 
     Returns:
         A table in `PLANS_SCHEMA`.
@@ -58,12 +55,11 @@ def build_plans(
     refuse_duplicates(accounts["user_id"].drop_null(), ACCOUNTS_TABLE, "user_id")
     refuse_duplicates(plans["plan_id"].drop_null(), PLANS_TABLE, "plan_id")
     known = {row["plan_id"]: row for row in plans.to_pylist() if row["plan_id"] is not None}
-    if user_id is None:
-        # One that nobody is on yet is refused as well: better before its first fee than on its day.
-        for row in known.values():
-            _plan(row)
+    # One that nobody is on yet is refused as well: better before its first fee than on its day.
+    plans_read = [_plan(row) for row in known.values()] if user_id is None else []
     by_user, subscribed = _subscribed(subscriptions, known, month)
     _refuse_overlaps(by_user, month)
+    may_owe = any(plan.fee_cents or plan.minimum_cents for plan in plans_read)
     of_account: dict[str, PlanSpan] = {}
     nothing = PlanSpan("", "", month.start, month.start)
     for account, plan_id in zip(
@@ -72,7 +68,11 @@ def build_plans(
         if account in subscribed and account not in by_user:
             # The account's plan does not count instead, and the subscriptions did not vanish.
             by_user[account].append(nothing)
-        if account is None or account in subscribed or plan_id not in known:
+        if account is None or account in subscribed or not (plan_id or "").strip():
+            continue
+        if plan_id not in known:
+            if may_owe:
+                by_user[account].append(PlanSpan(plan_id, "", month.start, month.start))
             continue
         if plan_id not in of_account:
             of_account[plan_id] = _plan(known[plan_id])
@@ -115,10 +115,10 @@ def _plan(
         name=(row["name"] or "").strip() or str(row["plan_id"]),
         starts_at=starts_at,
         ends_at=ends_at,
-        included_cents=_cents(row["included_cents"], "included_cents", where),
-        fee_cents=_cents(row["monthly_fee_cents"], "monthly_fee_cents", where),
-        minimum_cents=_cents(row["minimum_cents"], "minimum_cents", where),
-        usage_discount_percent=_percent(row["usage_discount_percent"], "usage_discount_percent", where),
+        included_cents=cents_of(row["included_cents"], "included_cents", where),
+        fee_cents=cents_of(row["monthly_fee_cents"], "monthly_fee_cents", where),
+        minimum_cents=cents_of(row["minimum_cents"], "minimum_cents", where),
+        usage_discount_percent=percent_of(row["usage_discount_percent"], "usage_discount_percent", where),
         currency=currency,
     )
 
@@ -157,10 +157,10 @@ def _subscription(
     None where it is of other months.
     """
     where = f"{SUBSCRIPTIONS_TABLE} of user {user_id}"
-    starts_at, ends_at = _span_times(starts, ends, where)
-    if _ended_before(ends_at, month):
+    starts_at, ends_at = span_times(starts, ends, where)
+    if ended_before(ends_at, month):
         return PlanSpan(plan_id or "", "", starts_at, ends_at)
-    if not _touches(starts_at, ends_at, month):
+    if not touches(starts_at, ends_at, month):
         return None
     plan = plans.get(plan_id or "")
     if plan is None:
@@ -177,10 +177,10 @@ def _discount_rows(
 ) -> Iterator[_Row]:
     seen = set()
     for row in discounts.to_pylist():
-        user, plan_id = row["user_id"], row["plan_id"]
+        user, plan_id = (row[name] if (row[name] or "").strip() else None for name in ("user_id", "plan_id"))
         name = (row["name"] or "").strip() or "Discount"
         where = f"{DISCOUNTS_TABLE} {name!r}"
-        starts_at, ends_at = _span_times(row["starts_at"], row["ends_at"], where)
+        starts_at, ends_at = span_times(row["starts_at"], row["ends_at"], where)
         one = (name, user, plan_id, starts_at, ends_at)
         if one in seen:
             raise UsageError(
@@ -191,9 +191,9 @@ def _discount_rows(
         if user_id is not None and user not in {None, user_id}:
             continue
         of = (DISCOUNT, user, plan_id, name, _as_text(starts_at), _as_text(ends_at))
-        if _ended_before(ends_at, month):
+        if ended_before(ends_at, month):
             yield (*of, None, None, None, "0", "0", None)
-        if not _touches(starts_at, ends_at, month):
+        if not touches(starts_at, ends_at, month):
             continue
         if user is None and plan_id is None:
             raise UsageError(
@@ -204,9 +204,13 @@ def _discount_rows(
                 f"{where} is for the plan {plan_id!r}, which {PLANS_TABLE} does not have.",
                 remedy="Correct its plan_id.",
             )
+        if row["percent"] is None and row["amount_cents"] is None:
+            raise UsageError(
+                f"{where} takes nothing off.", remedy="Fill in its percent, or its amount_cents."
+            )
         percent, cents = (
-            _percent(row["percent"], "percent", where),
-            _cents(row["amount_cents"], "amount_cents", where),
+            percent_of(row["percent"], "percent", where),
+            cents_of(row["amount_cents"], "amount_cents", where),
         )
         yield (*of, None, None, None, f"{percent:f}", str(cents), None)
 
@@ -228,66 +232,3 @@ def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> Non
             remedy="Let the earlier one end where the later one starts (ends_at), and bill the month again. "
             "Nothing was frozen.",
         )
-
-
-def _span_times(starts: str | None, ends: str | None, where: str) -> tuple[datetime | None, datetime | None]:
-    starts_at, ends_at = _moment(starts, "starts_at", where), _moment(ends, "ends_at", where)
-    if starts_at is not None and ends_at is not None and ends_at < starts_at:
-        raise UsageError(
-            f"{where} ends at {ends_at:%Y-%m-%d %H:%M:%S}, before it starts.",
-            remedy="Correct starts_at or ends_at (null: open).",
-        )
-    return starts_at, ends_at
-
-
-def _ended_before(ends_at: datetime | None, month: Month) -> bool:
-    """Return whether it ended in the month before, and is kept to be told from one that vanished."""
-    return ends_at is not None and month.previous().start <= ends_at <= month.start
-
-
-def _touches(starts_at: datetime | None, ends_at: datetime | None, month: Month) -> bool:
-    starts_in_time = starts_at is None or starts_at < month.next().end
-    return starts_in_time and (ends_at is None or ends_at > month.start)
-
-
-def _cents(text: str | None, column: str, where: str) -> int:
-    value = _number(text)
-    if value is None or value != value.to_integral_value() or not 0 <= value < _INT64_LIMIT:
-        raise UsageError(
-            f"{where} has {column} {text!r}, not a whole number of cents from zero on.",
-            remedy="Set it to a whole number of cents, or to null for none.",
-        )
-    return int(value)
-
-
-def _percent(text: str | None, column: str, where: str) -> Decimal:
-    value = _number(text)
-    if value is None or not 0 <= value <= _ALL:
-        raise UsageError(
-            f"{where} has {column} {text!r}, not a percentage from 0 to 100.",
-            remedy="Set it to a number from 0 to 100, or to null for none.",
-        )
-    return value
-
-
-def _number(text: str | None) -> Decimal | None:
-    """Read a number; nothing is zero, and None is what cannot be read."""
-    try:
-        value = Decimal((text or "").strip() or "0")
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
-
-
-def _moment(text: str | None, column: str, where: str) -> datetime | None:
-    """Read a time; one without an offset is in UTC, as all times of the platform are."""
-    if text is None or text == _OPEN[column]:
-        return None
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
-        raise UsageError(
-            f"{where} has {column} {text!r}, which is not a time.",
-            remedy="Write it as 2026-10-31 or 2026-10-31 12:00:00+00:00, or leave it null for open.",
-        ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -18,7 +18,10 @@ _MOST_DIGITS = 19
 _BLANKS = "' ' || char(9, 10, 13)"
 _LARGEST_NUMBER = 2**63 - 1
 _DIGIT = "[0-9]"
-_DATE_SHAPE = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}*"
+_IS_DATE = " OR ".join(
+    f"created_at GLOB '{_DIGIT * 4}-{month}-[0-3]{_DIGIT}*'" for month in ("0[1-9]", "1[0-2]")
+)
+"""What begins like a date with a month: of another one, as 0000-00-00, no month would read the row."""
 # Month boundaries and zone offsets are whole minutes, so what follows the minutes decides nothing. The
 # offset is brought to the one spelling that SQLite reads.
 _OFFSET = "replace(substr(created_at, 17 + instr(substr(created_at, 17), '{sign}')), ':', '')"
@@ -98,7 +101,7 @@ class SqliteUsageSql:
         return (
             f"SELECT coalesce(CAST(id AS TEXT), '{NO_ID}') AS id, {_TIME_PROBLEM} AS problem, "
             f"count(*) OVER () AS total FROM {USAGE_TABLE} "
-            f"WHERE (typeof(created_at) <> 'text' OR created_at NOT GLOB '{_DATE_SHAPE}') "
+            f"WHERE (typeof(created_at) <> 'text' OR NOT ({_IS_DATE})) "
             f"AND ({_nearby(month)}) IS NOT TRUE LIMIT {MAX_EXAMPLES}"
         )
 

@@ -220,6 +220,7 @@ class UsageTables(ABC):
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
         plans = self.columns(PLANS_TABLE)
         if not plans:
+            self._refuse_without_plans()
             return None
         accounts, subscriptions = self.columns(ACCOUNTS_TABLE), self.columns(SUBSCRIPTIONS_TABLE)
         discounts = self.columns(DISCOUNTS_TABLE)
@@ -237,6 +238,19 @@ class UsageTables(ABC):
             discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
             user_id=user_id,
         )
+
+    def _refuse_without_plans(self) -> None:
+        """Refuse subscriptions and discounts where there are no plans: they would count for nothing."""
+        for table, columns in (
+            (SUBSCRIPTIONS_TABLE, SUBSCRIPTION_COLUMNS),
+            (DISCOUNTS_TABLE, DISCOUNT_COLUMNS),
+        ):
+            found = self.columns(table)
+            if found and len(self.texts(table, found, columns, None)):
+                raise UsageError(
+                    f"{table} has rows, but there is no {PLANS_TABLE}.",
+                    remedy=f"Restore {PLANS_TABLE}, or empty {table} if nothing of it counts any more.",
+                )
 
     def spend_limits(self, user_id: str | None = None) -> SpendLimits:
         """Read spend limits: all, or one user's."""

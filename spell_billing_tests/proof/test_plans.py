@@ -73,7 +73,39 @@ def test_an_account_s_plan_counts_for_nobody_whose_subscriptions_ended_and_one_t
     plans.sql(f"UPDATE billing_accounts SET plan_id = 'basic' WHERE user_id = '{THREE}'")
     plans.bill(MARCH)
 
-    assert plans.lines(MARCH, THREE) == [("usage", 1_000), ("included", -310)]
+    assert plans.lines(MARCH, THREE) == [("usage", 1_000), ("included", -310), ("fee", 3_100)]
+    plans.must_agree(MARCH)
+
+
+@pytest.mark.both_databases
+def test_an_account_s_plan_that_is_none_fails_without_a_call_too_until_it_is_corrected_and_its_fee_charged(
+    plans: SmallPlatform,
+) -> None:
+    plans.accounts(ONE, plan_id="basic")
+    plans.accounts(TWO, plan_id="Basic")
+    plans.accounts(THREE)
+    plans.calls(MARCH, (ONE, 1_000))
+    plans.bill(MARCH)
+
+    bill = plans.bill_of(MARCH, TWO)
+    assert (bill.state, bill.reason, bill.total_cents) == (State.FAILED, Reason.UNKNOWN_PLAN, 0)
+    assert plans.findings(MARCH) == [(TWO, "not_invoiced")]
+
+    plans.sql(f"UPDATE billing_accounts SET plan_id = 'basic' WHERE user_id = '{TWO}'")
+    plans.bill(MARCH)
+
+    assert plans.lines(MARCH, TWO) == [("fee", 3_100)]
+    plans.must_agree(MARCH)
+
+
+def test_where_no_plan_charges_a_fee_an_unknown_one_without_a_call_owes_nothing(plans: SmallPlatform) -> None:
+    plans.sql("UPDATE billing_plans SET monthly_fee_cents = NULL, minimum_cents = NULL")
+    plans.accounts(ONE, plan_id="basic")
+    plans.accounts(TWO, plan_id="Basic")
+    plans.calls(MARCH, (ONE, 1_000))
+    plans.bill(MARCH)
+
+    assert plans.generations(MARCH, TWO) == []
     plans.must_agree(MARCH)
 
 
@@ -198,10 +230,11 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
         ("UPDATE billing_plans SET monthly_fee_cents = -1", "monthly_fee_cents"),
         ("UPDATE billing_plans SET usage_discount_percent = 101", "usage_discount_percent"),
         ("INSERT INTO billing_discounts (name, percent) VALUES ('Everyone', 10)", "no user and no plan"),
+        ("INSERT INTO billing_discounts (name, user_id) VALUES ('Half', 'u')", "'Half' takes nothing off"),
         ("INSERT INTO billing_discounts (name, plan_id) VALUES ('Gold', 'gold')", "gold"),
         (
-            "INSERT INTO billing_discounts (name, user_id) VALUES ('Half', 'u'), ('Half', 'u')",
-            "'Half' stands twice",
+            "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', 'u', 5), ('1', 'u', 5)",
+            "'1' stands twice",
         ),
     ],
 )
@@ -215,6 +248,23 @@ def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
 
     assert refused.value.remedy
     assert plans.store.versions(MARCH) == []
+
+
+def test_a_time_beyond_all_times_in_utc_is_refused_by_name(light: SmallPlatform) -> None:
+    subscribe(light, ONE, "pro", None, "9999-12-31 23:59:59-05:00")
+
+    with pytest.raises(UsageError, match=r"plan_subscriptions of user .* has ends_at '9999-12-31"):
+        light.bill(MARCH)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("table", ["plan_subscriptions", "billing_discounts"])
+def test_what_counts_for_plans_alone_is_refused_without_any(plans: SmallPlatform, table: str) -> None:
+    columns = "user_id, plan_id" if table == "plan_subscriptions" else "user_id, name"
+    plans.sql(f"INSERT INTO {table} ({columns}) VALUES ('{ONE}', 'basic')", "DROP TABLE billing_plans")
+
+    with pytest.raises(UsageError, match=f"{table} has rows, but there is no billing_plans"):
+        plans.bill(MARCH)
 
 
 @pytest.mark.parametrize(("table", "says"), [("billing_accounts", ONE), ("billing_plans", "basic")])

@@ -190,6 +190,18 @@ def test_times_that_cannot_be_read_are_bad_rows(
     assert manifest.frozen == Totals(1, Decimal(5))
 
 
+@pytest.mark.parametrize("text", ["0000-00-00 00:00:00", "2026-00-15 12:00:00", "1999-13-09", "2030-99-99"])
+def test_a_date_of_no_month_is_a_bad_row_of_every_month(
+    make_source_tables: Any, sqlite_url: str, freeze: Callable[..., FrozenUsage], text: str
+) -> None:
+    tables = make_source_tables(sqlite_url)
+    tables.calls([("user-1", 7, text), ("user-1", 5, "2026-10-15 12:00:00")])
+
+    (bad,) = freeze().manifest.bad_rows.examples
+
+    assert bad.problem == f"created_at is '{text}', not an ISO 8601 time"
+
+
 def test_values_of_the_wrong_kind_are_bad_rows(
     make_source_tables: Any, sqlite_url: str, freeze: Callable[..., FrozenUsage]
 ) -> None:
