@@ -16,20 +16,30 @@ _WAIT_SECONDS = 10.0
 
 @click.command("move-user")
 @click.option("--from", "from_user", metavar="ID", required=True, help="Whose usage it was.")
-@click.option("--to", "to_user", metavar="ID", required=True, help="Whose usage it is now.")
+@click.option("--to", "to_user", metavar="ID", help="Whose usage it is now.")
+@click.option("--undo", is_flag=True, help="Nothing moved: take the recorded move of --from back.")
 @reason_option()
-def move_user(from_user: str, to_user: str, reason: str) -> None:
+def move_user(from_user: str, to_user: str | None, reason: str, *, undo: bool) -> None:
     """Record that usage moved from one user to another: a new id, or two users that became one.
 
     What the one lost and the other gained in months that are billed is then neither charged nor given back.
     Credits of the first go to the second. Safe to repeat; to correct the target, record the right one.
     """
-    from spell_billing.ledger.moves import record_move  # noqa: PLC0415 - heavy: SQLAlchemy
+    if (to_user is None) is not undo:
+        raise click.UsageError("say either whose usage it is now (--to), or that nothing moved (--undo)")
+    from spell_billing.ledger.moves import record_move, record_undo  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
 
-    source = open_usage_source(Settings.from_environment().usage_database)
     now = datetime.now(UTC)
+    if to_user is None:
+        with open_ledger() as ledger, ledger.writing() as connection:
+            was = record_undo(connection, from_user, reason=reason, actor=actor(), now=now)
+        click.echo(
+            f"Usage of user {from_user} did not move to {was}: each has the own usage and credits again."
+        )
+        return
+    source = open_usage_source(Settings.from_environment().usage_database)
     since = Month.containing(now).plus(-_MONTHS_BACK)
     with open_ledger() as ledger, ledger.writing() as connection:
         recorded = record_move(

@@ -210,8 +210,8 @@ class AccountGuard:
         """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
         present = StripeAccount(self._mode, await _account_id(send))
         recorded, newest_invoice_id = await asyncio.to_thread(self._read)
-        if recorded is None and newest_invoice_id is not None:
-            # A ledger of an earlier version has invoices and no account.
+        if newest_invoice_id is not None and (recorded is None or present.account_id is None):
+            # A ledger of an earlier version has invoices and no account; a restricted key may not see it.
             await _require_invoice(send, newest_invoice_id, present)
         if recorded is None or recorded.account_id is None:
             recorded = await asyncio.to_thread(self._record, present)

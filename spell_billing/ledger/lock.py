@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -167,7 +167,9 @@ class _SqliteLock:
             self._lock.acquire(blocking=False)
         except Timeout:
             return False
-        self._holder.write_text(process_name(), encoding="utf-8")
+        # The name is for people; on a full disk, what is written next says so.
+        with suppress(OSError):
+            self._holder.write_text(process_name(), encoding="utf-8")
         return True
 
     def require(self) -> None:

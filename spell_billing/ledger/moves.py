@@ -17,7 +17,10 @@ from spell_billing.ledger.schema import moves
 
 @dataclass(frozen=True, slots=True)
 class Heirs:
-    """Who took over whose usage. Of a user's moves the newest counts; a move back undoes the one before."""
+    """Who took over whose usage. Of a user's moves the newest counts; one to the user itself undoes it.
+
+    A move back is a move of its own, in place of the one before.
+    """
 
     heirs: dict[str, str]
 
@@ -27,6 +30,8 @@ class Heirs:
         heirs: dict[str, str] = {}
         for from_user, to_user in recorded:
             heirs.pop(from_user, None)
+            if from_user == to_user:
+                continue
             if _last(heirs, to_user) == from_user:
                 del heirs[to_user]
             heirs[from_user] = to_user
@@ -52,6 +57,22 @@ def read_heirs(connection: Connection) -> Heirs:
     """Read who took over whose usage."""
     rows = connection.execute(sa.select(moves.c.from_user, moves.c.to_user).order_by(moves.c.id)).all()
     return Heirs.of((from_user, to_user) for from_user, to_user in rows)
+
+
+def record_undo(connection: Connection, user_id: str, *, reason: str, actor: Actor, now: datetime) -> str:
+    """Record that a user's usage did not move after all; return to whom it was said to have moved.
+
+    Raises:
+        LedgerError: when no move of the user is recorded.
+    """
+    to_user = read_heirs(connection).heirs.get(user_id)
+    if to_user is None:
+        raise LedgerError(
+            f"No move of user {user_id} is recorded that counts.",
+            remedy="Name the user whose usage was said to have moved: --from.",
+        )
+    _write_move(connection, user_id, user_id, reason=reason, actor=actor, now=now)
+    return to_user
 
 
 def record_move(
@@ -83,10 +104,17 @@ def record_move(
             )
     if read_heirs(connection).heirs.get(from_user) == to_user:
         return False
+    _write_move(connection, from_user, to_user, reason=reason, actor=actor, now=now)
+    return True
+
+
+def _write_move(
+    connection: Connection, from_user: str, to_user: str, *, reason: str, actor: Actor, now: datetime
+) -> None:
     connection.execute(
         moves.insert().values(at=now, actor=actor.name, from_user=from_user, to_user=to_user, reason=reason)
     )
     entry = {"month": str(Month.containing(now)), "action": "user_moved"}
     entry["detail"] = f"{from_user} -> {to_user}: {reason}"
-    write_audit(connection, actor, now, *({**entry, "user_id": each} for each in (from_user, to_user)))
-    return True
+    users = dict.fromkeys((from_user, to_user))
+    write_audit(connection, actor, now, *({**entry, "user_id": each} for each in users))

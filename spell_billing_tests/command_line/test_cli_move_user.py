@@ -38,6 +38,29 @@ def test_a_move_is_told_once_and_the_next_month_charges_nothing_for_it(shop: Any
     assert "Moved between users - March 2025 (-1 calls, -1000 cents)" in told
 
 
+def test_a_move_that_was_none_is_taken_back_and_credits_stay_where_they_are(
+    make_shop: Callable[..., Any],
+) -> None:
+    shop = make_shop("sqlite", ready=True)
+    shop.accounts(OLD, NEW)
+    shop.calls("2025-03", (OLD, 1000), (NEW, -800))
+    assert shop.run("bill", "--month", "2025-03").returncode == 0
+    assert shop.run(*MOVE).returncode == 0
+
+    undone = shop.run("move-user", "--from", OLD, "--undo", "--reason", "two people")
+    again = shop.run("move-user", "--from", OLD, "--undo", "--reason", "two people")
+
+    assert undone.stdout == (
+        f"Usage of user {OLD} did not move to {NEW}: each has the own usage and credits again.\n"
+    )
+    assert (again.returncode, again.stdout) == (1, "")
+    assert f"No move of user {OLD} is recorded that counts." in again.stderr
+    shop.calls("2025-04", (OLD, 1000), (NEW, 900))
+    assert shop.run("bill", "--month", "2025-04").returncode == 0
+    charged = {(each.metadata["spell_user_id"], each.total_cents) for each in shop.double.invoices()}
+    assert charged == {(OLD, 1000), (NEW, 100)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -46,6 +69,7 @@ def test_a_move_is_told_once_and_the_next_month_charges_nothing_for_it(shop: Any
         (("--from", OLD, "--to", "ghost", "--reason", "x"), 1, "Error: User ghost has no bill and no usage."),
         (("--from", OLD, "--to", NEW, "--reason", " "), 2, "say why"),
         (("--from", OLD, "--reason", "x"), 2, "--to"),
+        (("--from", OLD, "--to", NEW, "--undo", "--reason", "x"), 2, "--undo"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(

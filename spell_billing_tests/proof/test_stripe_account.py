@@ -97,6 +97,20 @@ def test_a_restricted_key_that_may_not_read_its_account_tells_the_mode(
     assert recorded(ledger) == StripeAccount("test", "acct_1StripeDouble")
 
 
+def test_a_restricted_key_that_may_not_read_its_account_must_have_the_ledger_s_invoices(
+    platform: SmallPlatform, ledger: Ledger
+) -> None:
+    platform.accounts("ada")
+    platform.calls(MARCH, ("ada", 500))
+    platform.bill(MARCH)
+    ask(ledger, platform.double, TEST_KEY)
+    ask(ledger, platform.double, RESTRICTED)
+    with StripeDouble(account_id="acct_1Other").running() as other:
+        with pytest.raises(StripeAccountError, match="does not exist in the Stripe account"):
+            ask(ledger, other, RESTRICTED)
+        assert other.writes == []
+
+
 def test_a_refused_key_is_not_recorded(platform: SmallPlatform, ledger: Ledger) -> None:
     with pytest.raises(StripeAccountError, match="Invalid API Key"):
         ask(ledger, platform.double, "sk_wrong")
