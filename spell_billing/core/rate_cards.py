@@ -112,11 +112,14 @@ def read_cards(rows: Iterable[CardRow]) -> dict[tuple[str | None, str | None], R
 
 def card_for(cards: Cards, plan_id: str | None, item: str) -> RateCard | None:
     """Return the card of a user's item: by plan and item, else by item, by plan, or the general one."""
-    for place in ((plan_id, item), (None, item), (plan_id, None), (None, None)):
-        card = cards.get(place)
-        if card is not None:
-            return card
-    return None
+    place = place_for(cards, plan_id, item)
+    return None if place is None else cards[place]
+
+
+def place_for(cards: Cards, plan_id: str | None, item: str) -> tuple[str | None, str | None] | None:
+    """Return the plan and item that the card of a user's item is for; None where no card prices it."""
+    places = ((plan_id, item), (None, item), (plan_id, None), (None, None))
+    return next((place for place in places if place in cards), None)
 
 
 def rated_cents(card: RateCard, units: Decimal) -> Decimal:

@@ -5,10 +5,11 @@ other bills. Pure rules, beside those of `core/review.py`; what they find holds 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import NamedTuple
 
-from spell_billing.core.money import format_amounts
+from spell_billing.core.money import format_amounts, round_half_up
 from spell_billing.core.outcomes import Reason
 from spell_billing.core.review import NAMED, Code, Finding, ReviewRules
 from spell_billing.core.terms import OFF, Terms
@@ -38,6 +39,9 @@ class Prices:
 
     Attributes:
         cards: The rate cards.
+        charged: What each of them charged, in minor units of whatever currency.
+        calls: Calls of the month, where there are cards.
+        free_calls: Those of them that no card prices, and that cost nothing.
         plans: The plans that somebody is on.
         parts: What these have, as (plan, `monthly fee`).
         discounts: The discounts, those that ended included.
@@ -46,6 +50,9 @@ class Prices:
     """
 
     cards: Collection[str] = ()
+    charged: Mapping[str, Decimal] = field(default_factory=dict)
+    calls: int = 0
+    free_calls: int = 0
     plans: Collection[str] = ()
     parts: Collection[tuple[str, str]] = ()
     discounts: Collection[str] = ()
@@ -63,7 +70,9 @@ class BilledTwice(NamedTuple):
     users: int
 
 
-def price_findings(month: str, before: Prices, now: Prices, *, than: str) -> list[Finding]:
+def price_findings(
+    month: str, before: Prices, now: Prices, rules: ReviewRules, *, than: str
+) -> list[Finding]:
     """Find whether prices of the month billed before, `than`, are gone: no row says what became of them."""
     plans = set(now.plans)
     lost = sorted(each for each in set(before.parts) - set(now.parts) if each[0] in plans)
@@ -75,6 +84,7 @@ def price_findings(month: str, before: Prices, now: Prices, *, than: str) -> lis
         parts.append(_some([f"plan {plan} has no {part}" for plan, part in lost]))
     if cards:
         parts.append(f"rate_cards lacks {_some(cards)}")
+    parts += _unpriced(before, now, rules, than)
     if discounts and len(discounts) * 2 >= len(before.lasting):
         parts.append(f"billing_discounts lacks {_some(discounts)}")
     if len(users) >= _FEW and len(users) * 2 >= len(before.users):
@@ -94,6 +104,20 @@ def price_findings(month: str, before: Prices, now: Prices, *, than: str) -> lis
         "users": len(users),
     }
     return [Finding(Code.PRICES_GONE, text, data)]
+
+
+def _unpriced(before: Prices, now: Prices, rules: ReviewRules, than: str) -> list[str]:
+    """Say which cards charge nothing any more, and whether calls fell out of all of them."""
+    silent = [
+        f"{place} ({round_half_up(cents):,} cents in {than})"
+        for place, cents in sorted(before.charged.items())
+        if cents > rules.floor_cents and place in now.cards and not now.charged.get(place)
+    ]
+    parts = [f"nothing is priced any more by the rate card of {_some(silent)}"] if silent else []
+    were, are = (each.free_calls * 100 > rules.past_percent * each.calls for each in (before, now))
+    if are and not were and now.free_calls:
+        parts.append(f"{now.free_calls:,} of {now.calls:,} calls no rate card prices, and they cost nothing")
+    return parts
 
 
 def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.core.review import Finding, subscription_findings
+from spell_billing.core.review import Finding, ReviewRules, subscription_findings
 from spell_billing.core.review_prices import price_findings, terms_findings
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.totals import billed_before, billed_twice
@@ -20,7 +20,11 @@ from spell_billing.usage.store import UsageStore
 
 
 def what_is_missed(
-    connection: Connection, store: UsageStore, frozen: FrozenUsage, accounts: Callable[[], pa.Table]
+    connection: Connection,
+    store: UsageStore,
+    frozen: FrozenUsage,
+    accounts: Callable[[], pa.Table],
+    rules: ReviewRules,
 ) -> list[Finding]:
     """Find subscriptions, prices and terms of the month billed before that the month is without.
 
@@ -35,7 +39,9 @@ def what_is_missed(
             before = store.version(Month.parse(record.month), record.usage_version)
             if before.month.next() == month:
                 found += subscription_findings(*_subscribers(connection, before, frozen, accounts))
-            found += price_findings(str(month), prices_of(before), prices_of(frozen), than=record.month)
+            found += price_findings(
+                str(month), prices_of(before), prices_of(frozen), rules, than=record.month
+            )
     return found
 
 

@@ -1,12 +1,19 @@
 """What a month is priced by, from what was frozen with it."""
 
+from collections import defaultdict
+from decimal import Decimal
+
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from spell_billing.core.money import exact_sum
+from spell_billing.core.rate_cards import place_for
 from spell_billing.core.review_prices import Prices
-from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA, running
-from spell_billing.usage.rate_cards import frozen_cards
+from spell_billing.usage.rate_cards import RateCards, frozen_cards
+from spell_billing.usage.user_usage import open_user_usage
 
 _PARTS = {
     "fee_cents": "monthly fee",
@@ -29,8 +36,12 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     discounts = discounts.filter(has_value | (pc.field("ends_at") <= frozen.month.start))
     lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))
     plans = spans.select(["plan_id", *_PARTS]).group_by(["plan_id", *_PARTS]).aggregate([]).to_pylist()
+    charged, calls, free_calls = _charged(frozen, rates) if rates else ({}, 0, 0)
     return Prices(
         cards=frozenset(card.place for card in rates.rows) if rates else frozenset(),
+        charged=charged,
+        calls=calls,
+        free_calls=free_calls,
         plans=frozenset(plan["plan_id"] for plan in plans),
         parts=frozenset(
             (plan["plan_id"], words)
@@ -42,6 +53,29 @@ def prices_of(frozen: FrozenUsage) -> Prices:
         lasting=frozenset(_discount(row) for row in lasting.to_pylist()),
         users=frozenset(always["user_id"].to_pylist()),
     )
+
+
+def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal], int, int]:
+    """Return what each card charged, the calls, and those that no card prices and that cost nothing."""
+    with open_user_usage(frozen, USER_ITEMS_FILE) as file:
+        table = file.read(["user_id", "item", "calls", "cost_cents"])
+    if rates.has_plans and frozen.manifest.rates and frozen.manifest.rates.plans:
+        with pq.ParquetFile(frozen.path(frozen.manifest.rates.plans)) as file:
+            table = table.join(file.read(["user_id", "plan_id"]), "user_id")
+    else:
+        table = table.append_column("plan_id", pa.nulls(len(table), pa.string()))
+    sums = table.group_by(["plan_id", "item"]).aggregate([("calls", "sum"), ("cost_cents", "sum")])
+    names = {(row.plan_id, row.item): row.place for row in rates.rows}
+    charged: defaultdict[str, Decimal] = defaultdict(Decimal)
+    calls = free_calls = 0
+    for row in sums.to_pylist():
+        place, cents = place_for(rates.cards, row["plan_id"], row["item"]), row["cost_cents_sum"]
+        calls += row["calls_sum"]
+        if place is not None:
+            charged[names[place]] = exact_sum(charged[names[place]], Decimal(cents))
+        elif not cents:
+            free_calls += row["calls_sum"]
+    return dict(charged), calls, free_calls
 
 
 def _is_set(amount: int | str | None) -> bool:

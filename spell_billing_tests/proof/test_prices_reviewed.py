@@ -11,6 +11,7 @@ from spell_billing.core.terms import CARRY, ENFORCED, FORGIVE, ON, USUAL_POLICY,
 from spell_billing.invoicing.review_month import review_month
 from spell_billing.ledger.rows import Actor
 from spell_billing.settings.databases import parse_database_url
+from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.source import open_usage_source
 from spell_billing_tests.proof.small_platform import SmallPlatform
 
@@ -102,6 +103,46 @@ def test_prices_that_a_row_changed_or_ended_are_not(
     light_platform: SmallPlatform, before: tuple[str, ...], meanwhile: str
 ) -> None:
     assert live_through(light_platform, before, lambda: light_platform.sql(meanwhile)) == []
+
+
+ITEM_CARDS = (
+    "CREATE TABLE rate_cards (item text, model text, unit text, unit_price_cents text, valid_from text)",
+    "INSERT INTO rate_cards VALUES ('chat', 'flat', 'call', '15000', NULL)",
+    "INSERT INTO rate_cards VALUES ('image', 'flat', 'call', '1', NULL)",
+)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (("chat", "chat"), None),
+        (("chat-v2", "chat-v2"), "by the rate card of every plan and item chat (30,000 cents in 2025-02)"),
+        (("chat", "Chat"), "1 of 2 calls no rate card prices, and they cost nothing"),
+        (("image", "image"), "by the rate card of every plan and item chat"),
+        (("chat", "image"), None),
+    ],
+)
+def test_items_that_the_cards_do_not_know_any_more_are_reviewed(
+    platform: SmallPlatform, items: tuple[str, str], said: str | None
+) -> None:
+    platform.rules = SourceRules(items_by="endpoint")
+    platform.accounts(*USERS)
+    platform.sql(*ITEM_CARDS)
+    platform.calls(FEBRUARY, *((user, 0) for user in USERS))
+    platform.sql("UPDATE usage_counters SET endpoint = 'chat'")
+    platform.bill(FEBRUARY)
+    platform.calls(MARCH, *((user, 0) for user in USERS))
+    for user, item in zip(USERS, items, strict=True):
+        platform.sql(
+            f"UPDATE usage_counters SET endpoint = '{item}' WHERE user_id = '{user}' AND endpoint IS NULL"
+        )
+
+    found = findings(platform)
+
+    prices = [text for code, text in found if code == "prices_gone"]
+    assert len(prices) == (1 if said else 0)
+    assert said is None or said in prices[0]
 
 
 SUBSCRIPTIONS = (
