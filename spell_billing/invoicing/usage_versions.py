@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.cursors import begin_redrafting, end_redrafting
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import Past, UsageSource
-from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.store import UsageStore
 
 _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
@@ -67,10 +68,33 @@ def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[l
 
     None when a later month is billed already: its version holds what was late for earlier months, and what
     came since is for the next month in the order of time. A difference is billed once.
+
+    Raises:
+        UsageError: when the store has other usage of a month than it was billed from.
     """
     if ledger.pinned_versions(since=month.next(), before=_LAST):
         return [], []
-    return _versions(ledger, store, since=month.plus(-LATE_USAGE_MONTHS), before=month)
+    found, missing = _versions(ledger, store, since=month.plus(-LATE_USAGE_MONTHS), before=month)
+    for version in found:
+        _require_billed_from(ledger, version)
+    return found, missing
+
+
+def _require_billed_from(ledger: Ledger, version: FrozenUsage) -> None:
+    """Refuse a version that has the name of the one that was billed, and other sums: of another store."""
+    record, frozen = ledger.month(version.month), version.manifest.frozen
+    if record is None:
+        return
+    # With rate cards, the ledger knows what the rows were priced at, not what they say.
+    cents = record.usage_cents if version.manifest.rates is None else frozen.cost_cents
+    if frozen != Totals(record.calls, cents):
+        raise UsageError(
+            f"Frozen usage {version.month}/{version.version} is not what {version.month} was billed from: "
+            f"it has {frozen.calls:,} calls of {plain(frozen.cost_cents)} cents, the ledger {record.calls:,} "
+            f"calls of {plain(cents)} cents.",
+            remedy="Nothing was frozen. See whether SPELL_BILLING_USAGE_STORE is this ledger's store: by "
+            "another one, or one restored from before, late usage would be charged twice.",
+        )
 
 
 def with_what_came_since(

@@ -5,7 +5,11 @@ from itertools import permutations
 
 import pytest
 
+from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
+from spell_billing.settings.databases import parse_database_url
+from spell_billing.usage.aggregate import aggregate
+from spell_billing.usage.source import open_usage_source
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
 
 ONE, TWO = "user-0001", "user-0002"
@@ -183,6 +187,27 @@ def test_a_disaster_that_takes_ledger_and_store_loses_and_doubles_no_late_usage(
     assert billed_usage(platform, TWO) == 9
     for month in MONTHS:
         platform.must_agree(month)
+
+
+@pytest.mark.both_databases
+def test_a_month_is_not_frozen_where_another_store_has_other_usage_of_a_billed_one(
+    platform: SmallPlatform,
+) -> None:
+    platform.accounts(ONE, TWO)
+    platform.calls(MARCH, (ONE, 100), (TWO, 1))
+    platform.bill(MARCH)
+    platform.calls(MARCH, (ONE, 42))
+    own = platform.store_path
+    platform.store_path = own.with_name("another-store")
+    aggregate(platform.store.freeze(open_usage_source(parse_database_url(platform.url, setting="x")), MARCH))
+    platform.calls(APRIL, (ONE, 200))
+
+    with pytest.raises(UsageError, match="is not what 2025-03 was billed from: it has 3 calls of 143 cents"):
+        platform.bill(APRIL)
+
+    platform.store_path = own
+    platform.bill(APRIL)
+    assert platform.lines(APRIL, ONE) == [("usage", 200), ("late_usage", 42)]
 
 
 def test_late_usage_that_an_adopted_invoice_lacks_is_billed_later(light_platform: SmallPlatform) -> None:
