@@ -94,9 +94,10 @@ async def credit_bill(
             f"A credit of {money} for user {user_id} ({open_one.reason}) was begun; its outcome is unknown.",
             remedy="Complete it first: repeat that command.",
         )
-    if same and open_one is None:
-        return Credited(same[-1], is_new=False)
     try:
+        # All that is left may be more than was credited for the reason before.
+        if same and open_one is None and (cents is not None or not await _left_to_credit(gateway, bill)):
+            return Credited(same[-1], is_new=False)
         note = open_one or await _begun(
             session, gateway, bill, cents=cents, reason=reason, known=known, to_balance=to_balance
         )
@@ -143,7 +144,8 @@ async def _begun(
     )
     for each in issued:
         number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
-        if each["memo"] == reason[:_LONGEST_MEMO] and cents in {None, amount_cents}:
+        is_same = cents == amount_cents or (cents is None and not left_cents)
+        if each["memo"] == reason[:_LONGEST_MEMO] and is_same:
             found = replace(note, number=number, cents=amount_cents)
             return await _done(session, bill, found, str(each["id"]))
     if not 0 < note.cents <= left_cents:
@@ -154,6 +156,11 @@ async def _begun(
         )
     await asyncio.to_thread(_write, session, bill, note, "credit_requested")
     return note
+
+
+async def _left_to_credit(gateway: Gateway, bill: Bill) -> int:
+    invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
+    return 0 if invoice is None else _left_cents(invoice)
 
 
 def _left_cents(invoice: Invoice) -> int:

@@ -75,6 +75,17 @@ def test_an_open_invoice_is_lowered(world_of_two: World) -> None:
     world_of_two.platform.must_agree(MARCH)
 
 
+def test_all_is_what_is_left_although_some_was_credited_for_the_same_reason(world_of_two: World) -> None:
+    credit(world_of_two, ONE, 100)
+
+    rest = credit(world_of_two, ONE, None)
+
+    assert rest.cents == 900
+    assert credit(world_of_two, ONE, None) == rest
+    assert notes(world_of_two) == [100, 900]
+    world_of_two.platform.must_agree(MARCH)
+
+
 def test_to_repeat_a_credit_changes_nothing_and_another_reason_is_another_credit(world_of_two: World) -> None:
     first = credit(world_of_two, ONE, 400)
     assert credit(world_of_two, ONE, 400) == first
