@@ -134,6 +134,8 @@ def test_a_user_moves_and_another_is_forgotten(shell: Shell) -> None:
         'spell-billing move-user --from OLD --to NEW --reason "merged, ticket 4711"',
         {r"\bOLD\b": "old", r"\bNEW\b": "new"},
     )
+    shop.run("move-user", "--from", "other", "--to", "new", "--reason", "mistaken for another")
+    shell.run('spell-billing move-user --from OLD --undo --reason "..."', {r"\bOLD\b": "other"})
     # The ledger learns that the invoices were paid.
     shell.run("spell-billing bill --month 2026-10 --verify")
     for table in ("usage_counters", "billing_accounts"):
