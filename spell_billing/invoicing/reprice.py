@@ -54,6 +54,7 @@ def late_price_findings(frozen: FrozenUsage, recorders: Sequence[FrozenUsage]) -
         return
     counts, price = _counts(frozen), _Prices(frozen)
     before = {each: price.of(*each, count) for each, count in counts.items()}
+    on_time = {user for user, _ in counts}
     late: set[_Item] = set()
     for version in (each for one in recorders for each in (one, *one.supplements)):
         for row in _late_rows(version, str(frozen.month)):
@@ -64,7 +65,9 @@ def late_price_findings(frozen: FrozenUsage, recorders: Sequence[FrozenUsage]) -
     for user, item in sorted(late):
         count = counts[user, item]
         expected = price.of(user, item, count) - before.get((user, item), Fraction(0))
-        if expected != count.handed_on:
+        # Who had nothing on time was priced by the plan of the account as it was then.
+        by_plan = [] if user in on_time else price.by_any_plan(user, item, count)
+        if expected != count.handed_on and not (by_plan and min(by_plan) <= count.handed_on <= max(by_plan)):
             yield Finding(
                 Kind.LATE_USAGE_DIFFERS,
                 user,
@@ -89,9 +92,16 @@ class _Prices:
         for row in pq.ParquetFile(frozen.path(rates.cards)).read().to_pylist():
             self._cards[row["plan_id"], row["item"]].append(row)
 
+    def by_any_plan(self, user: str, item: str, count: _Count) -> list[Fraction]:
+        """Return what a count costs by each plan that cards are for; nothing where the user's was frozen."""
+        plans = set() if user in self._plans else {plan for plan, _ in self._cards}
+        return [self._by_plan(plan, item, count) for plan in plans]
+
     def of(self, user: str, item: str, count: _Count) -> Fraction:
         """Return what a count of a user's item costs."""
-        plan = self._plans.get(user)
+        return self._by_plan(self._plans.get(user), item, count)
+
+    def _by_plan(self, plan: str | None, item: str, count: _Count) -> Fraction:
         places = ((plan, item), (None, item), (plan, None), (None, None))
         rows = next((self._cards[place] for place in places if place in self._cards), None)
         if rows is None:

@@ -86,6 +86,7 @@ class SqlUsage(ABC):
                 tables.current,
                 tables.items,
                 scale=tables.scale,
+                plans_now=tables.account_plans,
                 bad_now=tables.bad_ids,
             )
             unique.require_changed(late)
@@ -130,6 +131,7 @@ class SqlUsage(ABC):
                 tables.current,
                 tables.items,
                 scale=tables.scale,
+                plans_now=tables.account_plans,
                 recorded=recorded,
                 users=users,
             )

@@ -37,6 +37,7 @@ def compare_late_usage(
     items: Callable[[FrozenUsage], Stream],
     *,
     scale: int,
+    plans_now: Callable[[], pa.Table],
     bad_now: Callable[[Month], pa.ChunkedArray | None] = lambda _: None,
     recorded: Sequence[FrozenUsage] | None = None,
     users: Collection[str] | None = None,
@@ -53,6 +54,7 @@ def compare_late_usage(
             has rate cards, also item, measured, quantity and stored_cents, and a row for each item.
         current: Streams a month's usage: user_id, calls, cost_cents, any number of rows for a user.
         scale: Decimal places of a cent that the source may have.
+        plans_now: Reads user_id and plan_id of the accounts, for users who had no usage on time.
         items: Streams the usage of a month with rate cards: `late_rated.ITEM_COLUMNS`.
         bad_now: Gives the ids, as text, of a month's rows that cannot be billed; called after `current`.
         recorded: The versions that may have recorded late usage; by default `late_for`.
@@ -86,6 +88,7 @@ def compare_late_usage(
                         one,
                         recorders,
                         items,
+                        plans_now=plans_now,
                         scale=scale,
                         bad_now=bad_now,
                         some_users=users is not None,
@@ -112,11 +115,14 @@ def _compare_items(
     recorders: Sequence[FrozenUsage],
     items: Callable[[FrozenUsage], Stream],
     *,
+    plans_now: Callable[[], pa.Table],
     scale: int,
     bad_now: Callable[[Month], pa.ChunkedArray | None],
     some_users: bool,
 ) -> None:
-    month = RatedMonth(duck, one, _late_files(recorders), scale=scale, some_users=some_users)
+    month = RatedMonth(
+        duck, one, _late_files(recorders), plans_now=plans_now, scale=scale, some_users=some_users
+    )
     with items(one) as reader, own_errors(reader) as source:
         duck.register("source_now", source)
         month.take_current()

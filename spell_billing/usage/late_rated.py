@@ -4,7 +4,7 @@ What is handed on is the price of all that is known now less the price of all th
 cards that were frozen with the month: so tiers come out as if every call had come on time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class RatedMonth:
         one: FrozenUsage,
         recorded: Sequence[Path],
         *,
+        plans_now: Callable[[], pa.Table],
         scale: int,
         some_users: bool,
     ) -> None:
@@ -49,7 +50,11 @@ class RatedMonth:
         self._has_losses = True
         self._which = "user_id IN (SELECT user_id FROM those)" if some_users else "true"
         self._sums = _SUMS.format(quantity=QUANTITY, money=f"DECIMAL(38, {scale})")
-        parts = [counted(one, scale), *(self._late(path) for path in recorded)]
+        duck.execute(f"CREATE OR REPLACE TABLE on_time AS {counted(one, scale)}")
+        parts = ["FROM on_time", *(self._late(path) for path in recorded)]
+        self._plans_now = (
+            plans_now() if cards.has_plans else pa.table({"user_id": texts([]), "plan_id": texts([])})
+        )
         duck.execute(
             f"CREATE OR REPLACE TABLE known AS {self._sums} FROM ({' UNION ALL '.join(parts)}) "
             f"WHERE {self._which} GROUP BY user_id, item",
@@ -81,16 +86,22 @@ class RatedMonth:
 
     def write_differences(self) -> None:
         """Add the differences to the table `late`, each with what it changes of the price."""
+        self._duck.register("plans_now", self._plans_now)
         rows = self._duck.execute(
             "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
-            "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, p.plan_id "
+            "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, "
+            # Who had nothing on time may be new, or a new id: the plan that was frozen is of others.
+            "CASE WHEN c.user_id IN (SELECT user_id FROM on_time) THEN p.plan_id "
+            "ELSE coalesce(p.plan_id, n.plan_id) END "
             f"FROM ({self._sums} FROM (FROM parts UNION ALL "
             "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
             "GROUP BY user_id, item HAVING sum(calls) <> 0 OR sum(measured) <> 0 OR sum(quantity) <> 0 "
             "OR sum(stored_cents) <> 0) AS c LEFT JOIN known AS k USING (user_id, item) "
             f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id "
+            "LEFT JOIN plans_now AS n ON n.user_id = c.user_id "
             f"{'' if self._has_losses else _GAINS} ORDER BY c.user_id, c.item"
         ).fetchall()
+        self._duck.unregister("plans_now")
         if not rows:
             return
         costs = []

@@ -216,6 +216,11 @@ class UsageTables(ABC):
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
         return build_accounts(accounts, plans, has_plans=bool(found))
 
+    def account_plans(self) -> pa.Table:
+        """Read the plan of each account: user_id, plan_id."""
+        found = ("user_id", "plan_id")
+        return self.texts(ACCOUNTS_TABLE, self.account_columns, found, None).select(found)
+
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
         plans = self.columns(PLANS_TABLE)

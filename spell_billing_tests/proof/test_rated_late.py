@@ -7,7 +7,7 @@ import pytest
 
 from spell_billing.core.money import round_half_up
 from spell_billing.usage.contract import SourceRules
-from spell_billing_tests.proof.leavers import ANN, BOB
+from spell_billing_tests.proof.leavers import ANN, BOB, moved
 from spell_billing_tests.proof.priced import BY_ENDPOINT, CHAT, cards, insert
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
 
@@ -45,6 +45,35 @@ def test_late_calls_come_out_of_the_tiers_as_if_they_had_been_on_time(platform: 
     platform.bill(JUNE)
     assert platform.lines(JUNE, ANN) == [("usage", 1)]
     for month in (MARCH, APRIL, MAY, JUNE):
+        platform.must_agree(month)
+
+
+@pytest.mark.both_databases
+def test_calls_of_who_had_none_on_time_are_priced_by_the_plan_of_now_and_a_new_id_changes_nothing(
+    platform: SmallPlatform,
+) -> None:
+    platform.rules = BY_ENDPOINT
+    platform.accounts(ANN, plan_id="pro")
+    cards(platform, {"plan_id": "pro", "item": "/chat", "unit_price_cents": "50"})
+    insert(platform, MARCH, *[(ANN, 0, "/chat")] * 20)
+    platform.bill(MARCH)
+    assert platform.lines(MARCH, ANN) == [("usage", 1_000)]
+
+    platform.accounts(BOB, "cem", plan_id="pro")
+    platform.sql(f"UPDATE usage_counters SET user_id = '{BOB}'")
+    moved(platform)
+    insert(platform, MARCH, *[("cem", 0, "/chat")] * 3)
+    insert(platform, APRIL, (BOB, 0, "/chat"))
+    platform.bill(APRIL)
+
+    assert sum(cents for _, cents in platform.lines(APRIL, BOB)) == 50
+    assert platform.lines(APRIL, "cem") == [("late_usage", 150)]
+    insert(platform, MARCH, ("cem", 0, "/chat"), (BOB, 0, "/chat"))
+    insert(platform, MAY, (BOB, 0, "/chat"))
+    platform.bill(MAY)
+    assert platform.lines(MAY, "cem") == [("late_usage", 50)]
+    assert sum(cents for _, cents in platform.lines(MAY, BOB)) == 100
+    for month in (MARCH, APRIL, MAY):
         platform.must_agree(month)
 
 
