@@ -36,7 +36,7 @@ def move_user(from_user: str, to_user: str | None, reason: str, *, undo: bool) -
         with open_ledger() as ledger, ledger.writing() as connection:
             was = record_undo(connection, from_user, reason=reason, actor=actor(), now=now)
         click.echo(
-            f"Usage of user {from_user} did not move to {was}: each has the own usage and credits again."
+            f"Usage of user {from_user} did not move to {was}: each keeps their own usage and credits."
         )
         return
     source = open_usage_source(Settings.from_environment().usage_database)

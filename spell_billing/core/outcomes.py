@@ -106,7 +106,8 @@ REMEDIES: dict[Reason, str] = {
         f"store its id, {_AGAIN}"
     ),
     Reason.UNKNOWN_PLAN: (
-        f"The billing account's plan_id is not in billing_plans. Correct it, or add the plan, {_AGAIN}"
+        f"The billing account's plan_id is not in billing_plans. Correct it, add the plan, or set it to null "
+        f"where there is none, {_AGAIN}"
     ),
     Reason.PLAN_CURRENCY: "The account is in another currency than a plan it was on in the month. Give it "
     f"the plan's currency, {_AGAIN} Between plans of two currencies, bill it by hand, and settle it.",

@@ -99,7 +99,7 @@ def review_month(
             *move_findings(moves),
             *month_findings(current, previous, rules),
             *first_month_findings(current, first_started(connection), datetime.now(UTC)),
-            *what_is_missed(connection, store, frozen, accounts, rules),
+            *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),
             *account_findings(_coverage(connection, month, bills, accounts)),
             *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
         ]

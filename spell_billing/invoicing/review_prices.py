@@ -1,6 +1,6 @@
 """Gathers what a month is charged by, then and now, for the rules that find what is missed of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +12,8 @@ from spell_billing.core.month import Month
 from spell_billing.core.review import Finding, ReviewRules, subscription_findings
 from spell_billing.core.review_prices import price_findings, terms_findings
 from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.totals import billed_before, billed_twice
+from spell_billing.ledger.rows import MonthRecord
+from spell_billing.ledger.totals import billed_twice
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import running, subscriptions
 from spell_billing.usage.prices import prices_of
@@ -24,24 +25,26 @@ def what_is_missed(
     store: UsageStore,
     frozen: FrozenUsage,
     accounts: Callable[[], pa.Table],
+    *,
     rules: ReviewRules,
+    previous: Sequence[MonthRecord],
 ) -> list[Finding]:
     """Find subscriptions, prices and terms of the month billed before that the month is without.
 
-    A first month has nothing to miss. `accounts` is read where subscriptions are missed.
+    `previous` are the months billed before, the newest first: a first month has nothing to miss. `accounts`
+    is read where subscriptions are missed.
     """
     month, found = frozen.month, list[Finding]()
-    for record in billed_before(connection, month)[:1]:
+    for record in previous[:1]:
         pairs = billed_twice(connection, record.month, str(month))
         found += terms_findings(str(month), pairs, than=record.month)
-        # Where its evidence is lost, the freeze has said so.
+        now = prices_of(frozen)
+        # Where the evidence of the month before is lost, the freeze has said so.
         with suppress(UsageError):
             before = store.version(Month.parse(record.month), record.usage_version)
             if before.month.next() == month:
                 found += subscription_findings(*_subscribers(connection, before, frozen, accounts))
-            found += price_findings(
-                str(month), prices_of(before), prices_of(frozen), rules, than=record.month
-            )
+            found += price_findings(str(month), prices_of(before), now, rules, than=record.month)
     return found
 
 

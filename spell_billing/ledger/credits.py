@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import UTC, datetime
+from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -34,25 +35,33 @@ def read_credits(
     counts = bill.month != str(month)
     if only is not None:
         counts = sa.or_(counts, bill.state.not_in([State.FAILED, State.HELD]))
+    # Before the month, what is left in all counts; from it on, what each month used and left.
+    since = sa.case((bill.month < str(month), ""), else_=bill.month).label("since")
+    amounts = sa.func.sum(bill.carried_cents), sa.func.sum(bill.credit_applied_cents)
     rows = connection.execute(
-        sa.select(bill.user_id, bill.currency, bill.month, bill.carried_cents, bill.credit_applied_cents)
+        sa.select(bill.user_id, bill.currency, since, *amounts)
         .where(counts, bill.state != State.VOID.value, left_something(connection))
         .where(sa.or_(bill.carried_cents != 0, bill.credit_applied_cents != 0))
-        .order_by(bill.month)
+        .group_by(bill.user_id, bill.currency, "since")
+        .order_by("since")
     )
     sums: defaultdict[tuple[str, str], int] = defaultdict(int)
     later: defaultdict[tuple[str, str, bool], int] = defaultdict(int)
-    for user_id, currency, of, carried_cents, applied_cents in rows:
-        owner = heirs.heir_of(user_id), currency
-        # What a later month used is of what later months left, as far as that goes.
-        side, used_cents = (*owner, applied_cents > 0), abs(applied_cents)
-        own_cents = used_cents - min(used_cents, later[side])
-        later[side] -= used_cents - own_cents
-        sums[owner] -= own_cents if applied_cents > 0 else -own_cents
-        if of < str(month):
-            sums[owner] += carried_cents
-        elif of > str(month):
-            later[*owner, carried_cents > 0] += abs(carried_cents)
+    for of, of_month in groupby(rows, key=lambda row: str(row.since)):
+        entries = [
+            ((heirs.heir_of(user_id), currency), int(carried), int(applied))
+            for user_id, currency, _, carried, applied in of_month
+        ]
+        for owner, _, applied in entries:
+            # What a later month used is of what later months left, as far as that goes.
+            of_later = min(abs(applied), later[*owner, applied > 0])
+            later[*owner, applied > 0] -= of_later
+            sums[owner] -= applied - of_later if applied > 0 else applied + of_later
+        for owner, carried, _ in entries:
+            if not of:
+                sums[owner] += carried
+            elif of > str(month):
+                later[*owner, carried > 0] += abs(carried)
     is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
     for user_id, content in connection.execute(settled):

@@ -32,7 +32,7 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     spans = running(table.filter(pc.field("kind") == PLAN), frozen.month.start, frozen.month.end)
     always = spans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_null())
     discounts = table.filter(pc.field("kind") == DISCOUNT)
-    has_value = (pc.field("percent") != "0") | (pc.field("amount_cents") != 0)
+    has_value = (pc.field("percent").cast(pa.float64()) != 0) | (pc.field("amount_cents") != 0)
     discounts = discounts.filter(has_value | (pc.field("ends_at") <= frozen.month.start))
     lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))
     plans = spans.select(["plan_id", *_PARTS]).group_by(["plan_id", *_PARTS]).aggregate([]).to_pylist()

@@ -51,7 +51,7 @@ def test_a_move_that_was_none_is_taken_back_and_credits_stay_where_they_are(
     again = shop.run("move-user", "--from", OLD, "--undo", "--reason", "two people")
 
     assert undone.stdout == (
-        f"Usage of user {OLD} did not move to {NEW}: each has the own usage and credits again.\n"
+        f"Usage of user {OLD} did not move to {NEW}: each keeps their own usage and credits.\n"
     )
     assert (again.returncode, again.stdout) == (1, "")
     assert f"No move of user {OLD} is recorded that counts." in again.stderr

@@ -75,7 +75,7 @@ def live_through(
         (CARDS, "DROP TABLE rate_cards", "rate_cards lacks every plan and every item"),
         ((*PLANS, *DISCOUNTS), "DELETE FROM billing_discounts", "lacks Partner of user anna"),
         ((*PLANS, *DISCOUNTS), "DROP TABLE billing_discounts", "lacks Partner of user anna"),
-        ((*PLANS, *DISCOUNTS), "UPDATE billing_discounts SET percent = 0", "lacks Partner of user anna"),
+        ((*PLANS, *DISCOUNTS), "UPDATE billing_discounts SET percent = '0.00'", "lacks Partner of user anna"),
     ],
 )
 def test_prices_that_vanished_are_reviewed(
