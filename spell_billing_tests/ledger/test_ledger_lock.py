@@ -1,5 +1,6 @@
 """The month's lock: one holder, who is named, waited for, and outlived."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -185,3 +186,19 @@ def test_the_lock_leaves_no_holder_behind_beside_a_sqlite_file(sqlite_url: str) 
         assert [path.name for path in folder.glob("*.holder")] == ["test.db.2026-10.holder"]
 
     assert list(folder.glob("*.holder")) == []
+
+
+def test_on_a_full_disk_the_month_is_locked_without_the_holder_s_name(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def refuse_names(path: Path, *arguments: str, **named: str) -> int:
+        if path.suffix == ".holder":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "write_text", refuse_names)
+    url = parse_database_url(sqlite_url, setting="DATABASE_URL")
+    with Ledger(url) as ledger, ledger.session(OCTOBER, ME) as session:
+        assert session.record() is None
