@@ -47,6 +47,7 @@ class Prices:
         discounts: The discounts, those that ended included.
         lasting: Those that run on when the month ends.
         users: Who is on a plan that has neither a start nor an end: mostly by the account.
+        switched_off: Who has subscriptions, all of other times: the account's plan does not count.
     """
 
     cards: Collection[str] = ()
@@ -58,6 +59,7 @@ class Prices:
     discounts: Collection[str] = ()
     lasting: Collection[str] = ()
     users: Collection[str] = ()
+    switched_off: Collection[str] = ()
 
 
 class BilledTwice(NamedTuple):
@@ -79,6 +81,7 @@ def price_findings(
     cards = sorted(set(before.cards) - set(now.cards))
     discounts = sorted(set(before.lasting) - set(now.discounts))
     users = sorted(set(before.users) - set(now.users))
+    switched_off = sorted(set(before.users) & set(now.switched_off))
     parts = []
     if lost:
         parts.append(_some([f"plan {plan} has no {part}" for plan, part in lost]))
@@ -89,6 +92,11 @@ def price_findings(
         parts.append(f"billing_discounts lacks {_some(discounts)}")
     if len(users) >= _FEW and len(users) * 2 >= len(before.users):
         parts.append(f"{len(users):,} of {len(before.users):,} users are on no plan ({_some(users)})")
+    elif switched_off:
+        parts.append(
+            f"the account's plan does not count for {_some(switched_off)}, whose plan_subscriptions are all "
+            "of other times: enter the present plan there as well"
+        )
     if not parts:
         return []
     text = (

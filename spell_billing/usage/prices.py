@@ -29,8 +29,12 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     if frozen.manifest.plans is not None:
         with pq.ParquetFile(frozen.path(frozen.manifest.plans)) as file:
             table = file.read()
-    spans = running(table.filter(pc.field("kind") == PLAN), frozen.month.start, frozen.month.end)
+    of_plans = table.filter(pc.field("kind") == PLAN)
+    spans = running(of_plans, frozen.month.start, frozen.month.end)
     always = spans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_null())
+    later = pc.field("starts_at") >= frozen.month.end
+    # A user whose subscriptions are all of other times has an empty span without a plan: see `build_plans`.
+    elsewhere = of_plans.filter(later | (pc.field("plan_id") == ""))["user_id"].to_pylist()
     discounts = table.filter(pc.field("kind") == DISCOUNT)
     has_value = (pc.field("percent").cast(pa.float64()) != 0) | (pc.field("amount_cents") != 0)
     discounts = discounts.filter(has_value | (pc.field("ends_at") <= frozen.month.start))
@@ -52,6 +56,7 @@ def prices_of(frozen: FrozenUsage) -> Prices:
         discounts=frozenset(_discount(row) for row in discounts.to_pylist()),
         lasting=frozenset(_discount(row) for row in lasting.to_pylist()),
         users=frozenset(always["user_id"].to_pylist()),
+        switched_off=frozenset(elsewhere) - frozenset(spans["user_id"].to_pylist()),
     )
 
 

@@ -105,6 +105,24 @@ def test_prices_that_a_row_changed_or_ended_are_not(
     assert live_through(light_platform, before, lambda: light_platform.sql(meanwhile)) == []
 
 
+@pytest.mark.parametrize(
+    ("starts_at", "codes"),
+    [("2025-04-01", ["prices_gone"]), ("2025-09-01", ["prices_gone"]), ("2025-03-31", [])],
+)
+def test_a_subscription_of_later_alone_that_switches_the_accounts_plan_off_is_reviewed(
+    light_platform: SmallPlatform, starts_at: str, codes: list[str]
+) -> None:
+    subscribe = (
+        "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+        f"INSERT INTO plan_subscriptions VALUES ('anna', 'max', '{starts_at}', NULL)",
+    )
+
+    found = live_through(light_platform, PLANS, lambda: light_platform.sql(*subscribe))
+
+    assert [code for code, _ in found] == codes
+    assert not codes or "the account's plan does not count for anna, whose plan_subscriptions" in found[0][1]
+
+
 ITEM_CARDS = (
     "CREATE TABLE rate_cards (item text, model text, unit text, unit_price_cents text, valid_from text)",
     "INSERT INTO rate_cards VALUES ('chat', 'flat', 'call', '15000', NULL)",
