@@ -176,8 +176,8 @@ class Ledger:
         with self.reading() as connection:
             return is_held(self._url, connection, str(what))
 
-    def months_held(self) -> int:
-        """Count the months that processes hold right now, this one included.
+    def months_held(self) -> frozenset[Month]:
+        """Return the months that processes hold right now, this one included.
 
         Raises:
             DatabaseUnreachableError: when the database does not answer.

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import MonthLockedError, SettingsError
+from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
 
 ONCE = "run-"
@@ -37,7 +38,7 @@ _HELD = (
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 _MONTHS_HELD = sa.text(
-    f"SELECT count(DISTINCT l.pid) {_HELD} AND a.application_name ~ '^{HOLDER} [0-9]{{4}}-[0-9]{{2}}:'"
+    f"SELECT DISTINCT substring(a.application_name FROM '^{HOLDER} ([0-9]{{4}}-[0-9]{{2}}):') {_HELD}"
 )
 
 
@@ -88,16 +89,17 @@ def is_held(url: DatabaseUrl, connection: Connection, month: str) -> bool:
     return _lock_of(url, connection, month).holder() is not None
 
 
-def months_held(url: DatabaseUrl, connection: Connection) -> int:
-    """Count the months that processes hold right now, without taking a lock from anyone."""
+def months_held(url: DatabaseUrl, connection: Connection) -> frozenset[Month]:
+    """Return the months that processes hold right now, without taking a lock from anyone."""
     base = url.sqlite_path
     if base is not None:
         name = re.compile(rf"{re.escape(base.name)}\.(\d{{4}}-\d{{2}})\.holder")
         months = [found[1] for each in base.parent.iterdir() if (found := name.fullmatch(each.name))]
-        return sum(is_held(url, connection, month) for month in months)
-    held: int = connection.scalar(_MONTHS_HELD) or 0
-    connection.commit()
-    return held
+        held = [month for month in months if is_held(url, connection, month)]
+    else:
+        held = [month for month in connection.scalars(_MONTHS_HELD) if month is not None]
+        connection.commit()
+    return frozenset(map(Month.parse, held))
 
 
 def process_name() -> str:

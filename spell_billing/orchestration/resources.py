@@ -137,7 +137,7 @@ class StripeResource(dg.ConfigurableResource[None]):
                 longest_pause_seconds=self.longest_pause_seconds,
                 down_seconds=self.down_seconds,
             )
-            async with shared(Pace(self.limits()), ledger.months_held) as pace:
+            async with shared(Pace(self.limits()), lambda: len(ledger.months_held())) as pace:
                 yield Gateway(api, pace, patience, guard=guard)
 
     def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:

@@ -95,15 +95,18 @@ class MonthPages:
         """Show the page of a month, or of a user in it, with what is said of a decision."""
         runs: DagsterRuns = request.app.state.runs
         run = runs.under_way(month, "")
+        # The command line bills without a run that the server knows of.
+        is_billed = run is not None or self.context.ledger.is_held(month)
         common = {
             "month": month,
             "said": said,
             "given": said.given,
             "run": run,
+            "is_billed": is_billed,
             "refresh_seconds": REFRESH_SECONDS,
         }
         # What is decided waits for the run, which holds the month.
-        allowed = [] if run else self._allowed(request)
+        allowed = [] if is_billed else self._allowed(request)
         if user_id is None:
             return self._month(request, month, allowed, common)
         return self._user(month, user_id, allowed, common)
@@ -156,7 +159,7 @@ class MonthPages:
             decisions=reviewed.decisions,
             allowed=allowed,
             # Nobody who searches is interrupted.
-            headers=_headers(None if is_searched else common["run"], address),
+            headers=FORM_HEADERS if is_searched else _headers(common, address),
         )
 
     def _user(self, month: Month, user_id: str, allowed: list[str], common: dict[str, Any]) -> Response:
@@ -190,7 +193,7 @@ class MonthPages:
             choices=choices,
             left_cents=left,
             others=others,
-            headers=_headers(common["run"], f"/billing/{month}/users/{quote(user_id, safe='')}"),
+            headers=_headers(common, f"/billing/{month}/users/{quote(user_id, safe='')}"),
         )
 
     def _allowed(self, request: Request) -> list[str]:
@@ -218,10 +221,13 @@ class MonthPages:
         return f"The billing run has ended: {_ENDED[record.result]}"
 
 
-def _headers(run: Run | None, address: str) -> dict[str, str]:
+def _headers(common: Mapping[str, Any], address: str) -> Mapping[str, str]:
+    if not common["is_billed"]:
+        return FORM_HEADERS
     # Led to the address of the run, so that the page says at last what came of it.
-    refresh = {"Refresh": f"{REFRESH_SECONDS}; url={address}?{urlencode({'run': run.id})}"} if run else {}
-    return {**FORM_HEADERS, **refresh}
+    run: Run | None = common["run"]
+    place = f"{address}?{urlencode({'run': run.id})}" if run else address
+    return {**FORM_HEADERS, "Refresh": f"{REFRESH_SECONDS}; url={place}"}
 
 
 def _search(asked: Mapping[str, str]) -> Search:

@@ -69,7 +69,7 @@ class _Overview:
             "billing.html",
             now=self.context.clock(),
             months=figures,
-            under_way=request.app.state.runs.months_under_way(),
+            under_way=request.app.state.runs.months_under_way() | self.context.ledger.months_held(),
             waiting=[each for each in figures if each.waiting or each.state in {"in_review", "unbilled"}],
             charts=_charts(figures),
             newest=before is None,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.runs import RunRecord, RunResult
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
@@ -70,6 +71,26 @@ def test_while_a_run_is_under_way_the_pages_say_so_and_load_again_and_take_no_de
     assert ["March 2025", "Being billed"] in [cells[:2] for cells in overview.rows]
     assert "Being billed" in searched.text
     assert searched_again is None, "nobody who searches is interrupted"
+
+
+def test_a_month_that_a_command_bills_is_shown_so_and_takes_no_decision(
+    light_platform: SmallPlatform, open_doors: OpenDoors
+) -> None:
+    with open_doors(with_one_left(light_platform)) as at:
+        with light_platform.ledger() as other, other.session(MARCH, Actor("a command")):
+            month, month_again = look(at, MONTH)
+            user, user_again = look(at, USER)
+            overview, _ = look(at, "/billing")
+        after, after_again = look(at, MONTH)
+
+    for page in (month, user):
+        assert "March 2025 is being billed by a command" in page.text
+    assert "Hold" not in {text for _, text in user.headings}
+    assert [each[1].get("disabled", "no") for each in month.tags if each[1].get("value") == "bill"] == [None]
+    assert (month_again, user_again) == (MONTH, USER)
+    assert ["March 2025", "Being billed"] in [cells[:2] for cells in overview.rows]
+    assert "being billed" not in after.text
+    assert after_again is None
 
 
 def test_when_the_run_has_ended_the_page_says_what_came_of_it(
