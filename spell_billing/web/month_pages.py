@@ -49,6 +49,9 @@ DONE = {
 }
 """What the page says after each decision."""
 
+_NOT_BEGUN = ("NOT_STARTED", "QUEUED")
+"""How Dagster names a run that waits for the daemon to start it."""
+
 _ENDED = {
     RunResult.DONE: "everyone has an invoice, or nothing to pay.",
     RunResult.USERS_LEFT: "all that could be billed is. The others wait for a person.",
@@ -96,17 +99,20 @@ class MonthPages:
         runs: DagsterRuns = request.app.state.runs
         run = runs.under_way(month, "")
         # The command line bills without a run that the server knows of.
-        is_billed = run is not None or self.context.ledger.is_held(month)
+        is_held = self.context.ledger.is_held(month)
+        is_waiting = not is_held and run is not None and run.status in _NOT_BEGUN
+        is_billed = is_held or run is not None
         common = {
             "month": month,
             "said": said,
             "given": said.given,
             "run": run,
             "is_billed": is_billed,
+            "is_waiting": is_waiting,
             "refresh_seconds": REFRESH_SECONDS,
         }
-        # What is decided waits for the run, which holds the month.
-        allowed = [] if is_billed else self._allowed(request)
+        # What is decided waits for the run, which holds the month as soon as it has begun.
+        allowed = [] if is_billed and not is_waiting else self._allowed(request)
         if user_id is None:
             return self._month(request, month, allowed, common)
         return self._user(month, user_id, allowed, common)

@@ -17,10 +17,10 @@ ONE, TWO = "user-0001", "user-0002"
 MONTH, USER = "/billing/2025-03", f"/billing/2025-03/users/{TWO}"
 
 
-def started(at: House) -> dg.DagsterRun:
+def started(at: House, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:
     """Let Dagster know a run of March that is under way."""
     tags = {"dagster/partition": MARCH.partition_key}
-    run = dg.DagsterRun(job_name=monthly_billing.name, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    run = dg.DagsterRun(job_name=monthly_billing.name, tags=tags, status=status)
     return at.instance.add_run(run)
 
 
@@ -71,6 +71,19 @@ def test_while_a_run_is_under_way_the_pages_say_so_and_load_again_and_take_no_de
     assert ["March 2025", "Being billed"] in [cells[:2] for cells in overview.rows]
     assert "Being billed" in searched.text
     assert searched_again is None, "nobody who searches is interrupted"
+
+
+def test_a_run_that_has_not_begun_keeps_nobody_from_deciding(
+    light_platform: SmallPlatform, open_doors: OpenDoors
+) -> None:
+    with open_doors(with_one_left(light_platform)) as at:
+        run = started(at, dg.DagsterRunStatus.NOT_STARTED)
+        user, user_again = look(at, USER)
+
+    assert "March 2025 is being billed. The run in Dagster is not started" in user.text
+    assert "Decisions wait" not in user.text
+    assert "Hold" in {text for _, text in user.headings}
+    assert user_again == f"{USER}?run={run.run_id}"
 
 
 def test_a_month_that_a_command_bills_is_shown_so_and_takes_no_decision(
