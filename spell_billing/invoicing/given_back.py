@@ -16,12 +16,12 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import Billed, BillOf
-from spell_billing.core.lines import CHANGED, LATE_KINDS, late_sums, load_lines
+from spell_billing.core.lines import LATE_KINDS, late_sums, load_lines
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.credits import AFTER_ALL
-from spell_billing.ledger.given_back import Answer, answered_cents, money_back, read_answers
+from spell_billing.ledger.given_back import Answer, Invoice, answered_cents, money_back, read_answers
 from spell_billing.ledger.history import read_billed
 from spell_billing.ledger.queries import (
     has_line_of,
@@ -127,7 +127,8 @@ def release_both(connection: Connection, month: Month, user_id: str, reason: str
     for each in read_billed(connection, month, giving).values():
         back |= each.back
     for of, cents in sorted(back.items()):
-        _write(connection, Answer(user_id, of, bill.currency, cents, 0, of), reason, actor)
+        generation = read_bills(connection, of, invoices.c.user_id == user_id)[-1].generation
+        _write(connection, Answer(user_id, of, generation, bill.currency, cents, 0, of), reason, actor)
 
 
 def settle_given_back(
@@ -146,7 +147,7 @@ def settle_given_back(
     about what was not answered yet; where nothing is open, it takes the place of what was said before.
 
     Returns:
-        What was given back in all, how much of it counts as a correction, and the currency.
+        What was given back in all, how much of it counts as a correction, both before tax, and the currency.
 
     Raises:
         LedgerError: when nothing was given back, or, for a correction, no row went.
@@ -154,8 +155,10 @@ def settle_given_back(
     found = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
     bill = found[-1] if found else None
     back_cents = _back_cents(connection, bill) if bill else 0
-    of_invoice = (user_id, str(month))
-    answers = [each for each in read_answers(connection) if (each.user_id, each.month) == of_invoice]
+    of_invoice = (user_id, str(month), bill.generation if bill else 0)
+    answers = [
+        each for each in read_answers(connection) if (each.user_id, each.month, each.generation) == of_invoice
+    ]
     if bill is None or (back_cents <= 0 and not answers):
         raise LedgerError(
             f"Of user {user_id}'s invoice for {month}, nothing was given back.",
@@ -190,11 +193,11 @@ def settle_given_back(
 
 
 def _back_cents(connection: Connection, bill: Bill) -> int:
-    if bill.stripe_invoice_id is None:
+    if bill.stripe_invoice_id is None or bill.state is State.VOID:
         return 0
-    taken_off = -sum(line.amount_cents for line in bill.parsed_lines if line.kind == CHANGED)
     of = {bill.stripe_invoice_id: (bill.user_id, bill.month)}
-    return money_back(connection, of)[bill.stripe_invoice_id] + max(0, taken_off)
+    back = money_back(connection, of)[bill.stripe_invoice_id]
+    return Invoice.of(bill, bill.parsed_lines).back_cents(back)
 
 
 def rows_went_too(connection: Connection, month: str, user_id: str) -> str:
