@@ -154,16 +154,14 @@ def settle_given_back(
     """
     found = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
     bill = found[-1] if found else None
-    back_cents = _back_cents(connection, bill) if bill else 0
-    of_invoice = (user_id, str(month), bill.generation if bill else 0)
-    answers = [
-        each for each in read_answers(connection) if (each.user_id, each.month, each.generation) == of_invoice
-    ]
+    back_cents = _back_cents(connection, bill) if bill and bill.state is not State.VOID else 0
+    answers = _answers_about(connection, bill) if bill and bill.state is not State.VOID else []
     if bill is None or (back_cents <= 0 and not answers):
         raise LedgerError(
             f"Of user {user_id}'s invoice for {month}, nothing was given back.",
             remedy="The month is that of the invoice; `spell-billing explain` shows what is known of it.",
         )
+    of_invoice = (user_id, str(month), bill.generation)
     before: dict[str, int] = {}
     for each in answers:
         before[each.usage_month] = before.get(each.usage_month, 0) + each.corrected_cents
@@ -193,11 +191,37 @@ def settle_given_back(
 
 
 def _back_cents(connection: Connection, bill: Bill) -> int:
-    if bill.stripe_invoice_id is None or bill.state is State.VOID:
+    if bill.stripe_invoice_id is None:
         return 0
     of = {bill.stripe_invoice_id: (bill.user_id, bill.month)}
     back = money_back(connection, of)[bill.stripe_invoice_id]
     return Invoice.of(bill, bill.parsed_lines).back_cents(back)
+
+
+def charged_again(connection: Connection, bill: Bill) -> str | None:
+    """Say what had gone back of an invoice that is void, beside what rows say; None where nothing had.
+
+    The next invoice charges what rows say, and knows nothing of it.
+    """
+    if bill.state is not State.VOID or bill.reason is Reason.WRITTEN_OFF:
+        return None
+    corrected_cents = sum(each.corrected_cents for each in _answers_about(connection, bill))
+    left_cents = _back_cents(connection, bill) - corrected_cents
+    if left_cents <= 0:
+        return None
+    cents = Invoice.of(bill, bill.parsed_lines).at_stripe(left_cents)
+    return (
+        f"{format_money(cents, bill.currency, grouping=True)} had been given back of the invoice of user "
+        f"{bill.user_id}, and the next one charges it again. Where it was goodwill, give it once more when "
+        f"that is sent: spell-billing credit --month {bill.month} --user {shlex.quote(bill.user_id)} "
+        f"--cents {cents} --reason ..."
+    )
+
+
+def _answers_about(connection: Connection, bill: Bill) -> list[Answer]:
+    about = (bill.user_id, bill.month, bill.generation)
+    answers = read_answers(connection)
+    return [each for each in answers if (each.user_id, each.month, each.generation) == about]
 
 
 def rows_went_too(connection: Connection, month: str, user_id: str) -> str:

@@ -81,6 +81,10 @@ class Invoice:
             cents = share_of(cents, Fraction(self.total_cents, self.charged_cents))
         return cents + self.taken_off_cents
 
+    def at_stripe(self, cents: int) -> int:
+        """Return what an amount before tax and coupon is at Stripe."""
+        return share_of(cents, Fraction(self.charged_cents, self.total_cents)) if self.total_cents else cents
+
 
 def add_what_went_back(
     connection: Connection, found: Mapping[BillOf, Billed], standing: Mapping[BillOf, Invoice]
