@@ -117,9 +117,9 @@ def test_void_names_goodwill_that_the_next_invoice_charges_again(
     light_billed.credit(MARCH, ONE, 300, "outage")
     done = command("void", "--month", "2025-03", "--user", ONE, "--reason", "wrong price")
     assert done.output.splitlines()[1] == (
-        f"$3.00 had been given back of the invoice of user {ONE}, and the next one charges it again. Where it "
-        "was goodwill, give it once more when that is sent: spell-billing credit --month 2025-03 --user "
-        f"{ONE} --cents 300 --reason ..."
+        f"$3.00 had been given back of the invoice of user {ONE}, and the next one charges it again. "
+        "Where it was goodwill, give it once more when that is sent: spell-billing credit --month 2025-03 "
+        f"--user {ONE} --cents 300 --reason ..."
     )
 
     light_billed.bill(MARCH)
@@ -127,11 +127,8 @@ def test_void_names_goodwill_that_the_next_invoice_charges_again(
 
     assert again.exit_code == 0
     assert "Nothing was done" not in again.output
-    (note,) = [
-        each
-        for each in light_billed.double.state.credit_notes
-        if each.invoice == light_billed.bill_of(MARCH, ONE).stripe_invoice_id
-    ]
+    sent = light_billed.bill_of(MARCH, ONE).stripe_invoice_id
+    (note,) = [each for each in light_billed.double.state.credit_notes if each.invoice == sent]
     assert note.amount_cents == 300
     light_billed.must_agree(MARCH)
     light_billed.credit(MARCH, TWO, 100, "outage")
