@@ -45,6 +45,7 @@ from spell_billing.ledger.queries import (
 from spell_billing.ledger.schema import invoices
 
 _USERS_A_QUERY = 500
+_CLOSED = [state.value for state in (State.VOID, State.SETTLED, State.UNCOLLECTIBLE)]
 _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 """Lines that together tell each difference that was recorded with the bill's month."""
 
@@ -129,26 +130,35 @@ def _left_short(connection: Connection, month: Month) -> set[BillOf]:
 
 
 def _left_open(connection: Connection, month: Month) -> set[BillOf]:
-    """Return what lines left for another bill, and months of which usage went.
+    """Return what lines left for another bill, and what may be off since bills became worth something else.
 
-    What is given back for it depends on what the month's bill is worth now: an invoice that was charged may
-    be given up since, and one that was given up may be paid.
+    An invoice of which usage went may be given up since, or one that was given up may be paid.
     """
-    went = '"usage_cents":"-'
+    closed = sa.select(invoices.c.user_id).where(of_drafted_months(), invoices.c.state.in_(_CLOSED))
+    users = frozenset(connection.scalars(closed))
+    went = invoices.c.lines.contains('"usage_cents":"-')
     rows = connection.execute(
         sa.select(invoices.c.user_id, invoices.c.lines).where(
             left_something(connection),
             invoices.c.late_lines > 0,
-            sa.or_(has_line_of(UNBILLED), invoices.c.lines.contains(went)),
+            sa.or_(has_line_of(UNBILLED), has_line_of(ADJUSTMENT), went),
         )
     )
     return {
         (user, line.usage_month)
         for user, lines in rows
         for line in load_lines(lines)
-        if line.kind == UNBILLED or (line.kind in LATE_KINDS and line.usage_cents.startswith("-"))
         if line.usage_month <= str(month)
+        if line.kind == UNBILLED or (line.kind in LATE_KINDS and _may_be_off(line, is_closed=user in users))
     }
+
+
+def _may_be_off(line: Line, *, is_closed: bool) -> bool:
+    """Return whether a late line depends on what a bill was worth: to ask of all whose usage went is slow."""
+    usage_cents = Decimal(line.usage_cents)
+    if usage_cents < 0:
+        return is_closed or line.amount_cents - usage_cents >= 1
+    return usage_cents == 0 and line.amount_cents != 0
 
 
 def read_billed(

@@ -168,6 +168,25 @@ def test_a_bill_that_is_paid_after_all_gives_back_for_rows_that_went(light_platf
     must_agree(light_platform, APRIL, MAY)
 
 
+def test_what_was_charged_for_a_bill_given_up_goes_back_once_that_is_paid(
+    light_platform: SmallPlatform,
+) -> None:
+    billed(light_platform)
+    cost(light_platform, 400)
+    light_platform.calls(APRIL, (ONE, 900))
+    light_platform.bill(APRIL)
+    never_paid(light_platform)
+    light_platform.bill(MAY)
+    assert late(light_platform, MAY) == [("adjustment", 600)]
+
+    become(light_platform, MARCH, State.PAID)
+    light_platform.calls(JUNE, (ONE, 2000))
+    light_platform.bill(JUNE)
+
+    assert late(light_platform, JUNE) == [("adjustment", -600)]
+    must_agree(light_platform, APRIL, MAY, JUNE)
+
+
 def test_a_line_that_went_out_twice_because_its_bill_was_closed_by_hand_later_is_charged(
     light_platform: SmallPlatform,
 ) -> None:
