@@ -62,7 +62,10 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     waiting = after.count(TO_DRIVE)
     if first is not None and waiting:
         bills = "bill waits" if waiting == 1 else "bills wait"
-        click.echo(f"{waiting:,} {bills}. To send the rest: spell-billing bill --month {month}")
+        click.echo(
+            f"{waiting:,} {bills}, as they were drafted: an account that is corrected now counts for a bill "
+            f"only after `hold`, `bill` and `release`. To send the rest: spell-billing bill --month {month}"
+        )
     click.echo(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":
         sys.exit(EXIT_USERS_LEFT)

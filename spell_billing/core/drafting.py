@@ -32,7 +32,7 @@ from spell_billing.core.money import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.plans import NO_PLAN, MonthPlan, fee_lines
+from spell_billing.core.plans import NO_PLAN, NOTHING_CHARGED, FeesCharged, MonthPlan, fee_lines
 from spell_billing.core.pricing import Rating
 from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
@@ -118,7 +118,7 @@ def draft_invoice(
     credit: Credit | None = None,
     other_credits: Sequence[Credit] = (),
     plan: MonthPlan | None = None,
-    fees_charged: tuple[int, int] = (0, 0),
+    fees_charged: FeesCharged = NOTHING_CHARGED,
     grants: Sequence[Grant] = (),
     policy: Policy = USUAL_POLICY,
     items: Sequence[ItemUsage] = (),
@@ -136,7 +136,7 @@ def draft_invoice(
         credit: Left over from earlier months. A remainder is charged only where something else is.
         other_credits: Left over in other currencies; they hold the bill.
         plan: What the user's plans come to in the month; None: what the account's plan includes.
-        fees_charged: Fees of the month, and of the next one, that other bills charge, in minor units.
+        fees_charged: Fees that bills charge already.
         grants: What the user has to pay bills with; used before credits.
         policy: What the settings say of all bills.
         items: The usage by item, which makes a line for each; empty for one line.
@@ -162,7 +162,7 @@ def draft_invoice(
     earlier = (
         add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency) if late else set()
     )
-    if known_plan.has_fees or any(fees_charged):
+    if known_plan.has_fees or fees_charged != NOTHING_CHARGED:
         lines += fee_lines(
             month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance
         )

@@ -52,6 +52,22 @@ class Fee(msgspec.Struct, frozen=True):
     amount_cents: int
 
 
+class FeesCharged(msgspec.Struct, frozen=True):
+    """What bills charge a user for fees already, in minor units.
+
+    `of_month` and `of_next` is what other bills charge for the month that is drafted and for the next one.
+    `kept` is what the bill charged in advance, where the next month's bills have counted with it: None where
+    they have not.
+    """
+
+    of_month: int = 0
+    of_next: int = 0
+    kept: int | None = None
+
+
+NOTHING_CHARGED = FeesCharged()
+
+
 class MonthPlan(msgspec.Struct, frozen=True):
     """What a user's plans and discounts come to in a month.
 
@@ -149,16 +165,19 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
 
 
 def fee_lines(
-    month: Month, plan: MonthPlan, currency: str, *, charged: tuple[int, int] = (0, 0), in_advance: bool
+    month: Month, plan: MonthPlan, currency: str, *, charged: FeesCharged = NOTHING_CHARGED, in_advance: bool
 ) -> list[Line]:
     """Return the lines of a bill's fees: of its month as far as they were not charged, and in advance.
 
-    Fees in another currency than the bill's are not charged in advance, but with their own month. `charged`
-    is what other bills charge for fees of the month and of the next, in minor units.
+    Fees in another currency than the bill's are not charged in advance, but with their own month. What was
+    kept of the bill before is charged in advance whatever the setting, and the plans, say now.
     """
-    lines = _lines_of(FEE, month, plan.fees, charged[0], currency)
+    lines = _lines_of(FEE, month, plan.fees, charged.of_month, currency)
+    if charged.kept is not None:
+        before_cents = sum(fee.amount_cents for fee in plan.next_fees) - charged.kept
+        return lines + _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, before_cents, currency)
     if in_advance and set(plan.next_currencies) <= {currency}:
-        lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, charged[1], currency)
+        lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, charged.of_next, currency)
     return lines
 
 

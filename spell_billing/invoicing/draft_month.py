@@ -19,6 +19,7 @@ from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
+from spell_billing.core.plans import NOTHING_CHARGED
 from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.core.usual_drafts import usual_draft
@@ -168,7 +169,7 @@ def _drafts(
                 credit=credit,
                 other_credits=others,
                 plan=plan,
-                fees_charged=history.fees.get(user_id, (0, 0)),
+                fees_charged=history.fees.get(user_id, NOTHING_CHARGED),
                 grants=history.grants.get(user_id, ()),
                 policy=policy,
                 items=items,

@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from enum import StrEnum
 
+from sqlalchemy.engine import Connection
+
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
@@ -20,6 +22,8 @@ from spell_billing.invoicing.lookups import (
 )
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.grants import grant_used_since
+from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.queries import require_no_credit_under_way
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import StripeProblem
@@ -62,6 +66,7 @@ async def settle_bill(
     _require_open(session, bill)
     if bill.state is State.VOID:
         await asyncio.to_thread(_require_grants, session, bill)
+        await asyncio.to_thread(session.write, _require_credits, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
     try:
@@ -109,6 +114,13 @@ def _require_grants(session: MonthSession, bill: Bill) -> None:
             remedy=f"Bill the month again (spell-billing bill --month {session.month}), or leave the bill "
             f"void: spell-billing void --month {session.month} --user {bill.user_id} --for-good.",
         )
+
+
+def _require_credits(connection: Connection, bill: Bill) -> None:
+    """Refuse a void bill while one that may use the same credit waits; what is sent pays it back later."""
+    if bill.credit_applied_cents:
+        users = read_heirs(connection).together_with(bill.user_id)
+        require_no_credit_under_way(connection, users)
 
 
 def _require_begun(session: MonthSession) -> None:

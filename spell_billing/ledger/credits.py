@@ -76,8 +76,12 @@ def read_credits(
 
 def credits_of(connection: Connection, user_id: str) -> list[Credit]:
     """Return the credits of a user that no bill has used, by currency."""
-    found = read_credits(connection, AFTER_ALL, read_heirs(connection)).get(user_id, [])
-    return [credit for credit in found if credit.amount_cents > 0]
+    return [credit for credit in left_of(connection, user_id) if credit.amount_cents > 0]
+
+
+def left_of(connection: Connection, user_id: str) -> list[Credit]:
+    """Return what all bills left to a user, by currency; below zero it is left to be charged."""
+    return read_credits(connection, AFTER_ALL, read_heirs(connection)).get(user_id, [])
 
 
 def settle_credit(

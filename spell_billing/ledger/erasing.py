@@ -20,8 +20,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata, read_as
-from spell_billing.ledger.credits import AFTER_ALL, credits_of
+from spell_billing.ledger.credits import AFTER_ALL, left_of
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
+from spell_billing.ledger.fees import read_fees
 from spell_billing.ledger.grants import liable_grants
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.money_tables import credit_notes, grants
@@ -183,6 +184,7 @@ def open_matters(connection: Connection, user_id: str) -> list[str]:
     return [
         *_open_bills(connection, user_id, {record.month for record in started}),
         *_left_for_later(connection, user_id),
+        *_fees_in_advance(connection, user_id, started),
         *_credits_begun(connection, user_id),
         *_mail(connection, user_id),
         *_moves(connection, user_id, started),
@@ -209,7 +211,10 @@ def _open_bills(connection: Connection, user_id: str, started: set[str]) -> list
 def _left_for_later(connection: Connection, user_id: str) -> list[str]:
     found = [
         f"a credit of {format_money(each.amount_cents, each.currency)} is not used"
-        for each in credits_of(connection, user_id)
+        if each.amount_cents > 0
+        else f"{format_money(-each.amount_cents, each.currency)} is left for a later invoice (a row of "
+        f"{each.amount_cents} cents that is billed gives it up)"
+        for each in left_of(connection, user_id)
     ]
     found += [
         f"{format_money(each.left_cents, each.currency)} of grant {each.grant_id} is not used"
@@ -220,6 +225,17 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
     late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())
     months = dict.fromkeys(str(each.usage_month) for each in late)
     return found + [f"usage of {month} is left for a later invoice" for month in months]
+
+
+def _fees_in_advance(connection: Connection, user_id: str, started: list[MonthRecord]) -> list[str]:
+    """Name fees in advance of the month to come: its bill gives back what the plans do not cost then."""
+    if not started:
+        return []
+    month = Month.parse(started[-1].month).next()
+    charged = read_fees(connection, month, [user_id]).get(user_id)
+    if charged is None or not charged.of_month:
+        return []
+    return [f"fees of {month} were charged in advance, and {month} is not billed"]
 
 
 def _credits_begun(connection: Connection, user_id: str) -> list[str]:

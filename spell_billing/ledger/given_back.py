@@ -127,9 +127,10 @@ def read_answers(connection: Connection) -> list[Answer]:
     )
     found = []
     for user_id, month, content in connection.execute(query):
-        currency, answered, corrected, usage_month, generation = content.split(":")
+        currency, answered, corrected, usage_month, *generation = content.split(":")
         cents = int(answered), int(corrected)
-        found.append(Answer(user_id, month, int(generation), currency, *cents, usage_month))
+        # A ledger of before generations were noted was asked about first ones, but for the rarest.
+        found.append(Answer(user_id, month, int(*generation or "1"), currency, *cents, usage_month))
     return found
 
 

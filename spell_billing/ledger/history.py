@@ -17,8 +17,6 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
     BROUGHT,
-    FEE,
-    FEE_IN_ADVANCE,
     FEES,
     FORGIVEN,
     LATE_KINDS,
@@ -30,14 +28,15 @@ from spell_billing.core.lines import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.core.plans import FeesCharged
 from spell_billing.core.pricing import USUAL_RATING, load_rating, rate_cents
 from spell_billing.ledger.credits import read_credits
+from spell_billing.ledger.fees import read_fees
 from spell_billing.ledger.given_back import Invoice, add_what_went_back, read_answers
 from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import (
     has_line_of,
-    is_replaced,
     left_something,
     of_drafted_months,
     read_months,
@@ -52,15 +51,12 @@ _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 
 @dataclass(slots=True)
 class History:
-    """Credits and grants by user, what bills hold of what may be left open, and who took over whose usage.
-
-    `fees` has what other bills charge users for fees of the month and of the next one, in minor units.
-    """
+    """Credits, grants and fees by user, what bills hold of what may be left open, and who took over whose."""
 
     credits: dict[str, list[Credit]] = field(default_factory=dict)
     billed: dict[BillOf, Billed] = field(default_factory=dict)
     heirs: Heirs = field(default_factory=lambda: Heirs({}))
-    fees: dict[str, tuple[int, int]] = field(default_factory=dict)
+    fees: dict[str, FeesCharged] = field(default_factory=dict)
     grants: dict[str, list[Grant]] = field(default_factory=dict)
 
 
@@ -83,7 +79,7 @@ def read_history(
         read_credits(connection, month, heirs, only=only),
         read_billed(connection, month, wanted, only) if wanted else {},
         heirs,
-        _fees_charged(connection, month, only),
+        read_fees(connection, month, only),
         read_grants(connection, month, heirs, only=only),
     )
 
@@ -92,30 +88,6 @@ def pinned_versions(connection: Connection, *, since: Month, before: Month) -> l
     """Return the months in a range whose billing has started, with their frozen usage versions."""
     started = ((Month.parse(each.month), each) for each in read_months(connection) if each.billing_started_at)
     return [(month, each.usage_version) for month, each in started if since <= month < before]
-
-
-def _fees_charged(
-    connection: Connection, month: Month, only: Collection[str] | None
-) -> dict[str, tuple[int, int]]:
-    """Return what others than the month's own bills charge for fees of the month and of the next, by user."""
-    found: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    drafted = {record.month for record in read_months(connection)}
-    for of, kind, index in ((month.previous(), FEE_IN_ADVANCE, 0), (month.next(), FEE, 1)):
-        if kind == FEE and str(of) not in drafted:
-            continue
-        query = (
-            sa.select(invoices.c.user_id, invoices.c.lines)
-            .where(invoices.c.month == str(of), ~is_replaced(), invoices.c.plan_cents != 0)
-            .where(invoices.c.lines.contains(f'"kind":"{kind}"'))
-        )
-        if kind == FEE_IN_ADVANCE:
-            query = query.where(left_something(connection))
-        for user_id, lines in connection.execute(query):
-            if only is None or user_id in only:
-                found[user_id][index] += sum(
-                    line.amount_cents for line in load_lines(lines) if line.kind == kind
-                )
-    return {user_id: (now, following) for user_id, (now, following) in found.items() if now or following}
 
 
 def _left_short(connection: Connection, month: Month) -> set[BillOf]:

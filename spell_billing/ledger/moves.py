@@ -11,6 +11,7 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.browsing import has_bill
+from spell_billing.ledger.queries import require_no_credit_under_way
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import moves
 
@@ -63,14 +64,16 @@ def record_undo(connection: Connection, user_id: str, *, reason: str, actor: Act
     """Record that a user's usage did not move after all; return to whom it was said to have moved.
 
     Raises:
-        LedgerError: when no move of the user is recorded.
+        LedgerError: when no move of the user is recorded, or a bill that uses a credit is about to be sent.
     """
-    to_user = read_heirs(connection).heirs.get(user_id)
+    heirs = read_heirs(connection)
+    to_user = heirs.heirs.get(user_id)
     if to_user is None:
         raise LedgerError(
             f"No move of user {user_id} is recorded that counts.",
             remedy="Name the user whose usage was said to have moved: --from.",
         )
+    require_no_credit_under_way(connection, heirs.together_with(user_id))
     _write_move(connection, user_id, user_id, reason=reason, actor=actor, now=now)
     return to_user
 
@@ -90,7 +93,8 @@ def record_move(
     `has_usage` tells whether a user without a bill has rows at the platform.
 
     Raises:
-        LedgerError: for one and the same user, or one that has neither a bill nor usage.
+        LedgerError: for one and the same user, one that has neither a bill nor usage, or while a bill that
+            uses a credit is about to be sent.
     """
     if from_user == to_user:
         raise LedgerError(
@@ -102,8 +106,10 @@ def record_move(
                 f"User {user_id} has no bill and no usage.",
                 remedy="Check the id: it must be written as in usage_counters.",
             )
-    if read_heirs(connection).heirs.get(from_user) == to_user:
+    heirs = read_heirs(connection)
+    if heirs.heirs.get(from_user) == to_user:
         return False
+    require_no_credit_under_way(connection, heirs.together_with(from_user))
     _write_move(connection, from_user, to_user, reason=reason, actor=actor, now=now)
     return True
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.lines import load_lines
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.rows import Bill, MonthRecord
 from spell_billing.ledger.schema import LEFT_SOMETHING, invoices, months
@@ -64,6 +65,28 @@ def read_bills_to_redraft(connection: Connection, month: Month) -> list[Bill]:
     """
     unsent = invoices.c.state.in_([State.FAILED.value, State.HELD.value])
     return read_bills(connection, month, latest_generation(month), sa.or_(unsent, IS_VOIDED))
+
+
+def require_no_credit_under_way(connection: Connection, users: Collection[str]) -> None:
+    """Refuse to change whose credit it is, or what uses it, before bills that use it are sent.
+
+    They are not drafted again, and are proven against the credits of now: their month would stand still.
+
+    Raises:
+        LedgerError: naming the first such bill.
+    """
+    begun = sa.select(months.c.month).where(months.c.billing_started_at.is_not(None))
+    row = connection.execute(
+        sa.select(invoices.c.user_id, invoices.c.month)
+        .where(invoices.c.month.in_(begun), invoices.c.state.in_([state.value for state in TO_DRIVE]))
+        .where(invoices.c.user_id.in_(list(users)), invoices.c.credit_applied_cents != 0)
+        .order_by(invoices.c.month, invoices.c.id)
+    ).first()
+    if row is not None:
+        raise LedgerError(
+            f"The bill of user {row.user_id} for {row.month} uses a credit, and is not sent yet.",
+            remedy=f"Send it first (spell-billing bill --month {row.month}), then run this again.",
+        )
 
 
 def latest_generation(month: Month) -> sa.ColumnElement[bool]:

@@ -35,3 +35,19 @@ def test_more_than_there_are_bills_everybody(shop: Shop) -> None:
     shop.calls("2025-04", *((user, 120) for user in USERS))
     assert shop.run("bill", "--month", "2025-04", "--first", "9").returncode == 0
     assert len(shop.double.invoices()) == 2 * len(USERS)
+
+
+def test_a_customer_corrected_after_the_first_look_counts_once_the_bill_was_held(shop: Shop) -> None:
+    shop.calls("2025-05", *((user, 140) for user in USERS))
+    first = shop.run("bill", "--month", "2025-05", "--first", "1")
+    assert "4 bills wait, as they were drafted" in first.stdout
+    shop.execute("UPDATE billing_accounts SET stripe_customer_id = 'cus_new' WHERE user_id >= 'user-4'")
+    shop.double.add_customer("cus_new")
+
+    last = ("--month", "2025-05", "--user", "user-5", "--reason", "another customer")
+    steps = [("hold", *last), ("bill", *last[:2]), ("release", *last), ("bill", *last[:2])]
+    assert [shop.run(*step).returncode for step in steps] == [0, 3, 0, 0]
+
+    customers = [each.customer for each in shop.double.invoices()[2 * len(USERS) :]]
+    assert sorted(customers) == ["cus_new", *(f"cus_{user}" for user in USERS[:4])]
+    assert shop.run("reconcile", "--month", "2025-05").returncode == 0

@@ -1,5 +1,6 @@
 """Who cannot be erased yet, and what stands still meanwhile."""
 
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -7,6 +8,7 @@ import pytest
 
 from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError, LedgerError
+from spell_billing.core.terms import CARRY, Policy
 from spell_billing.ledger.erasing import begin_erasure
 from spell_billing_tests.proof.leavers import (
     ANN,
@@ -18,7 +20,7 @@ from spell_billing_tests.proof.leavers import (
     pay,
     two_months,
 )
-from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 
 def open_bill(platform: SmallPlatform) -> None:
@@ -41,6 +43,19 @@ def drafted_bill(platform: SmallPlatform) -> None:
 def credit(platform: SmallPlatform) -> None:
     platform.calls(APRIL, (ANN, -10))
     platform.bill(APRIL)
+
+
+def small_amount(platform: SmallPlatform) -> None:
+    platform.calls(APRIL, (ANN, 10))
+    replace(platform, policy=Policy(small_amounts=CARRY)).bill(APRIL)
+
+
+def fee_in_advance(platform: SmallPlatform) -> None:
+    platform.sql("ALTER TABLE billing_plans ADD COLUMN monthly_fee_cents bigint")
+    platform.source.plans([{"plan_id": "basic", "name": "Basic", "monthly_fee_cents": 3_100}])
+    platform.sql(f"UPDATE billing_accounts SET plan_id = 'basic' WHERE user_id = '{ANN}'")
+    replace(platform, policy=Policy(fees_in_advance=True)).bill(APRIL)
+    pay(platform, APRIL)
 
 
 def voided(platform: SmallPlatform) -> None:
@@ -70,6 +85,11 @@ def waiting_mail(platform: SmallPlatform) -> None:
         (failed_bill, "the bill for 2025-04 is failed"),
         (drafted_bill, "2025-04 is drafted and not billed yet"),
         (credit, r"a credit of \$0.10 is not used"),
+        (
+            small_amount,
+            r"\$0.10 is left for a later invoice \(a row of -10 cents",
+        ),
+        (fee_in_advance, "fees of 2025-05 were charged in advance, and 2025-05 is not billed"),
         (voided, "the bill for 2025-04 was voided to be billed again"),
         (moved, f"usage moved from {ANN} to {BOB}, and no month was billed since"),
         (credit_begun, r"a credit of \$0.20 for 2025-03 was begun and not completed"),
@@ -92,6 +112,24 @@ def test_nobody_is_erased_while_something_is_open(
 
     assert "settle" in refusal.value.remedy
     assert everything_stored(light_platform) == before
+
+
+def test_a_user_is_erased_once_what_was_left_for_a_later_invoice_is_given_up(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ANN, BOB)
+    light_platform.calls(MARCH, (ANN, 100), (BOB, 100))
+    light_platform.bill(MARCH)
+    pay(light_platform, MARCH)
+    small_amount(light_platform)
+    light_platform.calls(MAY, (ANN, -10))
+    light_platform.bill(MAY)
+    leave(light_platform)
+
+    erase(light_platform)
+
+    for month in (MARCH, APRIL, MAY):
+        light_platform.must_agree(month)
 
 
 def test_nobody_is_erased_whom_the_platform_still_has_or_nobody_knows(light_platform: SmallPlatform) -> None:

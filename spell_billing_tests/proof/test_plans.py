@@ -7,7 +7,7 @@ import pytest
 from spell_billing.core.erasure import Erasure
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.terms import Policy
+from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.usage.erasing import erase_in_store, names_user
 from spell_billing.usage.plan_book import read_book
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
@@ -189,6 +189,41 @@ def test_fees_in_advance_are_charged_once_whatever_the_setting_and_the_plan_do_a
     assert light.lines(APRIL, TWO) == [("fee_in_advance", 3_100)]
     assert light.generations(MAY, TWO) == []
     assert light.bill_of(APRIL, ONE).reason is Reason.CREDIT_CARRIED
+    for month in (MARCH, APRIL, MAY):
+        light.must_agree(month)
+
+
+@pytest.mark.parametrize(("before", "again"), [(IN_ADVANCE, USUAL_POLICY), (USUAL_POLICY, IN_ADVANCE)])
+def test_a_bill_that_is_drafted_again_charges_in_advance_what_the_next_month_has_counted_with(
+    light: SmallPlatform, before: Policy, again: Policy
+) -> None:
+    light.accounts(ONE, TWO)
+    subscribe(light, ONE, "basic", None, None)
+    subscribe(light, TWO, "basic", None, None)
+    first, second = replace(light, policy=before), replace(light, policy=again)
+    first.bill(MARCH)
+    light.sql("UPDATE plan_subscriptions SET ends_at = '2025-04-16' WHERE user_id = 'user-0001'")
+    light.calls(APRIL, (ONE, 5_000), (TWO, 5_000))
+    first.bill(APRIL)
+    charged = {user: light.lines(MARCH, user) for user in (ONE, TWO)}
+    for user in (ONE, TWO):
+        light.void(MARCH, user)
+    second.bill(MARCH)
+
+    assert {user: light.lines(MARCH, user) for user in (ONE, TWO)} == charged
+    light.must_agree(MARCH)
+    light.must_agree(APRIL)
+
+
+def test_a_fee_in_advance_that_a_discount_makes_up_for_is_charged_once(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.sql("INSERT INTO billing_discounts VALUES ('Partner', 'user-0001', NULL, 100, NULL, NULL, NULL)")
+    ahead = replace(light, policy=IN_ADVANCE)
+    for month in (MARCH, APRIL, MAY):
+        light.calls(month, (ONE, 100))
+        ahead.bill(month)
+
+    assert light.lines(MAY, ONE)[2:] == [("discount", -3_100), ("fee_in_advance", 3_100)]
     for month in (MARCH, APRIL, MAY):
         light.must_agree(month)
 
