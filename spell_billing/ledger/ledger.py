@@ -19,7 +19,7 @@ from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, 
 from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.outbox import Outbox
-from spell_billing.ledger.queries import read_bills, read_month, read_months
+from spell_billing.ledger.queries import read_bills, read_month, read_months, told_of_own_month
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import invoices
@@ -165,6 +165,7 @@ class Ledger:
     standing = _asked(read_standing)
     history = _asked(read_history)
     pinned_versions = _asked(pinned_versions)
+    told_of_own_month = _asked(told_of_own_month)
     drafted_usage = _asked(drafted_usage)
     group_totals = _asked(group_totals)
     first_users = _asked(first_users)

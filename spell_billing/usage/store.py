@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
@@ -145,16 +145,15 @@ class UsageStore:
         """
         directory = self._root / str(month) / version
         if not is_version(version) or not directory.is_dir():
-            raise UsageError(
-                f"The frozen usage {month}/{version} is not in {self._root}.",
-                remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
-            )
+            raise self._missing(month, version)
         manifest = _manifest_of(month, directory)
-        supplements = tuple(
-            FrozenUsage(month, f"{version}/{path.name}", path, _manifest_of(month, path))
-            for path in sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*"))
-        )
-        return FrozenUsage(month, version, directory, manifest, supplements)
+        supplements = []
+        for number, path in enumerate(sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*")), start=1):
+            name = f"{version}/{supplement_name(number)}"
+            if path.name != supplement_name(number):
+                raise self._missing(month, name)
+            supplements.append(FrozenUsage(month, name, path, _manifest_of(month, path)))
+        return FrozenUsage(month, version, directory, manifest, tuple(supplements))
 
     def verify(self, frozen: FrozenUsage) -> None:
         """Check that every file of the version is, byte for byte, what was frozen.
@@ -226,6 +225,12 @@ class UsageStore:
         doomed = directory / f"{UNFINISHED_PREFIX}{version}"
         (directory / version).rename(doomed)
         shutil.rmtree(doomed)
+
+    def _missing(self, month: Month, version: str) -> UsageError | StoreError:
+        return UsageError(
+            f"The frozen usage {month}/{version} is not in {self._root}.",
+            remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
+        )
 
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
