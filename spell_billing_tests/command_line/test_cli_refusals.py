@@ -210,6 +210,25 @@ def test_a_stripe_that_does_not_answer_stops_the_run_with_one_message(refuses: C
     assert "STRIPE_API_BASE" in said
 
 
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/null/below", "/proc/1/fd/0"])
+def test_a_place_that_cannot_be_written_is_named_with_its_setting(
+    refuses: Callable[..., str], place: str
+) -> None:
+    store = refuses(*BILL, SPELL_BILLING_USAGE_STORE=place).splitlines()[-1]
+    home = refuses(*BILL, SPELL_BILLING_HOME=place).splitlines()
+    ledger = refuses(*BILL, DATABASE_URL=f"sqlite:///{place}").splitlines()
+    new_ledger = refuses("init-db", DATABASE_URL=f"sqlite:///{place}").splitlines()
+
+    assert store.startswith(f"Error: {place}/2025-03 cannot be used: ")
+    assert "Set SPELL_BILLING_USAGE_STORE (by default in SPELL_BILLING_HOME) to a folder" in store
+    assert "SPELL_BILLING_USAGE_STORE" in refuses("store-test", SPELL_BILLING_USAGE_STORE=place)
+    assert len(home) == len(ledger) == len(new_ledger) == 1
+    assert home[0].startswith(f"Error: {place}/dagster cannot be used: ")
+    assert "Set SPELL_BILLING_HOME to a folder" in home[0]
+    for said in (*ledger, *new_ledger):
+        assert f"sqlite:///{place} (DATABASE_URL) cannot be used: " in said
+
+
 def test_a_dagster_storage_that_does_not_answer_is_named_without_the_password(
     refuses: Callable[..., str], shop: Any
 ) -> None:
