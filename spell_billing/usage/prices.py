@@ -1,6 +1,6 @@
 """What a month is priced by, from what was frozen with it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     discounts = discounts.filter(has_value | (pc.field("ends_at") <= frozen.month.start))
     lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))
     plans = spans.select(["plan_id", *_PARTS]).group_by(["plan_id", *_PARTS]).aggregate([]).to_pylist()
-    charged, calls, free_calls = _charged(frozen, rates) if rates else ({}, 0, 0)
+    charged, calls, free_calls = _charged(frozen, rates) if rates else ({}, 0, {})
     return Prices(
         cards=frozenset(card.place for card in rates.rows) if rates else frozenset(),
         charged=charged,
@@ -55,8 +55,8 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     )
 
 
-def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal], int, int]:
-    """Return what each card charged, the calls, and those that no card prices and that cost nothing."""
+def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal], int, dict[str, int]]:
+    """Return what each card charged, all calls, and by plan those that no card prices and are free."""
     with open_user_usage(frozen, USER_ITEMS_FILE) as file:
         table = file.read(["user_id", "item", "calls", "cost_cents"])
     if rates.has_plans and frozen.manifest.rates and frozen.manifest.rates.plans:
@@ -67,15 +67,15 @@ def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal],
     sums = table.group_by(["plan_id", "item"]).aggregate([("calls", "sum"), ("cost_cents", "sum")])
     names = {(row.plan_id, row.item): row.place for row in rates.rows}
     charged: defaultdict[str, Decimal] = defaultdict(Decimal)
-    calls = free_calls = 0
+    calls, free_calls = 0, Counter[str]()
     for row in sums.to_pylist():
         place, cents = place_for(rates.cards, row["plan_id"], row["item"]), row["cost_cents_sum"]
         calls += row["calls_sum"]
         if place is not None:
             charged[names[place]] = exact_sum(charged[names[place]], Decimal(cents))
         elif not cents:
-            free_calls += row["calls_sum"]
-    return dict(charged), calls, free_calls
+            free_calls["no plan" if row["plan_id"] is None else f"plan {row['plan_id']}"] += row["calls_sum"]
+    return dict(charged), calls, dict(free_calls)
 
 
 def _is_set(amount: int | str | None) -> bool:
