@@ -41,8 +41,9 @@ class Prices:
         cards: The rate cards.
         charged: What each of them charged, in minor units of whatever currency.
         calls: Calls of the month, where there are cards.
-        free_calls: Those of them that no card prices, and that cost nothing, by whose they are: `plan pro`,
-            or `no plan`.
+        free_calls: Those of them that no card prices, and that cost nothing.
+        forgotten: Those of these that a card prices for another plan; all of them where nothing is charged
+            at its stored cost. By whose they are: `plan pro`, or `no plan`.
         plans: The plans that somebody is on.
         parts: What these have, as (plan, `monthly fee`).
         discounts: The discounts, those that ended included.
@@ -53,7 +54,8 @@ class Prices:
     cards: Collection[str] = ()
     charged: Mapping[str, Decimal] = field(default_factory=dict)
     calls: int = 0
-    free_calls: Mapping[str, int] = field(default_factory=dict)
+    free_calls: int = 0
+    forgotten: Mapping[str, int] = field(default_factory=dict)
     plans: Collection[str] = ()
     parts: Collection[tuple[str, str]] = ()
     discounts: Collection[str] = ()
@@ -115,29 +117,23 @@ def _unpriced(before: Prices, now: Prices, rules: ReviewRules, than: str) -> lis
         if cents > rules.floor_cents and place in now.cards and not now.charged.get(place)
     ]
     parts = [f"nothing is priced any more by the rate card of {_some(silent)}"] if silent else []
-    were, are = (
-        sum(each.free_calls.values()) * 100 > rules.past_percent * each.calls for each in (before, now)
-    )
-    if are and not were:
-        parts.append(_free_calls(now))
+    were, are = (each.free_calls * 100 > rules.past_percent * each.calls for each in (before, now))
+    if are and not were and now.free_calls:
+        parts.append(f"{now.free_calls:,} of {now.calls:,} calls no rate card prices, and they cost nothing")
     return parts
 
 
 def first_price_findings(month: str, now: Prices) -> list[Finding]:
-    """Find calls that no card prices, where no month before tells whether they are meant to be free."""
-    if not now.free_calls:
+    """Find calls that may lack a card, where no month before tells whether they are meant to be free."""
+    if not now.forgotten:
         return []
+    whose = _some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.forgotten.items())])
+    number = f"{sum(now.forgotten.values()):,} of {now.calls:,} calls"
     text = (
-        f"In {month}, the first month, {_free_calls(now)}. Where they shall cost something, see the plans of "
-        "these users, plan_id and item of rate_cards, and cost_cents."
+        f"{month} is the first month, and {number} no rate card prices, and they cost nothing: {whose}. "
+        "Where they shall cost something, see the plans of these users, and plan_id and item of rate_cards."
     )
-    return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.free_calls), "of": now.calls})]
-
-
-def _free_calls(now: Prices) -> str:
-    whose = _some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.free_calls.items())])
-    free = sum(now.free_calls.values())
-    return f"{free:,} of {now.calls:,} calls no rate card prices, and they cost nothing ({whose})"
+    return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
 
 def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:
