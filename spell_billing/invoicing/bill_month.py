@@ -22,6 +22,7 @@ from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
+from spell_billing.invoicing.skipped_months import require_nothing_skipped
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
@@ -99,7 +100,7 @@ async def bill_month(
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
-        LedgerError: the ledger was lost on the way.
+        LedgerError: the ledger was lost on the way, or lacks an earlier month that Stripe has invoices of.
     """
     outcome, pinning = outcome or Outcome(), pinning or Pinning(session)
     if not verify and await asyncio.to_thread(_is_finished, session):
@@ -127,6 +128,7 @@ async def _what_stands(
     recorded: Callable[[], Mapping[BillOf, Usage]],
 ) -> SweepResult:
     try:
+        await require_nothing_skipped(session, gateway)
         return await sweep(session, gateway, pinning.pin, recorded)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}

@@ -94,19 +94,23 @@ def earlier_versions(
 
 def _apart_from_bills(version: FrozenUsage, told: Usage) -> str | None:
     """Return in words how bills and store differ about what came since the freeze; None where they agree."""
-    recorded = NOTHING
+    recorded = [NOTHING]
     for each in version.supplements:
-        for item in each.manifest.late.months if each.manifest.late else ():
-            recorded += Usage(item.totals.calls, item.totals.cost_cents)
-    if recorded == told:
+        months = each.manifest.late.months if each.manifest.late else ()
+        sums = (Usage(item.totals.calls, item.totals.cost_cents) for item in months)
+        recorded.append(sum(sums, start=recorded[-1]))
+    *before, now = recorded
+    if now == told:
         return None
-    following = supplement_name(len(version.supplements) + 1)
     name = f"{version.month}/{version.version}"
+    if told in before:
+        verify = f"spell-billing bill --month {version.month} --verify"
+        remedy = f"The ledger is from before: run {verify}."
+    else:
+        remedy = f"Restore {name}/{supplement_name(len(recorded))} from a backup of the store."
     return (
         f"Since {name} was frozen came {told.calls:,} calls of {plain(told.cents)} cents by its bills, and "
-        f"{recorded.calls:,} of {plain(recorded.cents)} cents by the usage store. Where the store is "
-        f"the older one, restore {name}/{following} from a backup; where the ledger is, run: spell-billing "
-        f"bill --month {version.month} --verify."
+        f"{now.calls:,} of {plain(now.cents)} cents by the usage store. {remedy}"
     )
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import LedgerError, UsageError
 from spell_billing.invoicing.usage_versions import earlier_versions
 from spell_billing_tests.exactly_once.ledgers import Image, image_of, put_back
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
@@ -55,7 +55,7 @@ def test_before_such_a_ledger_is_verified_the_month_is_named_and_nothing_is_char
 ) -> None:
     restore(light_billed, billed_again(light_billed, 50), 50)
 
-    assert "run: spell-billing bill --month 2025-03 --verify" in not_compared(light_billed)["2025-03"]
+    assert "run spell-billing bill --month 2025-03 --verify." in not_compared(light_billed)["2025-03"]
     light_billed.calls(APRIL, (ONE, 100))
     light_billed.bill(APRIL)
     light_billed.bill(MARCH, verify=True)
@@ -85,7 +85,7 @@ def test_what_came_since_a_freeze_and_is_lost_is_named_and_not_charged_again(
     kept = light_billed.store_path / "kept"
     lost.rename(kept)
 
-    assert "restore 2025-03/v0001/since_0001 from a backup" in not_compared(light_billed)["2025-03"]
+    assert "Restore 2025-03/v0001/since_0001 from a backup" in not_compared(light_billed)["2025-03"]
     light_billed.calls(APRIL, (ONE, 100))
     light_billed.bill(APRIL)
     kept.rename(lost)
@@ -105,3 +105,32 @@ def test_of_several_the_one_that_is_lost_is_named(light_billed: SmallPlatform) -
         light_billed.store.version(MARCH, "v0001")
 
     assert "2025-03/v0001/since_0001 is not in" in not_compared(light_billed)["2025-03"]
+
+
+def test_a_month_waits_for_earlier_ones_that_a_ledger_from_before_lacks(light_billed: SmallPlatform) -> None:
+    before = image_of(light_billed.url)
+    light_billed.calls(MARCH, (ONE, 50))
+    light_billed.calls(APRIL, (ONE, 100))
+    light_billed.bill(APRIL)
+    restore(light_billed, before, 50)
+    light_billed.calls(APRIL, (ONE, 100))
+    light_billed.calls(MAY, (ONE, 100))
+
+    with pytest.raises(
+        LedgerError, match="Run first: spell-billing bill --month 2025-04 --verify"
+    ) as refused:
+        light_billed.bill(MAY)
+    assert refused.value.message.startswith("Stripe has invoices of 2025-04, which this ledger never billed")
+    light_billed.bill(APRIL, verify=True)
+    light_billed.bill(MAY)
+
+    assert light_billed.lines(APRIL, ONE) == [("usage", 100), ("late_usage", 50)]
+    assert light_billed.lines(MAY, ONE) == [("usage", 100)]
+
+
+def test_a_month_that_nobody_billed_keeps_no_later_one_back(light_billed: SmallPlatform) -> None:
+    light_billed.calls(MAY, (ONE, 100))
+
+    light_billed.bill(MAY)
+
+    assert light_billed.lines(MAY, ONE) == [("usage", 100)]
