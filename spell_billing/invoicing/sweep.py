@@ -52,7 +52,8 @@ async def sweep(
 ) -> SweepResult:
     """Bring the month's ledger up to what Stripe has; where it has invoices of the month, pin it first.
 
-    `recorded` reads the differences to earlier bills that were recorded with the frozen month or since.
+    `pin` returns whether the month was not pinned before; `recorded` reads the differences to earlier bills
+    that were recorded with the frozen month or since.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
@@ -69,7 +70,7 @@ async def sweep(
             if invoice["metadata"].get(MONTH) == str(session.month) or invoice["id"] in known
         ]
         if ours:
-            await pin()
+            work.result.is_from_before |= bool(await pin())
             await work.take(ours, known)
     await work.finish()
     return work.result

@@ -128,6 +128,24 @@ def test_a_month_waits_for_earlier_ones_that_a_ledger_from_before_lacks(light_bi
     assert light_billed.lines(MAY, ONE) == [("usage", 100)]
 
 
+def test_that_decisions_are_lost_with_a_ledger_is_said_once(
+    light_billed: SmallPlatform, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "what people decided since then is not in it"
+    light_billed.calls(APRIL, (ONE, 100))
+    light_billed.draft(APRIL)
+    before = image_of(light_billed.url)
+    light_billed.send(APRIL)
+    assert said not in caplog.text
+    put_back(light_billed.url, before)
+
+    light_billed.bill(APRIL)
+    assert caplog.text.count(said) == 1
+    light_billed.bill(APRIL, verify=True)
+
+    assert caplog.text.count(said) == 1
+
+
 def test_a_month_that_nobody_billed_keeps_no_later_one_back(light_billed: SmallPlatform) -> None:
     light_billed.calls(MAY, (ONE, 100))
 
