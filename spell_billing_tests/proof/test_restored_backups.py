@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from spell_billing.core.errors import LedgerError, UsageError
+from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
 from spell_billing.invoicing.usage_versions import earlier_versions
 from spell_billing_tests.exactly_once.ledgers import Image, image_of, put_back
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
@@ -105,6 +105,15 @@ def test_of_several_the_one_that_is_lost_is_named(light_billed: SmallPlatform) -
         light_billed.store.version(MARCH, "v0001")
 
     assert "2025-03/v0001/since_0001 is not in" in not_compared(light_billed)["2025-03"]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "since_0001/late_usage.parquet"])
+def test_a_file_that_was_not_restored_is_named_by_reconcile(light_billed: SmallPlatform, name: str) -> None:
+    billed_again(light_billed, 50)
+    (light_billed.store_path / "2025-03" / "v0001" / name).unlink()
+
+    with pytest.raises(IntegrityError, match=f"2025-03/v0001/{name} is missing"):
+        light_billed.reconcile(MARCH)
 
 
 def test_a_month_waits_for_earlier_ones_that_a_ledger_from_before_lacks(light_billed: SmallPlatform) -> None:
