@@ -50,7 +50,9 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     with shown_progress(shown=terminal):
         problem = _execute(settings, month, verify=verify, first=first, quiet=terminal)
     if problem is not None:
-        fail(problem)
+        for words in problem[:-1]:
+            click.echo(f"Error: {words}", err=True)
+        fail(problem[-1])
     with open_ledger() as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
         write_summary(console(), after)
@@ -88,8 +90,8 @@ def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
 
 def _execute(
     settings: "Settings", month: Month, *, verify: bool, first: int | None, quiet: bool
-) -> str | None:
-    """Run the job for the month; return why it did not succeed, if it did not."""
+) -> tuple[str, ...] | None:
+    """Run the job for the month; return why it did not succeed, if it did not: what each failed step says."""
     from spell_billing.orchestration.assets.common import ACTOR_TAG  # noqa: PLC0415 - heavy: all of Dagster
     from spell_billing.orchestration.billing_runs import problem_of  # noqa: PLC0415
     from spell_billing.orchestration.build import build_defs  # noqa: PLC0415
@@ -115,7 +117,10 @@ def _execute(
             tags={ACTOR_TAG: person(), **process_tags},
             raise_on_error=False,
         )
-        return None if result.success else problem_of(instance, result.run_id).words
+        if result.success:
+            return None
+        problem = problem_of(instance, result.run_id)
+        return problem.words, *problem.beside
 
 
 class _Bars:

@@ -16,12 +16,18 @@ def init_db() -> None:
     from spell_billing.ledger.lock import require_sessions  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.ledger.migrate import migrate  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
-    from spell_billing.settings.databases import create_engine_for, database_errors  # noqa: PLC0415
+    from spell_billing.settings.databases import create_engine_for, database_errors, unreachable  # noqa: PLC0415
 
     url = Settings.from_environment().database
     with database_errors(url):
         if url.sqlite_path is not None:
-            url.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                url.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+                url.sqlite_path.touch()
+            except OSError as error:
+                raise unreachable(url, str(error.strerror)) from error
+            if not url.sqlite_path.is_file():
+                raise unreachable(url, "it is not a file")
         engine = create_engine_for(url)
         try:
             require_sessions(url, engine)

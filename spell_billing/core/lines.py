@@ -33,6 +33,8 @@ FORGIVEN = "forgiven"
 """A total too small to be charged, given up: in the ledger only, by the month whose usage it is for."""
 GRANT = "grant"
 """What a grant, promotional or bought in advance, pays of the bill; the line names the grant."""
+RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
+"""Lines that together tell each difference that was recorded with the bill's month."""
 LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN})
 """Lines that no invoice shows."""
 BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})

@@ -37,6 +37,7 @@ class Code(StrEnum):
     IDS_DIFFER = "ids_differ"
     SUBSCRIPTIONS_GONE = "subscriptions_gone"
     PRICES_GONE = "prices_gone"
+    CALLS_UNPRICED = "calls_unpriced"
     TERMS_GONE = "terms_gone"
     SMALL_AMOUNTS = "small_amounts"
 

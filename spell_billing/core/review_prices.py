@@ -42,6 +42,8 @@ class Prices:
         charged: What each of them charged, in minor units of whatever currency.
         calls: Calls of the month, where there are cards.
         free_calls: Those of them that no card prices, and that cost nothing.
+        forgotten: Those of these that a card prices for another plan; all of them where nothing is charged
+            at its stored cost. By whose they are: `plan pro`, or `no plan`.
         plans: The plans that somebody is on.
         parts: What these have, as (plan, `monthly fee`).
         discounts: The discounts, those that ended included.
@@ -54,6 +56,7 @@ class Prices:
     charged: Mapping[str, Decimal] = field(default_factory=dict)
     calls: int = 0
     free_calls: int = 0
+    forgotten: Mapping[str, int] = field(default_factory=dict)
     plans: Collection[str] = ()
     parts: Collection[tuple[str, str]] = ()
     discounts: Collection[str] = ()
@@ -126,6 +129,19 @@ def _unpriced(before: Prices, now: Prices, rules: ReviewRules, than: str) -> lis
     if are and not were and now.free_calls:
         parts.append(f"{now.free_calls:,} of {now.calls:,} calls no rate card prices, and they cost nothing")
     return parts
+
+
+def first_price_findings(month: str, now: Prices) -> list[Finding]:
+    """Find calls that may lack a card, where no month before tells whether they are meant to be free."""
+    if not now.forgotten:
+        return []
+    whose = _some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.forgotten.items())])
+    number = f"{sum(now.forgotten.values()):,} of {now.calls:,} calls"
+    text = (
+        f"{month} is the first month, and {number} no rate card prices, and they cost nothing: {whose}. "
+        "Where they shall cost something, see the plans of these users, and plan_id and item of rate_cards."
+    )
+    return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
 
 def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:

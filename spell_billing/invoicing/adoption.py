@@ -1,7 +1,7 @@
 """How the ledger takes up an invoice as it stands at Stripe: what it charges, and what a person did to it."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 
 from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, LINE_CENTS, MONTH, USER, invoice_metadata
-from spell_billing.core.lines import CHANGED, LATE_USAGE, MOVED, UNBILLED, USAGE, Line, dump_lines, lines_hash
+from spell_billing.core.late import BillOf, Usage
+from spell_billing.core.lines import (
+    CHANGED,
+    LATE_USAGE,
+    MOVED,
+    RECORDED,
+    UNBILLED,
+    USAGE,
+    Line,
+    dump_lines,
+    lines_hash,
+)
 from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
@@ -119,6 +130,15 @@ def adopted_content(
     }
 
 
+def with_recorded(frozen: Bill, recorded: Mapping[BillOf, Usage]) -> Bill:
+    """Return a bill with a line, without amount, for what was recorded for its user after it was drafted."""
+    left = {of: usage for (user, of), usage in recorded.items() if user == frozen.user_id}
+    for line in frozen.parsed_lines:
+        if line.kind in RECORDED and line.usage_month in left:
+            left[line.usage_month] -= Usage(line.calls, Decimal(line.usage_cents))
+    return replace(frozen, lines=dump_lines([*frozen.parsed_lines, *_left_lines(left)]))
+
+
 def new_bill_of(name: BillName, frozen: Bill | None, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a bill that the ledger lacks, for an invoice that names it.
 
@@ -150,22 +170,22 @@ def _frozen_cents(bill: Bill) -> Decimal:
 
 def _late_left_open(billed: Iterable[Line], frozen: Iterable[Line]) -> Iterator[Line]:
     """Yield a line without amount where a month's frozen late usage is not what the invoice holds."""
-    calls: Counter[str] = Counter()
-    cents: defaultdict[str, list[Decimal]] = defaultdict(list)
+    left: defaultdict[str, Usage] = defaultdict(Usage)
     for line in frozen:
         if line.kind in {LATE_USAGE, UNBILLED}:
-            calls[line.usage_month] += line.calls
-            cents[line.usage_month].append(Decimal(line.usage_cents))
+            left[line.usage_month] += Usage(line.calls, Decimal(line.usage_cents))
     for line in billed:
         if line.kind == LATE_USAGE:
-            calls[line.usage_month] -= line.calls
-            cents[line.usage_month].append(Decimal(line.usage_cents).copy_negate())
-    for usage_month in sorted(cents):
-        left = exact_sum(*cents[usage_month])
-        if calls[usage_month] or left:
-            label = Month.parse(usage_month).label
-            text = f"Left for a later invoice - {label} ({calls[usage_month]} calls, {plain(left)} cents)"
-            yield Line(UNBILLED, text, 0, usage_month, calls[usage_month], plain(left))
+            left[line.usage_month] -= Usage(line.calls, Decimal(line.usage_cents))
+    yield from _left_lines(left)
+
+
+def _left_lines(left: Mapping[str, Usage]) -> Iterator[Line]:
+    for month, usage in sorted(left.items()):
+        if usage:
+            cents, label = plain(usage.cents), Month.parse(month).label
+            text = f"Left for a later invoice - {label} ({usage.calls} calls, {cents} cents)"
+            yield Line(UNBILLED, text, 0, month, usage.calls, cents)
 
 
 def _lines(lines: Sequence[Invoice], month: Month) -> list[Line]:

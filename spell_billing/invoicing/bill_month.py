@@ -7,7 +7,7 @@ a write on one of its invoices is under way, and answers a second one meanwhile 
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
@@ -15,12 +15,14 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
+from spell_billing.invoicing.skipped_months import require_nothing_skipped
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
@@ -84,6 +86,7 @@ async def bill_month(
     first: int | None = None,
     outcome: Outcome | None = None,
     pinning: Pinning | None = None,
+    recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
@@ -92,18 +95,19 @@ async def bill_month(
     even when no bill is left: the run before may have died before it had deleted a draft that no bill uses.
 
     With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
-    outcome is filled on the way, for a caller who wants it of a run that raises, too.
+    outcome is filled on the way, for a caller who wants it of a run that raises, too. For `recorded` see
+    `sweep`.
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
-        LedgerError: the ledger was lost on the way.
+        LedgerError: the ledger was lost on the way, or lacks an earlier month that Stripe has invoices of.
     """
     outcome, pinning = outcome or Outcome(), pinning or Pinning(session)
     if not verify and await asyncio.to_thread(_is_finished, session):
         outcome.sent_nothing = True
         return outcome
     try:
-        outcome.sweep = await _what_stands(session, gateway, pinning)
+        outcome.sweep = await _what_stands(session, gateway, pinning, recorded)
         report.swept(outcome.sweep)
         _require_over(session.month, gateway.date)
         pinned_now = await pinning.pin()
@@ -117,9 +121,15 @@ async def bill_month(
     return outcome
 
 
-async def _what_stands(session: MonthSession, gateway: Gateway, pinning: Pinning) -> SweepResult:
+async def _what_stands(
+    session: MonthSession,
+    gateway: Gateway,
+    pinning: Pinning,
+    recorded: Callable[[], Mapping[BillOf, Usage]],
+) -> SweepResult:
     try:
-        return await sweep(session, gateway, pinning.pin)
+        await require_nothing_skipped(session, gateway)
+        return await sweep(session, gateway, pinning.pin, recorded)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(

@@ -98,7 +98,7 @@ def drafts_of(
     `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
     are drafted, and each of them; else all that have something on their draft.
     """
-    new: Mapping[BillOf, Usage] = _late_usage(frozen)
+    new: Mapping[BillOf, Usage] = recorded_late_usage(frozen)
     if only is not None:
         new = {bill: usage for bill, usage in new.items() if bill[0] in only}
     history = history_of(new.keys())
@@ -236,8 +236,8 @@ def late_rows(version: FrozenUsage) -> Iterator[dict[str, Any]]:
             yield from file.read().to_pylist()
 
 
-def _late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
-    """Sum what was recorded with the month, or since for users who wait for their bill."""
+def recorded_late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
+    """Sum the differences to bills recorded with the month, or since for users who wait for their bill."""
     found: defaultdict[BillOf, Usage] = defaultdict(Usage)
     for version in (frozen, *frozen.supplements):
         for row in late_rows(version):

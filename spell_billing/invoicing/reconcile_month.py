@@ -44,6 +44,7 @@ async def reconcile_month(
     Raises:
         LedgerError: when the month was never drafted, or the erasure of a user was not completed.
         UsageError: when its frozen usage is not in the store.
+        IntegrityError: when a file of it is missing, or altered.
         StripeAccountError: when Stripe does not answer, or refuses the account.
     """
     ledger.read(require_no_unfinished_erasure)
@@ -54,6 +55,7 @@ async def reconcile_month(
             remedy=f"Bill it first: spell-billing bill --month {month}.",
         )
     frozen = store.version(month, record.usage_version)
+    store.verify(frozen)
     try:
         bills = list(ledger.bills(month))
         result = await reconcile(month, frozen, bills, gateway)

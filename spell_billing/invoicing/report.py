@@ -45,6 +45,8 @@ class SweepResult:
     drafts_deleted: int = 0
     parked: int = 0
     unknown: list[str] = field(default_factory=list)
+    is_from_before: bool = False
+    """The ledger never billed the month, and Stripe has invoices of it."""
     renamed: list[str] = field(default_factory=list)
     revised: list[str] = field(default_factory=list)
 
@@ -120,6 +122,11 @@ class BillingReport:
             f"ledger, {result.drafts_taken_up} drafts taken up, {result.drafts_deleted} drafts deleted, "
             f"{result.parked} parked"
         )
+        if result.is_from_before:
+            self._log.warning(
+                "This ledger is from before these invoices, and what people decided since then is not in it: "
+                "enter grants, settled and held bills, and users who moved again"
+            )
         for named in result.renamed:
             self._log.warning(f"The metadata of invoice {named} was changed at Stripe; it was restored")
         for named in result.revised:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.review import Finding, ReviewRules, subscription_findings
-from spell_billing.core.review_prices import price_findings, terms_findings
+from spell_billing.core.review_prices import first_price_findings, price_findings, terms_findings
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import billed_twice
@@ -31,10 +31,12 @@ def what_is_missed(
 ) -> list[Finding]:
     """Find subscriptions, prices and terms of the month billed before that the month is without.
 
-    `previous` are the months billed before, the newest first: a first month has nothing to miss. `accounts`
-    is read where subscriptions are missed.
+    `previous` are the months billed before, the newest first: of a first month, calls are missed that no
+    card prices. `accounts` is read where subscriptions are missed.
     """
     month, found = frozen.month, list[Finding]()
+    if not previous and frozen.manifest.rates is not None:
+        return first_price_findings(str(month), prices_of(frozen))
     for record in previous[:1]:
         pairs = billed_twice(connection, record.month, str(month))
         found += terms_findings(str(month), pairs, than=record.month)

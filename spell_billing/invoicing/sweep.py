@@ -5,13 +5,15 @@ only to delete drafts of ours that no bill in the ledger can use.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
 from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing.adoption import (
     adopted_content,
@@ -25,6 +27,7 @@ from spell_billing.invoicing.adoption import (
     revised_from,
     standing,
     voided_by_a_person,
+    with_recorded,
 )
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -41,14 +44,22 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.client import Invoice
 
 
-async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Awaitable[object]]) -> SweepResult:
+async def sweep(
+    session: MonthSession,
+    gateway: Gateway,
+    pin: Callable[[], Awaitable[object]],
+    recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
+) -> SweepResult:
     """Bring the month's ledger up to what Stripe has; where it has invoices of the month, pin it first.
+
+    `pin` returns whether the month was not pinned before; `recorded` reads the differences to earlier bills
+    that were recorded with the frozen month or since.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
         StripeAccountError: when nobody can be billed.
     """
-    work = _Sweep(session, gateway)
+    work = _Sweep(session, gateway, recorded)
     async for page in gateway.invoices(created=created_since_close(session.month)):
         work.result.listed += len(page)
         # By its id too: metadata can be cleared in the dashboard.
@@ -59,16 +70,19 @@ async def sweep(session: MonthSession, gateway: Gateway, pin: Callable[[], Await
             if invoice["metadata"].get(MONTH) == str(session.month) or invoice["id"] in known
         ]
         if ours:
-            await pin()
+            work.result.is_from_before |= bool(await pin())
             await work.take(ours, known)
     await work.finish()
     return work.result
 
 
 class _Sweep:
-    def __init__(self, session: MonthSession, gateway: Gateway) -> None:
+    def __init__(
+        self, session: MonthSession, gateway: Gateway, recorded: Callable[[], Mapping[BillOf, Usage]]
+    ) -> None:
         self._session = session
         self._gateway = gateway
+        self._recorded = cache(recorded)
         self._started_at = datetime.now(UTC)
         self._void: list[Invoice] = []
         self._twice: dict[Bill, list[Invoice]] = {}
@@ -222,6 +236,9 @@ class _Sweep:
         bills = await self._bills_of_user(invoice)
         latest = max(bills, key=lambda bill: bill.generation, default=None)
         frozen = latest if latest is not None and latest.generation < name.generation else None
+        if frozen is not None:
+            # A restored ledger lacks what was recorded for the later one.
+            frozen = with_recorded(frozen, await asyncio.to_thread(self._recorded))
         values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice, None)
         if frozen is None:
             detail = values["message"] = "found at Stripe; the ledger has no usage for it"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.late import NOTHING, Usage
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
@@ -14,6 +15,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import Past, UsageSource
 from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.store import UsageStore
+from spell_billing.usage.version_names import supplement_name
 
 _OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
 
@@ -63,21 +65,53 @@ def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
     return Past(first, tuple(billed.items()))
 
 
-def earlier_versions(ledger: Ledger, store: UsageStore, month: Month) -> tuple[list[FrozenUsage], list[str]]:
-    """Return earlier billed months' frozen versions, for late usage, and the months whose version is lost.
+def earlier_versions(
+    ledger: Ledger, store: UsageStore, month: Month
+) -> tuple[list[FrozenUsage], dict[str, str]]:
+    """Return earlier billed months' frozen versions, for late usage.
 
-    None when a later month is billed already: its version holds what was late for earlier months, and what
-    came since is for the next month in the order of time. A difference is billed once.
+    And by month, in words, why others cannot be compared: files are lost, or the ledger lacks bills. None
+    when a later month is billed already: its version holds what was late for earlier months, and what came
+    since is for the next month in the order of time. A difference is billed once.
 
     Raises:
         UsageError: when the store has other usage of a month than it was billed from.
     """
     if ledger.pinned_versions(since=month.next(), before=_LAST):
-        return [], []
-    found, missing = _versions(ledger, store, since=month.plus(-LATE_USAGE_MONTHS), before=month)
+        return [], {}
+    since, comparable = month.plus(-LATE_USAGE_MONTHS), []
+    found, missing = _versions(ledger, store, since=since, before=month)
+    told = ledger.told_of_own_month(since=since, before=month) if found else {}
     for version in found:
         _require_billed_from(ledger, version)
-    return found, missing
+        apart = _apart_from_bills(version, told.get(str(version.month), NOTHING))
+        if apart is None:
+            comparable.append(version)
+        else:
+            missing[str(version.month)] = apart
+    return comparable, missing
+
+
+def _apart_from_bills(version: FrozenUsage, told: Usage) -> str | None:
+    """Return in words how bills and store differ about what came since the freeze; None where they agree."""
+    recorded = [NOTHING]
+    for each in version.supplements:
+        months = each.manifest.late.months if each.manifest.late else ()
+        sums = (Usage(item.totals.calls, item.totals.cost_cents) for item in months)
+        recorded.append(sum(sums, start=recorded[-1]))
+    *before, now = recorded
+    if now == told:
+        return None
+    name = f"{version.month}/{version.version}"
+    if told in before:
+        verify = f"spell-billing bill --month {version.month} --verify"
+        remedy = f"The ledger is from before: run {verify}."
+    else:
+        remedy = f"Restore {name}/{supplement_name(len(recorded))} from a backup of the store."
+    return (
+        f"Since {name} was frozen came {told.calls:,} calls of {plain(told.cents)} cents by its bills, and "
+        f"{now.calls:,} of {plain(now.cents)} cents by the usage store. {remedy}"
+    )
 
 
 def _require_billed_from(ledger: Ledger, version: FrozenUsage) -> None:
@@ -99,13 +133,13 @@ def _require_billed_from(ledger: Ledger, version: FrozenUsage) -> None:
 
 def with_what_came_since(
     ledger: Ledger, session: MonthSession, store: UsageStore, source: UsageSource, frozen: FrozenUsage
-) -> tuple[FrozenUsage, list[str]]:
+) -> tuple[FrozenUsage, dict[str, str]]:
     """Record what users who wait for their bill have in the month now beyond what was recorded.
 
     Their bill was never sent: it charges what the source says when it is drafted again. To be called where
     nothing else is drafted, nor its billing started, before the drafts are brought up to date. Returns the
-    version to draft from, and the months whose version is lost: where one is, nothing is compared, because
-    what it recorded could be charged twice.
+    version to draft from, and by month why a version is lost: where one is, nothing is compared, because what
+    it recorded could be charged twice.
 
     Raises:
         UsageError: the source cannot be billed from.
@@ -113,16 +147,16 @@ def with_what_came_since(
     """
     record = session.record()
     if record is None or record.billing_started_at is None:
-        return frozen, []
+        return frozen, {}
     waiting = {bill.user_id for bill in session.bills_to_redraft()}
     if not waiting:
-        return frozen, []
+        return frozen, {}
     recorded, missing = _versions(ledger, store, since=session.month, before=_LAST)
     if missing:
         return frozen, missing
     begun_here = session.write(begin_redrafting, session.month)
     try:
-        return store.supplement(source, frozen, recorded, waiting), []
+        return store.supplement(source, frozen, recorded, waiting), {}
     except Exception:
         now = store.version(frozen.month, frozen.version)
         if begun_here and len(now.supplements) == len(frozen.supplements):
@@ -155,11 +189,11 @@ def pinned_since(ledger: Ledger, store: UsageStore, month: Month) -> list[Frozen
 
 def _versions(
     ledger: Ledger, store: UsageStore, *, since: Month, before: Month
-) -> tuple[list[FrozenUsage], list[str]]:
-    found, missing = [], []
+) -> tuple[list[FrozenUsage], dict[str, str]]:
+    found, missing = [], {}
     for month, version in ledger.pinned_versions(since=since, before=before):
         try:
             found.append(store.version(month, version))
-        except UsageError:
-            missing.append(str(month))
+        except UsageError as error:
+            missing[str(month)] = str(error)
     return found, missing

@@ -22,6 +22,7 @@ from spell_billing.core.lines import (
     LATE_KINDS,
     LATE_USAGE,
     MOVED,
+    RECORDED,
     UNBILLED,
     Line,
     load_lines,
@@ -45,8 +46,6 @@ from spell_billing.ledger.schema import invoices
 
 _USERS_A_QUERY = 500
 _CLOSED = [state.value for state in (State.VOID, State.SETTLED, State.UNCOLLECTIBLE)]
-_RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
-"""Lines that together tell each difference that was recorded with the bill's month."""
 
 
 @dataclass(slots=True)
@@ -200,7 +199,7 @@ def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any,
     for line in (each for each in lines if is_pinned or each.kind == ADJUSTMENT):
         about = found[user_id, line.usage_month]
         usage = Usage(line.calls, Decimal(line.usage_cents))
-        if line.kind in _RECORDED:
+        if line.kind in RECORDED:
             about.known += usage
         if line.kind == MOVED:
             about.moved += usage

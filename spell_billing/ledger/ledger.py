@@ -1,5 +1,6 @@
 """The ledger: what is read from it, and the session in which the month's holder writes."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from spell_billing.ledger.lock import HOLDER, is_held, month_lock, months_held, 
 from spell_billing.ledger.migrate import migrate, require_current
 from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.outbox import Outbox
-from spell_billing.ledger.queries import read_bills, read_month, read_months
+from spell_billing.ledger.queries import read_bills, read_month, read_months, told_of_own_month
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.runs import RunRecord, record_run, runs_of_month
 from spell_billing.ledger.schema import invoices
@@ -58,7 +59,7 @@ class Ledger:
     """The ledger's database, brought up to date on opening; refused with `read_only` where it is not."""
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
-        if url.sqlite_path is not None and not url.sqlite_path.exists():
+        if url.sqlite_path is not None and not os.path.isfile(url.sqlite_path):  # noqa: PTH113 - never raises
             raise unreachable(url, "the file does not exist; `spell-billing init-db` makes it")
         self._url = url
         self._engine: Engine = create_engine_for(url)
@@ -165,6 +166,7 @@ class Ledger:
     standing = _asked(read_standing)
     history = _asked(read_history)
     pinned_versions = _asked(pinned_versions)
+    told_of_own_month = _asked(told_of_own_month)
     drafted_usage = _asked(drafted_usage)
     group_totals = _asked(group_totals)
     first_users = _asked(first_users)

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
-from spell_billing.core.lines import load_lines
+from spell_billing.core.late import Usage
+from spell_billing.core.lines import RECORDED, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.column_types import read_as
@@ -129,6 +131,22 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     index for a range only, and all months are one.
     """
     return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")
+
+
+def told_of_own_month(connection: Connection, *, since: Month, before: Month) -> dict[str, Usage]:
+    """Sum by month what the latest bills tell of their own month beyond what was frozen with it."""
+    told: defaultdict[str, Usage] = defaultdict(Usage)
+    in_range = sa.and_(invoices.c.month >= str(since), invoices.c.month < str(before))
+    rows = connection.execute(
+        sa.select(invoices.c.month, invoices.c.lines)
+        .where(left_something(connection), invoices.c.late_lines > 0, in_range, ~is_replaced())
+        .where(sa.or_(*(has_line_of(kind) for kind in sorted(RECORDED))))
+    )
+    for month, lines in rows:
+        for line in load_lines(lines):
+            if line.kind in RECORDED and line.usage_month == month:
+                told[month] += Usage(line.calls, Decimal(line.usage_cents))
+    return told
 
 
 def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, dict[str, int]]:

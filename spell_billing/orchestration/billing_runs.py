@@ -1,6 +1,6 @@
 """Which of Dagster's runs are billing, of which month, and how they went wrong, in words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
@@ -30,11 +30,15 @@ _LONGEST_WORDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a run did not succeed: its failed step, if one did; what the failure says; whether it passes."""
+    """Why a run did not succeed: its failed step, if one did; what the failure says; whether it passes.
+
+    `beside` is what others of its steps say that failed too.
+    """
 
     step: str | None
     words: str
     transient: bool
+    beside: tuple[str, ...] = ()
 
 
 def is_billing(run: dg.DagsterRun, location: str | None = None) -> bool:
@@ -89,17 +93,25 @@ def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
         of_type={kinds.ASSET_CHECK_EVALUATION, kinds.STEP_FAILURE, kinds.RUN_FAILURE, kinds.RUN_CANCELED},
     )
     events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
-    failed = next((event for event in events if event.event_type is kinds.STEP_FAILURE), None)
-    if failed is None:
+    failed = [event for event in events if event.event_type is kinds.STEP_FAILURE]
+    if not failed:
         words = " ".join(event.message for event in events if event.message and event.step_key is None)
         # No step says what is wrong: the process that ran it has died. A run is canceled on purpose.
         died = not any(event.event_type is kinds.RUN_CANCELED for event in events)
         return Problem(None, short(words or "Dagster says nothing about it."), transient=died)
-    for event in reversed(events):
-        if event.event_type is kinds.ASSET_CHECK_EVALUATION and event.step_key == failed.step_key:
-            check = event.asset_check_evaluation_data
-            words = short(f"{check.asset_check_key.name}: {check.description or 'did not pass'}")
-            return Problem(failed.step_key, f"{words} Nothing was sent to Stripe.", transient=False)
+    checks = {
+        event.step_key: event.asset_check_evaluation_data
+        for event in events
+        if event.event_type is kinds.ASSET_CHECK_EVALUATION
+    }
+    first, *others = (_problem_of_step(event, checks.get(event.step_key)) for event in failed)
+    return replace(first, beside=tuple(other.words for other in others))
+
+
+def _problem_of_step(failed: dg.DagsterEvent, check: dg.AssetCheckEvaluation | None) -> Problem:
+    if check is not None:
+        words = short(f"{check.asset_check_key.name}: {check.description or 'did not pass'}")
+        return Problem(failed.step_key, f"{words} Nothing was sent to Stripe.", transient=False)
     failure = failed.step_failure_data
     ours = failure.user_failure_data
     if ours is not None and ours.description:

@@ -16,6 +16,7 @@ from spell_billing.ledger.lock import ONCE
 from spell_billing.orchestration.billing_runs import month_of
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.settings.billing import Settings
+from spell_billing.settings.folders import usable_folder
 
 LOCK_TAG = "spell_billing/lock"
 
@@ -24,7 +25,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """Make the Dagster home where `DAGSTER_HOME` is unset, and point this process at it.
 
     Raises:
-        SettingsError: when `DAGSTER_HOME` is set to a folder that does not exist.
+        SettingsError: when `DAGSTER_HOME` is set to a folder that does not exist, or none can be made.
     """
     home = settings.dagster_home
     if settings.environment.get("DAGSTER_HOME", "").strip():
@@ -34,10 +35,10 @@ def prepare_dagster_home(settings: Settings) -> Path:
                 remedy="Create it with a dagster.yaml in it, or leave DAGSTER_HOME unset.",
             )
     else:
-        home.mkdir(parents=True, exist_ok=True)
         configuration = home / "dagster.yaml"
-        if not configuration.exists():
-            shutil.copyfile(Path(__file__).with_name("local_dagster.yaml"), configuration)
+        with usable_folder(home, "SPELL_BILLING_HOME"):
+            if not configuration.exists():
+                shutil.copyfile(Path(__file__).with_name("local_dagster.yaml"), configuration)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

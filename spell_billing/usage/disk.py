@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from spell_billing.core.errors import IntegrityError
-from spell_billing.usage.frozen import FrozenFile
+from spell_billing.usage.frozen import RESTORE_FILE, FrozenFile
 
 
 def sha256_of(path: Path) -> str:
@@ -63,13 +63,12 @@ def verify_file(path: Path, expected: FrozenFile) -> None:
     Raises:
         IntegrityError: when it is missing or altered.
     """
-    remedy = "Restore the file from a backup; do not freeze the month anew if it was billed."
     try:
         found = sha256_of(path)
     except FileNotFoundError as error:
-        raise IntegrityError(f"The frozen file {path} is missing.", remedy=remedy) from error
+        raise IntegrityError(f"The frozen file {path} is missing.", remedy=RESTORE_FILE) from error
     if found != expected.sha256:
-        raise IntegrityError(f"The frozen file {path} is not what was frozen.", remedy=remedy)
+        raise IntegrityError(f"The frozen file {path} is not what was frozen.", remedy=RESTORE_FILE)
 
 
 def sync(path: Path) -> None:

@@ -8,10 +8,13 @@ from typing import Annotated, Protocol
 
 from pydantic import PlainValidator
 
+from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
+
+RESTORE_FILE = "Restore the file from a backup; do not freeze the month anew if it was billed."
 
 USER_USAGE_FILE = "user_usage.parquet"
 
@@ -265,10 +268,17 @@ class FrozenUsage:
         return self.keeper.uri(self) if self.keeper else self.directory.absolute().as_uri()
 
     def path(self, file: FrozenFile) -> Path:
-        """Return where a file of the manifest can be read on this machine."""
+        """Return where a file of the manifest can be read on this machine.
+
+        Raises:
+            IntegrityError: it is missing.
+        """
         if self.keeper:
             self.keeper.fetch(self, file)
-        return self.directory / file.name
+        path = self.directory / file.name
+        if not path.exists():
+            raise IntegrityError(f"The frozen file {path} is missing.", remedy=RESTORE_FILE)
+        return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Plans, subscriptions and discounts as the platform has them: read as text, and checked."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,8 @@ from spell_billing.usage.tables import (
 _NAMED = 5
 _Row = tuple[str | None, ...]
 """A row in `PLANS_SCHEMA`, as text."""
+_Time = tuple[datetime | None, datetime | None]
+"""A start and an end; None is open."""
 
 
 def build_plans(
@@ -49,7 +51,8 @@ def build_plans(
 
     Raises:
         UsageError: subscriptions of a user overlap, name a plan that does not exist, or end before they
-            start; an amount, a percentage or a time cannot be read.
+            start; a discount counts twice; a user is written otherwise than the account; an amount, a
+            percentage or a time cannot be read.
     """
     # What stands twice would be charged, or taken off, twice.
     refuse_duplicates(accounts["user_id"].drop_null(), ACCOUNTS_TABLE, "user_id")
@@ -59,6 +62,10 @@ def build_plans(
     plans_read = [_plan(row) for row in known.values()] if user_id is None else []
     by_user, subscribed = _subscribed(subscriptions, known, month)
     _refuse_overlaps(by_user, month)
+    known_users = accounts["user_id"].drop_null().to_pylist()
+    _refuse_other_writing(by_user, known_users, SUBSCRIPTIONS_TABLE)
+    discount_rows = list(_discount_rows(discounts, known, month, user_id))
+    _refuse_other_writing([user for _, user, *_ in discount_rows if user], known_users, DISCOUNTS_TABLE)
     may_owe = any(plan.fee_cents or plan.minimum_cents for plan in plans_read)
     of_account: dict[str, PlanSpan] = {}
     nothing = PlanSpan("", "", month.start, month.start)
@@ -79,7 +86,7 @@ def build_plans(
         by_user[account].append(of_account[plan_id])
     cells = {id(span): _cells(span) for spans in by_user.values() for span in spans}
     rows: list[_Row] = [(PLAN, user, *cells[id(span)]) for user in sorted(by_user) for span in by_user[user]]
-    rows += _discount_rows(discounts, known, month, user_id)
+    rows += discount_rows
     columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
     return pa.Table.from_arrays(
         [texts(column).cast(field.type) for column, field in zip(columns, PLANS_SCHEMA, strict=True)],
@@ -176,6 +183,7 @@ def _discount_rows(
     discounts: pa.Table, plans: Mapping[str, Any], month: Month, user_id: str | None
 ) -> Iterator[_Row]:
     seen = set()
+    times: defaultdict[tuple[Any, ...], list[_Time]] = defaultdict(list)
     for row in discounts.to_pylist():
         user, plan_id = (row[name] if (row[name] or "").strip() else None for name in ("user_id", "plan_id"))
         name = (row["name"] or "").strip() or "Discount"
@@ -212,7 +220,38 @@ def _discount_rows(
             percent_of(row["percent"], "percent", where),
             cents_of(row["amount_cents"], "amount_cents", where),
         )
+        same, time = times[name.casefold(), user, plan_id, percent, cents], (starts_at, ends_at)
+        if any(_at_once(time, other) for other in same):
+            raise UsageError(
+                f"{where} stands twice, for the same user or plan and some of the same time.",
+                remedy="Remove one, let the earlier one end where the later one starts (ends_at), or give "
+                "them names of their own if both are meant.",
+            )
+        same.append(time)
         yield (*of, None, None, None, f"{percent:f}", str(cents), None)
+
+
+def _at_once(one: _Time, other: _Time) -> bool:
+    """Return whether two spans have some time in common; one that ends where it starts has none."""
+    starts = [starts_at for starts_at, _ in (one, other) if starts_at is not None]
+    ends = [ends_at for _, ends_at in (one, other) if ends_at is not None]
+    return not starts or not ends or max(starts) < min(ends)
+
+
+def _refuse_other_writing(users: Collection[str], accounts: Collection[str], table: str) -> None:
+    """Refuse users without an account whose id is an account's but for case, or for spaces around it."""
+    unknown = set(users).difference(accounts)
+    if not unknown:
+        return
+    known = {account.strip().casefold(): account for account in accounts}
+    found = {user: known[folded] for user in unknown if (folded := user.strip().casefold()) in known}
+    if found:
+        named = ", ".join(f"{user!r} ({found[user]!r})" for user in sorted(found)[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(
+            f"{table} names users as {ACCOUNTS_TABLE} does not write them: {named}{more}.",
+            remedy="Write each user_id as the account has it. Nothing was frozen.",
+        )
 
 
 def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> None:

@@ -1,7 +1,8 @@
 """What a month is priced by, from what was frozen with it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,12 +41,10 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     discounts = discounts.filter(has_value | (pc.field("ends_at") <= frozen.month.start))
     lasting = discounts.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") > frozen.month.end))
     plans = spans.select(["plan_id", *_PARTS]).group_by(["plan_id", *_PARTS]).aggregate([]).to_pylist()
-    charged, calls, free_calls = _charged(frozen, rates) if rates else ({}, 0, 0)
+    of_cards = _charged(frozen, rates) if rates else {}
     return Prices(
         cards=frozenset(card.place for card in rates.rows) if rates else frozenset(),
-        charged=charged,
-        calls=calls,
-        free_calls=free_calls,
+        **of_cards,
         plans=frozenset(plan["plan_id"] for plan in plans),
         parts=frozenset(
             (plan["plan_id"], words)
@@ -60,8 +59,8 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     )
 
 
-def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal], int, int]:
-    """Return what each card charged, the calls, and those that no card prices and that cost nothing."""
+def _charged(frozen: FrozenUsage, rates: RateCards) -> dict[str, Any]:
+    """Return what each card charged, the calls, and those that no card prices: what `Prices` has of them."""
     with open_user_usage(frozen, USER_ITEMS_FILE) as file:
         table = file.read(["user_id", "item", "calls", "cost_cents"])
     if rates.has_plans and frozen.manifest.rates and frozen.manifest.rates.plans:
@@ -69,18 +68,32 @@ def _charged(frozen: FrozenUsage, rates: RateCards) -> tuple[dict[str, Decimal],
             table = table.join(file.read(["user_id", "plan_id"]), "user_id")
     else:
         table = table.append_column("plan_id", pa.nulls(len(table), pa.string()))
-    sums = table.group_by(["plan_id", "item"]).aggregate([("calls", "sum"), ("cost_cents", "sum")])
+    sums = (
+        table.group_by(["plan_id", "item"]).aggregate([("calls", "sum"), ("cost_cents", "sum")]).to_pylist()
+    )
     names = {(row.plan_id, row.item): row.place for row in rates.rows}
+    items_of_plans = {row.item for row in rates.rows if row.plan_id is not None}
     charged: defaultdict[str, Decimal] = defaultdict(Decimal)
-    calls = free_calls = 0
-    for row in sums.to_pylist():
-        place, cents = place_for(rates.cards, row["plan_id"], row["item"]), row["cost_cents_sum"]
-        calls += row["calls_sum"]
+    free, forgotten = Counter[str](), Counter[str]()
+    at_stored_cost = False
+    for row in sums:
+        plan_id, item, cents = row["plan_id"], row["item"], row["cost_cents_sum"]
+        place = place_for(rates.cards, plan_id, item)
         if place is not None:
             charged[names[place]] = exact_sum(charged[names[place]], Decimal(cents))
-        elif not cents:
-            free_calls += row["calls_sum"]
-    return dict(charged), calls, free_calls
+        elif cents:
+            at_stored_cost = True
+        else:
+            whose = "no plan" if plan_id is None else f"plan {plan_id}"
+            free[whose] += row["calls_sum"]
+            if not items_of_plans.isdisjoint({item, None}):
+                forgotten[whose] += row["calls_sum"]
+    return {
+        "charged": dict(charged),
+        "calls": sum(row["calls_sum"] for row in sums),
+        "free_calls": free.total(),
+        "forgotten": dict(forgotten if at_stored_cost else free),
+    }
 
 
 def _is_set(amount: int | str | None) -> bool:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.usage_place import BucketPlace
+from spell_billing.settings.folders import usable_folder
+from spell_billing.settings.usage_place import SETTING, BucketPlace
 from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.frozen import MANIFEST_FILE, NO_BAD_ROWS, FrozenUsage, Manifest, Totals
@@ -36,6 +37,7 @@ KEPT_VERSIONS = 3
 LOCK_TIMEOUT_SECONDS = 3600.0
 _NO_ROWS = Totals(0, Decimal(0))
 _LOCK_FILE = ".lock"
+_SETTINGS = f"{SETTING} (by default in SPELL_BILLING_HOME)"
 _TEST = b"written to test the store"
 
 
@@ -145,16 +147,15 @@ class UsageStore:
         """
         directory = self._root / str(month) / version
         if not is_version(version) or not directory.is_dir():
-            raise UsageError(
-                f"The frozen usage {month}/{version} is not in {self._root}.",
-                remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
-            )
+            raise self._missing(month, version)
         manifest = _manifest_of(month, directory)
-        supplements = tuple(
-            FrozenUsage(month, f"{version}/{path.name}", path, _manifest_of(month, path))
-            for path in sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*"))
-        )
-        return FrozenUsage(month, version, directory, manifest, supplements)
+        supplements = []
+        for number, path in enumerate(sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*")), start=1):
+            name = f"{version}/{supplement_name(number)}"
+            if path.name != supplement_name(number):
+                raise self._missing(month, name)
+            supplements.append(FrozenUsage(month, name, path, _manifest_of(month, path)))
+        return FrozenUsage(month, version, directory, manifest, tuple(supplements))
 
     def verify(self, frozen: FrozenUsage) -> None:
         """Check that every file of the version is, byte for byte, what was frozen.
@@ -177,8 +178,10 @@ class UsageStore:
 
     def test(self) -> str:
         """Write, read and remove a file of no month; say in words what the store can do."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=self._root) as folder:
+        with (
+            usable_folder(self._root, _SETTINGS),
+            tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=self._root) as folder,
+        ):
             path = Path(folder) / MANIFEST_FILE
             path.write_bytes(_TEST)
             verify_file(path, finished_file(path, 0))
@@ -227,19 +230,32 @@ class UsageStore:
         (directory / version).rename(doomed)
         shutil.rmtree(doomed)
 
+    def _missing(self, month: Month, version: str) -> UsageError | StoreError:
+        return UsageError(
+            f"The frozen usage {month}/{version} is not in {self._root}.",
+            remedy="Restore its directory from a backup. What was billed from it is in the ledger.",
+        )
+
     @contextmanager
     def _locked(self, month: Month) -> Iterator[Path]:
         directory = self._root / str(month)
-        directory.mkdir(parents=True, exist_ok=True)
-        sync(self._root)
+        # The operating system releases it when its holder dies.
+        lock = FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds)
+        with usable_folder(directory, _SETTINGS):
+            sync(self._root)
+            self._wait_for(lock, month)
         try:
-            # The operating system releases it when its holder dies.
-            with FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds):
-                remove_leftovers(directory)
-                yield directory
+            remove_leftovers(directory)
+            yield directory
+        finally:
+            lock.release()
+
+    def _wait_for(self, lock: BaseFileLock, month: Month) -> None:
+        try:
+            lock.acquire()
         except Timeout as error:
             raise UsageError(
-                f"Another process has been freezing {month} in {directory} for over "
+                f"Another process has been freezing {month} in {self._root / str(month)} for over "
                 f"{self._lock_timeout_seconds:.0f} seconds.",
                 remedy="Wait for it, or end it, and run this again.",
             ) from error

@@ -1,5 +1,6 @@
 """What the commands refuse: wrong usage ends with 2, what a person must mend with 1 and one clear message."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,44 @@ def test_a_stripe_that_does_not_answer_stops_the_run_with_one_message(refuses: C
 
     assert said.startswith("Error: Stripe cannot be asked what stands for 2025-03: ")
     assert "STRIPE_API_BASE" in said
+
+
+def test_each_check_that_fails_is_named_on_a_line_of_its_own(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop("sqlite")
+    shop.accounts("user-0001")
+    shop.calls("2025-03", ("user-0001", 100))
+    assert shop.run(*BILL).returncode == 0
+    path = shop.home / "usage" / "2025-03" / "v0001" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["bad_rows"]["count"] = 1
+    manifest["control"]["calls"] = 7
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+    refused = shop.run(*BILL)
+
+    errors = [line for line in refused.stderr.splitlines() if line.startswith("Error: ")]
+    assert refused.returncode == 1
+    assert sorted(line.split(": ")[1] for line in errors) == ["frozen_equals_source", "no_bad_rows"]
+    assert all(line.endswith(" Nothing was sent to Stripe.") for line in errors)
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/null/below", "/proc/1/fd/0"])
+def test_a_place_that_cannot_be_written_is_named_with_its_setting(
+    refuses: Callable[..., str], place: str
+) -> None:
+    store = refuses(*BILL, SPELL_BILLING_USAGE_STORE=place).splitlines()[-1]
+    home = refuses(*BILL, SPELL_BILLING_HOME=place).splitlines()
+    ledger = refuses(*BILL, DATABASE_URL=f"sqlite:///{place}").splitlines()
+    new_ledger = refuses("init-db", DATABASE_URL=f"sqlite:///{place}").splitlines()
+
+    assert store.startswith(f"Error: {place}/2025-03 cannot be used: ")
+    assert "Set SPELL_BILLING_USAGE_STORE (by default in SPELL_BILLING_HOME) to a folder" in store
+    assert "SPELL_BILLING_USAGE_STORE" in refuses("store-test", SPELL_BILLING_USAGE_STORE=place)
+    assert len(home) == len(ledger) == len(new_ledger) == 1
+    assert home[0].startswith(f"Error: {place}/dagster cannot be used: ")
+    assert "Set SPELL_BILLING_HOME to a folder" in home[0]
+    for said in (*ledger, *new_ledger):
+        assert f"sqlite:///{place} (DATABASE_URL) cannot be used: " in said
 
 
 def test_a_dagster_storage_that_does_not_answer_is_named_without_the_password(

@@ -19,7 +19,7 @@ from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.credit import credit_bill
-from spell_billing.invoicing.draft_month import draft_month
+from spell_billing.invoicing.draft_month import draft_month, recorded_late_usage
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_sound_bills
@@ -30,6 +30,7 @@ from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
+    version_to_draft,
     with_what_came_since,
 )
 from spell_billing.ledger.credit_notes import CreditNote
@@ -122,11 +123,14 @@ class SmallPlatform:
         with self.ledger() as ledger, ledger.session(month, Actor("tester", run_id)) as session:
             require_drafts_equal_usage(session, self.store)
             require_sound_bills(session)
+            frozen = version_to_draft(ledger, self.store, month)
             report = BillingReport(_LOG, to_drive=0)
 
             async def run() -> Outcome:
                 async with self.gateway() as gateway:
-                    return await bill_month(session, gateway, report, verify=verify)
+                    return await bill_month(
+                        session, gateway, report, verify=verify, recorded=lambda: recorded_late_usage(frozen)
+                    )
 
             outcome = asyncio.run(run())
             if next(ledger.bills(month, UNDONE), None) is None:

@@ -271,12 +271,26 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
             "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', 'u', 5), ('1', 'u', 5)",
             "'1' stands twice",
         ),
+        (
+            "{DISCOUNT} ('New', 'u', 5, NULL), ('new', 'u', 5.0, '2025-05-01')",
+            "'new' stands twice, for the same user or plan and some of the same time",
+        ),
+        (
+            "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', ' U', 5)",
+            "billing_discounts names users as billing_accounts does not write them: ' U' ",
+        ),
+        (
+            "{SUBSCRIBE} ('U', 'pro', NULL, NULL)",
+            "plan_subscriptions names users as billing_accounts does not write them: 'U' ",
+        ),
     ],
 )
 def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
     plans: SmallPlatform, statement: str, says: str
 ) -> None:
-    plans.sql(statement.format(SUBSCRIBE="INSERT INTO plan_subscriptions VALUES"))
+    discount = "INSERT INTO billing_discounts (name, user_id, percent, ends_at) VALUES"
+    plans.accounts("u")
+    plans.sql(statement.format(SUBSCRIBE="INSERT INTO plan_subscriptions VALUES", DISCOUNT=discount))
 
     with pytest.raises(UsageError, match=says) as refused:
         plans.bill(MARCH)

@@ -163,6 +163,53 @@ def test_items_that_the_cards_do_not_know_any_more_are_reviewed(
     assert said is None or said in prices[0]
 
 
+def test_in_the_first_month_calls_of_who_is_on_no_plan_that_a_card_is_for_are_reviewed(
+    light_platform: SmallPlatform,
+) -> None:
+    cards = (
+        "CREATE TABLE rate_cards (plan_id text, model text, unit text, unit_price_cents text)",
+        "INSERT INTO rate_cards VALUES ('pro', 'flat', 'call', '990')",
+    )
+    light_platform.accounts(*USERS)
+    light_platform.sql(
+        *PLANS[:2], *cards, "UPDATE billing_accounts SET plan_id = 'pro' WHERE user_id = 'anna'"
+    )
+    light_platform.calls(MARCH, ("anna", 0), ("anna", 0), ("bert", 0))
+
+    ((code, text),) = findings(light_platform)
+
+    assert code == "calls_unpriced"
+    assert "1 of 3 calls no rate card prices, and they cost nothing: 1 of users on no plan" in text
+
+
+def test_in_the_first_month_items_that_no_card_knows_are_where_all_else_is_priced_by_cards(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(*USERS)
+    light_platform.rules = SourceRules(items_by="endpoint")
+    light_platform.sql(*ITEM_CARDS)
+    light_platform.calls(MARCH, ("anna", 0), ("bert", 0))
+    light_platform.sql("UPDATE usage_counters SET endpoint = 'chat'")
+    light_platform.sql("UPDATE usage_counters SET endpoint = 'Chat' WHERE user_id = 'anna'")
+
+    assert [code for code, _ in findings(light_platform)] == ["calls_unpriced"]
+
+
+def test_in_the_first_month_calls_at_their_own_cost_or_at_a_price_of_nothing_are_not(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(*USERS)
+    light_platform.rules = SourceRules(items_by="endpoint")
+    light_platform.sql(*ITEM_CARDS, "INSERT INTO rate_cards VALUES ('health', 'flat', 'call', '0', NULL)")
+    light_platform.calls(MARCH, ("anna", 0), ("bert", CALL), ("bert", 0))
+    light_platform.sql("UPDATE usage_counters SET endpoint = 'health' WHERE user_id = 'anna'")
+    light_platform.sql(
+        "UPDATE usage_counters SET endpoint = 'status' WHERE user_id = 'bert' AND cost_cents = 0"
+    )
+
+    assert findings(light_platform) == []
+
+
 SUBSCRIPTIONS = (
     *PLANS[:2],
     "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",

@@ -70,11 +70,8 @@ def invoice_drafts(
         ):
             source = usage.source()
             frozen, missing = with_what_came_since(open_ledger, session, store, source, opened.frozen)
-            for lost in missing:
-                context.log.warning(
-                    f"Rows that came since are not looked for: the frozen version of {lost} is gone. "
-                    "Restore the usage store from its backup."
-                )
+            for why in missing.values():
+                context.log.warning(f"Rows that came since are not looked for. {why}")
             settings = ReviewSettings.from_environment()
             policy = Settings.from_environment().policy
             changed = draft_month(session, source, frozen, settings.hold_rules, policy)

@@ -62,11 +62,8 @@ def raw_usage(
             store.verify(pinned)
             frozen = pinned
             context.log.info(f"{month} was billed from {pinned.version}, which is intact and kept")
-        for of in missing:
-            context.log.warning(
-                f"Late usage of {of} is not looked for: its frozen version is gone. "
-                "Restore the usage store from its backup."
-            )
+        for of, why in missing.items():
+            context.log.warning(f"Late usage of {of} is not looked for. {why}")
         warnings = source_warnings(frozen, before)
         for warning in warnings:
             context.log.warning(warning)

@@ -12,6 +12,7 @@ from pydantic import Field
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import Pinning, bill_month
+from spell_billing.invoicing.draft_month import recorded_late_usage
 from spell_billing.invoicing.guards import (
     require_drafts_equal_usage,
     require_late_usage_once,
@@ -101,6 +102,7 @@ def stripe_invoices(
                         first=config.first,
                         outcome=outcome,
                         pinning=pinning,
+                        recorded=lambda: recorded_late_usage(opened.frozen),
                     ),
                 )
                 status = month_status(open_ledger, month, datetime.now(UTC))
