@@ -39,11 +39,11 @@ _FIELDS = {"user": "User id", "customer": "Customer id at Stripe", "invoice": "I
 DONE = {
     "approve": "Approved. The next billing run sends the month.",
     "agree": "Your approval is noted. Nothing is sent until another person approves as well.",
-    "hold": "Held. Nothing of it is sent until it is released.",
+    "hold": "Held. Nothing is sent until it is released.",
     "release": "Released. The next billing run sends it.",
-    "settle": "Settled. Nobody waits for an invoice of it.",
+    "settle": "Settled. It no longer waits for an invoice.",
     "already_billed": "No run was started: everyone has an invoice, or nothing to pay.",
-    "credit": "Given back, by a credit note. The history below has it.",
+    "credit": "Given back with a credit note. See the history below.",
     "void-bill-again": "The invoice is void. Correct the rows first, then bill the month again.",
     "void-for-good": "The invoice is void, and the user is not billed again for the month.",
 }
@@ -54,11 +54,11 @@ _NOT_BEGUN = ("NOT_STARTED", "QUEUED")
 
 _ENDED = {
     RunResult.DONE: "everyone has an invoice, or nothing to pay.",
-    RunResult.USERS_LEFT: "all that could be billed is. The others wait for a person.",
-    RunResult.IN_REVIEW: "nothing was sent, the month waits for an approval.",
-    RunResult.UNFINISHED: "some users are to be retried, and the next run takes them up.",
+    RunResult.USERS_LEFT: "everyone who could be billed was. The others need a person.",
+    RunResult.IN_REVIEW: "nothing was sent; the month waits for approval.",
+    RunResult.UNFINISHED: "some users are to be retried, and the next run does so.",
     RunResult.STOPPED: "Stripe, the network or the database did not answer. Bill the month again.",
-    RunResult.REFUSED: "nobody can be billed before a person acts. The run in Dagster says why.",
+    RunResult.REFUSED: "nobody can be billed until a person acts. The run in Dagster says why.",
 }
 
 

@@ -27,8 +27,8 @@ def answer_of(month: Month, story: Mapping[str, Any], bills: Sequence[Bill]) -> 
     """
     if story["usage"]["version"] is None:
         return (
-            f"{month.label} was not drafted yet: there is no bill of anyone. "
-            f"`spell-billing preview --month {month}` shows its drafts as they stand."
+            f"{month.label} is not drafted yet, so nobody has a bill. "
+            f"`spell-billing preview --month {month}` shows its current drafts."
         )
     if not bills:
         if not story["known"]:

@@ -45,7 +45,7 @@ def test_a_wrong_invoice_is_voided_and_billed_again_and_the_page_says_by_itself_
     expect(month.get_by_role("button", name="Try again")).to_be_disabled()
     expect(month.get_by_role("region", name="Runs").get_by_role("row", name="Under way")).to_be_visible()
     for each in (page, month):
-        ended = "The billing run has ended: all that could be billed is."
+        ended = "The billing run has ended: everyone who could be billed was."
         expect(each.get_by_role("status")).to_contain_text(ended, timeout=_RUN_MS)
     expect(month.get_by_role("button", name="Try again")).to_be_enabled()
     own = [each.status for each in served.invoices("2025-03") if each.total_cents == 250]

@@ -1,4 +1,4 @@
-"""The rooms import only downwards, and the check that says so can fail."""
+"""The packages import only downwards, and the check that says so can fail."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def test_the_import_contract_holds() -> None:
     ("module", "imported", "contract"),
     [
         ("core/month.py", "import sqlalchemy", "The core is pure"),
-        ("usage/amounts.py", "import spell_billing.cli.bill", "Imports only go down the list of rooms"),
+        ("usage/amounts.py", "import spell_billing.cli.bill", "Imports only go down the list of packages"),
         (
             "stripe_double/schema.py",
             "import spell_billing.invoicing.pace",

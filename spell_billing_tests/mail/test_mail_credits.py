@@ -34,7 +34,7 @@ def test_each_credit_note_is_mailed_once(invoiced: Any, mail_server: MailServer,
 
     subjects = [str(each["Subject"]) for each in receiver.taken]
     assert subjects == [
-        f"{money} given back of your invoice for October 2026" for money in ("$4.00", "$1.00")
+        f"We gave back {money} of your invoice for October 2026" for money in ("$4.00", "$1.00")
     ]
     assert 'Reason:      outage of 3 October, "all" regions' in texts(receiver)[0]
     html = receiver.taken[0].get_body(("html",)).get_content()
@@ -45,8 +45,11 @@ def test_each_credit_note_is_mailed_once(invoiced: Any, mail_server: MailServer,
     ("kind", "words"),
     [
         (CreditKind.REFUND, "The money goes back to the payment method that you paid with."),
-        (CreditKind.BALANCE, "The amount is on your balance, and is taken off your next invoices."),
-        (CreditKind.REDUCE, "It is taken off what the invoice has left to pay.\r\n"),
+        (
+            CreditKind.BALANCE,
+            "The amount was added to your balance and will be taken off your next invoices.",
+        ),
+        (CreditKind.REDUCE, "It lowers what is left to pay on the invoice.\r\n"),
     ],
 )
 def test_it_says_where_the_money_goes(
@@ -69,7 +72,7 @@ def test_what_is_left_to_pay_is_said_once_stripe_was_read_after_the_credit(
 
     invoiced.round(mail_server)
 
-    assert "what the invoice has left to pay: $8.34 is left now." in texts(receiver)[0]
+    assert "what is left to pay on the invoice to $8.34." in texts(receiver)[0]
 
 
 def test_a_credit_note_that_is_not_issued_yet_is_not_mailed(invoiced: Any, mail_server: MailServer) -> None:
@@ -93,4 +96,4 @@ def test_the_preview_shows_it_or_says_that_there_is_none(
 
     assert before.exit_code == 1
     assert "Nothing of user-0001's invoice for 2026-10 was given back" in before.stderr
-    assert after.stdout.startswith("Subject: $4.00 given back of your invoice for October 2026\n")
+    assert after.stdout.startswith("Subject: We gave back $4.00 of your invoice for October 2026\n")

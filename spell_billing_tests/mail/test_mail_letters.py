@@ -107,7 +107,7 @@ def test_a_finalized_invoice_is_told_with_month_amount_calls_and_links() -> None
 def test_an_invoice_paid_already_says_so() -> None:
     letter = write(Template.FINALIZED, payment=replace(PAYMENT, status="paid"))
 
-    assert "paid already" in letter.text
+    assert "already paid" in letter.text
     assert "charged to your saved payment method" not in letter.text + letter.html
 
 
@@ -116,7 +116,7 @@ def test_an_invoice_paid_already_says_so() -> None:
     [
         (
             {"amount_due_cents": 124456},
-            "With your balance, $1,244.56 is charged to your saved payment method.",
+            "After your balance is applied, $1,244.56 will be charged to your saved payment method.",
         ),
         (
             {"amount_due_cents": 0, "status": "paid", "moved_cents": 123456},
@@ -130,7 +130,7 @@ def test_what_is_charged_is_what_is_due(said: dict[str, Any], words: str) -> Non
 
     for part in (letter.text, letter.html):
         assert words in part
-        assert "The amount is charged" not in part
+        assert "The amount will be charged" not in part
 
 
 def test_without_known_links_there_are_none() -> None:
@@ -152,8 +152,8 @@ def test_a_failed_payment_is_told_with_what_is_due_and_when_it_is_tried_again() 
 def test_a_payment_that_failed_for_the_last_time_asks_for_action() -> None:
     letter = write(Template.PAYMENT_FAILED, payment=replace(PAYMENT, next_attempt_at=None))
 
-    assert "no further attempt planned" in letter.text
-    assert "no further attempt planned" in letter.html
+    assert "No further attempt is planned" in letter.text
+    assert "No further attempt is planned" in letter.html
 
 
 @pytest.mark.parametrize("template", list(Template))

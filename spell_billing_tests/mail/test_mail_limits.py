@@ -34,11 +34,11 @@ def test_a_threshold_is_mailed_once_beside_mail_about_invoices(
 
     assert (done.added, done.sent, again.added, again.sent) == (2, 2, 0, 0)
     (mail,) = [each for each in receiver.taken if each["To"] == "anna@example.com"]
-    assert mail["Subject"] == "You have used 80 % of your spend limit for November 2026"
+    assert mail["Subject"] == "You have used 80% of your spend limit for November 2026"
     text = mail.get_body(("plain",)).get_content()
-    assert "has reached 80 % of your spend limit" in text
+    assert "has reached 80% of your spend limit" in text
     assert ("So far:  $40.00" in text, "Limit:   $50.00" in text) == (True, True)
-    assert "80 %" in mail.get_body(("html",)).get_content()
+    assert "80%" in mail.get_body(("html",)).get_content()
 
 
 def test_the_whole_limit_is_said_in_other_words_and_takes_the_place_of_what_waits(

@@ -56,5 +56,5 @@ def test_the_mail_about_a_spend_limit_is_shown_as_the_user_was_told(billed: Any)
     shown = preview(*arguments)
 
     assert shown.stdout.startswith(
-        "Subject: You have used 80 % of your spend limit for October 2026\n\nHello,"
+        "Subject: You have used 80% of your spend limit for October 2026\n\nHello,"
     )

@@ -280,7 +280,7 @@ def test_two_different_people_approve_where_two_must(drafted: SmallPlatform, tmp
             "2025-03 needs the approval of 2 people, each by name.",
         )
         assert (first.json["approvals_missing"], again.json["approvals_missing"]) == (1, 1)
-        assert "until 2 people approve what was found; 1 more must." in page
+        assert "until 2 people approve these findings; 1 more must." in page
         assert (half["state"], half["review"]["approval"]) == ("in_review", None)
         assert [each["kind"] for each in half["decisions"]] == ["agreed"]
         assert "approvals_missing" not in second.json

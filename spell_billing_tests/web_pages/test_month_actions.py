@@ -42,7 +42,7 @@ def test_a_month_is_compared_with_the_one_before_by_its_users_totals(
     ]
     with open_doors(platform) as at:
         page = at.admit("GET", "/billing/2025-04?compare=yes", accept="text/html").text
-    assert "Against March 2025" in page
+    assert "Compared with March 2025" in page
     assert "1 new, 1 gone, 1 pay more, 1 pay the same" in page
     assert "-$3.00" in page
 
@@ -65,7 +65,7 @@ def test_money_is_given_back_from_a_users_page_once(platform: SmallPlatform, ope
 
         assert refused == [422] * 4
         assert done.headers["location"] == f"{path}?done=credit"
-        assert "Given back, by a credit note." in at.ask("GET", f"{path}?done=credit", cookie=cookie).text
+        assert "Given back with a credit note." in at.ask("GET", f"{path}?done=credit", cookie=cookie).text
         assert again.status == 200
         assert "Nothing was done: a credit note of $2.50 for this reason was made on " in again.text
         assert "For another one give another reason." in again.text

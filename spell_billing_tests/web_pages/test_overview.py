@@ -168,7 +168,7 @@ def test_a_month_s_users_are_searched(mixed: SmallPlatform, open_doors: OpenDoor
 
         def search(query: str) -> list[str]:
             page = look(house, f"/billing/2025-03?{query}")
-            return [] if "No user is found." in page.text else found(page)
+            return [] if "No users found." in page.text else found(page)
 
         everyone = [
             ONE,
@@ -282,7 +282,7 @@ def test_a_story_without_its_frozen_rows_says_so_and_names_no_path(
 def test_a_month_that_was_never_drafted_has_a_page(light_doors: House) -> None:
     assert "There are no bills" not in look(light_doors, "/billing/2025-03").text
     for month in ("2025-04", "2030-01", "2024-01"):
-        assert "The month was not drafted yet" in look(light_doors, f"/billing/{month}").text
+        assert "The month is not drafted yet" in look(light_doors, f"/billing/{month}").text
 
 
 def test_what_is_no_month_is_refused(light_doors: House) -> None:

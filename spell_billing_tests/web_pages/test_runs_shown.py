@@ -125,5 +125,5 @@ def test_when_the_run_has_ended_the_page_says_what_came_of_it(
             record = RunRecord(run.run_id, str(MARCH), now, now, RunResult.USERS_LEFT, invoiced=1)
             at.ledger.record_run(record)
             page, _ = look(at, asked)
-            assert "run has ended: all that could be billed is. The others wait for a person." in page.text
+            assert "run has ended: everyone who could be billed was. The others need a person." in page.text
         assert "run has ended" not in look(at, f"{MONTH}?run=another")[0].text
