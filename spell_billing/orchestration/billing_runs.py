@@ -1,5 +1,6 @@
 """Which of Dagster's runs are billing, of which month, and how they went wrong, in words."""
 
+import re
 from dataclasses import dataclass, replace
 
 import dagster as dg
@@ -26,6 +27,8 @@ _ASSETS = frozenset(asset.key for asset in (raw_usage, user_usage, invoice_draft
 _IMPLICIT_JOB = "__ASSET_JOB"
 """Dagster's name for the job of assets that are launched alone."""
 _LONGEST_WORDS = 600
+_OURS = re.compile(r"spell_billing[.]core[.]errors[.]\w+: (?P<words>.+)", re.DOTALL)
+"""An error of ours, as Dagster writes it: behind its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
     )
     events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
     failed = [event for event in events if event.event_type is kinds.STEP_FAILURE]
+    refused = next((error for event in events if (error := _error_of_run(event))), None)
+    if not failed and refused is not None:
+        return Problem(None, short(refused), transient=False)
     if not failed:
         words = " ".join(event.message for event in events if event.message and event.step_key is None)
         # No step says what is wrong: the process that ran it has died. A run is canceled on purpose.
@@ -106,6 +112,16 @@ def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:
     }
     first, *others = (_problem_of_step(event, checks.get(event.step_key)) for event in failed)
     return replace(first, beside=tuple(other.words for other in others))
+
+
+def _error_of_run(event: dg.DagsterEvent) -> str | None:
+    """Return why a resource of ours refused a run before its first step; None where none did."""
+    failure = event.job_failure_data if event.event_type is dg.DagsterEventType.RUN_FAILURE else None
+    error = failure.error if failure is not None else None
+    while error is not None and error.cause is not None:
+        error = error.cause
+    found = _OURS.match(error.message) if error is not None else None
+    return found["words"] if found else None
 
 
 def _problem_of_step(failed: dg.DagsterEvent, check: dg.AssetCheckEvaluation | None) -> Problem:

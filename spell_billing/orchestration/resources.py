@@ -6,15 +6,16 @@ setting is an error of the run that needs it, and no secret ever stands in a run
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import Field, SecretStr
 
 from spell_billing.alerts.channels import Alerts
+from spell_billing.core.errors import SettingsError
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
@@ -35,7 +36,26 @@ from spell_billing.usage.store import UsageStore, open_usage_store
 _Result = TypeVar("_Result")
 
 
-class LedgerResource(dg.ConfigurableResource[Ledger]):
+class _OfTheEnvironment(dg.ConfigurableResource[_Result]):
+    """A resource that nobody configures at launch: who may launch a run chooses no ledger, account or key."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuse a run whose configuration sets something of a resource.
+
+        Raises:
+            dagster.Failure: naming what is set.
+        """
+        run = context.run
+        set_by_hand = sorted(_set_by_hand(run.run_config)) if run is not None else []
+        if set_by_hand:
+            error = SettingsError(
+                f"The run's configuration sets {', '.join(set_by_hand)}.",
+                remedy="Launch it without `resources`: their settings come from the environment.",
+            )
+            raise dg.Failure(str(error), metadata={"remedy": error.remedy}, allow_retries=False) from error
+
+
+class LedgerResource(_OfTheEnvironment[Ledger]):
     """The ledger's database."""
 
     database_url: str | None = Field(default=None, description="Default: DATABASE_URL.")
@@ -62,7 +82,7 @@ class LedgerResource(dg.ConfigurableResource[Ledger]):
         return parse_database_url(self.database_url, setting="LedgerResource.database_url")
 
 
-class UsageResource(dg.ConfigurableResource[None]):
+class UsageResource(_OfTheEnvironment[None]):
     """The platform's usage tables, and the folder of frozen usage."""
 
     database_url: str | None = Field(
@@ -89,7 +109,7 @@ class UsageResource(dg.ConfigurableResource[None]):
         return parse_usage_url(self.database_url, setting="UsageResource.database_url")
 
 
-class StripeResource(dg.ConfigurableResource[None]):
+class StripeResource(_OfTheEnvironment[None]):
     """One Stripe account, reached with the official SDK, at a pace it allows."""
 
     api_key: str | None = Field(
@@ -182,7 +202,7 @@ class StripeResource(dg.ConfigurableResource[None]):
         return check_api_base(self.api_base)
 
 
-class AlertResource(dg.ConfigurableResource[None]):
+class AlertResource(_OfTheEnvironment[None]):
     """The channels of alerts to operators."""
 
     urls: list[str] | None = Field(
@@ -201,3 +221,20 @@ class AlertResource(dg.ConfigurableResource[None]):
         if self.urls is None:
             return Alerts(NotificationSettings.from_environment().alert_urls, outbox, log)
         return Alerts([SecretStr(url) for url in self.urls], outbox, log)
+
+
+_BY_NAME: Mapping[str, type[_OfTheEnvironment[Any]]] = {
+    "ledger": LedgerResource,
+    "usage": UsageResource,
+    "stripe": StripeResource,
+    "alerts": AlertResource,
+}
+
+
+def _set_by_hand(run_config: Mapping[str, Any]) -> Iterator[str]:
+    """Name what a run's configuration sets of resources; Dagster's launchpad itself fills in defaults."""
+    for name, given in (run_config.get("resources") or {}).items():
+        fields = _BY_NAME[name].model_fields if name in _BY_NAME else {}
+        for field, value in ((given or {}).get("config") or {}).items():
+            if field not in fields or value != fields[field].default:
+                yield f"{name}.{field}"
