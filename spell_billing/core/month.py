@@ -8,8 +8,8 @@ from functools import lru_cache
 from spell_billing.core.errors import MonthError, MonthTooEarlyError
 
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
-_UNUSABLE_YEARS = frozenset({"0000", "9999"})
-"""A datetime knows no year 0, and none after 9999 to end the last month with."""
+_UNUSABLE_YEARS = frozenset({"0000", "0001", "9999"})
+"""A datetime knows no year 0 to have the month before, and none after 9999 to end the last month with."""
 _NONE = timedelta(0)
 _NAMES = (
     *("January", "February", "March", "April", "May", "June"),

@@ -20,7 +20,7 @@ from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import outbox
 from spell_billing.usage.store import UsageStore
 
-_FIRST = Month.parse("0001-01")
+_FIRST = Month.parse("0002-01")
 _NO_TEXT = "{}"
 _WAIT_SECONDS = 10.0
 

@@ -17,7 +17,7 @@ from spell_billing.usage.frozen import FrozenUsage, Totals
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.version_names import supplement_name
 
-_OLDEST, _LAST = Month.parse("0001-01"), Month.parse("9998-12")
+_OLDEST, _LAST = Month.parse("0002-01"), Month.parse("9998-12")
 
 
 def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage | None:

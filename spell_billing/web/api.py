@@ -19,7 +19,7 @@ from spell_billing.web.facts import Facts, facts_of
 
 MONTH_SCHEMA: dict[str, Any] = {
     "type": "string",
-    "pattern": "^(?!0000|9999)[0-9]{4}-(0[1-9]|1[0-2])$",
+    "pattern": "^(?!0000|0001|9999)[0-9]{4}-(0[1-9]|1[0-2])$",
     "examples": ["2026-10"],
 }
 _ADMIN_SECRET = APIKeyHeader(name="X-Admin-Secret", scheme_name="adminSecret", auto_error=False)

@@ -12,6 +12,10 @@ CODES: Mapping[str, tuple[int, str]] = {
     "no_query": (400, "`/graphql`: the body has no query."),
     "no_graphql": (400, "`/graphql`: the query is not valid."),
     "not_in_variables": (400, "`/graphql`: a person launches a run whose parameters are not in `variables`."),
+    "not_by_name": (
+        403,
+        "`/graphql`: a person executes a backfill again, which would carry the name of the first one.",
+    ),
     "refused": (400, "HTTP does not allow such a request."),
     "no_secret": (401, "The request has neither secret nor session."),
     "wrong_secret": (401, "The secret is wrong."),

@@ -17,15 +17,19 @@ from spell_billing.orchestration.assets.common import ACTOR_TAG
 from spell_billing.web.errors import json_error
 from spell_billing.web.facts import Facts
 
-_TAGS = {
+LAUNCHING = {
     "launchRun": ("executionMetadata", "tags"),
     "launchPipelineExecution": ("executionMetadata", "tags"),
     "launchMultipleRuns": ("executionMetadata", "tags"),
     "launchRunReexecution": ("extraTags",),
     "launchPipelineReexecution": ("extraTags",),
     "launchPartitionBackfill": ("tags",),
+    "reexecutePartitionBackfill": (),
 }
-"""Where the tags of new runs stand among the parameters of the mutations that launch them."""
+"""Where the tags of new runs stand among the parameters of the mutations that launch them.
+
+A backfill that is executed again takes all tags from the first one, the name too: it is refused.
+"""
 _WHOLE_PARAMETERS = "executionParams"
 """Of a re-execution: as those of a launch."""
 
@@ -64,8 +68,12 @@ def with_name(document: DocumentNode, content: dict[str, Any], facts: Facts) -> 
     """
     variables = content.get("variables")
     for selection in mutations_of(document):
-        if isinstance(selection, FieldNode) and selection.name.value not in _TAGS:
+        if isinstance(selection, FieldNode) and selection.name.value not in LAUNCHING:
             continue
+        if isinstance(selection, FieldNode) and not LAUNCHING[selection.name.value]:
+            message = "A backfill that is executed again would carry another person's name."
+            remedy = "Launch a new backfill of the months that are left."
+            raise Refused(json_error(403, "not_by_name", message, remedy, **graphql_error(message)))
         if not isinstance(selection, FieldNode) or not isinstance(variables, dict):
             raise _not_in_variables()
         launched = []
@@ -74,7 +82,7 @@ def with_name(document: DocumentNode, content: dict[str, Any], facts: Facts) -> 
                 raise _not_in_variables()
             given = variables.get(argument.value.name.value)
             whole = argument.name.value == _WHOLE_PARAMETERS
-            place = _TAGS["launchRun"] if whole else _TAGS[selection.name.value]
+            place = LAUNCHING["launchRun"] if whole else LAUNCHING[selection.name.value]
             launched += [(each, place) for each in (given if isinstance(given, list) else [given]) if each]
         # One that is not given could have a default in the document.
         if not launched or not all(isinstance(each, dict) for each, _ in launched):

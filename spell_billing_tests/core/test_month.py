@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spell_billing.core.errors import MonthError, MonthTooEarlyError
 from spell_billing.core.month import Month, require_billable
 
-MONTHS = st.builds(Month, st.integers(1, 9998), st.integers(1, 12))
+MONTHS = st.builds(Month, st.integers(2, 9998), st.integers(1, 12))
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 OCTOBER = Month(2026, 10)
 

@@ -12,10 +12,12 @@ from spell_billing.cli import main
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 from spell_billing.orchestration.assets.common import ACTOR_TAG
+from spell_billing.orchestration.unstable import create_schema
 from spell_billing.triggering.queries import BACKFILL
 from spell_billing.web.app import description
 from spell_billing.web.decisions import ROLES
 from spell_billing.web.people import hash_secret, read_people
+from spell_billing.web.run_names import LAUNCHING
 from spell_billing.web.settings import WebSettings
 from spell_billing_tests.web.house import Answer, House, house, serving
 
@@ -25,6 +27,9 @@ HEADER = "X-Forwarded-User"
 PROCESS = "/admin/billing/process-monthly"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }"""
+
+RETRIED = """mutation($p: ReexecutionParams) { reexecutePartitionBackfill(reexecutionParams: $p) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
 
 
 def lines() -> str:
@@ -167,6 +172,10 @@ def test_a_run_carries_the_name_of_who_launched_it_whatever_the_request_says(sta
     assert backfill["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess"
     (several,) = staffed.instance.get_backfills()
     assert several.tags[ACTOR_TAG] == "otto from 127.0.0.1"
+    retried = graphql(staffed, ANNA, RETRIED, p={"parentRunId": several.backfill_id, "strategy": "ALL_STEPS"})
+    assert retried.status == 403
+    assert "another person's name" in retried.text
+    assert len(staffed.instance.get_backfills()) == 1
     within = 'mutation { launchRun(executionParams: {selector: {jobName: "x"}}) { __typename } }'
     fragment = "mutation { ...F } fragment F on Mutation { __typename }"
     default = LAUNCH.replace("ExecutionParams!", "ExecutionParams = {}")
@@ -185,6 +194,20 @@ def test_a_run_carries_the_name_of_who_launched_it_whatever_the_request_says(sta
         if each["action"] == "run_launched"
     ]
     assert entry["actor"] == "Anna from 127.0.0.1"
+
+
+def test_no_mutation_of_dagsters_launches_a_run_without_a_name() -> None:
+    mutations = create_schema().graphql_schema.mutation_type.fields
+    launching = {
+        name
+        for name, field in mutations.items()
+        if any(
+            f"{each.type}".strip("[]!").endswith(("ExecutionParams", "ReexecutionParams", "BackfillParams"))
+            for each in field.args.values()
+        )
+    }
+
+    assert launching == set(LAUNCHING)
 
 
 def test_a_named_proxy_says_who_is_signed_in_and_nobody_else_does(staffed: House) -> None:

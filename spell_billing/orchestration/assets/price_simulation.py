@@ -1,11 +1,8 @@
 """`price_simulation`: what users would have paid in frozen months under other prices."""
 
-from pathlib import Path
-
 import dagster as dg
 from pydantic import Field
 
-from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.simulation import Figures
@@ -34,7 +31,7 @@ class PriceSimulation(dg.Config):
 
     from_month: str = Field(description="The first month, as 2026-01.")
     to_month: str = Field(description="The last month, as 2026-06.")
-    pricing: str = Field(description="The other prices: YAML, or the path of a file (docs/pricing.md).")
+    pricing: str = Field(description="The other prices, as YAML (docs/pricing.md).")
 
 
 @dg.asset(
@@ -53,10 +50,10 @@ def price_simulation(
     """Rate frozen months under other prices."""
     with failures():
         first, last = Month.parse(config.from_month), Month.parse(config.to_month)
-        text, name = _text_of(config.pricing)
-        pricing = read_pricing(text, name)
+        # No path: who may launch this must not read the server's files through it.
+        pricing = read_pricing(config.pricing, "pricing")
         with ledger.open_read_only() as opened:
-            found = simulate(opened, usage.store(), first, last, pricing=pricing, name=name)
+            found = simulate(opened, usage.store(), first, last, pricing=pricing, name="pricing")
     rows = [(str(each.month), one) for each in found.months for one in each.figures]
     rows += [("in all", one) for one in found.figures]
     return dg.MaterializeResult(
@@ -109,15 +106,3 @@ def _markdown(rows: list[tuple[str, Figures]]) -> str:
         counts = f"{one.more.users:,} | {one.less.users:,}"
         lines.append(f"| {month} | {one.users:,} | {before} | {after} | {counts} | {median} | {high} |")
     return "\n".join(lines)
-
-
-def _text_of(pricing: str) -> tuple[str, str]:
-    """Return the YAML and its name: a text of several lines or with a colon is YAML itself."""
-    if "\n" in pricing or ": " in pricing:
-        return pricing, "pricing"
-    try:
-        return Path(pricing).read_text(encoding="utf-8"), Path(pricing).name
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{pricing} cannot be read: {error}.", remedy="Give YAML, or the path of a file on the server."
-        ) from error
