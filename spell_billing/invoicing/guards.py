@@ -10,6 +10,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
+from spell_billing.invoicing.rederive_plans import plan_findings
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill
@@ -54,6 +55,19 @@ def require_drafts_equal_usage(session: MonthSession, store: UsageStore) -> None
             f"{session.month}: the drafts hold {calls:,} calls and {plain(usage_cents)} cents, "
             f"the frozen usage {control.calls:,} calls and {plain(control.cost_cents)} cents.",
             remedy="Nothing was sent. Materialize the month from raw_usage on; if it recurs, do not bill.",
+        )
+    if record.billing_started_at is None:
+        _require_each_fee_once(session, frozen)
+
+
+def _require_each_fee_once(session: MonthSession, frozen: FrozenUsage) -> None:
+    """Refuse drafts that count with fees that the month before charges in advance, and charges no more."""
+    off = session.write(lambda connection: next(plan_findings(connection, session.month, frozen, {}), None))
+    if off is not None:
+        raise IntegrityError(
+            f"{session.month}: user {off.user_id} owes {off.expected}, {off.found}: "
+            f"{session.month.previous()} was drafted again since.",
+            remedy="Nothing was sent. Materialize invoice_drafts of the month again.",
         )
 
 

@@ -17,15 +17,17 @@ def read_fees(connection: Connection, month: Month, only: Collection[str] | None
     """Return the fees that the month's drafts must reckon with, by user; of `only` those who are drafted.
 
     Once the next month is billed, its bills have counted with what this one's charged in advance: a bill that
-    is drafted again charges the same.
+    is drafted again, alone or with the whole month, charges the same.
     """
     records = {record.month: record for record in read_months(connection)}
     following = records.get(str(month.next()))
     before = _sums(connection, month.previous(), FEE_IN_ADVANCE, only)
     after = _sums(connection, month.next(), FEE, only) if following else {}
     kept: dict[str, int] = {}
-    if only is not None and following is not None and following.billing_started_at is not None:
-        kept = dict.fromkeys(only, 0) | _sums(connection, month, FEE_IN_ADVANCE, only)
+    if following is not None and following.billing_started_at is not None:
+        drafted = connection.scalars(sa.select(invoices.c.user_id).where(invoices.c.month == str(month)))
+        kept = dict.fromkeys(drafted if only is None else only, 0)
+        kept |= _sums(connection, month, FEE_IN_ADVANCE, only)
     return {
         user_id: FeesCharged(before.get(user_id, 0), after.get(user_id, 0), kept.get(user_id))
         for user_id in before.keys() | after.keys() | kept.keys()

@@ -215,6 +215,46 @@ def test_a_bill_that_is_drafted_again_charges_in_advance_what_the_next_month_has
     light.must_agree(APRIL)
 
 
+@pytest.mark.parametrize(("before", "again"), [(IN_ADVANCE, USUAL_POLICY), (USUAL_POLICY, IN_ADVANCE)])
+def test_a_month_that_is_drafted_again_as_a_whole_charges_what_the_next_one_has_counted_with(
+    light: SmallPlatform, before: Policy, again: Policy
+) -> None:
+    light.accounts(ONE, TWO, plan_id="basic")
+    first, second = replace(light, policy=before), replace(light, policy=again)
+    light.calls(MARCH, (ONE, 100))
+    first.draft(MARCH)
+    drafted = {user: light.lines(MARCH, user) for user in (ONE, TWO)}
+    light.calls(APRIL, (TWO, 100))
+    first.bill(APRIL)
+
+    second.bill(MARCH)
+
+    assert {user: light.lines(MARCH, user) for user in (ONE, TWO)} == drafted
+    light.must_agree(MARCH)
+    light.must_agree(APRIL)
+
+
+def test_drafts_that_count_with_a_fee_which_the_month_before_charges_no_more_are_not_sent(
+    light: SmallPlatform,
+) -> None:
+    light.accounts(ONE, TWO, plan_id="basic")
+    light.calls(MARCH, (ONE, 100), (TWO, 100))
+    light.calls(APRIL, (ONE, 100))
+    ahead = replace(light, policy=IN_ADVANCE)
+    ahead.draft(MARCH)
+    ahead.draft(APRIL)
+    light.draft(MARCH)
+
+    with pytest.raises(IntegrityError, match=r"2025-03 was drafted again since.*drafts of the month again"):
+        light.send(APRIL)
+
+    assert light.standing() == []
+    light.send(MARCH)
+    light.bill(APRIL)
+    for month in (MARCH, APRIL):
+        light.must_agree(month)
+
+
 def test_a_fee_in_advance_that_a_discount_makes_up_for_is_charged_once(light: SmallPlatform) -> None:
     light.accounts(ONE, plan_id="basic")
     light.sql("INSERT INTO billing_discounts VALUES ('Partner', 'user-0001', NULL, 100, NULL, NULL, NULL)")
