@@ -120,6 +120,7 @@ class Letters:
             "calls": bill.calls,
             "description": bill.description,
             "paid": payment is not None and payment.status == "paid",
+            "net_days": bill.parsed_terms.net_days if bill.parsed_terms.is_sent else None,
             "next_attempt": _day(next_attempt) if next_attempt else None,
             "invoice_url": _link(payment.hosted_invoice_url if payment else None),
             "pdf_url": _link(payment.invoice_pdf if payment else None),

@@ -13,6 +13,7 @@ import pytest
 
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.outcomes import State
+from spell_billing.core.terms import SEND, Terms, dump_terms
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote
 from spell_billing.ledger.mails import GivenBack, Template
 from spell_billing.ledger.payments import Payment
@@ -109,6 +110,15 @@ def test_an_invoice_paid_already_says_so() -> None:
 
     assert "already paid" in letter.text
     assert "charged to your saved payment method" not in letter.text + letter.html
+
+
+def test_who_pays_by_invoice_is_asked_to_pay_and_promised_no_charge() -> None:
+    terms = dump_terms(Terms(collection=SEND, net_days=30))
+    letter = write(Template.FINALIZED, bill=replace(BILL, terms=terms))
+
+    for part in (letter.text, letter.html):
+        assert "Please pay $1,234.56 within 30 days" in part
+        assert "saved payment method" not in part
 
 
 @pytest.mark.parametrize(
