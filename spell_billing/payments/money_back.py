@@ -22,7 +22,12 @@ from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
-from spell_billing.payments.given_back import given_back_cents, tell_disputes, tell_given_back
+from spell_billing.payments.given_back import (
+    given_back_cents,
+    tell_disputes,
+    tell_given_back,
+    to_balance_cents,
+)
 from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
 from spell_billing.stripe_api.client import Invoice
@@ -109,8 +114,11 @@ async def read_again(
         for charge in charges
     ]
     notes = await _credit_notes_of(gateway, invoice)
-    outside_cents = sum(int(note.get("out_of_band_amount") or 0) for note in notes)
-    payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
+    payment = replace(
+        payment_read(invoice, bill, as_of),
+        returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
+        to_balance_cents=sum(map(to_balance_cents, notes)),
+    )
     back_cents = given_back_cents(invoice, found, notes)
     await asyncio.to_thread(_write, ledger, payment, found, back_cents, str(invoice["currency"]))
     disputed_cents = sum(each.disputed_cents for each in found)
