@@ -61,6 +61,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
     """
     from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.invoicing.given_back import charged_again  # noqa: PLC0415
     from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415
     from spell_billing.ledger.rows import Bill  # noqa: PLC0415
 
@@ -78,8 +79,11 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
 
         voided, refused = stripe.work(ledger, work)
         paid = ledger.read(users_in, month, [State.PAID]) if everybody else []
+        again = [words for bill in voided if (words := ledger.read(charged_again, bill))]
     for bill in voided:
         click.echo(f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} for {month} is void.")
+    for words in again:
+        click.echo(words)
     if voided and not for_good:
         click.echo(
             "The next bill charges what the rows say by then. Where they are wrong, correct them first."

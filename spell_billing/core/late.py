@@ -11,7 +11,7 @@ from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, La
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import USUAL_RATING, Rating, rate_cents
+from spell_billing.core.pricing import USUAL_RATING, Rating, due_cents, rate_cents
 
 BillOf = tuple[str, str]
 """A bill by user and month."""
@@ -60,14 +60,16 @@ class Billed(msgspec.Struct):
 
     `known` is what was frozen with the month and every difference recorded since; bills hold the part
     `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
-    `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero.
+    `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero;
+    `fee_discount_cents`, above zero, is what discounts took off a fee that was written off, and
+    `lowest_cents` the least that may stand in all: what was known at a time came to that, at most zero.
     `rating` is None where the user had no account then; the currency is the first bill's. The month's
     own bill `is_open`, or the usage `waits` on an open bill of another month, which holds `waiting`; so does
     the bill of the month it `waits_for`, of which nothing was sent yet.
 
     `back` was given back of invoices that charged for the usage, by month; nobody said yet what for.
     `corrected_cents` of it were for rows that went, as a person said, and no part of what is charged any
-    more; `is_answered` where one ever said so. `peak_cents` is the most that was charged at a time.
+    more. `peak_cents` is the most that was charged at a time.
     """
 
     known: Usage = Usage()
@@ -76,6 +78,8 @@ class Billed(msgspec.Struct):
     charged_cents: int = 0
     forgiven_cents: int = 0
     withheld_cents: int = 0
+    fee_discount_cents: int = 0
+    lowest_cents: int = 0
     rating: Rating | None = None
     currency: str | None = None
     is_open: bool = False
@@ -84,7 +88,6 @@ class Billed(msgspec.Struct):
     waits_for: str | None = None
     back: dict[str, int] = {}
     corrected_cents: int = 0
-    is_answered: bool = False
     peak_cents: int = 0
 
     @property
@@ -95,8 +98,27 @@ class Billed(msgspec.Struct):
     @property
     def gone_cents(self) -> int:
         """What was charged for rows that went, given back by late lines or not; less what is corrected."""
-        due = rate_cents((self.billed + self.waiting).cents, self.rating or USUAL_RATING)
-        return max(0, self.peak_cents - self.corrected_cents - due)
+        return max(0, self.peak_cents - self.corrected_cents - self._rated(self.billed + self.waiting))
+
+    @property
+    def is_off(self) -> bool:
+        """Whether bills charge something else than what is due, because they became worth something else."""
+        due = due_cents(
+            self._rated(self.billed) + self.fee_discount_cents,
+            self.charged_cents,
+            self.forgiven_cents,
+            self.withheld_cents,
+            self.lowest_cents,
+        )
+        return due != 0
+
+    def note_lowest(self) -> None:
+        """Note what is known by now, where it comes to less than ever before."""
+        known_cents = self._rated(self.known - self.moved) + self.fee_discount_cents
+        self.lowest_cents = min(self.lowest_cents, known_cents)
+
+    def _rated(self, usage: Usage) -> int:
+        return rate_cents(usage.cents, self.rating or USUAL_RATING)
 
 
 NOTHING = Usage()
@@ -129,8 +151,8 @@ def late_usage(
                     late[user].append(_item(UNBILLED, month, usage, each))
             else:
                 items = list(_items(month, usage, each, moves.get(user, Decimal(0))))
-                if each.is_answered and not items:
-                    # What late lines gave back before it was corrected is charged.
+                if not items and each.is_off:
+                    # What a bill gave back that was corrected, or never paid after all, is charged.
                     items.append(_item(ADJUSTMENT, month, NOTHING, each))
                 late[user].extend(items)
     return late
@@ -195,5 +217,7 @@ def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
         charged_cents=billed.charged_cents,
         forgiven_cents=billed.forgiven_cents,
         withheld_cents=billed.withheld_cents,
+        fee_discount_cents=billed.fee_discount_cents,
+        lowest_cents=billed.lowest_cents,
         back_cents=sum(billed.back.values()),
     )

@@ -75,6 +75,8 @@ class LateUsage(msgspec.Struct, frozen=True):
         charged_cents: What other bills charged for that month, and still stands; None: as it is rated.
         forgiven_cents: Charges for that month that were written off.
         withheld_cents: Credits for that month, above zero, on bills that were written off.
+        fee_discount_cents: What discounts took off that month's fee, above zero, where it was written off.
+        lowest_cents: What other bills may give back for that month more than they charge, at most zero.
         back_cents: What was given back at Stripe of the invoices that charged for that month, and nobody said
             yet whether it was for rows that went.
     """
@@ -89,6 +91,8 @@ class LateUsage(msgspec.Struct, frozen=True):
     charged_cents: int | None = None
     forgiven_cents: int = 0
     withheld_cents: int = 0
+    fee_discount_cents: int = 0
+    lowest_cents: int = 0
     back_cents: int = 0
 
 
@@ -158,9 +162,7 @@ def add_late_lines(
         if item.kind in LEDGER_ONLY:
             lines.append(_line_without_amount(item))
             continue
-        rated_as = item.rating
-        if rated_as is None:
-            rated_as = rating if of == month else rating.of_usage_alone
+        rated_as = rating if of == month else item.rating or rating.of_usage_alone
         billed_cents = exact_sum(item.billed_usage_cents, here_usage.get(of, Decimal(0)))
         charged_cents = (
             rate_cents(item.billed_usage_cents, rated_as)
@@ -168,10 +170,11 @@ def add_late_lines(
             else item.charged_cents
         )
         amount_cents = due_cents(
-            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as),
+            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as) + item.fee_discount_cents,
             charged_cents + here_cents.get(of, 0),
             item.forgiven_cents,
             item.withheld_cents,
+            item.lowest_cents,
         )
         here_usage[of] = exact_sum(here_usage.get(of, Decimal(0)), item.usage_cents)
         here_cents[of] = here_cents.get(of, 0) + amount_cents

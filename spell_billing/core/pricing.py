@@ -100,17 +100,25 @@ def fraction_of(text: str) -> Fraction:
     return Fraction(text)
 
 
-def due_cents(target_cents: int, charged_cents: int, forgiven_cents: int = 0, withheld_cents: int = 0) -> int:
+def due_cents(
+    target_cents: int,
+    charged_cents: int,
+    forgiven_cents: int = 0,
+    withheld_cents: int = 0,
+    lowest_cents: int = 0,
+) -> int:
     """Return what is still to be charged for a month's usage, or given back where negative.
 
     Nobody pays more for a month than its rating, and gets back only what was charged. What was written off
-    counts as rated: it is neither charged again nor given back.
+    counts as rated: it is neither charged again nor given back. What was given back of it before is charged:
+    in all, nobody gets more for a month than its usage came to below zero at a time.
 
     `target_cents` is what the whole month's usage costs, `charged_cents` what was charged for it and still
-    stands, `forgiven_cents` charges and `withheld_cents` credits, above zero, that were written off.
+    stands, `forgiven_cents` charges and `withheld_cents` credits, above zero, that were written off, and
+    `lowest_cents` the least that may stand in all, at most zero.
     """
-    least, most = target_cents - forgiven_cents, target_cents + withheld_cents
-    return min(max(charged_cents, least), most) - charged_cents
+    least = max(target_cents - forgiven_cents, min(target_cents, lowest_cents))
+    return min(max(charged_cents, least), target_cents + withheld_cents) - charged_cents
 
 
 def dump_rating(rating: Rating) -> str | None:

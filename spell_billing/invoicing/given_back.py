@@ -16,12 +16,12 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import Billed, BillOf
-from spell_billing.core.lines import CHANGED, LATE_KINDS, late_sums, load_lines
+from spell_billing.core.lines import LATE_KINDS, late_sums, load_lines
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.credits import AFTER_ALL
-from spell_billing.ledger.given_back import Answer, answered_cents, money_back, read_answers
+from spell_billing.ledger.given_back import Answer, Invoice, answered_cents, money_back, read_answers
 from spell_billing.ledger.history import read_billed
 from spell_billing.ledger.queries import (
     has_line_of,
@@ -127,7 +127,8 @@ def release_both(connection: Connection, month: Month, user_id: str, reason: str
     for each in read_billed(connection, month, giving).values():
         back |= each.back
     for of, cents in sorted(back.items()):
-        _write(connection, Answer(user_id, of, bill.currency, cents, 0, of), reason, actor)
+        generation = read_bills(connection, of, invoices.c.user_id == user_id)[-1].generation
+        _write(connection, Answer(user_id, of, generation, bill.currency, cents, 0, of), reason, actor)
 
 
 def settle_given_back(
@@ -146,21 +147,21 @@ def settle_given_back(
     about what was not answered yet; where nothing is open, it takes the place of what was said before.
 
     Returns:
-        What was given back in all, how much of it counts as a correction, and the currency.
+        What was given back in all, how much of it counts as a correction, both before tax, and the currency.
 
     Raises:
         LedgerError: when nothing was given back, or, for a correction, no row went.
     """
     found = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
     bill = found[-1] if found else None
-    back_cents = _back_cents(connection, bill) if bill else 0
-    of_invoice = (user_id, str(month))
-    answers = [each for each in read_answers(connection) if (each.user_id, each.month) == of_invoice]
+    back_cents = _back_cents(connection, bill) if bill and bill.state is not State.VOID else 0
+    answers = _answers_about(connection, bill) if bill and bill.state is not State.VOID else []
     if bill is None or (back_cents <= 0 and not answers):
         raise LedgerError(
             f"Of user {user_id}'s invoice for {month}, nothing was given back.",
             remedy="The month is that of the invoice; `spell-billing explain` shows what is known of it.",
         )
+    of_invoice = (user_id, str(month), bill.generation)
     before: dict[str, int] = {}
     for each in answers:
         before[each.usage_month] = before.get(each.usage_month, 0) + each.corrected_cents
@@ -192,9 +193,35 @@ def settle_given_back(
 def _back_cents(connection: Connection, bill: Bill) -> int:
     if bill.stripe_invoice_id is None:
         return 0
-    taken_off = -sum(line.amount_cents for line in bill.parsed_lines if line.kind == CHANGED)
     of = {bill.stripe_invoice_id: (bill.user_id, bill.month)}
-    return money_back(connection, of)[bill.stripe_invoice_id] + max(0, taken_off)
+    back = money_back(connection, of)[bill.stripe_invoice_id]
+    return Invoice.of(bill, bill.parsed_lines).back_cents(back)
+
+
+def charged_again(connection: Connection, bill: Bill) -> str | None:
+    """Say what had gone back of an invoice that is void, beside what rows say; None where nothing had.
+
+    The next invoice charges what rows say, and knows nothing of it.
+    """
+    if bill.state is not State.VOID or bill.reason is Reason.WRITTEN_OFF:
+        return None
+    corrected_cents = sum(each.corrected_cents for each in _answers_about(connection, bill))
+    left_cents = _back_cents(connection, bill) - corrected_cents
+    if left_cents <= 0:
+        return None
+    cents = Invoice.of(bill, bill.parsed_lines).at_stripe(left_cents)
+    return (
+        f"{format_money(cents, bill.currency, grouping=True)} had been given back of the invoice of user "
+        f"{bill.user_id}, and the next one charges it again. Where it was goodwill, give it once more when "
+        f"that is sent: spell-billing credit --month {bill.month} --user {shlex.quote(bill.user_id)} "
+        f"--cents {cents} --reason ..."
+    )
+
+
+def _answers_about(connection: Connection, bill: Bill) -> list[Answer]:
+    about = (bill.user_id, bill.month, bill.generation)
+    answers = read_answers(connection)
+    return [each for each in answers if (each.user_id, each.month, each.generation) == about]
 
 
 def rows_went_too(connection: Connection, month: str, user_id: str) -> str:

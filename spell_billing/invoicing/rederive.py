@@ -19,20 +19,19 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.findings import Finding, Kind
-from spell_billing.invoicing.rederive_late import (
+from spell_billing.invoicing.rederive_late import given_back_findings, late_amounts
+from spell_billing.invoicing.rederive_plans import charges, plan_findings
+from spell_billing.invoicing.rederive_positions import (
     CREDITS,
     EVIDENCE,
     LATE,
     OF_PLANS,
     TOLD,
     Line,
-    given_back_findings,
-    late_amounts,
     money,
     read_lines,
     rounded_cents,
 )
-from spell_billing.invoicing.rederive_plans import charges, plan_findings
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit
 from spell_billing.usage.frozen import FrozenUsage

@@ -1,7 +1,7 @@
 """What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -17,7 +17,6 @@ from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
     BROUGHT,
-    CHANGED,
     FEE,
     FEE_IN_ADVANCE,
     FEES,
@@ -31,15 +30,22 @@ from spell_billing.core.lines import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
-from spell_billing.core.pricing import load_rating
+from spell_billing.core.pricing import USUAL_RATING, load_rating, rate_cents
 from spell_billing.ledger.credits import read_credits
-from spell_billing.ledger.given_back import answered_cents, corrected_cents, money_back, read_answers
+from spell_billing.ledger.given_back import Invoice, add_what_went_back, read_answers
 from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import is_replaced, left_something, of_drafted_months, read_months
+from spell_billing.ledger.queries import (
+    has_line_of,
+    is_replaced,
+    left_something,
+    of_drafted_months,
+    read_months,
+)
 from spell_billing.ledger.schema import invoices
 
 _USERS_A_QUERY = 500
+_CLOSED = [state.value for state in (State.VOID, State.SETTLED, State.UNCOLLECTIBLE)]
 _RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 """Lines that together tell each difference that was recorded with the bill's month."""
 
@@ -69,7 +75,8 @@ def read_history(
     """
     heirs = read_heirs(connection)
     wanted = set(late) | _left_short(connection, month) | _left_open(connection, month)
-    wanted |= {bill for bill in corrected_cents(read_answers(connection)) if bill[1] < str(month)}
+    corrected = (each for each in read_answers(connection) if each.corrected_cents)
+    wanted |= {(each.user_id, each.usage_month) for each in corrected if each.usage_month < str(month)}
     if heirs.heirs:
         wanted = {(user, of) for each, of in wanted for user in heirs.together_with(each)}
     return History(
@@ -123,22 +130,35 @@ def _left_short(connection: Connection, month: Month) -> set[BillOf]:
 
 
 def _left_open(connection: Connection, month: Month) -> set[BillOf]:
-    """Return what lines left for another bill, and what lines of a bill that was written off gave back."""
-    written_off = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.WRITTEN_OFF.value)
+    """Return what lines left for another bill, and what may be off since bills became worth something else.
+
+    An invoice of which usage went may be given up since, or one that was given up may be paid.
+    """
+    closed = sa.select(invoices.c.user_id).where(of_drafted_months(), invoices.c.state.in_(_CLOSED))
+    users = frozenset(connection.scalars(closed))
+    went = invoices.c.lines.contains('"usage_cents":"-')
     rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.lines, written_off).where(
+        sa.select(invoices.c.user_id, invoices.c.lines).where(
             left_something(connection),
             invoices.c.late_lines > 0,
-            sa.or_(invoices.c.lines.contains(f'"kind":"{UNBILLED}"'), written_off),
+            sa.or_(has_line_of(UNBILLED), has_line_of(ADJUSTMENT), went),
         )
-    ).all()
+    )
     return {
         (user, line.usage_month)
-        for user, lines, is_written_off in rows
+        for user, lines in rows
         for line in load_lines(lines)
-        if line.kind == UNBILLED or (is_written_off and line.kind in LATE_KINDS)
         if line.usage_month <= str(month)
+        if line.kind == UNBILLED or (line.kind in LATE_KINDS and _may_be_off(line, is_closed=user in users))
     }
+
+
+def _may_be_off(line: Line, *, is_closed: bool) -> bool:
+    """Return whether a late line depends on what a bill was worth: to ask of all whose usage went is slow."""
+    usage_cents = Decimal(line.usage_cents)
+    if usage_cents < 0:
+        return is_closed or line.amount_cents - usage_cents >= 1
+    return usage_cents == 0 and line.amount_cents != 0
 
 
 def read_billed(
@@ -152,46 +172,16 @@ def read_billed(
     Where `only` some users are drafted, the month's bills of all others count.
     """
     found: defaultdict[BillOf, Billed] = defaultdict(Billed)
-    charging: defaultdict[BillOf, dict[str, _Invoice]] = defaultdict(dict)
+    standing: dict[BillOf, Invoice] = {}
     pinned = {each.month for each in read_months(connection) if each.billing_started_at}
     users = iter(sorted({user for user, _ in wanted}))
     while chunk := list(islice(users, _USERS_A_QUERY)):
         for row in _latest(connection, chunk):
             if row.month != str(month) or (only is not None and row.user_id not in only):
-                _add(found, charging, row, is_pinned=row.month in pinned)
-    _add_what_went_back(connection, {bill: found[bill] for bill in wanted if bill in found}, charging)
-    return {bill: found[bill] for bill in wanted if bill in found}
-
-
-@dataclass(frozen=True, slots=True)
-class _Invoice:
-    """An invoice that stands, the month of its bill, and what a person took off it at Stripe."""
-
-    month: str
-    taken_off_cents: int
-
-
-def _add_what_went_back(
-    connection: Connection,
-    found: Mapping[BillOf, Billed],
-    charging: Mapping[BillOf, Mapping[str, _Invoice]],
-) -> None:
-    """Add what was given back at Stripe of the invoices that charged for usage, and what was said of it."""
-    charged = {bill: charging.get(bill, {}) for bill in found}
-    back = money_back(
-        connection,
-        {name: (user, each.month) for (user, _), named in charged.items() for name, each in named.items()},
-    )
-    answers = read_answers(connection)
-    answered, corrected = answered_cents(answers), corrected_cents(answers)
-    for bill, about in found.items():
-        for name, invoice in charged[bill].items():
-            left_cents = back[name] + invoice.taken_off_cents - answered[bill[0], invoice.month]
-            if left_cents > 0:
-                about.back[invoice.month] = left_cents
-        about.is_answered = bill in corrected
-        about.corrected_cents = corrected[bill]
-        about.charged_cents -= about.corrected_cents
+                _add(found, standing, row, is_pinned=row.month in pinned)
+    asked = {bill: found[bill] for bill in wanted if bill in found}
+    add_what_went_back(connection, asked, standing)
+    return asked
 
 
 def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
@@ -211,15 +201,14 @@ _HAS_LINES_TO_READ = sa.or_(
     invoices.c.late_lines > 0, invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)
 )
 _COLUMNS = (
-    *("user_id", "month", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
+    *("user_id", "month", "generation", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
     *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
-    *("included_cents", "rating", "total_cents", "late_cents", "credit_applied_cents", "stripe_invoice_id"),
+    *("included_cents", "rating", "total_cents", "tax_cents", "discount_cents", "late_cents"),
+    *("credit_applied_cents", "stripe_invoice_id"),
 )
 
 
-def _add(
-    found: dict[BillOf, Billed], charging: dict[BillOf, dict[str, _Invoice]], row: Any, *, is_pinned: bool
-) -> None:
+def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any, *, is_pinned: bool) -> None:
     """Add a bill to what is billed of its own month, and of those that its lines are about."""
     user_id, state = row.user_id, State(row.state)
     value = worth(state, Reason(row.reason) if row.reason else None)
@@ -248,17 +237,17 @@ def _add(
             amounts[line.usage_month] = amounts.get(line.usage_month, 0) + line.amount_cents
     if not is_pinned:
         _add_waiting(found, row, lines)
-    if state in INVOICED and value is Worth.CHARGED:
-        taken_off_cents = -sum(line.amount_cents for line in lines if line.kind == CHANGED)
-        invoice = _Invoice(row.month, max(0, taken_off_cents))
-        for of in (of for of in held if amounts[of] > 0):
-            charging[user_id, of][row.stripe_invoice_id] = invoice
+    if state in INVOICED:
+        charging = {of for of in held if amounts[of] > 0} if value is Worth.CHARGED else set[str]()
+        standing[user_id, row.month] = Invoice.of(row, lines, charging)
     for of, usage in held.items():
         about = found[user_id, of]
         _add_rating(about, row, of)
         forgiven_cents = min(forgiven[of], max(0, amounts[of]))
         about.forgiven_cents += forgiven_cents
         _count(about, usage, amounts[of] - forgiven_cents, value, state, is_own=of == row.month)
+    for of in {row.month, *(line.usage_month for line in lines)}:
+        found[user_id, of].note_lowest()
 
 
 def _add_rating(about: Billed, row: Any, of: str) -> None:
@@ -286,6 +275,10 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         if not is_own:
             about.waiting += usage
         return
+    if value is Worth.WRITTEN_OFF and is_own:
+        # What a discount takes off a fee is given up with the fee.
+        about.fee_discount_cents = -min(0, rate_cents(Decimal(0), about.rating or USUAL_RATING))
+        cents += about.fee_discount_cents
     if value is Worth.WRITTEN_OFF and cents < 0 and state is State.VOID:
         # Like a credit on it, what a voided invoice gave back is left for a later one.
         return
@@ -295,5 +288,7 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         about.peak_cents = max(about.peak_cents, about.charged_cents)
     elif cents > 0:
         about.forgiven_cents += cents
+        # Where it charged what a bill given up had given back, that is given up as well.
+        about.lowest_cents -= max(0, min(cents, about.lowest_cents - about.charged_cents))
     else:
         about.withheld_cents -= cents

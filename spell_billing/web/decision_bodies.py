@@ -128,8 +128,8 @@ class Decided(BaseModel):
     currency: api.Currency = ""
 
 
-class GivenBack(Decided):
-    """What came of giving money back."""
+class Told(Decided):
+    """What came of giving money back, or of a void."""
 
-    before: str | None = None
-    """What to tell the person where it was given back before, and nothing was done."""
+    words: str | None = None
+    """What to tell the person in place of what is usual."""

@@ -13,7 +13,7 @@ from spell_billing.core.errors import MonthError
 from spell_billing.core.month import Month
 from spell_billing.web.admin import BillingRequest, Launch, process
 from spell_billing.web.context import WebContext
-from spell_billing.web.decision_bodies import BODIES, Body, Decided, GivenBack, Void
+from spell_billing.web.decision_bodies import BODIES, Body, Decided, Told, Void
 from spell_billing.web.decisions import ROLES, decide
 from spell_billing.web.errors import ApiError, error_page, in_a_sentence
 from spell_billing.web.facts import facts_of
@@ -55,8 +55,8 @@ def form_routes(context: WebContext, pages: MonthPages) -> list[Route]:
         except ApiError as error:
             said = error.message, f"{error.remedy} Nothing was changed."
             return await again(Said(refused=said, given=fields, status_code=error.status_code))
-        if isinstance(done, GivenBack) and done.before:
-            return await again(Said(done=done.before, given=fields))
+        if isinstance(done, Told) and done.words:
+            return await again(Said(done=done.words, given=fields))
         # A page that is loaded again must not send the form again.
         query = {"done": _done(name, body, done)}
         return RedirectResponse(f"{address}?{urlencode(query)}", HTTPStatus.SEE_OTHER)

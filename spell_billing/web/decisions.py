@@ -12,6 +12,7 @@ from spell_billing.core.errors import (
 from spell_billing.core.money import cents_of
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.given_back import charged_again
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.ledger.credits import settle_credit
@@ -26,9 +27,9 @@ from spell_billing.web.decision_bodies import (
     Body,
     Credit,
     Decided,
-    GivenBack,
     Hold,
     Settlement,
+    Told,
     Void,
 )
 from spell_billing.web.errors import ApiError
@@ -124,7 +125,15 @@ def _carry_out(context: WebContext, month: Month, body: Body, name: str, actor: 
         return _credit(context, month, body, actor)
     if isinstance(body, Void):
         bill = _void(context, month, body, actor)
-        return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
+        words = ledger.read(charged_again, bill)
+        return Told(
+            month=str(month),
+            decision=name,
+            state=bill.state.value,
+            total_cents=bill.total_cents,
+            currency=bill.currency,
+            words=f"The invoice is void. {words}" if words else None,
+        )
     assert isinstance(body, Settlement)  # noqa: S101 - there is no other
     if body.credit is not None:
         currency = body.credit.lower()
@@ -149,7 +158,7 @@ def _void(context: WebContext, month: Month, body: Void, actor: Actor) -> Bill:
         )
 
 
-def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> GivenBack:
+def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> Told:
     ledger = context.ledger
     currency = ledger.bills_of_user(month, body.user_id)[-1].currency
     cents = _cents_of(body, currency)
@@ -164,12 +173,12 @@ def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> Gi
         return credited
 
     credited = _stripe(context).work(ledger, work)
-    return GivenBack(
+    return Told(
         month=str(month),
         decision="credit",
         credit_cents=credited.note.cents,
         currency=currency,
-        before=None if credited.is_new else nothing_done(credited.note, currency),
+        words=None if credited.is_new else nothing_done(credited.note, currency),
     )
 
 

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.lines import LATE_KINDS, LateUsage
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import Rating, rate_cents
+from spell_billing.core.pricing import Rating, due_cents, rate_cents
 
 SEPTEMBER = Month(2026, 9)
 ACCOUNT = Account("cus_1")
@@ -78,3 +79,21 @@ def test_an_allowance_left_over_in_the_late_month_covers_its_late_usage() -> Non
     )
 
     assert result.total_cents == 200
+
+
+BOUNDS = {
+    "nothing given back": (400, 0, 1000, 0, 0),
+    "given back of what nobody pays": (400, -600, 1000, 0, 600),
+    "and a refund": (-200, -1200, 1000, -200, 1000),
+    "a refund before the charge that is given up": (300, -500, 800, -500, 0),
+    "more than was given up": (1200, 0, 1000, 0, 200),
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "charged", "forgiven", "lowest", "due"), BOUNDS.values(), ids=BOUNDS.keys()
+)
+def test_what_was_given_up_leaves_nobody_ahead_by_more_than_refunds(
+    target: int, charged: int, forgiven: int, lowest: int, due: int
+) -> None:
+    assert due_cents(target, charged, forgiven, lowest_cents=lowest) == due

@@ -111,6 +111,31 @@ def test_void_says_what_it_did_and_what_comes_next(light_billed: SmallPlatform, 
     assert len(good.output.splitlines()) == 1
 
 
+def test_void_names_goodwill_that_the_next_invoice_charges_again(
+    light_billed: SmallPlatform, command: Command
+) -> None:
+    light_billed.credit(MARCH, ONE, 300, "outage")
+    done = command("void", "--month", "2025-03", "--user", ONE, "--reason", "wrong price")
+    assert done.output.splitlines()[1] == (
+        f"$3.00 had been given back of the invoice of user {ONE}, and the next one charges it again. "
+        "Where it was goodwill, give it once more when that is sent: spell-billing credit --month 2025-03 "
+        f"--user {ONE} --cents 300 --reason ..."
+    )
+
+    light_billed.bill(MARCH)
+    again = command(*("credit", "--month", "2025-03", "--user", ONE, "--cents", "300", "--reason", "outage"))
+
+    assert again.exit_code == 0
+    assert "Nothing was done" not in again.output
+    sent = light_billed.bill_of(MARCH, ONE).stripe_invoice_id
+    (note,) = [each for each in light_billed.double.state.credit_notes if each.invoice == sent]
+    assert note.amount_cents == 300
+    light_billed.must_agree(MARCH)
+    light_billed.credit(MARCH, TWO, 100, "outage")
+    good = command("void", "--month", "2025-03", "--user", TWO, "--reason", "left us", "--for-good")
+    assert len(good.output.splitlines()) == 1
+
+
 def test_void_refuses_with_1_and_the_remedy(light_billed: SmallPlatform, command: Command) -> None:
     light_billed.double.advance()
     paid = command("void", "--month", "2025-03", "--user", ONE, "--reason", "wrong price")

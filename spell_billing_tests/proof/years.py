@@ -15,9 +15,11 @@ from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing_tests.proof.small_platform import MARCH, NOW, SmallPlatform
 
 SENT = {State.FINALIZED, State.PAYMENT_FAILED}
+CLOSED = {State.VOID, State.SETTLED}
 STUCK = {State.FAILED, State.HELD, State.PARKED}
 ACTIONS: dict[str, tuple[set[State], State, Reason | None]] = {
     "pay": (SENT, State.PAID, None),
+    "pay after all": ({State.UNCOLLECTIBLE}, State.PAID, None),
     "decline": ({State.FINALIZED}, State.PAYMENT_FAILED, None),
     "give up": (SENT, State.UNCOLLECTIBLE, None),
     "park": (SENT, State.PARKED, Reason.VOIDED_AT_STRIPE),
@@ -25,6 +27,8 @@ ACTIONS: dict[str, tuple[set[State], State, Reason | None]] = {
     "void for good": (SENT | {State.PARKED}, State.VOID, Reason.WRITTEN_OFF),
     "bill by hand": (STUCK, State.SETTLED, Reason.BILLED_BY_HAND),
     "write off": (STUCK, State.SETTLED, Reason.WRITTEN_OFF),
+    "bill by hand after all": (CLOSED, State.SETTLED, Reason.BILLED_BY_HAND),
+    "write off after all": (CLOSED, State.SETTLED, Reason.WRITTEN_OFF),
 }
 """What people and Stripe do to a bill: from which states, and what it then is."""
 WHO = Actor("test")
@@ -43,6 +47,7 @@ class Charged:
 
     cents: int = 0
     forgiven_cents: int = 0
+    forgiven_late_cents: int = 0
     withheld_cents: int = 0
 
 
@@ -55,6 +60,8 @@ class Years:
     now: Month = MARCH
     currency: dict[str, str] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    lowest: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """The least that a user's usage of a month was rated at when a bill was drafted, at most zero."""
 
     def __post_init__(self) -> None:
         """Begin with nothing, whatever an example before has left."""
@@ -99,6 +106,9 @@ class Years:
 
     def bill(self, month: Month) -> None:
         """Freeze and draft the month; whatever is planned is invoiced at once."""
+        for (user, of), cents in self.used().items():
+            due = cents - min(self.plans[user], max(0, cents))
+            self.lowest[user, of] = min(self.lowest[user, of], due)
         self.platform.draft(month)
         with self.platform.ledger() as ledger, ledger.session(month, WHO) as session:
             session.start_billing()
@@ -173,6 +183,7 @@ class Years:
                     about.cents += cents
                 elif cents > 0:
                     about.forgiven_cents += cents
+                    about.forgiven_late_cents += cents if month != bill.month else 0
                 elif bill.state is not State.VOID:
                     about.withheld_cents -= cents
         return found

@@ -71,6 +71,18 @@ def test_an_invoice_is_voided_once_and_the_page_then_offers_to_bill_again(
     assert [each.state for each in at.ledger.bills_of_user(MARCH, TWO)] == [State.FINALIZED]
 
 
+def test_the_page_names_goodwill_that_the_next_invoice_charges_again(
+    at: House, platform: SmallPlatform
+) -> None:
+    platform.credit(MARCH, ONE, 300, "outage")
+
+    done = void(at)
+
+    assert done.status == 200
+    assert "The invoice is void. $3.00 had been given back of the invoice" in done.text
+    assert f"spell-billing credit --month 2025-03 --user {ONE} --cents 300" in done.text
+
+
 def test_one_that_is_void_for_good_is_not_billed_again(at: House, platform: SmallPlatform) -> None:
     done = void(at, then="for-good")
 
