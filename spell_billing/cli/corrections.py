@@ -25,7 +25,7 @@ from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
-    from spell_billing.invoicing.credit import Credited
+    from spell_billing.payments.credit import Credited
 
 
 _everybody = click.option("--everybody", is_flag=True, help="Every user of the month, one after the other.")
@@ -100,7 +100,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
 @_of_user
 @_everybody
 @click.option("--cents", type=CentsType(), metavar="N", help="How much, in minor units: 500 for $5.00.")
-@click.option("--all", "everything", is_flag=True, help="All of the invoice that is not credited yet.")
+@click.option("--all", "everything", is_flag=True, help="All of the invoice that has not gone back yet.")
 @reason_option("Why: for the audit trail, the credit note and the mail to the user.")
 @click.option(
     "--to",
@@ -125,9 +125,9 @@ def credit(
     Safe to repeat: the same amount with the same reason is one credit. The user is not billed again for it.
     With --everybody it gives back every invoice of the month, and ends with 3 when some are left.
     """
-    from spell_billing.invoicing.credit import Credited, credit_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.payments.credit import Credited, credit_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 
     if (cents is None) is not everything:
@@ -139,7 +139,7 @@ def credit(
         async def work(gateway: Gateway) -> tuple[list[tuple[str, Credited]], list[str]]:
             async def act(user: str) -> tuple[str, Credited]:
                 given = await credit_bill(
-                    session, gateway, user, cents, reason.strip(), to_balance=to == "balance"
+                    session, gateway, user, cents, reason.strip(), ledger=ledger, to_balance=to == "balance"
                 )
                 return user, given
 
@@ -159,9 +159,9 @@ def credit(
 
 
 def _say_credited(ledger: Ledger, month: Month, user_id: str, credited: "Credited") -> None:
-    from spell_billing.invoicing.credit import nothing_done  # noqa: PLC0415
     from spell_billing.invoicing.given_back import rows_went_too  # noqa: PLC0415
     from spell_billing.ledger.credit_notes import CreditKind  # noqa: PLC0415
+    from spell_billing.payments.credit import nothing_done  # noqa: PLC0415
 
     note, is_new = credited
     currency = ledger.bills_of_user(month, user_id)[-1].currency

@@ -1,17 +1,17 @@
 """Late usage: what is known of a month's usage by now, against what bills hold of it. Pure."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum, auto
 
 import msgspec
 
-from spell_billing.core.lines import ADJUSTMENT, LATE_USAGE, MOVED, UNBILLED, LateUsage
+from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, LateUsage, Line
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.pricing import USUAL_RATING, Rating, due_cents, rate_cents
+from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, rate_cents
 
 BillOf = tuple[str, str]
 """A bill by user and month."""
@@ -69,7 +69,8 @@ class Billed(msgspec.Struct):
 
     `back` was given back of invoices that charged for the usage, by month; nobody said yet what for.
     `corrected_cents` of it were for rows that went, as a person said, and no part of what is charged any
-    more. `peak_cents` is the most that was charged at a time.
+    more. `peak_cents` is the most that was charged at a time, of which coupons
+    at Stripe took `coupon_cents` off.
     """
 
     known: Usage = Usage()
@@ -89,6 +90,7 @@ class Billed(msgspec.Struct):
     back: dict[str, int] = {}
     corrected_cents: int = 0
     peak_cents: int = 0
+    coupon_cents: int = 0
 
     @property
     def left(self) -> Usage:
@@ -104,13 +106,18 @@ class Billed(msgspec.Struct):
     def is_off(self) -> bool:
         """Whether bills charge something else than what is due, because they became worth something else."""
         due = due_cents(
-            self._rated(self.billed) + self.fee_discount_cents,
+            self.coupon.on(self._rated(self.billed) + self.fee_discount_cents),
             self.charged_cents,
             self.forgiven_cents,
             self.withheld_cents,
             self.lowest_cents,
         )
         return due != 0
+
+    @property
+    def coupon(self) -> Coupon:
+        """What coupons took off."""
+        return Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
 
     def note_lowest(self) -> None:
         """Note what is known by now, where it comes to less than ever before."""
@@ -119,6 +126,18 @@ class Billed(msgspec.Struct):
 
     def _rated(self, usage: Usage) -> int:
         return rate_cents(usage.cents, self.rating or USUAL_RATING)
+
+
+def coupon_shares(
+    discount_cents: int | None, value: Worth, amounts: Mapping[str, int], lines: Sequence[Line]
+) -> dict[str, int]:
+    """Return what a bill's coupon took off each month's usage: it is taken off all that is charged alike."""
+    if not discount_cents or value is not Worth.CHARGED:
+        return {}
+    charged = {of: cents for of, cents in amounts.items() if cents > 0}
+    fees_cents = sum(line.amount_cents for line in lines if line.kind in FEES and line.amount_cents > 0)
+    of_all_cents = fees_cents + sum(charged.values())
+    return {of: discount_cents * cents // of_all_cents for of, cents in charged.items()}
 
 
 NOTHING = Usage()
@@ -219,5 +238,6 @@ def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
         withheld_cents=billed.withheld_cents,
         fee_discount_cents=billed.fee_discount_cents,
         lowest_cents=billed.lowest_cents,
+        coupon=billed.coupon,
         back_cents=sum(billed.back.values()),
     )

@@ -8,7 +8,7 @@ import msgspec
 
 from spell_billing.core.money import exact_sum, format_money, plain, step_cents
 from spell_billing.core.month import Month
-from spell_billing.core.pricing import USUAL_RATING, Rating, due_cents, rate_cents
+from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, rate_cents
 
 USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
 LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
@@ -79,6 +79,7 @@ class LateUsage(msgspec.Struct, frozen=True):
         withheld_cents: Credits for that month, above zero, on bills that were written off.
         fee_discount_cents: What discounts took off that month's fee, above zero, where it was written off.
         lowest_cents: What other bills may give back for that month more than they charge, at most zero.
+        coupon: What coupons at Stripe took off what other bills charged for that month.
         back_cents: What was given back at Stripe of the invoices that charged for that month, and nobody said
             yet whether it was for rows that went.
     """
@@ -95,6 +96,7 @@ class LateUsage(msgspec.Struct, frozen=True):
     withheld_cents: int = 0
     fee_discount_cents: int = 0
     lowest_cents: int = 0
+    coupon: Coupon = Coupon()
     back_cents: int = 0
 
 
@@ -171,8 +173,11 @@ def add_late_lines(
             if item.charged_cents is None
             else item.charged_cents
         )
+        target_cents = (
+            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as) + item.fee_discount_cents
+        )
         amount_cents = due_cents(
-            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as) + item.fee_discount_cents,
+            item.coupon.on(target_cents),
             charged_cents + here_cents.get(of, 0),
             item.forgiven_cents,
             item.withheld_cents,

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     CUSTOMER_DELETED = "customer_deleted"
     CURRENCY_CONFLICT = "currency_conflict"
     TAX_LOCATION = "customer_tax_location_invalid"
+    OFF_STEP = "amount_off_step"
     REJECTED = "rejected_by_stripe"
     LINES_DIFFER = "lines_differ"
     CONFLICTING_REQUEST = "conflicting_request"
@@ -77,6 +78,7 @@ SAID_BY_STRIPE = frozenset(
         Reason.CUSTOMER_DELETED,
         Reason.CURRENCY_CONFLICT,
         Reason.TAX_LOCATION,
+        Reason.OFF_STEP,
         Reason.REJECTED,
         Reason.LINES_DIFFER,
         Reason.CONFLICTING_REQUEST,
@@ -136,6 +138,12 @@ REMEDIES: dict[Reason, str] = {
         f"Stripe bills this customer in another currency. Correct the currency in billing_accounts, {_AGAIN}"
     ),
     Reason.TAX_LOCATION: f"Stripe cannot place the customer for tax. Complete the address there, {_AGAIN}",
+    Reason.OFF_STEP: (
+        "With tax, a coupon or the customer's balance, what is due is no amount that Stripe charges in this "
+        "currency (ISK and UGX are whole, three decimals end in 0). Take the coupon or the balance off the "
+        f"customer at Stripe, {_AGAIN} Or bill the user by hand, and record it with "
+        "`spell-billing settle --as billed-by-hand`."
+    ),
     Reason.REJECTED: f"Stripe refused the request. Correct what it names, {_AGAIN}",
     Reason.LINES_DIFFER: (
         "Stripe's draft did not match the ledger on two attempts, so it was not finalized. "

@@ -121,6 +121,24 @@ def due_cents(
     return min(max(charged_cents, least), target_cents + withheld_cents) - charged_cents
 
 
+class Coupon(NamedTuple):
+    """What coupons at Stripe took off a month: `cents` of `peak_cents`, the most that was charged at a time.
+
+    `corrected_cents` of that were given back for usage that went, as a person said.
+    """
+
+    cents: int = 0
+    peak_cents: int = 0
+    corrected_cents: int = 0
+
+    def on(self, target_cents: int) -> int:
+        """Return what is due for the usage that is left, with the coupon's share of what went, not paid."""
+        gone_cents = self.peak_cents - self.corrected_cents - max(0, target_cents)
+        if self.cents <= 0 or gone_cents <= 0:
+            return target_cents
+        return target_cents + (2 * self.cents * gone_cents + self.peak_cents) // (2 * self.peak_cents)
+
+
 def dump_rating(rating: Rating) -> str | None:
     """Write a rating as the ledger keeps it beside the allowance: null where there is nothing else."""
     return None if rating.is_allowance_alone and not rating.fee_cents else _dump(rating)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from spell_billing.core.keys import HASH
+from spell_billing.core.money import step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
@@ -88,7 +89,7 @@ class Drive:
         if invoice is not None and invoice["status"] == "draft":
             invoice = await self._fill(invoice)
             if invoice is not None and invoice["status"] == "draft":
-                invoice = await self._finalize()
+                invoice = await self._finalize(invoice)
         if invoice is not None:
             await self._settle(invoice)
 
@@ -151,7 +152,7 @@ class Drive:
         await delete_draft(self._gateway, invoice["id"])
         return None
 
-    async def _finalize(self) -> Invoice | None:
+    async def _finalize(self, draft: Invoice) -> Invoice | None:
         if self.bill.request_attempt > 1:
             others = [each for each in await self._ours() if each["id"] != self.bill.stripe_invoice_id]
             if others:
@@ -159,6 +160,10 @@ class Drive:
         try:
             return await self._step(requests.FINALIZE, requests.FINALIZE_PARAMETERS)
         except StripeProblem as problem:
+            if problem.reason is Reason.REJECTED and int(draft["amount_due"]) % step_cents(
+                self.bill.currency
+            ):
+                problem.reason = Reason.OFF_STEP
             if problem.reason is not Reason.TAX_LOCATION or self.bill.parsed_terms.tax != ON:
                 raise
             await self._write(self.bill, "tax_left_out", problem.message)

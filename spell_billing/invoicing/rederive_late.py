@@ -42,10 +42,13 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
             if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
                 continue
             charged_cents = each.charged_cents - corrected[user_id, usage_month]
+            # What a coupon took off usage that went was paid by nobody.
+            not_paid_cents = each.coupon_of_gone_cents(corrected[user_id, usage_month])
+            target_cents = each.target_cents + not_paid_cents
             forgiven_cents = each.forgiven_cents - given_up[user_id, usage_month]
             # Nobody is ahead by more than refunds came to at a time.
-            least = max(each.target_cents - forgiven_cents, min(each.target_cents, each.lowest_cents))
-            most = each.target_cents + each.withheld_cents
+            least = max(target_cents - forgiven_cents, min(target_cents, each.lowest_cents))
+            most = target_cents + each.withheld_cents
             if not least <= charged_cents <= most:
                 if _is_due_next(connection, user_id, {*each.holders, usage_month}, newest_draft):
                     continue

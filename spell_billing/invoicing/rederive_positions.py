@@ -61,11 +61,19 @@ class Position:
     waits: bool = False
     holders: set[str] = field(default_factory=set)
     peak_cents: int = 0
+    coupon_cents: int = 0
 
     @property
     def target_cents(self) -> int:
         """What the usage that bills hold comes to."""
         return self.rated_cents(self.usage_cents) + self.fee_discount_cents
+
+    def coupon_of_gone_cents(self, corrected_cents: int) -> int:
+        """Return the share of coupons that was taken off usage that went, and that nobody corrected."""
+        gone_cents = self.peak_cents - corrected_cents - max(0, self.target_cents)
+        if not self.coupon_cents or gone_cents <= 0:
+            return 0
+        return rounded_cents(Decimal(self.coupon_cents * gone_cents) / self.peak_cents)
 
     def rated_cents(self, usage_cents: Decimal) -> int:
         """Return what usage comes to by the rating of its month."""
@@ -100,6 +108,8 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
             cents + line.amount_cents,
         )
     own.setdefault(row.month, (Decimal(0), 0))
+    fees = [line.amount_cents for line in lines if line.kind in FEES]
+    charged_cents = sum(cents for cents in (*fees, *(cents for _, cents in own.values())) if cents > 0)
     for usage_month, (usage_cents, cents) in own.items():
         position = positions[row.user_id, usage_month]
         if position.rating is None and (row.stripe_customer_id or row.plan_id):
@@ -114,6 +124,8 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
         else:
             is_own = usage_month == row.month
             _count(position, row, usage_cents, cents, given_up=given_up[usage_month], is_own=is_own)
+            if cents > 0 and _is_charged(row):
+                position.coupon_cents += (row.discount_cents or 0) * cents // charged_cents
     _learn(positions, row, lines)
 
 
@@ -121,7 +133,7 @@ def _count(
     position: Position, row: Any, usage_cents: Decimal, cents: int, *, given_up: int, is_own: bool
 ) -> None:
     """Add what a bill that was sent, closed or skipped charges."""
-    is_charged = row.state in STANDING or (row.state == "settled" and row.reason == "billed_by_hand")
+    is_charged = _is_charged(row)
     if is_own and not is_charged:
         # A fee that is given up is given up less its discount.
         position.fee_discount_cents = max(0, -position.rated_cents(Decimal(0)))
@@ -143,6 +155,10 @@ def _count(
         position.lowest_cents -= min(cents, without_ground) if without_ground > 0 else 0
     else:
         position.withheld_cents -= cents
+
+
+def _is_charged(row: Any) -> bool:
+    return row.state in STANDING or (row.state == "settled" and row.reason == "billed_by_hand")
 
 
 def _learn(positions: defaultdict[tuple[str, str], Position], row: Any, lines: Iterable[Line]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
 from spell_billing.core.grants import Grant
-from spell_billing.core.late import Billed, BillOf, Usage, Worth, worth
+from spell_billing.core.late import Billed, BillOf, Usage, Worth, coupon_shares, worth
 from spell_billing.core.lines import (
     ADJUSTMENT,
     BESIDE_USAGE,
@@ -211,8 +211,10 @@ def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any,
     if state in INVOICED:
         charging = {of for of in held if amounts[of] > 0} if value is Worth.CHARGED else set[str]()
         standing[user_id, row.month] = Invoice.of(row, lines, charging)
+    coupons = coupon_shares(row.discount_cents, value, amounts, lines)
     for of, usage in held.items():
         about = found[user_id, of]
+        about.coupon_cents += coupons.get(of, 0)
         _add_rating(about, row, of)
         forgiven_cents = min(forgiven[of], max(0, amounts[of]))
         about.forgiven_cents += forgiven_cents

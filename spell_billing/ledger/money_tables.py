@@ -45,6 +45,7 @@ payments = sa.Table(
     required("from_balance_cents", sa.BigInteger, "Paid from the customer's balance.", server_default="0"),
     required("credited_cents", sa.BigInteger, "Taken off by credit notes.", server_default="0"),
     required("returned_outside_cents", sa.BigInteger, "Given back outside of Stripe.", server_default="0"),
+    required("to_balance_cents", sa.BigInteger, "Given back to the customer's balance.", server_default="0"),
     sa.Index("ledger_payments_by_month", "month", "status"),
     sa.Index("ledger_payments_by_status", "status", "month"),
     comment="What is known of each invoice's payment: the newest that Stripe said.",

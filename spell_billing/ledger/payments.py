@@ -46,6 +46,7 @@ class Payment:
     from_balance_cents: int = 0
     credited_cents: int = 0
     returned_outside_cents: int = 0
+    to_balance_cents: int = 0
 
     @classmethod
     def from_mapping(cls, row: RowMapping) -> "Payment":
@@ -102,6 +103,7 @@ def newest(one: Payment, other: Payment) -> Payment:
         hosted_invoice_url=later.hosted_invoice_url or earlier.hosted_invoice_url,
         invoice_pdf=later.invoice_pdf or earlier.invoice_pdf,
         returned_outside_cents=max(one.returned_outside_cents, other.returned_outside_cents),
+        to_balance_cents=max(one.to_balance_cents, other.to_balance_cents),
     )
 
 

@@ -167,7 +167,8 @@ async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, b
         charges = page["data"] if page else []
         for charge in _news(ledger, charges):
             invoice_id = await invoice_of_charge(ledger, gateway, charge)
-            found += invoice_id is not None and await read_again(ledger, gateway, invoice_id)
+            if invoice_id is not None:
+                found += await read_again(ledger, gateway, invoice_id) is not None
         after = charges[-1]["id"] if charges else None
         with ledger.writing() as connection:
             done = page is None or not page["has_more"]

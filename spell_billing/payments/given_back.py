@@ -27,10 +27,18 @@ def given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[
         int(invoice.get(name) or 0)
         for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
     )
-    refunds_of_notes = sum(
-        int(refund["amount_refunded"]) for note in notes for refund in note.get("refunds") or ()
-    )
+    refunds_of_notes = sum(map(_refunded_cents, notes))
     return by_notes + max(0, sum(charge.refunded_cents for charge in found) - refunds_of_notes)
+
+
+def to_balance_cents(note: Mapping[str, Any]) -> int:
+    """Return what a credit note gave to the customer's balance: what it did not give elsewhere."""
+    outside_cents = int(note.get("out_of_band_amount") or 0)
+    return int(note.get("post_payment_amount") or 0) - _refunded_cents(note) - outside_cents
+
+
+def _refunded_cents(note: Mapping[str, Any]) -> int:
+    return sum(int(refund["amount_refunded"]) for refund in note.get("refunds") or ())
 
 
 def tell_given_back(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
@@ -22,13 +22,25 @@ from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
-from spell_billing.payments.given_back import given_back_cents, tell_disputes, tell_given_back
+from spell_billing.payments.given_back import (
+    given_back_cents,
+    tell_disputes,
+    tell_given_back,
+    to_balance_cents,
+)
 from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
 from spell_billing.stripe_api.client import Invoice
 
 _MOST_EVENT_PAGES = 10
 _LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
+
+
+class WentBack(NamedTuple):
+    """What went back of an invoice, by notes, refunds and disputes, and what its charges can still refund."""
+
+    cents: int
+    refundable_cents: int
 
 
 async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budget) -> int:
@@ -49,7 +61,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         content = json.loads(event.content)
         invoice_id = await _invoice_of(ledger, gateway, content)
         outcome = EventOutcome.NOT_OURS
-        if invoice_id is not None and await read_again(ledger, gateway, invoice_id, event=event):
+        if invoice_id and await read_again(ledger, gateway, invoice_id, event=event) is not None:
             outcome = EventOutcome.HANDLED
         ledger.write(mark_handled, {event.event_id: outcome})
         done += 1
@@ -58,7 +70,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 
 async def read_again(
     ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
-) -> bool:
+) -> WentBack | None:
     """Read an invoice and its charges as they are now, and report what went back without our commands.
 
     Args:
@@ -68,17 +80,17 @@ async def read_again(
         event: What pointed to it; a dispute's amount and status stand in it alone.
 
     Returns:
-        Whether the invoice is ours.
+        What went back of the invoice; None when it is not ours.
     """
     as_of = datetime.now(UTC)
     invoice = await retrieve(gateway, invoice_id, expand=[REASONS])
     if invoice is None or invoice["status"] == "draft":
-        return False
+        return None
     with ledger.reading() as connection:
         bill = bills_of_invoices(connection, [invoice_id]).get(invoice_id) or bill_named_by(invoice)
         known = {each.charge_id: each for each in read_charges(connection, invoice_ids=[invoice_id])}
     if bill is None:
-        return False
+        return None
     dispute = json.loads(event.content).get("dispute") if event is not None else None
     charges = [
         charge
@@ -102,11 +114,16 @@ async def read_again(
         for charge in charges
     ]
     notes = await _credit_notes_of(gateway, invoice)
-    outside_cents = sum(int(note.get("out_of_band_amount") or 0) for note in notes)
-    payment = replace(payment_read(invoice, bill, as_of), returned_outside_cents=outside_cents)
+    payment = replace(
+        payment_read(invoice, bill, as_of),
+        returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
+        to_balance_cents=sum(map(to_balance_cents, notes)),
+    )
     back_cents = given_back_cents(invoice, found, notes)
     await asyncio.to_thread(_write, ledger, payment, found, back_cents, str(invoice["currency"]))
-    return True
+    disputed_cents = sum(each.disputed_cents for each in found)
+    kept_cents = sum(each.amount_cents - each.refunded_cents for each in found) - disputed_cents
+    return WentBack(back_cents + disputed_cents, max(0, kept_cents))
 
 
 def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], back_cents: int, currency: str) -> None:

@@ -155,6 +155,7 @@ PAYMENTS = Dataset(
         Column("credited_cents", _WHOLE, "Taken off by credit notes before the payment"),
         Column("moved_cents", _WHOLE, "Moved to the customer's next invoice; below zero: from an earlier"),
         Column("from_balance_cents", _WHOLE, "Paid from the customer's balance"),
+        Column("to_balance_cents", _WHOLE, "Given back to the customer's balance"),
         Column("refunded_cents", _WHOLE, "Given back after the payment"),
         Column("disputed_cents", _WHOLE, "Taken back by banks, in disputes that are open or lost"),
         Column("kept_cents", _WHOLE, "Paid - refunded - disputed"),

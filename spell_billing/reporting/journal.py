@@ -34,7 +34,6 @@ class Account(StrEnum):
     CASH = "cash"
     BY_HAND = "billed_by_hand"
     CUSTOMER_BALANCE = "customer_balance"
-    CREDITS = "credits"
     PREPAID = "prepaid"
     TAX = "tax"
     DEFERRED_FEES = "deferred_fees"
@@ -81,8 +80,8 @@ _ACCOUNT_OF = {
     lines.FEE: Account.FEES,
     lines.FEE_IN_ADVANCE: Account.DEFERRED_FEES,
     **dict.fromkeys((lines.DISCOUNT, lines.FORGIVEN, lines.CHANGED), Account.DISCOUNTS),
-    lines.CREDIT: Account.CREDITS,
-    **dict.fromkeys((lines.REMAINDER, lines.BROUGHT), Account.CARRIED),
+    # A bill takes up what earlier ones left in one sum: amounts to be charged less credits.
+    **dict.fromkeys((lines.CREDIT, lines.REMAINDER, lines.BROUGHT), Account.CARRIED),
 }
 
 _Sums = Counter[tuple[str, Entry, Account]]
@@ -96,12 +95,21 @@ def read_journal(connection: Connection, month: Month) -> list[Posting]:
     _book_fees_earned(connection, month, sums)
     for kept in kept_of_months(connection, [month])[str(month)]:
         _book_payments(kept, sums)
+    for currency, cents in _to_balance(connection, month):
+        _book(
+            sums,
+            currency,
+            Entry.CREDIT_NOTES,
+            cents,
+            debit=Account.CREDIT_NOTES,
+            credit=Account.CUSTOMER_BALANCE,
+        )
     for currency, cents in _uncollectible(connection, month):
         _book(
             sums, currency, Entry.UNCOLLECTIBLE, cents, debit=Account.WRITTEN_OFF, credit=Account.RECEIVABLE
         )
     for currency, cents in _credits_settled(connection, month):
-        _book(sums, currency, Entry.SETTLED, cents, debit=Account.CREDITS, credit=Account.BY_HAND)
+        _book(sums, currency, Entry.SETTLED, cents, debit=Account.CARRIED, credit=Account.BY_HAND)
     order = {each: place for kind in (Entry, Account) for place, each in enumerate(kind)}
     return [
         Posting(str(month), currency, entry, account, max(cents, 0), max(-cents, 0))
@@ -113,14 +121,17 @@ def read_journal(connection: Connection, month: Month) -> list[Posting]:
 
 
 def imbalances(connection: Connection, month: Month, postings: Sequence[Posting]) -> Iterator[str]:
-    """Say what does not balance: an entry, or receivables against what is open at Stripe."""
+    """Say what does not balance: an entry, what is open at Stripe, what bills carried."""
     by_entry: Counter[tuple[str, Entry]] = Counter()
     receivable: Counter[str] = Counter()
+    carried: Counter[str] = Counter()
     for each in postings:
         cents = each.debit_cents - each.credit_cents
         by_entry[each.currency, each.entry] += cents
         if each.account == Account.RECEIVABLE:
             receivable[each.currency] += cents
+        elif each.account == Account.CARRIED:
+            carried[each.currency] += cents
     for (currency, entry), cents in by_entry.items():
         if cents:
             yield f"{entry} in {currency}: debits exceed credits by {cents} minor units."
@@ -130,6 +141,10 @@ def imbalances(connection: Connection, month: Month, postings: Sequence[Posting]
                 f"receivable in {kept.currency}: {receivable[kept.currency]} minor units by the journal, "
                 f"{kept.due_cents} are open at Stripe."
             )
+    carried.subtract(_carried(connection, month))
+    for currency, cents in carried.items():
+        if cents:
+            yield f"carried_amounts in {currency}: {cents} minor units more by the journal than by the bills."
 
 
 def _book(sums: _Sums, currency: str, entry: Entry, cents: int, *, debit: Account, credit: Account) -> None:
@@ -145,6 +160,7 @@ def _book_bills(connection: Connection, month: Month, sums: _Sums) -> None:
             bill.state,
             bill.reason,
             bill.total_cents,
+            bill.carried_cents,
             bill.tax_cents,
             bill.discount_cents,
             bill.lines,
@@ -153,7 +169,8 @@ def _book_bills(connection: Connection, month: Month, sums: _Sums) -> None:
         .execution_options(yield_per=_ROWS_AT_ONCE)
     )
     bought = set(connection.execute(sa.select(grants.c.grant_id).where(grants.c.kind == PAID)).scalars())
-    for currency, state, reason, total_cents, tax_cents, coupon_cents, text in connection.execute(query):
+    for currency, state, reason, total_cents, carried_cents, *beside, text in connection.execute(query):
+        tax_cents, coupon_cents = beside
         tax, coupon = tax_cents or 0, coupon_cents or 0
         if state in INVOICED:
             entry, owed = Entry.INVOICES, Account.RECEIVABLE
@@ -161,12 +178,14 @@ def _book_bills(connection: Connection, month: Month, sums: _Sums) -> None:
             by_hand = reason == Reason.BILLED_BY_HAND
             entry, owed = Entry.SETTLED, Account.BY_HAND if by_hand else Account.WRITTEN_OFF
         else:
-            entry, owed = Entry.WITHOUT_INVOICE, Account.CREDITS
+            entry, owed = Entry.WITHOUT_INVOICE, Account.CARRIED
         for line in lines.load_lines(text):
             if line.amount_cents:
                 sums[currency, entry, _account_of(line, bought)] -= line.amount_cents
-        # Below zero it is a credit, which later bills use up.
-        sums[currency, entry, owed if total_cents > 0 else Account.CREDITS] += total_cents + tax - coupon
+        # A credit, which later bills use up; one of a bill that a person settled is left to nobody.
+        credit_cents = max(carried_cents, 0)
+        sums[currency, entry, Account.CARRIED] -= credit_cents
+        sums[currency, entry, owed] += total_cents + credit_cents + tax - coupon
         sums[currency, entry, Account.TAX] -= tax
         sums[currency, entry, Account.DISCOUNTS] += coupon
 
@@ -227,6 +246,31 @@ def _uncollectible(connection: Connection, month: Month) -> Iterable[tuple[str, 
         .group_by(bill.currency)
     )
     return [(currency, int(cents)) for currency, cents in connection.execute(query)]
+
+
+def _to_balance(connection: Connection, month: Month) -> Iterable[tuple[str, int]]:
+    """Return, by currency, what credit notes gave back to customers' balances, of invoices that stand."""
+    query = (
+        sa.select(invoices.c.currency, sa.func.sum(payments.c.to_balance_cents))
+        .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
+        .where(invoices.c.month == str(month), invoices.c.state.in_([*INVOICED]))
+        .group_by(invoices.c.currency)
+    )
+    return [(currency, int(cents)) for currency, cents in connection.execute(query)]
+
+
+def _carried(connection: Connection, month: Month) -> dict[str, int]:
+    """Return, by currency, what bills used of earlier credits less what they left, apart from their lines."""
+    bill = invoices.c
+    query = (
+        sa.select(bill.currency, sa.func.sum(bill.credit_applied_cents - bill.carried_cents))
+        .where(latest_generation(month), bill.state.in_([state.value for state in _BOOKED]))
+        .group_by(bill.currency)
+    )
+    found = Counter({currency: int(cents) for currency, cents in connection.execute(query)})
+    for currency, cents in _credits_settled(connection, month):
+        found[currency] += cents
+    return found
 
 
 def _credits_settled(connection: Connection, month: Month) -> Iterator[tuple[str, int]]:

@@ -11,7 +11,6 @@ from spell_billing.core.errors import (
 )
 from spell_billing.core.money import cents_of
 from spell_billing.core.month import Month
-from spell_billing.invoicing.credit import Credited, credit_bill, nothing_done
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.given_back import charged_again
 from spell_billing.invoicing.review import approve, hold, release
@@ -19,6 +18,7 @@ from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.orchestration.resources import StripeResource
+from spell_billing.payments.credit import Credited, credit_bill, nothing_done
 from spell_billing.payments.money_back import read_again
 from spell_billing.web import api
 from spell_billing.web.context import WebContext
@@ -167,7 +167,7 @@ def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> To
         with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
             to_balance = body.to == "balance"
             credited = await credit_bill(
-                session, gateway, body.user_id, cents, body.reason, to_balance=to_balance
+                session, gateway, body.user_id, cents, body.reason, ledger=ledger, to_balance=to_balance
             )
         await read_again(ledger, gateway, credited.note.stripe_invoice_id)
         return credited

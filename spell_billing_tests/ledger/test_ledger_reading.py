@@ -100,7 +100,7 @@ def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_
     drafted(["user-0001"])
     plans = plans_of(ledger, lambda connection: read_history(connection, OCTOBER.next(), []))
 
-    assert len(plans) == 4
+    assert len(plans) == 5
     assert all("ledger_invoices_left_something" in plan for plan in plans), plans
 
 

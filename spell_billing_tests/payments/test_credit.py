@@ -10,7 +10,7 @@ from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote
 from spell_billing.ledger.feed import read_feed
 from spell_billing.ledger.session import MonthSession
-from spell_billing_tests.payments.test_money_back import kept
+from spell_billing_tests.payments.test_money_back import credit_note, kept, refund
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 
@@ -84,6 +84,55 @@ def test_all_is_what_is_left_although_some_was_credited_for_the_same_reason(worl
     assert credit(world_of_two, ONE, None) == rest
     assert notes(world_of_two) == [100, 900]
     world_of_two.platform.must_agree(MARCH)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("to_balance", [True, False])
+@pytest.mark.parametrize("way", ["refund", "note", "dispute"])
+def test_what_went_back_without_our_commands_is_not_left(
+    world_of_two: World, way: str, *, to_balance: bool, is_known: bool
+) -> None:
+    if way == "refund":
+        refund(world_of_two, ONE, 400)
+    elif way == "note":
+        credit_note(world_of_two, ONE, 400, refund_amount=400)
+    else:
+        world_of_two.double.dispute(world_of_two.invoice_id(ONE), amount_cents=400)
+    if is_known:
+        world_of_two.tick()
+
+    with pytest.raises(LedgerError, match=r"^\$6.00 of invoice .* can be credited, not \$7.00"):
+        credit(world_of_two, ONE, 700, to_balance=to_balance)
+    assert credit(world_of_two, ONE, None, to_balance=to_balance).cents == 600
+
+    with pytest.raises(LedgerError, match=r"^\$0.00 of invoice .* can be credited: "):
+        credit(world_of_two, ONE, None, "once more", to_balance=to_balance)
+    balance = world_of_two.double.state.customers.get(f"cus_{ONE}").balances_cents
+    assert balance.get("usd", 0) == (-600 if to_balance else 0)
+    world_of_two.tick()
+    world_of_two.platform.must_agree(MARCH)
+
+
+def test_a_dispute_that_was_won_is_left_to_give_back(world_of_two: World) -> None:
+    world_of_two.double.dispute(world_of_two.invoice_id(ONE), outcome="won")
+
+    assert credit(world_of_two, ONE, None).cents == 1000
+
+
+def test_no_more_goes_to_a_card_than_it_paid(world: World) -> None:
+    world.platform.accounts(ONE)
+    world.double.add_customer(f"cus_{ONE}", balance_cents=-400)
+    world.platform.calls(MARCH, (ONE, 1000))
+    world.platform.bill(MARCH)
+    world.advance()
+    world.tick()
+
+    with pytest.raises(LedgerError, match=r"^\$6.00 of invoice .* can go back to the card, not \$10.00"):
+        credit(world, ONE, None)
+    credit(world, ONE, 600)
+    credit(world, ONE, None, to_balance=True)
+
+    assert notes(world) == [600, 400]
 
 
 def test_to_repeat_a_credit_changes_nothing_and_another_reason_is_another_credit(world_of_two: World) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.terms import Policy
 from spell_billing.invoicing.given_back import GivenBackAs, settle_given_back
 from spell_billing.invoicing.review import hold, release
 from spell_billing.ledger.rows import Actor
@@ -256,3 +257,27 @@ def test_nothing_is_asked_where_rows_came_or_nothing_went_back(billed: World) ->
         say(billed, "correction", user=TWO)
     with pytest.raises(LedgerError, match="No rows went"):
         say(billed, "correction")
+
+
+def test_a_refund_of_what_a_coupon_left_to_pay_corrects_the_rows_that_it_was_for(small_world: World) -> None:
+    world, platform = small_world, small_world.platform
+    platform.policy = Policy(discounts=True)
+    platform.accounts(ONE)
+    world.double.add_customer(f"cus_{ONE}", metadata={"double_coupon": "50"})
+    platform.calls(MARCH, (ONE, 400), (ONE, 600))
+    platform.bill(MARCH)
+    world.advance()
+    world.tick()
+    refund(world, ONE, 300)
+    world.tick()
+    lose_the_larger_row(world)
+    world.double.add_customer(f"cus_{ONE}")
+    platform.calls(APRIL, (ONE, 900))
+    platform.bill(APRIL)
+    assert platform.bill_of(APRIL, ONE).reason is Reason.ALREADY_GIVEN_BACK
+
+    say(world, "correction")
+    platform.bill(APRIL)
+
+    assert platform.bill_of(APRIL, ONE).total_cents == 900, "400 at half the price were paid for March"
+    platform.must_agree(APRIL)

@@ -18,7 +18,6 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.bill_month import bill_month
-from spell_billing.invoicing.credit import credit_bill
 from spell_billing.invoicing.draft_month import draft_month, recorded_late_usage
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
@@ -36,6 +35,7 @@ from spell_billing.invoicing.usage_versions import (
 from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.payments.credit import credit_bill
 from spell_billing.payments.money_back import read_again
 from spell_billing.reporting.explain import explain
 from spell_billing.reporting.journal import imbalances, read_journal
@@ -182,7 +182,9 @@ class SmallPlatform:
             async def run() -> CreditNote:
                 async with self.gateway() as gateway:
                     with ledger.session(month, Actor("support")) as session:
-                        note, _ = await credit_bill(session, gateway, user, cents, why, to_balance=to_balance)
+                        note, _ = await credit_bill(
+                            session, gateway, user, cents, why, ledger=ledger, to_balance=to_balance
+                        )
                     await read_again(ledger, gateway, note.stripe_invoice_id)
                     return note
 

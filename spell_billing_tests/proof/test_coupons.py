@@ -6,7 +6,7 @@ import pytest
 
 from spell_billing.core.terms import OFF, ON, Policy
 from spell_billing.reporting.status import month_status
-from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW, SmallPlatform
+from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, NOW, SmallPlatform
 
 ONE, TWO = "user-0001", "user-0002"
 HONOURED = Policy(discounts=True)
@@ -48,6 +48,35 @@ def test_a_coupon_that_is_honoured_stands_beside_the_total(platform: SmallPlatfo
     story = platform.explain(MARCH, ONE)
     assert "of $8.00" in story["answer"]
     assert story["bills"][0]["discount_cents"] == 200
+
+
+@pytest.mark.parametrize(
+    ("percent", "first", "then", "came_back"), [(100, 0, 0, 0), (50, -300, -200, 300), (20, -480, -320, 480)]
+)
+def test_of_usage_that_went_no_more_is_given_back_than_a_coupon_left_to_pay(
+    light_platform: SmallPlatform, percent: int, first: int, then: int, came_back: int
+) -> None:
+    platform = with_coupon(light_platform, HONOURED, double_coupon=str(percent))
+    platform.calls(MARCH, (ONE, 600), (ONE, 400))
+    platform.bill(MARCH)
+    platform.double.add_customer(f"cus_{ONE}")
+    given = []
+    for month, gone in ((APRIL, 600), (MAY, 400)):
+        platform.sql(f"DELETE FROM usage_counters WHERE user_id = '{ONE}' AND cost_cents = {gone}")
+        platform.calls(month, (ONE, 2000))
+        platform.bill(month)
+        platform.must_agree(month)
+        given.append(sum(cents for kind, cents in platform.lines(month, ONE) if kind == "late_usage"))
+
+    assert given == [first, then]
+    assert sum(given) == -platform.bill_of(MARCH, ONE).invoice_cents, (
+        "all that was paid for March, and no more"
+    )
+    platform.calls(MARCH, (ONE, 600))
+    platform.calls(JUNE, (ONE, 2000))
+    platform.bill(JUNE)
+    platform.must_agree(JUNE)
+    assert sum(cents for kind, cents in platform.lines(JUNE, ONE) if kind == "late_usage") == came_back
 
 
 def test_a_changed_setting_changes_no_bill_that_is_drafted(platform: SmallPlatform) -> None:

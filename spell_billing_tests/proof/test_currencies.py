@@ -10,6 +10,8 @@ from spell_billing.core.drafting import Account, Credit, draft_invoice
 from spell_billing.core.lines import shown_lines
 from spell_billing.core.money import format_money, step_cents
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.terms import Policy
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 USER = "user-0001"
@@ -40,6 +42,28 @@ def test_what_the_currency_does_not_allow_is_left_for_the_next_invoice(
     assert f"{format_money(charged[0], currency)})" in str(invoices[0].lines[0].description)
     left = platform.bill_of(MAY, USER).carried_cents
     assert sum(charged) - left == 3 * cents
+
+
+@pytest.mark.parametrize(
+    ("policy", "beside"),
+    [(Policy("on"), {"double_tax": "15"}), (Policy(discounts=True), {"double_coupon": "15"})],
+)
+def test_tax_or_a_coupon_that_stripe_cannot_charge_fails_with_what_to_do(
+    light_platform: SmallPlatform, policy: Policy, beside: dict[str, str]
+) -> None:
+    platform = light_platform
+    platform.policy = policy
+    platform.accounts(USER, currency="kwd")
+    platform.double.add_customer(f"cus_{USER}", metadata=beside)
+    platform.calls(MARCH, (USER, 1_010))
+    platform.bill(MARCH)
+    bill = platform.bill_of(MARCH, USER)
+    assert (bill.state, bill.reason) == (State.FAILED, Reason.OFF_STEP)
+    assert bill.message == "The amount must be a multiple of 10 in kwd."
+
+    platform.settle(MARCH, USER, "billed-by-hand")
+
+    assert platform.status(MARCH) == "billed"
 
 
 def test_a_large_amount_of_a_currency_with_small_units_is_billed(platform: SmallPlatform) -> None:

@@ -42,13 +42,13 @@ def test_invoices_credits_and_late_usage_are_booked_in_the_month_that_billed_the
         ("invoices", "receivable"): 1050,
         ("invoices", "usage_revenue"): -1050,
         ("without_invoice", "usage_revenue"): 300,
-        ("without_invoice", "credits"): -300,
+        ("without_invoice", "carried_amounts"): -300,
     }
     # What refunds left to a user in March is used up in April.
     assert booked(platform, APRIL) == {
         ("invoices", "receivable"): 200 + 200 + 235,
         ("invoices", "usage_revenue"): -(200 + 500 + 235),
-        ("invoices", "credits"): 300,
+        ("invoices", "carried_amounts"): 300,
     }
     assert platform.imbalances(MARCH) == platform.imbalances(APRIL) == []
 

@@ -26,9 +26,10 @@ from spell_billing.ledger.credit_notes import (
     read_credit_notes,
     write_credit_note,
 )
+from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
-from spell_billing.stripe_api.client import Invoice
+from spell_billing.payments.money_back import read_again
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 NUMBER = "spell_credit"
@@ -44,6 +45,14 @@ class Credited(NamedTuple):
 
     note: CreditNote
     is_new: bool
+
+
+class _Left(NamedTuple):
+    """What may still go back of an invoice, in minor units; `refundable_cents` of it at most to the card."""
+
+    cents: int
+    refundable_cents: int
+    is_paid: bool
 
 
 def nothing_done(note: CreditNote, currency: str) -> str:
@@ -62,13 +71,15 @@ async def credit_bill(
     cents: int | None,
     reason: str,
     *,
+    ledger: Ledger,
     to_balance: bool = False,
 ) -> Credited:
     """Issue a credit note for the user's invoice. To repeat it completes it, or changes nothing.
 
     Of an open invoice it lowers what is due, of a paid one it gives money back: to the card, or with
-    `to_balance` to the customer's balance. `cents` are minor units of the bill's currency, None all that is
-    not credited yet. The reason goes onto the credit note and into the audit trail.
+    `to_balance` to the customer's balance. `cents` are minor units of the bill's currency, None all that has
+    not gone back yet by credit notes, refunds or disputes. The reason goes onto the credit note and into
+    the audit trail.
 
     Raises:
         LedgerError: when there is no invoice, less is left than is to be credited, or another credit of the
@@ -95,12 +106,16 @@ async def credit_bill(
             remedy="Complete it first: repeat that command.",
         )
     try:
-        # All that is left may be more than was credited for the reason before.
-        if same and open_one is None and (cents is not None or not await _left_to_credit(gateway, bill)):
-            return Credited(same[-1], is_new=False)
-        note = open_one or await _begun(
-            session, gateway, bill, cents=cents, reason=reason, known=known, to_balance=to_balance
-        )
+        note = open_one
+        if note is None:
+            # All that is left may be more than was credited for the reason before.
+            left = None if same and cents is not None else await _left(ledger, gateway, bill)
+            if same and (left is None or not left.cents):
+                return Credited(same[-1], is_new=False)
+            assert left is not None  # noqa: S101 - only what was asked for before goes without
+            note = await _begun(
+                session, gateway, bill, left, cents=cents, reason=reason, known=known, to_balance=to_balance
+            )
         issued = note if note.outcome else await _issue(session, gateway, bill, note)
         return Credited(issued, is_new=True)
     except StripeProblem as problem:
@@ -114,6 +129,7 @@ async def _begun(
     session: MonthSession,
     gateway: Gateway,
     bill: Bill,
+    left: _Left,
     *,
     cents: int | None,
     reason: str,
@@ -121,22 +137,16 @@ async def _begun(
     to_balance: bool,
 ) -> CreditNote:
     """Write the credit note's row, by what the invoice is now; one of a lost ledger is taken over."""
-    invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    if invoice is None or invoice["status"] not in {"open", "paid", "uncollectible"}:
-        raise LedgerError(
-            f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} does not stand at Stripe.",
-            remedy=f"See what stands: spell-billing bill --month {session.month} --verify.",
-        )
     kind = CreditKind.REDUCE
-    if invoice["status"] == "paid":
+    if left.is_paid:
         kind = CreditKind.BALANCE if to_balance else CreditKind.REFUND
-    left_cents, issued = _left_cents(invoice), await _issued(gateway, bill)
+    issued = await _issued(gateway, bill)
     used = [*(int(each["metadata"][NUMBER]) for each in issued), *(each.number for each in known)]
     note = CreditNote(
         bill_id=bill.id,
         number=max(used, default=0) + 1,
         stripe_invoice_id=str(bill.stripe_invoice_id),
-        cents=left_cents if cents is None else cents,
+        cents=left.cents if cents is None else cents,
         kind=kind,
         reason=reason,
         attempt=1,
@@ -144,33 +154,56 @@ async def _begun(
     )
     for each in issued:
         number, amount_cents = int(each["metadata"][NUMBER]), int(each["amount"])
-        is_same = cents == amount_cents or (cents is None and not left_cents)
+        is_same = cents == amount_cents or (cents is None and not left.cents)
         if each["memo"] == reason[:_LONGEST_MEMO] and is_same:
             found = replace(note, number=number, cents=amount_cents)
             return await _done(session, bill, found, str(each["id"]))
-    if not 0 < note.cents <= left_cents:
-        left, asked = (format_money(each, bill.currency) for each in (left_cents, note.cents))
-        raise LedgerError(
-            f"{left} of invoice {bill.stripe_invoice_id} can be credited, not {asked}.",
-            remedy="Credit no more than that; `spell-billing explain` shows what was credited before.",
-        )
+    _require_left(bill, note, left)
     await asyncio.to_thread(_write, session, bill, note, "credit_requested")
     return note
 
 
-async def _left_to_credit(gateway: Gateway, bill: Bill) -> int:
-    invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    return 0 if invoice is None else _left_cents(invoice)
+async def _left(ledger: Ledger, gateway: Gateway, bill: Bill) -> _Left:
+    """Return what was charged less all that went back: of an open invoice what is left to pay at most."""
+    invoice_id = str(bill.stripe_invoice_id)
+    # A refund or a dispute of which no event came yet counts as well.
+    back = await read_again(ledger, gateway, invoice_id)
+    invoice = await retrieve(gateway, invoice_id)
+    if back is None or invoice is None or invoice["status"] not in {"open", "paid", "uncollectible"}:
+        raise LedgerError(
+            f"Invoice {invoice_id} of user {bill.user_id} does not stand at Stripe.",
+            remedy=f"See what stands: spell-billing bill --month {bill.month} --verify.",
+        )
+    is_paid = invoice["status"] == "paid"
+    left_cents = max(0, int(invoice["total"]) - back.cents)
+    if not is_paid:
+        left_cents = min(left_cents, int(invoice["amount_remaining"]))
+    return _Left(left_cents, back.refundable_cents, is_paid=is_paid)
 
 
-def _left_cents(invoice: Invoice) -> int:
-    """Return what may still be credited: of an open invoice what is left to pay."""
-    credited = sum(
-        int(invoice.get(name) or 0)
-        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+def _require_left(bill: Bill, note: CreditNote, left: _Left) -> None:
+    """Refuse to give back more than is left, before Stripe does, or would not.
+
+    Raises:
+        LedgerError: naming what is left.
+    """
+    asked, all_left, to_card = (
+        format_money(each, bill.currency, grouping=True)
+        for each in (note.cents, left.cents, left.refundable_cents)
     )
-    left = int(invoice["total"]) - credited
-    return left if invoice["status"] == "paid" else min(left, int(invoice["amount_remaining"]))
+    if not 0 < note.cents <= left.cents:
+        asked_for = f", not {asked}" if note.cents else ""
+        raise LedgerError(
+            f"{all_left} of invoice {bill.stripe_invoice_id} can be credited{asked_for}: what credit notes, "
+            "refunds and disputes gave back does not go back again.",
+            remedy="Credit no more than that; `spell-billing explain` shows what went back before.",
+        )
+    if note.kind is CreditKind.REFUND and note.cents > left.refundable_cents:
+        raise LedgerError(
+            f"{to_card} of invoice {bill.stripe_invoice_id} can go back to the card, not {asked}: the rest "
+            "was not paid by it.",
+            remedy="Credit no more than that to the card, and the rest with --to balance.",
+        )
 
 
 async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: CreditNote) -> CreditNote:
