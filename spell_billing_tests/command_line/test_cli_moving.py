@@ -68,7 +68,7 @@ def test_the_first_month_is_billed_once_where_the_old_service_sent_some_of_it(sh
     assert shop.double.requests == []
 
     # The block of the docs, line by line, for users and months of ours.
-    hold, preview, settle, release, send = documented("Where the old service has sent a part")
+    hold, preview, settle, release, send = documented("If the old service has sent part")
     assert run(shop, hold).returncode == 3
     assert shop.double.invoices() == []
     assert run(shop, preview).returncode == 0
