@@ -160,11 +160,15 @@ def _by_currency(found: Iterable[Kept]) -> list[Kept]:
 def _money_findings(
     connection: Connection, month: Month, bills: Sequence[Bill], found: Mapping[str, Kept]
 ) -> Iterator[Finding]:
-    """Return invoices of which less was kept than the ledger knows; what came in since is no difference."""
+    """Return invoices of which less was kept, or refunded, than the ledger knows.
+
+    What came in since is no difference.
+    """
     payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
-    back_cents: Counter[str] = Counter()
+    back_cents, refunded_cents = Counter[str](), Counter[str]()
     for charge in read_charges(connection, invoice_ids=list(found)):
         back_cents[charge.stripe_invoice_id] += charge.refunded_cents + charge.disputed_cents
+        refunded_cents[charge.stripe_invoice_id] += charge.refunded_cents
     by_invoice = {bill.stripe_invoice_id: bill for bill in bills}
     for invoice_id, money in found.items():
         bill, payment = by_invoice.get(invoice_id), payments.get(invoice_id)
@@ -175,7 +179,8 @@ def _money_findings(
         else:
             # Without news, a paid bill was paid with its total.
             believed_cents = bill.invoice_cents if bill.state is State.PAID else 0
-        if money.kept_cents < believed_cents:
+        # A refund that failed is kept again, and the user waits for it.
+        if money.kept_cents < believed_cents or money.refunded_cents < refunded_cents[invoice_id]:
             kept, paid, refunded, disputed, believed = (
                 format_money(cents, bill.currency)
                 for cents in (

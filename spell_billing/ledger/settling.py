@@ -5,9 +5,10 @@ state that was read in its own transaction, and only ever moves a bill between s
 the holder of the month reckons with that (`ledger/changes.py`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import State
+from spell_billing.core.terms import SEND, load_terms
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.money_tables import payments
@@ -146,7 +148,8 @@ def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
 def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int:
     """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was finalized.
 
-    One that Stripe has given up on (uncollectible) is overdue at once. One process at a time may call this.
+    One that the customer pays by transfer is not overdue before its due date, and one that Stripe has given
+    up on (uncollectible) is at once. One process at a time may call this.
     Return how many were written; more than a thousand come in several calls.
     """
     same = ("month", "user_id", "generation")
@@ -155,20 +158,32 @@ def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int
         marked.c.action == OVERDUE, *(marked.c[name] == invoices.c[name] for name in same)
     )
     late = sa.and_(invoices.c.state.in_([*UNSETTLED]), invoices.c.finalized_at <= now - after)
+    has_due_date = invoices.c.terms.contains(f'"collection":"{SEND}"')
     query = (
-        sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
+        sa.select(
+            *(invoices.c[name] for name in (*same, "stripe_invoice_id", "state", "terms", "finalized_at"))
+        )
         .where(sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value))
-        .where(invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE)
+        .where(sa.or_(has_due_date, invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE))
         .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
         .order_by(invoices.c.id)
-        .limit(_ROWS_AT_ONCE)
     )
-    entries: list[dict[str, Any]] = [{**row} for row in connection.execute(query).mappings()]
-    for entry in entries:
-        entry["from_state"] = entry["to_state"] = entry.pop("state")
-        entry["action"] = OVERDUE
+    rows = ({**row} for row in connection.execute(query).mappings())
+    overdue = islice((row for row in rows if _is_overdue(row, after, now)), _ROWS_AT_ONCE)
+    entries: list[dict[str, Any]] = [
+        {name: row[name] for name in (*same, "stripe_invoice_id")}
+        | {"from_state": row["state"], "to_state": row["state"], "action": OVERDUE}
+        for row in overdue
+    ]
     write_audit(connection, Actor("events_out"), now, *entries)
     return len(entries)
+
+
+def _is_overdue(bill: Mapping[str, Any], after: timedelta, now: datetime) -> bool:
+    waits = max(after, timedelta(days=load_terms(bill["terms"]).net_days or 0))
+    is_given_up = bill["state"] == State.UNCOLLECTIBLE.value
+    since: datetime = bill["finalized_at"] + waits
+    return (is_given_up or since <= now) and since >= now - _OLDEST_OVERDUE
 
 
 def last_action(connection: Connection, /, **about: Any) -> str | None:

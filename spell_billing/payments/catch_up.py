@@ -178,15 +178,16 @@ async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, b
 
 def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return charges of which more went back, or less, than is known."""
-    back = [charge for charge in listed if charge.get("amount_refunded") or charge.get("disputed")]
-    if not back:
-        return []
-    read = ledger.read(read_charges, charge_ids=[charge["id"] for charge in back])
+    read = ledger.read(read_charges, charge_ids=[charge["id"] for charge in listed])
     known = {each.charge_id: each for each in read}
     return [
         charge
-        for charge in back
-        if charge["id"] not in known
-        or known[charge["id"]].refunded_cents != charge["amount_refunded"]
-        or (charge.get("disputed") and known[charge["id"]].dispute is None)
+        for charge in listed
+        if (
+            # A refund may have failed since, and nothing of it is left on the charge.
+            known[charge["id"]].refunded_cents != charge["amount_refunded"]
+            or (charge.get("disputed") and known[charge["id"]].dispute is None)
+            if charge["id"] in known
+            else charge.get("amount_refunded") or charge.get("disputed")
+        )
     ]

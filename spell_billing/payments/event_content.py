@@ -14,7 +14,7 @@ _KEPT = (
 )
 _KEPT_METADATA = (KEY, MONTH, USER, GENERATION)
 
-MONEY_BACK = ("charge.refunded", "charge.dispute.", "credit_note.")
+MONEY_BACK = ("charge.refunded", "charge.refund.updated", "refund.failed", "charge.dispute.", "credit_note.")
 """The events, or what their types begin with, after which an invoice and its charges are read again."""
 
 

@@ -74,6 +74,23 @@ def tell_given_back(
     put_given_back(connection, payment, back_cents, to=to, whole_cents=given_back_cents)
 
 
+def tell_failed_refund(
+    connection: Connection, payment: Payment, charges: Sequence[Charge], failed_cents: int, currency: str
+) -> None:
+    """Alert on a refund that did not reach the user's bank: the money is with the platform again."""
+    money = format_money(failed_cents, currency, grouping=True)
+    alert = _alert(
+        payment,
+        f"{payment.stripe_invoice_id}:failed:{payment.as_of:%Y-%m-%dT%H:%M:%S}",
+        f"Refund of {money} failed",
+        f"The bank did not take a refund of {money} of invoice {payment.stripe_invoice_id} of user "
+        f"{payment.user_id}: the money is on the account's balance again. Give it back in another way, and "
+        "say what was meant where rows went too.",
+    )
+    put(connection, [alert.on()])
+    _note(connection, payment, charges, back_cents=-failed_cents)
+
+
 def tell_disputes(connection: Connection, payment: Payment, charges: Sequence[Charge]) -> None:
     """Alert on disputes that are new or stand otherwise, and note them in the audit trail."""
     too = rows_went_too(connection, payment.month, payment.user_id)

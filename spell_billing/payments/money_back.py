@@ -25,6 +25,7 @@ from spell_billing.payments.event_content import DISPUTES, EventOutcome, content
 from spell_billing.payments.given_back import (
     given_back_cents,
     tell_disputes,
+    tell_failed_refund,
     tell_given_back,
     to_balance_cents,
 )
@@ -77,7 +78,7 @@ async def read_again(
         ledger: The ledger.
         gateway: To Stripe.
         invoice_id: The invoice.
-        event: What pointed to it; a dispute's amount and status stand in it alone.
+        event: What pointed to it; a dispute's amount and status stand in such events alone.
 
     Returns:
         What went back of the invoice; None when it is not ours.
@@ -100,8 +101,10 @@ async def read_again(
     ]
     for charge in charges:
         unknown = charge["id"] not in known or known[charge["id"]].dispute is None
-        if charge.get("disputed") and dispute is None and unknown:
-            dispute = await _dispute_of(gateway, charge)
+        about_it = dispute is not None and dispute.get("charge") == charge["id"]
+        # Events come in any order: what the newest one says counts, not the one that led here.
+        if charge.get("disputed") and (about_it or (dispute is None and unknown)):
+            dispute = await _dispute_of(gateway, charge) or dispute
     found = [
         _charge(
             charge,
@@ -134,6 +137,10 @@ def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], back_cents
         news = keep_charges(connection, found)
         settle(connection, invoice_ids=[invoice_id], back=True)
         refunded_before_cents = sum(each.refunded_cents for each in before.values())
+        failed_cents = refunded_before_cents - sum(each.refunded_cents for each in found)
+        if before and failed_cents > 0:
+            tell_failed_refund(connection, payment, news, failed_cents, currency)
+            return
         # A ledger of before amounts were noted has refunds without one in its audit trail.
         known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
         if back_cents > known_cents:

@@ -20,7 +20,7 @@ from spell_billing.payments.places import Budget
 WAY = "stripe events"
 CURSOR = "stripe_events"
 TYPES = (
-    "charge.refunded",
+    *("charge.refunded", "charge.refund.updated", "refund.failed"),
     *DISPUTES,
     *("credit_note.created", "credit_note.voided"),
     *("invoice.finalized", "invoice.marked_uncollectible", "invoice.overdue", "invoice.paid"),

@@ -234,6 +234,11 @@ class StripeDouble:
                 self.state, invoice_id, outcome=outcome, amount_cents=amount_cents, reason=reason
             )
 
+    def fail_refund(self, invoice_id: str) -> None:
+        """Let the bank refuse the newest refund of a paid invoice."""
+        with self.engine.lock:
+            money_back.fail_refund(self.state, invoice_id)
+
     def return_payment(self, invoice_id: str) -> None:
         """Let the bank debit of a paid invoice fail afterwards: the invoice is open again."""
         with self.engine.lock:

@@ -32,6 +32,22 @@ def refund_charge(
     return refund
 
 
+def fail_refund(account: Account, invoice_id: str) -> None:
+    """Let the bank refuse the newest refund of an invoice's charge: https://docs.stripe.com/refunds.
+
+    Raises:
+        DoubleError: when no refund of it stands.
+    """
+    charge = _paid_charge(account, invoice_id)
+    of_charge = [each for each in account.refunds if charge and each.charge == charge.id and not each.failed]
+    if charge is None or not of_charge:
+        raise DoubleError(f"{invoice_id} has no refund that stands.")
+    failed = account.refunds.put(replace(of_charge[-1], failed=True))
+    account.charges.put(replace(charge, refunded_cents=charge.refunded_cents - failed.amount_cents))
+    account.emit("charge.refund.updated", failed, {"status": "succeeded"})
+    account.emit("refund.failed", failed)
+
+
 def dispute(
     account: Account, invoice_id: str, *, outcome: str, amount_cents: int | None, reason: str
 ) -> Dispute:

@@ -144,6 +144,7 @@ class Refund(_Money):
     charge: str
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,10 @@ def _dispute(dispute: Dispute) -> dict[str, Any]:
 
 
 def _refund(refund: Refund) -> dict[str, Any]:
-    return {**own_fields(refund), "object": "refund", "balance_transaction": None, "status": "succeeded"}
+    status = "failed" if refund.failed else "succeeded"
+    failure = {"failure_reason": "expired_or_canceled_card"} if refund.failed else {}
+    shown = {**own_fields(refund, "failed"), "object": "refund", "balance_transaction": None}
+    return {**shown, "status": status, **failure}
 
 
 def _credit_note(note: CreditNote) -> dict[str, Any]:

@@ -33,6 +33,13 @@ def refund(world: World, user: str, cents: int) -> None:
     world.platform.person("POST", "/v1/refunds", {"charge": charge.id, "amount": cents})
 
 
+def forget_events(world: World) -> None:
+    state = world.double.state
+    for event in list(state.events):
+        if event.type.startswith(("charge.", "refund.")):
+            state.events.remove(event.id)
+
+
 def credit_note(world: World, user: str, cents: int, **shares: int) -> None:
     parameters: dict[str, Any] = {"invoice": world.invoice_id(user), "amount": cents, **shares}
     world.platform.person("POST", "/v1/credit_notes", parameters)
@@ -53,6 +60,29 @@ def test_a_refund_is_seen_within_a_tick_and_told_once(paid: World) -> None:
     paid.tick()
     assert kept(paid).refunded_cents == 1000
     assert len([text for text in paid.web.texts if "refunded" in text]) == 2
+
+
+@pytest.mark.parametrize("seen", ["by its event", "by the daily reading"])
+def test_a_refund_that_fails_at_the_bank_is_kept_again_and_alerted_on(paid: World, seen: str) -> None:
+    refund(paid, ONE, 400)
+    paid.tick()
+    paid.double.fail_refund(paid.invoice_id(ONE))
+    assert [each.kind for each in paid.platform.reconcile(MARCH).findings] == [Kind.MONEY_DIFFERS]
+    if seen == "by the daily reading":
+        forget_events(paid)
+        paid.advance(days=1.1)
+
+    paid.tick()
+    paid.tick()
+
+    assert kept(paid) == Kept("usd", paid_cents=3000)
+    (text,) = [text for text in paid.web.texts if "failed" in text]
+    assert text.splitlines()[0] == "Refund of $4.00 failed: user-0001, 2025-03"
+    paid.platform.must_agree(MARCH)
+    refund(paid, ONE, 400)
+    paid.tick()
+    assert kept(paid).refunded_cents == 400
+    assert len([text for text in paid.web.texts if "$4.00 refunded" in text.splitlines()[0]]) >= 1
 
 
 def test_a_credit_note_that_refunds_is_a_refund(paid: World) -> None:
@@ -118,6 +148,21 @@ def test_a_dispute_takes_the_money_until_it_is_won(
     assert paid.state(ONE) == "paid"
 
 
+def test_an_event_of_a_dispute_that_comes_after_its_end_changes_nothing(paid: World) -> None:
+    paid.double.dispute(paid.invoice_id(ONE), outcome="open")
+    begun = paid.events("charge.dispute.created", "charge.dispute.funds_withdrawn")
+    paid.double.dispute(paid.invoice_id(ONE), outcome="won")
+    paid.tick()
+    with paid.ledger() as ledger:
+        ledger.write(lambda connection: connection.exec_driver_sql("DELETE FROM ledger_events"))
+
+    paid.hear(begun)
+    paid.tick()
+
+    assert kept(paid) == Kept("usd", paid_cents=3000)
+    assert [text.splitlines()[0] for text in paid.web.texts] == ["Dispute won: user-0001, 2025-03"]
+
+
 def test_a_bank_debit_that_comes_back_is_followed(paid: World) -> None:
     paid.double.return_payment(paid.invoice_id(ONE))
 
@@ -132,10 +177,7 @@ def test_a_bank_debit_that_comes_back_is_followed(paid: World) -> None:
 def test_what_no_event_told_is_found_by_the_daily_reading(paid: World) -> None:
     refund(paid, ONE, 400)
     paid.double.dispute(paid.invoice_id(TWO))
-    state = paid.double.state
-    for event in list(state.events):
-        if event.type.startswith(("charge.", "refund.")):
-            state.events.remove(event.id)
+    forget_events(paid)
 
     paid.tick()
     assert kept(paid).kept_cents == 3000
