@@ -65,8 +65,8 @@ def _require_each_fee_once(session: MonthSession, frozen: FrozenUsage) -> None:
     off = session.write(lambda connection: next(plan_findings(connection, session.month, frozen, {}), None))
     if off is not None:
         raise IntegrityError(
-            f"{session.month}: user {off.user_id} owes {off.expected}, {off.found}: "
-            f"{session.month.previous()} was drafted again since.",
+            f"{session.month}: user {off.user_id} owes {off.expected}, but {off.found}, "
+            f"as when {session.month.previous()} was drafted again since.",
             remedy="Nothing was sent. Materialize invoice_drafts of the month again.",
         )
 

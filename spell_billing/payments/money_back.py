@@ -137,12 +137,11 @@ def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], back_cents
         news = keep_charges(connection, found)
         settle(connection, invoice_ids=[invoice_id], back=True)
         refunded_before_cents = sum(each.refunded_cents for each in before.values())
-        failed_cents = refunded_before_cents - sum(each.refunded_cents for each in found)
-        if before and failed_cents > 0:
+        failed_cents = max(0, refunded_before_cents - sum(each.refunded_cents for each in found))
+        if failed_cents:
             tell_failed_refund(connection, payment, news, failed_cents, currency)
-            return
         # A ledger of before amounts were noted has refunds without one in its audit trail.
-        known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
+        known_cents = max(known_back_cents(connection, payment), refunded_before_cents - failed_cents)
         if back_cents > known_cents:
             refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents
             tell_given_back(

@@ -1,13 +1,11 @@
 """Plans with fees, from the platform's tables to the invoice: frozen with the month, charged once, proven."""
 
-from dataclasses import replace
-
 import pytest
 
 from spell_billing.core.erasure import Erasure
-from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.errors import IntegrityError
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.terms import USUAL_POLICY, Policy
+from spell_billing.core.terms import Policy
 from spell_billing.usage.erasing import erase_in_store, names_user
 from spell_billing.usage.plan_book import read_book
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
@@ -172,102 +170,6 @@ def test_late_usage_is_rated_by_the_plan_of_its_month(light: SmallPlatform) -> N
         light.must_agree(month)
 
 
-def test_fees_in_advance_are_charged_once_whatever_the_setting_and_the_plan_do_afterwards(
-    light: SmallPlatform,
-) -> None:
-    light.accounts(ONE, TWO)
-    subscribe(light, ONE, "basic", None, None)
-    subscribe(light, TWO, "basic", None, None)
-    ahead = replace(light, policy=IN_ADVANCE)
-    ahead.bill(MARCH)
-    light.sql("UPDATE plan_subscriptions SET ends_at = '2025-04-16' WHERE user_id = 'user-0001'")
-    ahead.bill(APRIL)
-    light.bill(MAY)
-
-    assert light.lines(MARCH, ONE) == [("fee", 3_100), ("fee_in_advance", 3_100)]
-    assert light.lines(APRIL, ONE) == [("fee", -1_550)]
-    assert light.lines(APRIL, TWO) == [("fee_in_advance", 3_100)]
-    assert light.generations(MAY, TWO) == []
-    assert light.bill_of(APRIL, ONE).reason is Reason.CREDIT_CARRIED
-    for month in (MARCH, APRIL, MAY):
-        light.must_agree(month)
-
-
-@pytest.mark.parametrize(("before", "again"), [(IN_ADVANCE, USUAL_POLICY), (USUAL_POLICY, IN_ADVANCE)])
-def test_a_bill_that_is_drafted_again_charges_in_advance_what_the_next_month_has_counted_with(
-    light: SmallPlatform, before: Policy, again: Policy
-) -> None:
-    light.accounts(ONE, TWO)
-    subscribe(light, ONE, "basic", None, None)
-    subscribe(light, TWO, "basic", None, None)
-    first, second = replace(light, policy=before), replace(light, policy=again)
-    first.bill(MARCH)
-    light.sql("UPDATE plan_subscriptions SET ends_at = '2025-04-16' WHERE user_id = 'user-0001'")
-    light.calls(APRIL, (ONE, 5_000), (TWO, 5_000))
-    first.bill(APRIL)
-    charged = {user: light.lines(MARCH, user) for user in (ONE, TWO)}
-    for user in (ONE, TWO):
-        light.void(MARCH, user)
-    second.bill(MARCH)
-
-    assert {user: light.lines(MARCH, user) for user in (ONE, TWO)} == charged
-    light.must_agree(MARCH)
-    light.must_agree(APRIL)
-
-
-@pytest.mark.parametrize(("before", "again"), [(IN_ADVANCE, USUAL_POLICY), (USUAL_POLICY, IN_ADVANCE)])
-def test_a_month_that_is_drafted_again_as_a_whole_charges_what_the_next_one_has_counted_with(
-    light: SmallPlatform, before: Policy, again: Policy
-) -> None:
-    light.accounts(ONE, TWO, plan_id="basic")
-    first, second = replace(light, policy=before), replace(light, policy=again)
-    light.calls(MARCH, (ONE, 100))
-    first.draft(MARCH)
-    drafted = {user: light.lines(MARCH, user) for user in (ONE, TWO)}
-    light.calls(APRIL, (TWO, 100))
-    first.bill(APRIL)
-
-    second.bill(MARCH)
-
-    assert {user: light.lines(MARCH, user) for user in (ONE, TWO)} == drafted
-    light.must_agree(MARCH)
-    light.must_agree(APRIL)
-
-
-def test_drafts_that_count_with_a_fee_which_the_month_before_charges_no_more_are_not_sent(
-    light: SmallPlatform,
-) -> None:
-    light.accounts(ONE, TWO, plan_id="basic")
-    light.calls(MARCH, (ONE, 100), (TWO, 100))
-    light.calls(APRIL, (ONE, 100))
-    ahead = replace(light, policy=IN_ADVANCE)
-    ahead.draft(MARCH)
-    ahead.draft(APRIL)
-    light.draft(MARCH)
-
-    with pytest.raises(IntegrityError, match=r"2025-03 was drafted again since.*drafts of the month again"):
-        light.send(APRIL)
-
-    assert light.standing() == []
-    light.send(MARCH)
-    light.bill(APRIL)
-    for month in (MARCH, APRIL):
-        light.must_agree(month)
-
-
-def test_a_fee_in_advance_that_a_discount_makes_up_for_is_charged_once(light: SmallPlatform) -> None:
-    light.accounts(ONE, plan_id="basic")
-    light.sql("INSERT INTO billing_discounts VALUES ('Partner', 'user-0001', NULL, 100, NULL, NULL, NULL)")
-    ahead = replace(light, policy=IN_ADVANCE)
-    for month in (MARCH, APRIL, MAY):
-        light.calls(month, (ONE, 100))
-        ahead.bill(month)
-
-    assert light.lines(MAY, ONE)[2:] == [("discount", -3_100), ("fee_in_advance", 3_100)]
-    for month in (MARCH, APRIL, MAY):
-        light.must_agree(month)
-
-
 def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light: SmallPlatform) -> None:
     light.accounts(ONE, plan_id="basic")
     light.sql(
@@ -282,94 +184,6 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
     assert light.lines(APRIL, ONE) == [("discount", -200), ("fee", 3_100)]
     light.must_agree(MARCH)
     light.must_agree(APRIL)
-
-
-@pytest.mark.both_databases
-@pytest.mark.parametrize(
-    ("statement", "says"),
-    [
-        (
-            "{SUBSCRIBE} ('u', 'pro', NULL, NULL), ('u', 'basic', '2025-03-20', NULL)",
-            "u ",
-        ),
-        ("{SUBSCRIBE} ('u', 'gold', NULL, NULL)", "gold"),
-        (
-            "{SUBSCRIBE} ('u', 'pro', '2025-03-20', '2025-03-10')",
-            "before it starts",
-        ),
-        ("{SUBSCRIBE} ('u', NULL, NULL, NULL)", "names no plan"),
-        # To PostgreSQL a moment that never comes.
-        ("{SUBSCRIBE} ('u', 'pro', 'infinity', NULL)", "starts_at 'infinity'"),
-        ("{SUBSCRIBE} ('u', 'pro', NULL, '-infinity')", "ends_at '-infinity'"),
-        ("UPDATE billing_plans SET currency = 'dollars'", "'dollars'"),
-        ("UPDATE billing_plans SET monthly_fee_cents = -1", "monthly_fee_cents"),
-        ("UPDATE billing_plans SET usage_discount_percent = 101", "usage_discount_percent"),
-        ("INSERT INTO billing_discounts (name, percent) VALUES ('Everyone', 10)", "no user and no plan"),
-        ("INSERT INTO billing_discounts (name, user_id) VALUES ('Half', 'u')", "'Half' takes nothing off"),
-        ("INSERT INTO billing_discounts (name, plan_id) VALUES ('Gold', 'gold')", "gold"),
-        (
-            "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', 'u', 5), ('1', 'u', 5)",
-            "'1' stands twice",
-        ),
-        (
-            "{DISCOUNT} ('New', 'u', 5, NULL), ('new', 'u', 5.0, '2025-05-01')",
-            "'new' stands twice, for the same user or plan and some of the same time",
-        ),
-        (
-            "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', ' U', 5)",
-            "billing_discounts names users as billing_accounts does not write them: ' U' ",
-        ),
-        (
-            "{SUBSCRIBE} ('U', 'pro', NULL, NULL)",
-            "plan_subscriptions names users as billing_accounts does not write them: 'U' ",
-        ),
-    ],
-)
-def test_what_cannot_be_billed_from_is_refused_by_name_and_nothing_is_frozen(
-    plans: SmallPlatform, statement: str, says: str
-) -> None:
-    discount = "INSERT INTO billing_discounts (name, user_id, percent, ends_at) VALUES"
-    plans.accounts("u")
-    plans.sql(statement.format(SUBSCRIBE="INSERT INTO plan_subscriptions VALUES", DISCOUNT=discount))
-
-    with pytest.raises(UsageError, match=says) as refused:
-        plans.bill(MARCH)
-
-    assert refused.value.remedy
-    assert plans.store.versions(MARCH) == []
-
-
-def test_a_time_beyond_all_times_in_utc_is_refused_by_name(light: SmallPlatform) -> None:
-    subscribe(light, ONE, "pro", None, "9999-12-31 23:59:59-05:00")
-
-    with pytest.raises(UsageError, match=r"plan_subscriptions of user .* has ends_at '9999-12-31"):
-        light.bill(MARCH)
-
-
-@pytest.mark.both_databases
-@pytest.mark.parametrize("table", ["plan_subscriptions", "billing_discounts"])
-def test_what_counts_for_plans_alone_is_refused_without_any(plans: SmallPlatform, table: str) -> None:
-    columns = "user_id, plan_id" if table == "plan_subscriptions" else "user_id, name"
-    plans.sql(f"INSERT INTO {table} ({columns}) VALUES ('{ONE}', 'basic')", "DROP TABLE billing_plans")
-
-    with pytest.raises(UsageError, match=f"{table} has rows, but there is no billing_plans"):
-        plans.bill(MARCH)
-
-
-@pytest.mark.parametrize(("table", "says"), [("billing_accounts", ONE), ("billing_plans", "basic")])
-def test_accounts_and_plans_that_stand_twice_are_refused_before_a_fee_is_charged_twice(
-    light: SmallPlatform, table: str, says: str
-) -> None:
-    light.accounts(ONE, plan_id="basic")
-    light.sql(
-        f"ALTER TABLE {table} RENAME TO once",
-        f"CREATE VIEW {table} AS SELECT * FROM once UNION ALL SELECT * FROM once",
-    )
-
-    with pytest.raises(UsageError, match=says):
-        light.bill(MARCH)
-
-    assert light.store.versions(MARCH) == []
 
 
 def test_a_plan_in_another_currency_fails_its_user_alone(light: SmallPlatform) -> None:
