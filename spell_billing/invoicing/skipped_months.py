@@ -5,6 +5,7 @@ import asyncio
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
+from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.ledger.queries import read_months
@@ -36,10 +37,13 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
 
 
 def _skipped(session: MonthSession) -> list[Month]:
-    """Return the months before the session's that were not billed, since the first that was; oldest first."""
+    """Return the months before the session's that were not billed, since the first that was; oldest first.
+
+    As far back as late usage is looked for: older ones change nothing any more.
+    """
     billed = {Month.parse(each.month) for each in session.write(read_months) if each.billing_started_at}
     month = min((each for each in billed if each < session.month), default=session.month)
-    skipped = []
+    month, skipped = max(month, session.month.plus(-LATE_USAGE_MONTHS)), []
     while month < session.month:
         if month not in billed:
             skipped.append(month)
