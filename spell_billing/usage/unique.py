@@ -45,6 +45,8 @@ class Uniqueness:
             UsageError: naming the values.
         """
         without_id = 0
+        if not self.columns:
+            return without_id
         with self._opened() as duck:
             for column in self.columns:
                 if column == "id":
