@@ -87,8 +87,8 @@ _REMEDIES = {
         "See `spell-billing preview --against`, and void what is wrong."
     ),
     Kind.MONEY_DIFFERS: (
-        "Money went back that the ledger does not know of yet. The sensor `payments` reads it within a "
-        "minute; where it does not run, start the Dagster daemon."
+        "Money went back, or came back, and the ledger does not know of it yet. The sensor `payments` reads "
+        "it within a minute; where it does not run, start the Dagster daemon."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }

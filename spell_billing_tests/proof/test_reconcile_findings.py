@@ -64,7 +64,7 @@ def test_reconciling_only_reads_at_stripe(billed: SmallPlatform) -> None:
     assert billed.findings(MARCH)
     assert len(billed.double.writes) == writes
     asked = [each.operation for each in billed.double.requests[requests:]]
-    assert asked == ["invoices.list", "charges.list"]
+    assert asked == ["invoices.list", "charges.list", "disputes.list", "credit_notes.list"]
     assert (billed.generations(MARCH, ONE), billed.generations(MARCH, TWO)) == before
 
 
