@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.money_tables import payments
@@ -31,9 +31,6 @@ OVERDUE = "overdue"
 
 UNSETTLED = (State.FINALIZED, State.PAYMENT_FAILED)
 """Stripe may still collect."""
-
-_FOLLOWING = (*UNSETTLED, State.UNCOLLECTIBLE)
-"""A bill in another state has nothing to follow: it is paid, or has no standing invoice."""
 
 _OLDEST_OVERDUE = timedelta(days=30)
 """What became overdue longer ago is not marked: nobody is suspended because this was switched on."""
@@ -132,11 +129,14 @@ def _detail(payment: Payment) -> str | None:
 
 
 def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
-    """Return bills whose invoice Stripe says is void, while the ledger says that it stands."""
+    """Return bills whose invoice Stripe says is void, while the ledger says that it stands.
+
+    One that is paid too: a bank debit comes back, and the invoice is voided, before anybody looks.
+    """
     query = (
         sa.select(*columns_of(invoices, VoidedBill))
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(payments.c.status == "void", invoices.c.state.in_([*_FOLLOWING]))
+        .where(payments.c.status == "void", invoices.c.state.in_([*INVOICED]))
         .order_by(invoices.c.id)
         .limit(limit)
     )
