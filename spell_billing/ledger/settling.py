@@ -144,31 +144,44 @@ def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
 
 
 def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int:
-    """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was finalized.
+    """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was to be paid.
 
-    One that Stripe has given up on (uncollectible) is overdue at once. One process at a time may call this.
-    Return how many were written; more than a thousand come in several calls.
+    That is its due date where it was sent by mail, else its finalization. One that Stripe has given up on
+    (uncollectible) is overdue at once. One process at a time may call this. Return how many were written;
+    more than a thousand come in several calls.
     """
     same = ("month", "user_id", "generation")
     marked = audit.alias()
     known = sa.exists().where(
         marked.c.action == OVERDUE, *(marked.c[name] == invoices.c[name] for name in same)
     )
-    late = sa.and_(invoices.c.state.in_([*UNSETTLED]), invoices.c.finalized_at <= now - after)
-    query = (
-        sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
-        .where(sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value))
-        .where(invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE)
-        .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
-        .order_by(invoices.c.id)
-        .limit(_ROWS_AT_ONCE)
-    )
-    entries: list[dict[str, Any]] = [{**row} for row in connection.execute(query).mappings()]
+    given_up = invoices.c.state == State.UNCOLLECTIBLE.value
+    unpaid = sa.and_(of_drafted_months(), sa.or_(invoices.c.state.in_([*UNSETTLED]), given_up))
+    net_days = _net_days(connection)
+    entries: list[dict[str, Any]] = []
+    for days in connection.scalars(sa.select(net_days).where(unpaid).distinct().order_by(net_days)).all():
+        late = now - after - timedelta(days=days)
+        query = (
+            sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
+            .where(unpaid, net_days == days, sa.or_(invoices.c.finalized_at <= late, given_up))
+            .where(invoices.c.finalized_at >= late - _OLDEST_OVERDUE)
+            .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
+            .order_by(invoices.c.id)
+            .limit(_ROWS_AT_ONCE - len(entries))
+        )
+        entries += [{**row} for row in connection.execute(query).mappings()]
     for entry in entries:
         entry["from_state"] = entry["to_state"] = entry.pop("state")
         entry["action"] = OVERDUE
     write_audit(connection, Actor("events_out"), now, *entries)
     return len(entries)
+
+
+def _net_days(connection: Connection) -> sa.ColumnElement[int]:
+    """Return in how many days after its finalization a bill's invoice is due; 0 where it is charged."""
+    is_text = connection.dialect.name == "sqlite"
+    terms = sa.type_coerce(invoices.c.terms, sa.JSON) if is_text else sa.cast(invoices.c.terms, sa.JSON)
+    return sa.func.coalesce(terms["net_days"].as_integer(), sa.literal(0))
 
 
 def last_action(connection: Connection, /, **about: Any) -> str | None:

@@ -112,6 +112,25 @@ def test_an_unpaid_invoice_is_overdue_once_and_a_paid_or_old_one_never(office: O
 
 
 @pytest.mark.both_databases
+def test_an_invoice_that_is_sent_by_mail_is_overdue_only_after_its_due_date(office: Office) -> None:
+    after = timedelta(days=14)
+    office.invoice("anna", "bert", collection="send", net_days="60", footer='Says "net_days":1, and more')
+    office.invoice("cleo", month=OCTOBER.plus(-1))
+    office.move("bert", State.UNCOLLECTIBLE)
+
+    def mark() -> list[tuple[str | None, str]]:
+        with office.ledger.writing() as connection:
+            mark_overdue(connection, after, office.now)
+        return [(each.user_id, each.type) for each in office.feed() if each.type == "user.overdue"]
+
+    assert mark() == [("bert", "user.overdue")]
+    office.later(days=15)
+    assert mark()[1:] == [("cleo", "user.overdue")]
+    office.later(days=60)
+    assert mark()[2:] == [("anna", "user.overdue")]
+
+
+@pytest.mark.both_databases
 def test_becoming_overdue_is_no_step_of_a_run(office: Office) -> None:
     office.invoice("anna")
     before = office.ledger.last_action(OCTOBER)
