@@ -38,6 +38,7 @@ class Kind(StrEnum):
     CREDIT_NOT_GRANTED = "credit_not_granted"
     GRANT_DIFFERS = "grant_differs"
     GIVEN_BACK_TWICE = "given_back_twice"
+    CORRECTION_UNDONE = "correction_undone"
     CONTENT_ALTERED = "content_altered"
     NOT_APPROVED = "not_approved"
     MONEY_DIFFERS = "money_differs"
@@ -80,6 +81,11 @@ _REMEDIES = {
         "Money of the invoice was given back, and a later bill gave back for its rows as well. Where both "
         "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
         "correction` the next bill charges what was given back twice."
+    ),
+    Kind.CORRECTION_UNDONE: (
+        "A dispute was won, or a refund failed, after its money was settled as a correction for rows that "
+        "went: the user pays for them. `spell-billing settle --given-back goodwill` lets the next bill give "
+        "them back; where some is still given back, `--given-back correction` once more."
     ),
     Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (

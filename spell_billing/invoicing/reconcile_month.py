@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
+from spell_billing.invoicing.came_back import came_back_findings
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.item_findings import item_findings
@@ -72,6 +73,7 @@ async def reconcile_month(
             result.findings.extend(late_price_findings(frozen, pinned_since(ledger, store, month)))
         result.money = by_currency(money.values())
         result.findings.extend(money_findings(connection, month, bills, money))
+        result.findings.extend(came_back_findings(connection, latest.values()))
     result.drop_echoes()
     ledger.record_action(
         month,

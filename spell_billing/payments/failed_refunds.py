@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.core.money import format_money
+from spell_billing.invoicing.came_back import correction_undone
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.credit_notes import MONEY_BACK, booked_back_cents
 from spell_billing.ledger.outbox import put
@@ -36,7 +37,6 @@ def tell_failed_refunds(connection: Connection, news: News, *, known_cents: int)
     refund that failed before the ledger knew of it changes nothing.
     """
     payment = news.payment
-    put(connection, [_alert_on(news, each).on() for each in news.failed])
     new_cents = news.failed_cents - booked_back_cents(connection, payment)
     cents = max(0, min(new_cents, known_cents - news.given_back_cents))
     if cents:
@@ -51,10 +51,13 @@ def tell_failed_refunds(connection: Connection, news: News, *, known_cents: int)
             "detail": "; ".join(failed),
         }
         write_audit(connection, Actor(payment.way), payment.as_of, entry)
+    if news.failed:
+        undone = correction_undone(connection, payment.month, payment.user_id)
+        put(connection, [_alert_on(news, each, undone).on() for each in news.failed])
     return cents
 
 
-def _alert_on(news: News, refund: Refund) -> Alert:
+def _alert_on(news: News, refund: Refund, undone: str) -> Alert:
     payment, money = news.payment, _money(news, refund)
     credit = (
         f"`spell-billing credit --month {payment.month} --user {shlex.quote(payment.user_id)} "
@@ -68,6 +71,7 @@ def _alert_on(news: News, refund: Refund) -> Alert:
         f"{payment.user_id} ({_why(refund)}): the money is at Stripe again, and the user does not have it.",
         f"Give it in another way: {credit} puts it on the next invoices; where nothing is left of the "
         "invoice to credit, by transfer, or on the customer's balance in Stripe's dashboard.",
+        undone,
     )
 
 

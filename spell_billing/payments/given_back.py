@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.alert import Alert, body
 from spell_billing.core.money import format_money
+from spell_billing.invoicing.came_back import correction_undone
 from spell_billing.invoicing.given_back import rows_went_too
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge
@@ -93,7 +94,8 @@ def tell_disputes(connection: Connection, news: News, charges: Sequence[Charge])
     """Alert on disputes that are new or stand otherwise, and note them in the audit trail."""
     payment = news.payment
     too = rows_went_too(connection, payment.month, payment.user_id)
-    put(connection, [_alert_on(news, each, too).on() for each in charges])
+    undone = correction_undone(connection, payment.month, payment.user_id)
+    put(connection, [_alert_on(news, each, too, undone).on() for each in charges])
     _note(connection, payment, charges)
 
 
@@ -136,7 +138,7 @@ def _alert_on_note(news: News, money: str, too: str) -> Alert:
     )
 
 
-def _alert_on(news: News, charge: Charge, too: str) -> Alert:
+def _alert_on(news: News, charge: Charge, *too: str) -> Alert:
     kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
     charged, refunded, disputed, kept = (
         format_money(cents, charge.currency, grouping=True)
@@ -150,7 +152,7 @@ def _alert_on(news: News, charge: Charge, too: str) -> Alert:
         f"Dispute {str(charge.dispute).replace('_', ' ')}" if is_dispute else f"{refunded} refunded",
         f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with {charged}: {refunded} "
         f"refunded, {disputed} disputed, {kept} kept.",
-        too,
+        *too,
     )
 
 
