@@ -32,6 +32,7 @@ SET_ASIDE_KIND = "event_set_aside"
 FAILURES = frozenset({"invoice.payment_failed", "invoice.payment_action_required"})
 """Events that say that the last attempt failed; a snapshot alone does not always tell."""
 
+_UNPAID = frozenset({"open", "uncollectible"})
 _LONGEST_TYPE = 80
 _LOOKING_SECONDS = 10.0
 _REASONS_AT_ONCE = 20
@@ -173,8 +174,10 @@ def _only_the_invoice_tells(known: Payment | None, said: Payment | None, payment
     `known` is what the ledger has of it, `said` what events since then say as well.
     """
     if known is not None and known.status == "paid":
-        return payment.status == "open"
-    if said is None or {said.status, payment.status} != {"open", "paid"}:
+        return payment.status in _UNPAID
+    if said is None:
         return False
-    opened, paid = (said, payment) if said.status == "open" else (payment, said)
-    return opened.as_of > paid.as_of
+    unpaid, paid = (said, payment) if payment.status == "paid" else (payment, said)
+    # Stripe tells whole seconds.
+    is_later = unpaid.as_of.replace(microsecond=0) > paid.as_of
+    return unpaid.status in _UNPAID and paid.status == "paid" and is_later

@@ -47,6 +47,7 @@ def test_a_backlog_that_is_read_newest_first_leaves_a_won_dispute_won(
     paid.platform.must_agree(MARCH)
 
 
+@pytest.mark.both_databases
 def test_a_webhook_that_comes_late_leaves_a_lost_dispute_lost(paid: World) -> None:
     paid.double.dispute(paid.invoice_id(ONE), outcome="open", amount_cents=600)
     created = paid.events("charge.dispute.created")

@@ -44,6 +44,7 @@ def lose_the_events(world: World) -> None:
             world.double.state.events.remove(event.id)
 
 
+@pytest.mark.both_databases
 def test_it_is_booked_back_and_alerted_on_once_with_what_to_do(refunded: World) -> None:
     refunded.double.fail_refund(refunded.invoice_id(ONE))
 

@@ -20,6 +20,7 @@ def unread(world: World) -> World:
     return world
 
 
+@pytest.mark.both_databases
 def test_paid_and_returned_between_two_ticks(unread: World) -> None:
     unread.double.return_payment(unread.invoice_id(ONE))
 
@@ -39,6 +40,17 @@ def test_the_return_is_heard_before_the_payment(unread: World, monkeypatch: pyte
 
     assert (unread.state(ONE), unread.state(TWO)) == ("payment_failed", "paid")
     assert kept(unread) == Kept("usd", paid_cents=1000, due_cents=1000)
+
+
+def test_paid_returned_and_given_up_between_two_ticks(unread: World) -> None:
+    unread.double.return_payment(unread.invoice_id(ONE))
+    unread.clock.shift(86_400)
+    unread.platform.person("POST", f"/v1/invoices/{unread.invoice_id(ONE)}/mark_uncollectible")
+
+    unread.tick()
+
+    assert unread.state(ONE) == "uncollectible"
+    assert kept(unread) == Kept("usd", paid_cents=1000)
 
 
 @pytest.mark.parametrize("known_as_paid", [True, False])
