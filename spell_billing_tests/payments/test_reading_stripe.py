@@ -110,12 +110,14 @@ def test_a_tick_says_what_it_leaves_to_the_next(world: World, monkeypatch: pytes
         world.platform.person("POST", "/v1/refunds", {"charge": charge.id, "amount": 100})
     world.clock.shift(timedelta(hours=25))
     monkeypatch.setattr(follow, "LOOKS", 1)
-    monkeypatch.setattr(follow, "CHARGE_PAGES", 0)
+    monkeypatch.setattr(follow, "LIST_PAGES", 0)
 
     told = world.tick().in_words
 
-    assert told.endswith("The next tick continues with invoices to look at again and older charges.")
-    monkeypatch.setattr(follow, "CHARGE_PAGES", 1)
+    assert told.endswith(
+        "The next tick continues with invoices to look at again and older charges and credit notes."
+    )
+    monkeypatch.setattr(follow, "LIST_PAGES", 2)
     world.tick()
     assert world.tick().in_words == "nothing new."
 
