@@ -94,7 +94,8 @@ _REMEDIES = {
     ),
     Kind.MONEY_DIFFERS: (
         "Money went back, or came back, and the ledger does not know of it yet. The sensor `payments` reads "
-        "it within a minute; where it does not run, start the Dagster daemon."
+        "it within a minute, or within a day where no event told of it; where it does not run, start the "
+        "Dagster daemon."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }

@@ -3,8 +3,8 @@
 For what events cannot tell: before the first event was read, after more than Stripe's 30 days of downtime,
 and once a day for whatever slipped through. Where many of a month's invoices are unread they are listed, a
 hundred a request; else each is retrieved. Charges show refunds and disputes, credit notes what was given
-back in another way: those of the last 35 days are listed, as events are kept for 30, and of the last 400
-after events were lost.
+back in another way, unpaid invoices the bank debits that came back: those of the last 35 days are listed, as
+events are kept for 30, and of the last 400 after events were lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,20 @@ from spell_billing.invoicing.payment_facts import is_unclear
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.credit_notes import notes_of_ours
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.payments import payments_of
 from spell_billing.ledger.unpaid import bills_of_invoices, count_unread, unread_invoices, unsettled_months
 from spell_billing.payments.money_back import invoice_of_charge, read_again
 from spell_billing.payments.places import Budget, keep_place, list_page, read_place
 from spell_billing.payments.reasons import keep_invoices, retrieve_all
 
 _INVOICES = "stripe_invoices"
-_LISTS = {"stripe_charges": "/v1/charges", "stripe_credit_notes": "/v1/credit_notes"}
-"""What is listed, and the names under which the places in the lists are kept."""
+_LISTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "stripe_charges": ("/v1/charges", {}),
+    "stripe_credit_notes": ("/v1/credit_notes", {}),
+    "stripe_open_invoices": ("/v1/invoices", {"status": "open"}),
+    "stripe_given_up_invoices": ("/v1/invoices", {"status": "uncollectible"}),
+}
+"""What is listed, by the names under which the places in the lists are kept."""
 _EVERY = timedelta(hours=24)
 _LISTED_SINCE, _LISTED_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
 _AT_ONCE = 8
@@ -83,7 +89,7 @@ def read_reading(connection: Connection) -> Reading | None:
 
 
 def lists_more(connection: Connection) -> bool:
-    """Return whether a reading of charges or credit notes is under way."""
+    """Return whether a reading of a list is under way."""
     places = (read_place(connection, name, Listing) for name in _LISTS)
     return any(place is not None and not place.done for place in places)
 
@@ -162,14 +168,14 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
 
 
 async def read_lists(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
-    """Go on with the readings of charges and credit notes under way; return how many invoices were read."""
+    """Go on with the readings of lists under way; return how many invoices were read."""
     found = 0
-    for name, path in _LISTS.items():
+    for name, (path, filters) in _LISTS.items():
         while (listing := ledger.read(read_place, name, Listing)) is not None and not listing.done:
             if not pages or not budget.in_time:
                 return found
             pages -= 1
-            parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
+            parameters = {"limit": _PAGE, "created": {"gte": listing.since}, **filters}
             page = await list_page(gateway, path, parameters, listing.after)
             listed = page["data"] if page else []
             for invoice_id in await _invoices_to_read(ledger, gateway, listed):
@@ -184,12 +190,14 @@ async def read_lists(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Bu
 async def _invoices_to_read(
     ledger: Ledger, gateway: Gateway, listed: Sequence[Mapping[str, Any]]
 ) -> set[str]:
-    """Return the invoices of charges and credit notes that say something new."""
+    """Return the invoices of which charges, credit notes or their own status say something new."""
     with ledger.reading() as connection:
+        unpaid = payments_of(connection, [each["id"] for each in listed if each["object"] == "invoice"])
         notes = {str(each["id"]): str(each["invoice"]) for each in listed if each["object"] == "credit_note"}
         ours = notes_of_ours(connection, notes)
         beside = {invoice_id for note_id, invoice_id in notes.items() if note_id not in ours}
         invoice_ids = set(bills_of_invoices(connection, beside))
+        invoice_ids |= {invoice_id for invoice_id, known in unpaid.items() if known.status == "paid"}
         charges = _news(connection, [each for each in listed if each["object"] == "charge"])
     found = [await invoice_of_charge(ledger, gateway, charge) for charge in charges]
     return invoice_ids | {each for each in found if each is not None}

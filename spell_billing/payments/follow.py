@@ -159,7 +159,7 @@ async def _ask_stripe(
         if reading is not None and reading.months:
             result.more.append(f"the invoices of {reading.months[0]}")
         if ledger.read(catch_up.lists_more):
-            result.more.append("older charges and credit notes")
+            result.more.append("older charges, credit notes and unpaid invoices")
         if budget.in_time:
             result.reasons_looked_up = await look_up_reasons(ledger, gateway, REASONS)
         result.dunning_steps, result.dunning_paid = await dun(

@@ -1,5 +1,7 @@
 """A bank debit that comes back opens its invoice again: known in whatever order the ledger hears of it."""
 
+from datetime import timedelta
+
 import pytest
 
 from spell_billing.ledger.charges import Kept
@@ -67,3 +69,25 @@ def test_returned_and_voided_between_two_ticks_is_parked(unread: World, *, known
     assert (bill.state.value, bill.reason) == ("parked", "voided_at_stripe")
     assert unread.platform.status(MARCH) == "partial"
     assert kept(unread) == Kept("usd", paid_cents=1000)
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_a_return_that_no_event_told_is_found_as_reconcile_says(unread: World, *, given_up: bool) -> None:
+    unread.tick()
+    assert unread.state(ONE) == "paid"
+    events = [each.id for each in unread.double.state.events]
+    unread.double.return_payment(unread.invoice_id(ONE))
+    if given_up:
+        unread.platform.person("POST", f"/v1/invoices/{unread.invoice_id(ONE)}/mark_uncollectible")
+    for event in list(unread.double.state.events):
+        if event.id not in events:
+            unread.double.state.events.remove(event.id)
+    (found,) = unread.platform.reconcile(MARCH).findings
+    assert "or within a day where no event told of it" in found.remedy
+
+    unread.clock.shift(timedelta(days=1.1))
+    unread.tick()
+
+    assert unread.state(ONE) == ("uncollectible" if given_up else "payment_failed")
+    assert kept(unread) == Kept("usd", paid_cents=1000, due_cents=0 if given_up else 1000)
+    unread.platform.must_agree(MARCH)
