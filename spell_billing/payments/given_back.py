@@ -48,12 +48,14 @@ class News:
 
 def given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[Mapping[str, Any]]) -> int:
     """Sum what credit notes and refunds gave back: a note's refund once, a failed one not at all."""
-    by_notes = sum(
-        int(invoice.get(name) or 0)
-        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
-    )
     refunds_of_notes = sum(map(_refunded_cents, notes))
-    return by_notes + sum(charge.refunded_cents for charge in found) - refunds_of_notes
+    return by_notes_cents(invoice) + sum(charge.refunded_cents for charge in found) - refunds_of_notes
+
+
+def by_notes_cents(invoice: Invoice) -> int:
+    """Sum an invoice's credit notes, those whose refund failed as well: they stand."""
+    names = ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    return sum(int(invoice.get(name) or 0) for name in names)
 
 
 def to_balance_cents(note: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from spell_billing.core.errors import LedgerError
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept
 from spell_billing.ledger.feed import EventType, read_feed
@@ -76,6 +77,18 @@ def test_the_remedy_that_is_named_gives_it_back_for_good(refunded: World) -> Non
     assert credited(refunded) == [400, -400, 400]
     assert len(refunded.web.texts) == 1
     refunded.platform.must_agree(MARCH)
+
+
+def test_no_more_is_credited_than_credit_notes_leave_whose_refund_failed(refunded: World) -> None:
+    refunded.double.fail_refund(refunded.invoice_id(ONE))
+    refunded.tick()
+
+    assert credit(refunded, ONE, None, "the card was closed", to_balance=True).cents == 600
+    with pytest.raises(LedgerError, match=r"\$0.00 of invoice .* can be credited, not \$4.00") as refused:
+        credit(refunded, ONE, 400, "the rest", to_balance=True)
+
+    assert "A credit note whose refund failed stands: give that back by transfer." in refused.value.remedy
+    assert len(refunded.double.state.credit_notes) == 2
 
 
 def test_reconcile_finds_it_before_the_ledger_knows(refunded: World) -> None:
