@@ -79,7 +79,7 @@ class EventDelivery:
     Attributes:
         receivers: Where events go; without any, bills that are overdue are marked all the same.
         secret: Signs events; None without receivers.
-        overdue_after: How long after its finalization an unpaid invoice is overdue.
+        overdue_after: How long after its finalization, or its due date, an unpaid invoice is overdue.
     """
 
     ledger: Ledger

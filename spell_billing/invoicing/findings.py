@@ -38,6 +38,7 @@ class Kind(StrEnum):
     CREDIT_NOT_GRANTED = "credit_not_granted"
     GRANT_DIFFERS = "grant_differs"
     GIVEN_BACK_TWICE = "given_back_twice"
+    CORRECTION_UNDONE = "correction_undone"
     CONTENT_ALTERED = "content_altered"
     NOT_APPROVED = "not_approved"
     MONEY_DIFFERS = "money_differs"
@@ -81,14 +82,20 @@ _REMEDIES = {
         "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
         "correction` the next bill charges what was given back twice."
     ),
+    Kind.CORRECTION_UNDONE: (
+        "A dispute was won, or a refund failed, after its money was settled as a correction for rows that "
+        "went: the user pays for them. `spell-billing settle --given-back goodwill` lets the next bill give "
+        "them back; where some is still given back, `--given-back correction` once more."
+    ),
     Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
     ),
     Kind.MONEY_DIFFERS: (
-        "Money went back that the ledger does not know of yet. The sensor `payments` reads it within a "
-        "minute; where it does not run, start the Dagster daemon."
+        "Money went back, or came back, and the ledger does not know of it yet. The sensor `payments` reads "
+        "it within a minute, or within a day where no event told of it; where it does not run, start the "
+        "Dagster daemon."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }

@@ -1,32 +1,28 @@
 """Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.core.money import format_amounts, format_money
+from spell_billing.core.money import format_amounts
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
+from spell_billing.invoicing.came_back import came_back_findings
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.item_findings import item_findings
-from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
+from spell_billing.invoicing.reconcile import bills_by_user, reconcile
+from spell_billing.invoicing.reconcile_money import by_currency, money_at_stripe, money_findings
 from spell_billing.invoicing.rederive import rederive
 from spell_billing.invoicing.reprice import late_price_findings
 from spell_billing.invoicing.usage_versions import pinned_since
-from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import read_standing
-from spell_billing.ledger.payments import read_payments
 from spell_billing.ledger.reviews import drafts_hash, read_review
-from spell_billing.ledger.rows import Actor, Bill, MonthRecord
+from spell_billing.ledger.rows import Actor, MonthRecord
 from spell_billing.ledger.schema import audit
-from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
@@ -59,7 +55,7 @@ async def reconcile_month(
     try:
         bills = list(ledger.bills(month))
         result = await reconcile(month, frozen, bills, gateway)
-        charges = await _charges_since(gateway, month)
+        money = await money_at_stripe(gateway, month, result.standing)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe cannot be asked what stands for {month}: {problem.message}.",
@@ -77,9 +73,9 @@ async def reconcile_month(
         result.findings.extend(item_findings(frozen, latest))
         if frozen.manifest.rates is not None:
             result.findings.extend(late_price_findings(frozen, pinned_since(ledger, store, month)))
-        found = _money_at_stripe(connection, result.standing, charges)
-        result.money = _by_currency(found.values())
-        result.findings.extend(_money_findings(connection, month, bills, found))
+        result.money = by_currency(money.values())
+        result.findings.extend(money_findings(connection, month, bills, money))
+        result.findings.extend(came_back_findings(connection, latest.values()))
     result.drop_echoes()
     ledger.record_action(
         month,
@@ -106,91 +102,3 @@ def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> 
         now = drafts_hash(connection, month)
         if now != review.drafts_hash:
             yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
-
-
-async def _charges_since(gateway: Gateway, month: Month) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the account's successful charges since the month closed, by payment intent."""
-    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    created = since_close(month)
-    async for page in gateway.pages("GET /v1/charges", "/v1/charges", created=created):
-        for charge in page:
-            if charge["paid"] and charge.get("payment_intent"):
-                found[str(charge["payment_intent"])].append(charge)
-    return found
-
-
-def _money_at_stripe(
-    connection: Connection,
-    invoices: Sequence[Invoice],
-    charges: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> dict[str, Kept]:
-    """Return the money of each standing invoice; how a dispute stands, only an event told the ledger."""
-    in_ledger = read_charges(connection, invoice_ids=[invoice["id"] for invoice in invoices])
-    known = {each.charge_id: each for each in in_ledger if each.dispute is not None}
-    found = {}
-    for invoice in invoices:
-        payments = (invoice.get("payments") or {}).get("data") or []
-        intents = [str((each.get("payment") or {}).get("payment_intent")) for each in payments]
-        own = [charge for intent in intents for charge in charges.get(intent, ())]
-        disputed_cents = sum(
-            known[charge["id"]].disputed_cents
-            if charge["id"] in known
-            else int(charge["amount"]) - int(charge["amount_refunded"])
-            for charge in own
-            if charge.get("disputed")
-        )
-        found[str(invoice["id"])] = Kept(
-            invoice["currency"],
-            paid_cents=int(invoice["amount_paid"]),
-            refunded_cents=sum(int(charge["amount_refunded"]) for charge in own),
-            disputed_cents=disputed_cents,
-            due_cents=int(invoice.get("amount_remaining") or 0) if invoice["status"] == "open" else 0,
-        )
-    return found
-
-
-def _by_currency(found: Iterable[Kept]) -> list[Kept]:
-    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for each in found:
-        for name in ("paid_cents", "refunded_cents", "disputed_cents", "due_cents"):
-            sums[each.currency][name] += getattr(each, name)
-    return [Kept(currency, **sums[currency]) for currency in sorted(sums)]
-
-
-def _money_findings(
-    connection: Connection, month: Month, bills: Sequence[Bill], found: Mapping[str, Kept]
-) -> Iterator[Finding]:
-    """Return invoices of which less was kept, or refunded, than the ledger knows.
-
-    What came in since is no difference.
-    """
-    payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
-    back_cents, refunded_cents = Counter[str](), Counter[str]()
-    for charge in read_charges(connection, invoice_ids=list(found)):
-        back_cents[charge.stripe_invoice_id] += charge.refunded_cents + charge.disputed_cents
-        refunded_cents[charge.stripe_invoice_id] += charge.refunded_cents
-    by_invoice = {bill.stripe_invoice_id: bill for bill in bills}
-    for invoice_id, money in found.items():
-        bill, payment = by_invoice.get(invoice_id), payments.get(invoice_id)
-        if bill is None:
-            continue
-        if payment is not None:
-            believed_cents = payment.amount_paid_cents - back_cents[invoice_id]
-        else:
-            # Without news, a paid bill was paid with its total.
-            believed_cents = bill.invoice_cents if bill.state is State.PAID else 0
-        # A refund that failed is kept again, and the user waits for it.
-        if money.kept_cents < believed_cents or money.refunded_cents < refunded_cents[invoice_id]:
-            kept, paid, refunded, disputed, believed = (
-                format_money(cents, bill.currency)
-                for cents in (
-                    *(money.kept_cents, money.paid_cents, money.refunded_cents, money.disputed_cents),
-                    believed_cents,
-                )
-            )
-            yield Finding.of(
-                Kind.MONEY_DIFFERS,
-                bill,
-                f"{believed} received and kept",
-                f"{kept}: {paid} paid, {refunded} refunded, {disputed} disputed",
-            )

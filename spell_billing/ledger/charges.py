@@ -14,6 +14,7 @@ from spell_billing.ledger.money_tables import charges, payments
 from spell_billing.ledger.schema import invoices
 
 _KEPT_DISPUTES = frozenset({"won", "prevented"})
+_ENDED_DISPUTES = _KEPT_DISPUTES | {"lost", "warning_closed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Charge:
     disputed_cents: int
     dispute: str | None
     as_of: datetime
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a dispute that has ended."""
+        return self.dispute in _ENDED_DISPUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,18 @@ def takes_money(dispute: str | None) -> bool:
 
 
 def keep_charges(connection: Connection, read: Iterable[Charge]) -> list[Charge]:
-    """Write charges of which money went back, or came back since, and return those with news."""
+    """Write charges of which money went back, or came back since, and return those with news.
+
+    What was read before something newer was written is left out: two may read an invoice at once.
+    """
     found = {each.charge_id: each for each in read}
     known = {each.charge_id: each for each in read_charges(connection, charge_ids=list(found))}
-    news = [each for each in found.values() if _facts(each) != _facts(known.get(each.charge_id))]
+    news = [
+        each
+        for each in found.values()
+        if _facts(each) != _facts(before := known.get(each.charge_id))
+        and (before is None or before.as_of <= each.as_of)
+    ]
     for each in news:
         put_row(connection, charges, asdict(each))
     return news

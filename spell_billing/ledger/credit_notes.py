@@ -1,6 +1,6 @@
 """Credit notes that a person issued: each is a row before Stripe is asked, and until its outcome is known."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,19 +52,36 @@ def read_credit_notes(connection: Connection, bill_ids: Sequence[int]) -> list[C
     return read_as(connection, CreditNote, query.order_by(credit_notes.c.bill_id, credit_notes.c.number))
 
 
+def notes_of_ours(connection: Connection, credit_note_ids: Collection[str]) -> set[str]:
+    """Return those of Stripe's credit notes that our commands made."""
+    query = sa.select(credit_notes.c.credit_note_id)
+    return set(connection.scalars(query.where(credit_notes.c.credit_note_id.in_(list(credit_note_ids)))))
+
+
 def known_back_cents(connection: Connection, payment: Payment) -> int:
     """Return what the ledger knows to be given back of an invoice, with our commands or without."""
     asked = sa.select(sa.func.sum(credit_notes.c.cents)).where(
         credit_notes.c.stripe_invoice_id == payment.stripe_invoice_id,
         sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued",
     )
-    seen = sa.select(sa.func.sum(audit.c.amount_cents)).where(
+    seen = sa.select(sa.func.sum(audit.c.amount_cents)).where(_seen(payment))
+    return int(connection.scalar(asked) or 0) + int(connection.scalar(seen) or 0)
+
+
+def _seen(payment: Payment) -> sa.ColumnElement[bool]:
+    """Return the condition for audit entries of what went back of an invoice without our commands."""
+    return sa.and_(
         audit.c.month == payment.month,
         audit.c.user_id == payment.user_id,
         audit.c.action == MONEY_BACK,
         audit.c.stripe_invoice_id == payment.stripe_invoice_id,
     )
-    return int(connection.scalar(asked) or 0) + int(connection.scalar(seen) or 0)
+
+
+def booked_back_cents(connection: Connection, payment: Payment) -> int:
+    """Return what was booked back of an invoice: of refunds that failed at the bank."""
+    query = sa.select(-sa.func.sum(audit.c.amount_cents)).where(_seen(payment), audit.c.amount_cents < 0)
+    return int(connection.scalar(query) or 0)
 
 
 def write_credit_note(

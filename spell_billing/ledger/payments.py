@@ -17,8 +17,8 @@ from spell_billing.ledger.money_tables import payments
 
 _ROWS_AT_ONCE = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_RANKS = {"open": 0, "uncollectible": 1, "paid": 2, "void": 2}
-"""Events come in any order, so a status only rises: open, uncollectible, then paid or void. That a paid
+_RANKS = {"open": 0, "uncollectible": 1, "paid": 2, "void": 3}
+"""Events come in any order, so a status only rises: open, uncollectible, paid, and void for good. That a paid
 invoice is open again, only reading the invoice itself tells."""
 
 
@@ -173,7 +173,9 @@ def _keep_group(connection: Connection, group: Sequence[Payment], *, as_it_is: b
     for each in group:
         before = known[each.stripe_invoice_id]
         # The first to name the bill is right: metadata of an invoice can be changed by hand.
-        known_now = _as_read(before, each) if as_it_is else newest(before, each)
+        # Two may read an invoice at once: what was read earlier and comes later replaces nothing.
+        replaces = as_it_is and before.as_of <= each.as_of
+        known_now = _as_read(before, each) if replaces else newest(before, each)
         after = replace(known_now, month=before.month, user_id=before.user_id, generation=before.generation)
         if after != before:
             changes.append({f"new_{name}": value for name, value in asdict(after).items()})
@@ -195,12 +197,10 @@ def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | No
     return next(iter(read_as(connection, Payment, query)), None)
 
 
-def paid_invoices(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
-    """Return those of the invoices that are known as paid."""
-    query = sa.select(payments.c.stripe_invoice_id).where(
-        payments.c.stripe_invoice_id.in_(list(invoice_ids)), payments.c.status == "paid"
-    )
-    return set(connection.scalars(query))
+def payments_of(connection: Connection, invoice_ids: Collection[str]) -> dict[str, Payment]:
+    """Return what is known of the invoices' payments, by invoice id."""
+    query = sa.select(payments).where(payments.c.stripe_invoice_id.in_(list(invoice_ids)))
+    return {each.stripe_invoice_id: each for each in read_as(connection, Payment, query)}
 
 
 def read_payments(connection: Connection, month: Month) -> list[Payment]:

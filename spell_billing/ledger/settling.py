@@ -5,18 +5,16 @@ state that was read in its own transaction, and only ever moves a bill between s
 the holder of the month reckons with that (`ledger/changes.py`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.outcomes import State
-from spell_billing.core.terms import SEND, load_terms
+from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, read_as
 from spell_billing.ledger.money_tables import payments
@@ -33,9 +31,6 @@ OVERDUE = "overdue"
 
 UNSETTLED = (State.FINALIZED, State.PAYMENT_FAILED)
 """Stripe may still collect."""
-
-_FOLLOWING = (*UNSETTLED, State.UNCOLLECTIBLE)
-"""A bill in another state has nothing to follow: it is paid, or has no standing invoice."""
 
 _OLDEST_OVERDUE = timedelta(days=30)
 """What became overdue longer ago is not marked: nobody is suspended because this was switched on."""
@@ -134,11 +129,14 @@ def _detail(payment: Payment) -> str | None:
 
 
 def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
-    """Return bills whose invoice Stripe says is void, while the ledger says that it stands."""
+    """Return bills whose invoice Stripe says is void, while the ledger says that it stands.
+
+    One that is paid too: a bank debit comes back, and the invoice is voided, before anybody looks.
+    """
     query = (
         sa.select(*columns_of(invoices, VoidedBill))
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
-        .where(payments.c.status == "void", invoices.c.state.in_([*_FOLLOWING]))
+        .where(payments.c.status == "void", invoices.c.state.in_([*INVOICED]))
         .order_by(invoices.c.id)
         .limit(limit)
     )
@@ -146,44 +144,44 @@ def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
 
 
 def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int:
-    """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was finalized.
+    """Write an audit entry, once, for each bill whose invoice is unpaid this long after it was to be paid.
 
-    One that the customer pays by transfer is not overdue before its due date, and one that Stripe has given
-    up on (uncollectible) is at once. One process at a time may call this.
-    Return how many were written; more than a thousand come in several calls.
+    That is its due date where it is paid by transfer, else its finalization. One that Stripe has given up on
+    (uncollectible) is overdue at once. One process at a time may call this. Return how many were written;
+    more than a thousand come in several calls.
     """
     same = ("month", "user_id", "generation")
     marked = audit.alias()
     known = sa.exists().where(
         marked.c.action == OVERDUE, *(marked.c[name] == invoices.c[name] for name in same)
     )
-    late = sa.and_(invoices.c.state.in_([*UNSETTLED]), invoices.c.finalized_at <= now - after)
-    has_due_date = invoices.c.terms.contains(f'"collection":"{SEND}"')
-    query = (
-        sa.select(
-            *(invoices.c[name] for name in (*same, "stripe_invoice_id", "state", "terms", "finalized_at"))
+    given_up = invoices.c.state == State.UNCOLLECTIBLE.value
+    unpaid = sa.and_(of_drafted_months(), sa.or_(invoices.c.state.in_([*UNSETTLED]), given_up))
+    net_days = _net_days(connection)
+    entries: list[dict[str, Any]] = []
+    for days in connection.scalars(sa.select(net_days).where(unpaid).distinct().order_by(net_days)).all():
+        late = now - after - timedelta(days=days)
+        query = (
+            sa.select(*(invoices.c[name] for name in (*same, "stripe_invoice_id", "state")))
+            .where(unpaid, net_days == days, sa.or_(invoices.c.finalized_at <= late, given_up))
+            .where(invoices.c.finalized_at >= late - _OLDEST_OVERDUE)
+            .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
+            .order_by(invoices.c.id)
+            .limit(_ROWS_AT_ONCE - len(entries))
         )
-        .where(sa.or_(late, invoices.c.state == State.UNCOLLECTIBLE.value))
-        .where(sa.or_(has_due_date, invoices.c.finalized_at >= now - after - _OLDEST_OVERDUE))
-        .where(invoices.c.stripe_invoice_id.is_not(None), ~known)
-        .order_by(invoices.c.id)
-    )
-    rows = ({**row} for row in connection.execute(query).mappings())
-    overdue = islice((row for row in rows if _is_overdue(row, after, now)), _ROWS_AT_ONCE)
-    entries: list[dict[str, Any]] = [
-        {name: row[name] for name in (*same, "stripe_invoice_id")}
-        | {"from_state": row["state"], "to_state": row["state"], "action": OVERDUE}
-        for row in overdue
-    ]
+        entries += [{**row} for row in connection.execute(query).mappings()]
+    for entry in entries:
+        entry["from_state"] = entry["to_state"] = entry.pop("state")
+        entry["action"] = OVERDUE
     write_audit(connection, Actor("events_out"), now, *entries)
     return len(entries)
 
 
-def _is_overdue(bill: Mapping[str, Any], after: timedelta, now: datetime) -> bool:
-    waits = max(after, timedelta(days=load_terms(bill["terms"]).net_days or 0))
-    is_given_up = bill["state"] == State.UNCOLLECTIBLE.value
-    since: datetime = bill["finalized_at"] + waits
-    return (is_given_up or since <= now) and since >= now - _OLDEST_OVERDUE
+def _net_days(connection: Connection) -> sa.ColumnElement[int]:
+    """Return in how many days after its finalization a bill's invoice is due; 0 where it is charged."""
+    is_text = connection.dialect.name == "sqlite"
+    terms = sa.type_coerce(invoices.c.terms, sa.JSON) if is_text else sa.cast(invoices.c.terms, sa.JSON)
+    return sa.func.coalesce(terms["net_days"].as_integer(), sa.literal(0))
 
 
 def last_action(connection: Connection, /, **about: Any) -> str | None:

@@ -1,11 +1,13 @@
-"""Reads the invoices themselves, of all bills that Stripe may still collect, and the account's charges.
+"""Reads the invoices of all bills that Stripe may still collect, and what went back of the others.
 
 For what events cannot tell: before the first event was read, after more than Stripe's 30 days of downtime,
 and once a day for whatever slipped through. Where many of a month's invoices are unread they are listed, a
-hundred a request; else each is retrieved. Charges show refunds and disputes: those of the last 35 days are
-listed, as events are kept for 30, and of the last 400 after events were lost.
+hundred a request; else each is retrieved. Charges show refunds and disputes, credit notes what was given
+back in another way, unpaid invoices the bank debits that came back: those of the last 35 days are listed, as
+events are kept for 30, and of the last 400 after events were lost.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,15 +19,24 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close
 from spell_billing.invoicing.payment_facts import is_unclear
 from spell_billing.ledger.charges import read_charges
+from spell_billing.ledger.credit_notes import notes_of_ours
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.unpaid import count_unread, unread_invoices, unsettled_months
+from spell_billing.ledger.payments import payments_of
+from spell_billing.ledger.unpaid import bills_of_invoices, count_unread, unread_invoices, unsettled_months
 from spell_billing.payments.money_back import invoice_of_charge, read_again
 from spell_billing.payments.places import Budget, keep_place, list_page, read_place
 from spell_billing.payments.reasons import keep_invoices, retrieve_all
 
-_INVOICES, _CHARGES = "stripe_invoices", "stripe_charges"
+_INVOICES = "stripe_invoices"
+_LISTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "stripe_charges": ("/v1/charges", {}),
+    "stripe_credit_notes": ("/v1/credit_notes", {}),
+    "stripe_open_invoices": ("/v1/invoices", {"status": "open"}),
+    "stripe_given_up_invoices": ("/v1/invoices", {"status": "uncollectible"}),
+}
+"""What is listed, by the names under which the places in the lists are kept."""
 _EVERY = timedelta(hours=24)
-_CHARGES_SINCE, _CHARGES_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
+_LISTED_SINCE, _LISTED_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
 _AT_ONCE = 8
 _PAGE = 100
 _LISTING_PAYS = 50
@@ -61,9 +72,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A reading of charges: when it started, how far back it goes (Unix seconds), and how far it is.
+    """A reading of a list: when it started, how far back it goes (Unix seconds), and how far it is.
 
-    `after` is the last charge that was listed, None before the first page; `done` once the end was reached.
+    `after` is the last that was listed, None before the first page; `done` once the end was reached.
     """
 
     started_at: float
@@ -77,21 +88,22 @@ def read_reading(connection: Connection) -> Reading | None:
     return read_place(connection, _INVOICES, Reading)
 
 
-def lists_charges(connection: Connection) -> bool:
-    """Return whether a reading of charges is under way."""
-    listing = read_place(connection, _CHARGES, Listing)
-    return listing is not None and not listing.done
+def lists_more(connection: Connection) -> bool:
+    """Return whether a reading of a list is under way."""
+    places = (read_place(connection, name, Listing) for name in _LISTS)
+    return any(place is not None and not place.done for place in places)
 
 
 def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
-    """Begin both readings once a day, and at once where events were lost."""
+    """Begin each reading once a day, and at once where events were lost."""
     last, yesterday = read_reading(connection), (now - _EVERY).timestamp()
     if lost or last is None or (not last.months and last.started_at <= yesterday):
         keep_place(connection, _INVOICES, Reading(now.timestamp(), unsettled_months(connection)))
-    listing = read_place(connection, _CHARGES, Listing)
-    if lost or listing is None or (listing.done and listing.started_at <= yesterday):
-        since = now - (_CHARGES_SINCE_AFTER_A_LOSS if lost else _CHARGES_SINCE)
-        keep_place(connection, _CHARGES, Listing(now.timestamp(), int(since.timestamp())))
+    since = now - (_LISTED_SINCE_AFTER_A_LOSS if lost else _LISTED_SINCE)
+    for name in _LISTS:
+        listing = read_place(connection, name, Listing)
+        if lost or listing is None or (listing.done and listing.started_at <= yesterday):
+            keep_place(connection, name, Listing(now.timestamp(), int(since.timestamp())))
 
 
 async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budget: Budget) -> int:
@@ -155,39 +167,50 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
     return len(bills)
 
 
-async def read_listed_charges(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
-    """Go on with the reading of charges under way, if any; return of how many something new is known."""
+async def read_lists(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Budget) -> int:
+    """Go on with the readings of lists under way; return how many invoices were read."""
     found = 0
-    for _ in range(pages):
-        listing = ledger.read(read_place, _CHARGES, Listing)
-        if listing is None or listing.done or not budget.in_time:
-            return found
-        parameters = {"limit": _PAGE, "created": {"gte": listing.since}}
-        page = await list_page(gateway, "/v1/charges", parameters, listing.after)
-        charges = page["data"] if page else []
-        for charge in _news(ledger, charges):
-            invoice_id = await invoice_of_charge(ledger, gateway, charge)
-            if invoice_id is not None:
+    for name, (path, filters) in _LISTS.items():
+        while (listing := ledger.read(read_place, name, Listing)) is not None and not listing.done:
+            if not pages or not budget.in_time:
+                return found
+            pages -= 1
+            parameters = {"limit": _PAGE, "created": {"gte": listing.since}, **filters}
+            page = await list_page(gateway, path, parameters, listing.after)
+            listed = page["data"] if page else []
+            for invoice_id in await _invoices_to_read(ledger, gateway, listed):
                 found += await read_again(ledger, gateway, invoice_id) is not None
-        after = charges[-1]["id"] if charges else None
-        with ledger.writing() as connection:
-            done = page is None or not page["has_more"]
-            keep_place(connection, _CHARGES, replace(listing, after=after, done=done))
+            after = listed[-1]["id"] if listed else None
+            with ledger.writing() as connection:
+                done = page is None or not page["has_more"]
+                keep_place(connection, name, replace(listing, after=after, done=done))
     return found
 
 
-def _news(ledger: Ledger, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return charges of which more went back, or less, than is known."""
-    read = ledger.read(read_charges, charge_ids=[charge["id"] for charge in listed])
+async def _invoices_to_read(
+    ledger: Ledger, gateway: Gateway, listed: Sequence[Mapping[str, Any]]
+) -> set[str]:
+    """Return the invoices of which charges, credit notes or their own status say something new."""
+    with ledger.reading() as connection:
+        unpaid = payments_of(connection, [each["id"] for each in listed if each["object"] == "invoice"])
+        notes = {str(each["id"]): str(each["invoice"]) for each in listed if each["object"] == "credit_note"}
+        ours = notes_of_ours(connection, notes)
+        beside = {invoice_id for note_id, invoice_id in notes.items() if note_id not in ours}
+        invoice_ids = set(bills_of_invoices(connection, beside))
+        invoice_ids |= {invoice_id for invoice_id, known in unpaid.items() if known.status == "paid"}
+        charges = _news(connection, [each for each in listed if each["object"] == "charge"])
+    found = [await invoice_of_charge(ledger, gateway, charge) for charge in charges]
+    return invoice_ids | {each for each in found if each is not None}
+
+
+def _news(connection: Connection, listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return charges of which more went back, or less, than is known, and whose dispute may have ended."""
+    read = read_charges(connection, charge_ids=[charge["id"] for charge in listed])
     known = {each.charge_id: each for each in read}
+    refunded = {each.charge_id: each.refunded_cents for each in read}
     return [
         charge
         for charge in listed
-        if (
-            # A refund may have failed since, and nothing of it is left on the charge.
-            known[charge["id"]].refunded_cents != charge["amount_refunded"]
-            or (charge.get("disputed") and known[charge["id"]].dispute is None)
-            if charge["id"] in known
-            else charge.get("amount_refunded") or charge.get("disputed")
-        )
+        if refunded.get(charge["id"], 0) != (charge.get("amount_refunded") or 0)
+        or (charge.get("disputed") and (charge["id"] not in known or not known[charge["id"]].is_settled))
     ]

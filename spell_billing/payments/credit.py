@@ -29,6 +29,7 @@ from spell_billing.ledger.credit_notes import (
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
+from spell_billing.payments.given_back import by_notes_cents
 from spell_billing.payments.money_back import read_again
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
@@ -175,7 +176,8 @@ async def _left(ledger: Ledger, gateway: Gateway, bill: Bill) -> _Left:
             remedy=f"See what stands: spell-billing bill --month {bill.month} --verify.",
         )
     is_paid = invoice["status"] == "paid"
-    left_cents = max(0, int(invoice["total"]) - back.cents)
+    # A credit note whose refund failed gave nothing back, and stands: Stripe takes none beyond the total.
+    left_cents = max(0, int(invoice["total"]) - max(back.cents, by_notes_cents(invoice)))
     if not is_paid:
         left_cents = min(left_cents, int(invoice["amount_remaining"]))
     return _Left(left_cents, back.refundable_cents, is_paid=is_paid)
@@ -196,7 +198,8 @@ def _require_left(bill: Bill, note: CreditNote, left: _Left) -> None:
         raise LedgerError(
             f"{all_left} of invoice {bill.stripe_invoice_id} can be credited{asked_for}: what credit notes, "
             "refunds and disputes gave back does not go back again.",
-            remedy="Credit no more than that; `spell-billing explain` shows what went back before.",
+            remedy="Credit no more than that; `spell-billing explain` shows what went back before. A credit "
+            "note whose refund failed stands: give that back by transfer.",
         )
     if note.kind is CreditKind.REFUND and note.cents > left.refundable_cents:
         raise LedgerError(

@@ -14,14 +14,8 @@ _KEPT = (
 )
 _KEPT_METADATA = (KEY, MONTH, USER, GENERATION)
 
-MONEY_BACK = ("charge.refunded", "charge.refund.updated", "refund.failed", "charge.dispute.", "credit_note.")
-"""The events, or what their types begin with, after which an invoice and its charges are read again."""
-
-
-DISPUTES = tuple(
-    f"charge.dispute.{what}"
-    for what in ("created", "updated", "funds_withdrawn", "funds_reinstated", "closed")
-)
+MONEY_BACK = ("charge.refund", "refund.", "charge.dispute.", "credit_note.")
+"""What the types of events begin with after which an invoice and its charges are read again."""
 
 
 class EventOutcome(StrEnum):
@@ -51,21 +45,17 @@ def content_of(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pointer(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what leads from a charge, a dispute or a credit note to its invoice."""
+    """Return what leads from a charge, a refund, a dispute or a credit note to its invoice."""
     kind = about.get("object")
     if kind == "credit_note":
         return {"look_at": kind, "id": _id(about.get("invoice"))}
     charge = about if kind == "charge" else {"id": _id(about.get("charge"))}
-    pointer = {
+    return {
         "look_at": kind,
         "charge": charge.get("id"),
         "payment_intent": _id(about.get("payment_intent")),
         "customer": _id(about.get("customer")),
     }
-    if kind == "dispute":
-        amount, status = about.get("amount"), about.get("status")
-        pointer["dispute"] = {"charge": charge["id"], "amount": amount, "status": status}
-    return pointer
 
 
 def _id(value: Any) -> str | None:

@@ -42,7 +42,7 @@ EVENT_PAGES = 30
 INVOICE_REQUESTS = 50
 REVISIONS = 20
 LOOKS = 100
-CHARGE_PAGES = 10
+LIST_PAGES = 10
 REASONS = 50
 DUNNING_STEPS = 10
 VOIDED_BILLS = 500
@@ -152,16 +152,14 @@ async def _ask_stripe(
         result.invoices_read = await catch_up.read_invoices(
             ledger, gateway, requests=INVOICE_REQUESTS, budget=budget
         )
-        result.looked_at += await catch_up.read_listed_charges(
-            ledger, gateway, pages=CHARGE_PAGES, budget=budget
-        )
+        result.looked_at += await catch_up.read_lists(ledger, gateway, pages=LIST_PAGES, budget=budget)
         if ledger.read(events_kept, TO_LOOK_AT, 1):
             result.more.append("invoices to look at again")
         reading = ledger.read(catch_up.read_reading)
         if reading is not None and reading.months:
             result.more.append(f"the invoices of {reading.months[0]}")
-        if ledger.read(catch_up.lists_charges):
-            result.more.append("older charges")
+        if ledger.read(catch_up.lists_more):
+            result.more.append("older charges, credit notes and unpaid invoices")
         if budget.in_time:
             result.reasons_looked_up = await look_up_reasons(ledger, gateway, REASONS)
         result.dunning_steps, result.dunning_paid = await dun(

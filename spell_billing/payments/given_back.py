@@ -1,12 +1,14 @@
 """Reports money given back at Stripe without our commands, to operators, the platform and the user."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.alert import Alert, body
 from spell_billing.core.money import format_money
+from spell_billing.invoicing.came_back import correction_undone
 from spell_billing.invoicing.given_back import rows_went_too
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.charges import Charge
@@ -21,14 +23,39 @@ KIND = MONEY_BACK
 """The kind of alert."""
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was just read of an invoice: its payment, all that went back of it, and refunds that failed.
+
+    `given_back_cents` sums what credit notes and refunds gave back; a refund that failed gave nothing.
+    """
+
+    payment: Payment
+    currency: str
+    given_back_cents: int
+    failed: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def failed_cents(self) -> int:
+        """What the refunds that failed were to give back."""
+        return sum(int(each["amount"]) for each in self.failed)
+
+    @property
+    def tried_cents(self) -> int:
+        """All that was ever given back: it only rises, so it makes the keys of alerts and mail."""
+        return self.given_back_cents + self.failed_cents
+
+
 def given_back_cents(invoice: Invoice, found: Sequence[Charge], notes: Sequence[Mapping[str, Any]]) -> int:
     """Sum what credit notes and refunds gave back: a note's refund once, a failed one not at all."""
-    by_notes = sum(
-        int(invoice.get(name) or 0)
-        for name in ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
-    )
     refunds_of_notes = sum(map(_refunded_cents, notes))
-    return by_notes + sum(charge.refunded_cents for charge in found) - refunds_of_notes
+    return by_notes_cents(invoice) + sum(charge.refunded_cents for charge in found) - refunds_of_notes
+
+
+def by_notes_cents(invoice: Invoice) -> int:
+    """Sum an invoice's credit notes, those whose refund failed as well: they stand."""
+    names = ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    return sum(int(invoice.get(name) or 0) for name in names)
 
 
 def to_balance_cents(note: Mapping[str, Any]) -> int:
@@ -43,10 +70,8 @@ def _refunded_cents(note: Mapping[str, Any]) -> int:
 
 def tell_given_back(
     connection: Connection,
-    payment: Payment,
-    currency: str,
+    news: News,
     *,
-    given_back_cents: int,
     known_cents: int,
     refunded_cents: int = 0,
     charges: Sequence[Charge] = (),
@@ -55,46 +80,29 @@ def tell_given_back(
 
     Args:
         connection: To the ledger, in a transaction.
-        payment: As it was just read.
-        currency: Of the invoice.
-        given_back_cents: All that credit notes and refunds gave back of the invoice.
+        news: As it was just read.
         known_cents: How much of it was told before, or was asked for by us; less.
         refunded_cents: What was refunded to the card since then.
         charges: Those that were refunded or disputed since then.
     """
-    back_cents = given_back_cents - known_cents
-    money = format_money(back_cents, currency, grouping=True)
+    payment, back_cents = news.payment, news.given_back_cents - known_cents
+    money = format_money(back_cents, news.currency, grouping=True)
     too = rows_went_too(connection, payment.month, payment.user_id)
-    alerts = [_alert_on(payment, each, too) for each in charges]
-    put(connection, [each.on() for each in alerts or [_alert_on_note(payment, money, given_back_cents, too)]])
+    alerts = [_alert_on(news, each, too) for each in charges] or [_alert_on_note(news, money, too)]
+    put(connection, [each.on() for each in alerts])
     by_note = f"{money} given back by a credit note"
     _note(connection, payment, charges, back_cents=back_cents, otherwise=by_note)
     to = CreditKind.REDUCE if payment.status == "open" else None
     to = CreditKind.REFUND if refunded_cents == back_cents else to
-    put_given_back(connection, payment, back_cents, to=to, whole_cents=given_back_cents)
+    put_given_back(connection, payment, back_cents, to=to, whole_cents=news.tried_cents)
 
 
-def tell_failed_refund(
-    connection: Connection, payment: Payment, charges: Sequence[Charge], failed_cents: int, currency: str
-) -> None:
-    """Alert on a refund that did not reach the user's bank: the money is with the platform again."""
-    money = format_money(failed_cents, currency, grouping=True)
-    alert = _alert(
-        payment,
-        f"{payment.stripe_invoice_id}:failed:{payment.as_of:%Y-%m-%dT%H:%M:%S}",
-        f"Refund of {money} failed",
-        f"The bank did not take a refund of {money} of invoice {payment.stripe_invoice_id} of user "
-        f"{payment.user_id}: the money is on the account's balance again. Give it back in another way, and "
-        "say what was meant where rows went too.",
-    )
-    put(connection, [alert.on()])
-    _note(connection, payment, charges, back_cents=-failed_cents)
-
-
-def tell_disputes(connection: Connection, payment: Payment, charges: Sequence[Charge]) -> None:
+def tell_disputes(connection: Connection, news: News, charges: Sequence[Charge]) -> None:
     """Alert on disputes that are new or stand otherwise, and note them in the audit trail."""
+    payment = news.payment
     too = rows_went_too(connection, payment.month, payment.user_id)
-    put(connection, [_alert_on(payment, each, too).on() for each in charges])
+    undone = correction_undone(connection, payment.month, payment.user_id)
+    put(connection, [_alert_on(news, each, too, undone).on() for each in charges])
     _note(connection, payment, charges)
 
 
@@ -125,10 +133,11 @@ def _note(
     write_audit(connection, Actor(payment.way), payment.as_of, entry)
 
 
-def _alert_on_note(payment: Payment, money: str, given_back_cents: int, too: str) -> Alert:
-    return _alert(
+def _alert_on_note(news: News, money: str, too: str) -> Alert:
+    payment = news.payment
+    return money_back_alert(
         payment,
-        f"{payment.stripe_invoice_id}:{given_back_cents}",
+        f"{payment.stripe_invoice_id}:{news.tried_cents}",
         f"{money} credited",
         f"A credit note at Stripe gave back {money} of invoice {payment.stripe_invoice_id} of user "
         f"{payment.user_id}.",
@@ -136,24 +145,26 @@ def _alert_on_note(payment: Payment, money: str, given_back_cents: int, too: str
     )
 
 
-def _alert_on(payment: Payment, charge: Charge, too: str) -> Alert:
+def _alert_on(news: News, charge: Charge, *too: str) -> Alert:
     kept_cents = charge.amount_cents - charge.refunded_cents - charge.disputed_cents
     charged, refunded, disputed, kept = (
         format_money(cents, charge.currency, grouping=True)
         for cents in (charge.amount_cents, charge.refunded_cents, charge.disputed_cents, kept_cents)
     )
-    is_dispute = charge.dispute is not None
-    return _alert(
+    is_dispute, payment = charge.dispute is not None, news.payment
+    tried_cents = charge.refunded_cents + news.failed_cents
+    return money_back_alert(
         payment,
-        f"{charge.charge_id}:{charge.refunded_cents}:{charge.disputed_cents}:{charge.dispute}",
+        f"{charge.charge_id}:{tried_cents}:{charge.disputed_cents}:{charge.dispute}",
         f"Dispute {str(charge.dispute).replace('_', ' ')}" if is_dispute else f"{refunded} refunded",
         f"Invoice {charge.stripe_invoice_id} of user {payment.user_id} was paid with {charged}: {refunded} "
         f"refunded, {disputed} disputed, {kept} kept.",
-        too,
+        *too,
     )
 
 
-def _alert(payment: Payment, key: str, what: str, *sentences: str) -> Alert:
+def money_back_alert(payment: Payment, key: str, what: str, *sentences: str) -> Alert:
+    """Return an alert on money of an invoice that went back, or did not; empty sentences are left out."""
     return Alert(
         key=f"{KIND}:{key}",
         kind=KIND,

@@ -5,7 +5,7 @@ The sensor and the webhook both call `receive` with the events as Stripe renders
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from spell_billing.invoicing.payment_facts import bill_named_by, payment_of
 from spell_billing.ledger.events import Event, count_waiting, mark_handled, receive_events, waiting_events
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import put
-from spell_billing.ledger.payments import Payment, keep_payments, paid_invoices
+from spell_billing.ledger.payments import Payment, keep_payments, newest, payments_of
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices
 from spell_billing.payments.event_content import EventOutcome, content_of
@@ -32,6 +32,7 @@ SET_ASIDE_KIND = "event_set_aside"
 FAILURES = frozenset({"invoice.payment_failed", "invoice.payment_action_required"})
 """Events that say that the last attempt failed; a snapshot alone does not always tell."""
 
+_UNPAID = frozenset({"open", "uncollectible"})
 _LONGEST_TYPE = 80
 _LOOKING_SECONDS = 10.0
 _REASONS_AT_ONCE = 20
@@ -102,18 +103,23 @@ def handle_batch(ledger: Ledger, limit: int) -> Handled:
         contents = {event.event_id: json.loads(event.content) for event in events}
         invoice_ids = {each["id"] for each in contents.values() if each.get("id")}
         bills = bills_of_invoices(connection, invoice_ids)
-        paid = paid_invoices(connection, invoice_ids)
+        known = payments_of(connection, invoice_ids)
+        said = dict(known)
         payments: list[Payment] = []
         outcomes: dict[str, str] = {}
         for event in events:
             try:
-                outcome, payment = _read(event, contents[event.event_id], bills, paid)
+                outcome, payment = _read(event, contents[event.event_id], bills)
             except (KeyError, TypeError, ValueError, OverflowError) as problem:
                 outcome, payment = EventOutcome.SET_ASIDE, None
                 put(connection, [_set_aside(event, problem).on()])
-            outcomes[event.event_id] = outcome
             if payment is not None:
                 payments.append(payment)
+                invoice_id = payment.stripe_invoice_id
+                if _only_the_invoice_tells(known.get(invoice_id), said.get(invoice_id), payment):
+                    outcome = EventOutcome.TO_LOOK_AT
+                said[invoice_id] = newest(said.get(invoice_id, payment), payment)
+            outcomes[event.event_id] = outcome
         news = keep_payments(connection, payments)
         touched = {payment.stripe_invoice_id for payment in payments}
         settled = settle(connection, invoice_ids=touched) if touched else 0
@@ -144,7 +150,7 @@ def _set_aside(event: Event, problem: Exception) -> Alert:
 
 
 def _read(
-    event: Event, invoice: Mapping[str, Any], bills: Mapping[str, BillName], paid: Collection[str]
+    event: Event, invoice: Mapping[str, Any], bills: Mapping[str, BillName]
 ) -> tuple[EventOutcome, Payment | None]:
     if not invoice:
         return EventOutcome.IGNORED_TYPE, None
@@ -159,7 +165,19 @@ def _read(
     if bill is None:
         return EventOutcome.NOT_OURS, None
     payment = payment_of(invoice, bill, as_of=event.created_at, way=event.way, failed=event.type in FAILURES)
-    if payment.status == "open" and payment.stripe_invoice_id in paid:
-        # Older than the payment, or a bank debit that came back: the invoice itself tells.
-        return EventOutcome.TO_LOOK_AT, payment
     return EventOutcome.HANDLED, payment
+
+
+def _only_the_invoice_tells(known: Payment | None, said: Payment | None, payment: Payment) -> bool:
+    """Return whether an invoice may have been paid and be open again: a bank debit comes back.
+
+    `known` is what the ledger has of it, `said` what events since then say as well.
+    """
+    if known is not None and known.status == "paid":
+        return payment.status in _UNPAID
+    if said is None:
+        return False
+    unpaid, paid = (said, payment) if payment.status == "paid" else (payment, said)
+    # Stripe tells whole seconds.
+    is_later = unpaid.as_of.replace(microsecond=0) > paid.as_of
+    return unpaid.status in _UNPAID and paid.status == "paid" and is_later

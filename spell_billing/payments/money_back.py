@@ -16,16 +16,17 @@ from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
 from spell_billing.ledger.credit_notes import known_back_cents
-from spell_billing.ledger.events import TO_LOOK_AT, Event, events_kept, mark_handled
+from spell_billing.ledger.events import TO_LOOK_AT, events_kept, mark_handled
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import Payment, keep_payments
+from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
-from spell_billing.payments.event_content import DISPUTES, EventOutcome, content_of
+from spell_billing.payments.event_content import EventOutcome
+from spell_billing.payments.failed_refunds import failed_refunds, tell_failed_refunds
 from spell_billing.payments.given_back import (
+    News,
     given_back_cents,
     tell_disputes,
-    tell_failed_refund,
     tell_given_back,
     to_balance_cents,
 )
@@ -33,7 +34,6 @@ from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
 from spell_billing.stripe_api.client import Invoice
 
-_MOST_EVENT_PAGES = 10
 _LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
 
 
@@ -62,23 +62,15 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
         content = json.loads(event.content)
         invoice_id = await _invoice_of(ledger, gateway, content)
         outcome = EventOutcome.NOT_OURS
-        if invoice_id and await read_again(ledger, gateway, invoice_id, event=event) is not None:
+        if invoice_id is not None and await read_again(ledger, gateway, invoice_id) is not None:
             outcome = EventOutcome.HANDLED
         ledger.write(mark_handled, {event.event_id: outcome})
         done += 1
     return done
 
 
-async def read_again(
-    ledger: Ledger, gateway: Gateway, invoice_id: str, *, event: Event | None = None
-) -> WentBack | None:
+async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentBack | None:
     """Read an invoice and its charges as they are now, and report what went back without our commands.
-
-    Args:
-        ledger: The ledger.
-        gateway: To Stripe.
-        invoice_id: The invoice.
-        event: What pointed to it; a dispute's amount and status stand in such events alone.
 
     Returns:
         What went back of the invoice; None when it is not ours.
@@ -89,75 +81,62 @@ async def read_again(
         return None
     with ledger.reading() as connection:
         bill = bills_of_invoices(connection, [invoice_id]).get(invoice_id) or bill_named_by(invoice)
-        known = {each.charge_id: each for each in read_charges(connection, invoice_ids=[invoice_id])}
     if bill is None:
         return None
-    dispute = json.loads(event.content).get("dispute") if event is not None else None
     charges = [
         charge
         for intent in intents_of(invoice)
         for charge in await _charges_of(gateway, intent)
         if charge["paid"]
     ]
-    for charge in charges:
-        unknown = charge["id"] not in known or known[charge["id"]].dispute is None
-        about_it = dispute is not None and dispute.get("charge") == charge["id"]
-        # Events come in any order: what the newest one says counts, not the one that led here.
-        if charge.get("disputed") and (about_it or (dispute is None and unknown)):
-            dispute = await _dispute_of(gateway, charge) or dispute
     found = [
         _charge(
             charge,
+            await _disputes_of(gateway, charge) if charge.get("disputed") else [],
             invoice_id=invoice_id,
             month=bill.month,
-            known=known.get(charge["id"]),
-            dispute=dispute,
             as_of=as_of,
         )
         for charge in charges
     ]
     notes = await _credit_notes_of(gateway, invoice)
-    payment = replace(
-        payment_read(invoice, bill, as_of),
-        returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
-        to_balance_cents=sum(map(to_balance_cents, notes)),
+    news = News(
+        payment=replace(
+            payment_read(invoice, bill, as_of),
+            returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
+            to_balance_cents=sum(map(to_balance_cents, notes)),
+        ),
+        currency=str(invoice["currency"]),
+        given_back_cents=given_back_cents(invoice, found, notes),
+        failed=[each for charge in charges for each in failed_refunds(charge)],
     )
-    back_cents = given_back_cents(invoice, found, notes)
-    await asyncio.to_thread(_write, ledger, payment, found, back_cents, str(invoice["currency"]))
+    await asyncio.to_thread(_write, ledger, news, found)
     disputed_cents = sum(each.disputed_cents for each in found)
     kept_cents = sum(each.amount_cents - each.refunded_cents for each in found) - disputed_cents
-    return WentBack(back_cents + disputed_cents, max(0, kept_cents))
+    return WentBack(news.given_back_cents + disputed_cents, max(0, kept_cents))
 
 
-def _write(ledger: Ledger, payment: Payment, found: Sequence[Charge], back_cents: int, currency: str) -> None:
-    invoice_id = payment.stripe_invoice_id
+def _write(ledger: Ledger, news: News, found: Sequence[Charge]) -> None:
+    payment, invoice_id = news.payment, news.payment.stripe_invoice_id
     with ledger.writing() as connection:
         keep_payments(connection, [payment], as_it_is=True)
         before = {each.charge_id: each for each in read_charges(connection, invoice_ids=[invoice_id])}
-        news = keep_charges(connection, found)
+        changed = keep_charges(connection, found)
         settle(connection, invoice_ids=[invoice_id], back=True)
         refunded_before_cents = sum(each.refunded_cents for each in before.values())
-        failed_cents = max(0, refunded_before_cents - sum(each.refunded_cents for each in found))
-        if failed_cents:
-            tell_failed_refund(connection, payment, news, failed_cents, currency)
         # A ledger of before amounts were noted has refunds without one in its audit trail.
-        known_cents = max(known_back_cents(connection, payment), refunded_before_cents - failed_cents)
-        if back_cents > known_cents:
+        known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
+        known_cents -= tell_failed_refunds(connection, news, known_cents=known_cents)
+        if news.given_back_cents > known_cents:
             refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents
             tell_given_back(
-                connection,
-                payment,
-                currency,
-                given_back_cents=back_cents,
-                known_cents=known_cents,
-                refunded_cents=refunded_cents,
-                charges=news,
+                connection, news, known_cents=known_cents, refunded_cents=refunded_cents, charges=changed
             )
             return
         # What we refunded ourselves is no news, but a dispute is.
-        disputes = [each for each in news if each.dispute != _dispute(before.get(each.charge_id))]
+        disputes = [each for each in changed if each.dispute != _dispute(before.get(each.charge_id))]
         if disputes:
-            tell_disputes(connection, payment, disputes)
+            tell_disputes(connection, news, disputes)
 
 
 def _dispute(charge: Charge | None) -> str | None:
@@ -166,21 +145,15 @@ def _dispute(charge: Charge | None) -> str | None:
 
 def _charge(
     charge: Mapping[str, Any],
+    disputes: Sequence[Mapping[str, Any]],
     *,
     invoice_id: str,
     month: str,
-    known: Charge | None,
-    dispute: Mapping[str, Any] | None,
     as_of: datetime,
 ) -> Charge:
-    status, disputed_cents = (known.dispute, known.disputed_cents) if known else (None, 0)
-    if charge.get("disputed"):
-        if dispute and dispute.get("charge") == charge["id"]:
-            status = str(dispute["status"])
-            disputed_cents = int(dispute["amount"]) if takes_money(status) else 0
-        elif status is None:
-            # Only an event tells how a dispute stands: without one, the money counts as taken.
-            status, disputed_cents = "disputed", int(charge["amount"]) - int(charge["amount_refunded"])
+    taking = [each for each in disputes if takes_money(each["status"])]
+    # Of several disputes, the newest first, one that takes the money is told.
+    status = next((str(each["status"]) for each in [*taking, *disputes]), None)
     return Charge(
         charge_id=charge["id"],
         stripe_invoice_id=invoice_id,
@@ -188,7 +161,7 @@ def _charge(
         currency=charge["currency"],
         amount_cents=int(charge["amount"]),
         refunded_cents=int(charge["amount_refunded"]),
-        disputed_cents=disputed_cents,
+        disputed_cents=sum(int(each["amount"]) for each in taking),
         dispute=status,
         as_of=as_of,
     )
@@ -225,30 +198,18 @@ async def invoice_of_charge(ledger: Ledger, gateway: Gateway, charge: Mapping[st
 
 
 async def _charges_of(gateway: Gateway, intent: str) -> list[dict[str, Any]]:
-    parameters = {"payment_intent": intent, "limit": 100}
+    parameters = {"payment_intent": intent, "limit": 100, "expand": ["data.refunds"]}
     answer = await gateway.send(_LIST_CHARGES, "get", "/v1/charges", parameters)
     found: list[dict[str, Any]] = answer.object["data"]
     return found
 
 
-async def _dispute_of(gateway: Gateway, charge: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how a charge's dispute stands by the newest event of it; None where Stripe no longer has one."""
-    parameters: dict[str, Any] = {
-        "types": list(DISPUTES),
-        "created": {"gte": int(charge["created"])},
-        "limit": 100,
-    }
-    for _ in range(_MOST_EVENT_PAGES):
-        page = (await gateway.send("GET /v1/events", "get", "/v1/events", parameters)).object
-        for event in page["data"]:
-            pointer = content_of(event).get("dispute")
-            if pointer is not None and pointer["charge"] == charge["id"]:
-                found: dict[str, Any] = pointer
-                return found
-        if not page["data"] or not page["has_more"]:
-            return None
-        parameters["starting_after"] = page["data"][-1]["id"]
-    return None
+async def _disputes_of(gateway: Gateway, charge: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a charge's disputes as they stand now, the newest first."""
+    parameters = {"charge": charge["id"], "limit": 100}
+    answer = await gateway.send("GET /v1/disputes", "get", "/v1/disputes", parameters)
+    found: list[dict[str, Any]] = answer.object["data"]
+    return found
 
 
 async def _credit_notes_of(gateway: Gateway, invoice: Invoice) -> list[dict[str, Any]]:

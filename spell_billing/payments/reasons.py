@@ -22,7 +22,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import Payment, keep_payments, read_payment
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices, failures_without_reason
-from spell_billing.payments.given_back import tell_given_back
+from spell_billing.payments.given_back import News, tell_given_back
 from spell_billing.stripe_api.client import Invoice
 
 WAY = "stripe invoice"
@@ -81,9 +81,9 @@ def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datet
         keep_payments(connection, [payment for _, payment in read])
         settle(connection, invoice_ids=[payment.stripe_invoice_id for _, payment in read])
     for invoice, payment in read:
-        cents, currency = payment.credited_cents, str(invoice["currency"])
-        if cents and (known_cents := known_back_cents(connection, payment)) < cents:
-            tell_given_back(connection, payment, currency, given_back_cents=cents, known_cents=known_cents)
+        news = News(payment, str(invoice["currency"]), payment.credited_cents)
+        if news.given_back_cents > (known_cents := known_back_cents(connection, payment)):
+            tell_given_back(connection, news, known_cents=known_cents)
     return len(read)
 
 

@@ -13,15 +13,15 @@ from sqlalchemy.engine import Connection
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.payments import places
-from spell_billing.payments.event_content import DISPUTES
 from spell_billing.payments.handler import put_into_inbox
 from spell_billing.payments.places import Budget
 
 WAY = "stripe events"
 CURSOR = "stripe_events"
 TYPES = (
-    *("charge.refunded", "charge.refund.updated", "refund.failed"),
-    *DISPUTES,
+    *("charge.refunded", "charge.refund.updated", "refund.failed", "refund.updated"),
+    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
+    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
     *("credit_note.created", "credit_note.voided"),
     *("invoice.finalized", "invoice.marked_uncollectible", "invoice.overdue", "invoice.paid"),
     *("invoice.payment_action_required", "invoice.payment_failed", "invoice.voided"),

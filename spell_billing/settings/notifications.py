@@ -80,7 +80,7 @@ class NotificationSettings(EnvironmentSettings):
     def overdue_after(self) -> timedelta:
         """`OVERDUE_DAYS`: how many days after its finalization an unpaid invoice is overdue.
 
-        The platform is told (`user.overdue`). 1 to 365.
+        If it is paid by transfer, after its due date. The platform is told (`user.overdue`). 1 to 365.
 
         Default: 14.
         """

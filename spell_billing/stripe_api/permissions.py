@@ -26,7 +26,8 @@ class Permission:
 
 PERMISSIONS = (
     Permission("invoice_write", "Invoices", "making, finalizing, voiding, collecting and reading invoices"),
-    Permission("charge_read", "Charges and Refunds", "refunds and disputes, and proving what was received"),
+    Permission("charge_read", "Charges and Refunds", "refunds, and proving what was received"),
+    Permission("dispute_read", "Disputes", "how disputes stand"),
     Permission("payment_intent_read", "Payment Intents", "why a payment failed"),
     Permission("credit_note_write", "Credit notes", "`credit`, and following credit notes"),
     Permission("event_read", "Events", "following what happens at Stripe"),

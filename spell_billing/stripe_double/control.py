@@ -47,6 +47,7 @@ def control_app(double: "StripeDouble") -> Starlette:
         ("POST", "expire_keys"): double.expire_all_keys,
         ("POST", "advance"): double.advance,
         ("POST", "dispute"): double.dispute,
+        ("POST", "fail_refund"): double.fail_refund,
         ("POST", "return_payment"): double.return_payment,
         ("POST", "show"): double.show,
         ("POST", "restrict"): double.restrict,

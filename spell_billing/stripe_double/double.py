@@ -226,18 +226,15 @@ class StripeDouble:
         *,
         outcome: Literal["open", "won", "lost"] = "lost",
         amount_cents: int | None = None,
-        reason: str = "general",
     ) -> None:
         """Let the bank take back the charge of a paid invoice; a second call closes an open dispute."""
         with self.engine.lock:
-            money_back.dispute(
-                self.state, invoice_id, outcome=outcome, amount_cents=amount_cents, reason=reason
-            )
+            money_back.dispute(self.state, invoice_id, outcome=outcome, amount_cents=amount_cents)
 
-    def fail_refund(self, invoice_id: str) -> None:
-        """Let the bank refuse the newest refund of a paid invoice."""
+    def fail_refund(self, invoice_id: str, *, reason: str = "expired_or_canceled_card") -> None:
+        """Let the newest refund of an invoice fail at the bank, days after it was made."""
         with self.engine.lock:
-            money_back.fail_refund(self.state, invoice_id)
+            money_back.fail_refund(self.state, invoice_id, reason=reason)
 
     def return_payment(self, invoice_id: str) -> None:
         """Let the bank debit of a paid invoice fail afterwards: the invoice is open again."""

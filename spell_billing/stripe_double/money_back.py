@@ -32,25 +32,29 @@ def refund_charge(
     return refund
 
 
-def fail_refund(account: Account, invoice_id: str) -> None:
-    """Let the bank refuse the newest refund of an invoice's charge: https://docs.stripe.com/refunds.
+def fail_refund(account: Account, invoice_id: str, *, reason: str) -> Refund:
+    """Let the bank send back the newest refund of an invoice, which had succeeded for days.
+
+    Its status becomes `failed`, and the charge counts as not refunded by it; a credit note that made it
+    stands: https://docs.stripe.com/refunds#failed-refunds.
 
     Raises:
-        DoubleError: when no refund of it stands.
+        DoubleError: when the invoice has no refund that succeeded.
     """
-    charge = _paid_charge(account, invoice_id)
-    of_charge = [each for each in account.refunds if charge and each.charge == charge.id and not each.failed]
-    if charge is None or not of_charge:
-        raise DoubleError(f"{invoice_id} has no refund that stands.")
-    failed = account.refunds.put(replace(of_charge[-1], failed=True))
-    account.charges.put(replace(charge, refunded_cents=charge.refunded_cents - failed.amount_cents))
-    account.emit("charge.refund.updated", failed, {"status": "succeeded"})
+    charges = {each.id: each for each in account.charges if each.invoice == invoice_id}
+    made = [each for each in account.refunds if each.charge in charges and each.status == "succeeded"]
+    if not made:
+        raise DoubleError(f"{invoice_id} has no refund that succeeded.")
+    charge = charges[made[-1].charge]
+    account.charges.put(replace(charge, refunded_cents=charge.refunded_cents - made[-1].amount_cents))
+    failed = account.refunds.put(replace(made[-1], status="failed", failure_reason=reason))
+    account.emit("refund.updated", failed, {"status": made[-1].status})
     account.emit("refund.failed", failed)
+    account.emit("charge.refund.updated", failed, {"status": made[-1].status})
+    return failed
 
 
-def dispute(
-    account: Account, invoice_id: str, *, outcome: str, amount_cents: int | None, reason: str
-) -> Dispute:
+def dispute(account: Account, invoice_id: str, *, outcome: str, amount_cents: int | None) -> Dispute:
     """Take the money of a paid invoice's charge back, as its bank does: https://docs.stripe.com/disputes.
 
     The `outcome` is `open`, `won` (the money comes back) or `lost`; a second call closes an open dispute.
@@ -73,7 +77,6 @@ def dispute(
                 currency=charge.currency,
                 charge=charge.id,
                 payment_intent=charge.payment_intent,
-                reason=reason,
             )
         )
         account.emit("charge.dispute.created", found)

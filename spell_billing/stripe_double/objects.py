@@ -139,12 +139,13 @@ class Charge(_Money):
 
 @dataclass(frozen=True, slots=True)
 class Refund(_Money):
-    """Money given back on a charge."""
+    """Money given back on a charge; `status` is `succeeded`, until the bank cannot take it: `failed`."""
 
     charge: str
+    status: str = "succeeded"
+    failure_reason: str | None = None
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
-    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

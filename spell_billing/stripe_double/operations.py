@@ -32,6 +32,7 @@ _ROUTES: dict[str, tuple[str, Handler]] = {
     "GET /v1/credit_notes": ("credit_notes.list", money_back.list_credit_notes),
     "POST /v1/customers": ("customers.create", other_endpoints.create_customer),
     "GET /v1/customers/{customer}": ("customers.retrieve", other_endpoints.retrieve_customer),
+    "GET /v1/disputes": ("disputes.list", other_endpoints.list_disputes),
     "GET /v1/events": ("events.list", other_endpoints.list_events),
     "GET /v1/events/{id}": ("events.retrieve", other_endpoints.retrieve_event),
     "POST /v1/invoiceitems": ("invoiceitems.create", other_endpoints.create_item),

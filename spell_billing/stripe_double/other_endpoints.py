@@ -1,6 +1,8 @@
 """The endpoints beside invoices and credit notes: account, customers, items, charges, refunds, events."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from spell_billing.stripe_double.account import Account, Call, merged_metadata
@@ -10,6 +12,7 @@ from spell_billing.stripe_double.errors import ApiError, missing, not_editable
 from spell_billing.stripe_double.money_back import refund_charge
 from spell_billing.stripe_double.objects import Charge, Customer, Event, InvoiceItem, Refund
 from spell_billing.stripe_double.payment import with_draft_totals
+from spell_billing.stripe_double.render import with_refunds
 
 EVENT_RETENTION_SECONDS = 30 * 24 * 3600
 
@@ -136,8 +139,19 @@ def list_items(account: Account, call: Call) -> Page:
 
 
 def list_charges(account: Account, call: Call) -> Page:
-    """`GET /v1/charges`, newest first."""
-    return account.charges.page(call.params, same=("payment_intent",))
+    """`GET /v1/charges`, newest first; the last ten refunds of each only where they are expanded."""
+    page = account.charges.page(call.params, same=("payment_intent",))
+    if "data.refunds" not in call.params.get("expand", ()):
+        return page
+    refunds: defaultdict[str, list[Refund]] = defaultdict(list)
+    for each in account.refunds:
+        refunds[each.charge].insert(0, each)
+    return replace(page, data=tuple(with_refunds(each, refunds[each.id]) for each in page.data))
+
+
+def list_disputes(account: Account, call: Call) -> Page:
+    """`GET /v1/disputes`, newest first."""
+    return account.disputes.page(call.params, same=("charge", "payment_intent"))
 
 
 def create_refund(account: Account, call: Call) -> Refund:

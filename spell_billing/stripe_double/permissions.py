@@ -11,6 +11,7 @@ _RESOURCES: Mapping[str, tuple[str, str]] = {
     "charges": ("charge", "Charges and Refunds"),
     "credit_notes": ("credit_note", "Credit Notes"),
     "customers": ("customer", "Customers"),
+    "disputes": ("dispute", "Disputes"),
     "events": ("event", "Events"),
     "invoiceitems": ("invoice", "Invoices"),
     "invoices": ("invoice", "Invoices"),

@@ -1,7 +1,7 @@
 """Stripe's JSON of every object (API 2026-10-28). Pure: the same value always gives the same bytes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -22,6 +22,8 @@ from spell_billing.stripe_double.objects import (
 from spell_billing.stripe_double.render_invoice import invoice_json, shared_with_item
 
 API_VERSION = "2026-10-28.endive"
+EMBEDDED_REFUNDS = 10
+"""A charge whose refunds are expanded carries its last ten."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -120,6 +122,13 @@ def _charge(charge: Charge) -> dict[str, Any]:
     }
 
 
+def with_refunds(charge: Charge, refunds: Sequence[Refund]) -> dict[str, Any]:
+    """Return the charge with its `refunds`, the newest first: the last ten of them."""
+    shown = [_refund(each) for each in refunds[:EMBEDDED_REFUNDS]]
+    more, url = len(refunds) > EMBEDDED_REFUNDS, f"/v1/charges/{charge.id}/refunds"
+    return {**_charge(charge), "refunds": {"object": "list", "data": shown, "has_more": more, "url": url}}
+
+
 def _dispute(dispute: Dispute) -> dict[str, Any]:
     return {
         **own_fields(dispute),
@@ -135,10 +144,8 @@ def _dispute(dispute: Dispute) -> dict[str, Any]:
 
 
 def _refund(refund: Refund) -> dict[str, Any]:
-    status = "failed" if refund.failed else "succeeded"
-    failure = {"failure_reason": "expired_or_canceled_card"} if refund.failed else {}
-    shown = {**own_fields(refund, "failed"), "object": "refund", "balance_transaction": None}
-    return {**shown, "status": status, **failure}
+    shown = {**own_fields(refund, "failure_reason"), "object": "refund", "balance_transaction": None}
+    return shown if refund.failure_reason is None else {**shown, "failure_reason": refund.failure_reason}
 
 
 def _credit_note(note: CreditNote) -> dict[str, Any]:

@@ -8,12 +8,11 @@ import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.terms import SEND, Terms, dump_terms
 from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.feed import LedgerBusyError, final_id, read_feed
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit, invoices
+from spell_billing.ledger.schema import audit
 from spell_billing.ledger.settling import mark_overdue
 from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.events_out.world import OCTOBER, Office
@@ -113,22 +112,24 @@ def test_an_unpaid_invoice_is_overdue_once_and_a_paid_or_old_one_never(office: O
 
 
 @pytest.mark.both_databases
-def test_an_invoice_that_is_paid_by_transfer_is_not_overdue_before_it_is_due(office: Office) -> None:
-    office.invoice("anna", "bert")
-    terms = dump_terms(Terms(collection=SEND, net_days=60))
-    with office.ledger.writing() as connection:
-        connection.execute(invoices.update().where(invoices.c.user_id == "anna").values(terms=terms))
+def test_an_invoice_that_is_paid_by_transfer_is_overdue_only_after_its_due_date(office: Office) -> None:
+    after = timedelta(days=14)
+    office.invoice("anna", "bert", collection="send", net_days="60", footer='Says "net_days":1, and more')
+    office.invoice("cleo", month=OCTOBER.plus(-1))
+    office.move("bert", State.UNCOLLECTIBLE)
 
-    def mark() -> int:
+    def mark() -> list[tuple[str | None, str]]:
         with office.ledger.writing() as connection:
-            return mark_overdue(connection, timedelta(days=14), office.now)
+            mark_overdue(connection, after, office.now)
+        return [(each.user_id, each.type) for each in office.feed() if each.type == "user.overdue"]
 
+    assert mark() == [("bert", "user.overdue")]
     office.later(days=15)
-    assert mark() == 1
-    office.later(days=44)
-    assert mark() == 0
+    assert mark()[1:] == [("cleo", "user.overdue")]
+    office.later(days=58)
+    assert mark()[2:] == []
     office.later(days=2)
-    assert (mark(), mark()) == (1, 0)
+    assert (mark()[2:], mark()[3:]) == ([("anna", "user.overdue")], [])
 
 
 @pytest.mark.both_databases

@@ -103,12 +103,13 @@ class Office:
                 connection, month, Actor("tester"), require_lock=require_lock, now=lambda: self.now
             )
 
-    def invoice(self, *users: str, month: Month = OCTOBER) -> list[Bill]:
+    def invoice(self, *users: str, month: Month = OCTOBER, **terms: Any) -> list[Bill]:
         """Finalize an invoice `in_<user>_<month>` of 1234 cents for each user; the month must be new."""
         with self.session(month) as session:
+            accounts = {user: Account(f"cus_{user}", **terms) for user in users}
             drafts = [
-                draft_invoice(month, user, calls=3, usage_cents=Decimal(1234), account=Account(f"cus_{user}"))
-                for user in users
+                draft_invoice(month, user, calls=3, usage_cents=Decimal(1234), account=account)
+                for user, account in accounts.items()
             ]
             session.replace_drafts(drafts, usage_version="v0001", calls=0, usage_cents=Decimal(0))
         return [self.move(user, State.FINALIZED, month=month, action="finalized") for user in users]

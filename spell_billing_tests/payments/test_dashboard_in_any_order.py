@@ -9,7 +9,7 @@ import pytest
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.charges import kept_of_months
 from spell_billing.ledger.feed import EventType, read_feed
-from spell_billing.stripe_double import Invoice
+from spell_billing.stripe_double import DoubleError, Invoice
 from spell_billing_tests.payments.test_credit import credit
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
@@ -22,6 +22,7 @@ STEPS = (
         "pay",
         "pay_outside",
         "refund",
+        "fail_refund",
         "credit_note",
         "dispute",
         "win",
@@ -49,6 +50,9 @@ def do(world: World, step: str, user: str) -> None:  # noqa: C901 - one branch a
         person(world, "POST", f"/v1/invoices/{invoice_id}/pay", {"paid_out_of_band": "true"})
     elif step == "refund" and charge is not None and not charge.disputed:
         person(world, "POST", "/v1/refunds", {"charge": charge.id, "amount": 300})
+    elif step == "fail_refund":
+        with suppress(DoubleError):
+            world.double.fail_refund(invoice_id)
     elif step == "credit_note":
         shares = {"refund_amount": 200} if invoice.status == "paid" and charge is not None else {}
         person(world, "POST", "/v1/credit_notes", {"invoice": invoice_id, "amount": 200, **shares})
@@ -94,8 +98,10 @@ def given_back_at_stripe(world: World, user: str) -> int:
     notes = [note for note in account.credit_notes if note.invoice == invoice_id]
     of_notes = {refund for note in notes for refund in note.refunds}
     charges = {charge.id for charge in account.charges if charge.invoice == invoice_id}
-    beside = [each for each in account.refunds if each.charge in charges and each.id not in of_notes]
-    return sum(note.amount_cents for note in notes) + sum(each.amount_cents for each in beside)
+    refunds = [each for each in account.refunds if each.charge in charges]
+    beside = sum(each.amount_cents for each in refunds if each.id not in of_notes)
+    failed = sum(each.amount_cents for each in refunds if each.status == "failed")
+    return sum(note.amount_cents for note in notes) + beside - failed
 
 
 @pytest.mark.parametrize("cards", [("ok", "ok"), ("ok", "declined")])

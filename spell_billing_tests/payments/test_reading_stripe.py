@@ -12,6 +12,9 @@ from spell_billing.payments import catch_up, follow, stripe_events
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 
+OF_UNPAID = 2
+"""The requests by which each daily reading lists open and given-up invoices."""
+
 
 def place(world: World) -> stripe_events.Place:
     with world.ledger() as ledger, ledger.reading() as connection:
@@ -110,12 +113,15 @@ def test_a_tick_says_what_it_leaves_to_the_next(world: World, monkeypatch: pytes
         world.platform.person("POST", "/v1/refunds", {"charge": charge.id, "amount": 100})
     world.clock.shift(timedelta(hours=25))
     monkeypatch.setattr(follow, "LOOKS", 1)
-    monkeypatch.setattr(follow, "CHARGE_PAGES", 0)
+    monkeypatch.setattr(follow, "LIST_PAGES", 0)
 
     told = world.tick().in_words
 
-    assert told.endswith("The next tick continues with invoices to look at again and older charges.")
-    monkeypatch.setattr(follow, "CHARGE_PAGES", 1)
+    assert told.endswith(
+        "The next tick continues with invoices to look at again and older charges, credit notes and unpaid "
+        "invoices."
+    )
+    monkeypatch.setattr(follow, "LIST_PAGES", 4)
     world.tick()
     assert world.tick().in_words == "nothing new."
 
@@ -147,7 +153,7 @@ def test_after_days_of_downtime_the_events_of_those_days_are_read(world: World) 
     asked = world.requests("invoices.list")
     world.tick()
     assert (world.state(ONE), world.state(TWO)) == ("paid", "payment_failed")
-    assert world.requests("invoices.list") == asked
+    assert world.requests("invoices.list") == asked + OF_UNPAID
 
 
 @pytest.mark.both_databases
@@ -180,7 +186,7 @@ def test_many_invoices_are_listed_and_few_are_retrieved(world: World) -> None:
     world.bill(*users)
     listed, retrieved = world.requests("invoices.list"), world.requests("invoices.retrieve")
     world.tick()
-    assert world.requests("invoices.list") == listed + 1
+    assert world.requests("invoices.list") == listed + 1 + OF_UNPAID
     assert world.requests("invoices.retrieve") == retrieved
     world.advance()
     world.tick()
@@ -190,7 +196,7 @@ def test_many_invoices_are_listed_and_few_are_retrieved(world: World) -> None:
     )
     world.clock.shift(timedelta(hours=25))
     world.tick()
-    assert world.requests("invoices.list") == listed + 1
+    assert world.requests("invoices.list") == listed + 1 + 2 * OF_UNPAID
     assert world.requests("invoices.retrieve") == retrieved + 2
     assert {world.state(user) for user in users} == {"paid"}
 
@@ -211,7 +217,7 @@ def test_a_reading_of_many_invoices_goes_on_where_it_was(
         ticks += 1
         world.clock.shift(60)
     assert ticks == 3
-    assert world.requests("invoices.list") == listed + 5
+    assert world.requests("invoices.list") == listed + 5 + OF_UNPAID
     assert {world.state(user) for user in users} == {"paid"}
 
 

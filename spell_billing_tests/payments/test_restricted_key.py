@@ -27,6 +27,10 @@ def life(world: World) -> Iterator[tuple[str, Callable[[], object], set[str]]]:
         world.clock.shift(4 * 86_400)
         world.tick(3)
 
+    def dispute() -> None:
+        world.double.dispute(world.invoice_id(ONE), outcome="won")
+        world.tick()
+
     def voided_at_stripe() -> None:
         platform.person_voids(world.invoice_id(FOUR))
         world.tick()
@@ -60,6 +64,7 @@ def life(world: World) -> Iterator[tuple[str, Callable[[], object], set[str]]]:
     yield "credit", lambda: platform.credit(MARCH, ONE, 300), {"credit_note_write"}
     yield "credit to balance", lambda: platform.credit(MARCH, ONE, 100, to_balance=True), set()
     yield "follow again", world.tick, {"charge_read"}
+    yield "dispute", dispute, {"dispute_read"}
     yield "reconcile", lambda: platform.must_agree(MARCH), set()
     yield "voided at Stripe", voided_at_stripe, set()
     yield "settle", lambda: platform.settle(MARCH, FOUR), set()

@@ -27,7 +27,7 @@ def _ticks_that_do_not_read_a_month_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     if USERS < _LARGE:
         for module in (stripe_events, catch_up):
             monkeypatch.setattr(module, "_PAGE", 10)
-        for name, few in (("EVENT_PAGES", 4), ("CHARGE_PAGES", 2), ("LOOKS", 2)):
+        for name, few in (("EVENT_PAGES", 4), ("LIST_PAGES", 2), ("LOOKS", 2)):
             monkeypatch.setattr(follow, name, few)
 
 

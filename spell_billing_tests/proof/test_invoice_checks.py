@@ -65,7 +65,7 @@ def test_a_change_in_the_ledger_makes_it_ask_again(light_platform: SmallPlatform
     assert checks["stripe_matches_ledger"].passed
     assert checks["stripe_matches_ledger"].description == "2 invoices of $17.34 agree."
     asked = [each.operation for each in light_platform.double.requests[requests:]]
-    assert asked[-2:] == ["invoices.list", "charges.list"]
+    assert asked[-4:] == ["invoices.list", "charges.list", "disputes.list", "credit_notes.list"]
 
 
 def test_a_difference_fails_the_check_and_is_named_until_it_is_mended(light_platform: SmallPlatform) -> None:

@@ -64,7 +64,7 @@ def test_reconciling_only_reads_at_stripe(billed: SmallPlatform) -> None:
     assert billed.findings(MARCH)
     assert len(billed.double.writes) == writes
     asked = [each.operation for each in billed.double.requests[requests:]]
-    assert asked == ["invoices.list", "charges.list"]
+    assert asked == ["invoices.list", "charges.list", "disputes.list", "credit_notes.list"]
     assert (billed.generations(MARCH, ONE), billed.generations(MARCH, TWO)) == before
 
 
@@ -217,7 +217,8 @@ def test_metadata_that_was_cleared_and_money_that_went_back_are_named(billed: Sm
 def test_every_kind_of_finding_is_made_by_a_test() -> None:
     names = (Path(__file__).name, "test_reconcile_history.py", "test_grants.py", "test_plans.py")
     files = [Path(__file__).with_name(name) for name in names]
-    files.append(Path(__file__).parents[1] / "payments" / "test_given_back_twice.py")
+    payments = Path(__file__).parents[1] / "payments"
+    files += [payments / name for name in ("test_given_back_twice.py", "test_came_back.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in files)
     assert [kind for kind in Kind if f'"{kind.value}"' not in text] == []
 

@@ -146,7 +146,7 @@ def test_a_key_that_may_not_create_invoices_leaves_the_month_to_be_frozen_anew(
         platform.bill(MARCH)
     assert platform.status(MARCH) == "unbilled"
     platform.calls(MARCH, ("ada", 50))
-    platform.double.restrict(RESTRICTED, {"invoice_write", "charge_read"})
+    platform.double.restrict(RESTRICTED, {"invoice_write", "charge_read", "dispute_read", "credit_note_read"})
     platform.bill(MARCH)
     assert platform.lines(MARCH, "ada") == [("usage", 550)]
     platform.must_agree(MARCH)

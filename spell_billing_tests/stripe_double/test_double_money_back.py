@@ -31,6 +31,41 @@ def test_a_refund_shows_on_the_charge_and_tells_it(ok: Ok, billed: Ok) -> None:
     assert events[0]["data"]["previous_attributes"] == {"amount_refunded": 0}
 
 
+def test_a_refund_can_fail_days_later_and_its_credit_note_stands(
+    double: StripeDouble, ok: Ok, billed: Ok
+) -> None:
+    invoice = billed(1000)
+    note = ok("POST", "/v1/credit_notes", {"invoice": invoice["id"], "amount": 400, "refund_amount": 400})
+    double.fail_refund(invoice["id"])
+
+    (charge,) = ok("GET", "/v1/charges", {"customer": "cus_1", "expand": ["data.refunds"]})["data"]
+    events = ok("GET", "/v1/events", {"types": ["refund.failed", "charge.refund.updated"]})["data"]
+
+    (refund,) = charge["refunds"]["data"]
+    assert (charge["amount_refunded"], charge["refunded"]) == (0, False)
+    assert (refund["status"], refund["failure_reason"]) == ("failed", "expired_or_canceled_card")
+    assert {each["data"]["object"]["id"] for each in events} == {note["refunds"][0]["refund"]}
+    assert [each["type"] for each in events] == ["charge.refund.updated", "refund.failed"]
+    (still,) = ok("GET", "/v1/credit_notes", {"invoice": invoice["id"]})["data"]
+    assert still["status"] == "issued"
+    assert ok("GET", f"/v1/invoices/{invoice['id']}")["post_payment_credit_notes_amount"] == 400
+    with pytest.raises(DoubleError):
+        double.fail_refund(invoice["id"])
+
+
+def test_a_dispute_is_listed_as_it_stands_now(double: StripeDouble, ok: Ok, billed: Ok) -> None:
+    one, other = billed(1000), billed(700)
+    for invoice in (one, other):
+        double.dispute(invoice["id"], outcome="open")
+    double.dispute(one["id"], outcome="won")
+
+    disputes = ok("GET", "/v1/disputes")["data"]
+    (of_charge,) = ok("GET", "/v1/disputes", {"charge": disputes[1]["charge"]})["data"]
+
+    assert [(each["amount"], each["status"]) for each in disputes] == [(700, "needs_response"), (1000, "won")]
+    assert of_charge == disputes[1]
+
+
 @pytest.mark.parametrize(
     ("outcome", "told"),
     [
