@@ -40,9 +40,11 @@ from spell_billing.core.review import (
     move_findings,
     past_findings,
 )
+from spell_billing.core.review_ledger import balance_findings
 from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
+from spell_billing.ledger.balances import read_left_balances
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.moves import read_heirs
@@ -102,6 +104,7 @@ def review_month(
             *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),
             *account_findings(_coverage(connection, month, bills, accounts)),
             *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
+            *balance_findings(read_left_balances(connection, month)),
         ]
         fingerprint = drafts_hash(connection, month)
     with session.writing() as connection:
