@@ -3,7 +3,7 @@
 Pure rules, beside those of `core/review.py`; what they find holds the whole month.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from spell_billing.core.money import format_money
@@ -40,3 +40,42 @@ def balance_findings(left: Sequence[LeftBalance]) -> list[Finding]:
         "Stripe, and approve."
     )
     return [Finding(Code.BALANCE_LEFT_BEHIND, text, {"balances": [asdict(each) for each in left]})]
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """A month of which Stripe had invoices that the ledger never knew.
+
+    `last_invoice` is when the newest that it knew was finalized, in UTC; empty where it knew none.
+    """
+
+    month: str
+    last_invoice: str
+
+
+def older_findings(older: Sequence[Older]) -> list[Finding]:
+    """Find that the ledger is from before invoices at Stripe: what was decided since then is lost."""
+    if not older:
+        return []
+    months = ", ".join(each.month for each in older)
+    last = min(each.last_invoice for each in older)
+    knew = f"The newest that it knew is of {last} UTC." if last else "It knew none."
+    text = (
+        f"Stripe had invoices of {months} that this ledger lacked, as after a backup was restored. {knew} "
+        "What was decided since the backup is not in it: see who got a grant, whose bill was settled or "
+        "held, and who moved to another id. Enter it again (`spell-billing grant`, `settle`, `hold`, "
+        "`move-user`), bill the month again, and approve."
+    )
+    return [Finding(Code.DECISIONS_LOST, text, {"months": [each.month for each in older]})]
+
+
+def not_compared_findings(month: str, why: Mapping[str, str]) -> list[Finding]:
+    """Find billed months that late usage cannot be looked for in: the ledger or the store is incomplete."""
+    if not why:
+        return []
+    text = (
+        f"Late usage of {', '.join(sorted(why))} is not looked for: {' '.join(dict.fromkeys(why.values()))} "
+        f"Then bill the month again. If that cannot be, approve: {month} is billed without this late usage, "
+        "and later months look for it again."
+    )
+    return [Finding(Code.PAST_NOT_COMPARED, text, {"months": dict(why)})]
