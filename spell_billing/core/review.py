@@ -4,7 +4,7 @@ Pure rules over sums that `invoicing/review_month.py` gathers; what they find ho
 """
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -40,6 +40,9 @@ class Code(StrEnum):
     CALLS_UNPRICED = "calls_unpriced"
     TERMS_GONE = "terms_gone"
     SMALL_AMOUNTS = "small_amounts"
+    BALANCE_LEFT_BEHIND = "balance_left_behind"
+    DECISIONS_LOST = "decisions_lost"
+    PAST_NOT_COMPARED = "past_not_compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +146,6 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
         {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in moves[:NAMED]
     ]
     return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
-
-
-def subscription_findings(
-    running: Collection[str], gone: Collection[str], staying: Collection[str]
-) -> list[Finding]:
-    """Return whether subscriptions vanished from the platform, instead of being ended.
-
-    Users who vanished with their accounts may have been removed; so many at once were not.
-
-    Args:
-        running: Users whose subscription ran on when the month before ended.
-        gone: Those of them who have none in the month, not even one that ended.
-        staying: Those of `gone` who still have an account of their own.
-    """
-    found = gone if len(gone) * 2 >= len(running) else staying
-    if not found:
-        return []
-    named = ", ".join(sorted(found)[:NAMED])
-    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-    text = (
-        f"The subscriptions of {len(found):,} of {len(running):,} users vanished from plan_subscriptions: "
-        f"{named}{more}. Their accounts' plans are charged instead. To end one, fill in its ends_at."
-    )
-    return [Finding(Code.SUBSCRIPTIONS_GONE, text, {"users": len(found), "of": len(running)})]
 
 
 def month_findings(

@@ -21,6 +21,7 @@ from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lost_decisions import LostDecisions
 from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
 from spell_billing.invoicing.skipped_months import require_nothing_skipped
 from spell_billing.invoicing.sweep import sweep
@@ -87,6 +88,7 @@ async def bill_month(
     outcome: Outcome | None = None,
     pinning: Pinning | None = None,
     recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
+    lost: LostDecisions | None = None,
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
@@ -96,7 +98,7 @@ async def bill_month(
 
     With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
     outcome is filled on the way, for a caller who wants it of a run that raises, too. For `recorded` see
-    `sweep`.
+    `sweep`. With `lost`, a ledger that is older than invoices at Stripe sends nothing of the month.
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
@@ -107,9 +109,11 @@ async def bill_month(
         outcome.sent_nothing = True
         return outcome
     try:
-        outcome.sweep = await _what_stands(session, gateway, pinning, recorded)
+        outcome.sweep = await _what_stands(session, gateway, pinning, recorded, lost)
         report.swept(outcome.sweep)
         _require_over(session.month, gateway.date)
+        if lost is not None:
+            await asyncio.to_thread(lost.hold)
         pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
@@ -126,10 +130,12 @@ async def _what_stands(
     gateway: Gateway,
     pinning: Pinning,
     recorded: Callable[[], Mapping[BillOf, Usage]],
+    lost: LostDecisions | None,
 ) -> SweepResult:
     try:
         await require_nothing_skipped(session, gateway)
-        return await sweep(session, gateway, pinning.pin, recorded)
+        from_before = lost.notice if lost else lambda: None
+        return await sweep(session, gateway, pinning.pin, recorded, from_before)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(

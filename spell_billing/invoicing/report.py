@@ -46,7 +46,7 @@ class SweepResult:
     parked: int = 0
     unknown: list[str] = field(default_factory=list)
     is_from_before: bool = False
-    """The ledger never billed the month, and Stripe has invoices of it."""
+    """Stripe has invoices of the month that were finalized without this ledger."""
     renamed: list[str] = field(default_factory=list)
     revised: list[str] = field(default_factory=list)
 
@@ -124,8 +124,9 @@ class BillingReport:
         )
         if result.is_from_before:
             self._log.warning(
-                "This ledger is from before these invoices, and what people decided since then is not in it: "
-                "enter grants, settled and held bills, and users who moved again"
+                "This ledger is from before some of these invoices, and "
+                "what people decided since then is not in it: bills that are left are held, and the next "
+                "month will be in review"
             )
         for named in result.renamed:
             self._log.warning(f"The metadata of invoice {named} was changed at Stripe; it was restored")

@@ -6,7 +6,7 @@ The rules are in `core/review.py`; what they look at is gathered here, from the 
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -31,6 +31,7 @@ from spell_billing.core.past import (
 from spell_billing.core.review import (
     ALIKE_PERCENT,
     NAMED,
+    Code,
     Coverage,
     MonthTotals,
     ReviewRules,
@@ -40,14 +41,18 @@ from spell_billing.core.review import (
     move_findings,
     past_findings,
 )
+from spell_billing.core.review_ledger import balance_findings, not_compared_findings, older_findings
 from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
+from spell_billing.invoicing.usage_versions import earlier_versions
+from spell_billing.ledger.balances import read_left_balances
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.lost_decisions import read_older
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import read_month
-from spell_billing.ledger.reviews import Review, drafts_hash, read_review, write_review
+from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, read_review, write_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import (
@@ -90,6 +95,7 @@ def review_month(
         record = read_month(connection, month)
         if record is None or record.billing_started_at is not None:
             return read_review(connection, month)
+        _, missing = earlier_versions(ledger, store, month)
         bills, before = charged(connection, str(month)), billed_before(connection, month)
         changes, moves = _past(connection, store, frozen)
         previous = [_totals(each, charged(connection, each.month)) for each in before]
@@ -102,6 +108,9 @@ def review_month(
             *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),
             *account_findings(_coverage(connection, month, bills, accounts)),
             *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
+            *balance_findings(read_left_balances(connection, month)),
+            *older_findings(read_older(connection)),
+            *not_compared_findings(str(month), _not_compared(connection, missing)),
         ]
         fingerprint = drafts_hash(connection, month)
     with session.writing() as connection:
@@ -193,6 +202,14 @@ def _past(
         for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
     }
     return sum_changes(differences, billed, currencies), moves
+
+
+def _not_compared(connection: Connection, missing: Mapping[str, str]) -> dict[str, str]:
+    """Return why billed months cannot be compared, but for what a review of an earlier month has told."""
+    told = {
+        of for _, data in findings_told(connection, Code.PAST_NOT_COMPARED) for of in data["months"].items()
+    }
+    return dict(missing.items() - told)
 
 
 def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:

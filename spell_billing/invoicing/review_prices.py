@@ -9,8 +9,13 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.core.review import Finding, ReviewRules, subscription_findings
-from spell_billing.core.review_prices import first_price_findings, price_findings, terms_findings
+from spell_billing.core.review import Finding, ReviewRules
+from spell_billing.core.review_prices import (
+    first_price_findings,
+    price_findings,
+    subscription_findings,
+    terms_findings,
+)
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.totals import billed_twice

@@ -1,14 +1,20 @@
-"""Months between billed ones that the ledger lacks: it may be from before they were billed."""
+"""Earlier months that Stripe has more invoices of than the ledger: it may be from before these were sent."""
 
 import asyncio
+from collections.abc import Collection
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
-from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
+from spell_billing.invoicing.payment_facts import bill_named_by
 from spell_billing.ledger.queries import read_months
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 
 
@@ -18,34 +24,45 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
     Raises:
         LedgerError: naming the first of these months.
     """
-    skipped = await asyncio.to_thread(_skipped, session)
-    if not skipped:
+    months = await asyncio.to_thread(session.write, _not_all_sent, session.month)
+    if not months:
         return
-    at_stripe = {
-        invoice["metadata"].get(MONTH)
-        async for page in gateway.invoices(created=created_since_close(skipped[0]))
-        for invoice in page
-        if invoice["status"] in STATE_OF_STATUS
-    }
-    # Asked once more: a run beside this one pins its month before it makes an invoice.
-    for month in await asyncio.to_thread(_skipped, session):
-        if str(month) in at_stripe:
-            raise LedgerError(
-                f"Stripe has invoices of {month}, which this ledger never billed: it is from before.",
-                remedy=f"Nothing was sent. Run first: spell-billing bill --month {month} --verify.",
-            )
+    lacking: set[str] = set()
+    async for page in gateway.invoices(created=created_since_close(Month.parse(min(months)))):
+        found = {
+            str(invoice["id"]): name.month
+            for invoice in page
+            if invoice["status"] in STATE_OF_STATUS
+            and (name := bill_named_by(invoice)) is not None
+            and name.month in months
+        }
+        # A run beside this one has committed an invoice's id before it finalizes the invoice.
+        known = await asyncio.to_thread(session.write, _known, found)
+        lacking |= {month for invoice_id, month in found.items() if invoice_id not in known}
+    if lacking:
+        month = min(lacking)
+        what = "more than this ledger has" if months[month] else "which this ledger never billed"
+        raise LedgerError(
+            f"Stripe has invoices of {month}, {what}: it is from before.",
+            remedy=f"Nothing was sent. Run first: spell-billing bill --month {month} --verify.",
+        )
 
 
-def _skipped(session: MonthSession) -> list[Month]:
-    """Return the months before the session's that were not billed, since the first that was; oldest first.
+def _not_all_sent(connection: Connection, before: Month) -> dict[str, bool]:
+    """Return the months since the first billed one that have bills to send, and whether they were begun.
 
     As far back as late usage is looked for: older ones change nothing any more.
     """
-    billed = {Month.parse(each.month) for each in session.write(read_months) if each.billing_started_at}
-    month = min((each for each in billed if each < session.month), default=session.month)
-    month, skipped = max(month, session.month.plus(-LATE_USAGE_MONTHS)), []
-    while month < session.month:
-        if month not in billed:
-            skipped.append(month)
-        month = month.next()
-    return skipped
+    begun = {Month.parse(each.month) for each in read_months(connection) if each.billing_started_at}
+    first = min((each for each in begun if each < before), default=before)
+    months = max(first, before.plus(-LATE_USAGE_MONTHS)).through(before.previous())
+    planned = sa.select(invoices.c.month).where(
+        invoices.c.month.in_([str(month) for month in months]), invoices.c.state == State.PLANNED.value
+    )
+    left = set(connection.scalars(planned.distinct()))
+    return {str(month): month in begun for month in months if month not in begun or str(month) in left}
+
+
+def _known(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
+    query = sa.select(invoices.c.stripe_invoice_id).where(invoices.c.stripe_invoice_id.in_([*invoice_ids]))
+    return set(connection.scalars(query))

@@ -49,17 +49,18 @@ async def sweep(
     gateway: Gateway,
     pin: Callable[[], Awaitable[object]],
     recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
+    from_before: Callable[[], None] = lambda: None,
 ) -> SweepResult:
     """Bring the month's ledger up to what Stripe has; where it has invoices of the month, pin it first.
 
-    `pin` returns whether the month was not pinned before; `recorded` reads the differences to earlier bills
-    that were recorded with the frozen month or since.
+    `recorded` reads the differences to earlier bills that were recorded with the frozen month or since;
+    `from_before` is called before an invoice is adopted that was finalized without this ledger.
 
     Raises:
         StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
         StripeAccountError: when nobody can be billed.
     """
-    work = _Sweep(session, gateway, recorded)
+    work = _Sweep(session, gateway, recorded, from_before)
     async for page in gateway.invoices(created=created_since_close(session.month)):
         work.result.listed += len(page)
         # By its id too: metadata can be cleared in the dashboard.
@@ -70,7 +71,7 @@ async def sweep(
             if invoice["metadata"].get(MONTH) == str(session.month) or invoice["id"] in known
         ]
         if ours:
-            work.result.is_from_before |= bool(await pin())
+            await pin()
             await work.take(ours, known)
     await work.finish()
     return work.result
@@ -78,11 +79,16 @@ async def sweep(
 
 class _Sweep:
     def __init__(
-        self, session: MonthSession, gateway: Gateway, recorded: Callable[[], Mapping[BillOf, Usage]]
+        self,
+        session: MonthSession,
+        gateway: Gateway,
+        recorded: Callable[[], Mapping[BillOf, Usage]],
+        from_before: Callable[[], None],
     ) -> None:
         self._session = session
         self._gateway = gateway
         self._recorded = cache(recorded)
+        self._from_before = from_before
         self._started_at = datetime.now(UTC)
         self._void: list[Invoice] = []
         self._twice: dict[Bill, list[Invoice]] = {}
@@ -138,6 +144,9 @@ class _Sweep:
         elif is_revision_of_another(invoice, bill):
             self._revisions.append(invoice)
         elif bill.state in UNSENT | {State.DRAFTED} or bill.reason is Reason.DELETED_AT_STRIPE:
+            # A run commits the id before it finalizes: one that was killed leaves no other.
+            if bill.stripe_invoice_id not in {invoice["id"], revised_from(invoice) or invoice["id"]}:
+                await self._is_from_before()
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
             self._twice.setdefault(bill, []).append(invoice)
@@ -146,6 +155,11 @@ class _Sweep:
         else:
             return await self._park_both(invoice, bill)
         return None
+
+    async def _is_from_before(self) -> None:
+        if not self.result.is_from_before:
+            await asyncio.to_thread(self._from_before)
+            self.result.is_from_before = True
 
     async def _park_both(self, invoice: Invoice, bill: Bill) -> Bill:
         if bill.state is not State.SETTLED:
@@ -232,6 +246,7 @@ class _Sweep:
         if name is None:
             self.result.unknown.append(invoice["id"])
             return None
+        await self._is_from_before()
         # An earlier generation holds the user's frozen usage where a lost ledger had voided it.
         bills = await self._bills_of_user(invoice)
         latest = max(bills, key=lambda bill: bill.generation, default=None)

@@ -17,7 +17,7 @@ from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import columns_of, put_row, read_as
 from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import decisions, invoices, reviews
+from spell_billing.ledger.schema import decisions, invoices, months, reviews
 
 
 class DecisionKind(StrEnum):
@@ -134,6 +134,20 @@ def write_review(
     found = orjson.dumps(list(findings)).decode()
     row = {"month": str(month), "drafts_hash": drafts_hash, "findings": found, "reviewed_at": now}
     put_row(connection, reviews, {**row, "approvals_needed": approvals_needed})
+
+
+def findings_told(connection: Connection, code: str) -> list[tuple[datetime, Mapping[str, Any]]]:
+    """Return when findings of a kind were made, and their data, of months whose billing started after all."""
+    started = sa.exists().where(months.c.month == reviews.c.month, months.c.billing_started_at.is_not(None))
+    query = sa.select(reviews.c.reviewed_at, reviews.c.findings).where(
+        reviews.c.findings.contains(f'"{code}"'), started
+    )
+    return [
+        (at, finding["data"])
+        for at, findings in connection.execute(query)
+        for finding in orjson.loads(findings)
+        if finding["code"] == code
+    ]
 
 
 def read_decisions(connection: Connection, month: Month) -> list[Decision]:

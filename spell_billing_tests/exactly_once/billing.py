@@ -12,6 +12,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.gateway import Gateway, Patience
+from spell_billing.invoicing.lost_decisions import LostDecisions
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.ledger import Ledger
@@ -31,7 +32,8 @@ class Run:
     """What a test asks for.
 
     `wait_seconds` is for the month's lock, `timeout_seconds` for each request; `kill_at_commit` is the number
-    of the ledger's commit (from 1) at which the process is to kill itself, before it or `kill_after` it.
+    of the ledger's commit (from 1) at which the process is to kill itself, before it or `kill_after` it. With
+    `notices`, a run whose ledger was restored holds what is left, as the job does.
     """
 
     database_url: str
@@ -41,6 +43,7 @@ class Run:
     timeout_seconds: float = 20.0
     kill_at_commit: int | None = None
     kill_after: bool = False
+    notices: bool = False
     told: list[str] = field(default_factory=list)
 
 
@@ -71,7 +74,8 @@ async def send(session: MonthSession, run: Run, connect: Callable[..., StripeApi
     """Drive the month at Stripe, through a connection of a kind of the test's own if it wants one."""
     async with gateway(run, connect) as opened_gateway:
         report = BillingReport(LOG, to_drive=0)
-        return await bill_month(session, opened_gateway, report, verify=run.verify)
+        lost = LostDecisions(session) if run.notices else None
+        return await bill_month(session, opened_gateway, report, verify=run.verify, lost=lost)
 
 
 @asynccontextmanager

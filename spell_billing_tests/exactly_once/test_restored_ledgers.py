@@ -86,3 +86,23 @@ def test_late_usage_after_a_lost_ledger_is_owed_to_a_later_invoice(world: World)
     world.one_more_run_must_finish()
     assert {each.id: each for each in world.double.invoices()} == before
     assert [world.bill_of(user_id).unbilled_usage_cents for user_id in BILLABLE] == [150, 150, 150]
+
+
+def test_a_restored_ledger_makes_no_invoice_beside_those_it_finds(sqlite_world: World) -> None:
+    world = sqlite_world
+    world.notices = True
+    for write in range(1, WRITES + 2):
+        with world.point(f"write {write}, then yesterday's ledger"):
+            world.start_over()
+            disturb(world, write)
+            world.wait_for_stripe()
+            before = world.double.invoices()
+            put_back(world.database_url, world.drafted)
+
+            world.bill()
+
+            # A draft that was begun is completed: a bill that a person settled has none.
+            if any(each.status != "draft" for each in before):
+                assert {each.id for each in world.double.invoices()} == {each.id for each in before}
+            else:
+                world.must_be_finished()

@@ -32,6 +32,7 @@ class World:
     children: Children
     survived: Callable[[], object]
     drafts: Sequence[Draft] = field(default_factory=drafts)
+    notices: bool = False
     _tried_on: set[Standing] = field(default_factory=set, init=False)
     _looked_at: Ledger | None = field(default=None, init=False)
 
@@ -86,7 +87,7 @@ class World:
 
     def run(self, **wishes: Any) -> Run:
         """Describe a run on this ledger and account; see `Run` for the wishes."""
-        return Run(self.database_url, self.double.base_url, **wishes)
+        return Run(self.database_url, self.double.base_url, **{"notices": self.notices, **wishes})
 
     def bill(self, **wishes: Any) -> Outcome:
         """Bill the month in this process."""

@@ -6,13 +6,9 @@ from typing import Any
 import pytest
 
 from spell_billing.core.month import Month
-from spell_billing.core.review import ReviewRules
 from spell_billing.core.terms import CARRY, ENFORCED, FORGIVE, ON, USUAL_POLICY, Policy
-from spell_billing.invoicing.review_month import review_month
-from spell_billing.ledger.rows import Actor
-from spell_billing.settings.databases import parse_database_url
 from spell_billing.usage.contract import SourceRules
-from spell_billing.usage.source import open_usage_source
+from spell_billing_tests.proof.reviewing import findings_of
 from spell_billing_tests.proof.small_platform import SmallPlatform
 
 FEBRUARY, MARCH = Month(2025, 2), Month(2025, 3)
@@ -39,15 +35,7 @@ DISCOUNTS = (
 
 def findings(platform: SmallPlatform) -> list[tuple[str, str]]:
     """Draft and review March, and return the code and the text of what was found."""
-    platform.draft(MARCH)
-    with platform.ledger() as ledger, ledger.session(MARCH, Actor("tester"), drafting=True) as session:
-        record = ledger.month(MARCH)
-        assert record is not None
-        frozen = platform.store.version(MARCH, record.usage_version)
-        accounts = open_usage_source(parse_database_url(platform.url, setting="DATABASE_URL")).accounts
-        review = review_month(ledger, session, platform.store, frozen, accounts, rules=ReviewRules())
-    assert review is not None
-    return [(each["code"], each["text"]) for each in review.findings]
+    return [(each["code"], each["text"]) for each in findings_of(platform, MARCH)]
 
 
 def live_through(

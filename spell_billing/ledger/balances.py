@@ -1,0 +1,92 @@
+"""What invoices moved to and from the balances of customers at Stripe, of customers who were replaced."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spell_billing.core.month import Month
+from spell_billing.core.review import Code
+from spell_billing.core.review_ledger import LeftBalance
+from spell_billing.ledger.money_tables import payments
+from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.reviews import findings_told
+from spell_billing.ledger.schema import invoices
+
+
+class _Sums(NamedTuple):
+    """What is left by all invoices, in minor units, and how much of a debt and of a credit they made."""
+
+    left: int = 0
+    debt: int = 0
+    credit: int = 0
+
+    @property
+    def cents(self) -> int:
+        """What is left; a balance that a person made at Stripe is none of ours, used or not."""
+        return min(max(self.left, -self.credit), self.debt)
+
+
+def read_left_balances(connection: Connection, month: Month) -> list[LeftBalance]:
+    """Return what is on balances of customers whom users of the month's drafts had, and have no more.
+
+    A customer with another bill in the month takes it up there. What a review of an earlier month has told,
+    in the same amount, is left out: somebody has dealt with it.
+    """
+    balances = _balances(connection)
+    if not balances:
+        return []
+    bill, heir_of = invoices.c, read_heirs(connection).heir_of
+    drafted = sa.select(bill.user_id, bill.stripe_customer_id).where(
+        bill.month == str(month), bill.stripe_customer_id.is_not(None)
+    )
+    customers = {row[0]: row[1] for row in connection.execute(drafted) if heir_of(row[0]) == row[0]}
+    in_use, told = set(customers.values()), _told(connection)
+    left = []
+    for (customer, currency), (cents, users) in balances.items():
+        if customer in in_use or (customer, currency, cents) in told:
+            continue
+        for user in users:
+            if (now := customers.get(heir_of(user))) is not None:
+                left.append(LeftBalance(user, customer, now, currency, cents))
+                break
+    return sorted(left, key=lambda each: each.user)
+
+
+def _balances(connection: Connection) -> dict[tuple[str, str], tuple[int, list[str]]]:
+    """Return what invoices left on balances, by customer and currency, with the users they billed."""
+    paid, bill = payments.c, invoices.c
+    of = (bill.stripe_customer_id, bill.currency, bill.user_id)
+    amounts = (
+        paid.moved_cents + paid.from_balance_cents - paid.to_balance_cents,
+        _above_zero(paid.moved_cents),
+        _above_zero(-paid.from_balance_cents) + paid.to_balance_cents,
+    )
+    query = (
+        sa.select(*of, *map(sa.func.sum, amounts))
+        .join(payments, paid.stripe_invoice_id == bill.stripe_invoice_id)
+        .where(sa.or_(paid.moved_cents != 0, paid.from_balance_cents != 0, paid.to_balance_cents != 0))
+        .where(paid.status != "void")
+        .group_by(*of)
+        .order_by(*of)
+    )
+    sums: defaultdict[tuple[str, str], _Sums] = defaultdict(_Sums)
+    users: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for customer, currency, user, *added in connection.execute(query):
+        balance = customer, currency
+        sums[balance] = _Sums(*(one + int(more) for one, more in zip(sums[balance], added, strict=True)))
+        users[balance].append(user)
+    return {balance: (each.cents, users[balance]) for balance, each in sums.items() if each.cents}
+
+
+def _above_zero(amount: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.case((amount > 0, amount), else_=0)
+
+
+def _told(connection: Connection) -> set[tuple[str, str, int]]:
+    return {
+        (each["customer"], each["currency"], each["cents"])
+        for _, data in findings_told(connection, Code.BALANCE_LEFT_BEHIND)
+        for each in data["balances"]
+    }
