@@ -124,7 +124,7 @@ class BillingReport:
         )
         if result.is_from_before:
             self._log.warning(
-                "This ledger is from before these invoices, and what people decided since then is not in it: "
+                "This ledger is older than these invoices, and lacks what people decided since then: "
                 "enter grants, settled and held bills, and users who moved again"
             )
         for named in result.renamed:

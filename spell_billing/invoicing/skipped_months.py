@@ -31,7 +31,7 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
     for month in await asyncio.to_thread(_skipped, session):
         if str(month) in at_stripe:
             raise LedgerError(
-                f"Stripe has invoices of {month}, which this ledger never billed: it is from before.",
+                f"Stripe has invoices of {month}, which this ledger never billed: it is older.",
                 remedy=f"Nothing was sent. Run first: spell-billing bill --month {month} --verify.",
             )
 
