@@ -47,7 +47,7 @@ class CentsType(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the amount, or fail as wrong usage."""
         if isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
-            self.fail(f"{value!r} is no whole number of cents: write 500 for five dollars", param, ctx)
+            self.fail(f"{value!r} is not a whole number of cents: write 500 for five dollars", param, ctx)
         return super().convert(value, param, ctx)
 
 

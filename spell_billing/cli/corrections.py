@@ -85,9 +85,7 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
     for words in again:
         click.echo(words)
     if voided and not for_good:
-        click.echo(
-            "The next bill charges what the rows say by then. Where they are wrong, correct them first."
-        )
+        click.echo("The next bill charges what the rows say by then. If they are wrong, correct them first.")
         click.echo(f"To bill again: spell-billing bill --month {month}")
     if paid:
         back = f"spell-billing credit --month {month} --everybody --all --reason ..."
@@ -201,7 +199,7 @@ def _say_credited(ledger: Ledger, month: Month, user_id: str, credited: "Credite
     "--given-back",
     "given_back_as",
     type=click.Choice(["correction", "goodwill"]),
-    help="Say what was given back of the month's invoice for, as at Stripe: rows that went, or goodwill.",
+    help="Say what money of the month's invoice was given back for: rows that were removed, or goodwill.",
 )
 @reason_option()
 def settle(
@@ -218,9 +216,9 @@ def settle(
     Refused while an invoice of it stands at Stripe. Safe to repeat. With --credit, record that a credit was
     given back by hand, so that it no longer holds the user's bills.
 
-    With --given-back, say what money was for that was given back of the month's invoice, by a credit note, a
-    refund or a dispute. As a correction it is not given back once more for rows that went; as goodwill it
-    stands beside whatever the rows say. Said again otherwise, it takes the place of what was said before.
+    With --given-back, say why money of the month's invoice was given back, by a credit note, a refund or a
+    dispute. As a correction it is not given back once more for rows that were removed; as goodwill it stands
+    beside whatever the rows say. Another answer replaces the one before.
     """
     if sum(each is not None for each in (settled_as, currency, given_back_as)) != 1:
         raise click.UsageError("Give one of --as, --credit and --given-back.")

@@ -34,7 +34,7 @@ class _Day(click.ParamType[date]):
         try:
             return date.fromisoformat(str(value))
         except ValueError:
-            self.fail(f"{value!r} is not a day, as 2026-12-31", param, ctx)
+            self.fail(f"{value!r} is not a day such as 2026-12-31", param, ctx)
 
 
 @click.command("grant")

@@ -58,7 +58,7 @@ def events(*, again: bool) -> None:
 
 
 @click.command("forget-rehearsal")
-@click.option("--yes", is_flag=True, help="Remove it; without, only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would be removed.")
 def forget_rehearsal(*, yes: bool) -> None:
     """Remove the bills, payments and reports of a rehearsal in Stripe's test mode from the ledger.
 

@@ -119,8 +119,8 @@ def _notes(standing: "Standing") -> Iterator[str]:
         yield f"{label} is billed: its bills are shown as they are, and another run would send nothing."
     elif standing.started:
         yield (
-            f"Billing of {label} has started: what was sent or closed is shown as it is, and who waits for a "
-            "bill as the next run would draft it."
+            f"Billing of {label} has started: what was sent or closed is shown as it is, and what "
+            "waits as the next run would draft it."
         )
 
 

@@ -20,7 +20,7 @@ _KEPT_MONTHS = 13
     show_default=True,
     help="Touch nothing of this many months before the present one.",
 )
-@click.option("--yes", is_flag=True, help="Remove it; without, only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Remove it; without this, only say what would be removed.")
 def prune(keep_months: int, *, yes: bool) -> None:
     """Remove what is past its retention, and say how many bytes that is; without --yes, only say so.
 

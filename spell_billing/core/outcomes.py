@@ -110,9 +110,9 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.UNKNOWN_PLAN: (
         f"The billing account's plan_id is not in billing_plans. Correct it, add the plan, or set it to null "
-        f"where there is none, {_AGAIN}"
+        f"if there is none, {_AGAIN}"
     ),
-    Reason.PLAN_CURRENCY: "The account is in another currency than a plan it was on in the month. Give it "
+    Reason.PLAN_CURRENCY: "The account's currency is not that of a plan it was on in the month. Give it "
     f"the plan's currency, {_AGAIN} Between plans of two currencies, bill it by hand, and settle it.",
     Reason.UNKNOWN_CURRENCY: f"The account's currency is not a three-letter code. Correct it, {_AGAIN}",
     Reason.UNKNOWN_COLLECTION: f"The account's collection is not `charge` or `send`. Correct it, {_AGAIN}",
@@ -140,9 +140,9 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.TAX_LOCATION: f"Stripe cannot place the customer for tax. Complete the address there, {_AGAIN}",
     Reason.OFF_STEP: (
-        "With tax, a coupon or the customer's balance, what is due is no amount that Stripe charges in this "
-        "currency (ISK and UGX are whole, three decimals end in 0). Take the coupon or the balance off the "
-        f"customer at Stripe, {_AGAIN} Or bill the user by hand, and record it with "
+        "With tax, a coupon or the customer's balance, what is due is not an amount that Stripe charges in "
+        "this currency (ISK and UGX are whole, three decimals end in 0). Remove the coupon or the balance "
+        f"from the customer at Stripe, {_AGAIN} Or bill the user by hand, and record it with "
         "`spell-billing settle --as billed-by-hand`."
     ),
     Reason.REJECTED: f"Stripe refused the request. Correct what it names, {_AGAIN}",
@@ -155,11 +155,11 @@ REMEDIES: dict[Reason, str] = {
         f"{_AGAIN}"
     ),
     Reason.VOIDED_AT_STRIPE: (
-        "The invoice was voided at Stripe by hand. It is not billed again by itself: if it should be, "
+        "The invoice was voided at Stripe by hand. It is not billed again automatically: if it should be, "
         "record it with `spell-billing void`, then bill the month again."
     ),
     Reason.DELETED_AT_STRIPE: (
-        "The draft was deleted at Stripe by hand. It is not billed again by itself: if it should be, "
+        "The draft was deleted at Stripe by hand. It is not billed again automatically: if it should be, "
         "record it with `spell-billing void`, then bill the month again."
     ),
     Reason.TWO_INVOICES: (
@@ -181,8 +181,8 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.ALREADY_GIVEN_BACK: (
         "Money of an earlier invoice was given back already, and this bill would give back more, for rows "
-        "that went. Where both were meant, `spell-billing release`; where what was given back was for these "
-        f"rows, `spell-billing settle --given-back correction`; {_AGAIN}"
+        "that were removed. If both were meant, `spell-billing release`; if the money was given back for "
+        f"these rows, `spell-billing settle --given-back correction`; {_AGAIN}"
     ),
     Reason.ACCOUNT_CHANGED: (
         "The account's customer or currency changed after the bill was drafted. Bill the month again: that "

@@ -207,7 +207,7 @@ def _read_card(rows: Sequence[CardRow]) -> RateCard:
 def _tier(row: CardRow) -> Tier:
     price = _decimal(row, "unit_price_cents")
     if price < 0:
-        raise _refused(row, f"unit_price_cents is {row.unit_price_cents!r}", "Write a price from zero on.")
+        raise _refused(row, f"unit_price_cents is {row.unit_price_cents!r}", "Write a price of zero or more.")
     up_to = None if row.up_to is None else _decimal(row, "up_to")
     if up_to is not None and up_to <= 0:
         raise _refused(

@@ -116,8 +116,8 @@ def past_findings(changes: Sequence[PastChange], rules: ReviewRules) -> list[Fin
                     parts.append(f"{_money(cents, currency)} of {billed} {words}{share}")
         if parts:
             text = (
-                f"{change.month} is not what was billed any more: {'; '.join(parts)}. "
-                "See whether rows were deleted, or the usage database is another one."
+                f"{change.month} is no longer what was billed: {'; '.join(parts)}. "
+                "Check whether rows were deleted, or this is another usage database."
             )
             rounded = {
                 currency: {name: round_half_up(cents) for name, cents in asdict(amounts).items()}
@@ -158,7 +158,7 @@ def month_findings(
     if not current.calls and previous[0].calls:
         text = (
             f"{current.month} has no row of usage; {previous[0].month} had {previous[0].calls:,}. "
-            "See whether the usage database is the right one, and complete."
+            "Check that this is the right usage database, and that it is complete."
         )
         return [Finding(Code.MONTH_EMPTY, text, data)]
     number = len(previous)
@@ -194,8 +194,8 @@ def month_findings(
 def _charged_without_usage(current: MonthTotals) -> Finding:
     text = (
         f"{current.month} has no row of usage, and no month before it was billed: it would charge "
-        f"{_users(current.users)} fees of {format_amounts(current.cents)}. See whether it is the month you "
-        "meant, and the usage database the right one."
+        f"{_users(current.users)} fees of {format_amounts(current.cents)}. Check that this is the month you "
+        "meant, and the right usage database."
     )
     return Finding(Code.MONTH_EMPTY, text, {"current": asdict(current), "previous": []})
 
@@ -234,7 +234,7 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         text = (
             f"{_users(coverage.alike)} of {coverage.users:,} would have an account if case, spaces, "
             f"punctuation, leading zeros and the encoding of letters did not count: {named}. "
-            "Write the ids alike in usage_counters and billing_accounts."
+            "Write the ids the same way in usage_counters and billing_accounts."
         )
         found.append(Finding(Code.IDS_DIFFER, text, data))
     nobody = coverage.without == coverage.users
@@ -248,7 +248,7 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         )
         text = (
             f"{who} a billing account with a Stripe customer. "
-            "See whether billing_accounts is complete and its user ids are those of usage_counters."
+            "Check that billing_accounts is complete, and has the user ids of usage_counters."
         )
         found.append(Finding(Code.NO_ACCOUNTS, text, data))
     return found

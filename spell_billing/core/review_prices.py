@@ -121,13 +121,13 @@ def price_findings(
         parts.append(f"{len(users):,} of {len(before.users):,} users are on no plan ({_some(users)})")
     elif switched_off:
         parts.append(
-            f"the account's plan does not count for {_some(switched_off)}, whose plan_subscriptions are all "
-            "of other times: enter the present plan there as well"
+            f"the account's plan does not count for {_some(switched_off)}, whose plan_subscriptions all "
+            "cover other times: enter the present plan there as well"
         )
     if not parts:
         return []
     text = (
-        f"{month} is without prices that {than} had: {'; '.join(parts)}. See whether rate_cards, "
+        f"{month} lacks prices that {than} had: {'; '.join(parts)}. Check that rate_cards, "
         "billing_plans, billing_discounts and billing_accounts are complete. To change a rate card, add one "
         "with a later valid_from; to end a discount, fill in its ends_at."
     )
@@ -148,10 +148,12 @@ def _unpriced(before: Prices, now: Prices, rules: ReviewRules, than: str) -> lis
         for place, cents in sorted(before.charged.items())
         if cents > rules.floor_cents and place in now.cards and not now.charged.get(place)
     ]
-    parts = [f"nothing is priced any more by the rate card of {_some(silent)}"] if silent else []
+    parts = [f"nothing is priced any longer by the rate card of {_some(silent)}"] if silent else []
     were, are = (each.free_calls * 100 > rules.past_percent * each.calls for each in (before, now))
     if are and not were and now.free_calls:
-        parts.append(f"{now.free_calls:,} of {now.calls:,} calls no rate card prices, and they cost nothing")
+        parts.append(
+            f"{now.free_calls:,} of {now.calls:,} calls cost nothing because no rate card prices them"
+        )
     return parts
 
 
@@ -162,8 +164,8 @@ def first_price_findings(month: str, now: Prices) -> list[Finding]:
     whose = _some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.forgotten.items())])
     number = f"{sum(now.forgotten.values()):,} of {now.calls:,} calls"
     text = (
-        f"{month} is the first month, and {number} no rate card prices, and they cost nothing: {whose}. "
-        "Where they shall cost something, see the plans of these users, and plan_id and item of rate_cards."
+        f"{month} is the first month, and {number} cost nothing because no rate card prices them: {whose}. "
+        "If they should cost something, check these users' plans, and plan_id and item in rate_cards."
     )
     return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
@@ -185,7 +187,7 @@ def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> li
     if not parts:
         return []
     text = (
-        f"The bills of {month} have other terms than those of {than}: {'; '.join(parts)}. If that is a "
+        f"The bills of {month} are on other terms than those of {than}: {'; '.join(parts)}. If that is a "
         "mistake, correct it and bill the month again."
     )
     return [Finding(Code.TERMS_GONE, text, {"before": than, "users": everybody})]

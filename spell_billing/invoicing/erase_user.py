@@ -74,8 +74,8 @@ def erasing(
                 elif not is_pseudonym(known_as) or has_bill(connection, known_as):
                     raise LedgerError(
                         f"{known_as} is not the pseudonym of a user whom this ledger has under the old id.",
-                        remedy="Name the one that stands in the metadata of the user's invoices at Stripe, "
-                        "or none.",
+                        remedy="Name the one in the metadata of the user's invoices at Stripe, or leave "
+                        "out --as.",
                     )
                 erasure = Erasure(user_id, known_as or new_pseudonym())
                 begin_erasure(connection, erasure)
@@ -164,8 +164,8 @@ def _require_known(connection: sa.Connection, store: UsageStore, user_id: str) -
     if not has_bill(connection, user_id) and not names_user(store, user_id):
         raise LedgerError(
             f"User {user_id} has no bill and no frozen usage.",
-            remedy="Check the id: it must be written as in usage_counters. Of a user who was erased nothing "
-            "is left to do.",
+            remedy="Check the id: it must be written as in usage_counters. For a user who was erased, "
+            "nothing is left to do.",
         )
 
 
@@ -187,6 +187,6 @@ def _require_gone(
     if at_platform(first):
         raise LedgerError(
             f"The platform still has an account of user {user_id}, or calls since {first}.",
-            remedy="Delete the user's rows in billing_accounts and usage_counters first: they would be "
-            "billed again as those of a user whom nobody knows.",
+            remedy="Delete the user's rows in billing_accounts and usage_counters first; otherwise "
+            "they would be billed again, as those of an unknown user.",
         )

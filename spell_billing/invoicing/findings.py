@@ -46,55 +46,55 @@ class Kind(StrEnum):
 
 _REMEDIES = {
     Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
-    Kind.LINES_DO_NOT_ADD_UP: "Restore the ledger; void an invoice that no usage stands behind.",
+    Kind.LINES_DO_NOT_ADD_UP: "Restore the ledger; void an invoice without usage behind it.",
     Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
     Kind.MISSING_AT_STRIPE: "Check that STRIPE_API_KEY belongs to the account that was billed.",
     Kind.UNKNOWN_TO_LEDGER: "Take it into the ledger: bill the month again with --verify.",
     Kind.AMOUNT_DIFFERS: "Someone changed the invoice, or a tax applies. Compare it with `explain`.",
     Kind.LINES_DIFFER: "Compare the lines with `explain`; void the invoice and bill again.",
     Kind.METADATA_DIFFERS: "It was changed at Stripe. Bill the month again with --verify: that restores it.",
-    Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
-    Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again when it is wrong.",
+    Kind.CURRENCY_DIFFERS: "Compare it with `explain`; void it and bill again if it is wrong.",
+    Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again if it is wrong.",
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
     Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
     Kind.IN_REVIEW: "`spell-billing status` says what was found. Approve it, or correct it and bill again.",
-    Kind.ALLOWANCE_DIFFERS: "Restore the ledger; where the invoice was sent, void it and bill again.",
+    Kind.ALLOWANCE_DIFFERS: "Restore the ledger; if the invoice was sent, void it and bill again.",
     Kind.PLAN_DIFFERS: (
-        "Fees, minimum or discounts are not those of the plans that were frozen. Restore the ledger; where "
+        "Fees, minimum or discounts are not those of the plans that were frozen. Restore the ledger; if "
         "the invoice was sent, void it and bill again."
     ),
     Kind.LATE_USAGE_DIFFERS: (
-        "Late lines are not what was recorded, or not its rating. Restore the ledger or the usage store; "
-        "where the invoice was sent, void it and bill again."
+        "Late lines are not what was recorded, or are rated differently. Restore the ledger or the usage "
+        "store; if the invoice was sent, void it and bill again."
     ),
     Kind.CREDIT_NOT_GRANTED: (
         "Bills used more credit than earlier ones granted. Restore the ledger; void the invoice that used it "
         "twice and bill again."
     ),
     Kind.GRANT_DIFFERS: (
-        "A bill used a grant that does not cover it. Restore the ledger; where the grant is lost, make "
-        "it again under its id; where the invoice was sent, void it and bill again."
+        "A bill used a grant that does not cover it. Restore the ledger; if the grant is lost, make it "
+        "again with the same id; if the invoice was sent, void it and bill again."
     ),
     Kind.GIVEN_BACK_TWICE: (
-        "Money of the invoice was given back, and a later bill gave back for its rows as well. Where both "
+        "Money of the invoice was given back, and a later bill gave back for its rows as well. If both "
         "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
         "correction` the next bill charges what was given back twice."
     ),
     Kind.CORRECTION_UNDONE: (
         "A dispute was won, or a refund failed, after its money was settled as a correction for rows that "
-        "went: the user pays for them. `spell-billing settle --given-back goodwill` lets the next bill give "
-        "them back; where some is still given back, `--given-back correction` once more."
+        "were removed: the user pays for them. `spell-billing settle --given-back goodwill` lets the next "
+        "bill give them back; if some is still given back, settle that with `--given-back correction`."
     ),
-    Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
+    Kind.CONTENT_ALTERED: "Something other than spell_billing changed the bill. Restore the ledger's backup.",
     Kind.NOT_APPROVED: (
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
     ),
     Kind.MONEY_DIFFERS: (
         "Money went back, or came back, and the ledger does not know of it yet. The sensor `payments` reads "
-        "it within a minute, or within a day where no event told of it; where it does not run, start the "
+        "it within a minute, or within a day if no event told of it; if it is not running, start the "
         "Dagster daemon."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",

@@ -119,7 +119,7 @@ def release_both(connection: Connection, month: Month, user_id: str, reason: str
     (bill,) = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
     if [words for _, words in _questions(connection, month, [bill])] != [bill.message]:
         raise LedgerError(
-            f"What was given back to user {user_id} is not what the bill for {month} says any more.",
+            f"What was given back to user {user_id} is no longer what the bill for {month} says.",
             remedy=f"Look at what it says then: spell-billing bill --month {month}.",
         )
     giving = {(user_id, of) for of in _given_by(bill.lines)}
@@ -177,8 +177,8 @@ def settle_given_back(
             now[of], left_cents = now.get(of, 0) + taken_cents, left_cents - taken_cents
         if not any(now.values()):
             raise LedgerError(
-                f"No rows went of those that user {user_id}'s invoice for {month} charged for.",
-                remedy="Rows that go later are asked about when they do.",
+                f"Of the rows that user {user_id}'s invoice for {month} charged for, none was removed.",
+                remedy="You will be asked about rows that are removed later.",
             )
     else:
         _write(connection, Answer(*of_invoice, bill.currency, unanswered_cents, 0, str(month)), reason, actor)
@@ -212,7 +212,7 @@ def charged_again(connection: Connection, bill: Bill) -> str | None:
     cents = Invoice.of(bill, bill.parsed_lines).at_stripe(left_cents)
     return (
         f"{format_money(cents, bill.currency, grouping=True)} had been given back of the invoice of user "
-        f"{bill.user_id}, and the next one charges it again. Where it was goodwill, give it once more when "
+        f"{bill.user_id}, and the next one charges it again. If it was goodwill, give it once more when "
         f"that is sent: spell-billing credit --month {bill.month} --user {shlex.quote(bill.user_id)} "
         f"--cents {cents} --reason ..."
     )
@@ -235,9 +235,9 @@ def rows_went_too(connection: Connection, month: str, user_id: str) -> str:
     settle = f"`spell-billing settle --month {month} --user {shlex.quote(user_id)} --given-back"
     money = format_money(gone_cents, found[-1].currency, grouping=True)
     return (
-        f"Rows that it had charged {money} for went as well, which late usage gives back: the same money "
-        f"may go back twice. Where both were meant, say so with {settle} goodwill`, else with {settle} "
-        "correction`."
+        f"Rows that it had charged {money} for were removed as well, and late usage gives that back: the "
+        f"same money may go back twice. If both were meant, say so with {settle} goodwill`, otherwise "
+        f"with {settle} correction`."
     )
 
 

@@ -126,7 +126,7 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
         if dict(pinned).get(item.month) != item.version:
             raise UsageError(
                 f"{item.month} was opened again since {month} was frozen with late usage of it.",
-                remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+                remedy=f"Nothing was sent. Bill {month} again: that freezes it again.",
             )
     late = {item.month for item in manifest.late.months}
     for other, version in pinned:
@@ -140,7 +140,7 @@ def require_late_usage_once(ledger: Ledger, store: UsageStore, month: Month) -> 
             if both:
                 raise UsageError(
                     f"{other} was billed since {month} was frozen, with late usage of {min(both)} as well.",
-                    remedy=f"Nothing was sent. Bill {month} again: it is frozen anew.",
+                    remedy=f"Nothing was sent. Bill {month} again: that freezes it again.",
                 )
 
 
@@ -165,12 +165,12 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
     manifest, outside, found = frozen.manifest, frozen.manifest.outside, []
     if (bad := manifest.earlier_bad_rows).count:
         found.append(
-            f"{_rows(bad.count)} of billed months cannot be billed any more, and stop nobody: {_named(bad)}."
+            f"{_rows(bad.count)} of billed months can no longer be billed, and stop nobody: {_named(bad)}."
         )
     if manifest.without_id:
         found.append(
-            f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing tells whether they stand "
-            "twice."
+            f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing shows whether they are "
+            "duplicates."
         )
     if outside.future:
         found.append(

@@ -91,7 +91,7 @@ def given_back_findings(
         for user_id, gone_cents in sorted((+gone).items()):
             bill = latest[user_id]
             found = f"{money(bill, back[user_id])} of the invoice, and {money(bill, gone_cents)} for rows"
-            yield Finding.of(Kind.GIVEN_BACK_TWICE, bill, "given back once", f"{found} that went")
+            yield Finding.of(Kind.GIVEN_BACK_TWICE, bill, "given back once", f"{found} that were removed")
 
 
 def _back_of(connection: Connection, month: Month, latest: Mapping[str, Bill]) -> dict[str, int]:

@@ -124,9 +124,8 @@ class BillingReport:
         )
         if result.is_from_before:
             self._log.warning(
-                "This ledger is from before some of these invoices, and "
-                "what people decided since then is not in it: bills that are left are held, and the next "
-                "month will be in review"
+                "This ledger is older than some of these invoices, and lacks what people decided since then: "
+                "bills that are left are held, and the next month will be in review"
             )
         for named in result.renamed:
             self._log.warning(f"The metadata of invoice {named} was changed at Stripe; it was restored")

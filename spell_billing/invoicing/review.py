@@ -70,7 +70,7 @@ def approve(
             )
         if review.drafts_hash != drafts_hash(connection, month):
             raise LedgerError(
-                f"The drafts of {month} are not those that were reviewed any more.",
+                f"The drafts of {month} are no longer those that were reviewed.",
                 remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",
             )
         person = person_of(actor.name)
@@ -269,5 +269,5 @@ def _require_unsent(month: Month, bill: WaitingBill) -> None:
     elif bill.state is State.DRAFTED:
         remedy = f"A run began to send it: finish with `spell-billing bill --month {month}`, then void it."
     else:
-        remedy = "Nothing of it will be sent; there is nothing to hold."
+        remedy = "It will not be sent; there is nothing to hold."
     raise LedgerError(f"The bill of user {bill.user_id} for {month} is {bill.state}.", remedy=remedy)

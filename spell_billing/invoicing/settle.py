@@ -101,7 +101,7 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
             f"{named}: invoice {bill.stripe_invoice_id} stands at Stripe.",
             remedy=f"Void it first: spell-billing void --month {session.month} --user {bill.user_id}.",
         )
-    raise LedgerError(f"{named}: nothing of it is open.", remedy="There is nothing to settle.")
+    raise LedgerError(f"{named}: nothing is open.", remedy="There is nothing to settle.")
 
 
 def _require_grants(session: MonthSession, bill: Bill) -> None:
@@ -169,7 +169,7 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
     if standing:
         ids = ", ".join(f"{each['id']} ({each['status']})" for each in standing)
         raise LedgerError(
-            f"Of user {bill.user_id}'s bill for {session.month} stands at Stripe: {ids}.",
+            f"Of user {bill.user_id}'s bill for {session.month}, this stands at Stripe: {ids}.",
             remedy=f"Void what is wrong: spell-billing void --month {session.month} --user {bill.user_id}, "
             f"or at Stripe; or take it over with `spell-billing bill --month {session.month} --verify`.",
         )

@@ -43,7 +43,7 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
         month = min(lacking)
         what = "more than this ledger has" if months[month] else "which this ledger never billed"
         raise LedgerError(
-            f"Stripe has invoices of {month}, {what}: it is from before.",
+            f"Stripe has invoices of {month}, {what}: the ledger is older.",
             remedy=f"Nothing was sent. Run first: spell-billing bill --month {month} --verify.",
         )
 

@@ -105,12 +105,12 @@ def _apart_from_bills(version: FrozenUsage, told: Usage) -> str | None:
     name = f"{version.month}/{version.version}"
     if told in before:
         verify = f"spell-billing bill --month {version.month} --verify"
-        remedy = f"The ledger is from before: run {verify}."
+        remedy = f"The ledger is older than they are: run {verify}."
     else:
         remedy = f"Restore {name}/{supplement_name(len(recorded))} from a backup of the store."
     return (
-        f"Since {name} was frozen came {told.calls:,} calls of {plain(told.cents)} cents by its bills, and "
-        f"{now.calls:,} of {plain(now.cents)} cents by the usage store. {remedy}"
+        f"Since {name} was frozen, {told.calls:,} calls of {plain(told.cents)} cents came according to its "
+        f"bills, and {now.calls:,} of {plain(now.cents)} cents according to the usage store. {remedy}"
     )
 
 
@@ -126,8 +126,8 @@ def _require_billed_from(ledger: Ledger, version: FrozenUsage) -> None:
             f"Frozen usage {version.month}/{version.version} is not what {version.month} was billed from: "
             f"it has {frozen.calls:,} calls of {plain(frozen.cost_cents)} cents, the ledger {record.calls:,} "
             f"calls of {plain(cents)} cents.",
-            remedy="Nothing was frozen. See whether SPELL_BILLING_USAGE_STORE is this ledger's store: by "
-            "another one, or one restored from before, late usage would be charged twice.",
+            remedy="Nothing was frozen. Check that SPELL_BILLING_USAGE_STORE is this ledger's store: with "
+            "another one, or one restored from an earlier time, late usage would be charged twice.",
         )
 
 

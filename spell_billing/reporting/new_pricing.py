@@ -30,7 +30,7 @@ def _cents(value: Any) -> int:
     if isinstance(value, int):
         return value
     if not isinstance(value, str) or not _NUMBER.fullmatch(value) or "." in value:
-        raise ValueError("must be a whole number of cents from zero on")
+        raise ValueError("must be a whole number of cents, zero or more")
     return int(value)
 
 

@@ -55,7 +55,7 @@ def read_old_bills(path: Path) -> Mapping[str, OldBill]:
                     both = f"{found[bill.user_id].stripe_invoice_id} and {bill.stripe_invoice_id}"
                     raise SettingsError(
                         f"User {bill.user_id} stands twice in {path}: {both} (line {reader.line_num}).",
-                        remedy="See whether the other service billed the user twice; write one line a user.",
+                        remedy="Check whether the other service billed the user twice; write one line each.",
                     )
                 found[bill.user_id] = bill
     except (OSError, UnicodeDecodeError, csv.Error) as error:

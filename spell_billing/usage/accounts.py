@@ -97,7 +97,7 @@ def _whole_cents(text: str | None) -> str | None:
         cents = _INT64_LIMIT
     if fraction.strip("0") or not 0 <= cents < _INT64_LIMIT:
         raise UsageError(
-            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents from zero on.",
+            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents that is zero or more.",
             remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
         )
     return str(cents)

@@ -187,7 +187,7 @@ class Bucket:
             )
         return StoreInterruptedError(
             f"{self.url} does not answer{f' (status {status[1]})' if status else ''}.",
-            remedy="See that the network reaches it, and run this again; nothing half is kept.",
+            remedy="Check that the network reaches it, and run this again; nothing half is kept.",
         )
 
 

@@ -84,8 +84,8 @@ def open_engine(url: LakeUrl) -> Iterator[Engine]:
             ) from error
         raise UsageError(
             f"Reading {url.redacted} ({url.setting}) failed: {reason}.",
-            remedy="Nothing was frozen. Where the engine speaks of an overflow, correct absurd amounts; else "
-            "run it again, and look into the engine's own log.",
+            remedy="Nothing was frozen. If the engine mentions an overflow, correct absurd amounts; "
+            "otherwise run it again, and look into the engine's own log.",
         ) from error
 
 

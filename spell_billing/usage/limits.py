@@ -24,8 +24,8 @@ def require_right(limits: SpendLimits) -> None:
     named = [f"{text!r} for user {user}" for user, text in sorted(limits.wrong.items())[:_NAMED]]
     more = f" and {len(limits.wrong) - _NAMED:,} more" if len(limits.wrong) > _NAMED else ""
     raise UsageError(
-        f"{ACCOUNTS_TABLE}.{LIMIT_COLUMN} is {', '.join(named)}{more}, not a whole number of cents from "
-        "zero on.",
+        f"{ACCOUNTS_TABLE}.{LIMIT_COLUMN} is {', '.join(named)}{more}, not a whole number of cents "
+        "that is zero or more.",
         remedy="Set it to a whole number of cents, or to null for a user without a limit.",
     )
 

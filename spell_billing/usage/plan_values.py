@@ -39,7 +39,7 @@ def cents_of(text: str | None, column: str, where: str) -> int:
     value = _number(text)
     if value is None or value != value.to_integral_value() or not 0 <= value < _INT64_LIMIT:
         raise UsageError(
-            f"{where} has {column} {text!r}, not a whole number of cents from zero on.",
+            f"{where} has {column} {text!r}, not a whole number of cents that is zero or more.",
             remedy="Set it to a whole number of cents, or to null for none.",
         )
     return int(value)

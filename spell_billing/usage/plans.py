@@ -114,7 +114,7 @@ def _plan(
     currency = (row["currency"] or "").strip().lower() or None
     if currency is not None and not is_currency(currency):
         raise UsageError(
-            f"{where} has currency {row['currency']!r}, which is none.",
+            f"{where} has currency {row['currency']!r}, which is not a currency.",
             remedy="Set it to a three-letter code, as usd, or to null for the account's.",
         )
     return PlanSpan(
@@ -249,7 +249,7 @@ def _refuse_other_writing(users: Collection[str], accounts: Collection[str], tab
         named = ", ".join(f"{user!r} ({found[user]!r})" for user in sorted(found)[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(
-            f"{table} names users as {ACCOUNTS_TABLE} does not write them: {named}{more}.",
+            f"{table} writes user ids differently from {ACCOUNTS_TABLE}: {named}{more}.",
             remedy="Write each user_id as the account has it. Nothing was frozen.",
         )
 

@@ -13,6 +13,7 @@ from spell_billing.usage.privileges import unreadable
 
 _POOLER = ("pooling mode", "unsupported startup parameter")
 _FORBIDDEN = "42501"
+_ASK = "Run it again; if it persists, ask the database's administrator."
 _LIBPQ = "[libpq]"
 _REASON = re.compile(r"(?:ERROR|FATAL):\s+(?P<reason>.+)")
 
@@ -41,12 +42,10 @@ def reading(url: DatabaseUrl) -> Iterator[None]:
             raise unreachable(url, reason) from error
         what = f"Reading {url.redacted} ({url.setting}) failed: {reason}."
         if is_transient_sqlstate(state):
-            raise UsageInterruptedError(
-                what, remedy="Run it again; if it stays, ask who runs the database."
-            ) from error
+            raise UsageInterruptedError(what, remedy=_ASK) from error
         if state == _FORBIDDEN:
             raise _not_readable(url, what) from error
-        raise UsageError(what, remedy="Run it again; if it stays, ask who runs the database.") from error
+        raise UsageError(what, remedy=_ASK) from error
 
 
 def _not_readable(url: DatabaseUrl, what: str) -> UsageError:

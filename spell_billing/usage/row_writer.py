@@ -134,8 +134,8 @@ def require_equal_totals(month: Month, *, frozen: Totals, control: Totals) -> No
         raise IntegrityError(
             f"{month}: {frozen.calls} rows of {frozen.cost_cents:f} cents were read, but the database counts "
             f"{control.calls} rows of {control.cost_cents:f} cents in the same snapshot.",
-            remedy="Nothing was frozen. Run it again; if it stays, do not bill this month before it is known "
-            "whether the reading code or the database is wrong.",
+            remedy="Nothing was frozen. Run it again; if it persists, do not bill this month before it is "
+            "known whether the reading code or the database is wrong.",
         )
 
 

@@ -86,5 +86,5 @@ class SqliteUsage(SqlUsage):
                 raise took_too_long(self._url) from error
             raise UsageError(
                 f"Reading {self._url.redacted} ({self._url.setting}) failed: {error}.",
-                remedy="Run it again when no other program holds the file; if it stays, check the file.",
+                remedy="Run it again when no other program holds the file; if it persists, check the file.",
             ) from error

@@ -81,5 +81,5 @@ def _failure(url: DatabaseUrl, complaints: IO[bytes]) -> Exception:
         return unreachable(url, reason)
     return UsageError(
         f"Reading {url.redacted} ({url.setting}) failed: {reason}.",
-        remedy="Run it again when no other program holds the file; if it stays, check the file.",
+        remedy="Run it again when no other program holds the file; if it persists, check the file.",
     )

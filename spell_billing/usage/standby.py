@@ -44,7 +44,7 @@ def require_whole_month(snapshot: Snapshot, month: Month) -> None:
     raise SourceBehindError(
         f"The standby that is read has the rows of {month} {up_to}; the month ends on {month.last_day} at "
         "24:00 UTC.",
-        remedy="It is tried again by itself; if it stays, see whether the standby follows its primary, and "
+        remedy="It is retried automatically; if it persists, check that the standby follows its primary, and "
         "grant pg_read_all_stats where the primary is idle, or set USAGE_DATABASE_URL to the primary.",
     )
 

@@ -119,7 +119,7 @@ def _require_text(rows: pa.Table, name: str) -> None:
                 value.as_buffer().to_pybytes().decode()
             except UnicodeDecodeError as error:
                 raise UsageError(
-                    f"The {name} of the row with id {row_id} of {USAGE_TABLE} is no text: {error.reason} in "
+                    f"The {name} of the row with id {row_id} of {USAGE_TABLE} is not text: {error.reason} in "
                     f"{error.object!r}.",
                     remedy="Write it in UTF-8.",
                 ) from None

@@ -190,7 +190,7 @@ class UsageTables(ABC):
             if name is not None and name not in self.usage_columns:
                 raise UsageError(
                     f"{frozen.month} was billed by the column {name}, which {USAGE_TABLE} in "
-                    f"{self.url.redacted} ({self.url.setting}) has no more.",
+                    f"{self.url.redacted} ({self.url.setting}) no longer has.",
                     remedy=f"Give {USAGE_TABLE} the column again: late usage of that month is priced by it.",
                 )
         if detail.has_quantity:

@@ -111,7 +111,7 @@ def test_a_month_is_billed_after_a_cut_upload_beside_another_machine_and_from_li
     pods.shop.calls("2025-05", (ONE, 30))
     with pods.bucket.fault(cut):
         said = pods.refused("a", "bill", "--month", "2025-05")
-    assert f"{STORE} does not answer (status 503). See that the network reaches it" in said
+    assert f"{STORE} does not answer (status 503). Check that the network reaches it" in said
     left = pods.bucket.keys("shop/2025-05")
     assert len(left) == 1
     pods.bucket.put(leftover := "shop/2025-05/v0001/old.parquet", b"of an upload before")
@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_used_is_named_in_one_sentence_without_its_secret
         refused = pods.refused("b", "reconcile", "--month", "2025-03")
     assert f"{STORE} does not let these credentials read objects (SignatureDoesNotMatch)." in refused
     silent = pods.refused("a", "store-test", AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert silent.startswith(f"Error: {STORE} does not answer. See that the network reaches it")
+    assert silent.startswith(f"Error: {STORE} does not answer. Check that the network reaches it")
     for url, words in {
         "s3://key:Vertraulich@usage/shop": "has more in it than a bucket and a prefix",
         "s3:///shop": "names no bucket",

@@ -113,7 +113,7 @@ def test_an_erasure_that_is_killed_at_every_step_is_completed_and_the_books_agre
 
 def test_of_an_erased_user_nothing_is_left_to_do(story: Story) -> None:
     assert story.said["again"].returncode == 1
-    assert story.said["again"].stderr.endswith("Of a user who was erased nothing is left to do.\n")
+    assert story.said["again"].stderr.endswith("For a user who was erased, nothing is left to do.\n")
 
 
 def test_the_next_month_bills_who_stayed_and_nothing_else(story: Story) -> None:

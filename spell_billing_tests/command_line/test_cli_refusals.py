@@ -63,7 +63,7 @@ def test_help_appears_at_once_because_nothing_heavy_is_imported() -> None:
         (("stripe-double", "--port", "70000"), "70000 is not in the range"),
         (
             ("credit", "--month", "2025-03", "--user", "u", "--cents", "5.00", "--reason", "r"),
-            "'5.00' is no whole number of cents: write 500 for five dollars",
+            "'5.00' is not a whole number of cents: write 500 for five dollars",
         ),
         (
             ("credit", "--month", "2025-03", "--user", "u", "--cents", "-5", "--reason", "r"),

@@ -101,7 +101,7 @@ def test_a_month_waits_for_an_earlier_one_that_was_sent_on_after_the_backup(shop
 
     refused = done(shop, "bill", "--month", APRIL, code=1)
 
-    assert "Stripe has invoices of 2025-03, more than this ledger has: it is from before." in refused
+    assert "Stripe has invoices of 2025-03, more than this ledger has: the ledger is older." in refused
     assert invoices(shop) == 2
     done(shop, "bill", "--month", MARCH, "--verify")
     done(shop, "bill", "--month", APRIL, code=3)

@@ -70,7 +70,7 @@ def test_deleted_rows_of_a_billed_month_are_held_and_go_out_when_a_person_approv
     held = bill(shop, APRIL, code=3)
 
     assert len(shop.double.requests) == requests
-    assert "2025-03 is not what was billed any more: 20 of 20 users have lost rows (100%)" in held.stdout
+    assert "2025-03 is no longer what was billed: 20 of 20 users have lost rows (100%)" in held.stdout
     assert "$200.00 of $200.00 is gone (100%)" in held.stdout
     assert f"spell-billing approve --month {APRIL} --reason" in held.stdout
     assert held.stderr.count("Error") == 0
@@ -101,7 +101,7 @@ def test_an_empty_copy_of_the_usage_database_is_held(
     held = bill(shop, APRIL, code=3, USAGE_DATABASE_URL=copy.url)
 
     assert "2025-04 has no row of usage; 2025-03 had 20" in held.stdout
-    assert "2025-03 is not what was billed any more" in held.stdout
+    assert "2025-03 is no longer what was billed" in held.stdout
     assert len(shop.double.requests) == requests
     bill(shop, APRIL, code=0)  # with the right one
     assert finalized(shop) == 40

@@ -148,7 +148,7 @@ def test_the_most_specific_card_wins() -> None:
         ([{"model": "stairs"}], "model is 'stairs'. Write flat or graduated or volume or package."),
         ([{"model": None}], "model is None"),
         ([{"unit": "calls"}], "unit is 'calls'. Write call or quantity."),
-        ([{"unit_price_cents": "-0.1"}], "unit_price_cents is '-0.1'. Write a price from zero on."),
+        ([{"unit_price_cents": "-0.1"}], "unit_price_cents is '-0.1'. Write a price of zero or more."),
         *(
             (
                 [{"unit_price_cents": wrong}],

@@ -27,7 +27,7 @@ def test_rows_of_a_billed_month_that_lost_their_user_stop_nobody_and_are_named(
     passed, severity, text = warning(result)
     assert not passed
     assert severity is dg.AssetCheckSeverity.WARN
-    assert "1 row of billed months cannot be billed any more" in text
+    assert "1 row of billed months can no longer be billed" in text
     assert "id 2: user_id is missing in 2025-03" in text
     assert metadata_of(result, "raw_usage")["earlier_bad_rows"] == 1
     assert sorted(each.total_cents for each in platform.double.invoices()) == [200, 300, 400]

@@ -213,7 +213,7 @@ def test_an_item_that_is_no_text_is_named(light_platform: SmallPlatform) -> None
     calls(light_platform, MARCH, (ANN, 1, "/a"))
     light_platform.sql("UPDATE usage_counters SET endpoint = CAST(x'2fff' AS TEXT)")
 
-    with pytest.raises(UsageError, match=r"The item of the row with id 1 of usage_counters is no text"):
+    with pytest.raises(UsageError, match=r"The item of the row with id 1 of usage_counters is not text"):
         light_platform.draft(MARCH)
 
 

@@ -50,11 +50,11 @@ def light(light_platform: SmallPlatform) -> SmallPlatform:
         ),
         (
             "INSERT INTO billing_discounts (name, user_id, percent) VALUES ('1', ' U', 5)",
-            "billing_discounts names users as billing_accounts does not write them: ' U' ",
+            "billing_discounts writes user ids differently from billing_accounts: ' U' ",
         ),
         (
             "{SUBSCRIBE} ('U', 'pro', NULL, NULL)",
-            "plan_subscriptions names users as billing_accounts does not write them: 'U' ",
+            "plan_subscriptions writes user ids differently from billing_accounts: 'U' ",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_prices_that_vanished_are_reviewed(
     ((code, text),) = live_through(light_platform, before, lambda: light_platform.sql(meanwhile))
 
     assert code == "prices_gone"
-    assert text.startswith("2025-03 is without prices that 2025-02 had: ")
+    assert text.startswith("2025-03 lacks prices that 2025-02 had: ")
     assert said in text
 
 
@@ -124,7 +124,7 @@ ITEM_CARDS = (
     [
         (("chat", "chat"), None),
         (("chat-v2", "chat-v2"), "by the rate card of every plan and item chat (30,000 cents in 2025-02)"),
-        (("chat", "Chat"), "1 of 2 calls no rate card prices, and they cost nothing"),
+        (("chat", "Chat"), "1 of 2 calls cost nothing because no rate card prices them"),
         (("image", "image"), "by the rate card of every plan and item chat"),
         (("chat", "image"), None),
     ],
@@ -167,7 +167,7 @@ def test_in_the_first_month_calls_of_who_is_on_no_plan_that_a_card_is_for_are_re
     ((code, text),) = findings(light_platform)
 
     assert code == "calls_unpriced"
-    assert "1 of 3 calls no rate card prices, and they cost nothing: 1 of users on no plan" in text
+    assert "1 of 3 calls cost nothing because no rate card prices them: 1 of users on no plan" in text
 
 
 def test_in_the_first_month_items_that_no_card_knows_are_where_all_else_is_priced_by_cards(

@@ -62,7 +62,7 @@ def test_reconcile_ends_with_3_and_names_users_and_remedies(
             "stripe_invoice_id": invoice_id,
             "expected": "eur",
             "found": "usd",
-            "remedy": "Compare it with `explain`; void it and bill again when it is wrong.",
+            "remedy": "Compare it with `explain`; void it and bill again if it is wrong.",
         }
     ]
     assert story["stripe"] == {"invoices": 2, "total_cents": 1734, "by_currency": {"usd": 1734}}
@@ -99,7 +99,7 @@ def test_void_says_what_it_did_and_what_comes_next(light_billed: SmallPlatform, 
     assert done.exit_code == 0
     assert done.output.splitlines() == [
         f"Invoice {invoice_id} of user {ONE} for 2025-03 is void.",
-        "The next bill charges what the rows say by then. Where they are wrong, correct them first.",
+        "The next bill charges what the rows say by then. If they are wrong, correct them first.",
         "To bill again: spell-billing bill --month 2025-03",
     ]
     entry = light_billed.trail(MARCH, ONE)[-1]
@@ -118,7 +118,7 @@ def test_void_names_goodwill_that_the_next_invoice_charges_again(
     done = command("void", "--month", "2025-03", "--user", ONE, "--reason", "wrong price")
     assert done.output.splitlines()[1] == (
         f"$3.00 had been given back of the invoice of user {ONE}, and the next one charges it again. "
-        "Where it was goodwill, give it once more when that is sent: spell-billing credit --month 2025-03 "
+        "If it was goodwill, give it once more when that is sent: spell-billing credit --month 2025-03 "
         f"--user {ONE} --cents 300 --reason ..."
     )
 

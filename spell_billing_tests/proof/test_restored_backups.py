@@ -140,7 +140,7 @@ def test_a_month_waits_for_earlier_ones_that_a_ledger_from_before_lacks(light_bi
 def test_that_decisions_are_lost_with_a_ledger_is_said_once(
     light_billed: SmallPlatform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = "what people decided since then is not in it"
+    said = "lacks what people decided since then"
     light_billed.calls(APRIL, (ONE, 100))
     light_billed.draft(APRIL)
     before = image_of(light_billed.url)

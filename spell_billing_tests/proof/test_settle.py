@@ -77,7 +77,7 @@ def test_a_parked_bill_whose_invoice_is_void_can_be_settled(billed: SmallPlatfor
 def test_what_has_an_invoice_or_nothing_due_is_refused_with_the_way_on(billed: SmallPlatform) -> None:
     with pytest.raises(LedgerError, match=r"stands at Stripe.*Void it first: spell-billing void"):
         billed.settle(MARCH, ONE)
-    with pytest.raises(LedgerError, match="nothing of it is open"):
+    with pytest.raises(LedgerError, match="nothing is open"):
         billed.settle(MARCH, FREE)
     with pytest.raises(LedgerError, match="has no bill for 2025-03"):
         billed.settle(MARCH, "nobody")
@@ -92,7 +92,7 @@ def test_a_bill_with_an_invoice_that_stands_is_refused_whatever_the_ledger_says(
         light_platform.sql(
             f"UPDATE ledger_invoices SET state = '{state}', reason = '{reason}' WHERE user_id = '{ONE}'"
         )
-        with pytest.raises(LedgerError, match=rf"stands at Stripe: {sent.stripe_invoice_id} \(open\)"):
+        with pytest.raises(LedgerError, match=rf"this stands at Stripe: {sent.stripe_invoice_id} \(open\)"):
             light_platform.settle(MARCH, ONE)
         assert light_platform.bill_of(MARCH, ONE).state == state
 

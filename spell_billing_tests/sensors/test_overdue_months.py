@@ -38,7 +38,7 @@ def test_a_month_that_nobody_billed_is_told_once_after_the_deadline(
             DUE,
             (
                 "No draft was made. No run was ever launched: "
-                "see whether Dagster's daemon runs and the schedule is on."
+                "check that Dagster's daemon runs and the schedule is on."
             ),
             NEXT,
         ]

@@ -76,7 +76,7 @@ def test_bytes_that_are_no_text_stop_the_month_in_sqlite(
         "SELECT 8, CAST(x'6a6f73e9' AS TEXT), 1, created_at FROM usage_counters"
     )
 
-    with pytest.raises(UsageError, match=r"row with id 8 of usage_counters is no text: .* b'jos\\xe9'"):
+    with pytest.raises(UsageError, match=r"row with id 8 of usage_counters is not text: .* b'jos\\xe9'"):
         store.freeze(source_of(sqlite_url), OCTOBER)
     assert store.versions(OCTOBER) == []
 

@@ -99,7 +99,7 @@ def _what_is_left(standing: Standing) -> str:
 
 def _how_it_ended(instance: dg.DagsterInstance, run: dg.DagsterRun | None) -> str:
     if run is None:
-        return "No run was ever launched: see whether Dagster's daemon runs and the schedule is on."
+        return "No run was ever launched: check that Dagster's daemon runs and the schedule is on."
     if run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}:
         return f"The last run ended early: {problem_of(instance, run.run_id).words}"
     return ""
