@@ -41,6 +41,12 @@ def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:
     for bill, *now in zip(bills, customers, currencies, strict=True):
         before = [bill.stripe_customer_id, bill.currency]
         if now != before:
-            words = f"{' in '.join(map(str, before))}; now {' in '.join(map(str, now))}"
+            words = f"{_named(*before)}; now {_named(*now)}"
             held = replace(bill, state=State.HELD, reason=Reason.ACCOUNT_CHANGED, message=words)
             yield Change(bill, held, "account_changed", words)
+
+
+def _named(customer: str | None, currency: str | None) -> str:
+    if customer is None:
+        return "no account" if currency is None else "no customer"
+    return f"{customer} in {currency}"

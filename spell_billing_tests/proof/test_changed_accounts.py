@@ -52,3 +52,19 @@ def test_bills_whose_accounts_did_not_change_stay_as_they_were_drafted(light_pla
     light_platform.bill(MARCH)
 
     assert light_platform.bill_of(MARCH, TWO).total_cents == 500
+
+
+def test_a_bill_whose_account_is_gone_fails_and_says_what_it_was_drafted_for(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ONE, TWO)
+    light_platform.calls(MARCH, (ONE, 1000), (TWO, 500))
+    light_platform.double.arm("lost_before", operation="invoices.create", nth=2)
+    replace(light_platform, tries=1).bill(MARCH)
+    light_platform.sql(f"DELETE FROM billing_accounts WHERE user_id = '{TWO}'")
+
+    light_platform.bill(MARCH)
+
+    assert light_platform.bill_of(MARCH, TWO).state is State.FAILED
+    details = {each["action"]: each["detail"] for each in light_platform.trail(MARCH, TWO)}
+    assert details["account_changed"] == f"cus_{TWO} in usd; now no account"
