@@ -64,6 +64,21 @@ def test_a_webhook_that_comes_late_leaves_a_lost_dispute_lost(paid: World) -> No
     assert [text.splitlines()[0] for text in paid.web.texts] == ["Dispute lost: user-0001, 2025-03"]
 
 
+def test_an_event_of_a_dispute_that_comes_after_its_end_changes_nothing(paid: World) -> None:
+    paid.double.dispute(paid.invoice_id(ONE), outcome="open")
+    begun = paid.events("charge.dispute.created", "charge.dispute.funds_withdrawn")
+    paid.double.dispute(paid.invoice_id(ONE), outcome="won")
+    paid.tick()
+    with paid.ledger() as ledger:
+        ledger.write(lambda connection: connection.exec_driver_sql("DELETE FROM ledger_events"))
+
+    paid.hear(begun)
+    paid.tick()
+
+    assert kept(paid) == Kept("usd", paid_cents=2000)
+    assert [text.splitlines()[0] for text in paid.web.texts] == ["Dispute won: user-0001, 2025-03"]
+
+
 @pytest.mark.parametrize(("outcome", "disputed"), [("won", 0), ("lost", 1000)])
 def test_how_a_dispute_ended_while_events_were_lost_is_found(
     paid: World, outcome: Any, disputed: int

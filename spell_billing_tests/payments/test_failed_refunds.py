@@ -8,25 +8,32 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept
 from spell_billing.ledger.feed import EventType, read_feed
+from spell_billing.ledger.given_back import money_back
 from spell_billing_tests.payments.test_credit import credit
 from spell_billing_tests.payments.test_dashboard_in_any_order import given_back_at_stripe
-from spell_billing_tests.payments.test_money_back import kept, refund
+from spell_billing_tests.payments.test_money_back import credit_note, kept, refund
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 
 
 @pytest.fixture
-def refunded(world: World) -> World:
-    """Give a world in which ONE paid $10.00, got $4.00 of it back to the card, and the ledger knows."""
+def paid(world: World) -> World:
+    """Give a world in which ONE and TWO paid $10.00 each, and the ledger knows."""
     world.bill(ONE, TWO)
     world.advance()
     world.tick()
-    credit(world, ONE, 400, "outage")
-    world.tick()
-    assert kept(world) == Kept("usd", paid_cents=2000, refunded_cents=400)
-    world.clock.shift(timedelta(days=3))
-    world.tick()
     return world
+
+
+@pytest.fixture
+def refunded(paid: World) -> World:
+    """Give a world in which ONE also got $4.00 of it back to the card."""
+    credit(paid, ONE, 400, "outage")
+    paid.tick()
+    assert kept(paid) == Kept("usd", paid_cents=2000, refunded_cents=400)
+    paid.clock.shift(timedelta(days=3))
+    paid.tick()
+    return paid
 
 
 def titles(world: World) -> list[str]:
@@ -115,36 +122,69 @@ def test_what_no_event_told_is_found_by_the_daily_reading(refunded: World) -> No
     refunded.platform.must_agree(MARCH)
 
 
-def test_one_that_failed_before_anybody_saw_it_is_alerted_on_and_books_nothing(world: World) -> None:
-    world.bill(ONE, TWO)
-    world.advance()
-    world.tick()
-    refund(world, ONE, 400)
-    world.double.fail_refund(world.invoice_id(ONE))
+@pytest.mark.parametrize("seen", ["by its event", "by the daily reading"])
+def test_a_refund_that_fails_at_the_bank_is_kept_again_and_alerted_on(paid: World, seen: str) -> None:
+    refund(paid, ONE, 400)
+    paid.tick()
+    paid.double.fail_refund(paid.invoice_id(ONE))
+    assert [each.kind for each in paid.platform.reconcile(MARCH).findings] == [Kind.MONEY_DIFFERS]
+    if seen == "by the daily reading":
+        lose_the_events(paid)
+        paid.advance(days=1.1)
 
-    world.tick()
+    paid.tick()
+    paid.tick()
 
-    assert titles(world) == ["Refund of $4.00 failed: user-0001, 2025-03"]
-    assert kept(world) == Kept("usd", paid_cents=2000)
-    assert credited(world) == []
+    assert kept(paid) == Kept("usd", paid_cents=2000)
+    assert titles(paid)[1:] == ["Refund of $4.00 failed: user-0001, 2025-03"]
+    paid.platform.must_agree(MARCH)
+    refund(paid, ONE, 400)
+    paid.tick()
+    assert kept(paid).refunded_cents == 400
 
 
-def test_the_same_amount_refunded_again_in_the_dashboard_is_told_again(world: World) -> None:
-    world.bill(ONE, TWO)
-    world.advance()
-    world.tick()
+def test_a_credit_note_whose_refund_fails_gave_nothing_back(paid: World) -> None:
+    credit_note(paid, ONE, 400, refund_amount=400)
+    paid.tick()
+    told = len(paid.web.texts)
+    paid.double.fail_refund(paid.invoice_id(ONE))
+    paid.double.dispute(paid.invoice_id(ONE))
+
+    for _ in range(3):
+        paid.tick()
+
+    of = ": user-0001, 2025-03"
+    assert sorted(titles(paid)[told:]) == [f"Dispute lost{of}", f"Refund of $4.00 failed{of}"]
+    assert kept(paid) == Kept("usd", paid_cents=2000, disputed_cents=1000)
+    with paid.ledger() as ledger, ledger.reading() as connection:
+        back = money_back(connection, {paid.invoice_id(ONE): (ONE, str(MARCH))})
+    assert back[paid.invoice_id(ONE)] == 1000
+
+
+def test_one_that_failed_before_anybody_saw_it_is_alerted_on_and_books_nothing(paid: World) -> None:
+    refund(paid, ONE, 400)
+    paid.double.fail_refund(paid.invoice_id(ONE))
+
+    paid.tick()
+
+    assert titles(paid) == ["Refund of $4.00 failed: user-0001, 2025-03"]
+    assert kept(paid) == Kept("usd", paid_cents=2000)
+    assert credited(paid) == []
+
+
+def test_the_same_amount_refunded_again_in_the_dashboard_is_told_again(paid: World) -> None:
     for _ in range(2):
-        refund(world, ONE, 400)
-        world.tick()
-        world.double.fail_refund(world.invoice_id(ONE))
-        world.tick()
-    refund(world, ONE, 400)
-    world.tick()
+        refund(paid, ONE, 400)
+        paid.tick()
+        paid.double.fail_refund(paid.invoice_id(ONE))
+        paid.tick()
+    refund(paid, ONE, 400)
+    paid.tick()
 
     of = ": user-0001, 2025-03"
     failed, back = f"Refund of $4.00 failed{of}", f"$4.00 refunded{of}"
-    assert titles(world) == [back, failed, back, failed, back]
-    assert credited(world) == [400, -400, 400, -400, 400]
-    assert kept(world).refunded_cents == 400
-    assert given_back_at_stripe(world, ONE) == 400
-    world.platform.must_agree(MARCH)
+    assert titles(paid) == [back, failed, back, failed, back]
+    assert credited(paid) == [400, -400, 400, -400, 400]
+    assert kept(paid).refunded_cents == 400
+    assert given_back_at_stripe(paid, ONE) == 400
+    paid.platform.must_agree(MARCH)

@@ -6,7 +6,6 @@ import pytest
 
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept, kept_of_months
-from spell_billing.ledger.given_back import money_back
 from spell_billing.reporting.status import month_status
 from spell_billing_tests.payments.world import ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, NOW
@@ -63,52 +62,12 @@ def test_a_refund_is_seen_within_a_tick_and_told_once(paid: World) -> None:
     assert len([text for text in paid.web.texts if "refunded" in text]) == 2
 
 
-@pytest.mark.parametrize("seen", ["by its event", "by the daily reading"])
-def test_a_refund_that_fails_at_the_bank_is_kept_again_and_alerted_on(paid: World, seen: str) -> None:
-    refund(paid, ONE, 400)
-    paid.tick()
-    paid.double.fail_refund(paid.invoice_id(ONE))
-    assert [each.kind for each in paid.platform.reconcile(MARCH).findings] == [Kind.MONEY_DIFFERS]
-    if seen == "by the daily reading":
-        forget_events(paid)
-        paid.advance(days=1.1)
-
-    paid.tick()
-    paid.tick()
-
-    assert kept(paid) == Kept("usd", paid_cents=3000)
-    (text,) = [text for text in paid.web.texts if "failed" in text]
-    assert text.splitlines()[0] == "Refund of $4.00 failed: user-0001, 2025-03"
-    paid.platform.must_agree(MARCH)
-    refund(paid, ONE, 400)
-    paid.tick()
-    assert kept(paid).refunded_cents == 400
-
-
 def test_a_credit_note_that_refunds_is_a_refund(paid: World) -> None:
     credit_note(paid, ONE, 1000, refund_amount=1000)
 
     paid.tick()
 
     assert kept(paid) == Kept("usd", paid_cents=3000, refunded_cents=1000)
-
-
-def test_a_credit_note_whose_refund_fails_gave_nothing_back(paid: World) -> None:
-    credit_note(paid, ONE, 400, refund_amount=400)
-    paid.tick()
-    told = len(paid.web.texts)
-    paid.double.fail_refund(paid.invoice_id(ONE))
-    paid.double.dispute(paid.invoice_id(ONE))
-
-    for _ in range(3):
-        paid.tick()
-
-    titles = [text.splitlines()[0].partition(":")[0] for text in paid.web.texts[told:]]
-    assert sorted(titles) == ["Dispute lost", "Refund of $4.00 failed"]
-    assert kept(paid) == Kept("usd", paid_cents=3000, disputed_cents=1000)
-    with paid.ledger() as ledger, ledger.reading() as connection:
-        back = money_back(connection, {paid.invoice_id(ONE): (ONE, str(MARCH))})
-    assert back[paid.invoice_id(ONE)] == 1000
 
 
 def test_money_returned_outside_of_stripe_is_not_kept(paid: World) -> None:
@@ -164,21 +123,6 @@ def test_a_dispute_takes_the_money_until_it_is_won(
     titles = [text.splitlines()[0] for text in paid.web.texts if "Dispute" in text]
     assert [title.partition(":")[0] for title in titles][-1] == said[-1]
     assert paid.state(ONE) == "paid"
-
-
-def test_an_event_of_a_dispute_that_comes_after_its_end_changes_nothing(paid: World) -> None:
-    paid.double.dispute(paid.invoice_id(ONE), outcome="open")
-    begun = paid.events("charge.dispute.created", "charge.dispute.funds_withdrawn")
-    paid.double.dispute(paid.invoice_id(ONE), outcome="won")
-    paid.tick()
-    with paid.ledger() as ledger:
-        ledger.write(lambda connection: connection.exec_driver_sql("DELETE FROM ledger_events"))
-
-    paid.hear(begun)
-    paid.tick()
-
-    assert kept(paid) == Kept("usd", paid_cents=3000)
-    assert [text.splitlines()[0] for text in paid.web.texts] == ["Dispute won: user-0001, 2025-03"]
 
 
 def test_a_bank_debit_that_comes_back_is_followed(paid: World) -> None:
