@@ -34,3 +34,18 @@ WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0
         SELECT FROM pg_inherits AS child WHERE child.inhparent = relation.oid
     ))
 """
+
+# ALTER TABLE and TRUNCATE write a table anew, and it appears empty to a snapshot that is older (PostgreSQL's
+# manual, "Caveats" of concurrency control). So does a table that takes the place of another. What was read is
+# locked until the transaction ends, so that what became of it before can be seen: the catalog's rows are those
+# of the snapshot, `pg_relation_filenode` and `regclass` tell what is there now.
+REWRITTEN_QUERY = """
+SELECT held.relation::regclass::text AS name
+FROM pg_locks AS held
+LEFT JOIN pg_class AS seen ON seen.oid = held.relation
+WHERE held.locktype = 'relation' AND held.pid = pg_backend_pid() AND held.relation >= 16384
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (seen.oid IS NULL AND pg_get_indexdef(held.relation) IS NULL
+        OR seen.relkind IN ('r', 'm') AND seen.relfilenode <> pg_relation_filenode(held.relation))
+ORDER BY name
+"""
