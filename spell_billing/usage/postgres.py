@@ -11,7 +11,7 @@ from typing import TypeVar
 import adbc_driver_manager
 import pyarrow as pa
 
-from spell_billing.core.errors import UsageInterruptedError
+from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
@@ -31,7 +31,7 @@ from spell_billing.usage.frozen import (
     together,
 )
 from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, REWRITTEN_QUERY, UNIQUE_QUERY
+from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, HIDDEN_QUERY, REWRITTEN_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
@@ -129,6 +129,13 @@ class _PostgresTables(UsageTables):
 
     def columns(self, table: str) -> Columns:
         rows = self._snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
+        hidden = [] if rows else self._snapshot.table(HIDDEN_QUERY.format(table=table)).to_pylist()
+        if hidden:
+            schema, role = hidden[0]["schema"], hidden[0]["role"]
+            raise UsageError(
+                f"{table} is in the schema {schema}, which the user {role} ({self.url.setting}) may not use.",
+                remedy=f"As its owner: `GRANT USAGE ON SCHEMA {schema} TO {role}`.",
+            )
         return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
 
     def unique_columns(self) -> set[str]:

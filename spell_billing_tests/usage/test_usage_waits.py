@@ -121,8 +121,10 @@ def test_what_ends_the_search_for_late_usage_is_told_as_it_is(
         ("usage_counters", "TRUNCATE usage_counters"),
         (
             "usage_counters",
-            "CREATE TABLE other AS SELECT * FROM usage_counters; DROP TABLE usage_counters; "
-            "ALTER TABLE other RENAME TO usage_counters",
+            (
+                "CREATE TABLE other AS SELECT * FROM usage_counters; DROP TABLE usage_counters; "
+                "ALTER TABLE other RENAME TO usage_counters"
+            ),
         ),
         ("billing_accounts", "ALTER TABLE billing_accounts ALTER user_id TYPE varchar(40)"),
     ],
