@@ -38,6 +38,7 @@ class Code(StrEnum):
     SUBSCRIPTIONS_GONE = "subscriptions_gone"
     PRICES_GONE = "prices_gone"
     CALLS_UNPRICED = "calls_unpriced"
+    PLANS_MISSING = "plans_missing"
     TERMS_GONE = "terms_gone"
     SMALL_AMOUNTS = "small_amounts"
     BALANCE_LEFT_BEHIND = "balance_left_behind"

@@ -170,6 +170,20 @@ def first_price_findings(month: str, now: Prices) -> list[Finding]:
     return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
 
+def first_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
+    """Find plans that accounts name where there is no table of plans; given as how many name each."""
+    if not plans:
+        return []
+    number = sum(plans.values())
+    who = "1 account names" if number == 1 else f"{number:,} accounts name"
+    text = (
+        f"{who} a plan ({_some(sorted(plans))}), but there is no billing_plans: nothing is included, and no "
+        "fee is charged. See whether the table is in this database, and billing may see it. If billing has "
+        "no part in these plans, approve."
+    )
+    return [Finding(Code.PLANS_MISSING, text, {"plans": dict(plans)})]
+
+
 def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:
     """Find whether bills have lost the tax, the discounts, the mail or the currency that all of them had."""
     parts = []

@@ -1,5 +1,6 @@
 """Gathers what a month is charged by, then and now, for the rules that find what is missed of it."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,7 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.review import Finding, ReviewRules
 from spell_billing.core.review_prices import (
+    first_plan_findings,
     first_price_findings,
     price_findings,
     subscription_findings,
@@ -37,11 +39,14 @@ def what_is_missed(
     """Find subscriptions, prices and terms of the month billed before that the month is without.
 
     `previous` are the months billed before, the newest first: of a first month, calls are missed that no
-    card prices. `accounts` is read where subscriptions are missed.
+    card prices, and plans that only accounts name. `accounts` is read for these, and where subscriptions are
+    missed.
     """
-    month, found = frozen.month, list[Finding]()
-    if not previous and frozen.manifest.rates is not None:
-        return first_price_findings(str(month), prices_of(frozen))
+    month, found, rates = frozen.month, list[Finding](), frozen.manifest.rates
+    if not previous and frozen.manifest.plans is None and (rates is None or rates.plans is None):
+        found += first_plan_findings(_only_named(accounts()))
+    if not previous and rates is not None:
+        found += first_price_findings(str(month), prices_of(frozen))
     for record in previous[:1]:
         pairs = billed_twice(connection, record.month, str(month))
         found += terms_findings(str(month), pairs, than=record.month)
@@ -53,6 +58,12 @@ def what_is_missed(
                 found += subscription_findings(*_subscribers(connection, before, frozen, accounts))
             found += price_findings(str(month), prices_of(before), now, rules, than=record.month)
     return found
+
+
+def _only_named(accounts: pa.Table) -> Counter[str]:
+    """Count the accounts of each plan that nothing is known of; of an unknown one, the name is blank."""
+    columns = (accounts[name].to_pylist() for name in ("plan_id", "plan_name"))
+    return Counter(plan for plan, name in zip(*columns, strict=True) if name is None and (plan or "").strip())
 
 
 def _subscribers(

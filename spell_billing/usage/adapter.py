@@ -132,6 +132,7 @@ class SqlUsage(ABC):
                 tables.items,
                 scale=tables.scale,
                 plans_now=tables.account_plans,
+                bad_now=tables.bad_ids,
                 recorded=recorded,
                 users=users,
             )

@@ -6,6 +6,7 @@ would miss rows, because both are given before commit.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -18,6 +19,7 @@ from spell_billing.usage.amounts import exact
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import Stream, calls_in, open_duckdb, own_errors, parquet_list, quoted
 from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
+from spell_billing.usage.late_bad import count_bad_rows
 from spell_billing.usage.late_rated import RatedMonth
 from spell_billing.usage.rated_items import QUANTITY
 
@@ -44,9 +46,8 @@ def compare_late_usage(
 ) -> LateUsage | None:
     """Compare what the source has now with what the versions froze, and write the differences.
 
-    What was recorded as late for a month counts as frozen for that month: a difference is reported once. A
-    row that was frozen and cannot be billed any more (its user was erased, say) counts as it was frozen. Of
-    a summed month nothing is known of single rows: while it has such rows, nobody's loss counts.
+    What was recorded as late for a month counts as frozen for that month: a difference is reported once. Of
+    rows that cannot be billed any more (their user was erased, say) see `late_bad`.
 
     Args:
         late_for: The pinned versions of earlier months.
@@ -94,12 +95,26 @@ def compare_late_usage(
                         some_users=users is not None,
                     )
                     continue
+                recorded_in = _late_files(recorders)
                 with current(one.month) as reader, own_errors(reader) as source:
                     duck.register("source_now", source)
-                    query = _difference_query(one, recorders, scale, some_users=users is not None)
-                    duck.execute(query, {"month": str(one.month)})
+                    query = _difference_query(one, recorded_in, scale, some_users=users is not None)
+                    duck.execute(query, {"month": str(one.month)} if recorded_in else None)
                     duck.unregister("source_now")
-                _take_as_frozen(duck, one, bad_now(one.month), some_users=users is not None)
+                count_bad_rows(
+                    duck,
+                    one,
+                    bad_now(one.month),
+                    recorded_in,
+                    counted=partial(_counted, one, scale),
+                    keys=("user_id",),
+                    measures=("calls", "cost_cents"),
+                    keeps_losses=users is None,
+                )
+                duck.execute(
+                    "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
+                    f"SELECT '{one.month}', * FROM changed"
+                )
             _add_up(duck, scale, by_item=by_item)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
@@ -127,7 +142,7 @@ def _compare_items(
         duck.register("source_now", source)
         month.take_current()
         duck.unregister("source_now")
-    month.take_as_frozen(bad_now(one.month))
+    month.count_bad_rows(bad_now(one.month))
     month.write_differences()
 
 
@@ -135,50 +150,30 @@ def _late_files(recorders: Sequence[FrozenUsage]) -> list[Path]:
     return [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
 
 
-def _difference_query(
-    one: FrozenUsage, recorders: Sequence[FrozenUsage], scale: int, *, some_users: bool
-) -> str:
+def _difference_query(one: FrozenUsage, recorded: Sequence[Path], scale: int, *, some_users: bool) -> str:
     money = f"DECIMAL(38, {scale})"
-    rows = parquet_list(one.paths)
-    sums = f"{calls_in(one)} AS calls, sum(cost_cents)::{money} AS cost_cents"
-    frozen = [f"SELECT user_id::VARCHAR AS user_id, {sums} FROM {rows} GROUP BY user_id"]
-    frozen.extend(
+    known = [_counted(one, scale)]
+    known.extend(
         f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
-        for path in _late_files(recorders)
+        for path in recorded
     )
     which = " WHERE user_id IN (SELECT user_id FROM those)" if some_users else ""
     return (
-        "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
-        "SELECT $month, user_id, sum(calls)::BIGINT AS late_calls, "
-        f"sum(cost_cents)::{money} AS late_cost FROM ("
+        "CREATE OR REPLACE TABLE changed AS "
+        "SELECT user_id, sum(calls)::BIGINT AS calls, "
+        f"sum(cost_cents)::{money} AS cost_cents FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
-        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(frozen)})"
-        f"){which} GROUP BY user_id HAVING late_calls <> 0 OR late_cost <> 0"
+        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(known)})"
+        f"){which} GROUP BY user_id HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0"
     )
 
 
-def _take_as_frozen(
-    duck: duckdb.DuckDBPyConnection, one: FrozenUsage, ids: pa.ChunkedArray | None, *, some_users: bool
-) -> None:
-    if ids is None or not len(ids):
-        return
-    if one.manifest.is_summed:
-        # Whose they were, and what they cost, went into the sums.
-        duck.execute(
-            "DELETE FROM late WHERE usage_month = $month AND (calls < 0 OR cost_cents < 0)",
-            {"month": str(one.month)},
-        )
-        return
-    duck.register("bad_now", pa.table({"id": ids}))
-    which = " AND user_id::VARCHAR IN (SELECT user_id FROM those)" if some_users else ""
-    duck.execute(
-        "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
-        "SELECT $month, user_id::VARCHAR, count(*), sum(cost_cents) FROM "
-        f"{parquet_list(one.paths)} "
-        f"WHERE id::VARCHAR IN (SELECT id FROM bad_now){which} GROUP BY ALL",
-        {"month": str(one.month)},
+def _counted(one: FrozenUsage, scale: int, where: str = "") -> str:
+    return (
+        f"SELECT user_id::VARCHAR AS user_id, {calls_in(one)} AS calls, "
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM {parquet_list(one.paths)} {where} "
+        "GROUP BY ALL"
     )
-    duck.unregister("bad_now")
 
 
 def _add_up(duck: duckdb.DuckDBPyConnection, scale: int, *, by_item: bool) -> None:

@@ -6,6 +6,7 @@ cards that were frozen with the month: so tiers come out as if every call had co
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -16,6 +17,7 @@ from spell_billing.core.items import OTHER
 from spell_billing.core.money import exact_sum, plain
 from spell_billing.usage.duck import parquet_list
 from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.late_bad import count_bad_rows
 from spell_billing.usage.rate_cards import Counts, frozen_cards
 from spell_billing.usage.rated_items import QUANTITY, counted, plans_of
 from spell_billing.usage.tables import texts
@@ -26,8 +28,6 @@ _SUMS = (
     "SELECT user_id, item, sum(calls)::BIGINT AS calls, sum(measured)::BIGINT AS measured, "
     "sum(quantity)::{quantity} AS quantity, sum(stored_cents)::{money} AS stored_cents "
 )
-
-_GAINS = "WHERE c.calls >= 0 AND c.measured >= 0 AND c.quantity >= 0 AND c.stored_cents >= 0"
 
 
 class RatedMonth:
@@ -47,7 +47,7 @@ class RatedMonth:
         if cards is None:
             raise ValueError(f"{one.month}/{one.version} has no rate cards")
         self._duck, self._one, self._cards, self._scale = duck, one, cards, scale
-        self._has_losses = True
+        self._recorded, self._keeps_losses = recorded, not some_users
         self._which = "user_id IN (SELECT user_id FROM those)" if some_users else "true"
         self._sums = _SUMS.format(quantity=QUANTITY, money=f"DECIMAL(38, {scale})")
         duck.execute(f"CREATE OR REPLACE TABLE on_time AS {counted(one, scale)}")
@@ -68,21 +68,24 @@ class RatedMonth:
             f"measured::BIGINT AS measured, quantity::{QUANTITY} AS quantity, "
             f"cost_cents::DECIMAL(38, {self._scale}) AS stored_cents FROM source_now WHERE {self._which}"
         )
+        self._duck.execute(
+            f"CREATE OR REPLACE TABLE changed AS {self._sums} FROM (FROM parts UNION ALL "
+            "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
+            "GROUP BY user_id, item"
+        )
 
-    def take_as_frozen(self, ids: pa.ChunkedArray | None) -> None:
-        """Take the rows with these ids, which cannot be billed any more, as they were frozen.
-
-        Of a summed month: hand on no loss, because any may be theirs.
-        """
-        if ids is None or not len(ids):
-            return
-        if self._one.manifest.is_summed:
-            self._has_losses = False
-            return
-        self._duck.register("bad_now", pa.table({"id": ids}))
-        rows = counted(self._one, self._scale, "WHERE id::VARCHAR IN (SELECT id FROM bad_now)")
-        self._duck.execute(f"INSERT INTO parts SELECT * FROM ({rows}) WHERE {self._which}")
-        self._duck.unregister("bad_now")
+    def count_bad_rows(self, ids: pa.ChunkedArray | None) -> None:
+        """Take the rows with these ids, which cannot be billed any more, as `late_bad` does."""
+        count_bad_rows(
+            self._duck,
+            self._one,
+            ids,
+            self._recorded,
+            counted=partial(counted, self._one, self._scale),
+            keys=("user_id", "item"),
+            measures=("calls", "measured", "quantity", "stored_cents"),
+            keeps_losses=self._keeps_losses,
+        )
 
     def write_differences(self) -> None:
         """Add the differences to the table `late`, each with what it changes of the price."""
@@ -93,13 +96,11 @@ class RatedMonth:
             # Who had nothing on time may be new, or a new id: the plan that was frozen is of others.
             "CASE WHEN c.user_id IN (SELECT user_id FROM on_time) THEN p.plan_id "
             "ELSE coalesce(p.plan_id, n.plan_id) END "
-            f"FROM ({self._sums} FROM (FROM parts UNION ALL "
-            "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
-            "GROUP BY user_id, item HAVING sum(calls) <> 0 OR sum(measured) <> 0 OR sum(quantity) <> 0 "
-            "OR sum(stored_cents) <> 0) AS c LEFT JOIN known AS k USING (user_id, item) "
+            "FROM changed AS c LEFT JOIN known AS k USING (user_id, item) "
             f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id "
             "LEFT JOIN plans_now AS n ON n.user_id = c.user_id "
-            f"{'' if self._has_losses else _GAINS} ORDER BY c.user_id, c.item"
+            "WHERE c.calls <> 0 OR c.measured <> 0 OR c.quantity <> 0 OR c.stored_cents <> 0 "
+            "ORDER BY c.user_id, c.item"
         ).fetchall()
         self._duck.unregister("plans_now")
         if not rows:

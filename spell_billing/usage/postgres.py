@@ -11,6 +11,7 @@ from typing import TypeVar
 import adbc_driver_manager
 import pyarrow as pa
 
+from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
@@ -30,7 +31,7 @@ from spell_billing.usage.frozen import (
     together,
 )
 from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
+from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, HIDDEN_QUERY, REWRITTEN_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
@@ -59,9 +60,7 @@ class PostgresUsage(SqlUsage):
 
     def _read(self, act: Callable[[UsageTables], T]) -> T:
         with reading(self._url):
-            return in_snapshots(
-                self._url, 1, lambda readers: act(_PostgresTables(readers, self._url, self._rules))
-            )
+            return in_snapshots(self._url, 1, lambda readers: self._act(readers, act))
 
     def _read_of_user(self, user_id: str, act: Callable[[UsageTables], T]) -> T | None:
         def read_in_time(readers: list[Snapshot]) -> T | None:
@@ -93,11 +92,23 @@ class PostgresUsage(SqlUsage):
                 return in_snapshots(
                     self._url,
                     _READERS,
-                    lambda readers: act(_PostgresTables(readers, self._url, self._rules)),
+                    lambda readers: self._act(readers, act),
                     before=lambda first: require_whole_month(first, month),
                 )
 
         return wait_for_whole_month(read, self._rules.wait, on_wait)
+
+    def _act(self, readers: Sequence[Snapshot], act: Callable[[UsageTables], T]) -> T:
+        """Do something, and refuse what came of it if a table was rewritten before it could be read."""
+        done = act(_PostgresTables(readers, self._url, self._rules))
+        rewritten = readers[0].table(REWRITTEN_QUERY)["name"].to_pylist()
+        if rewritten:
+            raise UsageInterruptedError(
+                f"In {self._url.redacted} ({self._url.setting}) {', '.join(rewritten)} was rewritten (ALTER "
+                "TABLE, TRUNCATE) while it was waited for, and seems empty to what began before.",
+                remedy="Nothing was kept of this reading. Run it again.",
+            )
+        return done
 
 
 class _PostgresTables(UsageTables):
@@ -118,6 +129,13 @@ class _PostgresTables(UsageTables):
 
     def columns(self, table: str) -> Columns:
         rows = self._snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
+        hidden = [] if rows else self._snapshot.table(HIDDEN_QUERY.format(table=table)).to_pylist()
+        if hidden:
+            schema, role = hidden[0]["schema"], hidden[0]["role"]
+            raise UsageError(
+                f"{table} is in the schema {schema}, which the user {role} ({self.url.setting}) may not use.",
+                remedy=f"As its owner: `GRANT USAGE ON SCHEMA {schema} TO {role}`.",
+            )
         return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
 
     def unique_columns(self) -> set[str]:

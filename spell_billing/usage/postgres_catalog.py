@@ -34,3 +34,32 @@ WHERE attribute.attrelid = to_regclass('{table}') AND attribute.attnum > 0
         SELECT FROM pg_inherits AS child WHERE child.inhparent = relation.oid
     ))
 """
+
+# ALTER TABLE and TRUNCATE write a table anew, and it appears empty to a snapshot that is older (PostgreSQL's
+# manual on MVCC, "Caveats"). So does a table that takes the place of another. What was read is locked until
+# the transaction ends, so that what became of it before can be seen: the catalog's rows are those of the
+# snapshot, `pg_relation_filenode` and `regclass` tell what is there now.
+REWRITTEN_QUERY = """
+SELECT held.relation::regclass::text AS name
+FROM pg_locks AS held
+LEFT JOIN pg_class AS seen ON seen.oid = held.relation
+WHERE held.locktype = 'relation' AND held.pid = pg_backend_pid() AND held.relation >= 16384
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (seen.oid IS NULL AND pg_get_indexdef(held.relation) IS NULL
+        OR seen.relkind IN ('r', 'm') AND seen.relfilenode <> pg_relation_filenode(held.relation))
+ORDER BY name
+"""
+
+# A schema of the search path that the role may not use is passed over in silence, as if it had no such table.
+HIDDEN_QUERY = """
+SELECT space.nspname::text AS schema, current_user::text AS role
+FROM pg_class AS relation
+JOIN pg_namespace AS space ON space.oid = relation.relnamespace
+WHERE relation.relname = '{table}' AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND NOT has_schema_privilege(space.oid, 'USAGE')
+    AND space.nspname IN (
+        SELECT replace(btrim(part, ' "'), '$user', current_user)
+        FROM unnest(string_to_array(current_setting('search_path'), ',')) AS part
+    )
+ORDER BY schema
+"""

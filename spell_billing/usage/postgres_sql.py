@@ -133,8 +133,8 @@ class UsageSql:
     def bad_ids(self, month: Month) -> str:
         """Read the ids, as text, of the month's rows that cannot be billed."""
         return (
-            f"SELECT id::text AS id FROM {USAGE_TABLE} "
-            f"WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE AND id IS NOT NULL"
+            f"SELECT coalesce(id::text, '{NO_ID}') AS id FROM {USAGE_TABLE} "
+            f"WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE"
         )
 
     def values(self, column: str, month: Month) -> str:

@@ -30,6 +30,26 @@ def test_fees_of_a_month_without_a_row_are_held_where_no_month_was_billed_before
     assert bill(shop, APRIL, code=0), "a month like the one before"
 
 
+def test_accounts_that_name_plans_are_held_in_the_first_month_where_there_is_no_table_of_plans(
+    make_shop: Callable[..., Any],
+) -> None:
+    shop = make_shop("sqlite", ready=True)
+    shop.accounts(*USERS)
+    month_of(shop, MARCH)
+    month_of(shop, APRIL)
+    shop.execute("ALTER TABLE billing_accounts ADD COLUMN plan_id text")
+    shop.execute("UPDATE billing_accounts SET plan_id = ' '")
+    shop.execute("UPDATE billing_accounts SET plan_id = 'pro' WHERE user_id >= 'user-10'")
+
+    held = bill(shop, MARCH, code=3)
+
+    assert "10 accounts name a plan (pro), but there is no billing_plans" in held.stdout
+    assert shop.double.requests == []
+    assert shop.run("approve", "--month", MARCH, "--reason", "our own column").returncode == 0
+    assert bill(shop, MARCH, code=0)
+    assert bill(shop, APRIL, code=0), "it was answered"
+
+
 def test_nobody_with_an_account_is_one_finding(make_shop: Callable[..., Any]) -> None:
     shop = make_shop("sqlite", ready=True)
     shop.accounts(*(user.upper() for user in USERS[:10]))

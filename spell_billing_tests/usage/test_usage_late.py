@@ -4,42 +4,18 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import psycopg
-import pyarrow.parquet as pq
 import pytest
 
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
-from spell_billing.settings.lakes import parse_usage_url
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.source import open_usage_source
-from spell_billing.usage.store import UsageStore
+from spell_billing_tests.usage.late_rows import late_rows
 
 SEPTEMBER, OCTOBER, NOVEMBER, DECEMBER = (Month(2026, number) for number in (9, 10, 11, 12))
 MIDDLE = datetime(2026, 10, 15, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def freezer(tmp_path: Path) -> Callable[..., FrozenUsage]:
-    """Give a function that freezes a month from the database of a URL."""
-    store = UsageStore(tmp_path / "usage")
-
-    def freeze(url: str, month: Month, late_for: list[FrozenUsage] | None = None) -> FrozenUsage:
-        source = open_usage_source(parse_usage_url(url, setting="USAGE_DATABASE_URL"))
-        return store.freeze(source, month, late_for=late_for or [])
-
-    return freeze
-
-
-def late_rows(frozen: FrozenUsage) -> list[tuple[str, str, int, Decimal]]:
-    late = frozen.manifest.late
-    if late is None:
-        return []
-    rows = pq.read_table(frozen.directory / late.file.name).to_pylist()
-    return [(row["usage_month"], row["user_id"], row["calls"], row["cost_cents"]) for row in rows]
 
 
 def test_added_deleted_and_altered_rows_are_late_usage_of_their_users(
@@ -113,41 +89,6 @@ def test_what_a_pinned_version_recorded_as_late_is_not_late_again(
 
     assert late_rows(november) == late_rows(again) == [("2026-10", "user-1", 1, Decimal(5))]
     assert late_rows(december) == [("2026-10", "user-1", 1, Decimal(2))]
-
-
-def test_a_bad_row_of_a_billed_month_is_named_with_its_month_and_stops_nobody(
-    database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage]
-) -> None:
-    tables = make_source_tables(database_url, not_null=False)
-    october = freezer(database_url, OCTOBER)
-    tables.calls([(None, 5, MIDDLE), ("user-1", None, MIDDLE)], first_id=7)
-    tables.calls([("user-1", 3, NOVEMBER.start)])
-
-    november = freezer(database_url, NOVEMBER, [october]).manifest
-
-    assert november.bad_rows.count == 0
-    assert november.frozen.cost_cents == 3
-    assert [(row.id, row.problem) for row in november.earlier_bad_rows.examples] == [
-        ("7", "user_id is missing in 2026-10"),
-        ("8", "cost_cents is missing in 2026-10"),
-    ]
-    assert freezer(database_url, NOVEMBER).manifest.earlier_bad_rows.count == 0
-
-
-@pytest.mark.parametrize("lost", ["user_id", "cost_cents"])
-def test_a_frozen_row_that_cannot_be_billed_any_more_counts_as_it_was_frozen(
-    database_url: str, make_source_tables: Any, freezer: Callable[..., FrozenUsage], lost: str
-) -> None:
-    tables = make_source_tables(database_url, not_null=False)
-    tables.calls([("user-1", 5, MIDDLE), ("user-2", 7, MIDDLE), ("user-2", 11, MIDDLE)], first_id=1)
-    october = freezer(database_url, OCTOBER)
-    tables.execute(f"UPDATE usage_counters SET {lost} = NULL WHERE id IN (2, 3)")
-    tables.calls([("user-1", 2, MIDDLE), (None, 9, MIDDLE)], first_id=10)
-
-    november = freezer(database_url, NOVEMBER, [october])
-
-    assert late_rows(november) == [("2026-10", "user-1", 1, Decimal(2))]
-    assert november.manifest.earlier_bad_rows.count == 3
 
 
 def test_an_unreadable_time_that_comes_late_stops_the_month_that_finds_it(

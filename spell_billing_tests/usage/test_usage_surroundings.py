@@ -105,6 +105,32 @@ def test_rows_that_a_policy_hides_are_not_left_out_in_silence(
     assert frozen.manifest.frozen.cost_cents == 3
 
 
+def test_a_table_of_plans_that_the_role_cannot_see_is_not_taken_as_missing(
+    make_source_tables: Any, postgres_url: str, store: UsageStore
+) -> None:
+    tables = make_source_tables(postgres_url)
+    tables.calls([("user-1", 1, MIDDLE)])
+    role = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
+    tables.execute(
+        f"CREATE ROLE {role} LOGIN",
+        "CREATE SCHEMA pricing",
+        "ALTER TABLE billing_plans SET SCHEMA pricing",
+        f"GRANT SELECT ON usage_counters, billing_accounts, pricing.billing_plans TO {role}",
+        f"ALTER ROLE {role} SET search_path = public, pricing",
+    )
+    source = source_of(postgres_url.replace("postgres:@", f"{role}@"))
+    try:
+        with pytest.raises(UsageError, match="billing_plans is in the schema pricing, which") as refused:
+            store.freeze(source, OCTOBER)
+        tables.execute(refused.value.remedy.split("`")[1])
+        assert store.freeze(source, OCTOBER).manifest.frozen.calls == 1
+        # What no search path names is no table of billing's.
+        tables.execute(f"REVOKE USAGE ON SCHEMA pricing FROM {role}", f"ALTER ROLE {role} RESET search_path")
+        assert store.freeze(source, OCTOBER).manifest.frozen.calls == 1
+    finally:
+        tables.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 def test_users_that_sql_takes_for_equal_are_not_late_for_each_other(
     make_source_tables: Any, postgres_url: str, store: UsageStore
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError, parse_database_url
 from spell_billing.usage.contract import UsageSource
@@ -112,3 +112,40 @@ def test_what_ends_the_search_for_late_usage_is_told_as_it_is(
     killer.join(SECONDS)
     assert type(raised.value) is becomes
     assert "USAGE_DATABASE_URL" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("usage_counters", "ALTER TABLE usage_counters ALTER cost_cents TYPE numeric"),
+        ("usage_counters", "TRUNCATE usage_counters"),
+        (
+            "usage_counters",
+            (
+                "CREATE TABLE other AS SELECT * FROM usage_counters; DROP TABLE usage_counters; "
+                "ALTER TABLE other RENAME TO usage_counters"
+            ),
+        ),
+        ("billing_accounts", "ALTER TABLE billing_accounts ALTER user_id TYPE varchar(40)"),
+    ],
+    ids=["altered", "truncated", "replaced", "accounts"],
+)
+def test_a_table_that_is_rewritten_while_it_is_waited_for_is_not_taken_as_empty(
+    source: UsageSource, store: UsageStore, postgres_url: str, table: str, change: str
+) -> None:
+    with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url, autocommit=True) as admin:
+        holder.execute(change.encode())
+
+        def commit() -> None:
+            backend_that_waits(admin, "Lock")
+            holder.commit()
+
+        writer = threading.Thread(target=commit)
+        writer.start()
+        with pytest.raises(UsageInterruptedError, match=f"{table} was rewritten"):
+            store.freeze(source, OCTOBER) if table == "usage_counters" else source.accounts()
+        writer.join(SECONDS)
+    assert store.versions(OCTOBER) == []
+    # The next reading begins after the change.
+    if "TRUNCATE" not in change:
+        assert store.freeze(source, OCTOBER).manifest.frozen.calls == 1
