@@ -129,10 +129,17 @@ class _DuckDB(Engine):
             "SELECT schema_name, table_name FROM "
             "(SELECT database_name, schema_name, table_name FROM duckdb_tables() UNION ALL "
             "SELECT database_name, schema_name, view_name FROM duckdb_views()) "
-            "WHERE database_name = 'platform' AND lower(table_name) = $name",
+            "WHERE database_name = 'platform' AND lower(table_name) = $name "
+            "ORDER BY schema_name <> 'main', schema_name",
             {"name": name},
-        ).fetchone()
-        return f'platform."{found[0]}"."{found[1]}"' if found else None
+        ).fetchall()
+        schemas = [schema for schema, _ in found]
+        if len(found) > 1 and schemas[0] != "main":
+            raise UsageError(
+                f"{name} stands in the schemas {' and '.join(schemas)} of duckdb://{self._path}.",
+                remedy=f"Put a view main.{name} in front of the one that is billed.",
+            )
+        return ".".join(["platform", *(_as_name(part) for part in found[0])]) if found else None
 
     def _rows_in_folder(self, name: str) -> str | None:
         found = table_files(self._path, name)
@@ -156,6 +163,10 @@ class _DuckDB(Engine):
                 f"{changed[0]} was changed or removed while it was read.",
                 remedy="Nothing was frozen. Run it again when nothing writes there.",
             )
+
+
+def _as_name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _state_of(file: Path) -> tuple[int, int]:
