@@ -1,5 +1,6 @@
 """Opens DuckDB as billing uses it: bounded memory, its own spill directory, nothing from the network."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from spell_billing.usage.frozen import FrozenUsage
 
 MEMORY_LIMIT_BYTES = 1 << 30
 SPILL_PREFIX = ".duckdb-"
+_PATTERN_LETTER = re.compile(r"[*?[]")
 UTC_DAY = "DATE '1970-01-01' + (epoch_us(created_at) // 86400000000)::INTEGER"
 """SQL for the day of a frozen row; a cast to DATE would follow the session's time zone."""
 
@@ -74,11 +76,13 @@ def calls_in(frozen: FrozenUsage) -> str:
     return "sum(calls)::BIGINT" if frozen.manifest.is_summed else "count(*)"
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """Return a path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
 def parquet_list(paths: Sequence[Path]) -> str:
     """Return SQL that reads these Parquet files."""
-    return f"read_parquet([{', '.join(quoted(path) for path in paths)}])"
+    # Each name is a pattern: a[1].parquet would read a1.parquet.
+    patterns = (_PATTERN_LETTER.sub(r"[\g<0>]", str(path)) for path in paths)
+    return f"read_parquet([{', '.join(quoted(pattern) for pattern in patterns)}])"

@@ -30,7 +30,12 @@ def _decimal(scale: int) -> dt.Decimal:
 
 
 DIALECTS = {
-    "duckdb": Dialect(_decimal, _builtin("md5_number_lower", dt.string, dt.uint64)),
+    # No other engine here has infinite times.
+    "duckdb": Dialect(
+        _decimal,
+        _builtin("md5_number_lower", dt.string, dt.uint64),
+        is_infinite=_builtin("isinf", dt.timestamp, dt.boolean),
+    ),
     "spark": Dialect(_decimal, _builtin("xxhash64", dt.string, dt.int64)),
     "clickhouse": Dialect(_decimal, _builtin("sipHash64", dt.string, dt.uint64)),
     # Its NUMERIC has 29 digits before the point and 9 after it; BIGNUMERIC has 38 each.

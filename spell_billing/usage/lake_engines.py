@@ -21,6 +21,7 @@ from spell_billing.core.errors import SettingsError, SpellBillingError, UsageErr
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
+from spell_billing.usage.lake_files import table_files
 
 _MEMORY_BYTES = 2 << 30
 _VIEWS = "spell_billing_"
@@ -128,19 +129,25 @@ class _DuckDB(Engine):
             "SELECT schema_name, table_name FROM "
             "(SELECT database_name, schema_name, table_name FROM duckdb_tables() UNION ALL "
             "SELECT database_name, schema_name, view_name FROM duckdb_views()) "
-            "WHERE database_name = 'platform' AND lower(table_name) = $name",
+            "WHERE database_name = 'platform' AND lower(table_name) = $name "
+            "ORDER BY schema_name <> 'main', schema_name",
             {"name": name},
-        ).fetchone()
-        return f'platform."{found[0]}"."{found[1]}"' if found else None
+        ).fetchall()
+        schemas = [schema for schema, _ in found]
+        if len(found) > 1 and schemas[0] != "main":
+            raise UsageError(
+                f"{name} stands in the schemas {' and '.join(schemas)} of duckdb://{self._path}.",
+                remedy=f"Put a view main.{name} in front of the one that is billed.",
+            )
+        return ".".join(["platform", *(_as_name(part) for part in found[0])]) if found else None
 
     def _rows_in_folder(self, name: str) -> str | None:
-        single = self._path / f"{name}.parquet"
-        files = [single] if single.is_file() else sorted((self._path / name).rglob("*.parquet"))
-        if not files:
+        found = table_files(self._path, name)
+        if found is None:
             return None
-        for file in files:
-            self._files.setdefault(file, _state_of(file))
-        return parquet_list(files).removesuffix(")") + ", union_by_name = true)"
+        self._files |= {file: _as_state(about) for file, about in found.files.items()}
+        options = f"union_by_name = true, hive_partitioning = {found.has_keys}"
+        return f"{parquet_list(list(found.files)).removesuffix(')')}, {options})"
 
     def stream(self, expression: ir.Table) -> pa.RecordBatchReader:
         return self._duck.sql(self._ibis.compile(expression)).to_arrow_reader()
@@ -158,11 +165,18 @@ class _DuckDB(Engine):
             )
 
 
+def _as_name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
 def _state_of(file: Path) -> tuple[int, int]:
     try:
-        about = file.stat()
+        return _as_state(file.stat())
     except FileNotFoundError:
         return -1, -1
+
+
+def _as_state(about: os.stat_result) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 

@@ -33,10 +33,11 @@ _BETWEEN = "|"
 
 @dataclass(frozen=True)
 class Dialect:
-    """What engines say differently: the type of exact amounts, and a 64-bit hash of a text."""
+    """What engines say differently: the type of exact amounts, a 64-bit hash of a text, infinite times."""
 
     decimal: Callable[[int], dt.Decimal]
     hash64: Callable[[ir.StringValue], ir.IntegerValue]
+    is_infinite: Callable[[ir.TimestampValue], ir.BooleanValue] = lambda _: ibis.literal(False)  # noqa: FBT003 - Ibis takes it so
 
 
 def is_exact(calls: int, scale: int, *amounts: Decimal | None) -> bool:
@@ -136,8 +137,9 @@ class LakeSql:
 
     def timeless(self) -> ir.Table:
         """Find rows of no month: id, problem."""
-        rows = self._usage.filter(self._usage["created_at"].isnull())
-        problem = ibis.literal("created_at is missing")
+        moment = self._usage["created_at"]
+        rows = self._usage.filter(moment.isnull() | self._dialect.is_infinite(moment))
+        problem = ibis.ifelse(rows["created_at"].isnull(), "created_at is missing", "created_at is infinite")
         return rows.select(id=self._text(rows, "id").fill_null(NO_ID), problem=problem)
 
     def repeated(self, column: str, month: Month) -> ir.Table:
@@ -163,7 +165,8 @@ class LakeSql:
         """Count rows after now, and rows before the first month's start, up to a limit."""
         moment = self._usage["created_at"]
         after, before = moment > self._moment(now), moment < self._moment(first)
-        return [self._usage.filter(each).limit(MOST_COUNTED).count() for each in (after, before)]
+        finite = ~self._dialect.is_infinite(moment)
+        return [self._usage.filter(each, finite).limit(MOST_COUNTED).count() for each in (after, before)]
 
     def calls(self, month: Month) -> ir.IntegerScalar:
         """Count the billable rows of a month."""

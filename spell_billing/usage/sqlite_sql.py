@@ -119,6 +119,12 @@ class SqliteUsageSql:
         return "SELECT {} AS future, {} AS before_first".format(*counts)
 
 
+COLUMNS = "SELECT name, type, pk FROM pragma_table_xinfo('{table}') WHERE hidden <> 1"
+"""Names a table's columns: generated ones too, which `table_info` conceals; no virtual table's arguments."""
+
+KEY_INDEX = "SELECT 1 FROM pragma_index_list('{table}') WHERE origin = 'pk'"
+"""Finds the index of a table's primary key."""
+
 UNIQUE_COLUMNS = (
     "SELECT lower(part.name) AS name FROM pragma_index_list('{table}') AS list "
     "JOIN pragma_index_xinfo(list.name) AS part "

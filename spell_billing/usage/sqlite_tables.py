@@ -27,7 +27,14 @@ from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
 from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.sqlite_process import SqliteReader
-from spell_billing.usage.sqlite_sql import IS_USER, UNIQUE_COLUMNS, SqliteUsageSql, of_user
+from spell_billing.usage.sqlite_sql import (
+    COLUMNS,
+    IS_USER,
+    KEY_INDEX,
+    UNIQUE_COLUMNS,
+    SqliteUsageSql,
+    of_user,
+)
 from spell_billing.usage.sqlite_times import MonthFilter, batches_of
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, texts
 from spell_billing.usage.usage_tables import UsageTables
@@ -79,21 +86,27 @@ class SqliteTables(UsageTables):
 
     def columns(self, table: str) -> Columns:
         """See `UsageTables.columns`."""
-        described = self._connection.execute(f"PRAGMA table_info({table})").fetchall()
+        described = self._described(table)
         keys = sum(1 for *_, key in described if key)
+        # The rowid alone holds integers whatever is inserted: an INTEGER key without an index of its own.
+        # Other keys have one, as of a table WITHOUT ROWID, or if declared DESC.
+        has_rowid = keys == 1 and not self._connection.execute(KEY_INDEX.format(table=table)).fetchall()
         return {
-            # Only INTEGER PRIMARY KEY (the rowid) holds integers whatever is inserted.
-            name.lower(): Column(kind.lower(), nullable=not (kind.lower() == "integer" and key == keys == 1))
-            for _, name, kind, _, _, key in described
+            name: Column(kind, nullable=not (has_rowid and key and kind == "integer"))
+            for name, kind, key in described
         }
 
     def unique_columns(self) -> set[str]:
         """See `UsageTables.unique_columns`."""
-        described = self._connection.execute(f"PRAGMA table_info({USAGE_TABLE})")
-        keys = [name.lower() for _, name, _, _, _, key in described if key]
+        keys = [name for name, _, key in self._described(USAGE_TABLE) if key]
         found = {name for (name,) in self._connection.execute(UNIQUE_COLUMNS.format(table=USAGE_TABLE))}
         # The key of a single column is unique, be it the rowid, which has no index, or not.
         return found.union(keys if len(keys) == 1 else ())
+
+    def _described(self, table: str) -> list[tuple[str, str, bool]]:
+        """Return the columns that a query can read: name and type in lower case, whether it is of the key."""
+        described = self._connection.execute(COLUMNS.format(table=table))
+        return [(name.lower(), kind.lower(), bool(key)) for name, kind, key in described]
 
     def texts(
         self, table: str, found: Columns, names: tuple[str, ...], users: Collection[str] | str | None

@@ -1,0 +1,153 @@
+"""Lists the Parquet files that a table in a folder consists of: all that are visible, each of them once.
+
+What is overlooked is not billed, and what is read twice is billed twice. So whatever may be a part of the
+table and is not read is refused by name. Only what is hidden by the convention of Hive and Spark is left out:
+a copy that is under way, or what a job has not committed.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spell_billing.core.errors import UsageError, UsageInterruptedError
+
+_EXTENSION = ".parquet"
+_LOGS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "_spark_metadata": "a Spark stream"}
+"""Folders that tell which files of a table count, by what writes them."""
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """A table: its files in the order of their names, and whether folders `key=value` give it columns."""
+
+    files: Mapping[Path, os.stat_result]
+    has_keys: bool
+
+
+def table_files(folder: Path, table: str) -> TableFiles | None:
+    """List the files of a table on this machine; None where the folder has no such table.
+
+    Raises:
+        UsageError: something there is no part of the table that can be read.
+        UsageInterruptedError: something was removed meanwhile.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            name = _name_of(table, folder, {entry.name: entry.is_dir() for entry in entries})
+        if name is None:
+            return None
+        place = folder / name
+        files = dict(_walk(place, {}))
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError) and not Path(error.filename).is_symlink()
+        raise (UsageInterruptedError if gone else UsageError)(
+            f"{error.filename} cannot be read: {error.strerror}.",
+            remedy="Nothing was frozen. Mount the disk, or let the user that billing runs as read there.",
+        ) from error
+    return TableFiles(files, _have_keys(place, files))
+
+
+def _name_of(table: str, folder: Path, entries: Mapping[str, bool]) -> str | None:
+    """Return what a table is named in a folder: a file, or a folder of files; None where it is not there.
+
+    Args:
+        table: Its name in lower case; names have no case here.
+        folder: Where it is, for messages.
+        entries: What is in the folder: whether each is a folder itself, by its name.
+    """
+    names = sorted(name for name in entries if name.lower() in {table, table + _EXTENSION})
+    others = [
+        name
+        for name, is_folder in entries.items()
+        if Path(name).stem.lower() == table and name not in names and not is_folder
+    ]
+    if others:
+        raise _no_parquet(folder / others[0])
+    if len(names) > 1:
+        raise UsageError(
+            f"{table} stands twice in {folder}: as {names[0]} and as {names[1]}.",
+            remedy="Put all files of the table into one folder, and move what does not count elsewhere.",
+        )
+    return names[0] if names else None
+
+
+def _have_keys(place: Path, files: Iterable[Path]) -> bool:
+    """Return whether files lie in folders `key=value` of their table, which are columns of their rows.
+
+    Raises:
+        UsageError: some lie in folders of other keys: their rows would lack a column, as the currency.
+    """
+    keys = {
+        file: frozenset(_key(part) for part in file.relative_to(place).parts[:-1] if "=" in part)
+        for file in files
+    }
+    if not keys:
+        raise UsageError(
+            f"{place} holds no Parquet file.",
+            remedy="Write the table's files, or remove the folder if there is no such table.",
+        )
+    most = max(keys, key=lambda file: len(keys[file]))
+    for file, found in keys.items():
+        if lacking := keys[most] - found:
+            raise UsageError(
+                f"{file} lies in no folder {min(lacking)}=..., as {most} does.",
+                remedy="Move it into such a folder, because these are columns of the table's rows.",
+            )
+    return bool(keys[most])
+
+
+def _key(part: str) -> str:
+    key, _, value = part.partition("=")
+    if not key or not value or "=" in value:
+        raise UsageError(
+            f"{part} is no folder of a key and a value.",
+            remedy="Name it key=value, because such folders are columns; write = within a value as %3D.",
+        )
+    return key
+
+
+def _refuse_log(place: Path, names: Iterable[str]) -> None:
+    """Refuse a table's folder where a log tells which files count, by the names in it."""
+    for name in names:
+        if name in _LOGS:
+            raise UsageError(
+                f"{place} is a table of {_LOGS[name]}: only its {name} tells which files count.",
+                remedy="Let USAGE_DATABASE_URL name an engine whose catalog has the table, as "
+                "spark://host:7077/database.",
+            )
+
+
+def _walk(place: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Find all files, behind links too, with what the system says of each."""
+    about = place.stat()
+    same = seen.setdefault((about.st_dev, about.st_ino), place)
+    if same != place:
+        raise UsageError(
+            f"{place} is the same as {same}: its rows would count twice.",
+            remedy="Remove one of them, or give it a name that begins with a dot, which is not read.",
+        )
+    if stat.S_ISDIR(about.st_mode):
+        names = sorted(entry.name for entry in place.iterdir())
+        _refuse_log(place, names)
+        for name in names:
+            if not _is_hidden(name):
+                yield from _walk(place / name, seen)
+    elif stat.S_ISREG(about.st_mode) and place.suffix.lower() == _EXTENSION:
+        yield place, about
+    else:
+        raise _no_parquet(place)
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether a name is left out, as Spark does: `_key=value` is a folder of data."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
+def _no_parquet(place: Path) -> UsageError:
+    return UsageError(
+        f"{place} is no Parquet file, and would not be billed.",
+        remedy="Write it as Parquet, move it elsewhere, or let its name begin with _ or a dot: such files "
+        "are not read.",
+    )
