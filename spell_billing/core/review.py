@@ -4,7 +4,7 @@ Pure rules over sums that `invoicing/review_month.py` gathers; what they find ho
 """
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -30,6 +30,7 @@ class Code(StrEnum):
 
     PAST_CHANGED = "past_changed"
     USERS_MOVED = "users_moved"
+    BILLED_BEFORE = "billed_before"
     MONTH_EMPTY = "month_empty"
     BEFORE_FIRST_MONTH = "before_first_month"
     MONTH_NOT_PLAUSIBLE = "month_not_plausible"
@@ -146,28 +147,18 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
     return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
 
 
-def subscription_findings(
-    running: Collection[str], gone: Collection[str], staying: Collection[str]
-) -> list[Finding]:
-    """Return whether subscriptions vanished from the platform, instead of being ended.
-
-    Users who vanished with their accounts may have been removed; so many at once were not.
-
-    Args:
-        running: Users whose subscription ran on when the month before ended.
-        gone: Those of them who have none in the month, not even one that ended.
-        staying: Those of `gone` who still have an account of their own.
-    """
-    found = gone if len(gone) * 2 >= len(running) else staying
-    if not found:
+def copy_findings(month: str, count: int, ids: Sequence[str], *, than: str) -> list[Finding]:
+    """Find rows that the month before, `than`, seems to have been billed for as well."""
+    if not count:
         return []
-    named = ", ".join(sorted(found)[:NAMED])
-    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    named = ", ".join(ids[:NAMED])
+    more = f" and {count - NAMED:,} more" if count > NAMED else ""
     text = (
-        f"The subscriptions of {len(found):,} of {len(running):,} users vanished from plan_subscriptions: "
-        f"{named}{more}. Their accounts' plans are charged instead. To end one, fill in its ends_at."
+        f"{than} and {month} have rows with the same id, user and cost, within a day: id {named}{more}. They "
+        f"may be one call that was written twice: then delete the copies in {month}, and bill it again. If "
+        "they are calls of their own, approve."
     )
-    return [Finding(Code.SUBSCRIPTIONS_GONE, text, {"users": len(found), "of": len(running)})]
+    return [Finding(Code.BILLED_BEFORE, text, {"rows": count, "before": than})]
 
 
 def month_findings(

@@ -75,6 +75,30 @@ class BilledTwice(NamedTuple):
     users: int
 
 
+def subscription_findings(
+    running: Collection[str], gone: Collection[str], staying: Collection[str]
+) -> list[Finding]:
+    """Return whether subscriptions vanished from the platform, instead of being ended.
+
+    Users who vanished with their accounts may have been removed; so many at once were not.
+
+    Args:
+        running: Users whose subscription ran on when the month before ended.
+        gone: Those of them who have none in the month, not even one that ended.
+        staying: Those of `gone` who still have an account of their own.
+    """
+    found = gone if len(gone) * 2 >= len(running) else staying
+    if not found:
+        return []
+    named = ", ".join(sorted(found)[:NAMED])
+    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    text = (
+        f"The subscriptions of {len(found):,} of {len(running):,} users vanished from plan_subscriptions: "
+        f"{named}{more}. Their accounts' plans are charged instead. To end one, fill in its ends_at."
+    )
+    return [Finding(Code.SUBSCRIPTIONS_GONE, text, {"users": len(found), "of": len(running)})]
+
+
 def price_findings(
     month: str, before: Prices, now: Prices, rules: ReviewRules, *, than: str
 ) -> list[Finding]:

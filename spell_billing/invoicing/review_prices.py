@@ -10,11 +10,12 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.core.review import Finding, ReviewRules, subscription_findings
+from spell_billing.core.review import Finding, ReviewRules
 from spell_billing.core.review_prices import (
     first_plan_findings,
     first_price_findings,
     price_findings,
+    subscription_findings,
     terms_findings,
 )
 from spell_billing.ledger.moves import read_heirs
