@@ -83,7 +83,7 @@ class Uniqueness:
 
         Args:
             month: The month.
-            rows: Its frozen rows.
+            rows: Its frozen rows; of a summed month there is no such file.
             before: The version of the month before; None where it was not billed.
             late: What was found late, in the directory of `rows`: who lost calls has one row, which moved.
 
@@ -96,7 +96,7 @@ class Uniqueness:
         for column in self.columns:
             if column != "id":
                 refuse_in_both(month, column, self.in_both(column, before.month, month))
-            elif not before.manifest.is_summed:
+            elif rows.is_file() and not before.manifest.is_summed:
                 with self._opened() as duck:
                     found = billed_before(duck, month, rows, before, late)
         return found
