@@ -30,6 +30,7 @@ class Code(StrEnum):
 
     PAST_CHANGED = "past_changed"
     USERS_MOVED = "users_moved"
+    BILLED_BEFORE = "billed_before"
     MONTH_EMPTY = "month_empty"
     BEFORE_FIRST_MONTH = "before_first_month"
     MONTH_NOT_PLAUSIBLE = "month_not_plausible"
@@ -147,6 +148,20 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
         {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in moves[:NAMED]
     ]
     return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
+
+
+def copy_findings(month: str, count: int, ids: Sequence[str], *, than: str) -> list[Finding]:
+    """Find rows that the month before, `than`, seems to have been billed for as well."""
+    if not count:
+        return []
+    named = ", ".join(ids[:NAMED])
+    more = f" and {count - NAMED:,} more" if count > NAMED else ""
+    text = (
+        f"{than} and {month} have rows with the same id, user and cost, within a day: id {named}{more}. They "
+        f"may be one call that was written twice: then delete the copies in {month}, and bill it again. If "
+        "they are calls of their own, approve."
+    )
+    return [Finding(Code.BILLED_BEFORE, text, {"rows": count, "before": than})]
 
 
 def month_findings(

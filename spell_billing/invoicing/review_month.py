@@ -36,6 +36,7 @@ from spell_billing.core.review import (
     MonthTotals,
     ReviewRules,
     account_findings,
+    copy_findings,
     first_month_findings,
     month_findings,
     move_findings,
@@ -99,10 +100,11 @@ def review_month(
         bills, before = charged(connection, str(month)), billed_before(connection, month)
         changes, moves = _past(connection, store, frozen)
         previous = [_totals(each, charged(connection, each.month)) for each in before]
-        current = _totals(record, bills)
+        current, copies = _totals(record, bills), frozen.manifest.billed_before
         findings = [
             *past_findings(changes, rules),
             *move_findings(moves),
+            *copy_findings(str(month), copies.count, copies.ids, than=str(month.plus(-1))),
             *month_findings(current, previous, rules),
             *first_month_findings(current, first_started(connection), datetime.now(UTC)),
             *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),

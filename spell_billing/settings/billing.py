@@ -135,7 +135,7 @@ class Settings(BillSettings):
     def usage_dedupe_column(self) -> str | None:
         """`USAGE_DEDUPE_COLUMN`: a column of `usage_counters` that never repeats a value, as `request_id`.
 
-        Within a month; rows where it is null or empty are not compared.
+        Within a month and the one billed before it; rows where it is null or empty are not compared.
 
         Default: none.
         """

@@ -90,6 +90,7 @@ class SqlUsage(ABC):
                 bad_now=tables.bad_ids,
             )
             unique.require_changed(late)
+            before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
                 format_version=format_version_of(rates, rows.fingerprint),
                 month=month,
@@ -104,6 +105,7 @@ class SqlUsage(ABC):
                 bad_rows=tables.bad_rows,
                 earlier_bad_rows=tables.earlier_bad_rows,
                 without_id=unique.require(month, directory / ROWS_FILE),
+                billed_before=unique.require_apart(month, directory / ROWS_FILE, before, late),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
                 plans=write_plans(plans, directory) if plans is not None and len(plans) else None,
                 items_by=detail.items_by,

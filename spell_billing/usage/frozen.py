@@ -118,6 +118,14 @@ class Outside:
     changed: tuple[UncomparedMonth, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class BilledBefore:
+    """Rows that the month before seems to have been billed for as well: how many, and ids of some."""
+
+    count: int = 0
+    ids: tuple[str, ...] = ()
+
+
 MOST_COUNTED = 10_000
 """Rows outside are counted up to here: to count a platform's history would take longer than a freeze."""
 
@@ -173,6 +181,7 @@ class Manifest:
         bad_rows: Rows that are not in the files and must be fixed before the month can be billed.
         earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop no bill.
         without_id: Rows that have no id, where the database does not tell them apart.
+        billed_before: Rows that may be copies of some that the month before was billed for.
         outside: Rows that no month of this freeze takes.
         plans: Plans, subscriptions and discounts of the month's users; None where the platform has no plans.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
@@ -194,6 +203,7 @@ class Manifest:
     bad_rows: BadRows
     earlier_bad_rows: BadRows = NO_BAD_ROWS
     without_id: int = 0
+    billed_before: BilledBefore = BilledBefore()
     outside: Outside = Outside()
     plans: FrozenFile | None = None
     erased: tuple[ErasedUser, ...] = ()

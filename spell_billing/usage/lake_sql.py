@@ -149,6 +149,15 @@ class LakeSql:
         values = rows.group_by(value=self._text(rows, column)).aggregate(times=rows.count())
         return values.filter(values["times"] > 1)
 
+    def in_both(self, column: str, before: Month, month: Month) -> ir.Table:
+        """Find values of a column that billable rows of both months have: value."""
+        of_each = []
+        for each in (before, month):
+            rows = self._billable(each)
+            rows = rows.filter(self._has_value(rows, column))
+            of_each.append(rows.select(value=self._text(rows, column)).distinct())
+        return of_each[1].intersect(of_each[0])
+
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> ir.Table:
         """Find rows of a month, or of one user, whose quantity is too large to be exact: id, quantity."""
         self._scale_of("quantity", MOST_PLACES)

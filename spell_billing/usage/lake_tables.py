@@ -215,6 +215,13 @@ class LakeTables(UsageTables):
         total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
         return [(row["value"], row["times"], total) for row in rows]
 
+    def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
+        """Return values that stand in both months: each, and how many there are in all."""
+        query = self._sql.in_both(column, before, month)
+        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
+        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        return [(row["value"], total) for row in rows]
+
     def outside(self, now: datetime, past: Past) -> Outside:
         """See `UsageTables.outside`."""
         future, before_first = (self._count(each) for each in self._sql.outside(now, past.first.start))
@@ -272,3 +279,6 @@ class _EngineUniqueness(Uniqueness):
         for one in late.months if late else ():
             for column in self.columns:
                 refuse_repeated(one.month, column, self.tables.repeated(column, one.month))
+
+    def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
+        return self.tables.in_both(column, before, month)

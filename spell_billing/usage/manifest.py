@@ -33,6 +33,8 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     document = _members(manifest)
     if not manifest.erased:
         del document["erased"]
+    if not manifest.billed_before.count:
+        del document["billed_before"]
     for name in ("items_by", "rates", "plans", "fingerprint"):
         if document[name] is None:
             del document[name]
