@@ -105,6 +105,7 @@ class SqlUsage(ABC):
                 earlier_bad_rows=tables.earlier_bad_rows,
                 without_id=unique.require(month, directory / ROWS_FILE),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
+                foreign=tables.foreign(),
                 plans=write_plans(plans, directory) if plans is not None and len(plans) else None,
                 items_by=detail.items_by,
                 rates=rates,

@@ -174,6 +174,7 @@ class Manifest:
         earlier_bad_rows: Rows of the compared months that cannot be billed any more; they stop no bill.
         without_id: Rows that have no id, where the database does not tell them apart.
         outside: Rows that no month of this freeze takes.
+        foreign: Foreign tables of which another server may hide rows.
         plans: Plans, subscriptions and discounts of the month's users; None where the platform has no plans.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
         items_by: The column of usage that the rows have as text, named `item`; None where they have none.
@@ -195,6 +196,7 @@ class Manifest:
     earlier_bad_rows: BadRows = NO_BAD_ROWS
     without_id: int = 0
     outside: Outside = Outside()
+    foreign: tuple[str, ...] = ()
     plans: FrozenFile | None = None
     erased: tuple[ErasedUser, ...] = ()
     items_by: str | None = None

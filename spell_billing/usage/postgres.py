@@ -30,7 +30,7 @@ from spell_billing.usage.frozen import (
     together,
 )
 from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, UNIQUE_QUERY
+from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, FOREIGN_QUERY, UNIQUE_QUERY
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
@@ -119,6 +119,10 @@ class _PostgresTables(UsageTables):
     def columns(self, table: str) -> Columns:
         rows = self._snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
         return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
+
+    def foreign(self) -> tuple[str, ...]:
+        found = self._snapshot.table(FOREIGN_QUERY).to_pylist()
+        return tuple(row["name"] for row in found)
 
     def unique_columns(self) -> set[str]:
         rows = self._snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()
