@@ -3,7 +3,6 @@
 Pure rules over sums that `invoicing/review_month.py` gathers; what they find holds the whole month.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from spell_billing.core.money import format_amounts, format_money, round_half_up
-from spell_billing.core.past import Move, PastChange
+from spell_billing.core.past import PastChange
 
 NAMED = 3
 """How many users, or pairs of them, a finding names."""
@@ -129,27 +128,6 @@ def past_findings(changes: Sequence[PastChange], rules: ReviewRules) -> list[Fin
     return found
 
 
-def move_findings(moves: Sequence[Move]) -> list[Finding]:
-    """Find users who lost in billed months exactly what another gained."""
-    if not moves:
-        return []
-    commands = "; ".join(
-        f"`spell-billing move-user --from {shlex.quote(move.from_user)} --to {shlex.quote(move.to_user)} "
-        "--reason ...`"
-        for move in moves[:NAMED]
-    )
-    more = f" and {len(moves) - NAMED:,} more" if len(moves) > NAMED else ""
-    text = (
-        f"{_users(len(moves))} lost in billed months exactly what another gained: as it stands, the one is "
-        f"credited and the other charged. Where usage moved, record it with {commands}{more}, then bill the "
-        "month again."
-    )
-    pairs = [
-        {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in moves[:NAMED]
-    ]
-    return [Finding(Code.USERS_MOVED, text, {"moves": len(moves), "pairs": pairs})]
-
-
 def copy_findings(month: str, count: int, ids: Sequence[str], *, than: str) -> list[Finding]:
     """Find rows that the month before, `than`, seems to have been billed for as well."""
     if not count:
@@ -210,8 +188,8 @@ def month_findings(
 def _charged_without_usage(current: MonthTotals) -> Finding:
     text = (
         f"{current.month} has no row of usage, and no month before it was billed: it would charge "
-        f"{_users(current.users)} fees of {format_amounts(current.cents)}. Check that this is the month you "
-        "meant, and the right usage database."
+        f"{in_users(current.users)} fees of {format_amounts(current.cents)}. Check that this is the month "
+        "you meant, and the right usage database."
     )
     return Finding(Code.MONTH_EMPTY, text, {"current": asdict(current), "previous": []})
 
@@ -231,7 +209,7 @@ def first_month_findings(
     month, started_at = first
     text = (
         f"{current.month} is before the first month that was billed here: {month}, on {started_at:%Y-%m-%d}. "
-        f"It would charge {_users(current.users)} {format_amounts(current.cents)}. If that is wrong, or "
+        f"It would charge {in_users(current.users)} {format_amounts(current.cents)}. If that is wrong, or "
         f"was billed elsewhere, set SPELL_BILLING_FIRST_MONTH={month}."
     )
     return [Finding(Code.BEFORE_FIRST_MONTH, text, {"current": asdict(current), "first": month})]
@@ -248,7 +226,7 @@ def account_findings(coverage: Coverage) -> list[Finding]:
         # As code: a space at the end shows, and letters that only look alike.
         named = ", ".join(f"{user!a} and {account!a}" for user, account in coverage.examples[:NAMED])
         text = (
-            f"{_users(coverage.alike)} of {coverage.users:,} would have an account if case, spaces, "
+            f"{in_users(coverage.alike)} of {coverage.users:,} would have an account if case, spaces, "
             f"punctuation, leading zeros and the encoding of letters did not count: {named}. "
             "Write the ids the same way in usage_counters and billing_accounts."
         )
@@ -290,5 +268,6 @@ def _money(cents: Decimal | int, currency: str) -> str:
     return format_money(round_half_up(Decimal(cents)), currency, grouping=True)
 
 
-def _users(number: int) -> str:
+def in_users(number: int) -> str:
+    """Return how many users, as `1 user`."""
     return "1 user" if number == 1 else f"{number:,} users"

@@ -172,6 +172,12 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
             f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing shows whether they are "
             "duplicates."
         )
+    foreign = set(manifest.foreign).difference(before.manifest.foreign if before else ())
+    if foreign:
+        found.append(
+            f"Row security of another server may hide rows of {', '.join(sorted(foreign))}: give the "
+            "foreign table's server the options '-c row_security=off', so that it refuses instead."
+        )
     if outside.future:
         found.append(
             f"{_counted(outside.future)} of usage_counters have a time after the freeze, "

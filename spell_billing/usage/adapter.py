@@ -107,6 +107,7 @@ class SqlUsage(ABC):
                 without_id=unique.require(month, directory / ROWS_FILE),
                 billed_before=unique.require_apart(month, directory / ROWS_FILE, before, late),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
+                foreign=tables.foreign(),
                 plans=write_plans(plans, directory) if plans is not None and len(plans) else None,
                 items_by=detail.items_by,
                 rates=rates,

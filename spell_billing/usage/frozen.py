@@ -183,6 +183,7 @@ class Manifest:
         without_id: Rows that have no id, where the database does not tell them apart.
         billed_before: Rows that may be copies of some that the month before was billed for.
         outside: Rows that no month of this freeze takes.
+        foreign: Foreign tables of which another server may hide rows.
         plans: Plans, subscriptions and discounts of the month's users; None where the platform has no plans.
         erased: Users who were erased from the files since; the hashes are those of the files as they are now.
         items_by: The column of usage that the rows have as text, named `item`; None where they have none.
@@ -205,6 +206,7 @@ class Manifest:
     without_id: int = 0
     billed_before: BilledBefore = BilledBefore()
     outside: Outside = Outside()
+    foreign: tuple[str, ...] = ()
     plans: FrozenFile | None = None
     erased: tuple[ErasedUser, ...] = ()
     items_by: str | None = None

@@ -31,8 +31,9 @@ def format_version_of(rates: FrozenRates | None, fingerprint: Decimal | None) ->
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json`; amounts are decimal strings, so that no reader makes a float of them."""
     document = _members(manifest)
-    if not manifest.erased:
-        del document["erased"]
+    for name in ("erased", "foreign"):
+        if not document[name]:
+            del document[name]
     if not manifest.billed_before.count:
         del document["billed_before"]
     for name in ("items_by", "rates", "plans", "fingerprint"):

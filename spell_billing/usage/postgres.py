@@ -31,7 +31,13 @@ from spell_billing.usage.frozen import (
     together,
 )
 from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.postgres_catalog import COLUMNS_QUERY, HIDDEN_QUERY, REWRITTEN_QUERY, UNIQUE_QUERY
+from spell_billing.usage.postgres_catalog import (
+    COLUMNS_QUERY,
+    FOREIGN_QUERY,
+    HIDDEN_QUERY,
+    REWRITTEN_QUERY,
+    UNIQUE_QUERY,
+)
 from spell_billing.usage.postgres_errors import reading, sqlstate_of
 from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
@@ -137,6 +143,10 @@ class _PostgresTables(UsageTables):
                 remedy=f"As its owner: `GRANT USAGE ON SCHEMA {schema} TO {role}`.",
             )
         return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}
+
+    def foreign(self) -> tuple[str, ...]:
+        found = self._snapshot.table(FOREIGN_QUERY).to_pylist()
+        return tuple(row["name"] for row in found)
 
     def unique_columns(self) -> set[str]:
         rows = self._snapshot.table(UNIQUE_QUERY.format(table=USAGE_TABLE)).to_pylist()

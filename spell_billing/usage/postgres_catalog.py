@@ -1,5 +1,7 @@
 """What PostgreSQL's catalog is asked about a table: its columns, and which of them are proven unique."""
 
+from spell_billing.usage.privileges import READ
+
 # NOT NULL proves something for the rows of a plain table, or of partitions that are plain tables. Not for a
 # domain's, which views and subqueries evade, nor a foreign table's, nor that of a parent with heirs.
 COLUMNS_QUERY = """
@@ -62,4 +64,29 @@ WHERE relation.relname = '{table}' AND relation.relkind IN ('r', 'p', 'v', 'm', 
         FROM unnest(string_to_array(current_setting('search_path'), ',')) AS part
     )
 ORDER BY schema
+"""
+
+# `row_security` of a session holds in its own server. That of a foreign table hides rows in silence, unless
+# the server's options set it for the sessions there. Looked for below views and partitions, too.
+_TABLES = ", ".join(f"('{table}')" for table in READ)
+FOREIGN_QUERY = f"""
+WITH RECURSIVE below (oid) AS (
+    SELECT to_regclass(name)::oid FROM (VALUES {_TABLES}) AS wanted (name)
+    UNION
+    SELECT part.oid FROM below CROSS JOIN LATERAL (
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = below.oid
+        UNION ALL
+        SELECT source.refobjid FROM pg_rewrite AS rule
+        JOIN pg_depend AS source ON source.classid = 'pg_rewrite'::regclass AND source.objid = rule.oid
+        WHERE rule.ev_class = below.oid AND source.refclassid = 'pg_class'::regclass
+    ) AS part (oid)
+)
+SELECT below.oid::regclass::text AS name
+FROM below
+JOIN pg_foreign_table AS foreign_table ON foreign_table.ftrelid = below.oid
+JOIN pg_foreign_server AS server ON server.oid = foreign_table.ftserver
+JOIN pg_foreign_data_wrapper AS wrapper ON wrapper.oid = server.srvfdw
+WHERE wrapper.fdwname = 'postgres_fdw'
+    AND coalesce(array_to_string(server.srvoptions, ' '), '') !~ 'row_security=(off|false|no|0)'
+ORDER BY 1
 """

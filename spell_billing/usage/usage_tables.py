@@ -123,6 +123,10 @@ class UsageTables(ABC):
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """Add up one user's billable rows of a month by day."""
 
+    def foreign(self) -> tuple[str, ...]:
+        """Name tables of which another server may hide rows from billing."""
+        return ()
+
     @cached_property
     def usage_columns(self) -> Columns:
         """The columns of usage, with all that are needed."""

@@ -26,9 +26,9 @@ from spell_billing.core.review import (
     ReviewRules,
     account_findings,
     month_findings,
-    move_findings,
     past_findings,
 )
+from spell_billing.core.review_moves import move_findings
 
 RULES = ReviewRules()
 COUNT = st.integers(0, 10**6)
