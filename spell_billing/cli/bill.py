@@ -65,8 +65,8 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     if first is not None and waiting:
         bills = "bill waits" if waiting == 1 else "bills wait"
         click.echo(
-            f"{waiting:,} {bills}, as they were drafted: an account that is corrected now counts for a bill "
-            f"only after `hold`, `bill` and `release`. To send the rest: spell-billing bill --month {month}"
+            f"{waiting:,} {bills}, as they were drafted; one whose account gets another customer or "
+            f"currency meanwhile will be drafted again. To send the rest: spell-billing bill --month {month}"
         )
     click.echo(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":

@@ -106,7 +106,7 @@ class Billed(msgspec.Struct):
     def is_off(self) -> bool:
         """Whether bills charge something else than what is due, because they became worth something else."""
         due = due_cents(
-            self.coupon.on(self._rated(self.billed) + self.fee_discount_cents),
+            self._target_cents,
             self.charged_cents,
             self.forgiven_cents,
             self.withheld_cents,
@@ -118,6 +118,23 @@ class Billed(msgspec.Struct):
     def coupon(self) -> Coupon:
         """What coupons took off."""
         return Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
+
+    @property
+    def _target_cents(self) -> int:
+        """What the usage that bills hold costs."""
+        return self.coupon.on(self._rated(self.billed) + self.fee_discount_cents)
+
+    def give_up(self, cents: int) -> None:
+        """Write off a charge, above zero, of usage that is counted as billed already.
+
+        Where it charged what a bill given up had given back, that is given up as well. With all that was
+        given up before, such a charge comes to more than the usage costs: a bill that was given up only
+        afterwards still counted as charged, and its usage was charged once.
+        """
+        self.forgiven_cents += cents
+        in_all_cents = self.charged_cents + self.forgiven_cents - self.withheld_cents
+        if in_all_cents > self._target_cents:
+            self.lowest_cents -= max(0, min(cents, self.lowest_cents - self.charged_cents))
 
     def note_lowest(self) -> None:
         """Note what is known by now, where it comes to less than ever before."""

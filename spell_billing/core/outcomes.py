@@ -70,6 +70,7 @@ class Reason(StrEnum):
     HELD_BY_PERSON = "held_by_person"
     NOT_PLAUSIBLE = "not_plausible"
     ALREADY_GIVEN_BACK = "already_given_back"
+    ACCOUNT_CHANGED = "account_changed"
 
 
 SAID_BY_STRIPE = frozenset(
@@ -182,5 +183,9 @@ REMEDIES: dict[Reason, str] = {
         "Money of an earlier invoice was given back already, and this bill would give back more, for rows "
         "that went. Where both were meant, `spell-billing release`; where what was given back was for these "
         f"rows, `spell-billing settle --given-back correction`; {_AGAIN}"
+    ),
+    Reason.ACCOUNT_CHANGED: (
+        "The account's customer or currency changed after the bill was drafted. Bill the month again: that "
+        "drafts the bill with the account as it is now."
     ),
 }

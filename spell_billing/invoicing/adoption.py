@@ -254,12 +254,6 @@ def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
     )
 
 
-def both_amounts(bill: Bill, invoice: Invoice) -> str:
-    """Return in words what stands at Stripe and what the ledger billed."""
-    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
-    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
-
-
 async def name_again(
     session: MonthSession, gateway: Gateway, invoice: Invoice, bill: Bill | None, result: SweepResult
 ) -> Invoice:

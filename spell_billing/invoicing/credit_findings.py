@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -10,15 +11,42 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import format_money
-from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.ledger.money_tables import grants
-from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import decisions, invoices, moves
 
 _Key = tuple[str, str, int]
 """A user, a currency, and which side: 1 for credits of the user, -1 for remainders left to be charged."""
+
+
+@dataclass(slots=True)
+class _Side:
+    """What bills granted and used of one side of a user's balance, month after month, above zero.
+
+    `missing` is the most that was used beyond what was granted by then; `gone` was granted by invoices that
+    became void after it was used. `too_early` is the first month that used more than was there, with
+    both sums.
+    """
+
+    granted: int = 0
+    used: int = 0
+    missing: int = 0
+    gone: int = 0
+    void: list[Any] = field(default_factory=list)
+    too_early: tuple[str, int, int] = ("", 0, 0)
+
+    def use(self, row: Any) -> None:
+        """Add what a bill used."""
+        cents = abs(row.credit_applied_cents)
+        was_there = (each for each in self.void if each.created_at <= row.created_at < each.updated_at)
+        gone_cents = min(cents, sum(abs(each.carried_cents) for each in was_there))
+        self.used += cents
+        self.gone += gone_cents
+        self.missing = max(self.missing, self.used - self.granted)
+        if self.used > self.granted + gone_cents and not self.too_early[0]:
+            self.too_early = (row.month, self.granted, self.used)
 
 
 def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
@@ -27,45 +55,18 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
     Only those are reported that touch `bills`: the latest of a month, by user.
     """
     heirs = read_heirs(connection)
-    rows = connection.execute(
-        sa.select(
-            *(invoices.c.month, invoices.c.user_id, invoices.c.currency),
-            *(invoices.c.carried_cents, invoices.c.credit_applied_cents),
-        )
-        # SQLite takes an index for a range only, and all months are one.
-        .where(invoices.c.month > "", invoices.c.state != State.VOID.value)
-        .where(sa.or_(invoices.c.carried_cents != 0, invoices.c.credit_applied_cents != 0))
-        .order_by(invoices.c.month)
-    ).all()
-    granted: defaultdict[_Key, int] = defaultdict(int)
-    used: defaultdict[_Key, int] = defaultdict(int)
-    missing: defaultdict[_Key, int] = defaultdict(int)
-    too_early: dict[_Key, tuple[str, int, int]] = {}
-    for month, of_month in groupby(rows, key=lambda row: str(row.month)):
-        entries = [((heirs.heir_of(row[1]), row[2]), row[3], row[4]) for row in of_month]
-        for owner, _, applied in entries:
-            key = (*owner, 1 if applied > 0 else -1)
-            used[key] += abs(applied)
-            missing[key] = max(missing[key], used[key] - granted[key])
-            if used[key] > granted[key]:
-                too_early.setdefault(key, (month, granted[key], used[key]))
-        # What a month grants is for later ones.
-        for owner, carried, _ in entries:
-            granted[*owner, 1 if carried > 0 else -1] += abs(carried)
-    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
-        decisions.c.kind == "credit_settled"
-    )
-    for user_id, content in connection.execute(settled):
-        currency, _, cents = content.partition(":")
-        used[heirs.heir_of(user_id), currency, 1] += int(cents)
+    sides = _sides(connection, heirs)
     for user_id, bill in bills.items():
         for side in (1, -1):
-            key = (heirs.heir_of(user_id), bill.currency, side)
-            when, had, took = "", granted[key], used[key]
-            # A month that was billed again takes off what a later one charged for its bill before.
-            made_up = missing[*key[:2], -side]
-            if not ((bill.credit_applied_cents or bill.carried_cents) and took > had + made_up):
-                month, had, took = too_early.get(key, ("", 0, 0))
+            owner = (heirs.heir_of(user_id), bill.currency)
+            of, other = sides[*owner, side], sides[*owner, -side]
+            when, had, took = "", of.granted, of.used
+            # A month that was billed again takes off what a later one charged for its bill before; and the
+            # next bill, a remainder that was charged although its own invoice is void now.
+            made_up = max(other.missing, other.gone)
+            is_touched = bill.credit_applied_cents or bill.carried_cents
+            if not (is_touched and took > had + max(made_up, of.gone)):
+                month, had, took = of.too_early
                 if month != bill.month or took <= had + made_up:
                     continue
                 when = f" before {month}"
@@ -75,6 +76,39 @@ def credit_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterat
                 f"{format_money(had, bill.currency)} of credits granted{when}",
                 f"{format_money(took, bill.currency)} used",
             )
+
+
+def _sides(connection: Connection, heirs: Heirs) -> defaultdict[_Key, _Side]:
+    """Read what all bills granted and used, in the order of the months."""
+    bill = invoices.c
+    rows = connection.execute(
+        sa.select(bill.month, bill.user_id, bill.currency, bill.carried_cents, bill.credit_applied_cents)
+        .add_columns((bill.state == "void").label("is_void"), bill.created_at, bill.updated_at)
+        # SQLite takes an index for a range only, and all months are one.
+        .where(bill.month > "", sa.or_(bill.state != "void", bill.carried_cents < 0))
+        .where(sa.or_(bill.carried_cents != 0, bill.credit_applied_cents != 0))
+        .order_by(bill.month)
+    ).all()
+    sides: defaultdict[_Key, _Side] = defaultdict(_Side)
+    for _, of_month in groupby(rows, key=lambda row: str(row.month)):
+        entries = [((heirs.heir_of(row.user_id), row.currency), row) for row in of_month]
+        for owner, row in entries:
+            if not row.is_void:
+                sides[*owner, 1 if row.credit_applied_cents > 0 else -1].use(row)
+        # What a month grants is for later ones.
+        for owner, row in entries:
+            side = sides[*owner, 1 if row.carried_cents > 0 else -1]
+            if row.is_void:
+                side.void.append(row)
+            else:
+                side.granted += abs(row.carried_cents)
+    settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
+        decisions.c.kind == "credit_settled"
+    )
+    for user_id, content in connection.execute(settled):
+        currency, _, cents = content.partition(":")
+        sides[heirs.heir_of(user_id), currency, 1].used += int(cents)
+    return sides
 
 
 _NOT_DUE = frozenset({"grant", "credit", "brought_forward", "remainder", "changed_at_stripe", "forgiven"})

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -12,25 +12,24 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.late import BillOf, Usage, late_usage
 from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import SAID_BY_STRIPE, Reason, State
+from spell_billing.core.outcomes import SAID_BY_STRIPE, State
 from spell_billing.core.plans import NOTHING_CHARGED
-from spell_billing.core.plausible import USUAL_RULES, HoldRules, Usual, why_not_plausible
+from spell_billing.core.plausible import USUAL_RULES, HoldRules
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.core.usual_drafts import usual_draft
 from spell_billing.invoicing.given_back import hold_what_may_go_back_twice
+from spell_billing.invoicing.holding import holding_of
 from spell_billing.ledger.cursors import end_redrafting
 from spell_billing.ledger.history import History
-from spell_billing.ledger.reviews import Hold, PeoplesHolds, read_decisions, read_waiting, write_holds
+from spell_billing.ledger.reviews import Hold, read_waiting, write_holds
 from spell_billing.ledger.rows import Bill, Change, content_of
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.totals import billed_before, usual_amounts
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import PlanBook, book_of, read_book
@@ -200,7 +199,7 @@ def _redraft(
     if not waiting:
         return False
     with session.writing() as connection:
-        holding = _holding(connection, session.month, invoices.c.state.in_(_REDRAFTED), rules)
+        holding = holding_of(connection, session.month, invoices.c.state.in_(_REDRAFTED), rules)
     history_of = partial(session.history, only=waiting.keys())
     changes: list[Change] = []
     changed = False
@@ -245,55 +244,13 @@ def recorded_late_usage(frozen: FrozenUsage) -> dict[BillOf, Usage]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Holding:
-    """Holds bills by people's decisions, by what users were charged before, and by the rules."""
-
-    people: PeoplesHolds
-    usual: Mapping[tuple[str, str], Usual]
-    rules: HoldRules
-
-    def why(
-        self, user_id: str, currency: str, total_cents: int, lines_hash: str
-    ) -> tuple[Reason, str] | None:
-        """Return why a bill that could be sent is held; None when it is not."""
-        by_name = self.people.held_by_name(user_id, lines_hash)
-        if by_name is None and not self.people.is_released(user_id, lines_hash):
-            usual = self.usual.get((user_id, currency))
-            words = why_not_plausible(total_cents, currency, usual, self.rules)
-            # A reason of its own comes before a hold of all bills, and outlasts it.
-            if words is not None:
-                return Reason.NOT_PLAUSIBLE, words
-        reason = self.people.held_because(user_id, lines_hash)
-        return (Reason.HELD_BY_PERSON, reason) if reason is not None else None
-
-    def applied(self, draft: Draft) -> tuple[Draft, str | None]:
-        """Return the draft as it is to be written, and why in words where it is held."""
-        if draft.state is State.PLANNED:
-            lines_hash = content_of(draft)["lines_hash"]
-            held = self.why(draft.user_id, draft.currency, draft.total_cents, lines_hash)
-            if held is not None:
-                reason, words = held
-                return msgspec.structs.replace(draft, state=State.HELD, reason=reason), words
-        return draft, None
-
-
-def _holding(
-    connection: Connection, month: Month, bills: sa.ColumnElement[bool], rules: HoldRules
-) -> _Holding:
-    """Read what is needed to hold bills of the month that meet the condition."""
-    users = sa.select(invoices.c.user_id).where(invoices.c.month == str(month), bills)
-    usual = usual_amounts(connection, billed_before(connection, month), users)
-    return _Holding(PeoplesHolds(read_decisions(connection, month)), usual, rules)
-
-
 def _hold_drafts(session: MonthSession, rules: HoldRules) -> None:
     """Hold those of the month's new drafts that are not to be sent."""
     month, planned = session.month, invoices.c.state == State.PLANNED.value
     # Most bills no rule reaches: a month may have a million of them.
     large = sa.and_(planned, invoices.c.total_cents > rules.never_below)
     with session.writing() as connection:
-        holding = _holding(connection, month, large, rules)
+        holding = holding_of(connection, month, large, rules)
         people = holding.people
         named = sa.true() if people.everybody else invoices.c.user_id.in_(people.users)
         holds = [

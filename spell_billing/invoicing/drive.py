@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from spell_billing.core.keys import HASH
-from spell_billing.core.money import step_cents
+from spell_billing.core.money import format_money, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
 from spell_billing.invoicing import requests
-from spell_billing.invoicing.adoption import both_amounts, standing
+from spell_billing.invoicing.adoption import charged_cents, standing
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
@@ -216,7 +216,7 @@ class Drive:
             return
         wrong = requests.difference(self.bill, invoice, await all_lines(self._gateway, invoice))
         if wrong is not None:
-            amounts = both_amounts(self.bill, invoice)
+            amounts = _both_amounts(self.bill, invoice)
             await self._park(Reason.CHANGED_AT_STRIPE, f"{amounts}: Stripe shows {wrong}")
             return
         # No request where the answer was lost: another one told what became of the invoice.
@@ -280,3 +280,9 @@ class Drive:
 
     async def _retrieve(self) -> Invoice | None:
         return await retrieve(self._gateway, str(self.bill.stripe_invoice_id))
+
+
+def _both_amounts(bill: Bill, invoice: Invoice) -> str:
+    """Return in words what stands at Stripe and what the ledger billed."""
+    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
+    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"

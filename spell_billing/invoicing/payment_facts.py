@@ -1,6 +1,6 @@
 """What an invoice of Stripe's says about its payment, as the ledger keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +33,12 @@ def bill_named_by(invoice: Mapping[str, Any]) -> BillName | None:
     if not generation.isdecimal() or metadata.get(KEY) != billing_key(month, user_id, int(generation)):
         return None
     return BillName(month, user_id, int(generation))
+
+
+def bill_of_key(invoice: Mapping[str, Any], bills: Iterable[Bill]) -> Bill | None:
+    """Return the bill whose key the invoice carries."""
+    key = invoice["metadata"].get(KEY)
+    return next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)
 
 
 def payment_of(

@@ -150,9 +150,12 @@ def _count(
         position.peak_cents = max(position.peak_cents, position.charged_cents)
     elif cents > 0:
         position.forgiven_cents += cents
-        # What it charged of credits that nothing stood behind any more is given up with it.
+        # What it charged of credits that nothing stood behind any more is given up with it. That it did so
+        # shows in what all bills charged together, given up or not: more than the usage comes to.
+        ever_cents = position.charged_cents + position.forgiven_cents - position.withheld_cents
+        beyond = ever_cents > position.target_cents + position.coupon_of_gone_cents(0)
         without_ground = position.lowest_cents - position.charged_cents
-        position.lowest_cents -= min(cents, without_ground) if without_ground > 0 else 0
+        position.lowest_cents -= min(cents, without_ground) if beyond and without_ground > 0 else 0
     else:
         position.withheld_cents -= cents
 

@@ -37,7 +37,7 @@ from spell_billing.invoicing.lookups import (
     payment_now,
     retrieve,
 )
-from spell_billing.invoicing.payment_facts import bill_named_by
+from spell_billing.invoicing.payment_facts import bill_named_by, bill_of_key
 from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
@@ -262,7 +262,7 @@ class _Sweep:
     async def _voided(self, invoice: Invoice) -> None:
         """Park a bill whose invoice a person voided, unless a later generation took its place."""
         bills = await self._bills_of_user(invoice)
-        bill = _named(invoice, bills)
+        bill = bill_of_key(invoice, bills)
         if bill is None or bill.state in {State.VOID, State.PARKED, State.SETTLED}:
             return
         if bill.stripe_invoice_id not in {None, invoice["id"]}:
@@ -289,16 +289,10 @@ class _Sweep:
         return await asyncio.to_thread(self._session.bills_of_users, {user_id})
 
     async def _bill_of(self, invoice: Invoice) -> Bill | None:
-        return _named(invoice, await self._bills_of_user(invoice))
+        return bill_of_key(invoice, await self._bills_of_user(invoice))
 
     async def _write(self, bill: Bill, action: str, detail: str | None = None, **values: Any) -> Bill:
         return await self._apply(bill, replace(bill, **values), action, detail)
 
     async def _apply(self, bill: Bill, after: Bill, action: str, detail: str | None = None) -> Bill:
         return (await asyncio.to_thread(self._session.apply, [Change(bill, after, action, detail)]))[0]
-
-
-def _named(invoice: Invoice, bills: Sequence[Bill]) -> Bill | None:
-    """Return the bill whose key the invoice carries."""
-    key = invoice["metadata"].get(KEY)
-    return next((b for b in bills if billing_key(b.month, b.user_id, b.generation) == key), None)

@@ -23,7 +23,7 @@ from spell_billing.ledger.column_types import metadata, read_as
 from spell_billing.ledger.credits import AFTER_ALL, left_of
 from spell_billing.ledger.cursors import drop_cursor, move_cursor
 from spell_billing.ledger.fees import read_fees
-from spell_billing.ledger.grants import liable_grants
+from spell_billing.ledger.grants import grants_for
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.money_tables import credit_notes, grants
 from spell_billing.ledger.month_state import is_undone
@@ -218,8 +218,8 @@ def _left_for_later(connection: Connection, user_id: str) -> list[str]:
     ]
     found += [
         f"{format_money(each.left_cents, each.currency)} of grant {each.grant_id} is not used"
-        for each in liable_grants(connection)
-        if each.user_id == user_id
+        for each in grants_for(connection, user_id)
+        if each.is_owed
     ]
     history = read_history(connection, AFTER_ALL, ())
     late = late_usage({}, history.billed, heir_of=history.heirs.heir_of).get(user_id, ())

@@ -52,6 +52,11 @@ class LedgerGrant:
         return self.amount_cents - self.revoked_cents - self.applied_cents
 
     @property
+    def is_owed(self) -> bool:
+        """Whether something is left for months that are not billed."""
+        return self.left_cents > 0 and not self.is_expired
+
+    @property
     def expired_cents(self) -> int:
         """What was left when the last month that it pays for was billed."""
         return self.left_cents if self.is_expired else 0
@@ -112,17 +117,12 @@ def grants_for(connection: Connection, user_id: str) -> list[LedgerGrant]:
     return [each for each in found if heirs.heir_of(each.user_id) == user_id]
 
 
-def liable_grants(connection: Connection) -> list[LedgerGrant]:
-    """Return the grants that are still owed: something is left for months that are not billed."""
-    found = read_ledger_grants(connection)
-    return [each for each in found if each.left_cents > 0 and not each.is_expired]
-
-
 def read_liability(connection: Connection) -> list[Liability]:
     """Sum what is still owed, by currency; empty where nothing is."""
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for each in liable_grants(connection):
-        sums[each.currency][each.kind] += each.left_cents
+    for each in read_ledger_grants(connection):
+        if each.is_owed:
+            sums[each.currency][each.kind] += each.left_cents
     return [Liability(currency, kinds[GRANTED], kinds[PAID]) for currency, kinds in sorted(sums.items())]
 
 

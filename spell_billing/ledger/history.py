@@ -260,8 +260,6 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         about.charged_cents += cents
         about.peak_cents = max(about.peak_cents, about.charged_cents)
     elif cents > 0:
-        about.forgiven_cents += cents
-        # Where it charged what a bill given up had given back, that is given up as well.
-        about.lowest_cents -= max(0, min(cents, about.lowest_cents - about.charged_cents))
+        about.give_up(cents)
     else:
         about.withheld_cents -= cents

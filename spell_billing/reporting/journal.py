@@ -15,6 +15,7 @@ from spell_billing.core import lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.ledger.customer_balances import put_by_hand
 from spell_billing.ledger.grants import PAID
 from spell_billing.ledger.money_tables import grants, payments
 from spell_billing.ledger.queries import has_line_of, latest_generation
@@ -34,6 +35,7 @@ class Account(StrEnum):
     CASH = "cash"
     BY_HAND = "billed_by_hand"
     CUSTOMER_BALANCE = "customer_balance"
+    BALANCE_BY_HAND = "balance_by_hand"
     PREPAID = "prepaid"
     TAX = "tax"
     DEFERRED_FEES = "deferred_fees"
@@ -95,6 +97,9 @@ def read_journal(connection: Connection, month: Month) -> list[Posting]:
     _book_fees_earned(connection, month, sums)
     for kept in kept_of_months(connection, [month])[str(month)]:
         _book_payments(kept, sums)
+    for currency, cents in put_by_hand(connection, month).items():
+        accounts = {"debit": Account.BALANCE_BY_HAND, "credit": Account.CUSTOMER_BALANCE}
+        _book(sums, currency, Entry.CUSTOMER_BALANCE, cents, **accounts)
     for currency, cents in _to_balance(connection, month):
         _book(
             sums,

@@ -11,10 +11,8 @@ from pathlib import Path
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.usage.bucket import Bucket
 from spell_billing.usage.disk import sha256_of
-from spell_billing.usage.frozen import MANIFEST_FILE, FrozenFile, FrozenUsage
+from spell_billing.usage.frozen import MANIFEST_FILE, RESTORE_FILE, FrozenFile, FrozenUsage
 from spell_billing.usage.user_usage import HASH_SUFFIX
-
-_RESTORE = "Restore the object from a backup; do not freeze the month anew if it was billed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +82,10 @@ class BucketFiles:
             if found is None:
                 if self.bucket.tag(f"{key_of(frozen)}/{MANIFEST_FILE}") is None:
                     raise UsageError(f"{self.uri(frozen)} was removed meanwhile.", remedy="Run this again.")
-                raise IntegrityError(f"The frozen file {where} is missing.", remedy=_RESTORE)
+                raise IntegrityError(f"The frozen file {where} is missing.", remedy=RESTORE_FILE)
             sha256, tag = found
             if sha256 != file.sha256:
-                raise IntegrityError(f"The frozen file {where} is not what was frozen.", remedy=_RESTORE)
+                raise IntegrityError(f"The frozen file {where} is not what was frozen.", remedy=RESTORE_FILE)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)

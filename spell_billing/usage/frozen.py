@@ -14,7 +14,7 @@ from spell_billing.core.month import Month
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
 
-RESTORE_FILE = "Restore the file from a backup; do not freeze the month anew if it was billed."
+RESTORE_FILE = "Restore the file from a backup; do not freeze the month again if it was billed."
 
 USER_USAGE_FILE = "user_usage.parquet"
 

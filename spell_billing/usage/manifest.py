@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.frozen import MANIFEST_FILE, FrozenFile, FrozenRates, Manifest
+from spell_billing.usage.frozen import MANIFEST_FILE, RESTORE_FILE, FrozenFile, FrozenRates, Manifest
 
 FORMAT_VERSION = 1
 RATED_FORMAT_VERSION = 2
@@ -19,7 +19,6 @@ RATED_FORMAT_VERSION = 2
 SUMMED_FORMAT_VERSION = 3
 """Of a month that an engine added up: a program that does not know it would take a sum for one call."""
 _MANIFEST = TypeAdapter(Manifest)
-_REMEDY = "Restore the version's directory from a backup, or freeze the month again."
 
 
 def format_version_of(rates: FrozenRates | None, fingerprint: Decimal | None) -> int:
@@ -51,7 +50,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing.", remedy=_REMEDY) from error
+        raise UsageError(f"{path} is missing.", remedy=RESTORE_FILE) from error
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
@@ -66,7 +65,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
             )
         return _MANIFEST.validate_json(json.dumps(document), strict=True)
     except (ValueError, KeyError, TypeError, MonthError) as error:
-        raise UsageError(f"{where} is damaged: {error}.", remedy=_REMEDY) from error
+        raise UsageError(f"{where} is damaged: {error}.", remedy=RESTORE_FILE) from error
 
 
 def files_of(manifest: Manifest) -> list[FrozenFile]:

@@ -85,8 +85,8 @@ def test_an_object_that_is_altered_or_lost_stops_the_month_and_is_named(pods: Po
     lost = pods.refused("new", "preview", "--month", "2025-05")
     pods.bucket.put(rows, kept)
 
-    assert f"The frozen file s3://usage/{rows} is not what was frozen. Restore the object" in altered
-    assert f"The frozen file s3://usage/{rows} is missing. Restore the object" in lost
+    assert f"The frozen file s3://usage/{rows} is not what was frozen. Restore the file" in altered
+    assert f"The frozen file s3://usage/{rows} is missing. Restore the file" in lost
 
 
 def test_a_month_is_billed_after_a_cut_upload_beside_another_machine_and_from_lists_that_lag(

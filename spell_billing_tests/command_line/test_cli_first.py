@@ -37,17 +37,28 @@ def test_more_than_there_are_bills_everybody(shop: Shop) -> None:
     assert len(shop.double.invoices()) == 2 * len(USERS)
 
 
-def test_a_customer_corrected_after_the_first_look_counts_once_the_bill_was_held(shop: Shop) -> None:
+def test_bills_of_accounts_that_were_corrected_after_the_first_look_are_drafted_again(shop: Shop) -> None:
     shop.calls("2025-05", *((user, 140) for user in USERS))
     first = shop.run("bill", "--month", "2025-05", "--first", "1")
-    assert "4 bills wait, as they were drafted" in first.stdout
-    shop.execute("UPDATE billing_accounts SET stripe_customer_id = 'cus_new' WHERE user_id >= 'user-4'")
+    assert "4 bills wait, as they were drafted; one whose account gets another customer" in first.stdout
     shop.double.add_customer("cus_new")
+    shop.execute("UPDATE billing_accounts SET stripe_customer_id = 'cus_new' WHERE user_id = 'user-3'")
+    shop.execute("UPDATE billing_accounts SET currency = 'eur' WHERE user_id = 'user-4'")
+    shop.execute("DELETE FROM billing_accounts WHERE user_id = 'user-5'")
 
-    last = ("--month", "2025-05", "--user", "user-5", "--reason", "another customer")
-    steps = [("hold", *last), ("bill", *last[:2]), ("release", *last), ("bill", *last[:2])]
-    assert [shop.run(*step).returncode for step in steps] == [0, 3, 0, 0]
+    rest = shop.run("bill", "--month", "2025-05")
 
-    customers = [each.customer for each in shop.double.invoices()[2 * len(USERS) :]]
-    assert sorted(customers) == ["cus_new", *(f"cus_{user}" for user in USERS[:4])]
+    assert rest.returncode == 3
+    assert "because their account's customer or currency changed: user-3, user-4, user-5." in rest.stderr
+    sent = shop.double.invoices()[2 * len(USERS) :]
+    assert [(each.customer, each.currency) for each in sent] == [
+        ("cus_user-1", "usd"),
+        ("cus_user-2", "usd"),
+        ("cus_new", "usd"),
+        ("cus_user-4", "eur"),
+    ]
+    bills = {each["user_id"]: each for each in shop.json("invoices", "--month", "2025-05")}
+    assert bills["user-5"]["reason"] == "no_billing_account"
+    shop.accounts("user-5")
+    assert shop.run("bill", "--month", "2025-05").returncode == 0
     assert shop.run("reconcile", "--month", "2025-05").returncode == 0

@@ -230,6 +230,28 @@ def test_each_check_that_fails_is_named_on_a_line_of_its_own(make_shop: Callable
     assert all(line.endswith(" Nothing was sent to Stripe.") for line in errors)
 
 
+@pytest.mark.parametrize("content", ["{", None], ids=["damaged", "lost"])
+def test_a_manifest_of_a_billed_month_is_to_be_restored_and_the_month_not_frozen_again(
+    make_shop: Callable[..., Any], content: str | None
+) -> None:
+    shop = make_shop("sqlite", ready=True)
+    shop.accounts("user-0001")
+    shop.calls("2025-03", ("user-0001", 100))
+    assert shop.run(*BILL).returncode == 0
+    path = shop.home / "usage" / "2025-03" / "v0001" / "manifest.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content, encoding="utf-8")
+
+    refused = shop.run("explain", "--month", "2025-03", "--user", "user-0001")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Error: {path} is ")
+    remedy = "Restore the file from a backup; do not freeze the month again if it was billed."
+    assert refused.stderr.rstrip().endswith(remedy)
+
+
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/null/below", "/proc/1/fd/0"])
 def test_a_place_that_cannot_be_written_is_named_with_its_setting(
     refuses: Callable[..., str], place: str

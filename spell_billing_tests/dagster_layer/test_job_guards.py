@@ -62,6 +62,21 @@ def test_a_launch_without_a_month_says_so(platform: Any, reason: Any) -> None:
     assert "The run has no month. Launch one partition, as 2026-10-01." in reason(result)
 
 
+def test_a_launch_that_sends_no_invoice_at_all_is_refused_by_the_name_of_its_setting(
+    platform: Any, reason: Any
+) -> None:
+    platform.accounts("user-0001")
+    platform.calls("2025-03", ("user-0001", 100))
+
+    result = platform.run("2025-03", config={"ops": {"stripe_invoices": {"config": {"first": 0}}}})
+
+    assert reason(result) == (
+        "stripe_invoices: The run's configuration sets `first` of stripe_invoices to 0. "
+        "Set it to 1 or more, or leave it out to send all invoices."
+    )
+    assert platform.double.requests == []
+
+
 BAD_ON_BOTH = {
     "null user": ("NULL", "100", f"'{NOON}'", "user_id is missing"),
     "null cost": ("'user-0001'", "NULL", f"'{NOON}'", "cost_cents is missing"),

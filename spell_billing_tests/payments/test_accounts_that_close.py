@@ -64,6 +64,34 @@ def test_what_a_credit_note_gives_to_the_balance_is_used_by_the_next_invoice(
     assert (after[Account.CASH], after[Account.CREDIT_NOTES]) == (80_700, 300)
 
 
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("march", "by_hand_cents", "in_the_ledger"),
+    [
+        pytest.param(1000, -500, 500, id="a credit"),
+        pytest.param(1000, 500, -500, id="a charge"),
+        # Stripe had moved the 20 cents to the next invoice: the credit paid these, too.
+        pytest.param(20, -520, 520, id="a credit beside what Stripe moved"),
+    ],
+)
+def test_what_a_person_puts_on_a_balance_is_named_once_an_invoice_uses_it(
+    empty: World, march: int, by_hand_cents: int, in_the_ledger: int
+) -> None:
+    empty.platform.calls(MARCH, (ONE, march))
+    empty.platform.bill(MARCH)
+    empty.advance(days=31)
+    empty.tick()
+    empty.double.engine.account.shift_balance(f"cus_{ONE}", "usd", by_hand_cents)
+
+    close(empty)
+
+    after = balances(empty)
+    assert [after[each] for each in CLOSING] == [0, 0, 0]
+    assert after[Account.BALANCE_BY_HAND] == in_the_ledger
+    assert after[Account.CASH] + in_the_ledger == 80_000 + march
+    assert [empty.platform.imbalances(month) for month in MONTHS] == [[], [], [], []]
+
+
 def test_a_small_amount_and_a_credit_are_used_in_one_sum(empty: World) -> None:
     empty.platform.policy = Policy(small_amounts="carry", minimum_cents=50)
     for month, cents in ((MARCH, 30), (APRIL, -20), (MAY, 1000)):
@@ -112,4 +140,5 @@ def test_when_all_is_used_and_paid_each_account_between_months_is_empty(empty: W
 
     found = balances(empty)
     assert {each: found[each] for each in CLOSING} == dict.fromkeys(CLOSING, 0)
+    assert found[Account.BALANCE_BY_HAND] == 0
     assert all(platform.imbalances(month) == [] for month in MONTHS)

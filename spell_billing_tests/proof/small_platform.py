@@ -18,6 +18,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.bill_month import bill_month
+from spell_billing.invoicing.changed_accounts import hold_changed_accounts
 from spell_billing.invoicing.draft_month import draft_month, recorded_late_usage
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
@@ -105,6 +106,7 @@ class SmallPlatform:
                     frozen = self.store.freeze(source, month, late_for=earlier)
                     aggregate(frozen)
             with ledger.session(month, Actor("tester", run_id), drafting=True) as session:
+                hold_changed_accounts(session, source)
                 frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
                 return draft_month(session, source, frozen, policy=self.policy)
 

@@ -100,6 +100,49 @@ def test_a_remainder_of_an_altered_ledger_is_told(platform: SmallPlatform) -> No
     assert (USER, "lines_do_not_add_up") in platform.findings(MARCH)
 
 
+@pytest.mark.parametrize("april", [12_345, 12_355], ids=["leaves more", "leaves nothing"])
+@pytest.mark.parametrize("again", [None, 12_320], ids=["for good", "billed again for less"])
+def test_a_remainder_that_a_later_invoice_charged_goes_back_when_its_own_invoice_is_void(
+    light_platform: SmallPlatform, april: int, again: int | None
+) -> None:
+    platform = light_platform
+    platform.accounts(USER, currency="isk")
+    for month, cents in ((MARCH, 12_345), (APRIL, april)):
+        platform.calls(month, (USER, cents))
+        platform.bill(month)
+    assert ("brought_forward", 45) in platform.lines(APRIL, USER)
+
+    platform.void(MARCH, USER, for_good=again is None)
+    if again is not None:
+        platform.calls(MARCH, (USER, again - 12_345))
+        platform.bill(MARCH)
+    platform.must_agree(APRIL)
+    platform.calls(MAY, (USER, 12_345))
+    platform.bill(MAY)
+
+    charged = sum(invoice.total_cents for invoice in platform.standing())
+    left = platform.bill_of(MAY, USER).carried_cents
+    assert charged - left == (again or 0) + april + 12_345
+    for month in (MARCH, APRIL, MAY):
+        platform.must_agree(month)
+
+
+def test_a_remainder_of_a_void_invoice_that_is_charged_afterwards_is_told(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(USER, currency="isk")
+    for month in (MARCH, APRIL):
+        light_platform.calls(month, (USER, 12_345))
+        light_platform.bill(month)
+    light_platform.void(MARCH, USER, for_good=True)
+
+    light_platform.sql(
+        "UPDATE ledger_invoices SET created_at = '2999-01-01 00:00:00' WHERE month = '2025-04'"
+    )
+
+    assert light_platform.findings(APRIL) == [(USER, "credit_not_granted")]
+
+
 @given(
     currency=st.sampled_from(["kwd", "isk", "usd", "jpy", "tnd"]),
     months=st.lists(st.integers(0, 50_000), min_size=1, max_size=8),

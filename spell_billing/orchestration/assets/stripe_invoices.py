@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
+from spell_billing.core.errors import SettingsError
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import Pinning, bill_month
@@ -41,7 +41,7 @@ class StripeInvoicesConfig(dg.Config):
 
     verify: bool = False
     """Ask Stripe what stands even when every user is done."""
-    first: int | None = Field(default=None, gt=0)
+    first: int | None = None
     """Send at most this many invoices, to look at them at Stripe; the next run sends the rest."""
 
 
@@ -70,6 +70,11 @@ def stripe_invoices(
     """Drive the month's drafts to finalized invoices; a month in review is left as it is."""
     with common.opened_month(context, ledger, usage) as opened:
         month, open_ledger, store = opened.month, opened.ledger, opened.store
+        if config.first is not None and config.first < 1:
+            raise SettingsError(
+                f"The run's configuration sets `first` of stripe_invoices to {config.first}.",
+                remedy="Set it to 1 or more, or leave it out to send all invoices.",
+            )
         with recorded(open_ledger, month, context.run.run_id, context.log) as outcome:
             stripe.check()
             # A setting that cannot be read must fail before anything is sent, not after.

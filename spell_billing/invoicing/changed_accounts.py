@@ -1,0 +1,46 @@
+"""Holds bills that wait to be sent although their account has another customer or currency by now."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.ledger.rows import Bill, Change
+from spell_billing.ledger.session import MonthSession
+from spell_billing.usage.contract import UsageSource
+from spell_billing.usage.tables import positions
+
+_BILLS_AT_ONCE = 10_000
+
+
+def hold_changed_accounts(session: MonthSession, source: UsageSource) -> list[str]:
+    """Hold what would go to a customer, or in a currency, that the account no longer has; return the users.
+
+    A month that has begun is not drafted again but for bills that failed or are held: so these are. A bill
+    of which Stripe has a draft is completed as it is.
+    """
+    record = session.record()
+    if record is None or record.billing_started_at is None:
+        return []
+    users, after_id, accounts = [], 0, None
+    while bills := session.page({State.PLANNED}, after_id=after_id, limit=_BILLS_AT_ONCE):
+        accounts = source.accounts() if accounts is None else accounts
+        changes = list(_changes(bills, accounts))
+        session.apply(changes)
+        users += [each.before.user_id for each in changes]
+        after_id = bills[-1].id
+    return users
+
+
+def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:
+    place = positions(pa.chunked_array([[bill.user_id for bill in bills]]), accounts["user_id"])
+    customers, currencies = (
+        accounts[name].take(place).to_pylist() for name in ("stripe_customer_id", "currency")
+    )
+    for bill, *now in zip(bills, customers, currencies, strict=True):
+        before = [bill.stripe_customer_id, bill.currency]
+        if now != before:
+            words = f"{' in '.join(map(str, before))}; now {' in '.join(map(str, now))}"
+            held = replace(bill, state=State.HELD, reason=Reason.ACCOUNT_CHANGED, message=words)
+            yield Change(bill, held, "account_changed", words)
