@@ -77,8 +77,8 @@ _REMEDIES = {
         "it again under its id; where the invoice was sent, void it and bill again."
     ),
     Kind.GIVEN_BACK_TWICE: (
-        "Money of the invoice was given back, and a later bill gave back for its rows as well. Where both "
-        "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
+        "Money of the invoice was given back, and a later bill gave back for its rows or fees as well. Where "
+        "both were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
         "correction` the next bill charges what was given back twice."
     ),
     Kind.CONTENT_ALTERED: "Something else than spell_billing changed the bill. Restore the ledger's backup.",
