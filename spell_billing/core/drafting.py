@@ -9,8 +9,10 @@ from decimal import Decimal
 import msgspec
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.fees import NOTHING_CHARGED, FeesCharged, fee_lines
 from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.items import ItemUsage, split_usage
+from spell_billing.core.late import may_give_back_twice
 from spell_billing.core.lines import (
     BROUGHT,
     CREDIT,
@@ -19,7 +21,6 @@ from spell_billing.core.lines import (
     LateUsage,
     Line,
     add_late_lines,
-    late_sums,
     shown_lines,
     taxed_amounts,
 )
@@ -32,7 +33,7 @@ from spell_billing.core.money import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.plans import NO_PLAN, NOTHING_CHARGED, FeesCharged, MonthPlan, fee_lines
+from spell_billing.core.plans import NO_PLAN, MonthPlan
 from spell_billing.core.pricing import Rating
 from spell_billing.core.small_amounts import take_small_amount_off
 from spell_billing.core.terms import STRIPE, USUAL_POLICY, USUAL_TERMS, Policy, Terms, terms_of, under
@@ -149,7 +150,7 @@ def draft_invoice(
         UsageError: when an amount exceeds 64 bits.
         IntegrityError: when the items do not add up to the usage.
     """
-    currency = account.currency if account else _currency_without_account(late, credit)
+    currency = account.currency if account else _currency_without_account(late, credit, fees_charged)
     known_plan = plan or _plan_of(account)
     rating = known_plan.rating
     lines = charges(month, calls, usage_cents, known_plan, currency)
@@ -159,13 +160,18 @@ def draft_invoice(
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
-    earlier = (
-        add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency) if late else set()
-    )
+    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
     if known_plan.has_fees or fees_charged != NOTHING_CHARGED:
-        lines += fee_lines(
-            month, known_plan, currency, charged=fees_charged, in_advance=policy.fees_in_advance
+        of_fees, currencies = fee_lines(
+            month,
+            known_plan,
+            currency,
+            charged=fees_charged,
+            in_advance=policy.fees_in_advance,
+            usage_cents=usage_cents,
         )
+        lines += of_fees
+        earlier |= currencies
     amounts = [line.amount_cents for line in lines] or [0]
     charge_cents, largest_cents = sum(amounts), max(*amounts, -min(amounts))
     if abs(charge_cents) > LARGEST or largest_cents > LARGEST or calls > LARGEST:
@@ -197,7 +203,8 @@ def draft_invoice(
         if account and _currencies(earlier, credit, other_credits) - {account.currency}
         else _verdict(total_cents, problem, may_owe_fee=may_owe_fee)
     )
-    if state in {State.PLANNED, State.SKIPPED} and _may_give_back_twice(lines, late):
+    goes_twice = may_give_back_twice(lines, late) or fees_charged.may_go_back_twice(lines, month)
+    if state in {State.PLANNED, State.SKIPPED} and goes_twice:
         state, reason = State.HELD, Reason.ALREADY_GIVEN_BACK
     is_small = policy.small_amounts != STRIPE and total_cents < policy.minimum_cents
     if account and is_small and state is State.PLANNED:
@@ -264,12 +271,6 @@ def _verdict(total_cents: int, problem: Reason | None, *, may_owe_fee: bool) -> 
     return (State.FAILED, problem) if problem else (State.PLANNED, None)
 
 
-def _may_give_back_twice(lines: Sequence[Line], late: Sequence[LateUsage]) -> bool:
-    """Return whether late lines give back for a month of which money was given back at Stripe already."""
-    months = {str(each.usage_month) for each in late if each.back_cents > 0}
-    return bool(months) and any(cents < 0 for of, (cents, _) in late_sums(lines).items() if of in months)
-
-
 def account_problem(account: Account | None, terms: Terms | Reason, plan: MonthPlan | None) -> Reason | None:
     """Return why a user cannot be billed, as far as the platform's tables tell; None where they can."""
     if account is None:
@@ -291,7 +292,8 @@ def _size_problem(*, fits: bool, lines: int) -> Reason | None:
     return Reason.TOO_MANY_LINES if lines > MAX_LINES else None
 
 
-def _currency_without_account(late: Sequence[LateUsage], credit: Credit | None) -> str:
+def _currency_without_account(late: Sequence[LateUsage], credit: Credit | None, fees: FeesCharged) -> str:
     if credit:
         return credit.currency
-    return next((item.currency for item in late if item.currency), "usd")
+    of_late = (item.currency for item in late if item.currency)
+    return next(iter((*of_late, *sorted(fees.of_month.currencies))), "usd")

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, LateUsage, Line
+from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, LateUsage, Line, late_sums
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -192,6 +192,12 @@ def late_usage(
                     items.append(_item(ADJUSTMENT, month, NOTHING, each))
                 late[user].extend(items)
     return late
+
+
+def may_give_back_twice(lines: Sequence[Line], late: Sequence[LateUsage]) -> bool:
+    """Return whether late lines give back for a month of which money was given back at Stripe already."""
+    months = {str(each.usage_month) for each in late if each.back_cents > 0}
+    return bool(months) and any(cents < 0 for of, (cents, _) in late_sums(lines).items() if of in months)
 
 
 def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:

@@ -23,7 +23,9 @@ BROUGHT = "brought_forward"
 CHANGED = "changed_at_stripe"
 """What a person changed about the total at Stripe, in the ledger only: given away, or charged on top."""
 FEE, FEE_IN_ADVANCE = "fee", "fee_in_advance"
-"""A plan's fee: of the bill's own month, and of the next one."""
+"""A plan's fee: of the bill's own month, or of an earlier one that is corrected; and of the next one."""
+FEE_NOTE = "fee_note"
+"""A line without amount, in the ledger only: fees of its month were given up, or are corrected here."""
 USAGE_DISCOUNT, MINIMUM, DISCOUNT = "usage_discount", "minimum", "discount"
 """What a plan takes off usage, what it adds up to its minimum, and what a discount takes off all of it."""
 FEES = frozenset({FEE, FEE_IN_ADVANCE})
@@ -35,7 +37,7 @@ GRANT = "grant"
 """What a grant, promotional or bought in advance, pays of the bill; the line names the grant."""
 RECORDED = frozenset({LATE_USAGE, UNBILLED, MOVED})
 """Lines that together tell each difference that was recorded with the bill's month."""
-LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN})
+LEDGER_ONLY = frozenset({UNBILLED, MOVED, REMAINDER, CHANGED, FORGIVEN, FEE_NOTE})
 """Lines that no invoice shows."""
 BESIDE_USAGE = frozenset({REMAINDER, BROUGHT, CHANGED, FORGIVEN, GRANT})
 """Lines that charge, or leave, an amount that no month's usage stands behind."""

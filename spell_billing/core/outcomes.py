@@ -21,6 +21,8 @@ class State(StrEnum):
     """A person dealt with it: billed by hand, or written off."""
 
 
+CLOSED = frozenset({State.VOID, State.SETTLED, State.UNCOLLECTIBLE})
+"""What such a bill is worth may change, or be nothing."""
 INVOICED = frozenset({State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE})
 """A finalized invoice stands at Stripe."""
 
@@ -122,7 +124,7 @@ REMEDIES: dict[Reason, str] = {
         f"Shorten it, {_AGAIN}"
     ),
     Reason.CURRENCY_CHANGED: (
-        "A credit or late usage of an earlier month is in another currency than the account now has. "
+        "A credit, late usage or a fee of an earlier bill is in another currency than the account now has. "
         "Restore the currency, or give the amount back by hand and record that with "
         f"`spell-billing settle --credit`; {_AGAIN}"
     ),
@@ -181,8 +183,8 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.ALREADY_GIVEN_BACK: (
         "Money of an earlier invoice was given back already, and this bill would give back more, for rows "
-        "that were removed. If both were meant, `spell-billing release`; if the money was given back for "
-        f"these rows, `spell-billing settle --given-back correction`; {_AGAIN}"
+        "that were removed or a plan that ended. If both were meant, `spell-billing release`; if the money "
+        f"was given back for these, `spell-billing settle --given-back correction`; {_AGAIN}"
     ),
     Reason.ACCOUNT_CHANGED: (
         "The account's customer or currency changed after the bill was drafted. Bill the month again: that "

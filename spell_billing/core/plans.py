@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, Line
-from spell_billing.core.money import format_money, share_of
+from spell_billing.core.money import share_of
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import USUAL_RATING, Rating
 
@@ -50,22 +49,6 @@ class Fee(msgspec.Struct, frozen=True):
 
     text: str
     amount_cents: int
-
-
-class FeesCharged(msgspec.Struct, frozen=True):
-    """What bills charge a user for fees already, in minor units.
-
-    `of_month` and `of_next` is what other bills charge for the month that is drafted and for the next one.
-    `kept` is what the bill charged in advance, where the next month's bills have counted with it: None where
-    they have not.
-    """
-
-    of_month: int = 0
-    of_next: int = 0
-    kept: int | None = None
-
-
-NOTHING_CHARGED = FeesCharged()
 
 
 class MonthPlan(msgspec.Struct, frozen=True):
@@ -164,23 +147,6 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
     )
 
 
-def fee_lines(
-    month: Month, plan: MonthPlan, currency: str, *, charged: FeesCharged = NOTHING_CHARGED, in_advance: bool
-) -> list[Line]:
-    """Return the lines of a bill's fees: of its month as far as they were not charged, and in advance.
-
-    Fees in another currency than the bill's are not charged in advance, but with their own month. What was
-    kept of the bill before is charged in advance whatever the setting, and the plans, say now.
-    """
-    lines = _lines_of(FEE, month, plan.fees, charged.of_month, currency)
-    if charged.kept is not None:
-        before_cents = sum(fee.amount_cents for fee in plan.next_fees) - charged.kept
-        return lines + _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, before_cents, currency)
-    if in_advance and set(plan.next_currencies) <= {currency}:
-        lines += _lines_of(FEE_IN_ADVANCE, month.next(), plan.next_fees, charged.of_next, currency)
-    return lines
-
-
 def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, PlanSpan] | None:
     """Return two spans of one user that overlap in the month or the next, if there are any."""
     in_order = sorted(spans, key=lambda span: span.starts_at or month.start)
@@ -198,25 +164,6 @@ def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, Plan
 def _ends_before(first: PlanSpan, second: PlanSpan) -> bool:
     ends_at, starts_at = first.ends_at, second.starts_at
     return ends_at is not None and starts_at is not None and ends_at <= starts_at
-
-
-def _lines_of(kind: str, month: Month, fees: Sequence[Fee], charged_cents: int, currency: str) -> list[Line]:
-    if not charged_cents:
-        in_advance = ", in advance" if kind == FEE_IN_ADVANCE else ""
-        return [
-            Line(
-                kind,
-                f"{fee.text}{in_advance} ({format_money(fee.amount_cents, currency)})",
-                fee.amount_cents,
-                str(month),
-            )
-            for fee in fees
-        ]
-    due_cents = sum(fee.amount_cents for fee in fees) - charged_cents
-    if not due_cents:
-        return []
-    text = f"Plan fees - {month.label}, less what was charged before ({format_money(due_cents, currency)})"
-    return [Line(kind, text, due_cents, str(month))]
 
 
 def _fees(month: Month, cut: Iterable[tuple[PlanSpan, _Stretch]]) -> Iterator[Fee]:

@@ -65,6 +65,12 @@ class Rated(NamedTuple):
             - self.amount_off_cents
         )
 
+    def base_cents(self, fee_cents: int) -> int:
+        """What discounts are taken off, with this fee."""
+        return (
+            fee_cents + self.usage_cents - self.covered_cents - self.usage_discount_cents + self.top_up_cents
+        )
+
 
 def rate(usage_cents: Decimal, rating: Rating) -> Rated:
     """Rate one month's exact usage: rounded once, less what the plan includes, discounted, up to the minimum.
@@ -80,9 +86,17 @@ def rate(usage_cents: Decimal, rating: Rating) -> Rated:
     net = rounded - covered - usage_discount
     top_up = max(0, rating.minimum_cents - rating.fee_cents - max(0, net))
     base = rating.fee_cents + net + top_up
-    discount = _share_of(base, rating.discount)
-    amount_off = min(rating.discount_cents, max(0, base - discount))
-    return Rated(rounded, covered, usage_discount, top_up, discount, amount_off)
+    return Rated(rounded, covered, usage_discount, top_up, *_discounts(base, rating))
+
+
+def _discounts(base_cents: int, rating: Rating) -> tuple[int, int]:
+    discount = _share_of(base_cents, rating.discount)
+    return discount, min(rating.discount_cents, max(0, base_cents - discount))
+
+
+def discount_on(base_cents: int, rating: Rating) -> int:
+    """Return what discounts take off fees, usage and minimum that come to this."""
+    return sum(_discounts(base_cents, rating))
 
 
 def rate_cents(usage_cents: Decimal, rating: Rating) -> int:

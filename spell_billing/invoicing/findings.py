@@ -78,8 +78,8 @@ _REMEDIES = {
         "again with the same id; if the invoice was sent, void it and bill again."
     ),
     Kind.GIVEN_BACK_TWICE: (
-        "Money of the invoice was given back, and a later bill gave back for its rows as well. If both "
-        "were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
+        "Money of the invoice was given back, and a later bill gave back for its rows or fees as well. If "
+        "both were meant, say so with `spell-billing settle --given-back goodwill`; with `--given-back "
         "correction` the next bill charges what was given back twice."
     ),
     Kind.CORRECTION_UNDONE: (

@@ -6,7 +6,7 @@ money that was given back: no later bill asks again, or gives it back again.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,12 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.fees import FeesOf, fees_key, fees_month
 from spell_billing.core.late import Billed, BillOf
-from spell_billing.core.lines import LATE_KINDS, late_sums, load_lines
+from spell_billing.core.lines import FEE, FEES, LATE_KINDS, late_sums, load_lines
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.pricing import load_rating
 from spell_billing.ledger.credits import AFTER_ALL
+from spell_billing.ledger.fees import HAS_FEES, Position, fees_held
 from spell_billing.ledger.given_back import Answer, Invoice, answered_cents, money_back, read_answers
 from spell_billing.ledger.history import read_billed
 from spell_billing.ledger.queries import (
@@ -55,9 +58,12 @@ def hold_what_may_go_back_twice(session: MonthSession) -> bool:
         sa.and_(invoices.c.state == State.HELD.value, invoices.c.reason == Reason.ALREADY_GIVEN_BACK.value),
     )
     with session.writing() as connection:
-        is_late = sa.or_(*(has_line_of(kind) for kind in sorted(LATE_KINDS)))
-        found = (left_something(connection), invoices.c.late_lines > 0, is_late, asked)
-        bills = read_bills(connection, session.month, latest_generation(session.month), *found)
+        late = sa.or_(*(has_line_of(kind) for kind in sorted(LATE_KINDS)))
+        is_late = sa.and_(left_something(connection), invoices.c.late_lines > 0, late)
+        changed = invoices.c.lines.contains('"kind":"fee","description":"Plan fees - ')
+        has_fees = sa.and_(HAS_FEES, changed)
+        latest = latest_generation(session.month)
+        bills = read_bills(connection, session.month, latest, sa.or_(is_late, has_fees), asked)
         changes = [
             Change(bill, _held(bill, words), "held", words)
             for bill, words in _questions(connection, session.month, bills)
@@ -74,7 +80,7 @@ def _questions(connection: Connection, month: Month, bills: list[Bill]) -> Itera
     """Return the bills that give back what may have been given back, with what was in words."""
     giving = {bill.id: _given_by(bill.lines) for bill in bills}
     wanted = {(bill.user_id, of) for bill in bills for of in giving[bill.id]}
-    billed = read_billed(connection, month, wanted) if wanted else {}
+    billed = _held_of(connection, month, wanted)
     for bill in bills:
         words = _in_words(bill, giving[bill.id], billed)
         if words is not None:
@@ -82,23 +88,41 @@ def _questions(connection: Connection, month: Month, bills: list[Bill]) -> Itera
 
 
 def _given_by(lines: str) -> dict[str, int]:
-    """Return what lines give back for late usage, above zero, by its month."""
-    return {of: -cents for of, (cents, _) in late_sums(load_lines(lines)).items() if cents < 0}
+    """Return what lines give back for late usage, above zero, by its month, and for fees."""
+    loaded = load_lines(lines)
+    given = {of: -cents for of, (cents, _) in late_sums(loaded).items() if cents < 0}
+    fees = (line for line in loaded if line.kind == FEE and line.amount_cents < 0)
+    return given | {fees_key(line.usage_month): -line.amount_cents for line in fees}
 
 
-def _in_words(bill: Bill, giving: Mapping[str, int], billed: Mapping[BillOf, Billed]) -> str | None:
+def _held_of(
+    connection: Connection, month: Month, wanted: Collection[BillOf]
+) -> dict[BillOf, Billed | FeesOf]:
+    """Return what all bills but those of `month` hold of usage, and of fees."""
+    of_fees = {(user, of) for user, key in wanted if (of := fees_month(key))}
+    usage = {(user, of) for user, of in wanted if fees_month(of) is None}
+    held = fees_held(connection, of_fees, month).held if of_fees else {}
+    billed = read_billed(connection, month, usage) if usage else {}
+    return {**billed, **{(user, fees_key(of)): each for (user, of), each in held.items()}}
+
+
+def _words(of: str) -> str:
+    return of if fees_month(of) else f"rows of {of}"
+
+
+def _in_words(bill: Bill, giving: Mapping[str, int], billed: Mapping[BillOf, Billed | FeesOf]) -> str | None:
     nothing = Billed()
-    asked = {of: each for of in giving if (each := billed.get((bill.user_id, of), nothing)).back}
+    asked = {of: each.back for of in giving if (each := billed.get((bill.user_id, of), nothing)).back}
     if not asked:
         return None
-    back = {month: cents for each in asked.values() for month, cents in each.back.items()}
+    back = {month: cents for each in asked.values() for month, cents in each.items()}
     user = shlex.quote(bill.user_id)
     given = " and ".join(
         f"{format_money(cents, bill.currency, grouping=True)} of the invoice of {month}"
         for month, cents in sorted(back.items())
     )
     gives = " and ".join(
-        f"{format_money(giving[of], bill.currency, grouping=True)} for rows of {of}" for of in sorted(asked)
+        f"{format_money(giving[of], bill.currency, grouping=True)} for {_words(of)}" for of in sorted(asked)
     )
     settle = " and ".join(
         f"`spell-billing settle --month {month} --user {user} --given-back correction`"
@@ -124,7 +148,7 @@ def release_both(connection: Connection, month: Month, user_id: str, reason: str
         )
     giving = {(user_id, of) for of in _given_by(bill.lines)}
     back: dict[str, int] = {}
-    for each in read_billed(connection, month, giving).values():
+    for each in _held_of(connection, month, giving).values():
         back |= each.back
     for of, cents in sorted(back.items()):
         generation = read_bills(connection, of, invoices.c.user_id == user_id)[-1].generation
@@ -177,7 +201,8 @@ def settle_given_back(
             now[of], left_cents = now.get(of, 0) + taken_cents, left_cents - taken_cents
         if not any(now.values()):
             raise LedgerError(
-                f"Of the rows that user {user_id}'s invoice for {month} charged for, none was removed.",
+                f"User {user_id}'s invoice for {month} charged for no row that was removed, and for no fee "
+                "that is given back.",
                 remedy="You will be asked about rows that are removed later.",
             )
     else:
@@ -225,17 +250,19 @@ def _answers_about(connection: Connection, bill: Bill) -> list[Answer]:
 
 
 def rows_went_too(connection: Connection, month: str, user_id: str) -> str:
-    """Return a sentence on rows that went of those that an invoice charged for; empty where none did."""
+    """Return a sentence on rows, or fees, that went of what an invoice charged; empty where none did."""
     found = read_bills(
         connection, month, latest_generation(Month.parse(month)), invoices.c.user_id == user_id
     )
-    gone_cents = sum(cents for _, cents in _gone(connection, found[-1])) if found else 0
-    if gone_cents <= 0:
+    gone = [each for each in _gone(connection, found[-1]) if each[1]] if found else []
+    if not gone:
         return ""
+    is_fee = all(fees_month(of) for of, _ in gone)
+    what, giver = ("Fees", "the bill of their month") if is_fee else ("Rows", "late usage")
     settle = f"`spell-billing settle --month {month} --user {shlex.quote(user_id)} --given-back"
-    money = format_money(gone_cents, found[-1].currency, grouping=True)
+    money = format_money(sum(cents for _, cents in gone), found[-1].currency, grouping=True)
     return (
-        f"Rows that it had charged {money} for were removed as well, and late usage gives that back: the "
+        f"{what} that it had charged {money} for were removed as well, and {giver} gives that back: the "
         f"same money may go back twice. If both were meant, say so with {settle} goodwill`, otherwise "
         f"with {settle} correction`."
     )
@@ -246,7 +273,14 @@ def _gone(connection: Connection, bill: Bill) -> list[tuple[str, int]]:
     sums = late_sums(bill.parsed_lines)
     months = {bill.month, *(of for of, (cents, _) in sums.items() if cents > 0)}
     billed = read_billed(connection, AFTER_ALL, {(bill.user_id, of) for of in months})
-    return [(of, each.gone_cents) for (_, of), each in sorted(billed.items())]
+    gone = [(of, each.gone_cents) for (_, of), each in sorted(billed.items())]
+    fees = {line.usage_month for line in bill.parsed_lines if line.kind in FEES and line.amount_cents > 0}
+    position = fees_held(connection, {(bill.user_id, of) for of in fees}, AFTER_ALL) if fees else Position()
+    for (_, of), held in sorted(position.held.items()):
+        # Until their month is drafted, nobody knows what the fees come to.
+        if (own := position.own.get((bill.user_id, of))) is not None:
+            gone.append((fees_key(of), held.gone_cents(load_rating(own.rating, 0).fee_cents)))
+    return gone
 
 
 def _write(connection: Connection, answer: Answer, reason: str, actor: Actor) -> None:
@@ -259,7 +293,7 @@ def _write(connection: Connection, answer: Answer, reason: str, actor: Actor) ->
         user_id=answer.user_id,
         kind=DecisionKind.GIVEN_BACK_SETTLED,
         content_hash=answer.content,
-        reason=f"{reason} ({answered} of the invoice, {corrected} of it for rows of {answer.usage_month})",
+        reason=f"{reason} ({answered} of the invoice, {corrected} of it for {_words(answer.usage_month)})",
         actor=actor.name,
         at=datetime.now(UTC),
     )

@@ -10,7 +10,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
-from spell_billing.invoicing.rederive_plans import plan_findings
+from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill

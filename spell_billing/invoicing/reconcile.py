@@ -211,7 +211,7 @@ def _compare_lines(bill: Bill, at_stripe: Mapping[str, Any]) -> Iterator[Finding
     changed = any(line.kind == "changed_at_stripe" for line in lines)
     if at_stripe["has_more"] or bill.currency in _IN_STEPS or changed:
         return
-    shown = [line for line in lines if line.kind not in {"unbilled", "moved"}]
+    shown = [line for line in lines if line.kind not in {"unbilled", "moved", "fee_note"}]
     expected = sorted(net_lines(shown) if bill.parsed_terms.is_taxed else _gross(shown))
     found = sorted((int(line["amount"]), str(line["description"] or "")) for line in at_stripe["data"])
     for ours, theirs in zip_longest(expected, found, fillvalue=(0, "no line")):

@@ -19,8 +19,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.invoicing.rederive_late import given_back_findings, late_amounts
-from spell_billing.invoicing.rederive_plans import charges, plan_findings
+from spell_billing.invoicing.rederive_plans import charges
 from spell_billing.invoicing.rederive_positions import (
     CREDITS,
     EVIDENCE,

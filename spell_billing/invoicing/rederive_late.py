@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.invoicing.rederive_positions import (
+    FEES,
     LATE,
     STANDING,
     latest_bills,
@@ -35,7 +36,7 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
         for bill in latest.values()
         if bill.late_lines and any(line.kind in LATE for line in read_lines(bill.lines))
     )
-    corrected, given_up = _corrected(connection)
+    corrected, given_up = corrections(connection)
     newest_draft = connection.scalar(sa.select(sa.func.max(months.c.drafted_at)))
     for positions in positions_of(connection, users):
         for (user_id, usage_month), each in sorted(positions.items()):
@@ -50,7 +51,7 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
             least = max(target_cents - forgiven_cents, min(target_cents, each.lowest_cents))
             most = target_cents + each.withheld_cents
             if not least <= charged_cents <= most:
-                if _is_due_next(connection, user_id, {*each.holders, usage_month}, newest_draft):
+                if is_due_next(connection, user_id, {*each.holders, usage_month}, newest_draft):
                     continue
                 bill = latest[user_id]
                 due = money(bill, least if charged_cents < least else most)
@@ -58,7 +59,7 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
                 yield Finding.of(Kind.LATE_USAGE_DIFFERS, bill, expected, money(bill, charged_cents))
 
 
-def _is_due_next(connection: Connection, user_id: str, of: Collection[str], since: datetime | None) -> bool:
+def is_due_next(connection: Connection, user_id: str, of: Collection[str], since: datetime | None) -> bool:
     """Return whether one of the bills became worth something else since the newest drafts were made."""
     moved = audit.c.from_state.in_(_WORTH_ANOTHER) | audit.c.to_state.in_(_WORTH_ANOTHER)
     became = sa.and_(moved, audit.c.from_state != audit.c.to_state)
@@ -79,19 +80,24 @@ def given_back_findings(
     A person who said what the money was for has answered it.
     """
     back = _back_of(connection, month, latest)
-    corrected, _ = _corrected(connection)
+    corrected, _ = corrections(connection)
     for positions in positions_of(connection, sorted(back)):
         gone: Counter[str] = Counter()
         for (user_id, of), each in positions.items():
             bill = latest[user_id]
-            charging = {line.usage_month for line in read_lines(bill.lines) if line.amount_cents > 0}
-            if not each.waits and of in charging:
+            lines = [line for line in read_lines(bill.lines) if line.amount_cents > 0]
+            if any(line.usage_month == of and line.kind in FEES for line in lines):
+                gone[user_id] += each.gone_fees_cents(corrected[user_id, f"fees of {of}"])
+            of_usage = (line for line in lines if line.kind not in FEES)
+            if not each.waits and any(line.usage_month == of for line in of_usage):
                 beside = each.peak_cents - corrected[user_id, of] - each.target_cents
                 gone[user_id] += max(0, beside)
         for user_id, gone_cents in sorted((+gone).items()):
             bill = latest[user_id]
-            found = f"{money(bill, back[user_id])} of the invoice, and {money(bill, gone_cents)} for rows"
-            yield Finding.of(Kind.GIVEN_BACK_TWICE, bill, "given back once", f"{found} that were removed")
+            both = (
+                f"{money(bill, back[user_id])} of the invoice, and {money(bill, gone_cents)} for rows or fees"
+            )
+            yield Finding.of(Kind.GIVEN_BACK_TWICE, bill, "given back once", f"{both} that were removed")
 
 
 def _back_of(connection: Connection, month: Month, latest: Mapping[str, Bill]) -> dict[str, int]:
@@ -141,7 +147,7 @@ def _said() -> sa.Select[Any]:
     )
 
 
-def _corrected(connection: Connection) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+def corrections(connection: Connection) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
     """Return what people said was given back for rows that went, by the user and month of the usage.
 
     That is of invoices that stand, and of those that were given up; of void ones it counts no more.

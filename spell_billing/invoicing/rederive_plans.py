@@ -6,7 +6,6 @@ there as differences of rounded sums from the month's start.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -15,20 +14,15 @@ from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
-from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import invoices
-from spell_billing.usage.frozen import FrozenUsage
 
 _HALF = Fraction(1, 2)
 
 
-class _Terms(msgspec.Struct):
+class Terms(msgspec.Struct):
     """What was frozen for one user, worked out: amounts in minor units, shares of one."""
 
     included: int = 0
@@ -41,28 +35,39 @@ class _Terms(msgspec.Struct):
 
 def charges(usage_cents: int, included_cents: int, rating: str | None) -> dict[str, int]:
     """Return by kind of line what rounded usage comes to under a rating as the ledger keeps it."""
-    given = _terms_of(included_cents, rating)
+    given = terms_of(included_cents, rating)
     covered = min(given.included, usage_cents) if usage_cents > 0 else 0
     beyond = usage_cents - covered
     usage_discount = _part_of(beyond, given.usage_discount)
     spent = given.fee + (beyond - usage_discount if beyond > usage_discount else 0)
     minimum = given.minimum - spent if given.minimum > spent else 0
     in_all = given.fee + beyond - usage_discount + minimum
-    percent = _part_of(in_all, given.discount)
-    left = in_all - percent
-    amount = min(given.amount_off, left) if left > 0 else 0
     return {
         "included": -covered,
         "usage_discount": -usage_discount,
         "minimum": minimum,
-        "discount": -percent - amount,
+        "discount": -taken_off(given, in_all),
     }
 
 
+def taken_off(terms: Terms, cents: int) -> int:
+    """Return what discounts take off fee, usage and minimum that come to this."""
+    percent = _part_of(cents, terms.discount)
+    left = cents - percent
+    return percent + (min(terms.amount_off, left) if left > 0 else 0)
+
+
+def fee_discount(rating: str | None) -> int:
+    """Return what discounts take off the fee alone, of a rating as the ledger keeps it."""
+    terms = terms_of(0, rating)
+    return taken_off(terms, terms.fee)
+
+
 @lru_cache(maxsize=1_000)
-def _terms_of(included_cents: int, rating: str | None) -> _Terms:
+def terms_of(included_cents: int, rating: str | None) -> Terms:
+    """Return a rating as the ledger keeps it; not to be changed."""
     given: dict[str, Any] = {} if rating is None else json.loads(rating)
-    return _Terms(
+    return Terms(
         included_cents,
         int(given.get("fee_cents", 0)),
         int(given.get("minimum_cents", 0)),
@@ -78,37 +83,7 @@ def usage_discount_alone(rating: str | None) -> str | None:
     return None if share is None else json.dumps({"usage_discount": share})
 
 
-def plan_findings(
-    connection: Connection, month: Month, frozen: FrozenUsage, latest: Mapping[str, Bill]
-) -> Iterator[Finding]:
-    """Check that bills are rated by the plans that were frozen, and charge each fee of the month once."""
-    if frozen.manifest.plans is None:
-        return
-    terms, unknown = _frozen_terms(month, frozen.path(frozen.manifest.plans))
-    charged = _fees_charged(connection, month)
-    for user_id, bill in sorted(latest.items()):
-        if user_id not in terms:
-            continue
-        expected = terms[user_id]
-        found = _terms_of(bill.included_cents, bill.rating)
-        if found != expected:
-            yield Finding.of(Kind.PLAN_DIFFERS, bill, _in_words(expected, bill), _in_words(found, bill))
-    # A plan that did not exist then is charged as it was when it did.
-    for user_id in sorted((charged.keys() | {user for user, each in terms.items() if each.fee}) - unknown):
-        due, cents = terms.get(user_id, _Terms()).fee, charged.get(user_id, 0)
-        if due != cents:
-            owner = latest.get(user_id)
-            currency = owner.currency if owner else "usd"
-            yield Finding(
-                Kind.PLAN_DIFFERS,
-                user_id,
-                owner.stripe_invoice_id if owner else None,
-                f"{format_money(due, currency)} of fees for {month}",
-                f"{format_money(cents, currency)} charged in all",
-            )
-
-
-def _frozen_terms(month: Month, path: Path) -> tuple[dict[str, _Terms], set[str]]:
+def frozen_terms(month: Month, path: Path) -> tuple[dict[str, Terms], set[str]]:
     """Return what was frozen for each user; and users whose account had a plan that did not exist."""
     with pq.ParquetFile(path) as file:
         rows = file.read().to_pylist()
@@ -133,7 +108,7 @@ def _frozen_terms(month: Month, path: Path) -> tuple[dict[str, _Terms], set[str]
             discounts[row["user_id"]].append(row)
     found = {}
     for user_id, own in spans.items():
-        terms = _Terms()
+        terms = Terms()
         for row in own:
             start, end = _part(month, row["starts_at"], row["ends_at"])
             terms.included += _between(row["included_cents"], start, end)
@@ -148,7 +123,7 @@ def _frozen_terms(month: Month, path: Path) -> tuple[dict[str, _Terms], set[str]
     return found, unknown
 
 
-def _take_off(terms: _Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:
+def _take_off(terms: Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:
     valid = _part(month, row["starts_at"], row["ends_at"])
     stretches = [valid]
     if row["plan_id"] is not None:
@@ -162,22 +137,6 @@ def _take_off(terms: _Terms, month: Month, row: dict[str, Any], own: list[dict[s
         if start < end:
             terms.discount += Fraction(row["percent"]) / 100 * (end - start)
             terms.amount_off += _between(row["amount_cents"], start, end)
-
-
-def _fees_charged(connection: Connection, month: Month) -> dict[str, int]:
-    """Sum what the latest bills charge for fees of the month: its own, and those of the month before."""
-    rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.month, invoices.c.generation, invoices.c.lines)
-        .where(invoices.c.month.in_([str(month), str(month.previous())]))
-        .where(sa.or_(invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)))
-    )
-    newest = {(row.user_id, row.month): row for row in sorted(rows, key=lambda each: each.generation)}
-    found: defaultdict[str, int] = defaultdict(int)
-    for (user_id, _), row in newest.items():
-        for line in json.loads(row.lines):
-            if line["kind"] in {"fee", "fee_in_advance"} and line["usage_month"] == str(month):
-                found[user_id] += line["amount_cents"]
-    return found
 
 
 def _part(month: Month, starts_at: datetime | None, ends_at: datetime | None) -> tuple[Fraction, Fraction]:
@@ -210,7 +169,8 @@ def _nearest(amount: Fraction) -> int:
     return -int(_HALF - amount) if amount < 0 else int(amount + _HALF)
 
 
-def _in_words(terms: _Terms, bill: Bill) -> str:
+def in_words(terms: Terms, bill: Bill) -> str:
+    """Write what was frozen, in the currency of a bill."""
     names = ("included", "fee", "minimum", "amount_off")
     amounts = [f"{name} {format_money(getattr(terms, name), bill.currency)}" for name in names]
     return ", ".join([*amounts, f"discounts {terms.usage_discount} and {terms.discount}"])

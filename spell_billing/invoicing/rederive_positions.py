@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import exact_sum, format_money
-from spell_billing.invoicing.rederive_plans import charges, usage_discount_alone
+from spell_billing.invoicing.rederive_plans import charges, fee_discount, terms_of, usage_discount_alone
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
@@ -25,7 +25,7 @@ EVIDENCE = frozenset({"late_usage", "unbilled", "moved"})
 BESIDE_USAGE = frozenset({"remainder", "brought_forward", "changed_at_stripe", "forgiven", "grant"})
 FEES = frozenset({"fee", "fee_in_advance"})
 OF_PLANS = FEES | {"usage_discount", "minimum", "discount"}
-TOLD = LATE | EVIDENCE | BESIDE_USAGE | {"fee_in_advance"}
+TOLD = LATE | EVIDENCE | BESIDE_USAGE | {"fee_in_advance", "fee_note"}
 CREDITS = frozenset({"credit", "brought_forward"})
 STANDING = frozenset({"finalized", "paid", "payment_failed", "skipped"})
 _NOT_SENT = frozenset({"planned", "held", "drafted", "failed", "parked"})
@@ -62,6 +62,9 @@ class Position:
     holders: set[str] = field(default_factory=set)
     peak_cents: int = 0
     coupon_cents: int = 0
+    fees_cents: int = 0
+    most_fees_cents: int = 0
+    is_drafted: bool = False
 
     @property
     def target_cents(self) -> int:
@@ -74,6 +77,13 @@ class Position:
         if not self.coupon_cents or gone_cents <= 0:
             return 0
         return rounded_cents(Decimal(self.coupon_cents * gone_cents) / self.peak_cents)
+
+    def gone_fees_cents(self, corrected_cents: int) -> int:
+        """Return what was charged beyond the month's fees, and nobody corrected."""
+        if not self.is_drafted:
+            return 0
+        due_cents = terms_of(*self.rating).fee if self.rating else 0
+        return max(0, self.most_fees_cents - corrected_cents - due_cents)
 
     def rated_cents(self, usage_cents: Decimal) -> int:
         """Return what usage comes to by the rating of its month."""
@@ -100,7 +110,7 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
     for line in lines:
         if line.kind == "forgiven":
             given_up[line.usage_month] -= line.amount_cents
-        if line.kind in CREDITS | BESIDE_USAGE | FEES | {"unbilled", "moved"}:
+        if line.kind in CREDITS | BESIDE_USAGE | FEES | {"unbilled", "moved", "fee_note"}:
             continue
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
         own[line.usage_month] = (
@@ -108,6 +118,7 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
             cents + line.amount_cents,
         )
     own.setdefault(row.month, (Decimal(0), 0))
+    _take_fees(positions, row, lines)
     fees = [line.amount_cents for line in lines if line.kind in FEES]
     charged_cents = sum(cents for cents in (*fees, *(cents for _, cents in own.values())) if cents > 0)
     for usage_month, (usage_cents, cents) in own.items():
@@ -129,14 +140,24 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
     _learn(positions, row, lines)
 
 
+def _take_fees(positions: defaultdict[tuple[str, str], Position], row: Any, lines: Iterable[Line]) -> None:
+    """Add what the bill charges for fees, to tell what went of them."""
+    positions[row.user_id, row.month].is_drafted = True
+    for line in lines if _is_charged(row) else ():
+        if line.kind in FEES:
+            position = positions[row.user_id, line.usage_month]
+            position.fees_cents += line.amount_cents
+            position.most_fees_cents = max(position.most_fees_cents, position.fees_cents)
+
+
 def _count(
     position: Position, row: Any, usage_cents: Decimal, cents: int, *, given_up: int, is_own: bool
 ) -> None:
     """Add what a bill that was sent, closed or skipped charges."""
     is_charged = _is_charged(row)
     if is_own and not is_charged:
-        # A fee that is given up is given up less its discount.
-        position.fee_discount_cents = max(0, -position.rated_cents(Decimal(0)))
+        # The discount on a fee goes with the fee, wherever that is charged.
+        position.fee_discount_cents = fee_discount(position.rating[1] if position.rating else None)
         cents += position.fee_discount_cents
     if row.state == "void" and cents < 0:
         return

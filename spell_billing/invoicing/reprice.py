@@ -56,17 +56,23 @@ def late_price_findings(frozen: FrozenUsage, recorders: Sequence[FrozenUsage]) -
     before = {each: price.of(*each, count) for each, count in counts.items()}
     on_time = {user for user, _ in counts}
     late: set[_Item] = set()
+    plans: dict[str, str | None] = {}
     for version in (each for one in recorders for each in (one, *one.supplements)):
         for row in _late_rows(version, str(frozen.month)):
             of = row["user_id"], row["item"]
             counts[of].add(row["calls"], row["quantity"], row["stored_cents"])
             counts[of].handed_on += Fraction(row["cost_cents"])
             late.add(of)
+            if "plan_id" in row:
+                plans.setdefault(row["user_id"], row["plan_id"])
     for user, item in sorted(late):
         count = counts[user, item]
         expected = price.of(user, item, count) - before.get((user, item), Fraction(0))
-        # Who had nothing on time was priced by the plan of the account as it was then.
-        by_plan = [] if user in on_time else price.by_any_plan(user, item, count)
+        by_plan: list[Fraction] = []
+        if user not in on_time and not price.has_plan(user):
+            # Who had nothing on time was priced by the plan of the account as it was then.
+            by_plan = price.by_plans({plans[user]} if user in plans else None, item, count)
+            expected = by_plan[0] if user in plans else expected
         if expected != count.handed_on and not (by_plan and min(by_plan) <= count.handed_on <= max(by_plan)):
             yield Finding(
                 Kind.LATE_USAGE_DIFFERS,
@@ -92,10 +98,14 @@ class _Prices:
         for row in pq.ParquetFile(frozen.path(rates.cards)).read().to_pylist():
             self._cards[row["plan_id"], row["item"]].append(row)
 
-    def by_any_plan(self, user: str, item: str, count: _Count) -> list[Fraction]:
-        """Return what a count costs by each plan that cards are for; nothing where the user's was frozen."""
-        plans = set() if user in self._plans else {plan for plan, _ in self._cards}
-        return [self._by_plan(plan, item, count) for plan in plans]
+    def has_plan(self, user: str) -> bool:
+        """Whether the user's plan was frozen with the month."""
+        return user in self._plans
+
+    def by_plans(self, plans: set[str | None] | None, item: str, count: _Count) -> list[Fraction]:
+        """Return what a count costs by each plan; None: each that cards are for."""
+        asked = {plan for plan, _ in self._cards} if plans is None else plans
+        return [self._by_plan(plan, item, count) for plan in asked]
 
     def of(self, user: str, item: str, count: _Count) -> Fraction:
         """Return what a count of a user's item costs."""

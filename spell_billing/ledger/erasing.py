@@ -233,9 +233,12 @@ def _fees_in_advance(connection: Connection, user_id: str, started: list[MonthRe
         return []
     month = Month.parse(started[-1].month).next()
     charged = read_fees(connection, month, [user_id]).get(user_id)
-    if charged is None or not charged.of_month:
+    if charged is None:
         return []
-    return [f"fees of {month} were charged in advance, and {month} is not billed"]
+    found = [f"fees of {each.month} are to be corrected" for each in charged.earlier]
+    if not charged.of_month.charged_cents:
+        return found
+    return [*found, f"fees of {month} were charged in advance, and {month} is not billed"]
 
 
 def _credits_begun(connection: Connection, user_id: str) -> list[str]:

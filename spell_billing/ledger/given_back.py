@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.late import Billed, BillOf
+from spell_billing.core.late import BillOf
 from spell_billing.core.lines import CHANGED, Line
 from spell_billing.core.money import share_of
 from spell_billing.core.outcomes import State
@@ -86,10 +86,17 @@ class Invoice:
         return share_of(cents, Fraction(self.charged_cents, self.total_cents)) if self.total_cents else cents
 
 
+class _Charged(Protocol):
+    charged_cents: int
+    forgiven_cents: int
+    corrected_cents: int
+    back: dict[str, int]
+
+
 def add_what_went_back(
-    connection: Connection, found: Mapping[BillOf, Billed], standing: Mapping[BillOf, Invoice]
+    connection: Connection, found: Mapping[BillOf, _Charged], standing: Mapping[BillOf, Invoice]
 ) -> None:
-    """Add what was given back at Stripe of the invoices that charged for usage, and what was said of it.
+    """Add what was given back at Stripe of the invoices that charged something, and what was said of it.
 
     What was said of an invoice that is void since counts no more.
     """
@@ -116,6 +123,18 @@ def add_what_went_back(
         else:
             found_about.corrected_cents += each.corrected_cents
             found_about.charged_cents -= each.corrected_cents
+
+
+def with_money_back(connection: Connection, month: str) -> set[str]:
+    """Return a month's invoices of which money was given back, and others among them."""
+    went = charges.c.refunded_cents + charges.c.disputed_cents != 0
+    told = sa.and_(audit.c.month == month, audit.c.action == MONEY_BACK)
+    queries = (
+        sa.select(credit_notes.c.stripe_invoice_id),
+        sa.select(charges.c.stripe_invoice_id).where(charges.c.month == month, went),
+        sa.select(audit.c.stripe_invoice_id).where(told),
+    )
+    return {each for query in queries for each in connection.scalars(query)}
 
 
 def read_answers(connection: Connection) -> list[Answer]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
+from spell_billing.core.fees import FeesCharged
 from spell_billing.core.grants import Grant
 from spell_billing.core.late import Billed, BillOf, Usage, Worth, coupon_shares, worth
 from spell_billing.core.lines import (
@@ -28,9 +29,8 @@ from spell_billing.core.lines import (
     load_lines,
 )
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import INVOICED, Reason, State
-from spell_billing.core.plans import FeesCharged
-from spell_billing.core.pricing import USUAL_RATING, load_rating, rate_cents
+from spell_billing.core.outcomes import CLOSED, INVOICED, Reason, State
+from spell_billing.core.pricing import USUAL_RATING, discount_on, load_rating
 from spell_billing.ledger.credits import read_credits
 from spell_billing.ledger.fees import read_fees
 from spell_billing.ledger.given_back import Invoice, add_what_went_back, read_answers
@@ -45,7 +45,6 @@ from spell_billing.ledger.queries import (
 from spell_billing.ledger.schema import invoices
 
 _USERS_A_QUERY = 500
-_CLOSED = [state.value for state in (State.VOID, State.SETTLED, State.UNCOLLECTIBLE)]
 
 
 @dataclass(slots=True)
@@ -105,7 +104,9 @@ def _left_open(connection: Connection, month: Month) -> set[BillOf]:
 
     An invoice of which usage went may be given up since, or one that was given up may be paid.
     """
-    closed = sa.select(invoices.c.user_id).where(of_drafted_months(), invoices.c.state.in_(_CLOSED))
+    closed = sa.select(invoices.c.user_id).where(
+        of_drafted_months(), invoices.c.state.in_([state.value for state in CLOSED])
+    )
     users = frozenset(connection.scalars(closed))
     went = invoices.c.lines.contains('"usage_cents":"-')
     rows = connection.execute(
@@ -249,8 +250,9 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
             about.waiting += usage
         return
     if value is Worth.WRITTEN_OFF and is_own:
-        # What a discount takes off a fee is given up with the fee.
-        about.fee_discount_cents = -min(0, rate_cents(Decimal(0), about.rating or USUAL_RATING))
+        # What a discount takes off a fee goes with the fee: see there.
+        rating = about.rating or USUAL_RATING
+        about.fee_discount_cents = discount_on(rating.fee_cents, rating)
         cents += about.fee_discount_cents
     if value is Worth.WRITTEN_OFF and cents < 0 and state is State.VOID:
         # Like a credit on it, what a voided invoice gave back is left for a later one.

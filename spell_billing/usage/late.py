@@ -52,7 +52,7 @@ def compare_late_usage(
     Args:
         late_for: The pinned versions of earlier months.
         directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents; where a month
-            has rate cards, also item, measured, quantity and stored_cents, and a row for each item.
+            has rate cards, also item, measured, quantity, stored_cents, plan_id, and a row for each item.
         current: Streams a month's usage: user_id, calls, cost_cents, any number of rows for a user.
         scale: Decimal places of a cent that the source may have.
         plans_now: Reads user_id and plan_id of the accounts, for users who had no usage on time.
@@ -74,7 +74,9 @@ def compare_late_usage(
     by_item = any(one.manifest.rates is not None for one in late_for)
     with open_duckdb(directory) as duck:
         money = f"DECIMAL(38, {scale})"
-        of_items = f", item VARCHAR, measured BIGINT, quantity {QUANTITY}, stored_cents {money}"
+        of_items = (
+            f", item VARCHAR, measured BIGINT, quantity {QUANTITY}, stored_cents {money}, plan_id VARCHAR"
+        )
         duck.execute(
             "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
             f"cost_cents {money}{of_items if by_item else ''})"
@@ -181,7 +183,7 @@ def _add_up(duck: duckdb.DuckDBPyConnection, scale: int, *, by_item: bool) -> No
     if by_item:
         of_items = (
             f", item, sum(measured)::BIGINT AS measured, sum(quantity)::{QUANTITY} AS quantity, "
-            f"sum(stored_cents)::DECIMAL(38, {scale}) AS stored_cents"
+            f"sum(stored_cents)::DECIMAL(38, {scale}) AS stored_cents, plan_id"
         )
         # What changes no price may change the next one.
         differs += " OR sum(measured) <> 0 OR sum(quantity) <> 0 OR sum(stored_cents) <> 0"

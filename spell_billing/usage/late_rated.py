@@ -60,6 +60,20 @@ class RatedMonth:
             f"WHERE {self._which} GROUP BY user_id, item",
             {"month": str(one.month)} if recorded else None,
         )
+        self._keep_plans(recorded)
+
+    def _keep_plans(self, recorded: Sequence[Path]) -> None:
+        """Keep by which plan what came late first was priced, in the table `plans_then`."""
+        self._duck.execute(
+            "CREATE OR REPLACE TABLE plans_then (user_id VARCHAR PRIMARY KEY, plan_id VARCHAR)"
+        )
+        # Files of before it was written have no plan: then the plan of now counts.
+        for path in (each for each in recorded if "plan_id" in pq.read_schema(each).names):
+            self._duck.execute(
+                "INSERT OR IGNORE INTO plans_then SELECT DISTINCT user_id, plan_id "
+                f"FROM {parquet_list([path])} WHERE usage_month = $month AND item IS NOT NULL",
+                {"month": str(self._one.month)},
+            )
 
     def take_current(self) -> None:
         """Take what the registered `source_now` streams: `ITEM_COLUMNS`."""
@@ -93,11 +107,13 @@ class RatedMonth:
         rows = self._duck.execute(
             "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
             "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, "
-            # Who had nothing on time may be new, or a new id: the plan that was frozen is of others.
-            "CASE WHEN c.user_id IN (SELECT user_id FROM on_time) THEN p.plan_id "
-            "ELSE coalesce(p.plan_id, n.plan_id) END "
+            # Who had nothing on time may be new, or a new id: the plan that was frozen is of others. What
+            # came late first was priced by the plan of then, and so is the rest.
+            "CASE WHEN p.plan_id IS NOT NULL OR c.user_id IN (SELECT user_id FROM on_time) THEN p.plan_id "
+            "WHEN r.user_id IS NOT NULL THEN r.plan_id ELSE n.plan_id END "
             "FROM changed AS c LEFT JOIN known AS k USING (user_id, item) "
             f"LEFT JOIN {plans_of(self._one)} AS p ON p.user_id = c.user_id "
+            "LEFT JOIN plans_then AS r ON r.user_id = c.user_id "
             "LEFT JOIN plans_now AS n ON n.user_id = c.user_id "
             "WHERE c.calls <> 0 OR c.measured <> 0 OR c.quantity <> 0 OR c.stored_cents <> 0 "
             "ORDER BY c.user_id, c.item"
@@ -111,17 +127,18 @@ class RatedMonth:
             now = Counts(calls + had, measured + had_measured, exact_sum(Decimal(quantity), before.quantity))
             costs.append(_difference(self._cards.price(user, plan, item, [before, now])) or stored)
         columns = [*zip(*(row[:6] for row in rows), strict=True)]
+        plans = texts(row[9] for row in rows)
         late = {
             name: texts(map(str, column))
             for name, column in zip(
                 ("user_id", "item", "calls", "measured", "quantity", "stored_cents"), columns, strict=True
             )
         }
-        self._duck.register("priced", pa.table({**late, "cost_cents": texts(costs)}))
+        self._duck.register("priced", pa.table({**late, "cost_cents": texts(costs), "plan_id": plans}))
         self._duck.execute(
             "INSERT INTO late SELECT $month, user_id, calls::BIGINT, "
             f"cost_cents::DECIMAL(38, {self._scale}), item, measured::BIGINT, quantity::{QUANTITY}, "
-            f"stored_cents::DECIMAL(38, {self._scale}) FROM priced",
+            f"stored_cents::DECIMAL(38, {self._scale}), plan_id FROM priced",
             {"month": str(self._one.month)},
         )
         self._duck.unregister("priced")

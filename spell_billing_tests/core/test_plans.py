@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
+from spell_billing.core.fees import FeesCharged, FeesOf
 from spell_billing.core.lines import (
     CREDIT,
     FEE,
@@ -22,7 +23,7 @@ from spell_billing.core.lines import (
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.core.plans import Discount, FeesCharged, MonthPlan, PlanSpan, month_plan, overlapping
+from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan, overlapping
 from spell_billing.core.pricing import Rating, dump_rating, load_rating, rate, rate_cents
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.reconcile import net_lines
@@ -63,7 +64,7 @@ def draft(
         account=account,
         late=late,
         plan=plan,
-        fees_charged=FeesCharged(*charged),
+        fees_charged=FeesCharged(FeesOf(charged_cents=charged[0]), charged[1]),
         policy=policy,
     )
 

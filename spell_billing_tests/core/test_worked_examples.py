@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from spell_billing.core.drafting import Account, draft_invoice
+from spell_billing.core.fees import FeesCharged, FeesOf
 from spell_billing.core.month import Month
-from spell_billing.core.plans import Discount, FeesCharged, PlanSpan, month_plan
+from spell_billing.core.plans import Discount, PlanSpan, month_plan
 from spell_billing.core.terms import Policy
 
 PAGE = Path(__file__).parents[2] / "docs" / "pricing.md"
@@ -51,7 +52,7 @@ def test_a_worked_example_of_the_page_is_what_is_billed(example: dict[str, Any])
         usage_cents=usage_cents,
         account=Account("cus_1"),
         plan=month_plan(month, spans, discounts),
-        fees_charged=FeesCharged(example.get("fees_charged_before", 0)),
+        fees_charged=FeesCharged(FeesOf(charged_cents=example.get("fees_charged_before", 0))),
         policy=Policy(fees_in_advance=example.get("in_advance", False)),
     )
 

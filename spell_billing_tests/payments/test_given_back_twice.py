@@ -255,7 +255,7 @@ def test_nothing_is_asked_where_rows_came_or_nothing_went_back(billed: World) ->
     assert platform.bill_of(APRIL, TWO).total_cents == 300
     with pytest.raises(LedgerError, match="nothing was given back"):
         say(billed, "correction", user=TWO)
-    with pytest.raises(LedgerError, match="none was removed"):
+    with pytest.raises(LedgerError, match="no row that was removed"):
         say(billed, "correction")
 
 

@@ -1,12 +1,17 @@
 """Late usage of months with rate cards: tiers come out as if every call had come on time."""
 
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
+import pyarrow.parquet as pq
 import pytest
 
 from spell_billing.core.money import round_half_up
+from spell_billing.usage import late
 from spell_billing.usage.contract import SourceRules
+from spell_billing.usage.disk import finished_file
+from spell_billing.usage.frozen import FrozenFile
 from spell_billing_tests.proof.leavers import ANN, BOB, moved
 from spell_billing_tests.proof.priced import BY_ENDPOINT, CHAT, cards, insert
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
@@ -221,4 +226,64 @@ def test_a_priced_row_that_cannot_be_billed_any_more_counts_as_it_was(light_plat
 
     assert platform.lines(APRIL, ANN) == [("usage", 1), ("late_usage", 2)]
     for month in (MARCH, APRIL):
+        platform.must_agree(month)
+
+
+@pytest.mark.parametrize(("calls", "back"), [(0, -600), (3, -300), (8, 200)])
+def test_what_came_late_first_keeps_the_plan_by_which_it_was_priced(
+    platform: SmallPlatform, calls: int, back: int
+) -> None:
+    platform.rules = BY_ENDPOINT
+    platform.accounts(BOB)
+    cards(
+        platform,
+        {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"},
+        {"plan_id": "cheap", "item": "/chat", "unit_price_cents": "1"},
+    )
+    insert(platform, MARCH, (BOB, 0, "/chat"))
+    platform.bill(MARCH)
+    platform.accounts(ANN, plan_id="dear")
+    insert(platform, MARCH, *[(ANN, 0, "/chat")] * 6)
+    insert(platform, APRIL, (BOB, 0, "/chat"))
+    platform.bill(APRIL)
+    assert platform.lines(APRIL, ANN) == [("late_usage", 600)]
+
+    platform.sql(
+        f"UPDATE billing_accounts SET plan_id = 'cheap' WHERE user_id = '{ANN}'",
+        f"DELETE FROM usage_counters WHERE user_id = '{ANN}'",
+    )
+    insert(platform, MARCH, *[(ANN, 0, "/chat")] * calls)
+    insert(platform, MAY, *[(ANN, 0, "/chat")] * 2_000)
+    platform.bill(MAY)
+
+    assert platform.lines(MAY, ANN) == [("usage", 2_000), ("late_usage", back)]
+    for month in (MARCH, APRIL, MAY):
+        platform.must_agree(month)
+
+
+def without_plans(path: Path, rows: int) -> FrozenFile:
+    """Finish a file as versions did that kept no plan of late rows."""
+    pq.write_table(pq.read_table(path).drop_columns("plan_id"), path)
+    return finished_file(path, rows)
+
+
+def test_late_rows_of_before_their_plan_was_kept_are_priced_by_the_plan_of_now(
+    platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.rules = BY_ENDPOINT
+    platform.accounts(BOB)
+    cards(platform, {"plan_id": "pro", "item": "/chat", "unit_price_cents": "100"})
+    insert(platform, MARCH, (BOB, 0, "/chat"))
+    platform.bill(MARCH)
+    platform.accounts(ANN, plan_id="pro")
+    insert(platform, MARCH, *[(ANN, 0, "/chat")] * 6)
+    insert(platform, APRIL, (BOB, 0, "/chat"))
+    monkeypatch.setattr(late, "finished_file", without_plans)
+    platform.bill(APRIL)
+    monkeypatch.undo()
+    insert(platform, MARCH, (ANN, 0, "/chat"))
+    platform.bill(MAY)
+
+    assert platform.lines(MAY, ANN) == [("late_usage", 100)]
+    for month in (MARCH, APRIL, MAY):
         platform.must_agree(month)
