@@ -87,7 +87,8 @@ class SqlUsage(ABC):
                 tables.items,
                 scale=tables.scale,
                 plans_now=tables.account_plans,
-                bad_now=tables.bad_ids,
+                bad_now=tables.bad_now,
+                has_unique_ids="id" not in unique.columns,
             )
             unique.require_changed(late)
             before = next((one for one in late_for if one.month.next() == month), None)
@@ -135,7 +136,8 @@ class SqlUsage(ABC):
                 tables.items,
                 scale=tables.scale,
                 plans_now=tables.account_plans,
-                bad_now=tables.bad_ids,
+                bad_now=tables.bad_now,
+                has_unique_ids="id" not in unique.columns,
                 recorded=recorded,
                 users=users,
             )

@@ -34,6 +34,7 @@ from spell_billing.usage.lake_dialects import DIALECTS
 from spell_billing.usage.lake_engines import Engine
 from spell_billing.usage.lake_sql import LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
+from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
 from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows
@@ -194,15 +195,17 @@ class LakeTables(UsageTables):
         rows = self._engine.read(self._sql.inexact_quantities(month, user_id)).to_pylist()
         return [(row["id"], row["quantity"]) for row in rows]
 
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        """See `UsageTables.bad_ids`."""
+    def bad_now(self, month: Month) -> pa.Table | None:
+        """See `UsageTables.bad_now`; of a row only its id, because no engine guarantees that it is unique."""
         query = self._sql.bad_rows(month)
         found = self._bad(query)
         if not found.count:
             return None
         named = tuple(BadRow(each.id, f"{each.problem} in {month}") for each in found.examples)
         self.earlier_bad_rows = together(self.earlier_bad_rows, BadRows(found.count, named))
-        return self._engine.read(query)["id"].cast(pa.string())
+        ids = self._engine.read(query)["id"].cast(pa.string())
+        unknown = (pa.nulls(len(ids), field.type) for field in list(BAD_NOW_SCHEMA)[1:])
+        return pa.Table.from_arrays([ids, *unknown], schema=BAD_NOW_SCHEMA)
 
     def values(self, column: str, month: Month) -> Stream:
         """Raise NotImplementedError: no row leaves the engine."""

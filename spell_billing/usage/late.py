@@ -40,7 +40,8 @@ def compare_late_usage(
     *,
     scale: int,
     plans_now: Callable[[], pa.Table],
-    bad_now: Callable[[Month], pa.ChunkedArray | None] = lambda _: None,
+    bad_now: Callable[[Month], pa.Table | None] = lambda _: None,
+    has_unique_ids: bool = False,
     recorded: Sequence[FrozenUsage] | None = None,
     users: Collection[str] | None = None,
 ) -> LateUsage | None:
@@ -57,7 +58,8 @@ def compare_late_usage(
         scale: Decimal places of a cent that the source may have.
         plans_now: Reads user_id and plan_id of the accounts, for users who had no usage on time.
         items: Streams the usage of a month with rate cards: `late_rated.ITEM_COLUMNS`.
-        bad_now: Gives the ids, as text, of a month's rows that cannot be billed; called after `current`.
+        bad_now: Gives a month's rows that cannot be billed, in `BAD_NOW_SCHEMA`; called after `current`.
+        has_unique_ids: Whether the database guarantees that no id stands twice.
         recorded: The versions that may have recorded late usage; by default `late_for`.
         users: Compare these users alone.
 
@@ -94,6 +96,7 @@ def compare_late_usage(
                         plans_now=plans_now,
                         scale=scale,
                         bad_now=bad_now,
+                        has_unique_ids=has_unique_ids,
                         some_users=users is not None,
                     )
                     continue
@@ -111,11 +114,12 @@ def compare_late_usage(
                     counted=partial(_counted, one, scale),
                     keys=("user_id",),
                     measures=("calls", "cost_cents"),
+                    has_unique_ids=has_unique_ids,
                     keeps_losses=users is None,
                 )
                 duck.execute(
                     "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
-                    f"SELECT '{one.month}', * FROM changed"
+                    f"SELECT '{one.month}', * FROM changed WHERE calls <> 0 OR cost_cents <> 0"
                 )
             _add_up(duck, scale, by_item=by_item)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
@@ -134,7 +138,8 @@ def _compare_items(
     *,
     plans_now: Callable[[], pa.Table],
     scale: int,
-    bad_now: Callable[[Month], pa.ChunkedArray | None],
+    bad_now: Callable[[Month], pa.Table | None],
+    has_unique_ids: bool,
     some_users: bool,
 ) -> None:
     month = RatedMonth(
@@ -144,7 +149,7 @@ def _compare_items(
         duck.register("source_now", source)
         month.take_current()
         duck.unregister("source_now")
-    month.count_bad_rows(bad_now(one.month))
+    month.count_bad_rows(bad_now(one.month), has_unique_ids=has_unique_ids)
     month.write_differences()
 
 
@@ -166,7 +171,7 @@ def _difference_query(one: FrozenUsage, recorded: Sequence[Path], scale: int, *,
         f"sum(cost_cents)::{money} AS cost_cents FROM ("
         f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
         f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(known)})"
-        f"){which} GROUP BY user_id HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0"
+        f"){which} GROUP BY user_id"
     )
 
 

@@ -1,8 +1,10 @@
 """Rows of billed months that cannot be billed any more: they move no money, as far as anything tells.
 
-Such a row counts as it was frozen, up to what its user lacks now. It never charges anybody: what it explains
-brings a difference to zero at most. Where nothing tells whose a bad row was, losses are kept for later: of
-everybody, or of the users of whom late usage was recorded, which rows it was being unknown.
+Such a row counts as it was frozen. One that is recognized (its id is unique, its time and its user or cost
+are as they were) is added to what its user has now. Of another one only the id is known, which may have been
+given anew or stand beside a good copy: it explains what its user lacks, and never charges anybody. Where
+nothing tells whose a bad row was, losses are kept for later: of everybody, or of the users of whom late usage
+was recorded, which rows it was being unknown.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -15,18 +17,23 @@ from spell_billing.usage.duck import parquet_list
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.tables import NO_ID
 
+BAD_NOW_SCHEMA = pa.schema(
+    [("id", pa.string()), ("user_id", pa.string()), ("cost_cents", pa.string()), ("moment", pa.int64())]
+)
+"""A row that cannot be billed, as it stands: what it lacks is null or blank, `moment` is in microseconds."""
 _ID = f"coalesce(nullif(id::VARCHAR, ''), '{NO_ID}')"
 
 
 def count_bad_rows(
     duck: duckdb.DuckDBPyConnection,
     one: FrozenUsage,
-    ids: pa.ChunkedArray | None,
+    bad_now: pa.Table | None,
     recorded: Sequence[Path],
     *,
     counted: Callable[[str], str],
     keys: Collection[str],
     measures: Collection[str],
+    has_unique_ids: bool,
     keeps_losses: bool,
 ) -> None:
     """Correct the table `changed`, which has what a month's users gained (or, below zero, lost).
@@ -34,15 +41,16 @@ def count_bad_rows(
     Args:
         duck: Where the table is.
         one: The month's version.
-        ids: The ids, as text, of the month's rows that cannot be billed; a blank one is none.
+        bad_now: The month's rows that cannot be billed, in `BAD_NOW_SCHEMA`; a blank id is none.
         recorded: The files of late usage that may name the month.
         counted: Gives the SQL that counts the frozen rows of a condition, in the columns of `changed`.
         keys: The columns of `changed` that say whose and what, `user_id` among them.
         measures: Its other columns.
+        has_unique_ids: Whether the database guarantees that no id stands twice, beside a good row.
         keeps_losses: Whether losses that bad rows may explain are left for later. Not where waiting bills are
             drafted again: these charge what the rows say now.
     """
-    if ids is None or not len(ids):
+    if bad_now is None or not len(bad_now):
         return
     losses = " OR ".join(f"{name} < 0" for name in measures)
     if one.manifest.is_summed:
@@ -53,19 +61,40 @@ def count_bad_rows(
     late = [f"FROM {parquet_list([path])} WHERE usage_month = '{one.month}'" for path in recorded]
     late_before = " UNION ".join(f"SELECT user_id {each}" for each in late or ["FROM changed WHERE false"])
     rows = parquet_list(one.paths)
-    duck.register("bad_now", pa.table({"id": ids}))
+    duck.register("bad_now", bad_now)
     for table, query in (
         ("bad", f"SELECT DISTINCT {_ID} AS id FROM bad_now"),
         ("late_before", late_before),
         (
             "were_good",
-            f"SELECT {_ID} AS id, user_id::VARCHAR AS user_id FROM {rows} WHERE {_ID} IN (FROM bad)",
+            (
+                f"SELECT {_ID} AS id, user_id::VARCHAR AS user_id, cost_cents, epoch_us(created_at) AS moment "
+                f"FROM {rows} WHERE {_ID} IN (FROM bad)"
+            ),
         ),
-        ("as_frozen", counted(f"WHERE {_ID} IN (FROM bad WHERE id <> '{NO_ID}')")),
+        (
+            "recognized",
+            (
+                "SELECT was.id FROM were_good AS was JOIN bad_now AS now ON now.id = was.id "
+                "AND now.moment = was.moment AND CASE WHEN coalesce(now.user_id, '') = '' "
+                "THEN TRY_CAST(now.cost_cents AS DECIMAL(38, 18)) = was.cost_cents "
+                "ELSE now.user_id = was.user_id END "
+                f"WHERE {has_unique_ids} AND was.user_id NOT IN (SELECT user_id FROM late_before)"
+            ),
+        ),
+        ("surely", counted(f"WHERE {_ID} IN (FROM recognized)")),
+        (
+            "as_frozen",
+            counted(f"WHERE {_ID} IN (FROM bad WHERE id <> '{NO_ID}' AND id NOT IN (FROM recognized))"),
+        ),
     ):
         duck.execute(f"CREATE OR REPLACE TABLE {table} AS {query}")
     duck.unregister("bad_now")
     same = " AND ".join(f"changed.{name} = f.{name}" for name in keys)
+    duck.execute(
+        f"UPDATE changed SET {', '.join(f'{name} = changed.{name} + f.{name}' for name in measures)} "
+        f"FROM surely AS f WHERE {same}"
+    )
     if keeps_losses:
         missing = " OR ".join(
             f"{_explained(name)} <> coalesce(changed.{name}, 0) + f.{name}" for name in measures

@@ -88,16 +88,17 @@ class RatedMonth:
             "GROUP BY user_id, item"
         )
 
-    def count_bad_rows(self, ids: pa.ChunkedArray | None) -> None:
-        """Take the rows with these ids, which cannot be billed any more, as `late_bad` does."""
+    def count_bad_rows(self, bad_now: pa.Table | None, *, has_unique_ids: bool) -> None:
+        """Take rows that cannot be billed any more as `late_bad` does."""
         count_bad_rows(
             self._duck,
             self._one,
-            ids,
+            bad_now,
             self._recorded,
             counted=partial(counted, self._one, self._scale),
             keys=("user_id", "item"),
             measures=("calls", "measured", "quantity", "stored_cents"),
+            has_unique_ids=has_unique_ids,
             keeps_losses=self._keeps_losses,
         )
 

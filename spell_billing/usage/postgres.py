@@ -211,12 +211,12 @@ class _PostgresTables(UsageTables):
         rows = self._snapshot.table(self._sql.inexact_quantities(month, user_id)).to_pylist()
         return [(row["id"], row["quantity"]) for row in rows]
 
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
+    def bad_now(self, month: Month) -> pa.Table | None:
         if not self._sql.may_have_bad_rows:
             return None
         found = self._bad_rows(self._sql.bad_rows(month, name_month=True))
         self.earlier_bad_rows = together(self.earlier_bad_rows, found)
-        return self._snapshot.table(self._sql.bad_ids(month))["id"] if found.count else None
+        return self._snapshot.table(self._sql.bad_now(month)) if found.count else None
 
     def values(self, column: str, month: Month) -> Stream:
         return self._snapshot.stream(self._sql.values(column, month))

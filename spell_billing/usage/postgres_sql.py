@@ -130,11 +130,12 @@ class UsageSql:
             f"ORDER BY id LIMIT {MAX_EXAMPLES}"
         )
 
-    def bad_ids(self, month: Month) -> str:
-        """Read the ids, as text, of the month's rows that cannot be billed."""
+    def bad_now(self, month: Month) -> str:
+        """Read the month's rows that cannot be billed, in `BAD_NOW_SCHEMA`."""
         return (
-            f"SELECT coalesce(id::text, '{NO_ID}') AS id FROM {USAGE_TABLE} "
-            f"WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE"
+            f"SELECT coalesce(id::text, '{NO_ID}') AS id, user_id::text AS user_id, "
+            "cost_cents::text AS cost_cents, (extract(epoch FROM created_at) * 1000000)::bigint AS moment "
+            f"FROM {USAGE_TABLE} WHERE {self._in_month(month)} AND ({self._good}) IS NOT TRUE"
         )
 
     def values(self, column: str, month: Month) -> str:

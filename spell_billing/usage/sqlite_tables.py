@@ -223,11 +223,11 @@ class SqliteTables(UsageTables):
             return []
         return [(row_id, text) for row_id, text in self._reader.rows(self._sql.inexact_quantities(month))]
 
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        """See `UsageTables.bad_ids`."""
+    def bad_now(self, month: Month) -> pa.Table | None:
+        """See `UsageTables.bad_now`."""
         # Rows with a time that cannot be read are of no month, wherever they are found.
         self.bad_rows, self.earlier_bad_rows = self._filter.bad_rows, self._filter.earlier_bad_rows
-        return self._filter.earlier_bad_ids(month)
+        return self._filter.earlier_bad_now(month)
 
     @contextmanager
     def values(self, column: str, month: Month) -> Iterator[pa.RecordBatchReader]:

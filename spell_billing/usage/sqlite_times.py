@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from spell_billing.core.month import Month
 from spell_billing.usage.frozen import MAX_EXAMPLES, NO_BAD_ROWS, BadRow, BadRows, together
+from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
 _OFFSET = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
@@ -59,12 +60,12 @@ class MonthFilter:
         self._schema = schema
         self.bad_rows = NO_BAD_ROWS
         self.earlier_bad_rows = NO_BAD_ROWS
-        self._earlier_ids: defaultdict[Month, list[pa.ChunkedArray]] = defaultdict(list)
+        self._earlier: defaultdict[Month, list[pa.Table]] = defaultdict(list)
 
-    def earlier_bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        """Return the ids, as text, of the bad rows so far of an earlier month."""
-        found = self._earlier_ids.get(month)
-        return pa.chunked_array([chunk for each in found for chunk in each.chunks]) if found else None
+    def earlier_bad_now(self, month: Month) -> pa.Table | None:
+        """Return the bad rows so far of an earlier month, in `BAD_NOW_SCHEMA`."""
+        found = self._earlier.get(month)
+        return pa.concat_tables(found) if found else None
 
     def keep(
         self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False, schema: pa.Schema | None = None
@@ -81,7 +82,11 @@ class MonthFilter:
             of_month = bad.filter(timed)
             self.earlier_bad_rows = together(self.earlier_bad_rows, _bad_rows(of_month, f" in {month}"))
             if of_month.num_rows:
-                self._earlier_ids[month].append(of_month["id"].cast(pa.string()))
+                self._earlier[month].append(
+                    of_month.select(BAD_NOW_SCHEMA.names)
+                    .set_column(3, "moment", of_month["moment"].cast(pa.timestamp("us")).cast(pa.int64()))
+                    .cast(BAD_NOW_SCHEMA)
+                )
             self.bad_rows = together(self.bad_rows, _bad_rows(bad.filter(pc.invert(timed))))
         kept = table.set_column(3, "created_at", table["moment"]).select(schema.names)
         return (kept if pc.all(table["good"]).as_py() else kept.filter(table["good"])).cast(schema)

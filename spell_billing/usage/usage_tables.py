@@ -104,8 +104,8 @@ class UsageTables(ABC):
         """Open a stream of what users have in a month."""
 
     @abstractmethod
-    def bad_ids(self, month: Month) -> pa.ChunkedArray | None:
-        """Return the ids, as text, of an earlier month's rows that cannot be billed; after `current`."""
+    def bad_now(self, month: Month) -> pa.Table | None:
+        """Return an earlier month's rows that cannot be billed, in `BAD_NOW_SCHEMA`; after `current`."""
 
     @abstractmethod
     def values(self, column: str, month: Month) -> Stream:

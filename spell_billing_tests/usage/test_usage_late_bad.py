@@ -147,6 +147,22 @@ def test_a_bad_copy_beside_a_good_row_charges_nobody(tables: Any, freezer: Freez
     assert late_rows(freezer(tables.url, NOVEMBER, [october])) == []
 
 
+@pytest.mark.parametrize("lost", ["user_id", "cost_cents"])
+def test_what_a_user_added_is_charged_beside_a_frozen_row_that_is_recognized(
+    make_source_tables: Any, database_url: str, freezer: Freezer, lost: str
+) -> None:
+    tables = make_source_tables(database_url, not_null=False)
+    tables.calls([("ann", 5, MIDDLE), ("bob", 7, MIDDLE)], first_id=1)
+    october = freezer(database_url, OCTOBER)
+    tables.execute(f"UPDATE usage_counters SET {lost} = NULL WHERE id = 1")
+    tables.calls([("ann", 5, MIDDLE)], first_id=3)
+
+    late = late_rows(freezer(database_url, NOVEMBER, [october]))
+
+    # Of a lake only sums are known.
+    assert late == ([] if tables.is_lake else [("2026-10", "ann", 1, Decimal(5))])
+
+
 def test_a_refund_that_cannot_be_billed_any_more_charges_nobody(tables: Any, freezer: Freezer) -> None:
     add(tables, (1, "ann", 1000), (2, "ann", -300))
     october = freezer(tables.url, OCTOBER)
