@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from spell_billing.core.errors import MonthError, UsageError
+from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.plans import MonthPlan
+from spell_billing.core.pricing import USUAL_RATING, fraction_of, load_rating
 from spell_billing.core.simulation import Figures, UserChange, add_up, figures_of, largest, month_cents
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import pinned_version
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FROM_PLANS = "plans frozen with the month"
+FROM_BOTH = "plans frozen with the month; where one did not exist then, that of the bill"
 FROM_BILLS = "allowances of the bills"
 FROM_NOTHING = "usage at cost: neither frozen plans nor bills"
 _DIGITS = 1_000
@@ -188,6 +191,8 @@ def _opened(ledger: Ledger, frozen: FrozenUsage) -> _Opened:
         verify_file(path, plans)
         with pq.ParquetFile(path) as file:
             table, before_from = file.read(), FROM_PLANS
+        if since := _plans_since(frozen.month, table, bills):
+            table, before_from = pa.concat_tables([table, plans_table(since)]), FROM_BOTH
     return _Opened(
         frozen,
         table,
@@ -204,6 +209,21 @@ def _bills(ledger: Ledger, month: Month) -> dict[str, sa.Row[Any]]:
     query = sa.select(*(invoices.c[name] for name in names)).where(invoices.c.month == str(month))
     with ledger.reading() as connection:
         return {row.user_id: row for row in connection.execute(query.order_by(invoices.c.generation))}
+
+
+def _plans_since(month: Month, plans: pa.Table, bills: dict[str, sa.Row[Any]]) -> list[tuple[Any, ...]]:
+    """Return the plans of accounts whose plan did not exist at the freeze, as their bills have them."""
+    rows: list[tuple[Any, ...]] = []
+    for user_id in sorted(PlanBook(month, plans).unknown & bills.keys()):
+        bill = bills[user_id]
+        rating = load_rating(bill.rating, bill.included_cents)
+        percent = fraction_of(rating.usage_discount) * 100
+        # Of subscriptions that came since, only shares of the month are known.
+        if bill.plan_id and rating != USUAL_RATING and 10**9 % percent.denominator == 0:
+            amounts = (rating.included_cents, rating.fee_cents, rating.minimum_cents)
+            off = plain(Decimal(percent.numerator) / percent.denominator)
+            rows.append(("plan", user_id, bill.plan_id, bill.plan_id, None, None, *amounts, off, None, None))
+    return rows
 
 
 def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> pa.Table:

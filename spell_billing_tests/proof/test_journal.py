@@ -24,7 +24,7 @@ def booked(platform: SmallPlatform, month: object) -> dict[tuple[str, str], int]
 def test_every_kind_of_line_has_an_account_or_no_amount() -> None:
     kinds = {value for name, value in vars(lines).items() if name.isupper() and isinstance(value, str)}
 
-    assert kinds - _ACCOUNT_OF.keys() == {lines.GRANT, lines.UNBILLED, lines.MOVED}
+    assert kinds - _ACCOUNT_OF.keys() == {lines.GRANT, lines.UNBILLED, lines.MOVED, lines.FEE_NOTE}
 
 
 @pytest.mark.both_databases

@@ -17,8 +17,9 @@ from spell_billing.cli import main
 from spell_billing.core.errors import IntegrityError, MonthError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.reporting.new_pricing import read_pricing
-from spell_billing.reporting.simulate import FROM_BILLS, FROM_PLANS, Simulation, simulate
+from spell_billing.reporting.simulate import FROM_BILLS, FROM_BOTH, FROM_PLANS, Simulation, simulate
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
+from spell_billing_tests.proof.test_plans import with_plans
 
 DOCS = Path(__file__).parents[2] / "docs" / "pricing.md"
 ADA, BOB, CYD, DAN = "ada", "bob", "=cyd", "dan"
@@ -210,6 +211,31 @@ def test_everyone_on_one_plan_keeps_the_time_of_subscriptions(light_months: Smal
         CYD: 1_500 + 100,
         DAN: 3_000 + 200 + 3_000,
     }
+
+
+def test_before_is_the_bill_of_a_user_whose_plan_did_not_exist_at_the_freeze(
+    light_platform: SmallPlatform,
+) -> None:
+    platform = with_plans(light_platform)
+    platform.accounts(ADA, plan_id="late")
+    platform.accounts(BOB, plan_id="pro")
+    platform.sql(f"INSERT INTO billing_discounts VALUES ('Half', '{ADA}', NULL, 50, NULL, NULL, NULL)")
+    platform.calls(MARCH, (ADA, 1_010), (BOB, 500))
+    platform.bill(MARCH)
+    platform.source.plans(
+        [{"plan_id": "late", "included_cents": 10, "monthly_fee_cents": 700, "usage_discount_percent": 12.5}]
+    )
+    platform.bill(MARCH)
+    # 700 and 1,000 less an eighth, and half of that.
+    assert platform.bill_of(MARCH, ADA).total_cents == 787
+
+    found = simulated(platform, "usage_percent: 100", last=MARCH)
+
+    assert {each.user_id: each.before_cents for each in found.users}[ADA] == 787
+    assert by(found) == {}
+    assert [each.before_from for each in found.months] == [FROM_BOTH]
+    cheaper = simulated(platform, "plans: {late: {monthly_fee_cents: 0}}", last=MARCH)
+    assert by(cheaper)[ADA] == 505 - 787
 
 
 def test_months_frozen_without_plans_are_rated_with_the_allowances_of_their_bills(
