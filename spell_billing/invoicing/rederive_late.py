@@ -86,7 +86,7 @@ def given_back_findings(
         for (user_id, of), each in positions.items():
             bill = latest[user_id]
             lines = [line for line in read_lines(bill.lines) if line.amount_cents > 0]
-            if any(line.usage_month == of and line.kind in FEES for line in lines):
+            if not each.waits and any(line.usage_month == of and line.kind in FEES for line in lines):
                 gone[user_id] += each.gone_fees_cents(corrected[user_id, f"fees of {of}"])
             of_usage = (line for line in lines if line.kind not in FEES)
             if not each.waits and any(line.usage_month == of for line in of_usage):
