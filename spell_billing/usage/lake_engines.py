@@ -22,6 +22,7 @@ from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
 from spell_billing.usage.lake_files import table_files
+from spell_billing.usage.spark_files import rows_in_folder
 
 _MEMORY_BYTES = 2 << 30
 _VIEWS = "spell_billing_"
@@ -215,13 +216,18 @@ class _Spark(Engine):
         # Without it a sum that overflows is null, and a number that cannot be read as well.
         self._session.conf.set("spark.sql.ansi.enabled", "true")
         self._session.conf.set("spark.sql.session.timeZone", "UTC")
+        # Else user_id=007 is user 7.
+        self._session.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
         self._ibis = ibis.pyspark.from_connection(self._session)
         self._database = url.database or None
         self._folder = dict(url.options).get("folder")
         self._group = uuid.uuid4().hex
 
     def table(self, name: str) -> ir.Table | None:
-        rows = self._rows_in_folder(self._folder, name) if self._folder else self._rows_in_catalog(name)
+        if self._folder:
+            rows = rows_in_folder(self._session, self._folder, name)
+        else:
+            rows = self._rows_in_catalog(name)
         if rows is None:
             return None
         # A view of its own: one of the table's name would hide the table in Spark's other queries.
@@ -232,19 +238,6 @@ class _Spark(Engine):
     def _rows_in_catalog(self, name: str) -> Any:
         full_name = f"{self._database}.{name}" if self._database else name
         return self._session.table(full_name) if self._session.catalog.tableExists(full_name) else None
-
-    def _rows_in_folder(self, folder: str, name: str) -> Any:
-        places = [os.path.join(folder, each) for each in (name, f"{name}.parquet")]  # noqa: PTH118
-        place = next((each for each in places if self._exists(each)), None)
-        # The files are listed here: what appears later is of no query.
-        return None if place is None else self._session.read.parquet(place)
-
-    def _exists(self, place: str) -> bool:
-        # Asked of Hadoop, which knows folders on s3a:// and hdfs:// as well.
-        java: Any = self._session._jvm  # noqa: SLF001 - pyspark has no public way
-        path = java.org.apache.hadoop.fs.Path(place)
-        system = path.getFileSystem(self._session._jsc.hadoopConfiguration())  # noqa: SLF001
-        return bool(system.exists(path))
 
     def stream(self, expression: ir.Table) -> pa.RecordBatchReader:
         # Ibis would go through pandas, and a Python object for each amount.

@@ -7,9 +7,9 @@ a copy that is under way, or what a job has not committed.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
 
@@ -35,7 +35,7 @@ def table_files(folder: Path, table: str) -> TableFiles | None:
     """
     try:
         with os.scandir(folder) as entries:
-            name = _name_of(table, folder, {entry.name: entry.is_dir() for entry in entries})
+            name = name_of(table, folder, {entry.name: entry.is_dir() for entry in entries})
         if name is None:
             return None
         place = folder / name
@@ -49,7 +49,7 @@ def table_files(folder: Path, table: str) -> TableFiles | None:
     return TableFiles(files, _have_keys(place, files))
 
 
-def _name_of(table: str, folder: Path, entries: Mapping[str, bool]) -> str | None:
+def name_of(table: str, folder: PurePath, entries: Mapping[str, bool]) -> str | None:
     """Return what a table is named in a folder: a file, or a folder of files; None where it is not there.
 
     Args:
@@ -61,7 +61,7 @@ def _name_of(table: str, folder: Path, entries: Mapping[str, bool]) -> str | Non
     others = [
         name
         for name, is_folder in entries.items()
-        if Path(name).stem.lower() == table and name not in names and not is_folder
+        if PurePath(name).stem.lower() == table and name not in names and not is_folder
     ]
     if others:
         raise _no_parquet(folder / others[0])
@@ -73,7 +73,19 @@ def _name_of(table: str, folder: Path, entries: Mapping[str, bool]) -> str | Non
     return names[0] if names else None
 
 
-def _have_keys(place: Path, files: Iterable[Path]) -> bool:
+def require_parquet(place: PurePath, files: Sequence[PurePath]) -> bool:
+    """Return whether folders `key=value` give columns to a table whose visible files an engine has listed.
+
+    Raises:
+        UsageError: a file is none of the table, or lacks a column.
+    """
+    for file in files:
+        if file.suffix.lower() != _EXTENSION:
+            raise _no_parquet(file)
+    return _have_keys(place, files)
+
+
+def _have_keys(place: PurePath, files: Iterable[PurePath]) -> bool:
     """Return whether files lie in folders `key=value` of their table, which are columns of their rows.
 
     Raises:
@@ -108,7 +120,7 @@ def _key(part: str) -> str:
     return key
 
 
-def _refuse_log(place: Path, names: Iterable[str]) -> None:
+def refuse_log(place: PurePath, names: Iterable[str]) -> None:
     """Refuse a table's folder where a log tells which files count, by the names in it."""
     for name in names:
         if name in _LOGS:
@@ -130,7 +142,7 @@ def _walk(place: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[Path
         )
     if stat.S_ISDIR(about.st_mode):
         names = sorted(entry.name for entry in place.iterdir())
-        _refuse_log(place, names)
+        refuse_log(place, names)
         for name in names:
             if not _is_hidden(name):
                 yield from _walk(place / name, seen)
@@ -145,7 +157,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
-def _no_parquet(place: Path) -> UsageError:
+def _no_parquet(place: PurePath) -> UsageError:
     return UsageError(
         f"{place} is no Parquet file, and would not be billed.",
         remedy="Write it as Parquet, move it elsewhere, or let its name begin with _ or a dot: such files "

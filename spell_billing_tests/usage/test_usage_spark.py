@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -107,6 +108,75 @@ def test_what_spark_cannot_add_up_exactly_is_refused(
 
     with pytest.raises(UsageError, match=sentence):
         UsageStore(tmp_path / "usage").freeze(source_of(spark_url), OCTOBER)
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder_url(request: pytest.FixtureRequest, spark_url: str, lake_url: str, tmp_path: Path) -> str:
+    """Give the URL of a folder on a file system that the driver reads itself, or by Hadoop alone."""
+    if request.param == "local":
+        return spark_url
+    from pyspark.sql import SparkSession  # noqa: PLC0415 - only where there is Java
+
+    # Hadoop has a file system of links to others, which stands for a bucket.
+    assert source_of(spark_url) is not None
+    with pytest.raises(UsageError, match="missing"):
+        source_of(spark_url).accounts()
+    settings = SparkSession.active().sparkContext._jsc.hadoopConfiguration()
+    settings.set(
+        f"fs.viewfs.mounttable.{tmp_path.name}.link./lake", f"file://{lake_url.removeprefix('duckdb://')}"
+    )
+    return f"{spark_url.partition('&folder=')[0]}&folder=viewfs://{tmp_path.name}/lake"
+
+
+def write(url: str, name: str, columns: str) -> None:
+    file = Path(url.removeprefix("duckdb://")) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect() as duck:
+        duck.execute(f"COPY (SELECT {columns}) TO '{file}' (FORMAT parquet)")
+
+
+CALL = "7 AS id, 5 AS cost_cents, TIMESTAMP '2025-10-15' AS created_at, '/' AS endpoint"
+
+
+def test_spark_reads_every_visible_file_of_a_folder_and_users_by_name(
+    folder_url: str, lake_url: str, tmp_path: Path
+) -> None:
+    for row_id, user in (("1", "7"), ("2", "007")):
+        write(
+            lake_url,
+            f"Usage_Counters/user_id={user}/deep.parquet/part 1.PARQUET",
+            CALL.replace("7 AS", f"{row_id} AS"),
+        )
+    write(lake_url, "Usage_Counters/_temporary/0/1.parquet", CALL)
+    write(lake_url, "billing_accounts/a.parquet", "'7' AS user_id, 'cus_7' AS stripe_customer_id")
+    write(lake_url, "billing_accounts/2025/b.parquet", "'007' AS user_id, 'cus_007' AS stripe_customer_id")
+
+    accounts = source_of(folder_url).accounts()
+
+    assert sorted(accounts["user_id"].to_pylist()) == ["007", "7"]
+    assert rows_in(UsageStore(tmp_path / "usage").freeze(source_of(folder_url), OCTOBER)) == [
+        ("007", "/", 1, Decimal(5)),
+        ("7", "/", 1, Decimal(5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("usage_counters/3.csv", r"3\.csv is no Parquet file"),
+        ("usage_counters.parquet", "usage_counters stands twice in"),
+        ("usage_counters/user_id=7/1.parquet", r"0\.parquet lies in no folder user_id="),
+        ("usage_counters/_delta_log/1.parquet", "is a table of Delta Lake"),
+    ],
+)
+def test_spark_is_not_left_to_skip_files(
+    folder_url: str, lake_url: str, tmp_path: Path, name: str, sentence: str
+) -> None:
+    write(lake_url, "usage_counters/0.parquet", f"{CALL}, '7' AS user_id")
+    write(lake_url, name, CALL)
+
+    with pytest.raises(UsageError, match=sentence):
+        UsageStore(tmp_path / "usage").freeze(source_of(folder_url), OCTOBER)
 
 
 def test_a_month_of_the_cluster_s_own_tables_is_billed_proven_and_explained(
