@@ -42,7 +42,7 @@ def count_bad_rows(
         duck: Where the table is.
         one: The month's version.
         bad_now: The month's rows that cannot be billed, in `BAD_NOW_SCHEMA`; a blank id is none.
-        recorded: The files with late usage that may name the month.
+        recorded: Files with late usage, perhaps some of this month.
         counted: Gives the SQL that counts the frozen rows of a condition, in the columns of `changed`.
         keys: The columns of `changed` that say whose and what, `user_id` among them.
         measures: Its other columns.
