@@ -83,7 +83,7 @@ def test_a_return_that_no_event_told_is_found_as_reconcile_says(unread: World, *
         if event.id not in events:
             unread.double.state.events.remove(event.id)
     (found,) = unread.platform.reconcile(MARCH).findings
-    assert "or within a day where no event told of it" in found.remedy
+    assert "or within a day if no event told of it" in found.remedy
 
     unread.clock.shift(timedelta(days=1.1))
     unread.tick()
