@@ -13,7 +13,8 @@ from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.browsing import bills_of, has_bill
-from spell_billing.ledger.history import read_history
+from spell_billing.ledger.fees import fees_held
+from spell_billing.ledger.history import read_billed, read_history
 from spell_billing.ledger.ledger import PAGE_ROWS, Ledger
 from spell_billing.ledger.rows import Actor, Change
 from spell_billing.settings.databases import DatabaseUrl
@@ -100,7 +101,7 @@ def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_
     drafted(["user-0001"])
     plans = plans_of(ledger, lambda connection: read_history(connection, OCTOBER.next(), []))
 
-    assert len(plans) == 5
+    assert len(plans) == 7
     assert all(re.search("ledger_invoices_(left_something|by_state)", plan) for plan in plans), plans
 
 
@@ -110,9 +111,10 @@ def test_drafting_finds_what_earlier_months_left_by_an_index_however_many_bills_
         lambda connection: bills_of(connection, "user-0001", limit=20),
         lambda connection: bills_of(connection, "user-0001", before=("2026-10", 1), limit=20),
         lambda connection: has_bill(connection, "user-0001"),
-        lambda connection: read_history(connection, OCTOBER.next(), [("user-0001", "2026-10")]),
+        lambda connection: read_billed(connection, OCTOBER.next(), [("user-0001", "2026-10")]),
+        lambda connection: fees_held(connection, [("user-0001", "2026-10")], OCTOBER.next()),
     ],
-    ids=["bills", "older_bills", "any_bill", "late_usage"],
+    ids=["bills", "older_bills", "any_bill", "late_usage", "fees"],
 )
 def test_a_user_s_bills_of_all_months_are_found_by_the_index_of_months_and_users(
     ledger: Ledger,
