@@ -11,6 +11,9 @@ from spell_billing.core.month import Month
 from spell_billing.core.plans import Fee, MonthPlan
 from spell_billing.core.pricing import Coupon, Rating, discount_on, due_cents, rate
 
+FEES_CHANGED = "Plan fees - "
+"""How the descriptions of lines begin that change what other bills charged; only these give fees back."""
+
 
 class FeesOf(msgspec.Struct):
     """What bills hold of a user's fees of one month, in minor units.
@@ -128,7 +131,8 @@ def fee_lines(
     """
     lines, currencies = _of_month(month, plan, currency, charged.of_month, usage_cents)
     for each in charged.earlier:
-        text = f"Plan fees - {each.month.label}, corrected ({format_money(each.amount_cents, currency)})"
+        money = format_money(each.amount_cents, currency)
+        text = f"{FEES_CHANGED}{each.month.label}, corrected ({money})"
         lines.append(Line(FEE, text, each.amount_cents, str(each.month)))
         lines.append(_note(each.month, "are corrected"))
         currencies |= each.currencies
@@ -175,5 +179,6 @@ def _lines_of(kind: str, month: Month, fees: Sequence[Fee], charged_cents: int, 
     due_cents = sum(fee.amount_cents for fee in fees) - charged_cents
     if not due_cents:
         return []
-    text = f"Plan fees - {month.label}, less what was charged before ({format_money(due_cents, currency)})"
+    money = format_money(due_cents, currency)
+    text = f"{FEES_CHANGED}{month.label}, less what was charged before ({money})"
     return [Line(kind, text, due_cents, str(month))]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
-from spell_billing.core.fees import FeesOf, fees_key, fees_month
+from spell_billing.core.fees import FEES_CHANGED, FeesOf, fees_key, fees_month
 from spell_billing.core.late import Billed, BillOf
 from spell_billing.core.lines import FEE, FEES, LATE_KINDS, late_sums, load_lines
 from spell_billing.core.money import format_money
@@ -60,7 +60,7 @@ def hold_what_may_go_back_twice(session: MonthSession) -> bool:
     with session.writing() as connection:
         late = sa.or_(*(has_line_of(kind) for kind in sorted(LATE_KINDS)))
         is_late = sa.and_(left_something(connection), invoices.c.late_lines > 0, late)
-        changed = invoices.c.lines.contains('"kind":"fee","description":"Plan fees - ')
+        changed = invoices.c.lines.contains(f'"kind":"{FEE}","description":"{FEES_CHANGED}')
         has_fees = sa.and_(HAS_FEES, changed)
         latest = latest_generation(session.month)
         bills = read_bills(connection, session.month, latest, sa.or_(is_late, has_fees), asked)
