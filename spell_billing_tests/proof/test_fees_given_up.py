@@ -30,6 +30,15 @@ def ends(platform: SmallPlatform, on: str = "2025-04-01") -> None:
     platform.sql(f"UPDATE plan_subscriptions SET ends_at = '{on}'")
 
 
+def given_back_then_given_up(platform: SmallPlatform) -> None:
+    """Let April give back the fee that March charged for it, and March be void for good after that."""
+    platform.bill(MARCH)
+    ends(platform)
+    platform.calls(APRIL, (ONE, 5_000))
+    platform.bill(APRIL)
+    void_for_good(platform)
+
+
 def halved(platform: SmallPlatform, start: str, end: str | None = None) -> None:
     until = "NULL" if end is None else f"'{end}'"
     platform.sql(
@@ -108,11 +117,7 @@ def test_a_fee_that_was_given_back_and_never_paid_is_charged_once(
 
 
 def test_a_correction_of_fees_that_no_bill_makes_is_named(ahead: SmallPlatform) -> None:
-    ahead.bill(MARCH)
-    ends(ahead)
-    ahead.calls(APRIL, (ONE, 5_000))
-    ahead.bill(APRIL)
-    void_for_good(ahead)
+    given_back_then_given_up(ahead)
 
     # As if a month had been drafted since.
     ahead.sql("UPDATE ledger_months SET drafted_at = '2999-01-01 00:00:00' WHERE month = '2025-04'")
@@ -174,11 +179,7 @@ def test_what_a_voided_bill_gave_back_of_a_fee_is_left_for_a_later_one(ahead: Sm
 
 
 def test_a_bill_that_corrects_fees_does_so_again_when_it_is_billed_again(ahead: SmallPlatform) -> None:
-    ahead.bill(MARCH)
-    ends(ahead)
-    ahead.calls(APRIL, (ONE, 5_000))
-    ahead.bill(APRIL)
-    void_for_good(ahead)
+    given_back_then_given_up(ahead)
     ahead.calls(MAY, (ONE, 100))
     ahead.bill(MAY)
     first = ahead.lines(MAY, ONE)
@@ -192,11 +193,7 @@ def test_a_bill_that_corrects_fees_does_so_again_when_it_is_billed_again(ahead: 
 
 
 def test_a_correction_of_fees_that_is_given_up_is_not_made_again(ahead: SmallPlatform) -> None:
-    ahead.bill(MARCH)
-    ends(ahead)
-    ahead.calls(APRIL, (ONE, 5_000))
-    ahead.bill(APRIL)
-    void_for_good(ahead)
+    given_back_then_given_up(ahead)
     ahead.bill(MAY)
     ahead.void(MAY, ONE, for_good=True)
     ahead.calls(JUNE, (ONE, 100))

@@ -60,6 +60,15 @@ def cost(platform: SmallPlatform, cents: int, before: int = 1000) -> None:
     platform.sql(f"UPDATE usage_counters SET cost_cents = {cents} WHERE cost_cents = {before}")
 
 
+def given_back_then_given_up(platform: SmallPlatform) -> None:
+    """Let April give back 600 of March's 1000, and March be void for good after that."""
+    billed(platform)
+    cost(platform, 400)
+    platform.calls(APRIL, (ONE, 900))
+    platform.bill(APRIL)
+    void_for_good(platform)
+
+
 def late(platform: SmallPlatform, month: Month) -> list[tuple[str, int]]:
     """Give the lines that are about other months."""
     of_month = {str(month)}
@@ -94,11 +103,7 @@ def test_what_was_given_back_of_a_bill_that_is_then_given_up_is_charged_once(
 
 
 def test_what_was_charged_for_it_can_be_given_up_too(light_platform: SmallPlatform) -> None:
-    billed(light_platform)
-    cost(light_platform, 400)
-    light_platform.calls(APRIL, (ONE, 900))
-    light_platform.bill(APRIL)
-    void_for_good(light_platform)
+    given_back_then_given_up(light_platform)
     light_platform.bill(MAY)
     assert light_platform.lines(MAY, ONE) == [("adjustment", 600)]
 
@@ -110,11 +115,7 @@ def test_what_was_charged_for_it_can_be_given_up_too(light_platform: SmallPlatfo
 
 
 def test_the_proof_names_what_no_later_bill_has_charged(light_platform: SmallPlatform) -> None:
-    billed(light_platform)
-    cost(light_platform, 400)
-    light_platform.calls(APRIL, (ONE, 900))
-    light_platform.bill(APRIL)
-    void_for_good(light_platform)
+    given_back_then_given_up(light_platform)
 
     # As if a month had been drafted since.
     light_platform.sql("UPDATE ledger_months SET drafted_at = '2999-01-01 00:00:00' WHERE month = '2025-04'")
@@ -140,11 +141,7 @@ def test_what_was_given_back_as_a_credit_that_is_carried_is_charged_too(
 
 
 def test_it_is_charged_where_nothing_else_is(light_platform: SmallPlatform) -> None:
-    billed(light_platform)
-    cost(light_platform, 400)
-    light_platform.calls(APRIL, (ONE, 900))
-    light_platform.bill(APRIL)
-    void_for_good(light_platform)
+    given_back_then_given_up(light_platform)
 
     light_platform.bill(MAY)
 
