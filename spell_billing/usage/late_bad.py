@@ -2,7 +2,7 @@
 
 Such a row counts as it was frozen. One that is recognized (its id is unique, its time and its user or cost
 are as they were) is added to what its user has now. Of another one only the id is known, which may have been
-given anew or stand beside a good copy: it explains what its user lacks, and never charges anybody. Where
+given again or stand beside a good copy: it explains what its user lacks, and never charges anybody. Where
 nothing tells whose a bad row was, losses are kept for later: of everybody, or of the users of whom late usage
 was recorded, which rows it was being unknown.
 """
