@@ -1,6 +1,6 @@
 """Holds bills that wait to be sent although their account has another customer or currency by now."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -8,13 +8,12 @@ import pyarrow as pa
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.tables import positions
 
 _BILLS_AT_ONCE = 10_000
 
 
-def hold_changed_accounts(session: MonthSession, source: UsageSource) -> list[str]:
+def hold_changed_accounts(session: MonthSession, accounts: Callable[[], pa.Table]) -> list[str]:
     """Hold what would go to a customer, or in a currency, that the account no longer has; return the users.
 
     A month that has begun is not drafted again but for bills that failed or are held: so these are. A bill
@@ -23,10 +22,10 @@ def hold_changed_accounts(session: MonthSession, source: UsageSource) -> list[st
     record = session.record()
     if record is None or record.billing_started_at is None:
         return []
-    users, after_id, accounts = [], 0, None
+    users, after_id, now = [], 0, None
     while bills := session.page({State.PLANNED}, after_id=after_id, limit=_BILLS_AT_ONCE):
-        accounts = source.accounts() if accounts is None else accounts
-        changes = list(_changes(bills, accounts))
+        now = accounts() if now is None else now
+        changes = list(_changes(bills, now))
         session.apply(changes)
         users += [each.before.user_id for each in changes]
         after_id = bills[-1].id

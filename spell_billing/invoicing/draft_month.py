@@ -39,6 +39,9 @@ from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_in
 LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""
 
+Accounts = Callable[[], pa.Table]
+"""Reads the billing accounts."""
+
 _CHANGES_AT_ONCE = 1_000
 _REDRAFTED = [state.value for state in (State.FAILED, State.HELD, State.VOID)]
 _COLUMNS = (
@@ -54,6 +57,8 @@ def draft_month(
     frozen: FrozenUsage,
     rules: HoldRules = USUAL_RULES,
     policy: Policy = USUAL_POLICY,
+    *,
+    accounts: Accounts | None = None,
 ) -> bool:
     """Bring the month's drafts up to date in the ledger. Nothing goes to Stripe.
 
@@ -62,24 +67,37 @@ def draft_month(
     as they are now.
 
     `frozen` is the version to draft from, after the start of billing the pinned one; the policy is frozen
-    with each bill that is drafted now. Returns whether drafts were written or changed.
+    with each bill that is drafted now. `accounts` reads the accounts, if not the source.
+
+    Returns whether drafts were written or changed.
     """
     record = session.record()
     if record is not None and record.billing_started_at is not None:
-        changed = _redraft(session, source, frozen, rules, policy)
+        changed = _redraft(session, source, frozen, rules, policy, accounts=accounts)
         changed = hold_what_may_go_back_twice(session) or changed
         with session.writing() as connection:
             end_redrafting(connection, session.month)
         return changed
     totals = frozen.manifest.frozen if frozen.manifest.rates is None else charged_totals(frozen)
+    drafts = drafts_of(session.month, source, frozen, session.history, policy=policy, accounts=accounts)
+    gives_back = False
+
+    def watched() -> Iterator[Draft]:
+        nonlocal gives_back
+        for draft in drafts:
+            # A line below zero stands beside others, or is all that the bill has.
+            gives_back = gives_back or draft.total_cents <= 0 or len(draft.lines) > 1
+            yield draft
+
     session.replace_drafts(
-        drafts_of(session.month, source, frozen, session.history, policy=policy),
+        watched(),
         usage_version=frozen.version,
         calls=totals.calls,
         usage_cents=totals.cost_cents,
     )
     _hold_drafts(session, rules)
-    hold_what_may_go_back_twice(session)
+    if gives_back:
+        hold_what_may_go_back_twice(session)
     return True
 
 
@@ -91,11 +109,13 @@ def drafts_of(
     *,
     only: Collection[str] | None = None,
     policy: Policy = USUAL_POLICY,
+    accounts: Accounts | None = None,
 ) -> Iterator[Draft]:
     """Draft every user's invoice of the month, ordered by user id, from its aggregated usage.
 
     `history_of` reads what the ledger has of all bills but those that are drafted. With `only`, these users
-    are drafted, and each of them; else all that have something on their draft.
+    are drafted, and each of them; else all that have something on their draft. `accounts` reads the accounts,
+    if not the source: who reads them several times has them as they were the first time.
     """
     new: Mapping[BillOf, Usage] = recorded_late_usage(frozen)
     if only is not None:
@@ -111,7 +131,8 @@ def drafts_of(
     now = book_of(month, source.plans(month)) if late_plans else None
     charged = (book.users_charged_alone() if book else set()) | history.fees.keys()
     others = late.keys() | credited | charged if only is None else only
-    batches = iter_user_drafting_input(frozen, source.accounts(), extra_users=others)
+    known = (accounts or source.accounts)()
+    batches = iter_user_drafting_input(frozen, known, extra_users=others)
     items_of = items_in_step(frozen, only)
     return _drafts(
         month, batches, late, history, only=only, books=(book, now), policy=policy, items_of=items_of
@@ -130,6 +151,7 @@ def _drafts(
     items_of: ItemsOf,
 ) -> Iterator[Draft]:
     frozen_book, now = books
+    has_usual_policy = policy == USUAL_POLICY
     beside_usage = late.keys() | history.credits.keys() | history.fees.keys() | history.grants.keys()
     for batch in batches:
         # Column by column: a dictionary per row would cost more than the drafting itself.
@@ -152,7 +174,7 @@ def _drafts(
                     included_cents=plan.rating.included_cents,
                 )
             usage_cents, items = Decimal(cost_cents), items_of(user_id)
-            if plan is None and not items and policy == USUAL_POLICY and user_id not in beside_usage:
+            if plan is None and not items and has_usual_policy and user_id not in beside_usage:
                 usual = usual_draft(month, user_id, calls=calls, usage_cents=usage_cents, account=account)
                 if usual is not None:
                     yield usual
@@ -193,7 +215,13 @@ def _credit(found: Sequence[Credit], account: Account | None) -> tuple[Credit | 
 
 
 def _redraft(
-    session: MonthSession, source: UsageSource, frozen: FrozenUsage, rules: HoldRules, policy: Policy
+    session: MonthSession,
+    source: UsageSource,
+    frozen: FrozenUsage,
+    rules: HoldRules,
+    policy: Policy,
+    *,
+    accounts: Accounts | None,
 ) -> bool:
     waiting = {bill.user_id: bill for bill in session.bills_to_redraft()}
     if not waiting:
@@ -203,7 +231,10 @@ def _redraft(
     history_of = partial(session.history, only=waiting.keys())
     changes: list[Change] = []
     changed = False
-    for drafted in drafts_of(session.month, source, frozen, history_of, only=waiting.keys(), policy=policy):
+    drafts = drafts_of(
+        session.month, source, frozen, history_of, only=waiting.keys(), policy=policy, accounts=accounts
+    )
+    for drafted in drafts:
         bill = waiting[drafted.user_id]
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:

@@ -5,7 +5,7 @@ The rules are in `core/review.py`; what they look at is gathered here, from the 
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,11 +57,12 @@ from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, rea
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import (
-    Charged,
+    GroupTotals,
     billed_before,
     calls_of,
-    charged,
+    charged_by_currency,
     first_started,
+    group_totals,
     last_approved,
     other_currencies,
     small_amounts,
@@ -83,12 +84,14 @@ def review_month(
     frozen: FrozenUsage,
     accounts: Callable[[], pa.Table],
     *,
+    groups: Sequence[GroupTotals],
     rules: ReviewRules,
     approvals_needed: int = 1,
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
 
-    `frozen` is the version that was drafted; `accounts` reads the accounts, where many users lack one.
+    `frozen` is the version that was drafted, `groups` sums the drafts; `accounts` reads the accounts, where
+    many users lack one.
     Returns the review of the newest drafts, or of those that were sent; None when there never was one.
     """
     month = session.month
@@ -97,10 +100,10 @@ def review_month(
         if record is None or record.billing_started_at is not None:
             return read_review(connection, month)
         _, missing = earlier_versions(ledger, store, month)
-        bills, before = charged(connection, str(month)), billed_before(connection, month)
+        before = billed_before(connection, month)
         changes, moves = _past(connection, store, frozen)
-        previous = [_totals(each, charged(connection, each.month)) for each in before]
-        current, copies = _totals(record, bills), frozen.manifest.billed_before
+        previous = [_totals(each, group_totals(connection, Month.parse(each.month))) for each in before]
+        current, copies = _totals(record, groups), frozen.manifest.billed_before
         findings = [
             *past_findings(changes, rules),
             *move_findings(moves),
@@ -108,7 +111,7 @@ def review_month(
             *month_findings(current, previous, rules),
             *first_month_findings(current, first_started(connection), datetime.now(UTC)),
             *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),
-            *account_findings(_coverage(connection, month, bills, accounts)),
+            *account_findings(_coverage(connection, month, groups, accounts)),
             *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
             *balance_findings(read_left_balances(connection, month)),
             *older_findings(read_older(connection)),
@@ -166,11 +169,8 @@ def approve_command(month: Month | str) -> str:
     return f'spell-billing approve --month {month} --reason "..."'
 
 
-def _totals(record: MonthRecord, bills: Iterable[Charged]) -> MonthTotals:
-    cents: Counter[str] = Counter()
-    for each in bills:
-        cents[each.currency] += each.cents
-    return MonthTotals(record.month, record.users, record.calls, dict(cents))
+def _totals(record: MonthRecord, groups: Iterable[GroupTotals]) -> MonthTotals:
+    return MonthTotals(record.month, record.users, record.calls, charged_by_currency(groups))
 
 
 def _past(
@@ -245,11 +245,11 @@ def _billed(connection: Connection, month: str) -> PastChange:
 
 
 def _coverage(
-    connection: Connection, month: Month, bills: Sequence[Charged], accounts: Callable[[], pa.Table]
+    connection: Connection, month: Month, groups: Sequence[GroupTotals], accounts: Callable[[], pa.Table]
 ) -> Coverage:
     """Return whether those who owe something have accounts, which are read only where many have none."""
-    without = [each for each in bills if each.reason in _WITHOUT]
-    users, users_lacking = (sum(each.users for each in group) for group in (bills, without))
+    without = [each for each in groups if each.reason in _WITHOUT]
+    users, users_lacking = (sum(each.charged_users for each in of) for of in (groups, without))
     alike: list[tuple[str, str]] = []
     if users_lacking * 100 >= ALIKE_PERCENT * users > 0:
         lacking = users_without(connection, month, Reason.NO_BILLING_ACCOUNT)
@@ -258,9 +258,9 @@ def _coverage(
             alike = [(user, named[_plain(user)]) for user in lacking if _plain(user) in named]
     return Coverage(
         users=users,
-        cents=sum(each.cents for each in bills),
+        cents=sum(each.charged_cents for each in groups),
         without=users_lacking,
-        cents_without=sum(each.cents for each in without),
+        cents_without=sum(each.charged_cents for each in without),
         alike=len(alike),
         examples=alike[:NAMED],
     )

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import LedgerError
 
-HEAD = "0017"
+HEAD = "0018"
 """The newest revision. A test holds it equal to the newest migration."""
 
 _REVISION = sa.text("SELECT version_num FROM ledger_version")

@@ -91,6 +91,11 @@ invoices = sa.Table(
     _partial_index("ledger_invoices_by_stripe_id", "stripe_invoice_id", "stripe_invoice_id IS NOT NULL"),
     _partial_index("ledger_invoices_by_finalized", "finalized_at", "finalized_at IS NOT NULL"),
     _partial_index("ledger_invoices_left_something", "month", **LEFT_SOMETHING),
+    sa.Index(
+        *("ledger_invoices_replacing", "month", "user_id", "generation"),
+        postgresql_where=sa.text("generation > 1"),
+        sqlite_where=sa.text("generation > 1"),
+    ),
     comment="One row per user, month and generation: the bill, and how far it got at Stripe. Rounded "
     "usage - covered + plan + late - credit applied = total, but for lines that grants, small "
     "amounts and edits at Stripe add.",

@@ -1,7 +1,7 @@
 """Sums over months' bills, for checks, status and reports, and for the review of a month's drafts."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -27,6 +27,7 @@ _SUMMED = (
     *("total_cents", "carried_cents", "covered_cents", "plan_cents", "late_cents", "credit_applied_cents"),
     *("tax_cents", "discount_cents"),
 )
+_CHARGED_CENTS = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class GroupTotals:
     """Users, calls and amounts of the bills that share state, reason and currency.
 
     `calls` and `usage_cents` (exact) count what an adopted invoice left out: it is owed to a later invoice.
-    `tax_cents` is what Stripe put on top, `discount_cents` what coupons took off, `without_tax` counts
-    invoices without the tax that was asked for.
+    `charged_users` have a bill above zero, and owe `charged_cents`. `tax_cents` is what Stripe put on top,
+    `discount_cents` what coupons took off, `without_tax` counts invoices without the tax that was asked for.
     """
 
     state: State
@@ -52,6 +53,8 @@ class GroupTotals:
     credit_applied_cents: int
     tax_cents: int
     discount_cents: int
+    charged_users: int
+    charged_cents: int
     without_tax: int
 
 
@@ -77,6 +80,8 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     summed = {
         "calls": bill.calls + bill.unbilled_calls,
         **{name: bill[name] for name in _SUMMED},
+        "charged_users": sa.case((bill.total_cents > 0, 1), else_=0),
+        "charged_cents": _CHARGED_CENTS,
         "without_tax": sa.case((_is_without_tax(), 1), else_=0),
     }
     # SQLite keeps exact amounts as text, and would sum them as floats: they are summed here.
@@ -106,9 +111,8 @@ def month_groups(connection: Connection, months: Collection[Month]) -> list[Mont
     """
     few = invoices.c.state.in_([state.value for state in WITH_REASON])
     latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
-    charged = _sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
     by = (invoices.c.month, invoices.c.state, invoices.c.currency)
-    counted = (sa.func.count().label("bills"), charged.label("total_cents"))
+    counted = (sa.func.count().label("bills"), _sum(_CHARGED_CENTS).label("total_cents"))
     found: list[MonthGroup] = []
     for group, reason, condition in (
         (by, sa.null().label("reason"), ~few),
@@ -143,6 +147,15 @@ def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decim
     return users, calls, exact_sum(*(group.usage_cents for group in groups))
 
 
+def charged_by_currency(groups: Iterable[GroupTotals]) -> dict[str, int]:
+    """Sum what the bills above zero charge by currency, but for void ones."""
+    cents: Counter[str] = Counter()
+    for group in groups:
+        if group.charged_users and group.state is not State.VOID:
+            cents[group.currency] += group.charged_cents
+    return dict(cents)
+
+
 def usage_by_currency(connection: Connection, month: Month) -> dict[str, tuple[int, Decimal]]:
     """Return users and exact usage of the month's latest bills by currency; the most usage comes first."""
     found: dict[str, tuple[int, Decimal]] = {}
@@ -164,28 +177,6 @@ def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
 
 
 _COMPARED_MONTHS = 3
-_STANDING = invoices.c.state != State.VOID.value
-
-
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """Bills of a month that charge something, by currency and reason: how many, and how much."""
-
-    currency: str
-    reason: Reason | None
-    users: int
-    cents: int
-
-
-def charged(connection: Connection, month: str) -> list[Charged]:
-    """Sum the month's bills that charge something and are not void."""
-    by = (invoices.c.currency, invoices.c.reason)
-    query = (
-        sa.select(*by, sa.func.count().label("users"), _sum(invoices.c.total_cents).label("cents"))
-        .where(invoices.c.month == month, invoices.c.total_cents > 0, _STANDING)
-        .group_by(*by)
-    )
-    return read_as(connection, Charged, query)
 
 
 def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
@@ -251,11 +242,10 @@ def usual_amounts(
     if not before:
         return {}
     by = (invoices.c.user_id, invoices.c.currency)
-    charged_cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
     query = (
-        sa.select(*by, sa.func.sum(charged_cents), sa.func.count(invoices.c.month.distinct()))
-        .where(invoices.c.month.in_([record.month for record in before]), _STANDING)
-        .where(invoices.c.user_id.in_(users))
+        sa.select(*by, sa.func.sum(_CHARGED_CENTS), sa.func.count(invoices.c.month.distinct()))
+        .where(invoices.c.month.in_([record.month for record in before]), invoices.c.user_id.in_(users))
+        .where(invoices.c.state != State.VOID.value)
         .group_by(*by)
     )
     return {

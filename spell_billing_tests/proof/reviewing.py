@@ -20,6 +20,9 @@ def findings_of(platform: SmallPlatform, month: Month) -> Sequence[Mapping[str, 
         assert record is not None
         frozen = platform.store.version(month, record.usage_version)
         accounts = open_usage_source(parse_database_url(platform.url, setting="DATABASE_URL")).accounts
-        review = review_month(ledger, session, platform.store, frozen, accounts, rules=ReviewRules())
+        groups = ledger.group_totals(month)
+        review = review_month(
+            ledger, session, platform.store, frozen, accounts, groups=groups, rules=ReviewRules()
+        )
     assert review is not None
     return review.findings

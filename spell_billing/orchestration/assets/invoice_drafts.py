@@ -1,6 +1,7 @@
 """`invoice_drafts`: every user's invoice as the ledger will send it: the preview. Stripe is not called."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from spell_billing.invoicing.changed_accounts import hold_changed_accounts
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.review_month import review_month
 from spell_billing.invoicing.usage_versions import with_what_came_since
+from spell_billing.ledger.totals import GroupTotals
 from spell_billing.orchestration.assets.common import (
     actor_of,
     month_asset,
@@ -24,7 +26,6 @@ from spell_billing.orchestration.assets.common import (
 from spell_billing.orchestration.assets.external import billing_accounts, billing_plans
 from spell_billing.orchestration.assets.user_usage import user_usage
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
-from spell_billing.reporting.status import MonthStatus, month_status
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.review import ReviewSettings
 
@@ -71,7 +72,8 @@ def invoice_drafts(
             without_collection(),
         ):
             source = usage.source()
-            changed_accounts = hold_changed_accounts(session, source)
+            accounts = cache(source.accounts)
+            changed_accounts = hold_changed_accounts(session, accounts)
             if changed_accounts:
                 named = ", ".join(changed_accounts[:_MOST_NAMED])
                 others = " and others" if len(changed_accounts) > _MOST_NAMED else ""
@@ -82,21 +84,22 @@ def invoice_drafts(
                 context.log.warning(f"Rows that came since are not looked for. {why}")
             settings = ReviewSettings.from_environment()
             policy = Settings.from_environment().policy
-            changed = draft_month(session, source, frozen, settings.hold_rules, policy)
+            changed = draft_month(session, source, frozen, settings.hold_rules, policy, accounts=accounts)
+            groups = open_ledger.group_totals(month)
             review = review_month(
                 open_ledger,
                 session,
                 store,
                 frozen,
-                source.accounts,
+                accounts,
+                groups=groups,
                 rules=settings.review_rules,
                 approvals_needed=settings.approvals,
             )
-            status = month_status(open_ledger, month, datetime.now(UTC))
         context.log.info("Drafts written" if changed else "All drafts stand as they were")
         return dg.MaterializeResult(
             metadata={
-                **totals_metadata(status),
+                **totals_metadata(groups),
                 "version": frozen.version,
                 **overview_link(month),
                 "review_findings": len(review.findings) if review else 0,
@@ -104,17 +107,18 @@ def invoice_drafts(
         )
 
 
-def totals_metadata(status: MonthStatus) -> dict[str, Any]:
+def totals_metadata(groups: Sequence[GroupTotals]) -> dict[str, Any]:
     """Return a month's totals as metadata: numbers to plot, and who has no invoice and why."""
     states = (State.SKIPPED, State.HELD, State.FAILED, State.PARKED)
+    users = sum(group.users for group in groups)
     return {
-        "dagster/row_count": status.users,
+        "dagster/row_count": users,
         "dagster/column_schema": COLUMNS,
-        "users": status.users,
-        "calls": status.total("calls"),
-        **usage_metadata(exact_sum(*(group.usage_cents for group in status.groups))),
-        "total_cents": status.cents(frozenset(State)),
-        **{state.value: status.count(frozenset({state})) for state in states},
+        "users": users,
+        "calls": sum(group.calls for group in groups),
+        **usage_metadata(exact_sum(*(group.usage_cents for group in groups))),
+        "total_cents": sum(group.total_cents for group in groups if group.total_cents > 0),
+        **{each.value: sum(group.users for group in groups if group.state is each) for each in states},
         "without_invoice": table(
             [
                 {
@@ -124,7 +128,7 @@ def totals_metadata(status: MonthStatus) -> dict[str, Any]:
                     "total_cents": group.total_cents,
                     "remedy": REMEDIES[group.reason],
                 }
-                for group in status.groups
+                for group in groups
                 if group.reason is not None
             ]
         ),

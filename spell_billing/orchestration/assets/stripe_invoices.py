@@ -118,7 +118,7 @@ def stripe_invoices(
                 report.completed(outcome, open_ledger.bills(month, UNDONE))
         yield dg.MaterializeResult(
             metadata={
-                **totals_metadata(status),
+                **totals_metadata(status.groups),
                 **links,
                 **_invoice_metadata(status),
                 **_run_metadata(outcome, time.monotonic() - started),

@@ -1,6 +1,5 @@
 """`month_unbilled`, `month_in_review`, `users_not_invoiced`: alerts on months that wait for an operator."""
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -16,7 +15,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months
 from spell_billing.ledger.outbox import put
 from spell_billing.ledger.reviews import read_review
-from spell_billing.ledger.totals import charged
+from spell_billing.ledger.totals import charged_by_currency, group_totals
 from spell_billing.orchestration.billing_runs import last_runs, months_under_way, problem_of
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
 from spell_billing.orchestration.schedules import tick_that_bills
@@ -126,11 +125,10 @@ def _in_review(ledger: Ledger, under_way: frozenset[Month]) -> Iterator[Alert]:
             review = read_review(connection, month)
             if review is None or not review.needs_approval:
                 continue
-            bills = charged(connection, str(month))
-        cents = Counter[str]()
-        for each in bills:
-            cents[each.currency] += each.cents
-        who = f"{users(sum(each.users for each in bills))}, {format_amounts(cents)}" if bills else "no bill"
+            groups = group_totals(connection, month)
+        charged = sum(group.charged_users for group in groups)
+        owed = format_amounts(charged_by_currency(groups))
+        who = f"{users(charged)}, {owed}" if charged else "no bill"
         yield Alert(
             key=f"month_in_review:{month}:{review.drafts_hash}",
             kind="month_in_review",
