@@ -5,44 +5,30 @@ from decimal import Decimal
 
 import msgspec
 
+from spell_billing.core.late import Held
 from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, FEE_NOTE, Line
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Fee, MonthPlan
-from spell_billing.core.pricing import Coupon, Rating, discount_on, due_cents, rate
+from spell_billing.core.pricing import Rating, discount_on, due_cents, rate
 
 FEES_CHANGED = "Plan fees - "
 """How the descriptions of lines begin that change what other bills charged; only these give fees back."""
 
 
-class FeesOf(msgspec.Struct):
+class FeesOf(Held):
     """What bills hold of a user's fees of one month, in minor units.
 
-    `charged_cents` still stands. `forgiven_cents` was written off before the discounts of its month,
-    `forgiven_net_cents` after them; `withheld_cents`, above zero, was given back on bills that were written
-    off. Of `peak_cents`, the most that was charged at a time, coupons at Stripe took `coupon_cents` off.
-    `back` was given back of invoices that charged the fees, by month, and nobody said yet what for;
-    `corrected_cents` of it was for the fees, and no part of what is charged any more.
+    `forgiven_cents` was written off before the discounts of its month, `forgiven_net_cents` after them.
     """
 
-    charged_cents: int = 0
-    forgiven_cents: int = 0
     forgiven_net_cents: int = 0
-    withheld_cents: int = 0
-    peak_cents: int = 0
-    coupon_cents: int = 0
-    corrected_cents: int = 0
-    back: dict[str, int] = {}
-    currencies: set[str] = set()
+    currencies: set[str] = msgspec.field(default_factory=set)
 
     @property
     def is_given_up(self) -> bool:
         """Whether some of it was written off."""
         return bool(self.forgiven_cents or self.forgiven_net_cents)
-
-    def gone_cents(self, fees_cents: int) -> int:
-        """Return what was charged beyond the month's fees, given back or not; less what is corrected."""
-        return max(0, self.peak_cents - self.corrected_cents - fees_cents)
 
     def due_cents(self, rating: Rating, usage_cents: Decimal, *, bill_is_given_up: bool = False) -> int:
         """Return what is to be charged for the month's fees, or given back where negative.
@@ -56,9 +42,8 @@ class FeesOf(msgspec.Struct):
         on_all_cents = discount_on(base_cents, rating)
         discount_cents = on_all_cents - discount_on(base_cents - given_up_cents, rating)
         target_cents = fees_cents - on_all_cents if bill_is_given_up else fees_cents
-        coupon = Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
         return due_cents(
-            coupon.on(target_cents),
+            self.coupon.on(target_cents),
             self.charged_cents,
             given_up_cents - discount_cents + self.forgiven_net_cents,
             self.withheld_cents,
