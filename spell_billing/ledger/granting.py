@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.grants import GRANTED, PAID, REVOKED, Grant
 from spell_billing.core.money import format_money, is_currency
 from spell_billing.core.month import Month
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.grants import GRANTED, PAID, REVOKED, LedgerGrant, read_ledger_grants
+from spell_billing.ledger.grants import read_ledger_grants
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.rows import Actor
 
@@ -63,9 +64,7 @@ def add_grant(
     return True
 
 
-def revoke_grant(
-    connection: Connection, grant_id: str, *, reason: str, actor: Actor, now: datetime
-) -> LedgerGrant:
+def revoke_grant(connection: Connection, grant_id: str, *, reason: str, actor: Actor, now: datetime) -> Grant:
     """Take back what is left of a grant; return the grant as it was before. Safe to repeat.
 
     Raises:

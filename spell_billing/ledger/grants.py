@@ -6,14 +6,13 @@ What bills used is read from their lines. A void bill uses nothing; every other 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from msgspec import UNSET
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.grants import Grant, last_month_of
+from spell_billing.core.grants import GRANTED, PAID, REVOKED, Grant, last_month_of
 from spell_billing.core.lines import GRANT, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -23,43 +22,7 @@ from spell_billing.ledger.queries import has_line_of, left_something, read_month
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 
-GRANTED, PAID, REVOKED = "granted", "paid", "revoked"
 _AS_MADE = ("grant_id", "user_id", "kind", "currency", "amount_cents", "expires_on", "reason")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerGrant:
-    """A grant with what became of it, in minor units of its currency.
-
-    `is_expired`: the last month that it pays for is billed.
-    """
-
-    grant_id: str
-    user_id: str
-    kind: str
-    currency: str
-    amount_cents: int
-    expires_on: date
-    granted_at: datetime
-    reason: str
-    revoked_cents: int
-    applied_cents: int
-    is_expired: bool
-
-    @property
-    def left_cents(self) -> int:
-        """What no bill used, and nobody took back."""
-        return self.amount_cents - self.revoked_cents - self.applied_cents
-
-    @property
-    def is_owed(self) -> bool:
-        """Whether something is left for months that are not billed."""
-        return self.left_cents > 0 and not self.is_expired
-
-    @property
-    def expired_cents(self) -> int:
-        """What was left when the last month that it pays for was billed."""
-        return self.left_cents if self.is_expired else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +50,12 @@ def read_grants(
         counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED.value, State.HELD.value]))
     found: defaultdict[str, list[Grant]] = defaultdict(list)
     for each in _with_uses(entries, _uses(connection, counts), billed=()):
-        if each.left_cents > 0 and last_month_of(each.expires_on) >= month:
-            found[heirs.heir_of(each.user_id)].append(
-                Grant(
-                    each.grant_id,
-                    each.currency,
-                    each.left_cents,
-                    each.expires_on,
-                    each.kind == PAID,
-                    each.granted_at,
-                )
-            )
+        if each.pays_in(month):
+            found[heirs.heir_of(each.user_id)].append(each)
     return dict(found)
 
 
-def read_ledger_grants(connection: Connection, users: Collection[str] | None = None) -> list[LedgerGrant]:
+def read_ledger_grants(connection: Connection, users: Collection[str] | None = None) -> list[Grant]:
     """Return all grants, or those of some users, in the order in which they were made."""
     entries = _entries(connection, users)
     if not entries:
@@ -110,7 +64,7 @@ def read_ledger_grants(connection: Connection, users: Collection[str] | None = N
     return _with_uses(entries, _uses(connection, sa.true()), billed=billed)
 
 
-def grants_for(connection: Connection, user_id: str) -> list[LedgerGrant]:
+def grants_for(connection: Connection, user_id: str) -> list[Grant]:
     """Return the grants that pay for a user's bills: its own, and those of users who moved to it."""
     heirs = read_heirs(connection)
     found = read_ledger_grants(connection, heirs.together_with(user_id))
@@ -147,7 +101,7 @@ def _entries(
     return list(connection.execute(query).all())
 
 
-def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection[str]) -> list[LedgerGrant]:
+def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection[str]) -> list[Grant]:
     revoked: Counter[str] = Counter()
     made = []
     for entry in entries:
@@ -156,7 +110,7 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
         else:
             made.append(entry)
     return [
-        LedgerGrant(
+        Grant(
             **{name: getattr(each, name) for name in _AS_MADE},
             granted_at=each.at,
             revoked_cents=revoked[each.grant_id],
