@@ -41,8 +41,12 @@ from spell_billing.core.review import (
     month_findings,
     past_findings,
 )
-from spell_billing.core.review_ledger import balance_findings, not_compared_findings, older_findings
-from spell_billing.core.review_moves import move_findings
+from spell_billing.core.review_ledger import (
+    balance_findings,
+    move_findings,
+    not_compared_findings,
+    older_findings,
+)
 from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed

@@ -11,11 +11,12 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.money_tables import credit_notes, payments
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
-from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.payments import Payment, payments_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.thresholds import THRESHOLD, Reached, reached_by_user
@@ -183,10 +184,9 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     of_limits = any(message.kind == THRESHOLD for message in messages)
     reached = reached_by_user(connection, month) if of_limits else {}
     ids = {message.payload["invoice"] for message in messages if message.kind != THRESHOLD}
-    bills = connection.execute(sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids))).mappings()
-    bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
-    paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
-    payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
+    bills = read_as(connection, Bill, sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids)))
+    bill_of = {str(bill.stripe_invoice_id): bill for bill in bills}
+    payment_of = payments_of(connection, ids)
     notes = read_credit_notes(connection, [bill.id for bill in bill_of.values()])
     note_of = {(note.stripe_invoice_id, note.number): note for note in notes}
     return [

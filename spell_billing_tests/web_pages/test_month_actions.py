@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from spell_billing.core.money import cents_of
-from spell_billing.ledger.month_changes import read_changes
+from spell_billing.ledger.browsing import read_changes
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 from spell_billing_tests.web.house import Answer, House, house
 from spell_billing_tests.web_pages.world import OpenDoors
