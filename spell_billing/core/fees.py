@@ -25,6 +25,13 @@ class FeesOf(Held):
     forgiven_net_cents: int = 0
     currencies: set[str] = msgspec.field(default_factory=set)
 
+    def forgive(self, cents: int, *, is_net: bool) -> None:
+        """Write off a charge: before the discounts of its month, or `is_net`, after them."""
+        if is_net:
+            self.forgiven_net_cents += cents
+        else:
+            self.forgiven_cents += cents
+
     @property
     def is_given_up(self) -> bool:
         """Whether some of it was written off."""

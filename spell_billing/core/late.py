@@ -29,10 +29,10 @@ class Worth(Enum):
     OPEN = auto()
 
 
-def worth(state: State, reason: Reason | None) -> Worth:
+def worth(state: str, reason: str | None) -> Worth:
     """Return what a bill in a state is worth; of all generations, the latest counts."""
     closed = state in {State.VOID, State.SETTLED}
-    if state is State.UNCOLLECTIBLE or (closed and reason is Reason.WRITTEN_OFF):
+    if state == State.UNCOLLECTIBLE or (closed and reason == Reason.WRITTEN_OFF):
         return Worth.WRITTEN_OFF
     if state in {State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.SKIPPED, State.SETTLED}:
         return Worth.CHARGED

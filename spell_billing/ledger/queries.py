@@ -1,8 +1,9 @@
 """Reading bills and months on a given connection, the conditions that choose bills, and sums over lines."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,6 +23,8 @@ WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED
 IS_VOIDED = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
 """The condition for bills that were voided to be billed again."""
 
+_USERS_A_QUERY = 500
+
 # Made once: a table of this width takes milliseconds to make an alias of.
 _OLDER, _NEWER = invoices.alias(), invoices.alias()
 
@@ -35,6 +38,11 @@ def read_month(connection: Connection, month: Month) -> MonthRecord | None:
 def read_months(connection: Connection) -> list[MonthRecord]:
     """Return all drafted months, oldest first."""
     return read_as(connection, MonthRecord, sa.select(months).order_by(months.c.month))
+
+
+def started_months(connection: Connection) -> list[MonthRecord]:
+    """Return the drafted months whose billing has started, oldest first."""
+    return [each for each in read_months(connection) if each.billing_started_at is not None]
 
 
 def read_bills(
@@ -114,6 +122,34 @@ def is_replaced() -> sa.ColumnElement[bool]:
         _NEWER.c.user_id == invoices.c.user_id,
         _NEWER.c.generation > invoices.c.generation,
     )
+
+
+_HAS_LINES_TO_READ = sa.or_(
+    invoices.c.late_lines > 0, invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)
+)
+_NAMES = (
+    *("user_id", "month", "generation", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
+    *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
+    *("included_cents", "rating", "total_cents", "tax_cents", "discount_cents", "late_cents"),
+    *("credit_applied_cents", "stripe_invoice_id"),
+)
+TELLING = (
+    *(invoices.c[name] for name in _NAMES),
+    sa.case((_HAS_LINES_TO_READ, invoices.c.lines), else_="[]").label("lines"),
+)
+"""What tells which usage and fees a bill charges; the lines of most bills need not be read for it."""
+
+
+def latest_bills(connection: Connection, users: Iterable[str]) -> Iterator[sa.Row[Any]]:
+    """Return what tells about the latest bills of users in all months: some users at a time, by month."""
+    in_order = sorted(users)
+    for first in range(0, len(in_order), _USERS_A_QUERY):
+        query = sa.select(*TELLING).where(
+            of_drafted_months(), invoices.c.user_id.in_(in_order[first : first + _USERS_A_QUERY])
+        )
+        order = (invoices.c.month, invoices.c.user_id, invoices.c.generation)
+        rows = connection.execute(query.order_by(*order))
+        yield from {(row.month, row.user_id): row for row in rows}.values()
 
 
 def of_drafted_months() -> sa.ColumnElement[bool]:

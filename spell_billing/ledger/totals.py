@@ -18,7 +18,7 @@ from spell_billing.core.plausible import Usual
 from spell_billing.core.review_prices import BilledTwice
 from spell_billing.core.terms import LEFT_OUT, ON, load_terms
 from spell_billing.ledger.column_types import read_as
-from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
+from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, started_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import decisions, invoices
@@ -232,16 +232,14 @@ def small_amounts(connection: Connection, month: str) -> list[tuple[Reason, str,
 
 def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
     """Return the last three months before it whose billing has started, the newest first."""
-    started = [each for each in read_months(connection) if each.billing_started_at is not None]
-    return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
+    earlier = [each for each in started_months(connection) if each.month < str(month)]
+    return earlier[::-1][:_COMPARED_MONTHS]
 
 
 def first_started(connection: Connection) -> tuple[str, datetime] | None:
     """Return the earliest month whose billing has started, and when it did; None where there is none."""
-    for record in read_months(connection):
-        if record.billing_started_at is not None:
-            return record.month, record.billing_started_at
-    return None
+    started = started_months(connection)
+    return next(((each.month, at) for each in started if (at := each.billing_started_at)), None)
 
 
 def usual_amounts(
