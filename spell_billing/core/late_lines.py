@@ -21,16 +21,7 @@ def add_late_lines(
 ) -> set[str]:
     """Add the lines for late usage to those of the month itself.
 
-    Args:
-        lines: Usage of the month, and what plans and discounts make of it; no fees.
-        month: The month that is drafted.
-        usage_cents: Its usage.
-        rating: How it is rated.
-        late: Usage that was not billed with its month.
-        currency: Of the bill.
-
-    Returns:
-        The currencies of earlier bills that an amount on the new lines is due in.
+    Return the currencies of earlier bills that an amount on the new lines is due in.
     """
     if not late:
         return set()

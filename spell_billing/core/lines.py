@@ -74,12 +74,7 @@ def lines_hash(
 ) -> str:
     """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger.
 
-    Args:
-        customer_id: Who pays.
-        currency: Of all amounts.
-        description: Of the invoice.
-        lines: Those of the ledger, also as `dump_lines` wrote them.
-        terms: As `dump_terms` writes them. Null, the usual ones, leaves the hash as it is without them.
+    `terms`, as `dump_terms` writes them: null, the usual ones, leaves the hash as it is without them.
     """
     content = (customer_id, currency, description, lines)
     return hashlib.sha256(_JSON.encode(content if terms is None else (*content, terms))).hexdigest()

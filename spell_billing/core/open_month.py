@@ -100,15 +100,8 @@ def expected_totals(
 
     A user in credit is left out of the sums, as on the invoices of a month: nobody else owes less for it.
 
-    Args:
-        usage: Exact usage by user.
-        accounts: By user; a user without one is rated without a plan, in the default currency.
-        month: The open month.
-        now: When the usage was read, an aware datetime.
-        plan_of: What a user's plans come to in the month; fees and minimums count in full.
-
-    Returns:
-        One for each currency, by name.
+    A user without an account is rated without a plan, in the default currency; fees and minimums of `plan_of`
+    count in full. `now` is when the usage was read, an aware datetime.
     """
     users, so_far, expected = Counter[str](), Counter[str](), Counter[str]()
     nobody, elapsed = Account(None), _elapsed(month, now)

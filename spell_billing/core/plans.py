@@ -116,10 +116,7 @@ class _Stretch(msgspec.Struct, frozen=True):
 def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Discount] = ()) -> MonthPlan:
     """Return what a user's plans and discounts come to in a month.
 
-    Args:
-        month: The month.
-        spans: The user's, which do not overlap.
-        discounts: The user's own, and those of the user's plans.
+    The user's spans do not overlap; the discounts are the user's own, and those of the user's plans.
     """
     spans = sorted(spans, key=lambda span: span.starts_at or month.start)
     cut = [(span, stretch) for span in spans if (stretch := _cut(month, span.starts_at, span.ends_at))]

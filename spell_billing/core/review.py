@@ -197,10 +197,7 @@ def first_month_findings(
 ) -> list[Finding]:
     """Find whether a month is earlier than all that were billed: most likely another system billed it.
 
-    Args:
-        current: The month.
-        first: The earliest month that was billed, and when its billing started; None where there is none.
-        now: The time of the review.
+    `first` is the earliest month that was billed, and when its billing started; None where there is none.
     """
     if first is None or first[0] <= current.month or now - first[1] < _OVERTAKING:
         return []

@@ -210,11 +210,7 @@ def small_amount_findings(
 ) -> list[Finding]:
     """Find whether much of the month counts as too small to be charged, which a wrong minimum does.
 
-    Args:
-        month: The month.
-        small: What is forgiven, or left for later invoices, as (why, currency, minor units).
-        charged: What is charged, by currency.
-        rules: From where on an amount matters.
+    `small` is what is forgiven, or left for later invoices: why, currency, minor units.
     """
     parts = []
     for reason, currency, cents in sorted(small):

@@ -109,12 +109,8 @@ def put_given_back(
 ) -> None:
     """Put a mail into the outbox about what was given back at Stripe, if mail is switched on.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        payment: Of the invoice, just read.
-        cents: What is new.
-        to: Where the money goes; None where that is not known.
-        whole_cents: All that was given back of the invoice so far; makes the mail's key.
+    `cents` is what is new, `whole_cents` all that was given back of the invoice so far, which makes the mail's
+    key. `to` is None where it is not known where the money goes.
     """
     looked = read_cursor(connection, _LOOKED)
     if looked is None or datetime.fromisoformat(looked.value) < payment.as_of - _OVERLAP:
@@ -128,14 +124,7 @@ def put_given_back(
 def fill(connection: Connection, now: datetime) -> int:
     """Put into the outbox what is to be mailed and is not in it yet: one statement for each kind of mail.
 
-    The first time switches mail on, from now.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        now: The present, an aware datetime.
-
-    Returns:
-        How many mails were added.
+    The first time switches mail on, from now. Return how many were added.
     """
     since, looked = (
         datetime.fromisoformat(cursor.value) if cursor else now
