@@ -14,22 +14,8 @@ from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.items import ItemUsage, split_usage
 from spell_billing.core.late import LateUsage
 from spell_billing.core.late_lines import add_late_lines, may_give_back_twice
-from spell_billing.core.lines import (
-    BROUGHT,
-    CREDIT,
-    REMAINDER,
-    USAGE,
-    Line,
-    shown_lines,
-    taxed_amounts,
-)
-from spell_billing.core.money import (
-    format_money,
-    is_currency,
-    max_amount_cents,
-    plain,
-    step_cents,
-)
+from spell_billing.core.lines import BROUGHT, CREDIT, REMAINDER, USAGE, Line, shown_lines, taxed_amounts
+from spell_billing.core.money import format_money, is_currency, max_amount_cents, plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import NO_PLAN, MonthPlan

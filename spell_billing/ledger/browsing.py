@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.simulation import UserChange
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.payments import Payment, read_payment
@@ -121,16 +122,6 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
 
 
 @dataclass(frozen=True, slots=True)
-class UserChange:
-    """One user's totals of both months, in minor units of the currency."""
-
-    user_id: str
-    currency: str
-    before_cents: int
-    now_cents: int
-
-
-@dataclass(frozen=True, slots=True)
 class MonthChanges:
     """Users by how their totals changed, and the largest changes, the largest first."""
 
@@ -149,7 +140,7 @@ def read_changes(connection: Connection, month: Month) -> MonthChanges:
     before = sa.func.sum(sa.case((is_now, 0), else_=cents))
     users = (
         sa.select(
-            invoices.c.user_id, invoices.c.currency, before.label("before_cents"), now.label("now_cents")
+            invoices.c.user_id, invoices.c.currency, before.label("before_cents"), now.label("after_cents")
         )
         .where(
             invoices.c.month.in_([str(month), str(month.previous())]), invoices.c.state != State.VOID.value
@@ -158,10 +149,10 @@ def read_changes(connection: Connection, month: Month) -> MonthChanges:
         .having(sa.or_(before != 0, now != 0))
         .subquery()
     )
-    by = users.c.now_cents - users.c.before_cents
+    by = users.c.after_cents - users.c.before_cents
     change = sa.case(
         (users.c.before_cents == 0, "new"),
-        (users.c.now_cents == 0, "gone"),
+        (users.c.after_cents == 0, "gone"),
         (by > 0, "pay more"),
         (by < 0, "pay less"),
         else_="pay the same",
@@ -174,5 +165,8 @@ def read_changes(connection: Connection, month: Month) -> MonthChanges:
     found: dict[str, int] = {str(name): int(count) for name, count in counts}
     return MonthChanges(
         {name: found[name] for name in order if name in found},
-        [UserChange(row.user_id, row.currency, int(row.before_cents), int(row.now_cents)) for row in largest],
+        [
+            UserChange(row.user_id, row.currency, int(row.before_cents), int(row.after_cents))
+            for row in largest
+        ],
     )

@@ -170,8 +170,8 @@ def fill(
 ) -> dict[str, int]:
     """Put new events into the outbox for each channel, and remember how far it got. A new one begins here.
 
-    `until` is what `final_id` gave; what is beyond `limit`, for a channel, comes with the next call. Return how
-    many were added, by channel.
+    `until` is what `final_id` gave; what is beyond `limit`, for a channel, comes with the next call. Return
+    how many were added, by channel.
     """
     added = {}
     for channel in channels:

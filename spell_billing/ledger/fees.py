@@ -31,6 +31,7 @@ from spell_billing.ledger.queries import (
     is_replaced,
     latest_bills,
     left_something,
+    lines_told,
     of_drafted_months,
     read_months,
 )
@@ -201,17 +202,8 @@ def _is_adopted(connection: Connection, bill: Any) -> bool:
 
 def _noted(connection: Connection) -> set[BillOf]:
     """Return fees that were given up before their month was drafted, or corrected after."""
-    rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.lines).where(
-            left_something(connection), invoices.c.late_lines > 0, ~is_replaced(), has_line_of(FEE_NOTE)
-        )
-    )
-    return {
-        (user, line.usage_month)
-        for user, lines in rows
-        for line in load_lines(lines)
-        if line.kind == FEE_NOTE
-    }
+    found = lines_told(connection, {FEE_NOTE}, [invoices.c.user_id], ~is_replaced())
+    return {(row.user_id, line.usage_month) for row, line in found}
 
 
 def _closed(connection: Connection) -> set[BillOf]:

@@ -12,7 +12,7 @@ from spell_billing.core.grants import GRANTED, PAID, REVOKED, Grant
 from spell_billing.core.money import format_money, is_currency
 from spell_billing.core.month import Month
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.grants import read_ledger_grants
+from spell_billing.ledger.grants import AS_MADE, read_ledger_grants
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.rows import Actor
 
@@ -77,15 +77,8 @@ def revoke_grant(connection: Connection, grant_id: str, *, reason: str, actor: A
         )
     if grant.left_cents > 0:
         newest = sa.select(sa.func.max(grants.c.number)).where(grants.c.grant_id == grant_id)
-        content = {
-            "grant_id": grant_id,
-            "user_id": grant.user_id,
-            "kind": REVOKED,
-            "currency": grant.currency,
-            "amount_cents": grant.left_cents,
-            "expires_on": grant.expires_on,
-            "reason": reason,
-        }
+        content = {name: getattr(grant, name) for name in AS_MADE}
+        content |= {"kind": REVOKED, "amount_cents": grant.left_cents, "reason": reason}
         _write(connection, {**content, "number": connection.scalars(newest).one() + 1}, actor, now)
     return grant
 

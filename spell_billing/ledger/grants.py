@@ -13,16 +13,16 @@ from msgspec import UNSET
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.grants import GRANTED, PAID, REVOKED, Grant, last_month_of
-from spell_billing.core.lines import GRANT, load_lines
+from spell_billing.core.lines import GRANT, Line
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import has_line_of, left_something, read_months
+from spell_billing.ledger.queries import lines_told, read_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
 
-_AS_MADE = ("grant_id", "user_id", "kind", "currency", "amount_cents", "expires_on", "reason")
+AS_MADE = ("grant_id", "user_id", "kind", "currency", "amount_cents", "expires_on", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,7 @@ def read_liability(connection: Connection) -> list[Liability]:
 
 def grant_used_since(connection: Connection, bill: Bill) -> str | None:
     """Return a grant that has too little left for a void bill to count again; None where all have enough."""
-    wanted: Counter[str] = Counter()
-    for line in bill.parsed_lines:
-        if line.kind == GRANT and line.grant_id is not UNSET:
-            wanted[line.grant_id] -= line.amount_cents
+    wanted = _used_by(bill.parsed_lines)
     if not wanted:
         return None
     left = {each.grant_id: each.left_cents for each in read_ledger_grants(connection)}
@@ -111,7 +108,7 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
             made.append(entry)
     return [
         Grant(
-            **{name: getattr(each, name) for name in _AS_MADE},
+            **{name: getattr(each, name) for name in AS_MADE},
             granted_at=each.at,
             revoked_cents=revoked[each.grant_id],
             applied_cents=used[each.grant_id],
@@ -123,14 +120,13 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
 
 def _uses(connection: Connection, counts: sa.ColumnElement[bool]) -> Counter[str]:
     """Sum what bills used of each grant."""
-    rows = connection.scalars(
-        sa.select(invoices.c.lines)
-        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
-        .where(invoices.c.late_lines > 0, has_line_of(GRANT))
-    )
+    stands = invoices.c.state != State.VOID.value
+    return _used_by(line for _, line in lines_told(connection, {GRANT}, (), counts, stands))
+
+
+def _used_by(lines: Iterable[Line]) -> Counter[str]:
     used: Counter[str] = Counter()
-    for lines in rows:
-        for line in load_lines(lines):
-            if line.kind == GRANT and line.grant_id is not UNSET:
-                used[line.grant_id] -= line.amount_cents
+    for line in lines:
+        if line.kind == GRANT and line.grant_id is not UNSET:
+            used[line.grant_id] -= line.amount_cents
     return used

@@ -109,8 +109,8 @@ def put_given_back(
 ) -> None:
     """Put a mail into the outbox about what was given back at Stripe, if mail is switched on.
 
-    `cents` is what is new, `whole_cents` all that was given back of the invoice so far, which makes the mail's
-    key. `to` is None where it is not known where the money goes.
+    `cents` is new; `whole_cents` is all that was given back of the invoice so far, and makes the mail's key.
+    `to` is None where it is not known where the money goes.
     """
     looked = read_cursor(connection, _LOOKED)
     if looked is None or datetime.fromisoformat(looked.value) < payment.as_of - _OVERLAP:

@@ -1,7 +1,7 @@
 """Reading bills and months on a given connection, the conditions that choose bills, and sums over lines."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import Usage
-from spell_billing.core.lines import RECORDED, load_lines
+from spell_billing.core.lines import RECORDED, Line, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.column_types import read_as
@@ -170,35 +170,40 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")
 
 
+def lines_told(
+    connection: Connection,
+    kinds: Collection[str],
+    columns: Sequence[sa.ColumnElement[Any]],
+    *which: sa.ColumnElement[bool],
+) -> Iterator[tuple[Any, Line]]:
+    """Return the lines of some kinds of `TOLD_TO_OTHERS` on bills that meet conditions, each with its bill."""
+    rows = connection.execute(
+        sa.select(*columns, invoices.c.lines)
+        .where(left_something(connection), invoices.c.late_lines > 0, *which)
+        .where(sa.or_(*(has_line_of(kind) for kind in sorted(kinds))))
+    )
+    for row in rows:
+        for line in load_lines(row.lines):
+            if line.kind in kinds:
+                yield row, line
+
+
 def told_of_own_month(connection: Connection, *, since: Month, before: Month) -> dict[str, Usage]:
     """Sum by month what the latest bills tell of their own month beyond what was frozen with it."""
     told: defaultdict[str, Usage] = defaultdict(Usage)
     in_range = sa.and_(invoices.c.month >= str(since), invoices.c.month < str(before))
-    rows = connection.execute(
-        sa.select(invoices.c.month, invoices.c.lines)
-        .where(left_something(connection), invoices.c.late_lines > 0, in_range, ~is_replaced())
-        .where(sa.or_(*(has_line_of(kind) for kind in sorted(RECORDED))))
-    )
-    for month, lines in rows:
-        for line in load_lines(lines):
-            if line.kind in RECORDED and line.usage_month == month:
-                told[month] += Usage(line.calls, Decimal(line.usage_cents))
+    for row, line in lines_told(connection, RECORDED, [invoices.c.month], in_range, ~is_replaced()):
+        if line.usage_month == row.month:
+            told[row.month] += Usage(line.calls, Decimal(line.usage_cents))
     return told
 
 
-def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, dict[str, int]]:
+def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, Counter[str]]:
     """Sum the lines of these kinds on the month's latest bills, by kind and currency, in minor units."""
-    sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    rows = connection.execute(
-        sa.select(invoices.c.currency, invoices.c.lines)
-        .where(left_something(connection), invoices.c.late_lines > 0, latest_generation(month))
-        .where(sa.or_(*(has_line_of(kind) for kind in kinds)))
-    )
-    for currency, lines in rows:
-        for line in load_lines(lines):
-            if line.kind in kinds:
-                sums[line.kind][currency] += line.amount_cents
-    return {kind: dict(found) for kind, found in sums.items()}
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row, line in lines_told(connection, kinds, [invoices.c.currency], latest_generation(month)):
+        sums[line.kind][row.currency] += line.amount_cents
+    return dict(sums)
 
 
 def has_line_of(kind: str) -> sa.ColumnElement[bool]:
