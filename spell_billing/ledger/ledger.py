@@ -136,7 +136,8 @@ class Ledger:
                 killed while it drafted waiting bills again, and this one is not `drafting`.
             LedgerError: when the erasure of a user was begun and not completed.
         """
-        with self._holding(str(month), wait_seconds, on_wait) as (connection, require_lock):
+        lock = self.exclusive(str(month), wait_seconds=wait_seconds, on_wait=on_wait)
+        with lock as (connection, require_lock):
             with self.reading() as reader:
                 require_no_unfinished_erasure(reader)
                 if not drafting:
@@ -150,16 +151,24 @@ class Ledger:
         *,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
-    ) -> Iterator[None]:
+    ) -> Iterator[tuple[Connection, Callable[[], None]]]:
         """Let one process at a time do a thing: by default, draft a month or start to bill it.
 
-        Months share credits and late usage: two that are drafted at once could both take them.
+        Months share credits and late usage: two that are drafted at once could both take them. Return the
+        connection that holds the lock, which PostgreSQL knows by the holder's name, and the lock's proof.
 
         Raises:
             MonthLockedError: when another process is still at it after `wait_seconds`.
         """
-        with self._holding(what, wait_seconds, on_wait):
-            yield
+        name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
+        engine = create_engine_for(self._url, application_name=name)
+        try:
+            with engine.connect() as connection:
+                lock = month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait)
+                with lock as require_lock:
+                    yield connection, require_lock
+        finally:
+            engine.dispose()
 
     month = _asked(read_month)
     months = _asked(read_months)
@@ -223,18 +232,3 @@ class Ledger:
         """Return all generations of one user's bill, oldest first."""
         bills = self.read(read_bills, month, invoices.c.user_id == user_id)
         return sorted(bills, key=lambda bill: bill.generation)
-
-    @contextmanager
-    def _holding(
-        self, what: str, wait_seconds: float, on_wait: Callable[[str], None]
-    ) -> Iterator[tuple[Connection, Callable[[], None]]]:
-        """Hold a lock with a connection of its own, which PostgreSQL knows by the holder's name."""
-        name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
-        engine = create_engine_for(self._url, application_name=name)
-        try:
-            with engine.connect() as connection:
-                lock = month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait)
-                with lock as require_lock:
-                    yield connection, require_lock
-        finally:
-            engine.dispose()

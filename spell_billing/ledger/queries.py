@@ -176,7 +176,7 @@ def lines_told(
     columns: Sequence[sa.ColumnElement[Any]],
     *which: sa.ColumnElement[bool],
 ) -> Iterator[tuple[Any, Line]]:
-    """Return the lines of some kinds of `TOLD_TO_OTHERS` on bills that meet conditions, each with its bill."""
+    """Return the lines of some kinds of `TOLD_TO_OTHERS` on bills that meet conditions, with their bills."""
     rows = connection.execute(
         sa.select(*columns, invoices.c.lines)
         .where(left_something(connection), invoices.c.late_lines > 0, *which)
