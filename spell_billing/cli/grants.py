@@ -59,7 +59,7 @@ def grant(
     The id makes it once: the same grant again changes nothing. Of bills that are sent already, none changes.
     """
     from spell_billing.ledger.browsing import has_bill  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.ledger.granting import add_grant  # noqa: PLC0415
+    from spell_billing.ledger.grants import add_grant  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def grant(
 @reason_option()
 def revoke(grant_id: str, reason: str) -> None:
     """Take back what is left of a grant. What bills used stays used. Safe to repeat."""
-    from spell_billing.ledger.granting import revoke_grant  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.grants import revoke_grant  # noqa: PLC0415 - heavy: SQLAlchemy
 
     now = datetime.now(UTC)
     with open_ledger() as ledger, ledger.exclusive(on_wait=click.echo), ledger.writing() as connection:

@@ -52,9 +52,9 @@ from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
 from spell_billing.invoicing.usage_versions import earlier_versions
 from spell_billing.ledger.balances import read_left_balances
+from spell_billing.ledger.cursors import read_older
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.lost_decisions import read_older
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, read_review, write_review

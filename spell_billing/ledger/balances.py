@@ -10,6 +10,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.core.review import Code
 from spell_billing.core.review_ledger import LeftBalance
+from spell_billing.ledger.column_types import above_zero
 from spell_billing.ledger.money_tables import payments
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.reviews import findings_told
@@ -63,8 +64,8 @@ def _balances(connection: Connection) -> dict[tuple[str, str], tuple[int, list[s
     of = (bill.stripe_customer_id, bill.currency, bill.user_id)
     amounts = (
         paid.moved_cents + paid.from_balance_cents - paid.to_balance_cents,
-        _above_zero(paid.moved_cents),
-        _above_zero(-paid.from_balance_cents) + paid.to_balance_cents,
+        above_zero(paid.moved_cents),
+        above_zero(-paid.from_balance_cents) + paid.to_balance_cents,
     )
     query = (
         sa.select(*of, *map(sa.func.sum, amounts))
@@ -81,10 +82,6 @@ def _balances(connection: Connection) -> dict[tuple[str, str], tuple[int, list[s
         sums[balance] = _Sums(*(one + int(more) for one, more in zip(sums[balance], added, strict=True)))
         users[balance].append(user)
     return {balance: (each.cents, users[balance]) for balance, each in sums.items() if each.cents}
-
-
-def _above_zero(amount: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    return sa.case((amount > 0, amount), else_=0)
 
 
 def _told(connection: Connection) -> set[tuple[str, str, int]]:

@@ -11,7 +11,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.simulation import UserChange
 from spell_billing.ledger.charges import read_charges
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import above_zero, read_as
 from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.queries import WITH_REASON, of_drafted_months
 from spell_billing.ledger.rows import Bill
@@ -135,7 +135,7 @@ def read_changes(connection: Connection, month: Month) -> MonthChanges:
     Credits count as nothing, as in a month's totals.
     """
     is_now = invoices.c.month == str(month)
-    cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    cents = above_zero(invoices.c.total_cents)
     now = sa.func.sum(sa.case((is_now, cents), else_=0))
     before = sa.func.sum(sa.case((is_now, 0), else_=cents))
     users = (

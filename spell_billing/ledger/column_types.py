@@ -114,6 +114,11 @@ def stream_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -
     return (msgspec.convert(row, kind, from_attributes=True) for row in connection.execute(query))
 
 
+def above_zero(amount: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Return an amount, and zero for one below."""
+    return sa.case((amount > 0, amount), else_=0)
+
+
 def insert_new(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert the rows whose key is not there yet, and return how many; the others stay as they are."""
     if not rows:

@@ -17,7 +17,7 @@ from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.plausible import Usual
 from spell_billing.core.review_prices import BilledTwice
 from spell_billing.core.terms import LEFT_OUT, ON, load_terms
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import above_zero, read_as
 from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, started_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
@@ -106,7 +106,7 @@ def month_groups(connection: Connection, months: Collection[Month]) -> list[Mont
     """
     few = invoices.c.state.in_([state.value for state in WITH_REASON])
     latest = sa.or_(invoices.c.state != State.VOID.value, ~is_replaced())
-    charged = _sum(sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0))
+    charged = _sum(above_zero(invoices.c.total_cents))
     by = (invoices.c.month, invoices.c.state, invoices.c.currency)
     counted = (sa.func.count().label("bills"), charged.label("total_cents"))
     found: list[MonthGroup] = []
@@ -249,7 +249,7 @@ def usual_amounts(
     if not before:
         return {}
     by = (invoices.c.user_id, invoices.c.currency)
-    charged_cents = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+    charged_cents = above_zero(invoices.c.total_cents)
     query = (
         sa.select(*by, sa.func.sum(charged_cents), sa.func.count(invoices.c.month.distinct()))
         .where(invoices.c.month.in_([record.month for record in before]), _STANDING)
