@@ -8,7 +8,7 @@ from enum import Enum, auto
 import msgspec
 
 from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, Line
-from spell_billing.core.money import exact_sum
+from spell_billing.core.money import EXACT, exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, rate_cents
@@ -49,7 +49,7 @@ class Usage(msgspec.Struct, frozen=True):
         return Usage(self.calls + other.calls, exact_sum(self.cents, other.cents))
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(self.calls - other.calls, exact_sum(self.cents, other.cents.copy_negate()))
+        return Usage(self.calls - other.calls, EXACT.subtract(self.cents, other.cents))
 
     def __bool__(self) -> bool:
         return bool(self.calls or self.cents)
@@ -229,7 +229,7 @@ def late_usage(
 def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:
     left = billed.left
     fresh_moved = _part(fresh, moved_cents)
-    left_moved = _part(left, exact_sum(moved_cents, fresh_moved.cents.copy_negate()))
+    left_moved = _part(left, EXACT.subtract(moved_cents, fresh_moved.cents))
     for kind, usage in (
         (ADJUSTMENT, left - left_moved),
         (LATE_USAGE, fresh - fresh_moved),
@@ -257,17 +257,13 @@ def _moves(members: Mapping[str, Billed], fresh: Mapping[str, Usage]) -> dict[st
     gained = exact_sum(*(cents for cents in gaps.values() if cents > 0))
     lost = exact_sum(*(cents.copy_negate() for cents in gaps.values() if cents < 0))
     # What was moved already may have its counterpart here: a bill that was voided, and is drafted again.
-    if moved_cents <= 0:
-        into = min(gained, exact_sum(lost, moved_cents.copy_negate()))
-        out = max(Decimal(0), exact_sum(into, moved_cents))
-    else:
-        out = min(lost, exact_sum(gained, moved_cents))
-        into = max(Decimal(0), exact_sum(out, moved_cents.copy_negate()))
+    into = max(Decimal(0), min(gained, EXACT.subtract(lost, moved_cents)))
+    out = max(Decimal(0), min(lost, exact_sum(gained, moved_cents)))
     moves: dict[str, Decimal] = {}
     for user, cents in gaps.items():
         taken = min(cents.copy_abs(), into if cents > 0 else out)
         if cents > 0:
-            moves[user], into = taken, exact_sum(into, taken.copy_negate())
+            moves[user], into = taken, EXACT.subtract(into, taken)
         else:
-            moves[user], out = taken.copy_negate(), exact_sum(out, taken.copy_negate())
+            moves[user], out = taken.copy_negate(), EXACT.subtract(out, taken)
     return moves
