@@ -142,14 +142,12 @@ def _of_month(
     fees_cents = plan.rating.fee_cents
     matters = bool(held.charged_cents or held.withheld_cents or (held.is_given_up and fees_cents))
     # Amounts in another currency cannot be taken off.
-    if not matters or held.currencies - {currency}:
-        lines = _lines_of(FEE, month, plan.fees, 0, currency)
-        return lines, set(held.currencies) if matters else set()
-    before_cents = fees_cents - held.due_cents(plan.rating, usage_cents)
+    counts = matters and held.currencies <= {currency}
+    before_cents = fees_cents - held.due_cents(plan.rating, usage_cents) if counts else 0
     lines = _lines_of(FEE, month, plan.fees, before_cents, currency)
-    if held.is_given_up:
+    if counts and held.is_given_up:
         lines.append(_note(month, "were given up before"))
-    return lines, set(held.currencies)
+    return lines, set(held.currencies) if matters else set()
 
 
 def _note(month: Month, what: str) -> Line:
