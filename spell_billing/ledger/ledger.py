@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -55,7 +55,7 @@ def _asked(
     return method
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger", None]):
     """The ledger's database, brought up to date on opening; refused with `read_only` where it is not."""
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
@@ -72,9 +72,6 @@ class Ledger:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -87,17 +84,13 @@ class Ledger:
         """What waits to be sent, and what went out."""
         return Outbox(self._engine, self._reader)
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Return a connection in a read-only transaction."""
-        with self._reader.connect() as connection:
-            yield connection
+        return self._reader.connect()
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """Return a connection in a transaction that commits at its end. Bills are written in a session."""
-        with self._engine.begin() as connection:
-            yield connection
+        return self._engine.begin()
 
     def read(
         self,
