@@ -60,19 +60,10 @@ class EventType(StrEnum):
 class Event:
     """What the platform is told about one entry of the audit trail.
 
-    Attributes:
-        id: Always the same for this event, and of no other event, not even in a ledger that was restored.
-        type: What happened.
-        created_at: When the entry was written.
-        month: The month of the bill.
-        user_id: The platform's user; None for `month.billed`.
-        generation: Of the bill; above 1 where an earlier invoice was voided.
-        stripe_invoice_id: The invoice that it is about.
-        total_cents: The invoice's total, or the credit given back, in minor units of `currency`; None for
-            `month.billed`, and where the ledger has no bill with this invoice any more.
-        currency: Three lower-case letters.
-        state: The bill's from then on; None for `month.billed` and `invoice.credited`.
-        reached: Of `usage.threshold_reached` alone, which is about no bill.
+    `id` is always the same for this event, and of no other event, not even in a ledger that was restored.
+    `total_cents` is the invoice's total, or the credit given back; None where the ledger has no bill with this
+    invoice any more. `state` is the bill's from then on; None for `invoice.credited`. Of all that is about a
+    bill, `month.billed` has the month alone. `usage.threshold_reached` is about no bill: it has `reached`.
     """
 
     id: str

@@ -206,10 +206,7 @@ class Ledger(AbstractContextManager["Ledger", None]):
         """Stream the month's bills in the order of their ids, a page at a time."""
         last_id = 0
         states = None if states is None else frozenset(states)
-        while True:
-            page = self.read(read_bills, month, states=states, after_id=last_id, limit=PAGE_ROWS)
-            if not page:
-                return
+        while page := self.read(read_bills, month, states=states, after_id=last_id, limit=PAGE_ROWS):
             yield from page
             last_id = page[-1].id
 
