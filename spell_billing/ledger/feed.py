@@ -61,8 +61,8 @@ class Event:
     """What the platform is told about one entry of the audit trail.
 
     `id` is always the same for this event, and of no other event, not even in a ledger that was restored.
-    `total_cents` is the invoice's total, or the credit given back; None where the ledger has no bill with this
-    invoice any more. `state` is the bill's from then on; None for `invoice.credited`. Of all that is about a
+    `total_cents` is the invoice's total, or the credit given back; None where the ledger has no bill with
+    this invoice any more. `state` is the bill's from then on; None for `invoice.credited`. Of all that is about a
     bill, `month.billed` has the month alone. `usage.threshold_reached` is about no bill: it has `reached`.
     """
 
