@@ -62,8 +62,8 @@ class Event:
 
     `id` is always the same for this event, and of no other event, not even in a ledger that was restored.
     `total_cents` is the invoice's total, or the credit given back; None where the ledger has no bill with
-    this invoice any more. `state` is the bill's from then on; None for `invoice.credited`. Of all that is about a
-    bill, `month.billed` has the month alone. `usage.threshold_reached` is about no bill: it has `reached`.
+    this invoice any more. `state` is the bill's from then on; None for `invoice.credited`. `month.billed` has
+    nothing about a bill but the month; `usage.threshold_reached` is about none, and has `reached`.
     """
 
     id: str
