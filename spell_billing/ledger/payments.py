@@ -187,8 +187,7 @@ _UPDATE = (
 
 def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | None:
     """Return what is known of an invoice's payment, or None."""
-    query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
-    return next(iter(read_as(connection, Payment, query)), None)
+    return payments_of(connection, [stripe_invoice_id]).get(stripe_invoice_id)
 
 
 def payments_of(connection: Connection, invoice_ids: Collection[str]) -> dict[str, Payment]:
