@@ -61,11 +61,19 @@ def projected_cents(usage_cents: Decimal, month: Month, now: datetime) -> Decima
     Returns:
         None before a day of the month has passed, and when it is over.
     """
+    elapsed = _elapsed(month, now)
+    return None if elapsed is None else _whole(usage_cents, *elapsed)
+
+
+def _elapsed(month: Month, now: datetime) -> tuple[int, int] | None:
+    """Return how much of a month has passed, and its length, in microseconds; None where it tells nothing."""
     passed, whole = now - month.start, month.end - month.start
-    if not SOONEST <= passed < whole:
-        return None
+    return (passed // _MICROSECOND, whole // _MICROSECOND) if SOONEST <= passed < whole else None
+
+
+def _whole(usage_cents: Decimal, passed: int, whole: int) -> Decimal:
     with localcontext(prec=_DIGITS):
-        return usage_cents * (whole // _MICROSECOND) / (passed // _MICROSECOND)
+        return usage_cents * whole / passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +104,15 @@ def expected_totals(
     count in full. `now` is when the usage was read, an aware datetime.
     """
     users, so_far, expected = Counter[str](), Counter[str](), Counter[str]()
-    nobody = Account(None)
+    nobody, elapsed = Account(None), _elapsed(month, now)
     for user_id, usage_cents in usage.items():
         account = accounts.get(user_id, nobody)
         users[account.currency] += 1
         rating = rating_of(account, plan_of(user_id))
         so_far[account.currency] += max(0, rate_open_month(usage_cents, rating).due_cents)
-        whole_cents = projected_cents(usage_cents, month, now)
-        if whole_cents is not None:
-            expected[account.currency] += max(0, rate_open_month(whole_cents, rating).due_cents)
+        if elapsed is not None:
+            whole_month = rate_open_month(_whole(usage_cents, *elapsed), rating)
+            expected[account.currency] += max(0, whole_month.due_cents)
     return [Expected(each, users[each], so_far[each], expected.get(each)) for each in sorted(users)]
 
 
