@@ -19,7 +19,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 
 if TYPE_CHECKING:
-    from spell_billing.ledger.grants import LedgerGrant
+    from spell_billing.core.grants import Grant
 
 _MONTHS_BACK = 12
 """How far back usage of the user is looked for."""
@@ -59,7 +59,7 @@ def grant(
     The id makes it once: the same grant again changes nothing. Of bills that are sent already, none changes.
     """
     from spell_billing.ledger.browsing import has_bill  # noqa: PLC0415 - heavy: SQLAlchemy
-    from spell_billing.ledger.granting import add_grant  # noqa: PLC0415
+    from spell_billing.ledger.grants import add_grant  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def grant(
 @reason_option()
 def revoke(grant_id: str, reason: str) -> None:
     """Take back what is left of a grant. What bills used stays used. Safe to repeat."""
-    from spell_billing.ledger.granting import revoke_grant  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.grants import revoke_grant  # noqa: PLC0415 - heavy: SQLAlchemy
 
     now = datetime.now(UTC)
     with open_ledger() as ledger, ledger.exclusive(on_wait=click.echo), ledger.writing() as connection:
@@ -131,7 +131,7 @@ def listed(user_id: str | None, *, as_json: bool) -> None:
         click.echo("There are no grants." if user_id is None else f"User {user_id} has no grants.")
 
 
-def _in_words(grant: "LedgerGrant") -> str:
+def _in_words(grant: "Grant") -> str:
     def money(cents: int) -> str:
         return format_money(cents, grant.currency, grouping=True)
 
@@ -148,7 +148,7 @@ def _in_words(grant: "LedgerGrant") -> str:
     )
 
 
-def _as_json(grant: "LedgerGrant", heir: str) -> dict[str, Any]:
+def _as_json(grant: "Grant", heir: str) -> dict[str, Any]:
     return {
         "grant_id": grant.grant_id,
         "user_id": grant.user_id,

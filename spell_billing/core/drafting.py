@@ -12,25 +12,10 @@ from spell_billing.core.errors import UsageError
 from spell_billing.core.fees import NOTHING_CHARGED, FeesCharged, fee_lines
 from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.items import ItemUsage, split_usage
-from spell_billing.core.late import may_give_back_twice
-from spell_billing.core.lines import (
-    BROUGHT,
-    CREDIT,
-    REMAINDER,
-    USAGE,
-    LateUsage,
-    Line,
-    add_late_lines,
-    shown_lines,
-    taxed_amounts,
-)
-from spell_billing.core.money import (
-    format_money,
-    is_currency,
-    max_amount_cents,
-    plain,
-    step_cents,
-)
+from spell_billing.core.late import LateUsage
+from spell_billing.core.late_lines import add_late_lines, may_give_back_twice
+from spell_billing.core.lines import BROUGHT, CREDIT, REMAINDER, USAGE, Line, shown_lines, taxed_amounts
+from spell_billing.core.money import format_money, is_currency, max_amount_cents, plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.plans import NO_PLAN, MonthPlan
@@ -295,5 +280,5 @@ def _size_problem(*, fits: bool, lines: int) -> Reason | None:
 def _currency_without_account(late: Sequence[LateUsage], credit: Credit | None, fees: FeesCharged) -> str:
     if credit:
         return credit.currency
-    of_late = (item.currency for item in late if item.currency)
+    of_late = (item.billed.currency for item in late if item.billed.currency)
     return next(iter((*of_late, *sorted(fees.of_month.currencies))), "usd")

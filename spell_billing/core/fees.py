@@ -5,44 +5,37 @@ from decimal import Decimal
 
 import msgspec
 
+from spell_billing.core.late import Held
 from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, FEE_NOTE, Line
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.plans import Fee, MonthPlan
-from spell_billing.core.pricing import Coupon, Rating, discount_on, due_cents, rate
+from spell_billing.core.pricing import Rating, discount_on, due_cents, rate
 
 FEES_CHANGED = "Plan fees - "
 """How the descriptions of lines begin that change what other bills charged; only these give fees back."""
 
 
-class FeesOf(msgspec.Struct):
+class FeesOf(Held):
     """What bills hold of a user's fees of one month, in minor units.
 
-    `charged_cents` still stands. `forgiven_cents` was written off before the discounts of its month,
-    `forgiven_net_cents` after them; `withheld_cents`, above zero, was given back on bills that were written
-    off. Of `peak_cents`, the most that was charged at a time, coupons at Stripe took `coupon_cents` off.
-    `back` was given back of invoices that charged the fees, by month, and nobody said yet what for;
-    `corrected_cents` of it was for the fees, and no part of what is charged any more.
+    `forgiven_cents` was written off before the discounts of its month, `forgiven_net_cents` after them.
     """
 
-    charged_cents: int = 0
-    forgiven_cents: int = 0
     forgiven_net_cents: int = 0
-    withheld_cents: int = 0
-    peak_cents: int = 0
-    coupon_cents: int = 0
-    corrected_cents: int = 0
-    back: dict[str, int] = {}
-    currencies: set[str] = set()
+    currencies: set[str] = msgspec.field(default_factory=set)
+
+    def forgive(self, cents: int, *, is_net: bool) -> None:
+        """Write off a charge: before the discounts of its month, or `is_net`, after them."""
+        if is_net:
+            self.forgiven_net_cents += cents
+        else:
+            self.forgiven_cents += cents
 
     @property
     def is_given_up(self) -> bool:
         """Whether some of it was written off."""
         return bool(self.forgiven_cents or self.forgiven_net_cents)
-
-    def gone_cents(self, fees_cents: int) -> int:
-        """Return what was charged beyond the month's fees, given back or not; less what is corrected."""
-        return max(0, self.peak_cents - self.corrected_cents - fees_cents)
 
     def due_cents(self, rating: Rating, usage_cents: Decimal, *, bill_is_given_up: bool = False) -> int:
         """Return what is to be charged for the month's fees, or given back where negative.
@@ -56,9 +49,8 @@ class FeesOf(msgspec.Struct):
         on_all_cents = discount_on(base_cents, rating)
         discount_cents = on_all_cents - discount_on(base_cents - given_up_cents, rating)
         target_cents = fees_cents - on_all_cents if bill_is_given_up else fees_cents
-        coupon = Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
         return due_cents(
-            coupon.on(target_cents),
+            self.coupon.on(target_cents),
             self.charged_cents,
             given_up_cents - discount_cents + self.forgiven_net_cents,
             self.withheld_cents,
@@ -150,14 +142,12 @@ def _of_month(
     fees_cents = plan.rating.fee_cents
     matters = bool(held.charged_cents or held.withheld_cents or (held.is_given_up and fees_cents))
     # Amounts in another currency cannot be taken off.
-    if not matters or held.currencies - {currency}:
-        lines = _lines_of(FEE, month, plan.fees, 0, currency)
-        return lines, set(held.currencies) if matters else set()
-    before_cents = fees_cents - held.due_cents(plan.rating, usage_cents)
+    counts = matters and held.currencies <= {currency}
+    before_cents = fees_cents - held.due_cents(plan.rating, usage_cents) if counts else 0
     lines = _lines_of(FEE, month, plan.fees, before_cents, currency)
-    if held.is_given_up:
+    if counts and held.is_given_up:
         lines.append(_note(month, "were given up before"))
-    return lines, set(held.currencies)
+    return lines, set(held.currencies) if matters else set()
 
 
 def _note(month: Month, what: str) -> Line:

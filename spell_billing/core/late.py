@@ -7,8 +7,8 @@ from enum import Enum, auto
 
 import msgspec
 
-from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, LateUsage, Line, late_sums
-from spell_billing.core.money import exact_sum
+from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, Line
+from spell_billing.core.money import EXACT, exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, rate_cents
@@ -29,10 +29,10 @@ class Worth(Enum):
     OPEN = auto()
 
 
-def worth(state: State, reason: Reason | None) -> Worth:
+def worth(state: str, reason: str | None) -> Worth:
     """Return what a bill in a state is worth; of all generations, the latest counts."""
     closed = state in {State.VOID, State.SETTLED}
-    if state is State.UNCOLLECTIBLE or (closed and reason is Reason.WRITTEN_OFF):
+    if state == State.UNCOLLECTIBLE or (closed and reason == Reason.WRITTEN_OFF):
         return Worth.WRITTEN_OFF
     if state in {State.FINALIZED, State.PAID, State.PAYMENT_FAILED, State.SKIPPED, State.SETTLED}:
         return Worth.CHARGED
@@ -49,36 +49,56 @@ class Usage(msgspec.Struct, frozen=True):
         return Usage(self.calls + other.calls, exact_sum(self.cents, other.cents))
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(self.calls - other.calls, exact_sum(self.cents, other.cents.copy_negate()))
+        return Usage(self.calls - other.calls, EXACT.subtract(self.cents, other.cents))
 
     def __bool__(self) -> bool:
         return bool(self.calls or self.cents)
 
 
-class Billed(msgspec.Struct):
+class Held(msgspec.Struct):
+    """What bills charge a user for a month's usage, or for its fees, in minor units.
+
+    `charged_cents` still stands; `forgiven_cents` are charges that were written off, `withheld_cents` credits
+    on such bills, above zero. Of `peak_cents`, the most that was charged at a time, coupons at Stripe took
+    `coupon_cents` off.
+
+    `back` was given back of invoices that charged it, by month; nobody said yet what for. `corrected_cents`
+    of it were for what went, as a person said, and no part of what is charged any more.
+    """
+
+    charged_cents: int = 0
+    forgiven_cents: int = 0
+    withheld_cents: int = 0
+    peak_cents: int = 0
+    coupon_cents: int = 0
+    corrected_cents: int = 0
+    back: dict[str, int] = {}
+
+    @property
+    def coupon(self) -> Coupon:
+        """What coupons took off."""
+        return Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
+
+    def gone_beyond(self, cents: int) -> int:
+        """Return what was charged beyond an amount, given back or not; less what is corrected."""
+        return max(0, self.peak_cents - self.corrected_cents - cents)
+
+
+class Billed(Held):
     """What the ledger has of one user's usage of a month, on all bills but the one that is drafted.
 
     `known` is what was frozen with the month and every difference recorded since; bills hold the part
-    `billed`, and other users' usage makes up for the part `moved`. `charged_cents` still stands;
-    `forgiven_cents` are charges that were written off, `withheld_cents` credits on such bills, above zero;
-    `fee_discount_cents`, above zero, is what discounts took off a fee that was written off, and
-    `lowest_cents` the least that may stand in all: what was known at a time came to that, at most zero.
-    `rating` is None where the user had no account then; the currency is the first bill's. The month's
-    own bill `is_open`, or the usage `waits` on an open bill of another month, which holds `waiting`; so does
-    the bill of the month it `waits_for`, of which nothing was sent yet.
-
-    `back` was given back of invoices that charged for the usage, by month; nobody said yet what for.
-    `corrected_cents` of it were for rows that went, as a person said, and no part of what is charged any
-    more. `peak_cents` is the most that was charged at a time, of which coupons
-    at Stripe took `coupon_cents` off.
+    `billed`, and other users' usage makes up for the part `moved`. `fee_discount_cents`, above zero, is what
+    discounts took off a fee that was written off, and `lowest_cents` the least that may stand in all: what
+    was known at a time came to that, at most zero. `rating` is None where the user had no account then; the
+    currency is the first bill's. The month's own bill `is_open`, or the usage `waits` on an open bill of
+    another month, which holds `waiting`; so does the bill of the month it `waits_for`, of which nothing was
+    sent yet.
     """
 
     known: Usage = Usage()
     billed: Usage = Usage()
     moved: Usage = Usage()
-    charged_cents: int = 0
-    forgiven_cents: int = 0
-    withheld_cents: int = 0
     fee_discount_cents: int = 0
     lowest_cents: int = 0
     rating: Rating | None = None
@@ -87,10 +107,6 @@ class Billed(msgspec.Struct):
     waits: bool = False
     waiting: Usage = Usage()
     waits_for: str | None = None
-    back: dict[str, int] = {}
-    corrected_cents: int = 0
-    peak_cents: int = 0
-    coupon_cents: int = 0
 
     @property
     def left(self) -> Usage:
@@ -100,29 +116,28 @@ class Billed(msgspec.Struct):
     @property
     def gone_cents(self) -> int:
         """What was charged for rows that went, given back by late lines or not; less what is corrected."""
-        return max(0, self.peak_cents - self.corrected_cents - self._rated(self.billed + self.waiting))
+        return self.gone_beyond(self._rated(self.billed + self.waiting))
 
     @property
     def is_off(self) -> bool:
         """Whether bills charge something else than what is due, because they became worth something else."""
-        due = due_cents(
-            self._target_cents,
-            self.charged_cents,
+        return self.due_cents(self._rated(self.billed)) != 0
+
+    def due_cents(self, rated_cents: int, more_cents: int = 0) -> int:
+        """Return what is still due, or to be given back where negative, for usage that is rated at this.
+
+        `more_cents` is charged beside what other bills charge.
+        """
+        return due_cents(
+            self._target_cents(rated_cents),
+            self.charged_cents + more_cents,
             self.forgiven_cents,
             self.withheld_cents,
             self.lowest_cents,
         )
-        return due != 0
 
-    @property
-    def coupon(self) -> Coupon:
-        """What coupons took off."""
-        return Coupon(self.coupon_cents, self.peak_cents, self.corrected_cents)
-
-    @property
-    def _target_cents(self) -> int:
-        """What the usage that bills hold costs."""
-        return self.coupon.on(self._rated(self.billed) + self.fee_discount_cents)
+    def _target_cents(self, rated_cents: int) -> int:
+        return self.coupon.on(rated_cents + self.fee_discount_cents)
 
     def give_up(self, cents: int) -> None:
         """Write off a charge, above zero, of usage that is counted as billed already.
@@ -133,7 +148,7 @@ class Billed(msgspec.Struct):
         """
         self.forgiven_cents += cents
         in_all_cents = self.charged_cents + self.forgiven_cents - self.withheld_cents
-        if in_all_cents > self._target_cents:
+        if in_all_cents > self._target_cents(self._rated(self.billed)):
             self.lowest_cents -= max(0, min(cents, self.lowest_cents - self.charged_cents))
 
     def note_lowest(self) -> None:
@@ -143,6 +158,23 @@ class Billed(msgspec.Struct):
 
     def _rated(self, usage: Usage) -> int:
         return rate_cents(usage.cents, self.rating or USUAL_RATING)
+
+
+class LateUsage(msgspec.Struct, frozen=True):
+    """Usage of an earlier month that its invoice does not hold, or of the month itself that came too late.
+
+    Attributes:
+        usage_month: The month of the usage.
+        usage: The difference; negative where rows vanished.
+        billed: What other bills hold of that month's usage.
+        kind: LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what earlier bills left
+            out. UNBILLED and MOVED charge nothing, and no invoice shows them.
+    """
+
+    usage_month: Month
+    usage: Usage
+    billed: Billed
+    kind: str = LATE_USAGE
 
 
 def coupon_shares(
@@ -184,26 +216,20 @@ def late_usage(
             each = members[user]
             if waits or each.is_open:
                 if usage:
-                    late[user].append(_item(UNBILLED, month, usage, each))
+                    late[user].append(LateUsage(Month.parse(month), usage, each, UNBILLED))
             else:
                 items = list(_items(month, usage, each, moves.get(user, Decimal(0))))
                 if not items and each.is_off:
                     # What a bill gave back that was corrected, or never paid after all, is charged.
-                    items.append(_item(ADJUSTMENT, month, NOTHING, each))
+                    items.append(LateUsage(Month.parse(month), NOTHING, each, ADJUSTMENT))
                 late[user].extend(items)
     return late
-
-
-def may_give_back_twice(lines: Sequence[Line], late: Sequence[LateUsage]) -> bool:
-    """Return whether late lines give back for a month of which money was given back at Stripe already."""
-    months = {str(each.usage_month) for each in late if each.back_cents > 0}
-    return bool(months) and any(cents < 0 for of, (cents, _) in late_sums(lines).items() if of in months)
 
 
 def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> Iterator[LateUsage]:
     left = billed.left
     fresh_moved = _part(fresh, moved_cents)
-    left_moved = _part(left, exact_sum(moved_cents, fresh_moved.cents.copy_negate()))
+    left_moved = _part(left, EXACT.subtract(moved_cents, fresh_moved.cents))
     for kind, usage in (
         (ADJUSTMENT, left - left_moved),
         (LATE_USAGE, fresh - fresh_moved),
@@ -212,7 +238,7 @@ def _items(month: str, fresh: Usage, billed: Billed, moved_cents: Decimal) -> It
         (UNBILLED, NOTHING - left_moved),
     ):
         if usage:
-            yield _item(kind, month, usage, billed)
+            yield LateUsage(Month.parse(month), usage, billed, kind)
 
 
 def _part(usage: Usage, cents: Decimal) -> Usage:
@@ -231,36 +257,13 @@ def _moves(members: Mapping[str, Billed], fresh: Mapping[str, Usage]) -> dict[st
     gained = exact_sum(*(cents for cents in gaps.values() if cents > 0))
     lost = exact_sum(*(cents.copy_negate() for cents in gaps.values() if cents < 0))
     # What was moved already may have its counterpart here: a bill that was voided, and is drafted again.
-    if moved_cents <= 0:
-        into = min(gained, exact_sum(lost, moved_cents.copy_negate()))
-        out = max(Decimal(0), exact_sum(into, moved_cents))
-    else:
-        out = min(lost, exact_sum(gained, moved_cents))
-        into = max(Decimal(0), exact_sum(out, moved_cents.copy_negate()))
+    into = max(Decimal(0), min(gained, EXACT.subtract(lost, moved_cents)))
+    out = max(Decimal(0), min(lost, exact_sum(gained, moved_cents)))
     moves: dict[str, Decimal] = {}
     for user, cents in gaps.items():
         taken = min(cents.copy_abs(), into if cents > 0 else out)
         if cents > 0:
-            moves[user], into = taken, exact_sum(into, taken.copy_negate())
+            moves[user], into = taken, EXACT.subtract(into, taken)
         else:
-            moves[user], out = taken.copy_negate(), exact_sum(out, taken.copy_negate())
+            moves[user], out = taken.copy_negate(), EXACT.subtract(out, taken)
     return moves
-
-
-def _item(kind: str, month: str, usage: Usage, billed: Billed) -> LateUsage:
-    return LateUsage(
-        usage_month=Month.parse(month),
-        calls=usage.calls,
-        usage_cents=usage.cents,
-        billed_usage_cents=billed.billed.cents,
-        rating=billed.rating,
-        currency=billed.currency,
-        kind=kind,
-        charged_cents=billed.charged_cents,
-        forgiven_cents=billed.forgiven_cents,
-        withheld_cents=billed.withheld_cents,
-        fee_discount_cents=billed.fee_discount_cents,
-        lowest_cents=billed.lowest_cents,
-        coupon=billed.coupon,
-        back_cents=sum(billed.back.values()),
-    )

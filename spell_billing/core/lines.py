@@ -1,14 +1,11 @@
-"""An invoice's lines: their kinds, how the ledger keeps them, and those for usage that came too late."""
+"""An invoice's lines: their kinds, how the ledger keeps them, and how an invoice shows them."""
 
 import hashlib
 from collections.abc import Sequence
-from decimal import Decimal
 
 import msgspec
 
-from spell_billing.core.money import exact_sum, format_money, plain, step_cents
-from spell_billing.core.month import Month
-from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, rate_cents
+from spell_billing.core.money import format_money, step_cents
 
 USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
 LATE_KINDS = frozenset({LATE_USAGE, ADJUSTMENT})
@@ -64,44 +61,6 @@ class Line(msgspec.Struct, frozen=True):
     grant_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class LateUsage(msgspec.Struct, frozen=True):
-    """Usage of an earlier month that its invoice does not hold, or of the month itself that came too late.
-
-    Attributes:
-        usage_month: The month of the usage.
-        calls: The difference; negative where rows vanished.
-        usage_cents: Its exact cost.
-        billed_usage_cents: What other bills hold of that month's usage.
-        rating: How that month's usage is rated; None where the plan of now counts.
-        currency: Of what was billed for that month; None when nothing was.
-        kind: LATE_USAGE for rows that came or went after the freeze, ADJUSTMENT for what earlier bills left
-            out. UNBILLED and MOVED charge nothing, and no invoice shows them.
-        charged_cents: What other bills charged for that month, and still stands; None: as it is rated.
-        forgiven_cents: Charges for that month that were written off.
-        withheld_cents: Credits for that month, above zero, on bills that were written off.
-        fee_discount_cents: What discounts took off that month's fee, above zero, where it was written off.
-        lowest_cents: What other bills may give back for that month more than they charge, at most zero.
-        coupon: What coupons at Stripe took off what other bills charged for that month.
-        back_cents: What was given back at Stripe of the invoices that charged for that month, and nobody said
-            yet whether it was for rows that went.
-    """
-
-    usage_month: Month
-    calls: int
-    usage_cents: Decimal
-    billed_usage_cents: Decimal = Decimal(0)
-    rating: Rating | None = USUAL_RATING
-    currency: str | None = None
-    kind: str = LATE_USAGE
-    charged_cents: int | None = None
-    forgiven_cents: int = 0
-    withheld_cents: int = 0
-    fee_discount_cents: int = 0
-    lowest_cents: int = 0
-    coupon: Coupon = Coupon()
-    back_cents: int = 0
-
-
 _JSON = msgspec.json.Encoder()
 _LINES = msgspec.json.Decoder(tuple[Line, ...])
 
@@ -115,12 +74,7 @@ def lines_hash(
 ) -> str:
     """Fingerprint what an invoice says: equal content gives an equal hash, on any ledger.
 
-    Args:
-        customer_id: Who pays.
-        currency: Of all amounts.
-        description: Of the invoice.
-        lines: Those of the ledger, also as `dump_lines` wrote them.
-        terms: As `dump_terms` writes them. Null, the usual ones, leaves the hash as it is without them.
+    `terms`, as `dump_terms` writes them: null, the usual ones, leaves the hash as it is without them.
     """
     content = (customer_id, currency, description, lines)
     return hashlib.sha256(_JSON.encode(content if terms is None else (*content, terms))).hexdigest()
@@ -134,76 +88,6 @@ def dump_lines(lines: Sequence[Line]) -> str:
 def load_lines(text: str) -> tuple[Line, ...]:
     """Read lines as the ledger keeps them."""
     return _LINES.decode(text)
-
-
-def add_late_lines(
-    lines: list[Line],
-    month: Month,
-    usage_cents: Decimal,
-    rating: Rating,
-    *,
-    late: Sequence[LateUsage],
-    currency: str,
-) -> set[str]:
-    """Add the lines for late usage to those of the month itself.
-
-    Args:
-        lines: Usage of the month, and what plans and discounts make of it; no fees.
-        month: The month that is drafted.
-        usage_cents: Its usage.
-        rating: How it is rated.
-        late: Usage that was not billed with its month.
-        currency: Of the bill.
-
-    Returns:
-        The currencies of earlier bills that an amount on the new lines is due in.
-    """
-    if not late:
-        return set()
-    here_usage = {month: usage_cents}
-    here_cents = {month: sum(line.amount_cents for line in lines)}
-    currencies: set[str] = set()
-    for item in sorted(late, key=lambda each: each.usage_month):
-        of = item.usage_month
-        if item.kind in LEDGER_ONLY:
-            lines.append(_line_without_amount(item))
-            continue
-        rated_as = rating if of == month else item.rating or rating.of_usage_alone
-        billed_cents = exact_sum(item.billed_usage_cents, here_usage.get(of, Decimal(0)))
-        charged_cents = (
-            rate_cents(item.billed_usage_cents, rated_as)
-            if item.charged_cents is None
-            else item.charged_cents
-        )
-        target_cents = (
-            rate_cents(exact_sum(billed_cents, item.usage_cents), rated_as) + item.fee_discount_cents
-        )
-        amount_cents = due_cents(
-            item.coupon.on(target_cents),
-            charged_cents + here_cents.get(of, 0),
-            item.forgiven_cents,
-            item.withheld_cents,
-            item.lowest_cents,
-        )
-        here_usage[of] = exact_sum(here_usage.get(of, Decimal(0)), item.usage_cents)
-        here_cents[of] = here_cents.get(of, 0) + amount_cents
-        if not (amount_cents or item.calls or item.usage_cents):
-            continue
-        lines.append(_late_line(item, amount_cents, currency))
-        if amount_cents and item.currency:
-            currencies.add(item.currency)
-    return currencies
-
-
-def late_sums(lines: Sequence[Line]) -> dict[str, tuple[int, Decimal]]:
-    """Return what lines charge for late usage, or give back below zero, with its exact cost, by its month."""
-    sums: dict[str, tuple[int, Decimal]] = {}
-    for line in lines:
-        if line.kind in LATE_KINDS:
-            cents, usage_cents = sums.get(line.usage_month, (0, Decimal(0)))
-            summed = exact_sum(usage_cents, Decimal(line.usage_cents))
-            sums[line.usage_month] = cents + line.amount_cents, summed
-    return sums
 
 
 def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
@@ -258,17 +142,3 @@ def _charging(line: Line, cents: int, currency: str) -> Line:
     if text.endswith(f"{before})"):
         text = f"{text.removesuffix(f'{before})')}{after})"
     return msgspec.structs.replace(line, amount_cents=cents, description=text)
-
-
-def _late_line(late: LateUsage, amount_cents: int, currency: str) -> Line:
-    title = "Late usage" if late.kind == LATE_USAGE else "Adjustment"
-    money = format_money(amount_cents, currency)
-    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {money})"
-    return Line(late.kind, text, amount_cents, str(late.usage_month), late.calls, plain(late.usage_cents))
-
-
-def _line_without_amount(late: LateUsage) -> Line:
-    title = "Moved between users" if late.kind == MOVED else "Left for another bill"
-    usage_cents = plain(late.usage_cents)
-    text = f"{title} - {late.usage_month.label} ({late.calls} calls, {usage_cents} cents)"
-    return Line(late.kind, text, 0, str(late.usage_month), late.calls, usage_cents)

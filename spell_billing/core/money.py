@@ -31,12 +31,6 @@ def round_half_up(amount: Decimal) -> int:
     """Round an exact amount to whole minor units; a half goes away from zero.
 
     The only rounding in the product, applied once per invoice line.
-
-    Args:
-        amount: Minor units, possibly with fractions; finite.
-
-    Returns:
-        Whole minor units.
     """
     return int(amount.to_integral_value(ROUND_HALF_UP))
 
@@ -66,11 +60,7 @@ def step_cents(currency: str) -> int:
 
 
 def exact_sum(*amounts: Decimal) -> Decimal:
-    """Add amounts without losing a digit: Python's decimals round a sum to 28 digits unless told otherwise.
-
-    Args:
-        amounts: Minor units, possibly with fractions; finite.
-    """
+    """Add amounts without losing a digit: Python's decimals round a sum to 28 digits by default."""
     total = _ZERO
     for amount in amounts:
         total = EXACT.add(total, amount)
@@ -86,10 +76,7 @@ def is_currency(text: str) -> bool:
 def format_money(amount_cents: int, currency: str = "usd", *, grouping: bool = False) -> str:
     """Write an amount for people: `$12.34`, `-$0.05`, `12.34 CHF`.
 
-    Args:
-        amount_cents: Integer minor units of the currency.
-        currency: Three lower-case letters.
-        grouping: Separate thousands with a comma, as in summaries; invoice texts have none.
+    `grouping` separates thousands with a comma, as in summaries; invoice texts have none.
     """
     before, after, fractions = _style(currency)
     if amount_cents < 0:

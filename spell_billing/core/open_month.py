@@ -100,15 +100,8 @@ def expected_totals(
 
     A user in credit is left out of the sums, as on the invoices of a month: nobody else owes less for it.
 
-    Args:
-        usage: Exact usage by user.
-        accounts: By user; a user without one is rated without a plan, in the default currency.
-        month: The open month.
-        now: When the usage was read, an aware datetime.
-        plan_of: What a user's plans come to in the month; fees and minimums count in full.
-
-    Returns:
-        One for each currency, by name.
+    A user without an account is rated without a plan, in the default currency; fees and minimums of `plan_of`
+    count in full. `now` is when the usage was read, an aware datetime.
     """
     users, so_far, expected = Counter[str](), Counter[str](), Counter[str]()
     nobody, elapsed = Account(None), _elapsed(month, now)
@@ -120,10 +113,7 @@ def expected_totals(
         if elapsed is not None:
             whole_month = rate_open_month(_whole(usage_cents, *elapsed), rating)
             expected[account.currency] += max(0, whole_month.due_cents)
-    return [
-        Expected(each, users[each], so_far[each], None if elapsed is None else expected[each])
-        for each in sorted(users)
-    ]
+    return [Expected(each, users[each], so_far[each], expected.get(each)) for each in sorted(users)]
 
 
 def percent_used(so_far_cents: int, limit_cents: int | None) -> int | None:

@@ -190,9 +190,7 @@ def sum_changes(
     `currency_of` has the currency of a user's bill in a month, where it is not the month's largest.
     """
     for (month, user), each in differences.items():
-        change = billed.get(month)
-        if change is None:
-            continue
+        change = billed[month]
         if each.calls < 0:
             change.users_lost += 1
         currency = currency_of.get((month, user)) or next(iter(change.amounts), "usd")

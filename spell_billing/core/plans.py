@@ -113,18 +113,13 @@ class _Stretch(msgspec.Struct, frozen=True):
         return _Stretch(start, end, self.whole) if start < end else None
 
 
-def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Discount] = ()) -> MonthPlan:
+def month_plan(month: Month, spans: Sequence[PlanSpan], discounts: Iterable[Discount] = ()) -> MonthPlan:
     """Return what a user's plans and discounts come to in a month.
 
-    Args:
-        month: The month.
-        spans: The user's, which do not overlap.
-        discounts: The user's own, and those of the user's plans.
+    The user's spans do not overlap; the discounts are the user's own, and those of the user's plans.
     """
-    spans = sorted(spans, key=lambda span: span.starts_at or month.start)
-    cut = [(span, stretch) for span in spans if (stretch := _cut(month, span.starts_at, span.ends_at))]
     following = month.next()
-    later = [(span, stretch) for span in spans if (stretch := _cut(following, span.starts_at, span.ends_at))]
+    cut, later = _cuts(month, spans), _cuts(following, spans)
     fees, next_fees = tuple(_fees(month, cut)), tuple(_fees(following, later))
     percents, amounts = _taken_off(month, cut, discounts)
     priced = [span for span, _ in cut if span.fee_cents or span.minimum_cents or span.included_cents]
@@ -149,21 +144,17 @@ def month_plan(month: Month, spans: Iterable[PlanSpan], discounts: Iterable[Disc
 
 def overlapping(spans: Sequence[PlanSpan], month: Month) -> tuple[PlanSpan, PlanSpan] | None:
     """Return two spans of one user that overlap in the month or the next, if there are any."""
-    in_order = sorted(spans, key=lambda span: span.starts_at or month.start)
-    if all(_ends_before(first, second) for first, second in pairwise(in_order)):
-        return None
     for one in (month, month.next()):
-        cut = [(stretch, span) for span in spans if (stretch := _cut(one, span.starts_at, span.ends_at))]
-        cut.sort(key=lambda each: each[0].start)
-        for (first, before), (second, after) in pairwise(cut):
+        for (before, first), (after, second) in pairwise(_cuts(one, spans)):
             if second.start < first.end:
                 return before, after
     return None
 
 
-def _ends_before(first: PlanSpan, second: PlanSpan) -> bool:
-    ends_at, starts_at = first.ends_at, second.starts_at
-    return ends_at is not None and starts_at is not None and ends_at <= starts_at
+def _cuts(month: Month, spans: Iterable[PlanSpan]) -> list[tuple[PlanSpan, _Stretch]]:
+    """Return the spans that touch a month, each with its stretch of it, in the order in which these begin."""
+    cut = ((span, _cut(month, span.starts_at, span.ends_at)) for span in spans)
+    return sorted(((span, found) for span, found in cut if found), key=lambda each: each[1].start)
 
 
 def _fees(month: Month, cut: Iterable[tuple[PlanSpan, _Stretch]]) -> Iterator[Fee]:

@@ -4,9 +4,10 @@ A card prices a month's calls or quantity of one user and item as a whole, so th
 month. Nothing is rounded here.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from decimal import Decimal, Inexact, localcontext
+from decimal import Decimal, localcontext
 from enum import StrEnum
 from itertools import groupby
 from typing import TypeVar
@@ -14,14 +15,14 @@ from typing import TypeVar
 import msgspec
 
 from spell_billing.core.errors import UsageError
+from spell_billing.core.money import EXACT
 from spell_billing.core.month import Month
 
 RATE_CARDS_TABLE = "rate_cards"
 MOST_PLACES = 9
 """Decimal places of a price and of a quantity: together as many as a stored cost may have."""
-_MOST_DIGITS = 18
+_NUMBER = re.compile(rf"-?(?=[0-9])0*[0-9]{{0,18}}(\.[0-9]{{0,{MOST_PLACES}}}0*)?")
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_EXACT_DIGITS = 1_000
 
 
 class Model(StrEnum):
@@ -126,8 +127,7 @@ def rated_cents(card: RateCard, units: Decimal) -> Decimal:
     """Return what a number of units costs, exactly; below zero, it gives back what its opposite costs."""
     if units < 0:
         return rated_cents(card, units.copy_negate()).copy_negate()
-    with localcontext(prec=_EXACT_DIGITS) as context:
-        context.traps[Inexact] = True
+    with localcontext(EXACT):
         if card.model is Model.PACKAGE:
             whole, rest = divmod(units, card.package_size)
             return (whole + (1 if rest else 0)) * card.tiers[0].unit_price_cents
@@ -218,15 +218,11 @@ def _tier(row: CardRow) -> Tier:
 
 def _decimal(row: CardRow, name: str) -> Decimal:
     text: str | None = getattr(row, name)
-    remedy = f"Write a number with up to {MOST_PLACES} decimal places, as text or numeric."
-    plain = text or ""
-    digits, _, places = plain.removeprefix("-").partition(".")
-    if not (digits + places).isdigit() or not (digits + places).isascii() or not digits:
-        raise _refused(row, f"{name} is {text!r}", remedy)
-    if len(places.rstrip("0")) > MOST_PLACES or len(digits.lstrip("0")) > _MOST_DIGITS:
+    if text is None or not _NUMBER.fullmatch(text):
+        remedy = f"Write a number with up to {MOST_PLACES} decimal places, as text or numeric."
         raise _refused(row, f"{name} is {text!r}", remedy)
     # Without needless zeros, which would count as decimal places.
-    return Decimal(plain.rstrip("0") if places else plain)
+    return Decimal(text.rstrip("0") if "." in text else text)
 
 
 def _choice(row: CardRow, choices: type[_Choice], name: str) -> _Choice:

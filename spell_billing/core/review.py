@@ -132,12 +132,10 @@ def copy_findings(month: str, count: int, ids: Sequence[str], *, than: str) -> l
     """Find rows that the month before, `than`, seems to have been billed for as well."""
     if not count:
         return []
-    named = ", ".join(ids[:NAMED])
-    more = f" and {count - NAMED:,} more" if count > NAMED else ""
     text = (
-        f"{than} and {month} have rows with the same id, user and cost, within a day: id {named}{more}. They "
-        f"may be one call that was written twice: then delete the copies in {month}, and bill it again. If "
-        "they are calls of their own, approve."
+        f"{than} and {month} have rows with the same id, user and cost, within a day: id {some(ids, count)}. "
+        f"They may be one call that was written twice: then delete the copies in {month}, and bill it again. "
+        "If they are calls of their own, approve."
     )
     return [Finding(Code.BILLED_BEFORE, text, {"rows": count, "before": than})]
 
@@ -199,10 +197,7 @@ def first_month_findings(
 ) -> list[Finding]:
     """Find whether a month is earlier than all that were billed: most likely another system billed it.
 
-    Args:
-        current: The month.
-        first: The earliest month that was billed, and when its billing started; None where there is none.
-        now: The time of the review.
+    `first` is the earliest month that was billed, and when its billing started; None where there is none.
     """
     if first is None or first[0] <= current.month or now - first[1] < _OVERTAKING:
         return []
@@ -266,6 +261,16 @@ def _share(part: Decimal | int, whole: Decimal | int) -> str:
 
 def _money(cents: Decimal | int, currency: str) -> str:
     return format_money(round_half_up(Decimal(cents)), currency, grouping=True)
+
+
+def some(names: Sequence[str], number: int | None = None) -> str:
+    """Return the first names, and how many more there are; `number` of all, where not all are given."""
+    return ", ".join(names[:NAMED]) + and_more(len(names) if number is None else number)
+
+
+def and_more(number: int) -> str:
+    """Return how many more there are than are named; empty where all are."""
+    return f" and {number - NAMED:,} more" if number > NAMED else ""
 
 
 def in_users(number: int) -> str:

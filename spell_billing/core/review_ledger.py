@@ -3,11 +3,13 @@
 Pure rules, beside those of `core/review.py`; what they find holds the whole month.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from spell_billing.core.money import format_money
-from spell_billing.core.review import NAMED, Code, Finding
+from spell_billing.core.past import Move
+from spell_billing.core.review import NAMED, Code, Finding, and_more, in_users, some
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +81,34 @@ def not_compared_findings(month: str, why: Mapping[str, str]) -> list[Finding]:
         "and later months look for it again."
     )
     return [Finding(Code.PAST_NOT_COMPARED, text, {"months": dict(why)})]
+
+
+def move_findings(moves: Sequence[Move]) -> list[Finding]:
+    """Find users who lost in billed months exactly what another gained."""
+    if not moves:
+        return []
+    told = [move for move in moves if move.is_told]
+    unclear = sorted({move.from_user for move in moves if not move.is_told})
+    commands = "; ".join(
+        f"`spell-billing move-user --from {shlex.quote(move.from_user)} --to {shlex.quote(move.to_user)} "
+        "--reason ...`"
+        for move in told[:NAMED]
+    )
+    text = (
+        f"{in_users(len(moves))} lost in billed months exactly what another gained: as it stands, the "
+        "one is credited and the other charged."
+    )
+    if told:
+        text += (
+            f" Where usage moved, record it with {commands}{and_more(len(told))}, then bill the month again."
+        )
+    if unclear:
+        text += (
+            f" Who became whom cannot be told of {some(unclear)}: several "
+            "lost or gained the same. Record with `spell-billing move-user` what your platform knows of them."
+        )
+    pairs = [
+        {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in told[:NAMED]
+    ]
+    data = {"moves": len(moves), "pairs": pairs, "not_told": len(moves) - len(told)}
+    return [Finding(Code.USERS_MOVED, text, data)]

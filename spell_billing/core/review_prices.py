@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from spell_billing.core.money import format_amounts, round_half_up
 from spell_billing.core.outcomes import Reason
-from spell_billing.core.review import NAMED, Code, Finding, ReviewRules
+from spell_billing.core.review import Code, Finding, ReviewRules, some
 from spell_billing.core.terms import OFF, Terms
 
 _FEW = 2
@@ -90,11 +90,9 @@ def subscription_findings(
     found = gone if len(gone) * 2 >= len(running) else staying
     if not found:
         return []
-    named = ", ".join(sorted(found)[:NAMED])
-    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
     text = (
         f"The subscriptions of {len(found):,} of {len(running):,} users vanished from plan_subscriptions: "
-        f"{named}{more}. Their accounts' plans are charged instead. To end one, fill in its ends_at."
+        f"{some(sorted(found))}. Their accounts' plans are charged instead. To end one, fill in its ends_at."
     )
     return [Finding(Code.SUBSCRIPTIONS_GONE, text, {"users": len(found), "of": len(running)})]
 
@@ -111,17 +109,17 @@ def price_findings(
     switched_off = sorted(set(before.users) & set(now.switched_off))
     parts = []
     if lost:
-        parts.append(_some([f"plan {plan} has no {part}" for plan, part in lost]))
+        parts.append(some([f"plan {plan} has no {part}" for plan, part in lost]))
     if cards:
-        parts.append(f"rate_cards lacks {_some(cards)}")
+        parts.append(f"rate_cards lacks {some(cards)}")
     parts += _unpriced(before, now, rules, than)
     if discounts and len(discounts) * 2 >= len(before.lasting):
-        parts.append(f"billing_discounts lacks {_some(discounts)}")
+        parts.append(f"billing_discounts lacks {some(discounts)}")
     if len(users) >= _FEW and len(users) * 2 >= len(before.users):
-        parts.append(f"{len(users):,} of {len(before.users):,} users are on no plan ({_some(users)})")
+        parts.append(f"{len(users):,} of {len(before.users):,} users are on no plan ({some(users)})")
     elif switched_off:
         parts.append(
-            f"the account's plan does not count for {_some(switched_off)}, whose plan_subscriptions all "
+            f"the account's plan does not count for {some(switched_off)}, whose plan_subscriptions all "
             "cover other times: enter the present plan there as well"
         )
     if not parts:
@@ -148,7 +146,7 @@ def _unpriced(before: Prices, now: Prices, rules: ReviewRules, than: str) -> lis
         for place, cents in sorted(before.charged.items())
         if cents > rules.floor_cents and place in now.cards and not now.charged.get(place)
     ]
-    parts = [f"nothing is priced any longer by the rate card of {_some(silent)}"] if silent else []
+    parts = [f"nothing is priced any longer by the rate card of {some(silent)}"] if silent else []
     were, are = (each.free_calls * 100 > rules.past_percent * each.calls for each in (before, now))
     if are and not were and now.free_calls:
         parts.append(
@@ -161,7 +159,7 @@ def first_price_findings(month: str, now: Prices) -> list[Finding]:
     """Find calls that may lack a card, where no month before tells whether they are meant to be free."""
     if not now.forgotten:
         return []
-    whose = _some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.forgotten.items())])
+    whose = some([f"{calls:,} of users on {plan}" for plan, calls in sorted(now.forgotten.items())])
     number = f"{sum(now.forgotten.values()):,} of {now.calls:,} calls"
     text = (
         f"{month} is the first month, and {number} cost nothing because no rate card prices them: {whose}. "
@@ -177,7 +175,7 @@ def first_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
     number = sum(plans.values())
     who = "1 account names" if number == 1 else f"{number:,} accounts name"
     text = (
-        f"{who} a plan ({_some(sorted(plans))}), but there is no billing_plans: nothing is included, and no "
+        f"{who} a plan ({some(sorted(plans))}), but there is no billing_plans: nothing is included, and no "
         "fee is charged. See whether the table is in this database, and billing may see it. If billing has "
         "no part in these plans, approve."
     )
@@ -212,11 +210,7 @@ def small_amount_findings(
 ) -> list[Finding]:
     """Find whether much of the month counts as too small to be charged, which a wrong minimum does.
 
-    Args:
-        month: The month.
-        small: What is forgiven, or left for later invoices, as (why, currency, minor units).
-        charged: What is charged, by currency.
-        rules: From where on an amount matters.
+    `small` is what is forgiven, or left for later invoices: why, currency, minor units.
     """
     parts = []
     for reason, currency, cents in sorted(small):
@@ -232,8 +226,3 @@ def small_amount_findings(
         "is in cents, and SMALL_AMOUNTS."
     )
     return [Finding(Code.SMALL_AMOUNTS, text)]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

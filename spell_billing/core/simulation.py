@@ -1,12 +1,9 @@
 """What other prices would have changed: users' amounts before and after, and the figures that sum them up."""
 
+from collections import defaultdict
 from collections.abc import Iterable
-from decimal import Decimal
 
 import msgspec
-
-from spell_billing.core.plans import NO_PLAN, MonthPlan
-from spell_billing.core.pricing import rate_cents
 
 MEDIAN_PERCENT, HIGH_PERCENT = 50, 95
 LARGEST = 10
@@ -35,18 +32,10 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """The changes of all users in a currency, in minor units.
+    """The changes of all users in a currency, in minor units, and who would have paid more, less or the same.
 
-    Attributes:
-        currency: Of all amounts.
-        users: How many there are.
-        before_cents: What they paid.
-        after_cents: What they would have paid.
-        more: Who would have paid more.
-        less: Who would have paid less.
-        same: Who would have paid the same.
-        p50_cents: The change that half of the users do not exceed; below zero they pay less.
-        p95_cents: The change that 95 % of the users do not exceed.
+    Half of the users do not exceed a change of `p50_cents`, 95 % one of `p95_cents`; below zero they
+    pay less.
     """
 
     currency: str
@@ -65,15 +54,6 @@ class Figures(msgspec.Struct, frozen=True):
         return self.after_cents - self.before_cents
 
 
-def month_cents(plan: MonthPlan | None, usage_cents: Decimal) -> int:
-    """Return what a month comes to under a plan: its fees, and its usage as rated. Below zero it is a credit.
-
-    `usage_cents` is exact, in minor units.
-    """
-    plan = plan or NO_PLAN
-    return plan.rating.fee_cents + rate_cents(usage_cents, plan.rating)
-
-
 def add_up(changes: Iterable[UserChange]) -> list[UserChange]:
     """Return one change for each user and currency, in the order of users, from those of several months."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
@@ -85,23 +65,23 @@ def add_up(changes: Iterable[UserChange]) -> list[UserChange]:
 
 def figures_of(changes: Iterable[UserChange]) -> list[Figures]:
     """Return the figures of each currency, in their order. Each user appears once in a currency."""
-    by_currency: dict[str, list[UserChange]] = {}
-    for each in changes:
-        by_currency.setdefault(each.currency, []).append(each)
-    return [_figures(currency, by_currency[currency]) for currency in sorted(by_currency)]
+    return [_figures(currency, found) for currency, found in _by_currency(changes)]
 
 
 def largest(changes: Iterable[UserChange]) -> list[UserChange]:
     """Return the ten largest changes, up or down, of each currency; the largest first."""
-    by_currency: dict[str, list[UserChange]] = {}
-    for each in changes:
-        if each.by_cents:
-            by_currency.setdefault(each.currency, []).append(each)
     return [
         each
-        for currency in sorted(by_currency)
-        for each in sorted(by_currency[currency], key=lambda one: (-abs(one.by_cents), one.user_id))[:LARGEST]
+        for _, found in _by_currency(each for each in changes if each.by_cents)
+        for each in sorted(found, key=lambda one: (-abs(one.by_cents), one.user_id))[:LARGEST]
     ]
+
+
+def _by_currency(changes: Iterable[UserChange]) -> list[tuple[str, list[UserChange]]]:
+    by_currency: defaultdict[str, list[UserChange]] = defaultdict(list)
+    for each in changes:
+        by_currency[each.currency].append(each)
+    return sorted(by_currency.items())
 
 
 def percentile(ordered: list[int], percent: int) -> int:

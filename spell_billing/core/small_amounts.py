@@ -17,14 +17,7 @@ def take_small_amount_off(
     A remainder of earlier invoices is never forgiven: it goes on waiting. What is forgiven is taken off the
     month's own usage first, then off late usage, a line for each month: later usage must know of it.
 
-    Args:
-        lines: All lines of the draft; they are changed.
-        month: The month that is drafted.
-        currency: Of the bill.
-        policy: `carry` or `forgive`, and the minimum.
-
-    Returns:
-        The reason for no invoice, what is left for the next invoice, and the credit that is still applied.
+    Return the reason for no invoice, what is left for the next one, and the credit that is still applied.
     """
     carries = policy.small_amounts == CARRY
     gone = {REMAINDER} if carries else {REMAINDER, BROUGHT}

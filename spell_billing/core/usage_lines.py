@@ -4,19 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from spell_billing.core.items import ItemCharge
-from spell_billing.core.lines import (
-    DISCOUNT,
-    INCLUDED,
-    MINIMUM,
-    USAGE,
-    USAGE_DISCOUNT,
-    Line,
-)
-from spell_billing.core.money import (
-    format_money,
-    plain,
-    round_half_up,
-)
+from spell_billing.core.lines import DISCOUNT, INCLUDED, MINIMUM, USAGE, USAGE_DISCOUNT, Line
+from spell_billing.core.money import format_money, plain, round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.plans import NO_PLAN, MonthPlan
 from spell_billing.core.pricing import rate

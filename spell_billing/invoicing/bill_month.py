@@ -52,7 +52,7 @@ class Pinning:
         self,
         session: MonthSession,
         *,
-        exclusive: Callable[[], AbstractContextManager[None]] = nullcontext,
+        exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
         require: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session

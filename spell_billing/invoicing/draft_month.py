@@ -15,8 +15,7 @@ import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.fees import NOTHING_CHARGED
-from spell_billing.core.late import BillOf, Usage, late_usage
-from spell_billing.core.lines import LateUsage
+from spell_billing.core.late import BillOf, LateUsage, Usage, late_usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import SAID_BY_STRIPE, State
 from spell_billing.core.plausible import USUAL_RULES, HoldRules

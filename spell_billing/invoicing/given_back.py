@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.fees import FEES_CHANGED, FeesOf, fees_key, fees_month
 from spell_billing.core.late import Billed, BillOf
-from spell_billing.core.lines import FEE, FEES, LATE_KINDS, late_sums, load_lines
+from spell_billing.core.late_lines import late_sums
+from spell_billing.core.lines import FEE, FEES, LATE_KINDS, load_lines
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -279,7 +280,7 @@ def _gone(connection: Connection, bill: Bill) -> list[tuple[str, int]]:
     for (_, of), held in sorted(position.held.items()):
         # Until their month is drafted, nobody knows what the fees come to.
         if (own := position.own.get((bill.user_id, of))) is not None:
-            gone.append((fees_key(of), held.gone_cents(load_rating(own.rating, 0).fee_cents)))
+            gone.append((fees_key(of), held.gone_beyond(load_rating(own.rating, 0).fee_cents)))
     return gone
 
 

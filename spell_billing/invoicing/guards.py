@@ -11,6 +11,7 @@ from spell_billing.core.outcomes import TO_DRIVE
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
+from spell_billing.ledger.column_types import read_as, stream_as
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import has_line_of
 from spell_billing.ledger.rows import Bill
@@ -99,15 +100,12 @@ def what_is_unsound(
     has_credit = invoices.c.credit_applied_cents != 0
     has_grant = sa.and_(invoices.c.late_lines > 0, has_line_of(GRANT))
     for condition, proof in ((has_credit, credit_findings), (has_grant, grant_findings)):
-        found = connection.execute(to_send.where(condition)).mappings()
-        bills = {bill.user_id: bill for bill in map(Bill.from_mapping, found)}
+        bills = {bill.user_id: bill for bill in read_as(connection, Bill, to_send.where(condition))}
         finding = next(proof(connection, bills), None) if bills else None
         if finding is not None:
             return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
-    rows = connection.execute(
-        to_send.where(which).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
-    ).mappings()
-    for bill in map(Bill.from_mapping, rows):
+    others = to_send.where(which).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
+    for bill in stream_as(connection, Bill, others):
         named = f"The bill of user {bill.user_id} for {month}"
         if bill.total_cents > 0 and bill.total_cents % step_cents(bill.currency):
             return f"{named} charges an amount that {bill.currency} does not allow."

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.review import Code
-from spell_billing.ledger.lost_decisions import note_older, noted_older
+from spell_billing.ledger.cursors import note_older, noted_older
 from spell_billing.ledger.reviews import (
     Decision,
     DecisionKind,

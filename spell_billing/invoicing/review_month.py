@@ -41,16 +41,20 @@ from spell_billing.core.review import (
     month_findings,
     past_findings,
 )
-from spell_billing.core.review_ledger import balance_findings, not_compared_findings, older_findings
-from spell_billing.core.review_moves import move_findings
+from spell_billing.core.review_ledger import (
+    balance_findings,
+    move_findings,
+    not_compared_findings,
+    older_findings,
+)
 from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
 from spell_billing.invoicing.usage_versions import earlier_versions
 from spell_billing.ledger.balances import read_left_balances
+from spell_billing.ledger.cursors import read_older
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.lost_decisions import read_older
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, read_review, write_review

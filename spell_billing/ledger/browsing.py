@@ -1,6 +1,6 @@
-"""What pages show of the ledger: a user's bills, a month's users; a page at a time."""
+"""What pages show of the ledger: a user's bills, a month's users, in pages; and how a month changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.simulation import UserChange
 from spell_billing.ledger.charges import read_charges
-from spell_billing.ledger.column_types import read_as
+from spell_billing.ledger.column_types import above_zero, read_as
 from spell_billing.ledger.payments import Payment, read_payment
 from spell_billing.ledger.queries import WITH_REASON, of_drafted_months
 from spell_billing.ledger.rows import Bill
@@ -18,6 +19,9 @@ from spell_billing.ledger.schema import invoices
 
 BillKey = tuple[str, int]
 """The user and generation of a bill in a month, or the month and generation of a user's bill."""
+
+LARGEST = 20
+"""How many of a month's changes are listed."""
 
 LISTED_BILL = (
     *("user_id", "generation", "state", "reason", "calls", "usage_cents", "total_cents", "currency"),
@@ -115,3 +119,54 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
     if search.reason:
         # Only bills in these states have a reason; to name them lets the index by state serve.
         yield invoices.c.state.in_([State.SKIPPED, *WITH_REASON])
+
+
+@dataclass(frozen=True, slots=True)
+class MonthChanges:
+    """Users by how their totals changed, and the largest changes, the largest first."""
+
+    counts: Mapping[str, int]
+    largest: Sequence[UserChange]
+
+
+def read_changes(connection: Connection, month: Month) -> MonthChanges:
+    """Compare the bills of a month, void ones aside, with those of the month before. No currencies are added.
+
+    Credits count as nothing, as in a month's totals.
+    """
+    is_now = invoices.c.month == str(month)
+    cents = above_zero(invoices.c.total_cents)
+    now = sa.func.sum(sa.case((is_now, cents), else_=0))
+    before = sa.func.sum(sa.case((is_now, 0), else_=cents))
+    users = (
+        sa.select(
+            invoices.c.user_id, invoices.c.currency, before.label("before_cents"), now.label("after_cents")
+        )
+        .where(
+            invoices.c.month.in_([str(month), str(month.previous())]), invoices.c.state != State.VOID.value
+        )
+        .group_by(invoices.c.user_id, invoices.c.currency)
+        .having(sa.or_(before != 0, now != 0))
+        .subquery()
+    )
+    by = users.c.after_cents - users.c.before_cents
+    change = sa.case(
+        (users.c.before_cents == 0, "new"),
+        (users.c.after_cents == 0, "gone"),
+        (by > 0, "pay more"),
+        (by < 0, "pay less"),
+        else_="pay the same",
+    )
+    counts = connection.execute(sa.select(change, sa.func.count()).group_by(change))
+    largest = connection.execute(
+        sa.select(users).where(by != 0).order_by(sa.func.abs(by).desc(), users.c.user_id).limit(LARGEST)
+    )
+    order = ("new", "gone", "pay more", "pay less", "pay the same")
+    found: dict[str, int] = {str(name): int(count) for name, count in counts}
+    return MonthChanges(
+        {name: found[name] for name in order if name in found},
+        [
+            UserChange(row.user_id, row.currency, int(row.before_cents), int(row.after_cents))
+            for row in largest
+        ],
+    )

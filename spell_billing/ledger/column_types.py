@@ -1,6 +1,9 @@
-"""What the ledger's tables are made of: column types that both databases keep exactly, and rows as values."""
+"""What the ledger's tables are made of: columns that both databases keep exactly, and rows as values.
 
-from collections.abc import Mapping, Sequence
+Each column has a comment that PostgreSQL keeps and docs/ledger.md shows; some are of many tables.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -64,6 +67,37 @@ BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 metadata = sa.MetaData()
 """All tables, once `schema` is imported."""
 
+MONTH = "The month that is billed, as `2026-10`."
+USER = "The platform's user."
+GENERATION = "Counts the user's bills of the month: above 1 where an earlier invoice was voided."
+CURRENCY = "Of all amounts of the row: three lower-case letters, as `usd`."
+ACTOR = "Who did it: a run, a sensor, a person with the machine or address, `secret` or a session."
+RUN = "The Dagster run; empty outside of one."
+INVOICE = "Stripe's id of the invoice, `in_...`."
+REQUEST = "Stripe's id of the request that did it, `req_...`."
+WAY = "How it came in: as `webhook`, `stripe events` or `sweep`."
+WHY = "Why, in the person's words."
+
+
+def number() -> sa.Column[int]:
+    """Return the column that numbers rows."""
+    return key("id", BigId, "Rises with each row.", autoincrement=True)
+
+
+def key(name: str, kind: Any, comment: str, **more: Any) -> sa.Column[Any]:
+    """Return a column of the primary key."""
+    return sa.Column(name, kind, primary_key=True, comment=comment, **more)
+
+
+def required(name: str, kind: Any, comment: str, **more: Any) -> sa.Column[Any]:
+    """Return a column that is never null."""
+    return sa.Column(name, kind, nullable=False, comment=comment, **more)
+
+
+def optional(name: str, kind: Any, comment: str) -> sa.Column[Any]:
+    """Return a column that may be null."""
+    return sa.Column(name, kind, comment=comment)
+
 
 def columns_of(table: sa.FromClause, kind: type[Any]) -> list[sa.ColumnElement[Any]]:
     """Return the columns of a table that a dataclass has fields for."""
@@ -72,7 +106,17 @@ def columns_of(table: sa.FromClause, kind: type[Any]) -> list[sa.ColumnElement[A
 
 def read_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> list[_Row]:
     """Return a query's rows as dataclasses, whose fields are named as its columns."""
-    return [msgspec.convert(row, kind, from_attributes=True) for row in connection.execute(query)]
+    return list(stream_as(connection, kind, query))
+
+
+def stream_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> Iterator[_Row]:
+    """Return the same a row at a time."""
+    return (msgspec.convert(row, kind, from_attributes=True) for row in connection.execute(query))
+
+
+def above_zero(amount: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Return an amount, and zero for one below."""
+    return sa.case((amount > 0, amount), else_=0)
 
 
 def insert_new(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:

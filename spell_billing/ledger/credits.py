@@ -109,14 +109,7 @@ def settle_credit(
             remedy="See `spell-billing explain` for the user's bills.",
         )
     credit = found[currency]
-    decision = Decision(
-        month=str(month),
-        user_id=user_id,
-        kind=DecisionKind.CREDIT_SETTLED,
-        content_hash=f"{currency}:{credit.amount_cents}",
-        reason=reason,
-        actor=actor.name,
-        at=now or datetime.now(UTC),
-    )
-    write_decision(connection, decision, actor)
+    kind, what = DecisionKind.CREDIT_SETTLED, f"{currency}:{credit.amount_cents}"
+    at = now or datetime.now(UTC)
+    write_decision(connection, Decision(str(month), user_id, kind, what, reason, actor.name, at), actor)
     return credit

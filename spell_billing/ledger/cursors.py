@@ -1,17 +1,23 @@
-"""How far something that comes in order was read: small values by name."""
+"""Small values by name: how far what comes in order was read, and notes of what was begun or found."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
+from spell_billing.core.review import Code
+from spell_billing.core.review_ledger import Older
 from spell_billing.ledger.column_types import columns_of, put_row, read_as
-from spell_billing.ledger.schema import cursors
+from spell_billing.ledger.reviews import findings_told
+from spell_billing.ledger.schema import cursors, invoices
 
 _REDRAFTING = "redrafting:"
+_OLDER = "older:"
+"""Notes that the ledger is older than invoices at Stripe: what was decided since then is not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +72,25 @@ def require_redrafted(connection: Connection, month: Month) -> None:
             f"Updating the drafts of {month} was interrupted.",
             remedy=f"Complete it first: spell-billing bill --month {month}.",
         )
+
+
+def note_older(connection: Connection, month: Month) -> None:
+    """Note, before they are adopted, that Stripe has invoices of the month that the ledger never knew."""
+    last = connection.scalar(sa.select(sa.func.max(invoices.c.finalized_at)))
+    move_cursor(connection, f"{_OLDER}{month}", f"{last:%Y-%m-%d %H:%M}" if last else "")
+
+
+def noted_older(connection: Connection, month: Month) -> datetime | None:
+    """Return when this was noted of the month; None when it never was, or a review has told of it since."""
+    return next((each.moved_at for each in _notes(connection) if each.name == f"{_OLDER}{month}"), None)
+
+
+def read_older(connection: Connection) -> list[Older]:
+    """Return the months of which it was noted since a review told of it, in order."""
+    return [Older(each.name.removeprefix(_OLDER), each.value) for each in _notes(connection)]
+
+
+def _notes(connection: Connection) -> list[sa.Row[Any]]:
+    told = max((at for at, _ in findings_told(connection, Code.DECISIONS_LOST)), default=None)
+    query = sa.select(cursors).where(cursors.c.name.startswith(_OLDER)).order_by(cursors.c.name)
+    return [each for each in connection.execute(query) if told is None or each.moved_at > told]

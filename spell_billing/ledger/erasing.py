@@ -28,7 +28,7 @@ from spell_billing.ledger.history import read_history
 from spell_billing.ledger.money_tables import credit_notes, grants
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
-from spell_billing.ledger.queries import read_months
+from spell_billing.ledger.queries import started_months
 from spell_billing.ledger.reviews import drafts_hash
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, moves, outbox, reviews
@@ -180,7 +180,7 @@ def _unguarded(connection: Connection) -> Iterator[None]:
 
 def open_matters(connection: Connection, user_id: str) -> list[str]:
     """Name what is open for a user, in words, oldest month first; empty when nothing is."""
-    started = [record for record in read_months(connection) if record.billing_started_at is not None]
+    started = started_months(connection)
     return [
         *_open_bills(connection, user_id, {record.month for record in started}),
         *_left_for_later(connection, user_id),

@@ -60,19 +60,10 @@ class EventType(StrEnum):
 class Event:
     """What the platform is told about one entry of the audit trail.
 
-    Attributes:
-        id: Always the same for this event, and of no other event, not even in a ledger that was restored.
-        type: What happened.
-        created_at: When the entry was written.
-        month: The month of the bill.
-        user_id: The platform's user; None for `month.billed`.
-        generation: Of the bill; above 1 where an earlier invoice was voided.
-        stripe_invoice_id: The invoice that it is about.
-        total_cents: The invoice's total, or the credit given back, in minor units of `currency`; None for
-            `month.billed`, and where the ledger has no bill with this invoice any more.
-        currency: Three lower-case letters.
-        state: The bill's from then on; None for `month.billed` and `invoice.credited`.
-        reached: Of `usage.threshold_reached` alone, which is about no bill.
+    `id` is always the same for this event, and of no other event, not even in a ledger that was restored.
+    `total_cents` is the invoice's total, or the credit given back; None where the ledger has no bill with
+    this invoice any more. `state` is the bill's from then on; None for `invoice.credited`. `month.billed` has
+    nothing about a bill but the month; `usage.threshold_reached` is about none, and has `reached`.
     """
 
     id: str
@@ -104,12 +95,10 @@ def final_id(connection: Connection, *, wait_seconds: float = WAIT_SECONDS) -> i
     table from before it takes an id until its entries are visible. An id below the highest visible one was
     taken before that; so once the transactions that hold the lock now have ended, all of these are visible.
 
-    Args:
-        connection: To the ledger, in a transaction that reads committed rows and has written none.
-        wait_seconds: How long to wait for transactions that are under way.
+    The connection reads committed rows, and has written none.
 
     Raises:
-        LedgerBusyError: when one of them takes longer.
+        LedgerBusyError: when one of them takes longer than `wait_seconds`.
     """
     last: int = connection.scalar(sa.select(sa.func.max(audit.c.id))) or 0
     if connection.dialect.name == "postgresql":
@@ -129,11 +118,7 @@ def final_id(connection: Connection, *, wait_seconds: float = WAIT_SECONDS) -> i
 def read_feed(connection: Connection, *, after: int, until: int, limit: int) -> list[tuple[int, Event]]:
     """Return events in order, each with the id of its entry.
 
-    Args:
-        connection: To the ledger.
-        after: Only entries with a higher id.
-        until: And none above this, which `final_id` gave.
-        limit: How many events, at most.
+    They are those of entries above `after`, up to `until`, which `final_id` gave.
     """
     same_bill = sa.and_(
         *(invoices.c[name] == audit.c[name] for name in ("month", "user_id", "generation")),
@@ -176,15 +161,8 @@ def fill(
 ) -> dict[str, int]:
     """Put new events into the outbox for each channel, and remember how far it got. A new one begins here.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        channels: Of the URLs to send to.
-        until: What `final_id` gave.
-        now: The present, an aware datetime.
-        limit: How many events for a channel, at most; the rest comes with the next call.
-
-    Returns:
-        How many events were added, by channel.
+    `until` is what `final_id` gave; what is beyond `limit`, for a channel, comes with the next call. Return
+    how many were added, by channel.
     """
     added = {}
     for channel in channels:

@@ -1,9 +1,8 @@
 """Plans' fees that bills of a month and of its neighbours charge already."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,22 +10,33 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.fees import FeeCorrection, FeesCharged, FeesOf, fees_key, fees_month
 from spell_billing.core.late import BillOf, Worth, worth
-from spell_billing.core.lines import FEE, FEE_IN_ADVANCE, FEE_NOTE, load_lines
+from spell_billing.core.lines import (
+    BESIDE_USAGE,
+    CREDIT,
+    FEE,
+    FEE_IN_ADVANCE,
+    FEE_NOTE,
+    FEES,
+    FORGIVEN,
+    Line,
+    load_lines,
+)
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import CLOSED, Reason, State
+from spell_billing.core.outcomes import CLOSED, State
 from spell_billing.core.pricing import load_rating
-from spell_billing.ledger.bill_fees import fees_on
 from spell_billing.ledger.given_back import Invoice, add_what_went_back, read_answers, with_money_back
 from spell_billing.ledger.queries import (
+    TELLING,
     has_line_of,
     is_replaced,
+    latest_bills,
     left_something,
+    lines_told,
     of_drafted_months,
     read_months,
 )
 from spell_billing.ledger.schema import audit, invoices
 
-_USERS_A_QUERY = 500
 HAS_FEES = sa.or_(invoices.c.plan_cents != 0, invoices.c.rating.is_not(None))
 """The condition for bills that may charge fees, or give them back."""
 
@@ -74,10 +84,27 @@ class Position:
         """Add a bill, in the order of the months."""
         self.own[row.user_id, row.month] = row
         lines = load_lines(row.lines)
+        value = worth(row.state, row.reason)
+        discount_cents = (row.discount_cents or 0) if value is Worth.CHARGED else 0
         charging = set()
-        for of, found in fees_on(row, lines).items():
-            found.add_to(self.held[row.user_id, of])
-            if found.cents > 0 and found.value is Worth.CHARGED:
+        for of, cents, small_cents, coupon_cents in _fees_on(lines, discount_cents):
+            held = self.held[row.user_id, of]
+            # Discounts on fees of this month and earlier ones, if there are any, are on the bill or in the
+            # amount: not those of the bill's own month, where it is given up.
+            if value is not Worth.WRITTEN_OFF:
+                held.charged_cents += cents - small_cents
+                held.peak_cents = max(held.peak_cents, held.charged_cents)
+                held.coupon_cents += coupon_cents
+                held.forgive(small_cents, is_net=of <= row.month)
+            elif cents > 0:
+                held.forgive(cents, is_net=of < row.month)
+            elif row.state != State.VOID:
+                held.withheld_cents -= cents
+            else:
+                # Like a credit on it, what a voided invoice gave back is left for a later one.
+                continue
+            held.currencies.add(row.currency)
+            if cents > 0 and value is Worth.CHARGED:
                 charging.add(fees_key(of))
         if charging and row.stripe_invoice_id:
             self.standing[row.user_id, row.month] = Invoice.of(row, lines, charging)
@@ -88,37 +115,45 @@ class Position:
         add_what_went_back(connection, found, self.standing)
 
 
+def _fees_on(lines: Sequence[Line], discount_cents: int) -> Iterator[tuple[str, int, int, int]]:
+    """Return a bill's fees by their month, in minor units: all of them, forgiven as too small, and couponed.
+
+    `discount_cents` is what a coupon at Stripe took off the bill: off all that is charged alike.
+    """
+    fees, others, forgiven = Counter[str](), Counter[str](), Counter[str]()
+    for line in lines:
+        if line.kind in FEES:
+            fees[line.usage_month] += line.amount_cents
+        elif line.kind == FORGIVEN:
+            forgiven[line.usage_month] -= line.amount_cents
+        elif line.kind not in BESIDE_USAGE and line.kind != CREDIT:
+            others[line.usage_month] += line.amount_cents
+    charged = {of: cents for of in fees | others if (cents := fees[of] + others[of]) > 0}
+    in_all_cents = sum(charged.values())
+    for of, cents in fees.items():
+        small_cents = forgiven[of] - min(forgiven[of], max(0, others[of]))
+        part_cents = max(0, min(cents, charged.get(of, 0)))
+        coupon_cents = discount_cents * part_cents // in_all_cents if in_all_cents else 0
+        yield of, cents, max(0, min(small_cents, cents)), coupon_cents
+
+
 def fees_held(connection: Connection, wanted: Collection[BillOf], month: Month) -> Position:
     """Return what all bills but those of `month` hold of fees, by user and month of the fees."""
     position = Position()
-    users = iter(sorted({user for user, _ in wanted}))
-    while chunk := list(islice(users, _USERS_A_QUERY)):
-        query = sa.select(*_COLUMNS).where(of_drafted_months(), invoices.c.user_id.in_(chunk))
-        rows = connection.execute(query.order_by(invoices.c.month, invoices.c.generation)).all()
-        for row in {(each.month, each.user_id): each for each in rows}.values():
-            if row.month != str(month):
-                position.add(row)
+    for row in latest_bills(connection, {user for user, _ in wanted}):
+        if row.month != str(month):
+            position.add(row)
     position.add_what_went_back(connection)
-    unwanted = position.held.keys() - set(wanted)
-    for bill in unwanted:
+    for bill in position.held.keys() - set(wanted):
         del position.held[bill]
     return position
-
-
-_COLUMNS = [
-    invoices.c[name]
-    for name in (
-        *("user_id", "month", "generation", "state", "reason", "currency", "lines", "rating"),
-        *("included_cents", "usage_cents", "total_cents", "tax_cents", "discount_cents", "stripe_invoice_id"),
-    )
-]
 
 
 def _in_advance(connection: Connection, month: Month, only: Collection[str] | None) -> dict[str, FeesOf]:
     """Return what the bills of the month before hold of the month's fees, by user."""
     position = Position()
     before = str(month.previous())
-    for row in connection.execute(_with_line(connection, FEE_IN_ADVANCE, before, *_COLUMNS)):
+    for row in connection.execute(_with_line(connection, FEE_IN_ADVANCE, before, *TELLING)):
         if only is None or row.user_id in only:
             position.add(row)
     # To ask about each invoice of a large month takes seconds: few gave anything back.
@@ -141,7 +176,7 @@ def _corrections(
         own = position.own.get((user, of))
         if own is None or of >= str(month):
             continue
-        value = worth(State(own.state), Reason(own.reason) if own.reason else None)
+        value = worth(own.state, own.reason)
         # An open bill takes up by itself what its fees come to.
         others = held.currencies - {own.currency}
         if value is Worth.OPEN or others or _is_adopted(connection, own):
@@ -167,17 +202,8 @@ def _is_adopted(connection: Connection, bill: Any) -> bool:
 
 def _noted(connection: Connection) -> set[BillOf]:
     """Return fees that were given up before their month was drafted, or corrected after."""
-    rows = connection.execute(
-        sa.select(invoices.c.user_id, invoices.c.lines).where(
-            left_something(connection), invoices.c.late_lines > 0, ~is_replaced(), has_line_of(FEE_NOTE)
-        )
-    )
-    return {
-        (user, line.usage_month)
-        for user, lines in rows
-        for line in load_lines(lines)
-        if line.kind == FEE_NOTE
-    }
+    found = lines_told(connection, {FEE_NOTE}, [invoices.c.user_id], ~is_replaced())
+    return {(row.user_id, line.usage_month) for row, line in found}
 
 
 def _closed(connection: Connection) -> set[BillOf]:

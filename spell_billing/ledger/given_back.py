@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.late import BillOf
+from spell_billing.core.late import BillOf, Held
 from spell_billing.core.lines import CHANGED, Line
 from spell_billing.core.money import share_of
 from spell_billing.core.outcomes import State
@@ -86,15 +86,8 @@ class Invoice:
         return share_of(cents, Fraction(self.charged_cents, self.total_cents)) if self.total_cents else cents
 
 
-class _Charged(Protocol):
-    charged_cents: int
-    forgiven_cents: int
-    corrected_cents: int
-    back: dict[str, int]
-
-
 def add_what_went_back(
-    connection: Connection, found: Mapping[BillOf, _Charged], standing: Mapping[BillOf, Invoice]
+    connection: Connection, found: Mapping[BillOf, Held], standing: Mapping[BillOf, Invoice]
 ) -> None:
     """Add what was given back at Stripe of the invoices that charged something, and what was said of it.
 

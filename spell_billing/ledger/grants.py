@@ -1,8 +1,9 @@
-"""Grants in the ledger, and what bills have left of each.
+"""Grants in the ledger: made and taken back, each with an audit entry; and what bills have left of each.
 
 What bills used is read from their lines. A void bill uses nothing; every other one does, also when settled.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,53 +14,25 @@ import sqlalchemy as sa
 from msgspec import UNSET
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.grants import Grant, last_month_of
-from spell_billing.core.lines import GRANT, load_lines
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.grants import GRANTED, PAID, REVOKED, Grant, last_month_of
+from spell_billing.core.lines import GRANT, Line
+from spell_billing.core.money import format_money, is_currency
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.moves import Heirs, read_heirs
-from spell_billing.ledger.queries import has_line_of, left_something, read_months
-from spell_billing.ledger.rows import Bill
+from spell_billing.ledger.queries import lines_told, read_months
+from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import invoices
 
-GRANTED, PAID, REVOKED = "granted", "paid", "revoked"
 _AS_MADE = ("grant_id", "user_id", "kind", "currency", "amount_cents", "expires_on", "reason")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerGrant:
-    """A grant with what became of it, in minor units of its currency.
-
-    `is_expired`: the last month that it pays for is billed.
-    """
-
-    grant_id: str
-    user_id: str
-    kind: str
-    currency: str
-    amount_cents: int
-    expires_on: date
-    granted_at: datetime
-    reason: str
-    revoked_cents: int
-    applied_cents: int
-    is_expired: bool
-
-    @property
-    def left_cents(self) -> int:
-        """What no bill used, and nobody took back."""
-        return self.amount_cents - self.revoked_cents - self.applied_cents
-
-    @property
-    def is_owed(self) -> bool:
-        """Whether something is left for months that are not billed."""
-        return self.left_cents > 0 and not self.is_expired
-
-    @property
-    def expired_cents(self) -> int:
-        """What was left when the last month that it pays for was billed."""
-        return self.left_cents if self.is_expired else 0
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHORTEST_NAME = 4
+"""Of a user's id: a shorter one may stand in a grant's id by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +60,12 @@ def read_grants(
         counts = sa.or_(counts, invoices.c.state.not_in([State.FAILED.value, State.HELD.value]))
     found: defaultdict[str, list[Grant]] = defaultdict(list)
     for each in _with_uses(entries, _uses(connection, counts), billed=()):
-        if each.left_cents > 0 and last_month_of(each.expires_on) >= month:
-            found[heirs.heir_of(each.user_id)].append(
-                Grant(
-                    each.grant_id,
-                    each.currency,
-                    each.left_cents,
-                    each.expires_on,
-                    each.kind == PAID,
-                    each.granted_at,
-                )
-            )
+        if each.pays_in(month):
+            found[heirs.heir_of(each.user_id)].append(each)
     return dict(found)
 
 
-def read_ledger_grants(connection: Connection, users: Collection[str] | None = None) -> list[LedgerGrant]:
+def read_ledger_grants(connection: Connection, users: Collection[str] | None = None) -> list[Grant]:
     """Return all grants, or those of some users, in the order in which they were made."""
     entries = _entries(connection, users)
     if not entries:
@@ -110,7 +74,7 @@ def read_ledger_grants(connection: Connection, users: Collection[str] | None = N
     return _with_uses(entries, _uses(connection, sa.true()), billed=billed)
 
 
-def grants_for(connection: Connection, user_id: str) -> list[LedgerGrant]:
+def grants_for(connection: Connection, user_id: str) -> list[Grant]:
     """Return the grants that pay for a user's bills: its own, and those of users who moved to it."""
     heirs = read_heirs(connection)
     found = read_ledger_grants(connection, heirs.together_with(user_id))
@@ -128,10 +92,7 @@ def read_liability(connection: Connection) -> list[Liability]:
 
 def grant_used_since(connection: Connection, bill: Bill) -> str | None:
     """Return a grant that has too little left for a void bill to count again; None where all have enough."""
-    wanted: Counter[str] = Counter()
-    for line in bill.parsed_lines:
-        if line.kind == GRANT and line.grant_id is not UNSET:
-            wanted[line.grant_id] -= line.amount_cents
+    wanted = _used_by(bill.parsed_lines)
     if not wanted:
         return None
     left = {each.grant_id: each.left_cents for each in read_ledger_grants(connection)}
@@ -147,7 +108,7 @@ def _entries(
     return list(connection.execute(query).all())
 
 
-def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection[str]) -> list[LedgerGrant]:
+def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection[str]) -> list[Grant]:
     revoked: Counter[str] = Counter()
     made = []
     for entry in entries:
@@ -156,7 +117,7 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
         else:
             made.append(entry)
     return [
-        LedgerGrant(
+        Grant(
             **{name: getattr(each, name) for name in _AS_MADE},
             granted_at=each.at,
             revoked_cents=revoked[each.grant_id],
@@ -169,14 +130,105 @@ def _with_uses(entries: Iterable[Any], used: Counter[str], *, billed: Collection
 
 def _uses(connection: Connection, counts: sa.ColumnElement[bool]) -> Counter[str]:
     """Sum what bills used of each grant."""
-    rows = connection.scalars(
-        sa.select(invoices.c.lines)
-        .where(counts, invoices.c.state != State.VOID.value, left_something(connection))
-        .where(invoices.c.late_lines > 0, has_line_of(GRANT))
-    )
+    stands = invoices.c.state != State.VOID.value
+    return _used_by(line for _, line in lines_told(connection, {GRANT}, (), counts, stands))
+
+
+def _used_by(lines: Iterable[Line]) -> Counter[str]:
     used: Counter[str] = Counter()
-    for lines in rows:
-        for line in load_lines(lines):
-            if line.kind == GRANT and line.grant_id is not UNSET:
-                used[line.grant_id] -= line.amount_cents
+    for line in lines:
+        if line.kind == GRANT and line.grant_id is not UNSET:
+            used[line.grant_id] -= line.amount_cents
     return used
+
+
+def add_grant(
+    connection: Connection,
+    grant_id: str,
+    user_id: str,
+    amount_cents: int,
+    currency: str,
+    *,
+    expires_on: date,
+    is_paid: bool,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+) -> bool:
+    """Make a grant, in the connection's transaction; return False where it was made before.
+
+    Raises:
+        LedgerError: when another grant has the id, or it would pay for nothing.
+    """
+    content = {
+        "grant_id": grant_id,
+        "user_id": user_id,
+        "kind": PAID if is_paid else GRANTED,
+        "currency": currency,
+        "amount_cents": amount_cents,
+        "expires_on": expires_on,
+        "reason": reason,
+    }
+    made = connection.execute(
+        sa.select(grants).where(grants.c.grant_id == grant_id, grants.c.number == 1)
+    ).first()
+    if made is not None:
+        other = [name for name, value in content.items() if getattr(made, name) != value]
+        if other:
+            raise LedgerError(
+                f"Grant {grant_id} already exists with another {', '.join(other)}.",
+                remedy="See it with `spell-billing grants`; give a new grant an id of its own.",
+            )
+        return False
+    _require_sound(grant_id, user_id, currency, expires_on, now)
+    _write(connection, {**content, "number": 1}, actor, now)
+    return True
+
+
+def revoke_grant(connection: Connection, grant_id: str, *, reason: str, actor: Actor, now: datetime) -> Grant:
+    """Take back what is left of a grant; return the grant as it was before. Safe to repeat.
+
+    Raises:
+        LedgerError: when there is no such grant.
+    """
+    grant = next((each for each in read_ledger_grants(connection) if each.grant_id == grant_id), None)
+    if grant is None:
+        raise LedgerError(
+            f"There is no grant {grant_id}.", remedy="`spell-billing grants` lists all of them."
+        )
+    if grant.left_cents > 0:
+        newest = sa.select(sa.func.max(grants.c.number)).where(grants.c.grant_id == grant_id)
+        content = {name: getattr(grant, name) for name in _AS_MADE}
+        content |= {"kind": REVOKED, "amount_cents": grant.left_cents, "reason": reason}
+        _write(connection, {**content, "number": connection.scalars(newest).one() + 1}, actor, now)
+    return grant
+
+
+def _require_sound(grant_id: str, user_id: str, currency: str, expires_on: date, now: datetime) -> None:
+    if not _ID.fullmatch(grant_id):
+        raise LedgerError(
+            f"{grant_id!r} is no id for a grant.",
+            remedy="Write up to 64 letters, digits, dots, dashes or underscores, as welcome-2026-0417.",
+        )
+    if len(user_id) >= _SHORTEST_NAME and user_id.lower() in grant_id.lower():
+        raise LedgerError(
+            f"The id of grant {grant_id} names the user, and stays on invoices when the user is erased.",
+            remedy="Give the grant an id that names nobody.",
+        )
+    if not is_currency(currency):
+        raise LedgerError(
+            f"{currency!r} is not a currency.", remedy="Write a three-letter code in lower case, as usd."
+        )
+    if expires_on <= now.date():
+        raise LedgerError(
+            f"Grant {grant_id} would have expired on {expires_on}.", remedy="Give a day that is to come."
+        )
+
+
+def _write(connection: Connection, entry: dict[str, Any], actor: Actor, now: datetime) -> None:
+    connection.execute(grants.insert().values(at=now, actor=actor.name, **entry))
+    money = format_money(entry["amount_cents"], entry["currency"])
+    what = f"{entry['grant_id']}: {money}, {entry['kind']}, expires {entry['expires_on']}"
+    action = "grant_revoked" if entry["kind"] == REVOKED else "granted"
+    told = {"month": str(Month.containing(now)), "user_id": entry["user_id"], "action": action}
+    write_audit(connection, actor, now, {**told, "detail": f"{what}: {entry['reason']}"})

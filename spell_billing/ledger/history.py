@@ -1,10 +1,9 @@
 """What other months left for a month's drafts: credits, and what bills hold of usage that came late."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,7 +28,7 @@ from spell_billing.core.lines import (
     load_lines,
 )
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import CLOSED, INVOICED, Reason, State
+from spell_billing.core.outcomes import CLOSED, INVOICED, State
 from spell_billing.core.pricing import USUAL_RATING, discount_on, load_rating
 from spell_billing.ledger.credits import read_credits
 from spell_billing.ledger.fees import read_fees
@@ -38,13 +37,12 @@ from spell_billing.ledger.grants import read_grants
 from spell_billing.ledger.moves import Heirs, read_heirs
 from spell_billing.ledger.queries import (
     has_line_of,
+    latest_bills,
     left_something,
     of_drafted_months,
-    read_months,
+    started_months,
 )
 from spell_billing.ledger.schema import invoices
-
-_USERS_A_QUERY = 500
 
 
 @dataclass(slots=True)
@@ -84,7 +82,7 @@ def read_history(
 
 def pinned_versions(connection: Connection, *, since: Month, before: Month) -> list[tuple[Month, str]]:
     """Return the months in a range whose billing has started, with their frozen usage versions."""
-    started = ((Month.parse(each.month), each) for each in read_months(connection) if each.billing_started_at)
+    started = ((Month.parse(each.month), each) for each in started_months(connection))
     return [(month, each.usage_version) for month, each in started if since <= month < before]
 
 
@@ -145,45 +143,19 @@ def read_billed(
     """
     found: defaultdict[BillOf, Billed] = defaultdict(Billed)
     standing: dict[BillOf, Invoice] = {}
-    pinned = {each.month for each in read_months(connection) if each.billing_started_at}
-    users = iter(sorted({user for user, _ in wanted}))
-    while chunk := list(islice(users, _USERS_A_QUERY)):
-        for row in _latest(connection, chunk):
-            if row.month != str(month) or (only is not None and row.user_id not in only):
-                _add(found, standing, row, is_pinned=row.month in pinned)
+    pinned = {each.month for each in started_months(connection)}
+    for row in latest_bills(connection, {user for user, _ in wanted}):
+        if row.month != str(month) or (only is not None and row.user_id not in only):
+            _add(found, standing, row, is_pinned=row.month in pinned)
     asked = {bill: found[bill] for bill in wanted if bill in found}
     add_what_went_back(connection, asked, standing)
     return asked
 
 
-def _latest(connection: Connection, users: Collection[str]) -> Iterable[Any]:
-    """Return the latest bills of the users in all months, in the order of the months."""
-    rows = connection.execute(
-        sa.select(
-            *(invoices.c[name] for name in _COLUMNS),
-            sa.case((_HAS_LINES_TO_READ, invoices.c.lines), else_="[]").label("lines"),
-        )
-        .where(of_drafted_months(), invoices.c.user_id.in_(users))
-        .order_by(invoices.c.month, invoices.c.user_id, invoices.c.generation)
-    ).all()
-    return {(row.month, row.user_id): row for row in rows}.values()
-
-
-_HAS_LINES_TO_READ = sa.or_(
-    invoices.c.late_lines > 0, invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)
-)
-_COLUMNS = (
-    *("user_id", "month", "generation", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
-    *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
-    *("included_cents", "rating", "total_cents", "tax_cents", "discount_cents", "late_cents"),
-    *("credit_applied_cents", "stripe_invoice_id"),
-)
-
-
 def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any, *, is_pinned: bool) -> None:
     """Add a bill to what is billed of its own month, and of those that its lines are about."""
-    user_id, state = row.user_id, State(row.state)
-    value = worth(state, Reason(row.reason) if row.reason else None)
+    user_id = row.user_id
+    value = worth(row.state, row.reason)
     lines = load_lines(row.lines)
     own = found[user_id, row.month]
     usage = Usage(row.calls, row.usage_cents)
@@ -209,7 +181,7 @@ def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any,
             amounts[line.usage_month] = amounts.get(line.usage_month, 0) + line.amount_cents
     if not is_pinned:
         _add_waiting(found, row, lines)
-    if state in INVOICED:
+    if row.state in INVOICED:
         charging = {of for of in held if amounts[of] > 0} if value is Worth.CHARGED else set[str]()
         standing[user_id, row.month] = Invoice.of(row, lines, charging)
     coupons = coupon_shares(row.discount_cents, value, amounts, lines)
@@ -219,7 +191,7 @@ def _add(found: dict[BillOf, Billed], standing: dict[BillOf, Invoice], row: Any,
         _add_rating(about, row, of)
         forgiven_cents = min(forgiven[of], max(0, amounts[of]))
         about.forgiven_cents += forgiven_cents
-        _count(about, usage, amounts[of] - forgiven_cents, value, state, is_own=of == row.month)
+        _count(about, usage, amounts[of] - forgiven_cents, value, row.state, is_own=of == row.month)
     for of in {row.month, *(line.usage_month for line in lines)}:
         found[user_id, of].note_lowest()
 
@@ -243,7 +215,7 @@ def _add_waiting(found: dict[BillOf, Billed], row: Any, lines: Sequence[Line]) -
             about.waiting += Usage(line.calls, Decimal(line.usage_cents))
 
 
-def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, *, is_own: bool) -> None:
+def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: str, *, is_own: bool) -> None:
     if value is Worth.OPEN:
         about.waits = about.waits or not is_own
         if not is_own:
@@ -254,7 +226,7 @@ def _count(about: Billed, usage: Usage, cents: int, value: Worth, state: State, 
         rating = about.rating or USUAL_RATING
         about.fee_discount_cents = discount_on(rating.fee_cents, rating)
         cents += about.fee_discount_cents
-    if value is Worth.WRITTEN_OFF and cents < 0 and state is State.VOID:
+    if value is Worth.WRITTEN_OFF and cents < 0 and state == State.VOID:
         # Like a credit on it, what a voided invoice gave back is left for a later one.
         return
     about.billed += usage

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -55,7 +55,7 @@ def _asked(
     return method
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger", None]):
     """The ledger's database, brought up to date on opening; refused with `read_only` where it is not."""
 
     def __init__(self, url: DatabaseUrl, *, read_only: bool = False) -> None:
@@ -72,9 +72,6 @@ class Ledger:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -87,17 +84,13 @@ class Ledger:
         """What waits to be sent, and what went out."""
         return Outbox(self._engine, self._reader)
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Return a connection in a read-only transaction."""
-        with self._reader.connect() as connection:
-            yield connection
+        return self._reader.connect()
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """Return a connection in a transaction that commits at its end. Bills are written in a session."""
-        with self._engine.begin() as connection:
-            yield connection
+        return self._engine.begin()
 
     def read(
         self,
@@ -136,7 +129,8 @@ class Ledger:
                 killed while it drafted waiting bills again, and this one is not `drafting`.
             LedgerError: when the erasure of a user was begun and not completed.
         """
-        with self._holding(str(month), wait_seconds, on_wait) as (connection, require_lock):
+        lock = self.exclusive(str(month), wait_seconds=wait_seconds, on_wait=on_wait)
+        with lock as (connection, require_lock):
             with self.reading() as reader:
                 require_no_unfinished_erasure(reader)
                 if not drafting:
@@ -150,16 +144,24 @@ class Ledger:
         *,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
-    ) -> Iterator[None]:
+    ) -> Iterator[tuple[Connection, Callable[[], None]]]:
         """Let one process at a time do a thing: by default, draft a month or start to bill it.
 
-        Months share credits and late usage: two that are drafted at once could both take them.
+        Months share credits and late usage: two that are drafted at once could both take them. Return the
+        connection that holds the lock, which PostgreSQL knows by the holder's name, and the lock's proof.
 
         Raises:
             MonthLockedError: when another process is still at it after `wait_seconds`.
         """
-        with self._holding(what, wait_seconds, on_wait):
-            yield
+        name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
+        engine = create_engine_for(self._url, application_name=name)
+        try:
+            with engine.connect() as connection:
+                lock = month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait)
+                with lock as require_lock:
+                    yield connection, require_lock
+        finally:
+            engine.dispose()
 
     month = _asked(read_month)
     months = _asked(read_months)
@@ -204,10 +206,7 @@ class Ledger:
         """Stream the month's bills in the order of their ids, a page at a time."""
         last_id = 0
         states = None if states is None else frozenset(states)
-        while True:
-            page = self.read(read_bills, month, states=states, after_id=last_id, limit=PAGE_ROWS)
-            if not page:
-                return
+        while page := self.read(read_bills, month, states=states, after_id=last_id, limit=PAGE_ROWS):
             yield from page
             last_id = page[-1].id
 
@@ -223,18 +222,3 @@ class Ledger:
         """Return all generations of one user's bill, oldest first."""
         bills = self.read(read_bills, month, invoices.c.user_id == user_id)
         return sorted(bills, key=lambda bill: bill.generation)
-
-    @contextmanager
-    def _holding(
-        self, what: str, wait_seconds: float, on_wait: Callable[[str], None]
-    ) -> Iterator[tuple[Connection, Callable[[], None]]]:
-        """Hold a lock with a connection of its own, which PostgreSQL knows by the holder's name."""
-        name = f"{HOLDER} {what}: {process_name()}"[:_LONGEST_NAME]
-        engine = create_engine_for(self._url, application_name=name)
-        try:
-            with engine.connect() as connection:
-                lock = month_lock(self._url, connection, what, wait_seconds=wait_seconds, on_wait=on_wait)
-                with lock as require_lock:
-                    yield connection, require_lock
-        finally:
-            engine.dispose()

@@ -11,11 +11,12 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.credit_notes import CreditKind, CreditNote, read_credit_notes
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.money_tables import credit_notes, payments
 from spell_billing.ledger.outbox import MAIL, Message, Said, due, put, put_selected, words
-from spell_billing.ledger.payments import Payment
+from spell_billing.ledger.payments import Payment, payments_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.thresholds import THRESHOLD, Reached, reached_by_user
@@ -108,12 +109,8 @@ def put_given_back(
 ) -> None:
     """Put a mail into the outbox about what was given back at Stripe, if mail is switched on.
 
-    Args:
-        connection: To the ledger, in a transaction.
-        payment: Of the invoice, just read.
-        cents: What is new.
-        to: Where the money goes; None where that is not known.
-        whole_cents: All that was given back of the invoice so far; makes the mail's key.
+    `cents` is new; `whole_cents` is all that was given back of the invoice so far, and makes the mail's key.
+    `to` is None where it is not known where the money goes.
     """
     looked = read_cursor(connection, _LOOKED)
     if looked is None or datetime.fromisoformat(looked.value) < payment.as_of - _OVERLAP:
@@ -127,14 +124,7 @@ def put_given_back(
 def fill(connection: Connection, now: datetime) -> int:
     """Put into the outbox what is to be mailed and is not in it yet: one statement for each kind of mail.
 
-    The first time switches mail on, from now.
-
-    Args:
-        connection: To the ledger, in a transaction.
-        now: The present, an aware datetime.
-
-    Returns:
-        How many mails were added.
+    The first time switches mail on, from now. Return how many were added.
     """
     since, looked = (
         datetime.fromisoformat(cursor.value) if cursor else now
@@ -183,10 +173,9 @@ def due_mails(connection: Connection, now: datetime, *, limit: int) -> list[Mail
     of_limits = any(message.kind == THRESHOLD for message in messages)
     reached = reached_by_user(connection, month) if of_limits else {}
     ids = {message.payload["invoice"] for message in messages if message.kind != THRESHOLD}
-    bills = connection.execute(sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids))).mappings()
-    bill_of = {str(row["stripe_invoice_id"]): Bill.from_mapping(row) for row in bills}
-    paid = connection.execute(sa.select(payments).where(payments.c.stripe_invoice_id.in_(ids))).mappings()
-    payment_of = {str(row["stripe_invoice_id"]): Payment.from_mapping(row) for row in paid}
+    bills = read_as(connection, Bill, sa.select(invoices).where(invoices.c.stripe_invoice_id.in_(ids)))
+    bill_of = {str(bill.stripe_invoice_id): bill for bill in bills}
+    payment_of = payments_of(connection, ids)
     notes = read_credit_notes(connection, [bill.id for bill in bill_of.values()])
     note_of = {(note.stripe_invoice_id, note.number): note for note in notes}
     return [

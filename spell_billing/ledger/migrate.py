@@ -1,18 +1,15 @@
 """Bring the ledger's tables up to date: safe on every start, from any number of processes at once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from spell_billing.core.errors import LedgerError
+from spell_billing.ledger.privileges import FORBIDDEN
 
 HEAD = "0018"
 """The newest revision. A test holds it equal to the newest migration."""
 
 _REVISION = sa.text("SELECT version_num FROM ledger_version")
-_FORBIDDEN = "42501"
 _LOCK_KEY = 0x5B111_1ED6E4
 
 
@@ -28,40 +25,34 @@ def migrate(engine: Engine) -> bool:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    with _by_owner(), engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-            encoding = connection.scalar(sa.text("SHOW server_encoding"))
-            if encoding != "UTF8":
-                raise LedgerError(
-                    f"The ledger's database is encoded in {encoding}, which lacks letters of names.",
-                    remedy="Create one for the ledger (DATABASE_URL) with ENCODING 'UTF8'; usage may stay "
-                    "where it is (USAGE_DATABASE_URL).",
-                )
-        current = current_revision(connection)
-        if current == HEAD:
-            return False
-        _refuse_newer(current)
-        config = Config()
-        config.set_main_option("script_location", "spell_billing.ledger:migrations")
-        config.attributes["connection"] = connection
-        command.upgrade(config, HEAD)
-    return True
-
-
-@contextmanager
-def _by_owner() -> Iterator[None]:
-    """Say who migrates, where the database's user may not."""
     try:
-        yield
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+                encoding = connection.scalar(sa.text("SHOW server_encoding"))
+                if encoding != "UTF8":
+                    raise LedgerError(
+                        f"The ledger's database is encoded in {encoding}, which lacks letters of names.",
+                        remedy="Create one for the ledger (DATABASE_URL) with ENCODING 'UTF8'; usage may "
+                        "stay where it is (USAGE_DATABASE_URL).",
+                    )
+            current = current_revision(connection)
+            if current == HEAD:
+                return False
+            _refuse_newer(current)
+            config = Config()
+            config.set_main_option("script_location", "spell_billing.ledger:migrations")
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
     except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _FORBIDDEN:
+        if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
             raise
         raise LedgerError(
             f"The ledger is not at revision {HEAD}, or its revision may not be read, and the user of "
             "DATABASE_URL may not change its tables.",
             remedy="Run `spell-billing init-db` as the tables' owner, then docs/sql/ledger_role.sql again.",
         ) from error
+    return True
 
 
 def require_current(engine: Engine) -> None:

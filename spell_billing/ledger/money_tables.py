@@ -2,8 +2,7 @@
 
 import sqlalchemy as sa
 
-from spell_billing.ledger.column_types import BigId, UtcDateTime, metadata
-from spell_billing.ledger.columns import (
+from spell_billing.ledger.column_types import (
     ACTOR,
     CURRENCY,
     GENERATION,
@@ -12,7 +11,10 @@ from spell_billing.ledger.columns import (
     USER,
     WAY,
     WHY,
+    BigId,
+    UtcDateTime,
     key,
+    metadata,
     optional,
     required,
 )

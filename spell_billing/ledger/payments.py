@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
@@ -47,11 +46,6 @@ class Payment:
     credited_cents: int = 0
     returned_outside_cents: int = 0
     to_balance_cents: int = 0
-
-    @classmethod
-    def from_mapping(cls, row: RowMapping) -> "Payment":
-        """Build a payment from a result row of `ledger_payments`."""
-        return msgspec.convert(row, cls)
 
     @property
     def failing(self) -> bool:
@@ -193,8 +187,7 @@ _UPDATE = (
 
 def read_payment(connection: Connection, stripe_invoice_id: str) -> Payment | None:
     """Return what is known of an invoice's payment, or None."""
-    query = sa.select(payments).where(payments.c.stripe_invoice_id == stripe_invoice_id)
-    return next(iter(read_as(connection, Payment, query)), None)
+    return payments_of(connection, [stripe_invoice_id]).get(stripe_invoice_id)
 
 
 def payments_of(connection: Connection, invoice_ids: Collection[str]) -> dict[str, Payment]:

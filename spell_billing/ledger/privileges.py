@@ -57,17 +57,17 @@ def grants(role: str = ROLE) -> Iterator[str]:
 
 def refusal(error: DBAPIError, url: DatabaseUrl) -> DatabaseStatementError:
     """Return the error for a statement that the database refused, naming the grant where one is missing."""
-    if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
-        return refused_statement(error)
+    is_forbidden = getattr(error.orig, "sqlstate", None) == FORBIDDEN
     try:
-        user, missing = _missing(url)
+        user, missing = _missing(url) if is_forbidden else ("", [])
     except DBAPIError:
-        return refused_statement(error)
+        missing = []
     if not missing:
         return refused_statement(error)
+    needed = "; ".join(f"GRANT {each} TO {user}" for each in missing)
     return DatabaseStatementError(
         f"The database user {user} ({url.setting}) may not {' and '.join(missing)}.",
-        remedy=f"Nothing of it was written. As the owner of the tables, {_as_grants(missing, user)}; "
+        remedy=f"Nothing of it was written. As the owner of the tables, {needed}; "
         "docs/permissions.md has the whole list.",
         transient=False,
     )
@@ -94,7 +94,3 @@ def _missing(url: DatabaseUrl) -> tuple[str, list[str]]:
     finally:
         engine.dispose()
     return user, [name for (name, _), may in zip(asked, allowed, strict=True) if may is False]
-
-
-def _as_grants(missing: list[str], user: str) -> str:
-    return "; ".join(f"GRANT {each} TO {user}" for each in missing)

@@ -1,15 +1,16 @@
 """Reading bills and months on a given connection, the conditions that choose bills, and sums over lines."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import Usage
-from spell_billing.core.lines import RECORDED, load_lines
+from spell_billing.core.lines import RECORDED, Line, load_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.column_types import read_as
@@ -21,6 +22,8 @@ WITH_REASON = (State.FAILED, State.HELD, State.PARKED, State.VOID, State.SETTLED
 
 IS_VOIDED = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == Reason.VOIDED.value)
 """The condition for bills that were voided to be billed again."""
+
+_USERS_A_QUERY = 500
 
 # Made once: a table of this width takes milliseconds to make an alias of.
 _OLDER, _NEWER = invoices.alias(), invoices.alias()
@@ -35,6 +38,11 @@ def read_month(connection: Connection, month: Month) -> MonthRecord | None:
 def read_months(connection: Connection) -> list[MonthRecord]:
     """Return all drafted months, oldest first."""
     return read_as(connection, MonthRecord, sa.select(months).order_by(months.c.month))
+
+
+def started_months(connection: Connection) -> list[MonthRecord]:
+    """Return the drafted months whose billing has started, oldest first."""
+    return [each for each in read_months(connection) if each.billing_started_at is not None]
 
 
 def read_bills(
@@ -117,6 +125,34 @@ def is_replaced() -> sa.ColumnElement[bool]:
     )
 
 
+_HAS_LINES_TO_READ = sa.or_(
+    invoices.c.late_lines > 0, invoices.c.plan_cents != 0, invoices.c.rating.is_not(None)
+)
+_NAMES = (
+    *("user_id", "month", "generation", "state", "reason", "stripe_customer_id", "plan_id", "currency"),
+    *("calls", "usage_cents", "unbilled_calls", "unbilled_usage_cents"),
+    *("included_cents", "rating", "total_cents", "tax_cents", "discount_cents", "late_cents"),
+    *("credit_applied_cents", "stripe_invoice_id"),
+)
+TELLING = (
+    *(invoices.c[name] for name in _NAMES),
+    sa.case((_HAS_LINES_TO_READ, invoices.c.lines), else_="[]").label("lines"),
+)
+"""What tells which usage and fees a bill charges; the lines of most bills need not be read for it."""
+
+
+def latest_bills(connection: Connection, users: Iterable[str]) -> Iterator[sa.Row[Any]]:
+    """Return what tells about the latest bills of users in all months: some users at a time, by month."""
+    in_order = sorted(users)
+    for first in range(0, len(in_order), _USERS_A_QUERY):
+        query = sa.select(*TELLING).where(
+            of_drafted_months(), invoices.c.user_id.in_(in_order[first : first + _USERS_A_QUERY])
+        )
+        order = (invoices.c.month, invoices.c.user_id, invoices.c.generation)
+        rows = connection.execute(query.order_by(*order))
+        yield from {(row.month, row.user_id): row for row in rows}.values()
+
+
 def of_drafted_months() -> sa.ColumnElement[bool]:
     """Return a condition that all bills meet, for finding bills of all months.
 
@@ -135,35 +171,40 @@ def left_something(connection: Connection) -> sa.ColumnElement[bool]:
     return sa.and_(sa.text(LEFT_SOMETHING[connection.dialect.name]), invoices.c.month > "")
 
 
+def lines_told(
+    connection: Connection,
+    kinds: Collection[str],
+    columns: Sequence[sa.ColumnElement[Any]],
+    *which: sa.ColumnElement[bool],
+) -> Iterator[tuple[Any, Line]]:
+    """Return the lines of some kinds of `TOLD_TO_OTHERS` on bills that meet conditions, with their bills."""
+    rows = connection.execute(
+        sa.select(*columns, invoices.c.lines)
+        .where(left_something(connection), invoices.c.late_lines > 0, *which)
+        .where(sa.or_(*(has_line_of(kind) for kind in sorted(kinds))))
+    )
+    for row in rows:
+        for line in load_lines(row.lines):
+            if line.kind in kinds:
+                yield row, line
+
+
 def told_of_own_month(connection: Connection, *, since: Month, before: Month) -> dict[str, Usage]:
     """Sum by month what the latest bills tell of their own month beyond what was frozen with it."""
     told: defaultdict[str, Usage] = defaultdict(Usage)
     in_range = sa.and_(invoices.c.month >= str(since), invoices.c.month < str(before))
-    rows = connection.execute(
-        sa.select(invoices.c.month, invoices.c.lines)
-        .where(left_something(connection), invoices.c.late_lines > 0, in_range, ~is_replaced())
-        .where(sa.or_(*(has_line_of(kind) for kind in sorted(RECORDED))))
-    )
-    for month, lines in rows:
-        for line in load_lines(lines):
-            if line.kind in RECORDED and line.usage_month == month:
-                told[month] += Usage(line.calls, Decimal(line.usage_cents))
+    for row, line in lines_told(connection, RECORDED, [invoices.c.month], in_range, ~is_replaced()):
+        if line.usage_month == row.month:
+            told[row.month] += Usage(line.calls, Decimal(line.usage_cents))
     return told
 
 
-def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, dict[str, int]]:
+def line_totals(connection: Connection, month: Month, kinds: Collection[str]) -> dict[str, Counter[str]]:
     """Sum the lines of these kinds on the month's latest bills, by kind and currency, in minor units."""
-    sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    rows = connection.execute(
-        sa.select(invoices.c.currency, invoices.c.lines)
-        .where(left_something(connection), invoices.c.late_lines > 0, latest_generation(month))
-        .where(sa.or_(*(has_line_of(kind) for kind in kinds)))
-    )
-    for currency, lines in rows:
-        for line in load_lines(lines):
-            if line.kind in kinds:
-                sums[line.kind][currency] += line.amount_cents
-    return {kind: dict(found) for kind, found in sums.items()}
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row, line in lines_told(connection, kinds, [invoices.c.currency], latest_generation(month)):
+        sums[line.kind][row.currency] += line.amount_cents
+    return dict(sums)
 
 
 def has_line_of(kind: str) -> sa.ColumnElement[bool]:

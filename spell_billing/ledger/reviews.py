@@ -180,34 +180,29 @@ class PeoplesHolds:
     """What people decided, oldest first, about each bill; a release counts for the released content alone."""
 
     def __init__(self, found: Iterable[Decision]) -> None:
-        self._everybody = _NEVER
-        self._held: dict[str, tuple[int, str]] = {}
-        self._released_at: dict[tuple[str, str | None], int] = {}
+        self._held: dict[str | None, tuple[int, str]] = {}
+        self._released_at: dict[tuple[str | None, str | None], int] = {}
         for place, each in enumerate(found):
             if each.kind is DecisionKind.HELD:
-                if each.user_id is None:
-                    self._everybody = place, each.reason
-                else:
-                    self._held[each.user_id] = place, each.reason
+                self._held[each.user_id] = place, each.reason
+            elif each.kind is DecisionKind.RELEASED and each.user_id is None:
+                self._held.pop(None, None)
             elif each.kind is DecisionKind.RELEASED:
-                if each.user_id is None:
-                    self._everybody = _NEVER
-                else:
-                    self._released_at[each.user_id, each.content_hash] = place
+                self._released_at[each.user_id, each.content_hash] = place
 
     @property
     def everybody(self) -> bool:
         """Whether everybody's bill is held."""
-        return self._everybody != _NEVER
+        return None in self._held
 
     @property
     def users(self) -> frozenset[str]:
         """The users whom a person once held by name."""
-        return frozenset(self._held)
+        return frozenset(user for user in self._held if user is not None)
 
     def held_because(self, user_id: str, lines_hash: str) -> str | None:
         """Return the reason for which a person holds a bill of this content; None when nobody does."""
-        held_at, reason = max(self._everybody, self._held.get(user_id, _NEVER))
+        held_at, reason = max(self._held.get(None, _NEVER), self._held.get(user_id, _NEVER))
         return reason if held_at > self._released_at.get((user_id, lines_hash), -1) else None
 
     def held_by_name(self, user_id: str, lines_hash: str) -> str | None:

@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from sqlalchemy.engine import RowMapping
 
 from spell_billing.core.drafting import Draft
 from spell_billing.core.lines import (
@@ -81,11 +80,6 @@ class Bill:
     terms: str | None = None
     tax_cents: int | None = None
     discount_cents: int | None = None
-
-    @classmethod
-    def from_mapping(cls, row: RowMapping) -> "Bill":
-        """Build a bill from a result row of `ledger_invoices`."""
-        return msgspec.convert(row, cls)
 
     @property
     def parsed_lines(self) -> tuple[Line, ...]:

@@ -4,8 +4,7 @@ import sqlalchemy as sa
 
 from spell_billing.core.outcomes import State
 from spell_billing.ledger import money_tables  # noqa: F401 - it enters its tables
-from spell_billing.ledger.column_types import ExactDecimal, UtcDateTime, metadata
-from spell_billing.ledger.columns import (
+from spell_billing.ledger.column_types import (
     ACTOR,
     CURRENCY,
     GENERATION,
@@ -16,7 +15,10 @@ from spell_billing.ledger.columns import (
     USER,
     WAY,
     WHY,
+    ExactDecimal,
+    UtcDateTime,
     key,
+    metadata,
     number,
     optional,
     required,

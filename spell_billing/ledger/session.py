@@ -14,7 +14,7 @@ from spell_billing.core.drafting import Draft
 from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import TO_DRIVE, UNSENT, State
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.changes import insert_drafts, write_changes
 from spell_billing.ledger.column_types import put_row
@@ -90,8 +90,7 @@ class MonthSession:
 
     def superseded(self) -> list[Bill]:
         """Return bills that were not sent although a later generation of them exists."""
-        unsent = [State.PLANNED, State.DRAFTED, State.FAILED, State.HELD, State.SKIPPED]
-        return self.write(read_bills, self.month, is_replaced(), states=unsent)
+        return self.write(read_bills, self.month, is_replaced(), states=UNSENT | TO_DRIVE)
 
     def is_undone(self) -> bool:
         """Return whether some user's latest bill keeps the month from being billed."""

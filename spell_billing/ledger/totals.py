@@ -17,8 +17,8 @@ from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.plausible import Usual
 from spell_billing.core.review_prices import BilledTwice
 from spell_billing.core.terms import LEFT_OUT, ON, load_terms
-from spell_billing.ledger.column_types import read_as
-from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, read_months
+from spell_billing.ledger.column_types import above_zero, read_as
+from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, started_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.schema import decisions, invoices
@@ -27,7 +27,7 @@ _SUMMED = (
     *("total_cents", "carried_cents", "covered_cents", "plan_cents", "late_cents", "credit_applied_cents"),
     *("tax_cents", "discount_cents"),
 )
-_CHARGED_CENTS = sa.case((invoices.c.total_cents > 0, invoices.c.total_cents), else_=0)
+_CHARGED_CENTS = above_zero(invoices.c.total_cents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +223,14 @@ def small_amounts(connection: Connection, month: str) -> list[tuple[Reason, str,
 
 def billed_before(connection: Connection, month: Month) -> list[MonthRecord]:
     """Return the last three months before it whose billing has started, the newest first."""
-    started = [each for each in read_months(connection) if each.billing_started_at is not None]
-    return [each for each in reversed(started) if each.month < str(month)][:_COMPARED_MONTHS]
+    earlier = [each for each in started_months(connection) if each.month < str(month)]
+    return earlier[::-1][:_COMPARED_MONTHS]
 
 
 def first_started(connection: Connection) -> tuple[str, datetime] | None:
     """Return the earliest month whose billing has started, and when it did; None where there is none."""
-    for record in read_months(connection):
-        if record.billing_started_at is not None:
-            return record.month, record.billing_started_at
-    return None
+    started = started_months(connection)
+    return next(((each.month, at) for each in started if (at := each.billing_started_at)), None)
 
 
 def usual_amounts(

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core import lines
+from spell_billing.core.grants import PAID
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
+from spell_billing.ledger.balances import put_by_hand
 from spell_billing.ledger.charges import Kept, kept_of_months
-from spell_billing.ledger.customer_balances import put_by_hand
-from spell_billing.ledger.grants import PAID
 from spell_billing.ledger.money_tables import grants, payments
 from spell_billing.ledger.queries import has_line_of, latest_generation
 from spell_billing.ledger.reviews import DecisionKind

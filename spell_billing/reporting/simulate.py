@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from spell_billing.core.errors import MonthError, UsageError
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
+from spell_billing.core.open_month import rate_open_month, rating_of
 from spell_billing.core.plans import MonthPlan
 from spell_billing.core.pricing import USUAL_RATING, fraction_of, load_rating
-from spell_billing.core.simulation import Figures, UserChange, add_up, figures_of, largest, month_cents
+from spell_billing.core.simulation import Figures, UserChange, add_up, figures_of, largest
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import pinned_version
 from spell_billing.ledger.ledger import Ledger
@@ -270,9 +271,11 @@ def _change(
             f"User {user_id} pays in {currency}, and would be on a plan in {' and '.join(new.currencies)}.",
             remedy="Move users to plans of their own currency only.",
         )
-    return UserChange(
-        user_id, currency, month_cents(old, usage_cents), month_cents(new, _at(level, usage_cents))
+    before, after = (
+        rate_open_month(cents, rating_of(None, plan)).due_cents
+        for plan, cents in ((old, usage_cents), (new, _at(level, usage_cents)))
     )
+    return UserChange(user_id, currency, before, after)
 
 
 def _currency(plan: MonthPlan | None) -> str | None:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from spell_billing.core.grants import Grant
 from spell_billing.core.money import format_money
-from spell_billing.ledger.grants import LedgerGrant
 from spell_billing.web.api import Cents, Currency, Moment, Money, User
 
 
@@ -34,12 +34,12 @@ class Grants(BaseModel):
     grants: list[UserGrant] = Field(description="The oldest first.")
 
 
-def grants_answer(user_id: str, found: Sequence[LedgerGrant]) -> Grants:
+def grants_answer(user_id: str, found: Sequence[Grant]) -> Grants:
     """Return the answer for a user: what pays for this user's bills, also where it was made for another."""
     return Grants(user_id=user_id, grants=[_grant(each) for each in found])
 
 
-def _grant(grant: LedgerGrant) -> UserGrant:
+def _grant(grant: Grant) -> UserGrant:
     left_cents = grant.left_cents - grant.expired_cents
     return UserGrant(
         grant_id=grant.grant_id,

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.browsing import Search, search_bills
-from spell_billing.ledger.month_changes import read_changes
+from spell_billing.ledger.browsing import Search, read_changes, search_bills
 from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.runs import RunResult

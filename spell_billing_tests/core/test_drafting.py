@@ -11,13 +11,13 @@ from msgspec import structs
 
 from spell_billing.core.drafting import MAX_LINES, Account, Credit, Draft, draft_invoice
 from spell_billing.core.errors import UsageError
+from spell_billing.core.late import LateUsage
 from spell_billing.core.lines import (
     ADJUSTMENT,
     CREDIT,
     INCLUDED,
     LATE_USAGE,
     USAGE,
-    LateUsage,
     Line,
     dump_lines,
     lines_hash,
@@ -27,6 +27,7 @@ from spell_billing.core.money import MAX_AMOUNT_CENTS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason, State
 from spell_billing.core.pricing import Rating
+from spell_billing_tests.core.late_usage import late_of
 
 OCTOBER = Month(2026, 10)
 ACCOUNT = Account("cus_1")
@@ -45,7 +46,7 @@ ACCOUNTS = st.none() | st.builds(
     included_cents=st.integers(0, 10**6),
 )
 LATE = st.builds(
-    LateUsage,
+    late_of,
     st.builds(Month, st.just(2026), st.integers(1, 9)),
     st.integers(-100, 100),
     CENTS,
@@ -161,8 +162,8 @@ def test_the_text_is_the_one_the_platform_promises() -> None:
 
 def test_every_line_says_what_it_is_and_the_description_says_what_is_due() -> None:
     late = (
-        LateUsage(Month(2026, 9), 3, Decimal("10.5"), Decimal(900), rating=Rating(500)),
-        LateUsage(Month(2026, 8), -1, Decimal(-20), Decimal(900), kind=ADJUSTMENT),
+        late_of(Month(2026, 9), 3, Decimal("10.5"), Decimal(900), rating=Rating(500)),
+        late_of(Month(2026, 8), -1, Decimal(-20), Decimal(900), kind=ADJUSTMENT),
     )
     result = draft("1233.5", account=PLAN, late=late, credit=Credit(25, "usd"))
 
@@ -179,7 +180,7 @@ def test_every_line_says_what_it_is_and_the_description_says_what_is_due() -> No
 
 
 def test_rounding_happens_once_per_line_and_not_on_their_sum() -> None:
-    late = (LateUsage(Month(2026, 9), 1, Decimal("0.5")), LateUsage(Month(2026, 8), 1, Decimal("0.5")))
+    late = (late_of(Month(2026, 9), 1, Decimal("0.5")), late_of(Month(2026, 8), 1, Decimal("0.5")))
 
     assert draft("0.5", calls=1, late=late).total_cents == 3
 
@@ -199,7 +200,7 @@ def test_rounding_happens_once_per_line_and_not_on_their_sum() -> None:
         (draft(account=Account("cus_1", "dollar")), State.FAILED, Reason.UNKNOWN_CURRENCY),
         (draft(credit=Credit(1, "eur")), State.HELD, Reason.CURRENCY_CHANGED),
         (
-            draft(late=(LateUsage(Month(2026, 9), 1, Decimal(1), currency="eur"),)),
+            draft(late=(late_of(Month(2026, 9), 1, Decimal(1), currency="eur"),)),
             State.HELD,
             Reason.CURRENCY_CHANGED,
         ),
@@ -220,14 +221,14 @@ def test_each_case_has_its_state_and_reason(result: Draft, state: State, reason:
 def test_more_lines_than_stripe_takes_at_once_are_refused() -> None:
     def with_lines(count: int) -> Draft:
         months = [Month(2000, 1).plus(index) for index in range(count - 1)]
-        return draft(late=tuple(LateUsage(month, 1, Decimal(1)) for month in months))
+        return draft(late=tuple(late_of(month, 1, Decimal(1)) for month in months))
 
     assert with_lines(MAX_LINES).state is State.PLANNED
     assert with_lines(MAX_LINES + 1).reason is Reason.TOO_MANY_LINES
 
 
 def test_a_month_of_late_usage_alone_has_no_usage_line() -> None:
-    result = draft("0", calls=0, late=(LateUsage(Month(2026, 9), 2, Decimal(70)),))
+    result = draft("0", calls=0, late=(late_of(Month(2026, 9), 2, Decimal(70)),))
 
     assert [line.kind for line in result.lines] == [LATE_USAGE]
     assert result.total_cents == 70

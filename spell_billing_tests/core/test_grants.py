@@ -6,25 +6,42 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spell_billing.core.grants import Grant, paid_by_grants
+from spell_billing.core.grants import GRANTED, PAID, Grant, paid_by_grants
 from spell_billing.core.month import Month
 
 OCTOBER = Month(2026, 10)
+
+
+def grant(
+    grant_id: str, currency: str, cents: int, day: date, kind: str, *, later: timedelta = timedelta(0)
+) -> Grant:
+    return Grant(
+        grant_id=grant_id,
+        user_id="user-1",
+        kind=kind,
+        currency=currency,
+        amount_cents=cents,
+        expires_on=day,
+        granted_at=datetime(2026, 1, 1, tzinfo=UTC) + later,
+        reason="why",
+    )
+
+
 GRANTS = st.lists(
     st.builds(
-        lambda number, currency, cents, day, is_paid: Grant(
+        lambda number, currency, cents, day, kind: grant(
             f"g-{number}",
             currency,
             cents,
             date(2026, 9, 20) + timedelta(days=day),
-            is_paid,
-            datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=number),
+            kind,
+            later=timedelta(hours=number),
         ),
         st.integers(1, 10**6),
         st.sampled_from(["usd", "usd", "eur"]),
         st.integers(-5, 1000),
         st.integers(0, 90),
-        st.booleans(),
+        st.sampled_from([GRANTED, PAID]),
     ),
     max_size=6,
     unique_by=lambda each: each.grant_id,
@@ -47,7 +64,7 @@ def test_grants_pay_what_is_due_as_far_as_they_reach_and_what_is_lost_first_goes
     for line, each in zip(lines, used, strict=True):
         assert 0 < -line.amount_cents <= each.left_cents
     for first, second in pairwise(used):
-        assert (first.expires_on, first.is_paid) <= (second.expires_on, second.is_paid)
+        assert (first.expires_on, first.kind == PAID) <= (second.expires_on, second.kind == PAID)
     # All but the last one are used up.
     assert all(
         -line.amount_cents == each.left_cents for line, each in list(zip(lines, used, strict=True))[:-1]
@@ -56,5 +73,5 @@ def test_grants_pay_what_is_due_as_far_as_they_reach_and_what_is_lost_first_goes
 
 def test_a_grant_that_expires_on_the_first_does_not_pay_for_that_month() -> None:
     for day, pays in ((date(2026, 10, 1), False), (date(2026, 10, 2), True)):
-        given_ = Grant("g", "usd", 100, day, is_paid=False, granted_at=datetime(2026, 1, 1, tzinfo=UTC))
+        given_ = grant("g", "usd", 100, day, GRANTED)
         assert bool(paid_by_grants([given_], OCTOBER, 50, "usd")) is pays

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, draft_invoice
-from spell_billing.core.lines import LATE_KINDS, LateUsage
+from spell_billing.core.lines import LATE_KINDS
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import Rating, due_cents, rate_cents
+from spell_billing_tests.core.late_usage import late_of
 
 SEPTEMBER = Month(2026, 9)
 ACCOUNT = Account("cus_1")
@@ -34,7 +35,7 @@ def test_late_lines_sum_to_the_difference_of_the_ratings(
 ) -> None:
     billed, late_cents = initial, 0
     for index, delta in enumerate(deltas):
-        late = LateUsage(SEPTEMBER, 1, delta, billed, rating)
+        late = late_of(SEPTEMBER, 1, delta, billed, rating)
         result = draft_invoice(
             SEPTEMBER.plus(index + 1), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
         )
@@ -47,7 +48,7 @@ def test_late_lines_sum_to_the_difference_of_the_ratings(
 
 def test_a_late_amount_just_below_half_a_cent_is_not_rounded_twice() -> None:
     # The sum has 30 digits: kept to 28 of them, it would be half a cent and then a whole one.
-    late = LateUsage(SEPTEMBER, 1, Decimal("0." + "4" + 19 * "9"), billed_usage_cents=Decimal(10**9))
+    late = late_of(SEPTEMBER, 1, Decimal("0." + "4" + 19 * "9"), billed_cents=Decimal(10**9))
     result = draft_invoice(
         SEPTEMBER.next(), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
     )
@@ -64,7 +65,7 @@ def test_a_hundred_late_thirds_of_a_cent_cost_what_they_cost_together() -> None:
             calls=0,
             usage_cents=Decimal(0),
             account=ACCOUNT,
-            late=[LateUsage(SEPTEMBER, 1, third, billed)],
+            late=[late_of(SEPTEMBER, 1, third, billed)],
         )
         total_cents += result.total_cents
         billed = exact_sum(billed, third)
@@ -73,7 +74,7 @@ def test_a_hundred_late_thirds_of_a_cent_cost_what_they_cost_together() -> None:
 
 
 def test_an_allowance_left_over_in_the_late_month_covers_its_late_usage() -> None:
-    late = LateUsage(SEPTEMBER, 10, Decimal(300), billed_usage_cents=Decimal(400), rating=Rating(500))
+    late = late_of(SEPTEMBER, 10, Decimal(300), billed_cents=Decimal(400), rating=Rating(500))
     result = draft_invoice(
         SEPTEMBER.next(), "user-1", calls=0, usage_cents=Decimal(0), account=ACCOUNT, late=[late]
     )

@@ -8,7 +8,7 @@ import pytest
 from spell_billing.core.late import Usage
 from spell_billing.core.past import Differences, Move, merges, pair_moves
 from spell_billing.core.review import Finding
-from spell_billing.core.review_moves import move_findings
+from spell_billing.core.review_ledger import move_findings
 
 Row = tuple[str, str, int]
 """A month, a user, and how many calls of 10 cents were lost or gained."""

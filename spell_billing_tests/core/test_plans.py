@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
 from spell_billing.core.fees import FeesCharged, FeesOf
+from spell_billing.core.late import LateUsage
 from spell_billing.core.lines import (
     CREDIT,
     FEE,
@@ -17,7 +18,6 @@ from spell_billing.core.lines import (
     INCLUDED,
     LATE_KINDS,
     PLAN_KINDS,
-    LateUsage,
     Line,
     taxed_amounts,
 )
@@ -28,6 +28,7 @@ from spell_billing.core.pricing import Rating, dump_rating, load_rating, rate, r
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.reconcile import net_lines
 from spell_billing.invoicing.rederive_plans import charges
+from spell_billing_tests.core.late_usage import late_of
 
 OCTOBER = Month(2026, 10)
 ACCOUNT = Account("cus_1")
@@ -137,7 +138,7 @@ def test_the_proof_s_own_arithmetic_agrees_for_every_rating(rating: Rating, usag
 def test_late_usage_costs_what_it_would_have_cost_on_time(rating: Rating, parts: list[Decimal]) -> None:
     known, charged = parts[0], rate_cents(parts[0], rating)
     for part in parts[1:]:
-        late = LateUsage(Month(2026, 9), 1, part, known, rating, charged_cents=charged)
+        late = late_of(Month(2026, 9), 1, part, known, rating, charged_cents=charged)
         charged += sum(
             line.amount_cents for line in draft(None, late=(late,)).lines if line.kind in LATE_KINDS
         )

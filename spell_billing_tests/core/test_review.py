@@ -28,7 +28,7 @@ from spell_billing.core.review import (
     month_findings,
     past_findings,
 )
-from spell_billing.core.review_moves import move_findings
+from spell_billing.core.review_ledger import move_findings
 
 RULES = ReviewRules()
 COUNT = st.integers(0, 10**6)

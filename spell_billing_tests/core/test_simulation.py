@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.month import Month
+from spell_billing.core.open_month import rate_open_month
 from spell_billing.core.plans import Discount, PlanSpan, month_plan
-from spell_billing.core.simulation import UserChange, add_up, figures_of, largest, month_cents, percentile
+from spell_billing.core.simulation import UserChange, add_up, figures_of, largest, percentile
 
 MARCH = Month(2025, 3)
 CENTS = st.integers(0, 10**7)
@@ -40,7 +41,7 @@ def test_a_user_s_month_is_the_total_that_drafting_gives(
 
     draft = draft_invoice(MARCH, "ada", calls=1, usage_cents=usage, account=Account("cus_1"), plan=plan)
 
-    assert month_cents(plan, usage) == draft.total_cents
+    assert rate_open_month(usage, plan.rating).due_cents == draft.total_cents
 
 
 @given(changes=CHANGES)

@@ -98,7 +98,7 @@ class Office:
 
     @contextmanager
     def session(self, month: Month = OCTOBER) -> Iterator[MonthSession]:
-        with self.ledger._holding(str(month), 0, lambda _: None) as (connection, require_lock):
+        with self.ledger.exclusive(str(month), wait_seconds=0) as (connection, require_lock):
             yield MonthSession(
                 connection, month, Actor("tester"), require_lock=require_lock, now=lambda: self.now
             )

@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
-from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.pricing import Rating
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.settings.databases import parse_database_url
 from spell_billing.stripe_double import StripeDouble
+from spell_billing_tests.core.late_usage import late_of
 from spell_billing_tests.exactly_once.billing import OCTOBER
 
 PLAIN, PLAN, FOREIGN, NO_ACCOUNT = "user-0001", "user-0002", "user-0003", "user-0004"
@@ -34,7 +34,7 @@ def drafts(*, more_cents: int = 0, everyone_billable: bool = False) -> list[Draf
     more = Decimal(more_cents)
     calls = 3 + more_cents
     plan = Account("cus_plan", plan_id="pro", plan_name="Pro", included_cents=500)
-    late = LateUsage(Month(2026, 9), 2, Decimal("120.5"), Decimal(600), Rating(500))
+    late = late_of(Month(2026, 9), 2, Decimal("120.5"), Decimal(600), Rating(500))
     month = [
         draft_invoice(
             OCTOBER, PLAIN, calls=calls, usage_cents=Decimal(1234) + more, account=Account("cus_plain")

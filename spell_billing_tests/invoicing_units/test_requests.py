@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Credit, draft_invoice
 from spell_billing.core.keys import HASH, KEY
-from spell_billing.core.lines import USAGE, LateUsage, Line, dump_lines
+from spell_billing.core.lines import USAGE, Line, dump_lines
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.core.pricing import Rating
@@ -30,6 +30,7 @@ from spell_billing.core.terms import (
 )
 from spell_billing.invoicing import requests
 from spell_billing.ledger.rows import Bill, new_bill_values
+from spell_billing_tests.core.late_usage import late_of
 
 OCTOBER = Month(2026, 10)
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -44,7 +45,7 @@ def bill_of(user_id: str = "user-0001", usage: str = "1233.5", *, plan: str | No
         calls=1234,
         usage_cents=Decimal(usage),
         account=account,
-        late=[LateUsage(Month(2026, 9), 2, Decimal(70), rating=Rating(10))],
+        late=[late_of(Month(2026, 9), 2, Decimal(70), rating=Rating(10))],
         credit=Credit(25, "usd"),
     )
     return Bill(id=BILL_ID, **new_bill_values(OCTOBER, draft, generation=1, run_id="run-1", now=NOW))

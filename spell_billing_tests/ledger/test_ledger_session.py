@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, Credit, Draft, draft_invoice
 from spell_billing.core.errors import LedgerError
-from spell_billing.core.lines import LateUsage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change, new_bill_values
 from spell_billing.ledger.session import MonthSession
+from spell_billing_tests.core.late_usage import late_of
 
 OCTOBER, NOVEMBER = Month(2026, 10), Month(2026, 11)
 NOW = datetime(2026, 11, 1, 3, tzinfo=UTC)
@@ -109,7 +109,7 @@ def test_a_draft_written_among_many_is_the_bill_it_would_be_alone(
         calls=7,
         usage_cents=Decimal("1234.5670"),
         account=Account("cus_\\N", "usd", "plan\t1", "Plan \\", 200),
-        late=[LateUsage(Month(2026, 8), 2, Decimal("0.5"), Decimal(10))],
+        late=[late_of(Month(2026, 8), 2, Decimal("0.5"), Decimal(10))],
         credit=Credit(31, "usd"),
     )
     drafts = [make_draft("user-0001"), odd]

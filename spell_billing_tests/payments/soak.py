@@ -25,7 +25,7 @@ from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.review import hold, release
-from spell_billing.ledger.granting import add_grant
+from spell_billing.ledger.grants import add_grant
 from spell_billing.ledger.rows import Actor
 from spell_billing.stripe_double import FaultKind, Invoice
 from spell_billing_tests.payments.world import World

@@ -21,7 +21,7 @@ from spell_billing.ledger import waiting_users
 from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.erasing import require_audit_can_be_rewritten
 from spell_billing.ledger.events import forget_events
-from spell_billing.ledger.granting import add_grant
+from spell_billing.ledger.grants import add_grant
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.moves import record_move
 from spell_billing.ledger.outbox import ALERTS

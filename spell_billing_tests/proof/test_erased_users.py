@@ -13,8 +13,7 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.ledger.credit_notes import read_credit_notes
-from spell_billing.ledger.granting import add_grant, revoke_grant
-from spell_billing.ledger.grants import read_ledger_grants
+from spell_billing.ledger.grants import add_grant, read_ledger_grants, revoke_grant
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.leavers import (
     ANN,

@@ -6,8 +6,7 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError, LedgerError
 from spell_billing.core.month import Month
-from spell_billing.ledger.granting import add_grant, revoke_grant
-from spell_billing.ledger.grants import Liability, read_ledger_grants, read_liability
+from spell_billing.ledger.grants import Liability, add_grant, read_ledger_grants, read_liability, revoke_grant
 from spell_billing.ledger.moves import record_move
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform

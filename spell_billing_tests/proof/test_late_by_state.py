@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 
 from spell_billing.core.drafting import Account, draft_invoice
-from spell_billing.core.lines import LateUsage
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.pricing import Rating
 from spell_billing.ledger.rows import Actor, Change
+from spell_billing_tests.core.late_usage import late_of
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
 
 ONE, TWO = "user-0001", "user-0002"
@@ -270,7 +270,7 @@ def test_a_plan_covers_what_came_late_as_if_it_had_been_on_time(platform: SmallP
 
 def test_a_late_amount_in_another_currency_holds_the_bill_and_one_of_nothing_does_not() -> None:
     def draft(cents: int) -> tuple[State, Reason | None]:
-        late = LateUsage(MARCH, 1, Decimal(cents), currency="eur", rating=Rating(100))
+        late = late_of(MARCH, 1, Decimal(cents), currency="eur", rating=Rating(100))
         found = draft_invoice(
             APRIL, ONE, calls=0, usage_cents=Decimal(0), account=Account("cus_1"), late=[late]
         )

@@ -11,8 +11,7 @@ from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.ledger.column_types import metadata
-from spell_billing.ledger.granting import add_grant
-from spell_billing.ledger.grants import read_ledger_grants
+from spell_billing.ledger.grants import add_grant, read_ledger_grants
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.stripe_account import StripeAccount, forget_rehearsal, read_account

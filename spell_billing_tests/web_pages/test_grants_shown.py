@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from spell_billing.core.terms import CARRY, FORGIVE, Policy
-from spell_billing.ledger.granting import add_grant
+from spell_billing.ledger.grants import add_grant
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import JUNE, MARCH, SmallPlatform
 from spell_billing_tests.web_pages.test_overview import look

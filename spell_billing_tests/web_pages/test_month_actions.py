@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from spell_billing.core.money import cents_of
-from spell_billing.ledger.month_changes import read_changes
+from spell_billing.ledger.browsing import read_changes
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 from spell_billing_tests.web.house import Answer, House, house
 from spell_billing_tests.web_pages.world import OpenDoors
@@ -35,7 +35,7 @@ def test_a_month_is_compared_with_the_one_before_by_its_users_totals(
         changes = read_changes(connection, APRIL)
 
     assert changes.counts == {"new": 1, "gone": 1, "pay more": 1, "pay the same": 1}
-    assert [(each.user_id, each.before_cents, each.now_cents) for each in changes.largest] == [
+    assert [(each.user_id, each.before_cents, each.after_cents) for each in changes.largest] == [
         (ONE, 1000, 1500),
         (GONE, 300, 0),
         (NEW, 0, 70),

@@ -4,11 +4,10 @@ import sqlalchemy as sa
 from alembic import op
 
 from spell_billing.ledger.column_types import BigId, ExactDecimal, UtcDateTime
+from spell_billing.ledger.migrations.append_only import make_append_only
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -79,28 +78,4 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text),
     )
     op.create_index("ledger_audit_by_user", "ledger_audit", ["month", "user_id"])
-    _forbid_changes_to_the_audit_trail()
-
-
-def _forbid_changes_to_the_audit_trail() -> None:
-    if op.get_bind().dialect.name == "sqlite":
-        for verb in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER ledger_audit_no_{verb.lower()} BEFORE {verb} ON ledger_audit "
-                "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
-            )
-        # INSERT OR REPLACE deletes the row it replaces without asking the trigger above.
-        op.execute(
-            "CREATE TRIGGER ledger_audit_no_replace BEFORE INSERT ON ledger_audit "
-            "WHEN EXISTS (SELECT 1 FROM ledger_audit WHERE id = NEW.id) "
-            "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
-        )
-        return
-    op.execute(
-        "CREATE FUNCTION ledger_audit_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'the audit trail is append-only'; END $$"
-    )
-    op.execute(
-        "CREATE TRIGGER ledger_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_audit "
-        "FOR EACH STATEMENT EXECUTE FUNCTION ledger_audit_append_only()"
-    )
+    make_append_only("ledger_audit", "id = NEW.id", "the audit trail is append-only")

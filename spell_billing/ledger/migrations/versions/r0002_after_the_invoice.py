@@ -7,8 +7,6 @@ from spell_billing.ledger.column_types import BigId, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

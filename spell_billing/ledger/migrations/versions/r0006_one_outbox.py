@@ -12,8 +12,6 @@ from spell_billing.ledger.column_types import BigId, UtcDateTime, insert_new
 
 revision = "0006"
 down_revision = "0005"
-branch_labels = None
-depends_on = None
 
 _SENT_ALERTS = sa.text("sent_at IS NOT NULL AND channel NOT IN ('alerts', 'mail')")
 _SAID = "key, channel, kind, month, user_id, payload"

@@ -4,13 +4,10 @@ import sqlalchemy as sa
 from alembic import op
 
 from spell_billing.ledger.column_types import UtcDateTime
+from spell_billing.ledger.migrations.append_only import make_append_only
 
 revision = "0014"
 down_revision = "0013"
-branch_labels = None
-depends_on = None
-
-_SAYS = "'grants are append-only'"
 
 
 def upgrade() -> None:
@@ -28,24 +25,5 @@ def upgrade() -> None:
         sa.Column("expires_on", sa.Date, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
     )
-    if op.get_bind().dialect.name == "sqlite":
-        for verb in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER ledger_credits_no_{verb.lower()} BEFORE {verb} ON ledger_credits "
-                f"BEGIN SELECT RAISE(ABORT, {_SAYS}); END"
-            )
-        # INSERT OR REPLACE deletes the row it replaces without asking the trigger above.
-        op.execute(
-            "CREATE TRIGGER ledger_credits_no_replace BEFORE INSERT ON ledger_credits WHEN EXISTS "
-            "(SELECT 1 FROM ledger_credits WHERE grant_id = NEW.grant_id AND number = NEW.number) "
-            f"BEGIN SELECT RAISE(ABORT, {_SAYS}); END"
-        )
-        return
-    op.execute(
-        "CREATE FUNCTION ledger_credits_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION {_SAYS}; END $$"
-    )
-    op.execute(
-        "CREATE TRIGGER ledger_credits_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_credits "
-        "FOR EACH STATEMENT EXECUTE FUNCTION ledger_credits_append_only()"
-    )
+    same_row = "grant_id = NEW.grant_id AND number = NEW.number"
+    make_append_only("ledger_credits", same_row, "grants are append-only")
