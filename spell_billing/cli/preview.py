@@ -88,9 +88,7 @@ def command(
             differences = preview.compare_drafts(month, drafts, ledger, against)
             frame = preview.differences_frame(differences)
     if csv is not None:
-        # With a byte order mark, for Excel.
-        rows = frame.drop(columns="lines", errors="ignore")
-        preview.spreadsheet_frame(rows).to_csv(csv, index=False, encoding="utf-8-sig")
+        preview.write_csv(frame.drop(columns="lines", errors="ignore"), csv)
     if as_json:
         write_json(frame.to_dict("records"))
         return

@@ -33,7 +33,7 @@ def command(
     from spell_billing.ledger.ledger import Ledger  # noqa: PLC0415 - heavy: SQLAlchemy
     from spell_billing.reporting import simulate as simulation  # noqa: PLC0415 - heavy: pandas
     from spell_billing.reporting.new_pricing import read_pricing  # noqa: PLC0415 - heavy: Arrow
-    from spell_billing.reporting.preview import spreadsheet_frame  # noqa: PLC0415
+    from spell_billing.reporting.preview import write_csv  # noqa: PLC0415
     from spell_billing.reporting.simulation_chart import draw  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.store import open_usage_store  # noqa: PLC0415
@@ -44,8 +44,7 @@ def command(
         store = open_usage_store(settings.usage_store)
         found = simulation.simulate(ledger, store, first, last, pricing=prices, name=pricing.name)
     if csv is not None:
-        # With a byte order mark, for Excel.
-        spreadsheet_frame(simulation.users_frame(found)).to_csv(csv, index=False, encoding="utf-8-sig")
+        write_csv(simulation.users_frame(found), csv)
     if chart is not None:
         chart.write_text(draw(found), encoding="utf-8")
     if as_json:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,10 @@ class Dataset:
 
     def read(self, connection: Connection, month: Month) -> pa.Table:
         """Read the table of a month."""
-        return pa.Table.from_batches(self._batches(connection, month), schema=self.schema)
-
-    def _batches(self, connection: Connection, month: Month) -> Iterator[pa.RecordBatch]:
-        waiting: list[Mapping[str, Any]] = []
-        for row in self.rows(connection, month):
-            waiting.append(row)
-            if len(waiting) == _ROWS_AT_ONCE:
-                yield pa.RecordBatch.from_pylist(waiting, schema=self.schema)
-                waiting = []
-        yield pa.RecordBatch.from_pylist(waiting, schema=self.schema)
+        rows = iter(self.rows(connection, month))
+        some = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
+        batches = (pa.RecordBatch.from_pylist(each, schema=self.schema) for each in some)
+        return pa.Table.from_batches(batches, schema=self.schema)
 
 
 def _bills(connection: Connection, month: Month) -> Iterator[Mapping[str, Any]]:

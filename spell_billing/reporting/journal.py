@@ -23,6 +23,9 @@ from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.schema import decisions, invoices
 
 _ROWS_AT_ONCE = 5_000
+_READ = (
+    *("currency", "state", "reason", "total_cents", "carried_cents", "tax_cents", "discount_cents", "lines"),
+)
 _BOOKED = [*INVOICED, State.SKIPPED, State.SETTLED]
 """Bills that stand; what is still to be sent, and what was voided, is in no entry."""
 
@@ -97,24 +100,15 @@ def read_journal(connection: Connection, month: Month) -> list[Posting]:
     _book_fees_earned(connection, month, sums)
     for kept in kept_of_months(connection, [month])[str(month)]:
         _book_payments(kept, sums)
-    for currency, cents in put_by_hand(connection, month).items():
-        accounts = {"debit": Account.BALANCE_BY_HAND, "credit": Account.CUSTOMER_BALANCE}
-        _book(sums, currency, Entry.CUSTOMER_BALANCE, cents, **accounts)
-    for currency, cents in _to_balance(connection, month):
-        _book(
-            sums,
-            currency,
-            Entry.CREDIT_NOTES,
-            cents,
-            debit=Account.CREDIT_NOTES,
-            credit=Account.CUSTOMER_BALANCE,
-        )
-    for currency, cents in _uncollectible(connection, month):
-        _book(
-            sums, currency, Entry.UNCOLLECTIBLE, cents, debit=Account.WRITTEN_OFF, credit=Account.RECEIVABLE
-        )
-    for currency, cents in _credits_settled(connection, month):
-        _book(sums, currency, Entry.SETTLED, cents, debit=Account.CARRIED, credit=Account.BY_HAND)
+    by_hand, to_balance = put_by_hand(connection, month).items(), _to_balance(connection, month)
+    for found, entry, debit, credit in (
+        (by_hand, Entry.CUSTOMER_BALANCE, Account.BALANCE_BY_HAND, Account.CUSTOMER_BALANCE),
+        (to_balance, Entry.CREDIT_NOTES, Account.CREDIT_NOTES, Account.CUSTOMER_BALANCE),
+        (_uncollectible(connection, month), Entry.UNCOLLECTIBLE, Account.WRITTEN_OFF, Account.RECEIVABLE),
+        (_credits_settled(connection, month), Entry.SETTLED, Account.CARRIED, Account.BY_HAND),
+    ):
+        for currency, cents in found:
+            _book(sums, currency, entry, cents, debit=debit, credit=credit)
     order = {each: place for kind in (Entry, Account) for place, each in enumerate(kind)}
     return [
         Posting(str(month), currency, entry, account, max(cents, 0), max(-cents, 0))
@@ -160,39 +154,29 @@ def _book(sums: _Sums, currency: str, entry: Entry, cents: int, *, debit: Accoun
 def _book_bills(connection: Connection, month: Month, sums: _Sums) -> None:
     bill = invoices.c
     query = (
-        sa.select(
-            bill.currency,
-            bill.state,
-            bill.reason,
-            bill.total_cents,
-            bill.carried_cents,
-            bill.tax_cents,
-            bill.discount_cents,
-            bill.lines,
-        )
-        .where(latest_generation(month), bill.state.in_([state.value for state in _BOOKED]))
+        sa.select(*(bill[name] for name in _READ))
+        .where(latest_generation(month), bill.state.in_(_BOOKED))
         .execution_options(yield_per=_ROWS_AT_ONCE)
     )
     bought = set(connection.execute(sa.select(grants.c.grant_id).where(grants.c.kind == PAID)).scalars())
-    for currency, state, reason, total_cents, carried_cents, *beside, text in connection.execute(query):
-        tax_cents, coupon_cents = beside
-        tax, coupon = tax_cents or 0, coupon_cents or 0
-        if state in INVOICED:
+    for row in connection.execute(query):
+        tax, coupon = row.tax_cents or 0, row.discount_cents or 0
+        if row.state in INVOICED:
             entry, owed = Entry.INVOICES, Account.RECEIVABLE
-        elif state == State.SETTLED:
-            by_hand = reason == Reason.BILLED_BY_HAND
+        elif row.state == State.SETTLED:
+            by_hand = row.reason == Reason.BILLED_BY_HAND
             entry, owed = Entry.SETTLED, Account.BY_HAND if by_hand else Account.WRITTEN_OFF
         else:
             entry, owed = Entry.WITHOUT_INVOICE, Account.CARRIED
-        for line in lines.load_lines(text):
+        for line in lines.load_lines(row.lines):
             if line.amount_cents:
-                sums[currency, entry, _account_of(line, bought)] -= line.amount_cents
+                sums[row.currency, entry, _account_of(line, bought)] -= line.amount_cents
         # A credit, which later bills use up; one of a bill that a person settled is left to nobody.
-        credit_cents = max(carried_cents, 0)
-        sums[currency, entry, Account.CARRIED] -= credit_cents
-        sums[currency, entry, owed] += total_cents + credit_cents + tax - coupon
-        sums[currency, entry, Account.TAX] -= tax
-        sums[currency, entry, Account.DISCOUNTS] += coupon
+        credit_cents = max(row.carried_cents, 0)
+        sums[row.currency, entry, Account.CARRIED] -= credit_cents
+        sums[row.currency, entry, owed] += row.total_cents + credit_cents + tax - coupon
+        sums[row.currency, entry, Account.TAX] -= tax
+        sums[row.currency, entry, Account.DISCOUNTS] += coupon
 
 
 def _account_of(line: lines.Line, bought: set[str]) -> Account:
@@ -206,7 +190,7 @@ def _book_fees_earned(connection: Connection, month: Month, sums: _Sums) -> None
     bill = invoices.c
     query = sa.select(bill.currency, bill.lines).where(
         latest_generation(month.previous()),
-        bill.state.in_([state.value for state in _BOOKED]),
+        bill.state.in_(_BOOKED),
         bill.late_lines > 0,
         has_line_of(lines.FEE_IN_ADVANCE),
     )
@@ -269,7 +253,7 @@ def _carried(connection: Connection, month: Month) -> dict[str, int]:
     bill = invoices.c
     query = (
         sa.select(bill.currency, sa.func.sum(bill.credit_applied_cents - bill.carried_cents))
-        .where(latest_generation(month), bill.state.in_([state.value for state in _BOOKED]))
+        .where(latest_generation(month), bill.state.in_(_BOOKED))
         .group_by(bill.currency)
     )
     found = Counter({currency: int(cents) for currency, cents in connection.execute(query)})

@@ -32,6 +32,9 @@ from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
 _SCRATCH_PREFIX = "spell-billing-preview-"
+_DRAFT_COLUMNS = (
+    *("user", "state", "reason", "customer", "plan", "currency", "calls", "usage_cents", "total_cents"),
+)
 
 
 def preview_drafts(
@@ -77,12 +80,9 @@ def _of_pinned(
 
 
 def _latest(ledger: Ledger, month: Month) -> dict[str, Bill]:
-    latest: dict[str, Bill] = {}
-    for bill in ledger.bills(month):
-        other = latest.get(bill.user_id)
-        if other is None or other.generation < bill.generation:
-            latest[bill.user_id] = bill
-    return latest
+    """Return each user's latest bill."""
+    bills = sorted(ledger.bills(month), key=lambda bill: bill.generation)
+    return {bill.user_id: bill for bill in bills}
 
 
 def _as_it_is(bill: Bill) -> Draft:
@@ -130,30 +130,20 @@ def drafts_frame(drafts: Iterable[Draft], *, with_lines: bool = False) -> pd.Dat
         )
         for draft in drafts
     ]
-    columns = [
-        "user",
-        "state",
-        "reason",
-        "customer",
-        "plan",
-        "currency",
-        "calls",
-        "usage_cents",
-        "total_cents",
-    ]
-    frame = pd.DataFrame(rows, columns=[*columns, "lines"])
+    frame = pd.DataFrame(rows, columns=[*_DRAFT_COLUMNS, "lines"])
     frame = frame if with_lines else frame.drop(columns="lines")
     return frame.sort_values(["total_cents", "user"], ascending=[False, True], ignore_index=True)
 
 
-def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of drafts in which no text is a formula to a spreadsheet."""
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table of users as CSV in which no text is a formula to a spreadsheet."""
     texts = {
         name: frame[name].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
         for name in ("user", "customer", "plan", "currency", "old_invoice", "why")
         if name in frame
     }
-    return frame.assign(**texts)
+    # With a byte order mark, for Excel.
+    frame.assign(**texts).to_csv(path, index=False, encoding="utf-8-sig")
 
 
 Against = Month | Literal["billed"]

@@ -14,10 +14,9 @@ from spell_billing.core.month import Month
 from spell_billing.web.admin import BillingRequest, Launch, process
 from spell_billing.web.context import WebContext
 from spell_billing.web.decision_bodies import BODIES, Body, Decided, Told, Void
-from spell_billing.web.decisions import ROLES, decide
+from spell_billing.web.decisions import decide, require_role_for
 from spell_billing.web.errors import ApiError, error_page, in_a_sentence
 from spell_billing.web.facts import facts_of
-from spell_billing.web.gate import require_role
 from spell_billing.web.month_pages import MonthPages, Said
 from spell_billing.web.pages import read_fields
 
@@ -71,9 +70,7 @@ def _launch(context: WebContext, request: Request, month: Month) -> Launch:
         ApiError: when none is started.
     """
     facts = facts_of(request.scope)
-    refused = require_role(facts, ROLES["bill"])
-    if refused is not None:
-        raise ApiError(403, "role_not_enough", f"{refused[0]}.", refused[1])
+    require_role_for("bill", facts)
     try:
         return process(
             context=context,

@@ -81,15 +81,20 @@ def settle_month(context: api.Context, facts: api.Asker, month: api.MonthInPath,
     return decide(context, facts, month, body, "settle")
 
 
+def require_role_for(name: str, facts: Facts) -> None:
+    """Raise ApiError for who may not make a decision, as `approve`, or `bill` a month."""
+    refused = require_role(facts, ROLES[name])
+    if refused is not None:
+        raise ApiError(403, "role_not_enough", f"{refused[0]}.", refused[1])
+
+
 def decide(context: WebContext, facts: Facts, month: Month, body: Body, name: str) -> Decided:
     """Do what was decided, and return what came of it. It blocks: call it in a thread.
 
     Raises:
         ApiError: when it is refused.
     """
-    refused = require_role(facts, ROLES[name])
-    if refused is not None:
-        raise ApiError(403, "role_not_enough", f"{refused[0]}.", refused[1])
+    require_role_for(name, facts)
     user_id = getattr(body, "user_id", None)
     facts.action = f"asked to {name} {month}"
     try:

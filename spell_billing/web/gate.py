@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketClose
 from spell_billing.web.context import WebContext
 from spell_billing.web.errors import error_answer, error_page, json_error, wants_page
 from spell_billing.web.facts import Facts, facts_of
-from spell_billing.web.login import Sessions, cookie_of, login_address, may_act
+from spell_billing.web.login import SAFE_METHODS, Sessions, cookie_of, login_address, may_act
 from spell_billing.web.people import Role
 from spell_billing.web.secret import SecretCheck, Verdict
 
@@ -21,7 +21,6 @@ USER_API_PREFIX = "/v1/users/"
 FROM_PROXY = "spell_billing.from_proxy"
 """The scope's word for a request that came from a named proxy."""
 _POLICY_VIOLATION = 1008
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def require_role(facts: Facts, needed: Role) -> tuple[str, str] | None:
 def _try_role(connection: HTTPConnection) -> Response | None:
     """Refuse what a role to view does not cover: whatever is not looking; GraphQL is told by what it asks."""
     scope = connection.scope
-    if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or scope["path"] == "/graphql":
+    if scope["type"] != "http" or scope["method"] in SAFE_METHODS or scope["path"] == "/graphql":
         return None
     words = require_role(facts_of(scope), Role.OPERATE)
     return error_answer(connection, 403, "role_not_enough", *words) if words else None

@@ -13,8 +13,7 @@ from spell_billing.ledger.feed import EventType, final_id, read_feed
 from spell_billing.ledger.grants import grants_for
 from spell_billing.web import api, cursors
 from spell_billing.web.errors import ApiError
-from spell_billing.web.grant_answers import Grants, grants_answer
-from spell_billing.web.history_answers import Invoices, invoice_of
+from spell_billing.web.history_answers import Grants, Invoices, grants_answer, invoice_of
 from spell_billing.web.links import links_of
 from spell_billing.web.standing import Standing, Standings
 from spell_billing.web.user_usage import Usage, is_known, read_usage

@@ -24,7 +24,7 @@ _COOKIE = "spell_billing_session"
 _ID_BYTES = 9
 _KEY_BYTES = 32
 _LONGEST_COOKIE = 500
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def may_act(context: WebContext, connection: HTTPConnection) -> bool:
     of this server: by `Sec-Fetch-Site`, which scripts cannot set, or in older browsers by `Origin`.
     See https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html.
     """
-    if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE_METHODS:
+    if connection.scope["type"] == "http" and connection.scope["method"] in SAFE_METHODS:
         return True
     site = connection.headers.get("sec-fetch-site")
     origin = connection.headers.get("origin")

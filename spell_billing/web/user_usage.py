@@ -84,7 +84,7 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
         return _frozen(context, user_id, month, record)
     now = context.clock()
     found = context.usage_source().spending(user_id, month, with_limit=False)
-    if found.account is None and not found.month.calls and not _was_billed(context, user_id):
+    if found.account is None and not found.month.calls and not context.ledger.read(has_bill, user_id):
         return None
     usage, currency = found.month, (found.account or Account(None)).currency
     rating = rating_of(found.account, found.plan)
@@ -99,7 +99,7 @@ def read_usage(context: WebContext, user_id: str, month: Month) -> Usage | None:
 
 def is_known(context: WebContext, user_id: str) -> bool:
     """Return whether the platform has the user: a bill, an account, or calls in the present month."""
-    if _was_billed(context, user_id):
+    if context.ledger.read(has_bill, user_id):
         return True
     now = context.clock()
     source = context.usage_source()
@@ -159,7 +159,3 @@ def _charged(usage_cents: Decimal, rating: Rating, currency: str) -> dict[str, A
     """Rate exact usage as the invoice will."""
     rated = rate_open_month(usage_cents, rating)
     return {**asdict(rated), "due": format_money(rated.due_cents, currency, grouping=True)}
-
-
-def _was_billed(context: WebContext, user_id: str) -> bool:
-    return context.ledger.read(has_bill, user_id)
