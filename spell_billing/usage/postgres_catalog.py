@@ -61,7 +61,8 @@ SELECT first.name, first.schema, current_user::text AS role, taken.relnamespace:
 FROM (
     SELECT DISTINCT ON (wanted.name) wanted.name, space.oid, space.nspname::text AS schema
     FROM (VALUES {_TABLES}) AS wanted (name)
-    JOIN pg_class AS relation ON relation.relname = wanted.name AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN pg_class AS relation ON relation.relname = wanted.name
+        AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
     JOIN pg_namespace AS space ON space.oid = relation.relnamespace
     JOIN unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS part (name, place)
         ON replace(btrim(part.name, ' "'), '$user', current_user) = space.nspname
