@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
