@@ -170,7 +170,7 @@ def first_price_findings(month: str, now: Prices) -> list[Finding]:
     return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
 
-def first_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
+def missing_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
     """Find plans that accounts name where there is no table of plans; given as how many name each."""
     if not plans:
         return []

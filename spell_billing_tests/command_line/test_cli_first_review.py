@@ -48,6 +48,9 @@ def test_accounts_that_name_plans_are_held_in_the_first_month_where_there_is_no_
     assert shop.run("approve", "--month", MARCH, "--reason", "our own column").returncode == 0
     assert bill(shop, MARCH, code=0)
     assert bill(shop, APRIL, code=0), "it was answered"
+    month_of(shop, "2025-05")
+    shop.execute("UPDATE billing_accounts SET plan_id = 'max' WHERE user_id = 'user-10'")
+    assert "1 account names a plan (max), but" in bill(shop, "2025-05", code=3).stdout
 
 
 def test_nobody_with_an_account_is_one_finding(make_shop: Callable[..., Any]) -> None:
