@@ -21,7 +21,7 @@ from spell_billing.core.review_prices import (
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.reviews import findings_told
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.ledger.totals import billed_twice
+from spell_billing.ledger.totals import billed_twice, swapped_customers
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import running, subscriptions
 from spell_billing.usage.prices import prices_of
@@ -48,7 +48,8 @@ def what_is_missed(
         found += first_price_findings(str(month), prices_of(frozen))
     for record in previous[:1]:
         pairs = billed_twice(connection, record.month, str(month))
-        found += terms_findings(str(month), pairs, than=record.month)
+        swapped = swapped_customers(connection, record.month, str(month))
+        found += terms_findings(str(month), pairs, swapped, than=record.month)
         now = prices_of(frozen)
         # Where the evidence of the month before is lost, the freeze has said so.
         with suppress(UsageError):
