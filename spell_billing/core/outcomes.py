@@ -125,8 +125,9 @@ REMEDIES: dict[Reason, str] = {
     ),
     Reason.CURRENCY_CHANGED: (
         "A credit, late usage or a fee of an earlier bill is in another currency than the account now has. "
-        "Restore the currency, or give the amount back by hand and record that with "
-        f"`spell-billing settle --credit`; {_AGAIN}"
+        "Restore the currency, or give a credit back by hand and record that with "
+        f"`spell-billing settle --credit`; {_AGAIN} With late usage or a fee in the other currency, bill the "
+        "user by hand, and record that with `spell-billing settle --as billed-by-hand`."
     ),
     Reason.AMOUNT_TOO_LARGE: (
         "The total exceeds Stripe's largest amount in the currency. "

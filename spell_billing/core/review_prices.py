@@ -168,7 +168,7 @@ def first_price_findings(month: str, now: Prices) -> list[Finding]:
     return [Finding(Code.CALLS_UNPRICED, text, {"calls": dict(now.forgotten), "of": now.calls})]
 
 
-def first_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
+def missing_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
     """Find plans that accounts name where there is no table of plans; given as how many name each."""
     if not plans:
         return []
@@ -182,9 +182,19 @@ def first_plan_findings(plans: Mapping[str, int]) -> list[Finding]:
     return [Finding(Code.PLANS_MISSING, text, {"plans": dict(plans)})]
 
 
-def terms_findings(month: str, pairs: Sequence[BilledTwice], *, than: str) -> list[Finding]:
-    """Find whether bills have lost the tax, the discounts, the mail or the currency that all of them had."""
+def terms_findings(
+    month: str, pairs: Sequence[BilledTwice], swapped: Sequence[str], *, than: str
+) -> list[Finding]:
+    """Find whether bills have lost the tax, the discounts, the mail or the currency that all of them had.
+
+    Or the customer: of the `swapped` users it is one that another user had, who has another one now as well.
+    """
     parts = []
+    if swapped:
+        parts.append(
+            f"the customers of other users would get the bills of {_some(swapped)} (see "
+            "billing_accounts.stripe_customer_id)"
+        )
     for words, has, at_least, look in _TERMS:
         had = [pair for pair in pairs if has(pair.terms_before)]
         users = sum(pair.users for pair in had)

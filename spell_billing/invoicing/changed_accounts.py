@@ -1,6 +1,6 @@
 """Holds bills that wait to be sent although their account has another customer or currency by now."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,17 +11,15 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.tables import positions
 
 _BILLS_AT_ONCE = 10_000
+_MOST_NAMED = 20
 
 
 def hold_changed_accounts(session: MonthSession, accounts: Callable[[], pa.Table]) -> list[str]:
     """Hold what would go to a customer, or in a currency, that the account no longer has; return the users.
 
-    A month that has begun is not drafted again but for bills that failed or are held: so these are. A bill
+    Bills that are held are drafted again with the account as it then is, even if the month has begun. A bill
     of which Stripe has a draft is completed as it is.
     """
-    record = session.record()
-    if record is None or record.billing_started_at is None:
-        return []
     users, after_id, now = [], 0, None
     while bills := session.page({State.PLANNED}, after_id=after_id, limit=_BILLS_AT_ONCE):
         now = accounts() if now is None else now
@@ -30,6 +28,12 @@ def hold_changed_accounts(session: MonthSession, accounts: Callable[[], pa.Table
         users += [each.before.user_id for each in changes]
         after_id = bills[-1].id
     return users
+
+
+def in_words(users: Sequence[str]) -> str:
+    """Return whose accounts changed, as a clause."""
+    others = " and others" if len(users) > _MOST_NAMED else ""
+    return f"the account's customer or currency changed of {', '.join(users[:_MOST_NAMED])}{others}"
 
 
 def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:

@@ -10,17 +10,18 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.core.review import Finding, ReviewRules
+from spell_billing.core.review import Code, Finding, ReviewRules
 from spell_billing.core.review_prices import (
-    first_plan_findings,
     first_price_findings,
+    missing_plan_findings,
     price_findings,
     subscription_findings,
     terms_findings,
 )
 from spell_billing.ledger.moves import read_heirs
+from spell_billing.ledger.reviews import findings_told
 from spell_billing.ledger.rows import MonthRecord
-from spell_billing.ledger.totals import billed_twice
+from spell_billing.ledger.totals import billed_twice, swapped_customers
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import running, subscriptions
 from spell_billing.usage.prices import prices_of
@@ -39,17 +40,16 @@ def what_is_missed(
     """Find subscriptions, prices and terms of the month billed before that the month is without.
 
     `previous` are the months billed before, the newest first: of a first month, calls are missed that no
-    card prices, and plans that only accounts name. `accounts` is read for these, and where subscriptions are
-    missed.
+    card prices. Plans that only accounts name are missed until a month with them was approved; `accounts` is
+    read for these, and where subscriptions are missed.
     """
     month, found, rates = frozen.month, list[Finding](), frozen.manifest.rates
-    if not previous and frozen.manifest.plans is None and (rates is None or rates.plans is None):
-        found += first_plan_findings(_only_named(accounts()))
     if not previous and rates is not None:
         found += first_price_findings(str(month), prices_of(frozen))
     for record in previous[:1]:
         pairs = billed_twice(connection, record.month, str(month))
-        found += terms_findings(str(month), pairs, than=record.month)
+        swapped = swapped_customers(connection, record.month, str(month))
+        found += terms_findings(str(month), pairs, swapped, than=record.month)
         now = prices_of(frozen)
         # Where the evidence of the month before is lost, the freeze has said so.
         with suppress(UsageError):
@@ -57,6 +57,11 @@ def what_is_missed(
             if before.month.next() == month:
                 found += subscription_findings(*_subscribers(connection, before, frozen, accounts))
             found += price_findings(str(month), prices_of(before), now, rules, than=record.month)
+    gone = any(each.code is Code.PRICES_GONE for each in found)
+    if not gone and frozen.manifest.plans is None and (rates is None or rates.plans is None):
+        told = {plan for _, data in findings_told(connection, Code.PLANS_MISSING) for plan in data["plans"]}
+        named = _only_named(accounts())
+        found += missing_plan_findings({plan: named[plan] for plan in named.keys() - told})
     return found
 
 

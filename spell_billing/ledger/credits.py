@@ -106,7 +106,8 @@ def settle_credit(
         left = ", ".join(format_money(each.amount_cents, each.currency) for each in found.values())
         raise LedgerError(
             f"User {user_id} has no credit in {currency} that is left: {left or 'none in any currency'}.",
-            remedy="See `spell-billing explain` for the user's bills.",
+            remedy="If late usage or a fee in it holds the bill, bill the user by hand, and settle the bill "
+            "with --as billed-by-hand. `spell-billing explain` shows the user's bills.",
         )
     credit = found[currency]
     kind, what = DecisionKind.CREDIT_SETTLED, f"{currency}:{credit.amount_cents}"

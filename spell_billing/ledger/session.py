@@ -96,6 +96,11 @@ class MonthSession:
         """Return whether some user's latest bill keeps the month from being billed."""
         return self.month in self.write(undone_months, self.month)
 
+    def has_begun(self) -> bool:
+        """Return whether billing has started: drafts are frozen."""
+        record = self.record()
+        return record is not None and record.billing_started_at is not None
+
     def replace_drafts(
         self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
     ) -> None:

@@ -204,6 +204,21 @@ def billed_twice(connection: Connection, before: str, month: str) -> list[Billed
     ]
 
 
+def swapped_customers(connection: Connection, before: str, month: str) -> list[str]:
+    """Return users whose customer another user had in the month before, who has another one now as well."""
+    then, now = invoices.alias(), invoices.alias()
+    query = (
+        sa.select(now.c.user_id, then.c.stripe_customer_id, now.c.stripe_customer_id)
+        .select_from(then.join(now, then.c.user_id == now.c.user_id))
+        .where(then.c.month == before, then.c.total_cents > 0, then.c.state != State.VOID.value)
+        .where(now.c.month == month, now.c.total_cents > 0, now.c.state != State.VOID.value)
+        .where(then.c.stripe_customer_id != now.c.stripe_customer_id)
+    )
+    changed = connection.execute(query).all()
+    left = {customer_then for _, customer_then, _ in changed}
+    return sorted(user_id for user_id, _, customer in changed if customer in left)
+
+
 def small_amounts(connection: Connection, month: str) -> list[tuple[Reason, str, int]]:
     """Sum what is too small to be charged: why there is no invoice, the currency, minor units above zero."""
     bill, reasons = invoices.c, (Reason.SMALL_CARRIED, Reason.SMALL_FORGIVEN)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import idempotency_key
-from spell_billing.core.money import format_money
+from spell_billing.core.money import format_money, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
@@ -200,6 +200,12 @@ def _require_left(bill: Bill, note: CreditNote, left: _Left) -> None:
             "refunds and disputes gave back does not go back again.",
             remedy="Credit no more than that; `spell-billing explain` shows what went back before. A credit "
             "note whose refund failed stands: give that back by transfer.",
+        )
+    step = step_cents(bill.currency)
+    if note.cents % step and note.cents != left.cents:
+        raise LedgerError(
+            f"{asked} cannot be paid: amounts in {bill.currency} are multiples of {step} minor units.",
+            remedy="Credit such an amount, or --all; the rest could not be collected.",
         )
     if note.kind is CreditKind.REFUND and note.cents > left.refundable_cents:
         raise LedgerError(

@@ -1,7 +1,8 @@
 """Refunds that failed at the bank, days after they succeeded: booked back, and alerted on with the remedy.
 
 Stripe then has the money again, and the user does not: https://docs.stripe.com/refunds#failed-refunds. What
-gave the refund, as a credit note, stands.
+gave the refund, as a credit note, stands. A credit note that a person voided, which Stripe allows while the
+invoice is open, is booked back in the same way.
 """
 
 import shlex
@@ -31,7 +32,7 @@ def failed_refunds(charge: Mapping[str, Any]) -> list[Refund]:
 
 
 def tell_failed_refunds(connection: Connection, news: News, *, known_cents: int) -> int:
-    """Alert on each failed refund once, and take what they did not give back off what the ledger knows.
+    """Alert on each failed refund and void note once, and take them off what the ledger knows was given back.
 
     `known_cents` is what the ledger takes for given back of the invoice. Return how much less that is now: a
     refund that failed before the ledger knew of it changes nothing.
@@ -40,7 +41,8 @@ def tell_failed_refunds(connection: Connection, news: News, *, known_cents: int)
     new_cents = news.failed_cents - booked_back_cents(connection, payment)
     cents = max(0, min(new_cents, known_cents - news.given_back_cents))
     if cents:
-        failed = (f"refund of {_money(news, each)} failed: {_why(each)}" for each in news.failed)
+        failed = [f"refund of {_money(news, each)} failed: {_why(each)}" for each in news.failed]
+        failed += [f"credit note of {_money(news, each)} voided" for each in news.voided]
         entry = {
             "month": payment.month,
             "user_id": payment.user_id,
@@ -51,10 +53,24 @@ def tell_failed_refunds(connection: Connection, news: News, *, known_cents: int)
             "detail": "; ".join(failed),
         }
         write_audit(connection, Actor(payment.way), payment.as_of, entry)
-    if news.failed:
+    if news.failed or news.voided:
         undone = correction_undone(connection, payment.month, payment.user_id)
-        put(connection, [_alert_on(news, each, undone).on() for each in news.failed])
+        alerts = [_alert_on(news, each, undone) for each in news.failed]
+        alerts += [_alert_on_void(news, each, undone) for each in news.voided]
+        put(connection, [each.on() for each in alerts])
     return cents
+
+
+def _alert_on_void(news: News, note: Mapping[str, Any], undone: str) -> Alert:
+    payment, money = news.payment, _money(news, note)
+    return money_back_alert(
+        payment,
+        f"note_voided:{note['id']}",
+        f"Credit note of {money} voided",
+        f"A credit note of {money} of invoice {payment.stripe_invoice_id} of user {payment.user_id} was "
+        "voided at Stripe: the user owes that again.",
+        undone,
+    )
 
 
 def _alert_on(news: News, refund: Refund, undone: str) -> Alert:

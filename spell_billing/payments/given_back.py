@@ -25,20 +25,22 @@ KIND = MONEY_BACK
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was just read of an invoice: its payment, all that went back of it, and refunds that failed.
+    """What was just read of an invoice: its payment, all that went back of it, and what came to nothing.
 
-    `given_back_cents` sums what credit notes and refunds gave back; a refund that failed gave nothing.
+    `given_back_cents` sums what credit notes and refunds gave back; a refund that `failed` gave nothing, nor
+    a credit note that a person `voided`.
     """
 
     payment: Payment
     currency: str
     given_back_cents: int
     failed: Sequence[Mapping[str, Any]] = ()
+    voided: Sequence[Mapping[str, Any]] = ()
 
     @property
     def failed_cents(self) -> int:
-        """What the refunds that failed were to give back."""
-        return sum(int(each["amount"]) for each in self.failed)
+        """What the refunds that failed, and the void credit notes, were to give back."""
+        return sum(int(each["amount"]) for each in (*self.failed, *self.voided))
 
     @property
     def tried_cents(self) -> int:

@@ -99,7 +99,8 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
         )
         for charge in charges
     ]
-    notes = await _credit_notes_of(gateway, invoice)
+    listed = await _credit_notes_of(gateway, invoice)
+    notes = [note for note in listed if note["status"] == "issued"]
     news = News(
         payment=replace(
             payment_read(invoice, bill, as_of),
@@ -109,6 +110,7 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
         currency=str(invoice["currency"]),
         given_back_cents=given_back_cents(invoice, found, notes),
         failed=[each for charge in charges for each in failed_refunds(charge)],
+        voided=[note for note in listed if note["status"] == "void"],
     )
     await asyncio.to_thread(_write, ledger, news, found)
     disputed_cents = sum(each.disputed_cents for each in found)
@@ -213,9 +215,8 @@ async def _disputes_of(gateway: Gateway, charge: Mapping[str, Any]) -> list[dict
 
 
 async def _credit_notes_of(gateway: Gateway, invoice: Invoice) -> list[dict[str, Any]]:
-    """Return the credit notes that were issued after the invoice was paid."""
-    if not invoice.get("post_payment_credit_notes_amount"):
-        return []
+    """Return an invoice's credit notes, void ones too."""
     parameters = {"invoice": invoice["id"], "limit": 100}
     answer = await gateway.send(_LIST_NOTES, "get", "/v1/credit_notes", parameters)
-    return [note for note in answer.object["data"] if note["status"] == "issued"]
+    found: list[dict[str, Any]] = answer.object["data"]
+    return found

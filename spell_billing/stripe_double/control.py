@@ -48,6 +48,7 @@ def control_app(double: "StripeDouble") -> Starlette:
         ("POST", "advance"): double.advance,
         ("POST", "dispute"): double.dispute,
         ("POST", "fail_refund"): double.fail_refund,
+        ("POST", "void_credit_note"): double.void_credit_note,
         ("POST", "return_payment"): double.return_payment,
         ("POST", "show"): double.show,
         ("POST", "restrict"): double.restrict,

@@ -236,6 +236,11 @@ class StripeDouble:
         with self.engine.lock:
             money_back.fail_refund(self.state, invoice_id, reason=reason)
 
+    def void_credit_note(self, invoice_id: str) -> None:
+        """Void the newest credit note of an open invoice, as a person does in the dashboard."""
+        with self.engine.lock:
+            money_back.void_credit_note(self.state, invoice_id)
+
     def return_payment(self, invoice_id: str) -> None:
         """Let the bank debit of a paid invoice fail afterwards: the invoice is open again."""
         with self.engine.lock:

@@ -155,6 +155,29 @@ def create_credit_note(account: Account, call: Call) -> CreditNote:
     return note
 
 
+def void_credit_note(account: Account, invoice_id: str) -> None:
+    """Void the newest credit note of an open invoice, as a person does: what it took off is due again.
+
+    Raises:
+        DoubleError: when there is none; Stripe voids none of a paid invoice.
+    """
+    invoice = account.invoices.get(invoice_id)
+    issued = [each for each in account.credit_notes if each.invoice == invoice_id and each.status == "issued"]
+    if invoice.status != "open" or not issued:
+        raise DoubleError(f"{invoice_id} is not open, or has no credit note.")
+    note = issued[-1]
+    account.change(
+        invoice,
+        "invoice.updated",
+        {"amount_remaining": invoice.amount_remaining_cents},
+        pre_payment_credit_cents=invoice.pre_payment_credit_cents - note.amount_cents,
+    )
+    account.emit(
+        "credit_note.voided",
+        account.credit_notes.put(replace(note, status="void", voided_at=account.unix())),
+    )
+
+
 def list_credit_notes(account: Account, call: Call) -> Page:
     """`GET /v1/credit_notes`, newest first."""
     return account.credit_notes.page(call.params, same=("invoice",))

@@ -175,6 +175,8 @@ class CreditNote:
     memo: str | None = None
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
+    status: str = "issued"
+    voided_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

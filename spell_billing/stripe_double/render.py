@@ -168,12 +168,11 @@ def _credit_note(note: CreditNote) -> dict[str, Any]:
         "pre_payment_amount": note.pre_payment_cents,
         "pretax_credit_amounts": [],
         "refunds": [{**refund, "refund": each} for each in note.refunds],
-        "status": "issued",
         **dict.fromkeys(("subtotal", "subtotal_excluding_tax"), note.amount_cents),
         **dict.fromkeys(("total", "total_excluding_tax"), note.amount_cents),
         "total_taxes": [],
         "type": "pre_payment" if note.pre_payment_cents else "post_payment",
-        "voided_at": None,
+        "voided_at": note.voided_at,
     }
 
 

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+import pyarrow.parquet as pq
+
 from spell_billing.core.errors import UsageError, UsageInterruptedError
+from spell_billing.usage.tables import USAGE_TABLE
 
 _EXTENSION = ".parquet"
 _LOGS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "_spark_metadata": "a Spark stream"}
@@ -46,7 +49,26 @@ def table_files(folder: Path, table: str) -> TableFiles | None:
             f"{error.filename} cannot be read: {error.strerror}.",
             remedy="Nothing was frozen. Mount the disk, or let the user that billing runs as read there.",
         ) from error
-    return TableFiles(files, _have_keys(place, files))
+    has_keys = _have_keys(place, files)
+    if table != USAGE_TABLE:
+        require_alike({str(file): pq.read_schema(file).names for file in files})
+    return TableFiles(files, has_keys)
+
+
+def require_alike(columns: Mapping[str, Iterable[str]]) -> None:
+    """Refuse accounts or prices of which a file lacks a column that another has: there null has a meaning.
+
+    Args:
+        columns: The names of each file's columns, by the file.
+    """
+    names = {file: {name.lower() for name in found} for file, found in columns.items()}
+    having = {name: file for file, found in names.items() for name in found}
+    for file, found in names.items():
+        if lacking := having.keys() - found:
+            raise UsageError(
+                f"{file} has no column {min(lacking)}, as {having[min(lacking)]} has.",
+                remedy="Write the file anew with that column, null in rows for which nothing is said.",
+            )
 
 
 def name_of(table: str, folder: PurePath, entries: Mapping[str, bool]) -> str | None:

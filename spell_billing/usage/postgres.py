@@ -133,13 +133,17 @@ class _PostgresTables(UsageTables):
     def scale(self) -> int:  # type: ignore[override]
         return MAX_SCALE if self._sql.is_numeric else 0
 
+    @cached_property
+    def _hidden(self) -> dict[str, dict[str, str | None]]:
+        return {row["name"]: row for row in self._snapshot.table(HIDDEN_QUERY).to_pylist()}
+
     def columns(self, table: str) -> Columns:
         rows = self._snapshot.table(COLUMNS_QUERY.format(table=table)).to_pylist()
-        hidden = [] if rows else self._snapshot.table(HIDDEN_QUERY.format(table=table)).to_pylist()
-        if hidden:
-            schema, role = hidden[0]["schema"], hidden[0]["role"]
+        if table in self._hidden:
+            schema, role, instead = (self._hidden[table][name] for name in ("schema", "role", "instead"))
             raise UsageError(
-                f"{table} is in the schema {schema}, which the user {role} ({self.url.setting}) may not use.",
+                f"{table} is in the schema {schema}, which the user {role} ({self.url.setting}) may not use"
+                + (f"; {instead}.{table} would be read in its place." if instead else "."),
                 remedy=f"As its owner: `GRANT USAGE ON SCHEMA {schema} TO {role}`.",
             )
         return {row["name"]: Column(row["type"], row["nullable"]) for row in rows}

@@ -52,23 +52,28 @@ WHERE held.locktype = 'relation' AND held.pid = pg_backend_pid() AND held.relati
 ORDER BY name
 """
 
-# A schema of the search path that the role may not use is passed over in silence, as if it had no such table.
-HIDDEN_QUERY = """
-SELECT space.nspname::text AS schema, current_user::text AS role
-FROM pg_class AS relation
-JOIN pg_namespace AS space ON space.oid = relation.relnamespace
-WHERE relation.relname = '{table}' AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND NOT has_schema_privilege(space.oid, 'USAGE')
-    AND space.nspname IN (
-        SELECT replace(btrim(part, ' "'), '$user', current_user)
-        FROM unnest(string_to_array(current_setting('search_path'), ',')) AS part
-    )
-ORDER BY schema
+_TABLES = ", ".join(f"('{table}')" for table in READ)
+
+# A schema of the search path that the role may not use is passed over in silence, as if it had no such table:
+# another table of that name, later in the path, would be taken for it.
+HIDDEN_QUERY = f"""
+SELECT first.name, first.schema, current_user::text AS role, taken.relnamespace::regnamespace::text AS instead
+FROM (
+    SELECT DISTINCT ON (wanted.name) wanted.name, space.oid, space.nspname::text AS schema
+    FROM (VALUES {_TABLES}) AS wanted (name)
+    JOIN pg_class AS relation ON relation.relname = wanted.name
+        AND relation.relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN pg_namespace AS space ON space.oid = relation.relnamespace
+    JOIN unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS part (name, place)
+        ON replace(btrim(part.name, ' "'), '$user', current_user) = space.nspname
+    ORDER BY wanted.name, part.place
+) AS first
+LEFT JOIN pg_class AS taken ON taken.oid = to_regclass(first.name)
+WHERE NOT has_schema_privilege(first.oid, 'USAGE')
 """
 
 # `row_security` of a session holds in its own server. That of a foreign table hides rows in silence, unless
 # the server's options set it for the sessions there. Looked for below views and partitions, too.
-_TABLES = ", ".join(f"('{table}')" for table in READ)
 FOREIGN_QUERY = f"""
 WITH RECURSIVE below (oid) AS (
     SELECT to_regclass(name)::oid FROM (VALUES {_TABLES}) AS wanted (name)

@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from spell_billing.core.errors import UsageError
-from spell_billing.usage.lake_files import name_of, refuse_log, require_parquet, table_files
+from spell_billing.usage.lake_files import name_of, refuse_log, require_alike, require_parquet, table_files
+from spell_billing.usage.tables import USAGE_TABLE
 
 
 def rows_in_folder(session: Any, folder: str, table: str) -> Any:
@@ -40,6 +41,8 @@ def rows_in_folder(session: Any, folder: str, table: str) -> Any:
         everything = session.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
         files = _paths(everything)
         has_keys = require_parquet(path, sorted(map(PurePosixPath, files)))
+        if table != USAGE_TABLE:
+            require_alike({uri: session.read.parquet(uri).columns for uri in everything.inputFiles()})
     # With keys Spark looks only where they lead, and without them only into the folder itself, unless told.
     rows = session.read.option("recursiveFileLookup", "false" if has_keys else "true").parquet(place)
     if others := files.symmetric_difference(_paths(rows)):

@@ -48,6 +48,30 @@ def test_accounts_that_name_plans_are_held_in_the_first_month_where_there_is_no_
     assert shop.run("approve", "--month", MARCH, "--reason", "our own column").returncode == 0
     assert bill(shop, MARCH, code=0)
     assert bill(shop, APRIL, code=0), "it was answered"
+    month_of(shop, "2025-05")
+    shop.execute("UPDATE billing_accounts SET plan_id = 'max' WHERE user_id = 'user-10'")
+    assert "1 account names a plan (max), but" in bill(shop, "2025-05", code=3).stdout
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_users_whose_customers_were_swapped_are_held(make_shop: Callable[..., Any], kind: str) -> None:
+    shop = make_shop(kind, ready=True)
+    shop.accounts(*USERS)
+    month_of(shop, MARCH)
+    month_of(shop, APRIL)
+    bill(shop, MARCH, code=0)
+    shop.double.add_customer("cus_new")
+    move = "UPDATE billing_accounts SET stripe_customer_id = '{}' WHERE user_id = '{}'"
+    for customer, user in (("cus_user-01", "user-00"), ("cus_user-00", "user-01"), ("cus_new", "user-02")):
+        shop.execute(move.format(customer, user))
+
+    held = bill(shop, APRIL, code=3)
+
+    assert "the customers of other users would get the bills of user-00, user-01 (see" in held.stdout
+    shop.execute(
+        "UPDATE billing_accounts SET stripe_customer_id = 'cus_' || user_id WHERE user_id < 'user-02'"
+    )
+    assert bill(shop, APRIL, code=0), "a customer that no other user had"
 
 
 def test_nobody_with_an_account_is_one_finding(make_shop: Callable[..., Any]) -> None:

@@ -169,6 +169,23 @@ def test_invoices_alone_refuse_drafts_that_are_not_the_usage(
     assert drafted.double.requests == []
 
 
+def test_invoices_alone_hold_a_bill_whose_account_changed_since_it_was_drafted(drafted: Any) -> None:
+    drafted.double.add_customer("cus_new")
+    drafted.source.execute(
+        "UPDATE billing_accounts SET stripe_customer_id = 'cus_new' WHERE user_id = 'user-0002'"
+    )
+
+    assert drafted.run("2025-03", ["stripe_invoices"]).success
+
+    assert drafted.bills("2025-03")["user-0002"].reason == "account_changed"
+    assert [(each.customer, each.total_cents) for each in drafted.invoices()] == [("cus_user-0001", 100)]
+    drafted.bill("2025-03")
+    assert [(each.customer, each.total_cents) for each in drafted.invoices()] == [
+        ("cus_user-0001", 100),
+        ("cus_new", 200),
+    ]
+
+
 def test_invoices_alone_refuse_when_the_frozen_rows_were_altered(drafted: Any, reason: Any) -> None:
     frozen = drafted.store / "2025-03" / "v0001" / "rows.parquet"
     flip_a_byte(frozen)

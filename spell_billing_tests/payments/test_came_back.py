@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from spell_billing_tests.payments.test_given_back_twice import lose_the_larger_row, say
-from spell_billing_tests.payments.test_money_back import refund
+from spell_billing_tests.payments.test_money_back import credit_note, refund
 from spell_billing_tests.payments.world import ONE, World
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY
 
@@ -82,3 +82,32 @@ def test_the_alert_and_reconcile_name_the_answer_and_the_next_bill_gives_the_row
     assert billed.platform.bill_of(MAY, ONE).total_cents == 700 - (600 - still_back)
     for month in (MARCH, APRIL, MAY):
         billed.platform.must_agree(month)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_credit_note_that_is_voided_after_it_was_settled_is_told(small_world: World, *, ours: bool) -> None:
+    world = small_world
+    world.platform.calls(MARCH, (ONE, 400))
+    world.bill(ONE, cards={ONE: "declined"}, cents=600)
+    world.advance()
+    world.tick()
+    if ours:
+        world.platform.credit(MARCH, ONE, 600)
+    else:
+        credit_note(world, ONE, 600)
+    corrected(world)
+    world.double.void_credit_note(world.invoice_id(ONE))
+
+    world.tick()
+    world.tick()
+
+    (text,) = [each for each in world.web.texts if "voided" in each]
+    assert text.splitlines()[0] == "Credit note of $6.00 voided: user-0001, 2025-03"
+    assert "`spell-billing settle --month 2025-03 --user user-0001 --given-back goodwill`" in text
+    assert world.platform.findings(MARCH) == [(ONE, "correction_undone")]
+    say(world, "goodwill")
+    world.platform.calls(MAY, (ONE, 700))
+    world.platform.bill(MAY)
+    assert world.platform.bill_of(MAY, ONE).total_cents == 100
+    for month in (MARCH, APRIL, MAY):
+        world.platform.must_agree(month)

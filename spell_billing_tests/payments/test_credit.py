@@ -135,6 +135,19 @@ def test_no_more_goes_to_a_card_than_it_paid(world: World) -> None:
     assert notes(world) == [600, 400]
 
 
+def test_no_part_of_a_coin_is_credited(world: World) -> None:
+    world.platform.accounts(ONE, currency="kwd")
+    world.double.add_customer(f"cus_{ONE}", card="declined")
+    world.platform.calls(MARCH, (ONE, 1000))
+    world.platform.bill(MARCH)
+
+    with pytest.raises(LedgerError, match=r"^0.005 KWD cannot be paid: amounts in kwd are multiples of 10 "):
+        credit(world, ONE, 5)
+    credit(world, ONE, 10)
+
+    assert notes(world) == [10]
+
+
 def test_to_repeat_a_credit_changes_nothing_and_another_reason_is_another_credit(world_of_two: World) -> None:
     first = credit(world_of_two, ONE, 400)
     assert credit(world_of_two, ONE, 400) == first

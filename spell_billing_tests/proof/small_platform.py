@@ -106,7 +106,8 @@ class SmallPlatform:
                     frozen = self.store.freeze(source, month, late_for=earlier)
                     aggregate(frozen)
             with ledger.session(month, Actor("tester", run_id), drafting=True) as session:
-                hold_changed_accounts(session, source.accounts)
+                if session.has_begun():
+                    hold_changed_accounts(session, source.accounts)
                 frozen, _ = with_what_came_since(ledger, session, self.store, source, frozen)
                 return draft_month(session, source, frozen, policy=self.policy)
 

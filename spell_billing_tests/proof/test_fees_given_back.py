@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.errors import LedgerError
+from spell_billing.core.outcomes import REMEDIES, Reason, State
 from spell_billing.core.terms import FORGIVE, Policy
 from spell_billing.invoicing.given_back import GivenBackAs, settle_given_back
 from spell_billing.invoicing.review import release
+from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 from spell_billing_tests.proof.test_fees_given_up import ahead, all_agree, ends, fees
@@ -42,6 +44,10 @@ def test_a_bill_whose_fee_was_charged_in_another_currency_can_be_settled(ahead: 
     ahead.bill(MARCH)
     ahead.sql("UPDATE billing_accounts SET currency = 'usd'")
     ahead.bill(APRIL)
+    with ahead.ledger() as ledger, ledger.writing() as connection, pytest.raises(LedgerError) as no_credit:
+        settle_credit(connection, APRIL, ONE, "jpy", reason="paid back", actor=Actor("anna"))
+    for told in (str(no_credit.value.remedy), REMEDIES[Reason.CURRENCY_CHANGED]):
+        assert "--as billed-by-hand" in told
     ahead.settle(APRIL, ONE, "billed-by-hand")
     ends(ahead, "2025-05-01")
     ahead.calls(MAY, (ONE, 5_000))

@@ -263,6 +263,18 @@ def test_a_file_that_lacks_the_column_of_a_folder_stops_the_month(
         lake.source.accounts()
 
 
+def test_an_account_s_file_that_lacks_a_column_of_others_stops_the_month(lake: Folder) -> None:
+    ann = "'ann' AS user_id, 'cus_a' AS stripe_customer_id, 'eur' AS Currency"
+    lake.write("billing_accounts/1.parquet", ann)
+    lake.write("billing_accounts/2.parquet", "'bob' AS user_id, 'cus_b' AS stripe_customer_id")
+
+    with pytest.raises(
+        UsageError, match=r"2\.parquet has no column currency, as .*1\.parquet has"
+    ) as refused:
+        lake.source.accounts()
+    assert refused.value.remedy
+
+
 @contextmanager
 def not_root() -> Iterator[None]:
     """Read files as somebody whom permissions hold for."""

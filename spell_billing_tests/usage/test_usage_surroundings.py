@@ -122,6 +122,14 @@ def test_a_table_of_plans_that_the_role_cannot_see_is_not_taken_as_missing(
     try:
         with pytest.raises(UsageError, match="billing_plans is in the schema pricing, which") as refused:
             store.freeze(source, OCTOBER)
+        tables.execute(
+            "CREATE TABLE billing_plans (plan_id text)", f"GRANT SELECT ON billing_plans TO {role}"
+        )
+        tables.execute(f"ALTER ROLE {role} SET search_path = pricing, public")
+        with pytest.raises(
+            UsageError, match=r"schema pricing, .*; public\.billing_plans would be read in its"
+        ):
+            store.freeze(source, OCTOBER)
         tables.execute(refused.value.remedy.split("`")[1])
         assert store.freeze(source, OCTOBER).manifest.frozen.calls == 1
         # What no search path names is no table of billing's.

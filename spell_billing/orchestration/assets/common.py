@@ -98,6 +98,12 @@ def failures() -> Iterator[None]:
         ) from caught
 
 
+def runs_too(run: dg.DagsterRun, asset: dg.AssetsDefinition) -> bool:
+    """Return whether a run of the job also materializes this asset: it may be of others alone, or a retry."""
+    assets, steps = run.asset_selection, run.step_keys_to_execute
+    return (assets is None or asset.key in assets) and (steps is None or asset.op.name in steps)
+
+
 def actor_of(run: dg.DagsterRun) -> Actor:
     """Name who launched a run: the command line's user, a schedule, a backfill, or a person in the UI."""
     tags = run.tags

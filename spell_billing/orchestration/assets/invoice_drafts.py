@@ -8,7 +8,7 @@ import dagster as dg
 
 from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import REMEDIES, State
-from spell_billing.invoicing.changed_accounts import hold_changed_accounts
+from spell_billing.invoicing.changed_accounts import hold_changed_accounts, in_words
 from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.review_month import review_month
 from spell_billing.invoicing.usage_versions import with_what_came_since
@@ -44,7 +44,6 @@ COLUMNS = table_schema(
 )
 
 LEDGER_TABLE = "ledger_invoices"
-_MOST_NAMED = 20
 
 
 @month_asset(
@@ -73,12 +72,8 @@ def invoice_drafts(
         ):
             source = usage.source()
             accounts = cache(source.accounts)
-            changed_accounts = hold_changed_accounts(session, accounts)
-            if changed_accounts:
-                named = ", ".join(changed_accounts[:_MOST_NAMED])
-                others = " and others" if len(changed_accounts) > _MOST_NAMED else ""
-                why = "because their account's customer or currency changed"
-                context.log.warning(f"Bills are drafted again {why}: {named}{others}.")
+            if session.has_begun() and (changed_accounts := hold_changed_accounts(session, accounts)):
+                context.log.warning(f"Bills are drafted again because {in_words(changed_accounts)}.")
             frozen, missing = with_what_came_since(open_ledger, session, store, source, opened.frozen)
             for why in missing.values():
                 context.log.warning(f"Rows that came since are not looked for. {why}")

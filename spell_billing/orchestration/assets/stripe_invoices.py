@@ -12,6 +12,8 @@ from spell_billing.core.errors import SettingsError
 from spell_billing.core.latencies import together
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import Pinning, bill_month
+from spell_billing.invoicing.changed_accounts import hold_changed_accounts
+from spell_billing.invoicing.changed_accounts import in_words as changed_in_words
 from spell_billing.invoicing.draft_month import recorded_late_usage
 from spell_billing.invoicing.guards import (
     require_drafts_equal_usage,
@@ -91,6 +93,10 @@ def stripe_invoices(
                     outcome.in_review = True
                     context.log.warning(f"{month} is in review, nothing was sent: {in_words(review)}")
                     return
+                if not common.runs_too(context.run, invoice_drafts) and (
+                    changed := hold_changed_accounts(session, usage.source().accounts)
+                ):
+                    context.log.warning(f"Bills are held because {changed_in_words(changed)}.")
                 require_once = partial(require_late_usage_once, open_ledger, store, month)
                 require_once()
                 exclusive = partial(open_ledger.exclusive, on_wait=context.log.info)
