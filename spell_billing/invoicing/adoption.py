@@ -268,8 +268,7 @@ async def name_again(
     if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
         return invoice
     if invoice["status"] in STATE_OF_STATUS and bill.state in INVOICED:
-        path = f"/v1/invoices/{invoice['id']}"
-        await gateway.send("POST /v1/invoices/{invoice}", "post", path, {"metadata": metadata})
+        await gateway.send("POST /v1/invoices/{invoice}", {"metadata": metadata}, invoice=invoice["id"])
         await asyncio.to_thread(session.apply, [Change(bill, bill, "metadata_restored")])
         result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
     return {**invoice, "metadata": {**invoice["metadata"], **metadata}}

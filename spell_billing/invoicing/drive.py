@@ -101,7 +101,7 @@ class Drive:
         while True:
             key, body = requests.create_key(self.bill, number), requests.create_parameters(self.bill)
             try:
-                answer = await self._gateway.send(requests.CREATE, "post", "/v1/invoices", body, key=key)
+                answer = await self._gateway.send(requests.CREATE, body, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
                     raise
@@ -179,12 +179,12 @@ class Drive:
         every process that works on this draft sends the same keys, so the step happens once. None means that
         the draft is gone and the bill is parked.
         """
-        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
         number, fresh_failures = 1, 0
         while True:
             key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
             try:
-                answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
+                invoice_id = str(self.bill.stripe_invoice_id)
+                answer = await self._gateway.send(endpoint, parameters, key=key, invoice=invoice_id)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                     raise

@@ -105,8 +105,7 @@ class Erasing:
                 metadata = invoice["metadata"]
                 key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
                 renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
-                path = f"/v1/invoices/{invoice['id']}"
-                await gateway.send("POST /v1/invoices/{invoice}", "post", path, renamed)
+                await gateway.send("POST /v1/invoices/{invoice}", renamed, invoice=invoice["id"])
                 self.invoices += 1
         except StripeProblem as problem:
             raise StripeAccountError(

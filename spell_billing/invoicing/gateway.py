@@ -86,16 +86,15 @@ class Gateway:
     async def send(
         self,
         endpoint: str,
-        method: str,
-        path: str,
         parameters: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        **ids: str,
     ) -> Answer:
         """Send a request; on an unknown outcome send the same bytes with the same key again.
 
-        Before the first one the guard looks which account answers. `endpoint`, as `POST /v1/invoices`, names
-        it for pacing and counts; the other arguments are those of `StripeApi.send`.
+        Before the first one the guard looks which account answers. `endpoint`, as
+        `GET /v1/invoices/{invoice}`, names it for pacing and counts too; `ids` fill in its path.
 
         Raises:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
@@ -106,28 +105,28 @@ class Gateway:
                 if self._guard is not None:
                     await self._guard(self._send)
                     self._guard = None
-        return await self._send(endpoint, method, path, parameters, key=key)
+        return await self._send(endpoint, parameters, key=key, optional=False, **ids)
 
     async def _send(
         self,
         endpoint: str,
-        method: str,
-        path: str,
         parameters: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
         optional: bool = False,
+        **ids: str,
     ) -> Answer:
+        method, path = endpoint.format(**ids).split(" ")
         unknown = limited = 0
         while True:
             await self.pace.wait(endpoint)
             started = self._clock()
             try:
-                answer = await self._api.send(method, path, parameters, key=key)
+                answer = await self._api.send(method.lower(), path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.forbidden and optional:
                     raise
-                self.unknown_writes += method != "get" and problem.kind is Kind.TRANSIENT
+                self.unknown_writes += method != "GET" and problem.kind is Kind.TRANSIENT
                 self._watch(problem, endpoint)
                 if problem.kind is Kind.LIMITED:
                     limited += 1
@@ -154,19 +153,26 @@ class Gateway:
 
     async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
         """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""
-        async for page in self.pages("GET /v1/invoices", "/v1/invoices", **filters):
+        async for page in self.pages("GET /v1/invoices", filters):
             yield page
 
-    async def pages(self, endpoint: str, path: str, **parameters: Any) -> AsyncIterator[list[Invoice]]:
+    async def pages(
+        self, endpoint: str, parameters: dict[str, Any], **ids: str
+    ) -> AsyncIterator[list[Invoice]]:
         """List objects page by page, as Stripe orders them. Errors are those of `send`."""
         while True:
-            answer = await self.send(endpoint, "get", path, {"limit": _PAGE, **parameters})
+            answer = await self.send(endpoint, {"limit": _PAGE, **parameters}, **ids)
             page: list[Invoice] = answer.object["data"]
             if page:
                 yield page
             if not page or not answer.object["has_more"]:
                 return
-            parameters["starting_after"] = page[-1]["id"]
+            parameters = {**parameters, "starting_after": page[-1]["id"]}
+
+    async def first_page(self, endpoint: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the first hundred objects of a list, as Stripe orders them."""
+        answer = await self.send(endpoint, {"limit": _PAGE, **parameters})
+        return list(answer.object["data"])
 
     def _watch(self, problem: StripeProblem, endpoint: str) -> None:
         if problem.missing is not None:
@@ -202,7 +208,7 @@ class AccountGuard:
 
     def require_mode(self) -> None:
         """Refuse a key of the other mode with a StripeAccountError; nothing is sent."""
-        recorded, _ = self._read()
+        recorded = self._ledger.read(read_account)
         if recorded is not None:
             _require_same(recorded, StripeAccount(self._mode, None))
 
@@ -214,20 +220,17 @@ class AccountGuard:
             # A ledger of an earlier version has invoices and no account; a restricted key may not see it.
             await _require_invoice(send, newest_invoice_id, present)
         if recorded is None or recorded.account_id is None:
-            recorded = await asyncio.to_thread(self._record, present)
+            recorded = await asyncio.to_thread(self._ledger.write, record_account, present, datetime.now(UTC))
         _require_same(recorded, present)
 
     def _read(self) -> tuple[StripeAccount | None, str | None]:
         with self._ledger.reading() as connection:
             return read_account(connection), newest_finalized(connection)
 
-    def _record(self, present: StripeAccount) -> StripeAccount:
-        return self._ledger.write(record_account, present, datetime.now(UTC))
-
 
 async def _account_id(send: Send) -> str | None:
     try:
-        answer = await send("GET /v1/account", "get", "/v1/account", optional=True)
+        answer = await send("GET /v1/account", optional=True)
     except StripeProblem as problem:
         if problem.forbidden:
             return None
@@ -239,7 +242,7 @@ async def _account_id(send: Send) -> str | None:
 async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) -> None:
     """Refuse an account that does not have an invoice of the ledger's."""
     try:
-        await send("GET /v1/invoices/{invoice}", "get", f"/v1/invoices/{invoice_id}")
+        await send("GET /v1/invoices/{invoice}", invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is not Kind.MISSING:
             raise

@@ -14,8 +14,6 @@ from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-RETRIEVE = "GET /v1/invoices/{invoice}"
-
 _CLOCK_MARGIN_SECONDS = 24 * 3600
 """Our clock may run ahead of Stripe's: look a day further back than the month's end."""
 
@@ -49,7 +47,7 @@ async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] =
     """
     parameters = {"expand": list(expand)} if expand else None
     try:
-        answer = await gateway.send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}", parameters)
+        answer = await gateway.send("GET /v1/invoices/{invoice}", parameters, invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return None
@@ -72,9 +70,8 @@ async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
     """Return all lines of an invoice: the object itself holds the first ten."""
     lines: list[Invoice] = list(invoice["lines"]["data"])
     if invoice["lines"]["has_more"]:
-        path = f"/v1/invoices/{invoice['id']}/lines"
-        rest = gateway.pages("GET /v1/invoices/{invoice}/lines", path, starting_after=lines[-1]["id"])
-        async for page in rest:
+        after = {"starting_after": lines[-1]["id"]}
+        async for page in gateway.pages("GET /v1/invoices/{invoice}/lines", after, invoice=invoice["id"]):
             lines.extend(page)
     return lines
 
@@ -85,7 +82,7 @@ async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
     Where the outcome is unknown, a StripeProblem, the next run's sweep deletes the draft.
     """
     try:
-        await gateway.send("DELETE /v1/invoices/{invoice}", "delete", f"/v1/invoices/{invoice_id}")
+        await gateway.send("DELETE /v1/invoices/{invoice}", invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return True

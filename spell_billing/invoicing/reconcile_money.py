@@ -56,7 +56,7 @@ async def money_at_stripe(gateway: Gateway, month: Month, invoices: Sequence[Inv
 
 
 async def _since_close(gateway: Gateway, month: Month, path: str) -> AsyncIterator[Mapping[str, Any]]:
-    async for page in gateway.pages(f"GET {path}", path, created=since_close(month)):
+    async for page in gateway.pages(f"GET {path}", {"created": since_close(month)}):
         for each in page:
             yield each
 

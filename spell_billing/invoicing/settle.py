@@ -254,7 +254,7 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
     await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
     try:
         # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.
-        answer = await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void")
+        answer = await gateway.send(VOID, invoice=invoice_id)
     except StripeProblem:
         invoice = await retrieve(gateway, invoice_id)
         if invoice is not None and invoice["status"] != "void":

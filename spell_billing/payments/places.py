@@ -45,7 +45,7 @@ async def list_page(gateway: Gateway, path: str, parameters: dict[str, Any], aft
     """
     following = {} if after is None else {"starting_after": after}
     try:
-        return (await gateway.send(f"GET {path}", "get", path, parameters | following)).object
+        return (await gateway.send(f"GET {path}", parameters | following)).object
     except StripeProblem as problem:
         if after is None or problem.kind not in {Kind.PERMANENT, Kind.MISSING}:
             raise

@@ -35,7 +35,7 @@ def ask(ledger: Ledger, double: StripeDouble, key: str, times: int = 1) -> None:
             gateway = Gateway(api, Pace(LOOPBACK), QUICK, guard=guard)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(times):
-                    tasks.create_task(gateway.send("GET /v1/invoices", "get", "/v1/invoices"))
+                    tasks.create_task(gateway.send("GET /v1/invoices"))
 
     try:
         asyncio.run(run())
