@@ -22,19 +22,18 @@ from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments.event_content import EventOutcome
-from spell_billing.payments.failed_refunds import failed_refunds, tell_failed_refunds
 from spell_billing.payments.given_back import (
     News,
+    failed_refunds,
     given_back_cents,
     tell_disputes,
+    tell_failed_refunds,
     tell_given_back,
     to_balance_cents,
 )
 from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
 from spell_billing.stripe_api.client import Invoice
-
-_LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
 
 
 class WentBack(NamedTuple):
@@ -92,7 +91,9 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
     found = [
         _charge(
             charge,
-            await _disputes_of(gateway, charge) if charge.get("disputed") else [],
+            await gateway.first_page("GET /v1/disputes", charge=charge["id"])
+            if charge.get("disputed")
+            else [],
             invoice_id=invoice_id,
             month=bill.month,
             as_of=as_of,
@@ -198,24 +199,12 @@ async def invoice_of_charge(ledger: Ledger, gateway: Gateway, charge: Mapping[st
 
 
 async def _charges_of(gateway: Gateway, intent: str) -> list[dict[str, Any]]:
-    parameters = {"payment_intent": intent, "limit": 100, "expand": ["data.refunds"]}
-    answer = await gateway.send(_LIST_CHARGES, "get", "/v1/charges", parameters)
-    found: list[dict[str, Any]] = answer.object["data"]
-    return found
-
-
-async def _disputes_of(gateway: Gateway, charge: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a charge's disputes as they stand now, the newest first."""
-    parameters = {"charge": charge["id"], "limit": 100}
-    answer = await gateway.send("GET /v1/disputes", "get", "/v1/disputes", parameters)
-    found: list[dict[str, Any]] = answer.object["data"]
-    return found
+    return await gateway.first_page("GET /v1/charges", payment_intent=intent, expand=["data.refunds"])
 
 
 async def _credit_notes_of(gateway: Gateway, invoice: Invoice) -> list[dict[str, Any]]:
     """Return the credit notes that were issued after the invoice was paid."""
     if not invoice.get("post_payment_credit_notes_amount"):
         return []
-    parameters = {"invoice": invoice["id"], "limit": 100}
-    answer = await gateway.send(_LIST_NOTES, "get", "/v1/credit_notes", parameters)
-    return [note for note in answer.object["data"] if note["status"] == "issued"]
+    notes = await gateway.first_page("GET /v1/credit_notes", invoice=invoice["id"])
+    return [note for note in notes if note["status"] == "issued"]
