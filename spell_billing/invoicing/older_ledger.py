@@ -23,18 +23,9 @@ from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by
+from spell_billing.ledger import reviews
 from spell_billing.ledger.lost_decisions import note_older, noted_older
 from spell_billing.ledger.queries import read_months
-from spell_billing.ledger.reviews import (
-    Decision,
-    DecisionKind,
-    Hold,
-    read_decisions,
-    read_review,
-    read_waiting,
-    write_decision,
-    write_holds,
-)
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 
@@ -100,7 +91,7 @@ def note_lost_decisions(session: MonthSession) -> None:
     Where the month's own review told of it, a person has approved the month knowing it.
     """
     with session.writing() as connection:
-        review = read_review(connection, session.month)
+        review = reviews.read_review(connection, session.month)
         found = review.findings if review else ()
         if Code.DECISIONS_LOST not in {finding["code"] for finding in found}:
             note_older(connection, session.month)
@@ -113,14 +104,16 @@ def hold_where_decisions_are_lost(session: MonthSession) -> None:
         noted_at = noted_older(connection, month)
         if noted_at is None:
             return
-        for each in read_decisions(connection, month):
-            if each.kind is DecisionKind.HELD and each.user_id is None and each.at > noted_at:
+        for each in reviews.read_decisions(connection, month):
+            if each.kind is reviews.DecisionKind.HELD and each.user_id is None and each.at > noted_at:
                 return
-        bills = read_waiting(connection, month, invoices.c.state == State.PLANNED.value)
+        bills = reviews.read_waiting(connection, month, invoices.c.state == State.PLANNED.value)
         if not bills:
             return
         now = datetime.now(UTC)
-        decision = Decision(str(month), None, DecisionKind.HELD, None, _WHY, session.actor.name, now)
-        write_decision(connection, decision, session.actor)
-        holds = [Hold(bill, Reason.HELD_BY_PERSON, _WHY) for bill in bills]
-        write_holds(connection, month, holds, session.actor, now)
+        decision = reviews.Decision(
+            str(month), None, reviews.DecisionKind.HELD, None, _WHY, session.actor.name, now
+        )
+        reviews.write_decision(connection, decision, session.actor)
+        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, _WHY) for bill in bills]
+        reviews.write_holds(connection, month, holds, session.actor, now)

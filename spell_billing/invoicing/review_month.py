@@ -13,40 +13,18 @@ from decimal import Decimal
 import pyarrow as pa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core import past
+from spell_billing.core import review as core_review
 from spell_billing.core.errors import LedgerError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason
-from spell_billing.core.past import (
-    Changed,
-    Differences,
-    Move,
-    PastAmounts,
-    PastChange,
-    merges,
-    net_differences,
-    pair_moves,
-    sum_changes,
-    without_moves,
-)
-from spell_billing.core.review import (
-    ALIKE_PERCENT,
-    NAMED,
-    Code,
-    Coverage,
-    MonthTotals,
-    ReviewRules,
-    account_findings,
-    copy_findings,
-    first_month_findings,
-    month_findings,
-    past_findings,
-)
 from spell_billing.core.review_ledger import balance_findings, not_compared_findings, older_findings
 from spell_billing.core.review_moves import move_findings
 from spell_billing.core.review_prices import small_amount_findings
 from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
 from spell_billing.invoicing.usage_versions import earlier_versions
+from spell_billing.ledger import totals
 from spell_billing.ledger.balances import read_left_balances
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
@@ -56,18 +34,6 @@ from spell_billing.ledger.queries import read_month
 from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, read_review, write_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.totals import (
-    Charged,
-    billed_before,
-    calls_of,
-    charged,
-    first_started,
-    last_approved,
-    other_currencies,
-    small_amounts,
-    usage_by_currency,
-    users_without,
-)
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.store import UsageStore
 
@@ -83,7 +49,7 @@ def review_month(
     frozen: FrozenUsage,
     accounts: Callable[[], pa.Table],
     *,
-    rules: ReviewRules,
+    rules: core_review.ReviewRules,
     approvals_needed: int = 1,
 ) -> Review | None:
     """Review the month's drafts, and keep what was found. A month whose billing has started is not reviewed.
@@ -97,19 +63,21 @@ def review_month(
         if record is None or record.billing_started_at is not None:
             return read_review(connection, month)
         _, missing = earlier_versions(ledger, store, month)
-        bills, before = charged(connection, str(month)), billed_before(connection, month)
+        bills, before = totals.charged(connection, str(month)), totals.billed_before(connection, month)
         changes, moves = _past(connection, store, frozen)
-        previous = [_totals(each, charged(connection, each.month)) for each in before]
+        previous = [_totals(each, totals.charged(connection, each.month)) for each in before]
         current, copies = _totals(record, bills), frozen.manifest.billed_before
         findings = [
-            *past_findings(changes, rules),
+            *core_review.past_findings(changes, rules),
             *move_findings(moves),
-            *copy_findings(str(month), copies.count, copies.ids, than=str(month.plus(-1))),
-            *month_findings(current, previous, rules),
-            *first_month_findings(current, first_started(connection), datetime.now(UTC)),
+            *core_review.copy_findings(str(month), copies.count, copies.ids, than=str(month.plus(-1))),
+            *core_review.month_findings(current, previous, rules),
+            *core_review.first_month_findings(current, totals.first_started(connection), datetime.now(UTC)),
             *what_is_missed(connection, store, frozen, accounts, rules=rules, previous=before),
-            *account_findings(_coverage(connection, month, bills, accounts)),
-            *small_amount_findings(str(month), small_amounts(connection, str(month)), current.cents, rules),
+            *core_review.account_findings(_coverage(connection, month, bills, accounts)),
+            *small_amount_findings(
+                str(month), totals.small_amounts(connection, str(month)), current.cents, rules
+            ),
             *balance_findings(read_left_balances(connection, month)),
             *older_findings(read_older(connection)),
             *not_compared_findings(str(month), _not_compared(connection, missing)),
@@ -166,16 +134,16 @@ def approve_command(month: Month | str) -> str:
     return f'spell-billing approve --month {month} --reason "..."'
 
 
-def _totals(record: MonthRecord, bills: Iterable[Charged]) -> MonthTotals:
+def _totals(record: MonthRecord, bills: Iterable[totals.Charged]) -> core_review.MonthTotals:
     cents: Counter[str] = Counter()
     for each in bills:
         cents[each.currency] += each.cents
-    return MonthTotals(record.month, record.users, record.calls, dict(cents))
+    return core_review.MonthTotals(record.month, record.users, record.calls, dict(cents))
 
 
 def _past(
     connection: Connection, store: UsageStore, frozen: FrozenUsage
-) -> tuple[list[PastChange], list[Move]]:
+) -> tuple[list[past.PastChange], list[past.Move]]:
     """Return what became of the billed months that the frozen version found changed, since they were billed.
 
     What earlier months found counts too, up to the last that a person approved: a loss that comes in small
@@ -187,34 +155,36 @@ def _past(
     months = {str(one.month) for one in late.months}
     heir_of = read_heirs(connection).heir_of
     rows = _changed(frozen, months)
-    moves = _moves(connection, net_differences(rows, heir_of))
-    since = max(min(months), last_approved(connection, frozen.month))
+    moves = _moves(connection, past.net_differences(rows, heir_of))
+    since = max(min(months), totals.last_approved(connection, frozen.month))
     for month, version in pinned_versions(connection, since=Month.parse(since).next(), before=frozen.month):
         try:
             rows += _changed(store.version(month, version), months)
         except UsageError:
             # Its evidence is lost, as the freeze has said: what it found cannot be counted.
             continue
-    differences = without_moves(net_differences(rows, heir_of), moves)
+    differences = past.without_moves(past.net_differences(rows, heir_of), moves)
     billed = {month: _billed(connection, month) for month in sorted(months)}
     currencies = {
         (month, user): currency
         for month, change in billed.items()
         if len(change.amounts) > 1
-        for user, currency in other_currencies(connection, month, next(iter(change.amounts))).items()
+        for user, currency in totals.other_currencies(connection, month, next(iter(change.amounts))).items()
     }
-    return sum_changes(differences, billed, currencies), moves
+    return past.sum_changes(differences, billed, currencies), moves
 
 
 def _not_compared(connection: Connection, missing: Mapping[str, str]) -> dict[str, str]:
     """Return why billed months cannot be compared, but for what a review of an earlier month has told."""
     told = {
-        of for _, data in findings_told(connection, Code.PAST_NOT_COMPARED) for of in data["months"].items()
+        of
+        for _, data in findings_told(connection, core_review.Code.PAST_NOT_COMPARED)
+        for of in data["months"].items()
     }
     return dict(missing.items() - told)
 
 
-def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:
+def _changed(version: FrozenUsage, months: Collection[str]) -> list[past.Changed]:
     return [
         (row["usage_month"], row["user_id"], row["calls"], Decimal(row["cost_cents"]))
         for row in late_rows(version)
@@ -222,47 +192,49 @@ def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:
     ]
 
 
-def _moves(connection: Connection, differences: Differences) -> list[Move]:
+def _moves(connection: Connection, differences: past.Differences) -> list[past.Move]:
     """Pair those who lost all that a month billed them for with those who gained exactly that."""
     losers: defaultdict[str, set[str]] = defaultdict(set)
     for (month, user), each in differences.items():
         if each.calls < 0:
             losers[month].add(user)
     gained = {month for (month, _), each in differences.items() if each.calls > 0}
-    billed = {month: calls_of(connection, month, users) for month, users in losers.items() if month in gained}
+    billed = {
+        month: totals.calls_of(connection, month, users) for month, users in losers.items() if month in gained
+    }
 
     def lost_all(month: str, user: str) -> bool:
         return month in billed and -differences[month, user].calls >= billed[month].get(user, 0)
 
-    pairs = pair_moves(differences, lost_all)
-    return [*pairs, *merges(without_moves(differences, pairs), lost_all)]
+    pairs = past.pair_moves(differences, lost_all)
+    return [*pairs, *past.merges(past.without_moves(differences, pairs), lost_all)]
 
 
-def _billed(connection: Connection, month: str) -> PastChange:
-    sums = usage_by_currency(connection, Month.parse(month))
-    amounts = {currency: PastAmounts(usage_cents) for currency, (_, usage_cents) in sums.items()}
-    return PastChange(month, sum(users for users, _ in sums.values()), amounts=amounts)
+def _billed(connection: Connection, month: str) -> past.PastChange:
+    sums = totals.usage_by_currency(connection, Month.parse(month))
+    amounts = {currency: past.PastAmounts(usage_cents) for currency, (_, usage_cents) in sums.items()}
+    return past.PastChange(month, sum(users for users, _ in sums.values()), amounts=amounts)
 
 
 def _coverage(
-    connection: Connection, month: Month, bills: Sequence[Charged], accounts: Callable[[], pa.Table]
-) -> Coverage:
+    connection: Connection, month: Month, bills: Sequence[totals.Charged], accounts: Callable[[], pa.Table]
+) -> core_review.Coverage:
     """Return whether those who owe something have accounts, which are read only where many have none."""
     without = [each for each in bills if each.reason in _WITHOUT]
     users, users_lacking = (sum(each.users for each in group) for group in (bills, without))
     alike: list[tuple[str, str]] = []
-    if users_lacking * 100 >= ALIKE_PERCENT * users > 0:
-        lacking = users_without(connection, month, Reason.NO_BILLING_ACCOUNT)
+    if users_lacking * 100 >= core_review.ALIKE_PERCENT * users > 0:
+        lacking = totals.users_without(connection, month, Reason.NO_BILLING_ACCOUNT)
         if lacking:
             named = {_plain(account): account for account in accounts()["user_id"].to_pylist()}
             alike = [(user, named[_plain(user)]) for user in lacking if _plain(user) in named]
-    return Coverage(
+    return core_review.Coverage(
         users=users,
         cents=sum(each.cents for each in bills),
         without=users_lacking,
         cents_without=sum(each.cents for each in without),
         alike=len(alike),
-        examples=alike[:NAMED],
+        examples=alike[: core_review.NAMED],
     )
 
 

@@ -15,20 +15,7 @@ from typing import Any
 from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
-from spell_billing.invoicing.adoption import (
-    adopted_content,
-    adoption_detail,
-    as_it_stands,
-    charged_cents,
-    is_revision_of_another,
-    name_again,
-    new_bill_of,
-    predecessors,
-    revised_from,
-    standing,
-    voided_by_a_person,
-    with_recorded,
-)
+from spell_billing.invoicing import adoption
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import (
     all_lines,
@@ -102,7 +89,9 @@ class _Sweep:
     async def take(self, invoices: Sequence[Invoice], known: dict[str, Bill]) -> None:
         """Sort invoices that name the month, or that the ledger knows by their id, into the ledger."""
         invoices = [
-            await name_again(self._session, self._gateway, invoice, known.get(invoice["id"]), self.result)
+            await adoption.name_again(
+                self._session, self._gateway, invoice, known.get(invoice["id"]), self.result
+            )
             for invoice in invoices
         ]
         users = {invoice["metadata"].get(USER, "") for invoice in invoices}
@@ -141,11 +130,11 @@ class _Sweep:
             self._void.append(invoice)
         elif bill is None:
             return await self._adopt_unknown(invoice)
-        elif is_revision_of_another(invoice, bill):
+        elif adoption.is_revision_of_another(invoice, bill):
             self._revisions.append(invoice)
         elif bill.state in UNSENT | {State.DRAFTED} or bill.reason is Reason.DELETED_AT_STRIPE:
             # A run commits the id before it finalizes: one that was killed leaves no other.
-            if bill.stripe_invoice_id not in {invoice["id"], revised_from(invoice) or invoice["id"]}:
+            if bill.stripe_invoice_id not in {invoice["id"], adoption.revised_from(invoice) or invoice["id"]}:
                 await self._is_from_before()
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
@@ -170,7 +159,7 @@ class _Sweep:
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Take up the draft that the ledger can use; delete others of ours, but none that a person edits."""
-        if revised_from(invoice):
+        if adoption.revised_from(invoice):
             return None
         invoice_id, lines_hash = invoice["id"], invoice["metadata"].get(HASH)
         if bill is not None and bill.stripe_invoice_id == invoice_id and bill.state is State.DRAFTED:
@@ -208,15 +197,17 @@ class _Sweep:
         other_draft = bill.stripe_invoice_id if bill.stripe_invoice_id != invoice["id"] else None
         same_bill = invoice["metadata"].get(HASH) == bill.lines_hash
         self.result.adopted += 1
-        if revised_from(invoice) and same_bill:
-            adopted = await self._apply(bill, as_it_stands(bill, invoice), "adopted")
+        if adoption.revised_from(invoice) and same_bill:
+            adopted = await self._apply(bill, adoption.as_it_stands(bill, invoice), "adopted")
         else:
             content: dict[str, Any] = {}
             detail = None
-            if not same_bill or charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
+            if not same_bill or adoption.charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
                 content = await self._content(invoice, bill)
-                detail = adoption_detail(bill, content)
-            adopted = await self._write(bill, "adopted", detail, **{**standing(invoice, bill), **content})
+                detail = adoption.adoption_detail(bill, content)
+            adopted = await self._write(
+                bill, "adopted", detail, **{**adoption.standing(invoice, bill), **content}
+            )
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
         return await self._follow(invoice, adopted) or adopted
@@ -226,12 +217,15 @@ class _Sweep:
         bill = await self._bill_of(invoice)
         if bill is None or bill.stripe_invoice_id == invoice["id"]:
             return
-        replaced = bill.stripe_invoice_id in predecessors(invoice, self._void)
+        replaced = bill.stripe_invoice_id in adoption.predecessors(invoice, self._void)
         if not replaced or bill.currency != invoice["currency"]:
             await self._park_both(invoice, bill)
             return
         revised = await self._apply(
-            bill, as_it_stands(bill, invoice), "revised", f"{bill.stripe_invoice_id} was edited at Stripe"
+            bill,
+            adoption.as_it_stands(bill, invoice),
+            "revised",
+            f"{bill.stripe_invoice_id} was edited at Stripe",
         )
         self.result.revised.append(f"{invoice['id']} of user {bill.user_id}")
         await self._follow(invoice, revised)
@@ -253,13 +247,15 @@ class _Sweep:
         frozen = latest if latest is not None and latest.generation < name.generation else None
         if frozen is not None:
             # A restored ledger lacks what was recorded for the later one.
-            frozen = with_recorded(frozen, await asyncio.to_thread(self._recorded))
-        values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice, None)
+            frozen = adoption.with_recorded(frozen, await asyncio.to_thread(self._recorded))
+        values = adoption.new_bill_of(name, frozen, await self._content(invoice, frozen)) | adoption.standing(
+            invoice, None
+        )
         if frozen is None:
             detail = values["message"] = "found at Stripe; the ledger has no usage for it"
             self.result.unknown.append(invoice["id"])
         else:
-            detail = adoption_detail(frozen, values)
+            detail = adoption.adoption_detail(frozen, values)
             self.result.adopted += 1
         await asyncio.to_thread(self._session.insert, values, action="adopted", detail=detail)
         adopted = await self._bill_of(invoice)
@@ -284,7 +280,7 @@ class _Sweep:
             if bill.state is not State.DRAFTED:
                 return
             await self._delete(str(bill.stripe_invoice_id))
-        change = voided_by_a_person(bill, bills, invoice["id"])
+        change = adoption.voided_by_a_person(bill, bills, invoice["id"])
         await asyncio.to_thread(self._session.apply, [change])
         self.result.parked += change.after.state is State.PARKED
 
@@ -297,7 +293,7 @@ class _Sweep:
 
     async def _content(self, invoice: Invoice, frozen: Bill | None) -> dict[str, Any]:
         lines = await all_lines(self._gateway, invoice)
-        return adopted_content(invoice, lines, self._session.month, frozen)
+        return adoption.adopted_content(invoice, lines, self._session.month, frozen)
 
     async def _bills_of_user(self, invoice: Invoice) -> list[Bill]:
         user_id = invoice["metadata"].get(USER, "")
