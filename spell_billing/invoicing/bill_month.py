@@ -44,6 +44,7 @@ _LINE_ROWS = 20
 """How many waiting bills of one customer are read at a time."""
 
 
+@dataclass
 class Pinning:
     """Pins a month to what was frozen and drafted, and takes that back where nothing came of it.
 
@@ -51,17 +52,10 @@ class Pinning:
     another month has overtaken.
     """
 
-    def __init__(
-        self,
-        session: MonthSession,
-        *,
-        exclusive: Callable[[], AbstractContextManager[None]] = nullcontext,
-        require: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._session = session
-        self._exclusive = exclusive
-        self._require = require
-        self._pinned = False
+    session: MonthSession
+    exclusive: Callable[[], AbstractContextManager[None]] = nullcontext
+    require: Callable[[], None] = lambda: None
+    _pinned: bool = False
 
     async def pin(self) -> bool:
         """Pin the month; False when it was pinned before, by this run or an earlier one."""
@@ -71,14 +65,14 @@ class Pinning:
         return await asyncio.to_thread(self._pin)
 
     def _pin(self) -> bool:
-        with self._exclusive():
-            self._require()
-            return self._session.start_billing()
+        with self.exclusive():
+            self.require()
+            return self.session.start_billing()
 
     def take_back(self) -> None:
         """Undo the pin: Stripe refused to make the first invoice."""
-        with self._exclusive():
-            self._session.take_back_start()
+        with self.exclusive():
+            self.session.take_back_start()
 
 
 async def bill_month(
@@ -201,11 +195,7 @@ class Driving:
         return 0
 
     async def drive_all(self, *, after_id: int, most: int) -> None:
-        """Drive up to `most` bills that are left after an id, by their ids.
-
-        Raises:
-            StripeAccountError: nobody can be billed. LedgerError: the ledger was lost on the way.
-        """
+        """Drive up to `most` bills that are left after an id, by their ids."""
         queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=PAGE_ROWS)
 
         async def feed() -> None:

@@ -47,8 +47,6 @@ async def reconcile(
     Raises:
         UsageError: when the version was not aggregated.
         IntegrityError: when what was aggregated was altered.
-        StripeProblem: when Stripe does not answer.
-        StripeAccountError: when the account refuses.
     """
     result = Reconciliation(month)
     by_user = bills_by_user(bills)

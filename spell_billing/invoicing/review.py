@@ -33,7 +33,6 @@ def approve(
 
     Raises:
         LedgerError: when the month is not in review, or its drafts are others than the person saw.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
         record, review = read_month(connection, month), reviews.read_review(connection, month)
@@ -94,7 +93,6 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
 
     Raises:
         LedgerError: when there is no such bill, or it was sent.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
@@ -125,7 +123,6 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
 
     Raises:
         LedgerError: when nothing is held, or not by a hold that a person can release.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)

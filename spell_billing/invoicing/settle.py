@@ -11,15 +11,9 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.invoicing import lookups
 from spell_billing.invoicing.adoption import as_it_stands
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import (
-    STATE_OF_STATUS,
-    created_since_close,
-    delete_draft,
-    invoices_of_bill,
-    retrieve,
-)
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.moves import read_heirs
@@ -144,8 +138,12 @@ def _require_begun(session: MonthSession) -> None:
 async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
     """Return the bill as its changed invoice stands at Stripe; None where it does not stand."""
     async with connect() as gateway:
-        invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    if invoice is None or invoice["status"] not in STATE_OF_STATUS or invoice["currency"] != bill.currency:
+        invoice = await lookups.retrieve(gateway, str(bill.stripe_invoice_id))
+    if (
+        invoice is None
+        or invoice["status"] not in lookups.STATE_OF_STATUS
+        or invoice["currency"] != bill.currency
+    ):
         return None
     return as_it_stands(bill, invoice)
 
@@ -155,13 +153,13 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
     customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
     async with connect() as gateway:
         try:
-            found = await invoices_of_bill(gateway, customer_id, session.month, key)
+            found = await lookups.invoices_of_bill(gateway, customer_id, session.month, key)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
-                own = await retrieve(gateway, bill.stripe_invoice_id)
+                own = await lookups.retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
             standing = [each for each in found if each["status"] != "draft"]
             if not standing:
-                standing = [draft for draft in found if not await delete_draft(gateway, draft["id"])]
+                standing = [draft for draft in found if not await lookups.delete_draft(gateway, draft["id"])]
         except StripeProblem as problem:
             if problem.reason is not Reason.UNKNOWN_CUSTOMER:
                 raise
@@ -223,7 +221,7 @@ async def void_bill(
 async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
     """Make sure that the invoice does not stand; return the id of the request that voided it, if any."""
     invoice_id = str(bill.stripe_invoice_id)
-    invoice = await retrieve(gateway, invoice_id)
+    invoice = await lookups.retrieve(gateway, invoice_id)
     if invoice is not None and invoice["status"] == "paid":
         raise LedgerError(
             f"Invoice {invoice_id} of user {bill.user_id} is paid, and Stripe voids no paid invoice.",
@@ -234,7 +232,7 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
     others = [
         each["id"]
         async for page in gateway.invoices(
-            customer=bill.stripe_customer_id, created=created_since_close(session.month)
+            customer=bill.stripe_customer_id, created=lookups.created_since_close(session.month)
         )
         for each in page
         if each["metadata"].get(MONTH) == bill.month
@@ -256,7 +254,7 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
         # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.
         answer = await gateway.send(VOID, invoice=invoice_id)
     except StripeProblem:
-        invoice = await retrieve(gateway, invoice_id)
+        invoice = await lookups.retrieve(gateway, invoice_id)
         if invoice is not None and invoice["status"] != "void":
             raise
         return None

@@ -70,11 +70,7 @@ class Letters:
         return self._letter(template, facts)
 
     def write_reached(self, reached: Reached, month: Month) -> Letter:
-        """Fill in the template about a threshold of the user's spend limit in a month.
-
-        Raises:
-            SettingsError: when a template of the folder cannot be read or filled in.
-        """
+        """Fill in the template about a threshold of the user's spend limit in a month, as `write` does."""
         facts = {
             "month": month.label,
             "percent": reached.percent,

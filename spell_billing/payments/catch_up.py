@@ -206,11 +206,11 @@ async def _invoices_to_read(
 def _news(connection: Connection, listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return charges of which more went back, or less, than is known, and whose dispute may have ended."""
     read = read_charges(connection, charge_ids=[charge["id"] for charge in listed])
-    known = {each.charge_id: each for each in read}
     refunded = {each.charge_id: each.refunded_cents for each in read}
+    settled = {each.charge_id for each in read if each.is_settled}
     return [
         charge
         for charge in listed
         if refunded.get(charge["id"], 0) != (charge.get("amount_refunded") or 0)
-        or (charge.get("disputed") and (charge["id"] not in known or not known[charge["id"]].is_settled))
+        or (charge.get("disputed") and charge["id"] not in settled)
     ]
