@@ -59,8 +59,7 @@ async def settle_bill(
         return bill
     _require_open(session, bill)
     if bill.state is State.VOID:
-        await asyncio.to_thread(_require_grants, session, bill)
-        await asyncio.to_thread(session.write, _require_credits, bill)
+        await asyncio.to_thread(session.write, _require_unused, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
     try:
@@ -98,20 +97,19 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
     raise LedgerError(f"{named}: nothing is open.", remedy="There is nothing to settle.")
 
 
-def _require_grants(session: MonthSession, bill: Bill) -> None:
-    """Refuse a void bill whose grants other bills have used since: settled, it would use them too."""
-    missing = session.write(grant_used_since, bill)
+def _require_unused(connection: Connection, bill: Bill) -> None:
+    """Refuse a void bill whose grants other bills have used since: settled, it would use them too.
+
+    And while one waits that may use the same credit; what is sent pays it back later.
+    """
+    missing = grant_used_since(connection, bill)
     if missing is not None:
         raise LedgerError(
-            f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {session.month}, and "
-            "other bills have used it since.",
-            remedy=f"Bill the month again (spell-billing bill --month {session.month}), or leave the bill "
-            f"void: spell-billing void --month {session.month} --user {bill.user_id} --for-good.",
+            f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {bill.month}, and other "
+            "bills have used it since.",
+            remedy=f"Bill the month again (spell-billing bill --month {bill.month}), or leave the bill void: "
+            f"spell-billing void --month {bill.month} --user {bill.user_id} --for-good.",
         )
-
-
-def _require_credits(connection: Connection, bill: Bill) -> None:
-    """Refuse a void bill while one that may use the same credit waits; what is sent pays it back later."""
     if bill.credit_applied_cents:
         users = read_heirs(connection).together_with(bill.user_id)
         require_no_credit_under_way(connection, users)

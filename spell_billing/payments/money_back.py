@@ -99,8 +99,7 @@ def _write(ledger: Ledger, news: given_back.News, found: Sequence[Charge]) -> No
         changed = keep_charges(connection, found)
         settle(connection, invoice_ids=[invoice_id], back=True)
         refunded_before_cents = sum(each.refunded_cents for each in before)
-        # A ledger of before amounts were noted has refunds without one in its audit trail.
-        known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
+        known_cents = known_back_cents(connection, payment)
         known_cents -= given_back.tell_failed_refunds(connection, news, known_cents=known_cents)
         if news.given_back_cents > known_cents:
             refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.payments import places
-from spell_billing.payments.handler import put_into_inbox
+from spell_billing.payments.handler import receive
 from spell_billing.payments.places import Budget
 
 WAY = "stripe events"
@@ -107,6 +107,6 @@ async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: B
         complete = not page["has_more"]
         place = Place(place.newest) if complete else replace(place, after=events[-1]["id"])
         with ledger.writing() as connection:
-            new += put_into_inbox(connection, events, WAY)
+            new += receive(connection, events, WAY)
             places.keep_place(connection, CURSOR, place)
     return new, complete
