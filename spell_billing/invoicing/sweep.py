@@ -12,7 +12,7 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.keys import GENERATION, HASH, KEY, MONTH, USER, billing_key, invoice_metadata
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
 from spell_billing.invoicing import adoption, lookups
@@ -72,12 +72,7 @@ class _Sweep:
 
     async def take(self, invoices: Sequence[Invoice], known: dict[str, Bill]) -> None:
         """Sort invoices that name the month, or that the ledger knows by their id, into the ledger."""
-        invoices = [
-            await adoption.name_again(
-                self.session, self.gateway, invoice, known.get(invoice["id"]), self.result
-            )
-            for invoice in invoices
-        ]
+        invoices = [await self._named_again(each, known.get(each["id"])) for each in invoices]
         users = {invoice["metadata"].get(USER, "") for invoice in invoices}
         bills = await asyncio.to_thread(self.session.bills_of_users, users)
         by_key = {billing_key(bill.month, bill.user_id, bill.generation): bill for bill in bills}
@@ -105,6 +100,23 @@ class _Sweep:
             if bill.state is State.DRAFTED:
                 await self._delete(str(bill.stripe_invoice_id))
             await self._write(bill, "superseded", state=State.VOID, reason=Reason.VOIDED)
+
+    async def _named_again(self, invoice: Invoice, bill: Bill | None) -> Invoice:
+        """Write back the metadata that names the bill, where somebody cleared or changed it.
+
+        Return the invoice with the metadata that names `bill`, which is the ledger's by the invoice's id.
+        """
+        if bill is None:
+            return invoice
+        metadata = invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
+        if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
+            return invoice
+        if invoice["status"] in lookups.STATE_OF_STATUS and bill.state in INVOICED:
+            endpoint = "POST /v1/invoices/{invoice}"
+            await self.gateway.send(endpoint, {"metadata": metadata}, invoice=invoice["id"])
+            await self._apply(bill, bill, "metadata_restored")
+            self.result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
+        return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
 
     async def _sort(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Sort one invoice; gives the bill where it was changed."""
@@ -189,9 +201,8 @@ class _Sweep:
             if not same_bill or adoption.charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
                 content = await self._content(invoice, bill)
                 detail = adoption.adoption_detail(bill, content)
-            adopted = await self._write(
-                bill, "adopted", detail, **{**adoption.standing(invoice, bill), **content}
-            )
+            columns = adoption.standing(invoice, bill) | content
+            adopted = await self._write(bill, "adopted", detail, **columns)
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
         return await self._follow(invoice, adopted) or adopted
@@ -205,12 +216,8 @@ class _Sweep:
         if not replaced or bill.currency != invoice["currency"]:
             await self._park_both(invoice, bill)
             return
-        revised = await self._apply(
-            bill,
-            adoption.as_it_stands(bill, invoice),
-            "revised",
-            f"{bill.stripe_invoice_id} was edited at Stripe",
-        )
+        detail = f"{bill.stripe_invoice_id} was edited at Stripe"
+        revised = await self._apply(bill, adoption.as_it_stands(bill, invoice), "revised", detail)
         self.result.revised.append(f"{invoice['id']} of user {bill.user_id}")
         await self._follow(invoice, revised)
 
@@ -232,9 +239,8 @@ class _Sweep:
         if frozen is not None:
             # A restored ledger lacks what was recorded for the later one.
             frozen = adoption.with_recorded(frozen, await asyncio.to_thread(self.recorded))
-        values = adoption.new_bill_of(name, frozen, await self._content(invoice, frozen)) | adoption.standing(
-            invoice, None
-        )
+        content = await self._content(invoice, frozen)
+        values = adoption.new_bill_of(name, frozen, content) | adoption.standing(invoice, None)
         if frozen is None:
             detail = values["message"] = "found at Stripe; the ledger has no usage for it"
             self.result.unknown.append(invoice["id"])
