@@ -8,6 +8,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +27,8 @@ from spell_billing.ledger.stripe_account import (
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-_PAGE = 100
+PAGE = 100
+"""The most objects that Stripe lists in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +144,16 @@ class Gateway:
             longest = min(self.patience.longest_pause_seconds, grown)
             await self.sleep(longest * (0.5 + 0.5 * self.jitter()))
 
-    async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
+    def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
         """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""
-        async for page in self.pages("GET /v1/invoices", filters):
-            yield page
+        return self.pages("GET /v1/invoices", filters)
 
     async def pages(
         self, endpoint: str, parameters: dict[str, Any], **ids: str
     ) -> AsyncIterator[list[Invoice]]:
         """List objects page by page, as Stripe orders them. Errors are those of `send`."""
         while True:
-            answer = await self.send(endpoint, {"limit": _PAGE, **parameters}, **ids)
+            answer = await self.send(endpoint, {"limit": PAGE, **parameters}, **ids)
             page: list[Invoice] = answer.object["data"]
             if page:
                 yield page
@@ -162,7 +163,7 @@ class Gateway:
 
     async def first_page(self, endpoint: str, **parameters: Any) -> list[dict[str, Any]]:
         """Return the first hundred objects of a list, as Stripe orders them."""
-        answer = await self.send(endpoint, {"limit": _PAGE, **parameters})
+        answer = await self.send(endpoint, {"limit": PAGE, **parameters})
         return list(answer.object["data"])
 
     def _watch(self, problem: StripeProblem, endpoint: str) -> None:
@@ -188,6 +189,10 @@ class Gateway:
                 f"Stripe has not answered for {self.patience.down_seconds:.0f} seconds: {problem.message}.",
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
+"""Opens a gateway to Stripe."""
 
 
 def require_mode(ledger: Ledger, mode: Mode) -> None:

@@ -10,7 +10,6 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.payment_facts import REASONS, is_unclear, last_attempt_failed, payment_of
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
@@ -59,11 +58,11 @@ async def payment_now(
     gateway: Gateway, invoice: Invoice, bill: Bill, *, as_of: datetime, way: str
 ) -> Payment:
     """Return how a listed invoice's payment stands; Stripe is asked where the list does not tell."""
-    name, failed = BillName(bill.month, bill.user_id, bill.generation), False
+    failed = False
     if bill.state is State.FINALIZED and is_unclear(invoice):
         invoice = await retrieve(gateway, invoice["id"], expand=[REASONS]) or invoice
         failed = last_attempt_failed(invoice)
-    return payment_of(invoice, name, as_of=as_of, way=way, failed=failed)
+    return payment_of(invoice, bill, as_of=as_of, way=way, failed=failed)
 
 
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:

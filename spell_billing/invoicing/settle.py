@@ -1,31 +1,36 @@
-"""Closing one user's bill, explicit and audited: void its invoice, or settle a bill that has none."""
+"""Closing one user's bill, explicit and audited: void its invoice, or settle a bill that has none.
+
+And a correction of many bills of a month: the same step for each, one after the other, and who was refused.
+"""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from enum import StrEnum
+from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import LedgerError, LedgerLostError, StripeAccountError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
 from spell_billing.invoicing import lookups
 from spell_billing.invoicing.adoption import as_it_stands
-from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.gateway import Connect, Gateway
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.queries import require_no_credit_under_way
+from spell_billing.ledger.queries import latest_generation, require_no_credit_under_way
 from spell_billing.ledger.rows import Bill, Change
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import StripeProblem
 
-VOID = "POST /v1/invoices/{invoice}/void"
+T = TypeVar("T")
 
-Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
-"""Opens the gateway to Stripe; called only for a bill of which something may stand there."""
+VOID = "POST /v1/invoices/{invoice}/void"
 
 
 class SettledAs(StrEnum):
@@ -47,7 +52,8 @@ async def settle_bill(
 
     Billed by hand counts as charged for later usage; written off as neither charged nor due. An invoice that
     was changed at Stripe is accepted as billed by hand: it stands with its own total. To settle a bill again
-    the same way changes nothing; another way corrects the first. `why` goes into the audit trail.
+    the same way changes nothing; another way corrects the first. `why` goes into the audit trail. The gateway
+    is opened only for a bill of which something may stand at Stripe.
 
     Raises:
         LedgerError: when there is nothing to settle, the month is in review or not begun, or an invoice of
@@ -257,3 +263,29 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
             raise
         return None
     return answer.request_id
+
+
+def users_in(connection: Connection, month: Month, states: Collection[State]) -> list[str]:
+    """Return the users whose latest bill of a month is in one of some states, in the order of their bills."""
+    query = sa.select(invoices.c.user_id).where(
+        latest_generation(month), invoices.c.state.in_([each.value for each in states])
+    )
+    return list(connection.scalars(query.order_by(invoices.c.id)))
+
+
+async def for_each(users: Iterable[str], act: Callable[[str], Awaitable[T]]) -> tuple[list[T], list[str]]:
+    """Do something for each user; return what came of it, and why it was refused for others.
+
+    Raises:
+        StripeAccountError: from `act`, when Stripe does not answer: what was done is done; repeat the whole.
+        LedgerLostError: likewise, when the ledger is lost.
+    """
+    done, refused = list[T](), list[str]()
+    for user_id in users:
+        try:
+            done.append(await act(user_id))
+        except LedgerLostError:
+            raise
+        except LedgerError as error:
+            refused.append(f"{error.message} {error.remedy}")
+    return done, refused
