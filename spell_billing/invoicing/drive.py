@@ -208,8 +208,10 @@ class Drive:
             return
         wrong = requests.difference(self.bill, invoice, await lookups.all_lines(self.gateway, invoice))
         if wrong is not None:
-            amounts = _both_amounts(self.bill, invoice)
-            await self._park(Reason.CHANGED_AT_STRIPE, f"{amounts}: Stripe shows {wrong}")
+            there = format_money(charged_cents(self.bill.parsed_terms, invoice), str(invoice["currency"]))
+            billed = format_money(self.bill.total_cents, self.bill.currency)
+            words = f"{there} at Stripe ({invoice['status']}), {billed} billed: Stripe shows {wrong}"
+            await self._park(Reason.CHANGED_AT_STRIPE, words)
             return
         # No request where the answer was lost: another one told what became of the invoice.
         columns = standing(invoice, self.bill) | {"stripe_request_id": self._finalizing_request}
@@ -274,9 +276,3 @@ class Drive:
 
     async def _retrieve(self) -> Invoice | None:
         return await lookups.retrieve(self.gateway, str(self.bill.stripe_invoice_id))
-
-
-def _both_amounts(bill: Bill, invoice: Invoice) -> str:
-    """Return in words what stands at Stripe and what the ledger billed."""
-    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
-    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"

@@ -149,7 +149,6 @@ async def _since_close(gateway: Gateway, month: Month, path: str) -> AsyncIterat
 
 
 def _by_currency(found: Iterable[Kept]) -> list[Kept]:
-    """Sum the money of invoices by currency."""
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for each in found:
         for name in ("paid_cents", "refunded_cents", "disputed_cents", "due_cents"):
