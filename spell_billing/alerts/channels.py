@@ -6,7 +6,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -109,23 +109,21 @@ def _quiet() -> Iterator[None]:
             logger.propagate, logger.handlers = propagate, handlers
 
 
+@dataclass
 class Alerts:
     """Delivers alerts, for one tick or one run.
 
-    Args:
+    Attributes:
         urls: Apprise's URL of each channel; with none, alerts are written to `log`.
         outbox: What waits and what went out.
-        log: Where alerts go that have no channel.
-
-    `sent` has the keys of the alerts that went out by this object on some channel.
+        sent: The keys of the alerts that went out by this object on some channel.
     """
 
-    def __init__(self, urls: Sequence[SecretStr], outbox: Outbox, log: logging.Logger) -> None:
-        self._urls = urls
-        self._outbox = outbox
-        self._log = log
-        self._problems: defaultdict[str, list[str]] = defaultdict(list)
-        self.sent: set[str] = set()
+    urls: Sequence[SecretStr]
+    outbox: Outbox
+    log: logging.Logger
+    sent: set[str] = field(default_factory=set)
+    _problems: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def send(self, alert: Alert) -> None:
         """Send an alert, as `send_all`."""
@@ -143,10 +141,10 @@ class Alerts:
         keys = set()
         for alert in found:
             keys.add(alert.key)
-            self._outbox.put([alert.on(name) for name in self._channels])
-        for stored in self._outbox.due([ALERTS], (), kind) if kind else ():
-            self._outbox.put([replace(stored, channel=name) for name in self._channels])
-            self._outbox.record(stored, None)
+            self.outbox.put([alert.on(name) for name in self._channels])
+        for stored in self.outbox.due([ALERTS], (), kind) if kind else ():
+            self.outbox.put([replace(stored, channel=name) for name in self._channels])
+            self.outbox.record(stored, None)
         failed = self._deliver(self._channels, keys, kind) if keys or kind else []
         if failed:
             title = failed[0][0].payload["title"]
@@ -163,20 +161,20 @@ class Alerts:
     @cached_property
     def _channels(self) -> Mapping[str, Callable[[str, str], str | None]]:
         """Return what delivers a title and a body, by channel, and gives what is wrong."""
-        if not self._urls:
-            return {LOG_CHANNEL: partial(self._log.warning, "%s\n%s")}
-        return {channel.name: channel.deliver for channel in open_channels(self._urls)}
+        if not self.urls:
+            return {LOG_CHANNEL: partial(self.log.warning, "%s\n%s")}
+        return {channel.name: channel.deliver for channel in open_channels(self.urls)}
 
     def _deliver(
         self, names: Collection[str], keys: Collection[str], kind: str | None = None
     ) -> list[tuple[Message, str]]:
         """Send what is due on channels; return what failed, with what is wrong."""
         failed = []
-        for message in self._outbox.due(names, keys, kind):
+        for message in self.outbox.due(names, keys, kind):
             name = message.channel
             if len(self._problems[name]) < FAILURES_AT_ONCE:
                 problem = self._channels[name](message.payload["title"], message.payload["body"])
-                self._outbox.record(message, problem)
+                self.outbox.record(message, problem)
                 if problem is None:
                     self.sent.add(message.key)
                     continue
@@ -189,7 +187,7 @@ class Alerts:
         others, keys = [name for name in self._channels if name not in failed], set()
         for name in sorted(failed):
             # An outage begins with the last alert that the channel took.
-            last = self._outbox.last_sent(name)
+            last = self.outbox.last_sent(name)
             outage = Alert(
                 key=f"alert_channel:{name}:{last.isoformat() if last else 'never'}",
                 kind="alert_channel",
@@ -197,6 +195,6 @@ class Alerts:
                 body=f"{self._problems[name][-1]}.\nThey are retried automatically, and go out on the "
                 "other channels in the meantime.\nNext: correct ALERT_URLS, then spell-billing alert-test",
             )
-            self._outbox.put([outage.on(other) for other in others])
+            self.outbox.put([outage.on(other) for other in others])
             keys.add(outage.key)
         return self._deliver(others, keys)

@@ -59,10 +59,9 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
     that would leave two invoices, or where the invoice is paid. Safe to repeat. With --everybody it ends with
     3 when invoices are left, as the paid ones are.
     """
-    from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415 - heavy: the SDK
-    from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.invoicing.given_back import charged_again  # noqa: PLC0415
-    from spell_billing.invoicing.settle import void_bill  # noqa: PLC0415
+    from spell_billing.invoicing.settle import for_each, users_in, void_bill  # noqa: PLC0415
     from spell_billing.ledger.rows import Bill  # noqa: PLC0415
 
     _require_whom(user_id, everybody=everybody)
@@ -123,8 +122,8 @@ def credit(
     Safe to repeat: the same amount with the same reason is one credit. The user is not billed again for it.
     With --everybody it gives back every invoice of the month, and ends with 3 when some are left.
     """
-    from spell_billing.invoicing.everybody import for_each, users_in  # noqa: PLC0415
     from spell_billing.invoicing.gateway import Gateway  # noqa: PLC0415
+    from spell_billing.invoicing.settle import for_each, users_in  # noqa: PLC0415
     from spell_billing.payments.credit import Credited, credit_bill  # noqa: PLC0415 - heavy: the SDK
     from spell_billing.payments.money_back import read_again  # noqa: PLC0415
 

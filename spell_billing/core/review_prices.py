@@ -192,7 +192,7 @@ def terms_findings(
     parts = []
     if swapped:
         parts.append(
-            f"the customers of other users would get the bills of {_some(swapped)} (see "
+            f"the customers of other users would get the bills of {some(swapped)} (see "
             "billing_accounts.stripe_customer_id)"
         )
     for words, has, at_least, look in _TERMS:

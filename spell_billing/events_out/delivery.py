@@ -1,10 +1,15 @@
 """Fills the outbox with events and empties it: bounded, each URL on its own, each user's events in order."""
 
 import asyncio
+import hashlib
+import hmac
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -12,13 +17,13 @@ from pydantic import SecretStr
 from sqlalchemy.engine import Connection
 
 from spell_billing.alerts.alert import Alert
-from spell_billing.events_out.receiver import TIMEOUT_SECONDS, Receiver, signature
 from spell_billing.ledger import outbox
 from spell_billing.ledger.cursors import drop_cursor, move_cursor, read_cursor
 from spell_billing.ledger.feed import LedgerBusyError, fill, final_id
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import EVENT, Message, put
 from spell_billing.ledger.settling import mark_overdue
+from spell_billing.settings.addresses import LOOPBACK
 
 KIND = "events_out"
 """The kind of alert."""
@@ -37,6 +42,62 @@ _SIDE_BY_SIDE = 10
 """Requests to one URL at a time, each for another user."""
 _FEWEST_TRIES = 10
 """An event is not given up before: the daemon itself may have been down for days."""
+
+SIGNATURE = "Spell-Signature"
+TIMEOUT_SECONDS = 10.0
+"""Of one request, from connecting to the first bytes of the answer."""
+
+_DIGITS = 16
+_TAKEN = range(200, 300)
+
+
+def signature(secret: SecretStr, body: bytes, unix_seconds: int) -> str:
+    """Return the header that proves who sent a body and when, in Stripe's scheme.
+
+    https://docs.stripe.com/webhooks#verify-manually: the platform can check it with Stripe's own libraries.
+    """
+    signed = b"%d.%s" % (unix_seconds, body)
+    digest = hmac.new(secret.get_secret_value().encode(), signed, hashlib.sha256).hexdigest()
+    return f"t={unix_seconds},v1={digest}"
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """One of EVENT_URLS. Its address may hold a secret, and appears in no message."""
+
+    url: SecretStr
+
+    @cached_property
+    def channel(self) -> str:
+        """The channel in the outbox, and the name of the cursor that says how far it was filled."""
+        return f"{EVENT}{hashlib.sha256(self.url.get_secret_value().encode()).hexdigest()[:_DIGITS]}"
+
+    def __str__(self) -> str:
+        """Name it for operators."""
+        return f"{urlsplit(self.url.get_secret_value()).hostname} #{self.channel.removeprefix(EVENT)[:8]}"
+
+    @cached_property
+    def proxy(self) -> str | None:
+        """The proxy that the environment names for the address; none towards this machine."""
+        parts = urlsplit(self.url.get_secret_value())
+        host = str(parts.hostname)
+        return None if host in LOOPBACK or proxy_bypass(host) else getproxies().get(parts.scheme)
+
+    async def post(self, session: aiohttp.ClientSession, body: bytes, signed: str) -> str | None:
+        """Send a body, once; return None when it was taken, else what went wrong, without secrets."""
+        url = self.url.get_secret_value()
+        headers = {"Content-Type": "application/json", "User-Agent": "spell-billing", SIGNATURE: signed}
+        try:
+            # A redirect is not followed: it would lead the event where nobody set it to go.
+            async with session.post(
+                url, data=body, headers=headers, proxy=self.proxy, allow_redirects=False
+            ) as response:
+                return None if response.status in _TAKEN else f"it answered with status {response.status}"
+        except TimeoutError:
+            return "it did not answer in time"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Their texts have addresses in them, and a proxy's may have its login.
+            return f"it could not be reached ({type(error).__name__})"
 
 
 @dataclass(slots=True)

@@ -1,6 +1,5 @@
 """How the ledger takes up an invoice as it stands at Stripe: what it charges, and what a person did to it."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from spell_billing.core.keys import CALLS, GENERATION, HASH, KEY, LINE_CENTS, MONTH, USER, invoice_metadata
+from spell_billing.core.keys import CALLS, HASH, LINE_CENTS
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.lines import (
     CHANGED,
@@ -27,11 +26,8 @@ from spell_billing.core.money import exact_sum, format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.terms import CHARGE, OFF, ON, SEND, Terms, dump_terms
-from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS
-from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change, line_sums
-from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 
@@ -252,27 +248,6 @@ def as_it_stands(bill: Bill, invoice: Invoice) -> Bill:
         **line_sums(kept),
         **standing(invoice, bill),
     )
-
-
-async def name_again(
-    session: MonthSession, gateway: Gateway, invoice: Invoice, bill: Bill | None, result: SweepResult
-) -> Invoice:
-    """Write back the metadata that names the bill, where somebody cleared or changed it.
-
-    Returns the invoice with the metadata that names `bill`, which is the ledger's by the invoice's id; the
-    result takes down each invoice whose metadata was restored.
-    """
-    if bill is None:
-        return invoice
-    metadata = invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
-    if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
-        return invoice
-    if invoice["status"] in STATE_OF_STATUS and bill.state in INVOICED:
-        path = f"/v1/invoices/{invoice['id']}"
-        await gateway.send("POST /v1/invoices/{invoice}", "post", path, {"metadata": metadata})
-        await asyncio.to_thread(session.apply, [Change(bill, bill, "metadata_restored")])
-        result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
-    return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
 
 
 def predecessors(revision: Invoice, voided: Sequence[Invoice]) -> set[str]:

@@ -21,9 +21,12 @@ from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lost_decisions import LostDecisions
+from spell_billing.invoicing.older_ledger import (
+    hold_where_decisions_are_lost,
+    note_lost_decisions,
+    require_nothing_skipped,
+)
 from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
-from spell_billing.invoicing.skipped_months import require_nothing_skipped
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
@@ -41,6 +44,7 @@ _LINE_ROWS = 20
 """How many waiting bills of one customer are read at a time."""
 
 
+@dataclass
 class Pinning:
     """Pins a month to what was frozen and drafted, and takes that back where nothing came of it.
 
@@ -48,17 +52,10 @@ class Pinning:
     another month has overtaken.
     """
 
-    def __init__(
-        self,
-        session: MonthSession,
-        *,
-        exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
-        require: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._session = session
-        self._exclusive = exclusive
-        self._require = require
-        self._pinned = False
+    session: MonthSession
+    exclusive: Callable[[], AbstractContextManager[object]] = nullcontext
+    require: Callable[[], None] = lambda: None
+    _pinned: bool = False
 
     async def pin(self) -> bool:
         """Pin the month; False when it was pinned before, by this run or an earlier one."""
@@ -68,14 +65,14 @@ class Pinning:
         return await asyncio.to_thread(self._pin)
 
     def _pin(self) -> bool:
-        with self._exclusive():
-            self._require()
-            return self._session.start_billing()
+        with self.exclusive():
+            self.require()
+            return self.session.start_billing()
 
     def take_back(self) -> None:
         """Undo the pin: Stripe refused to make the first invoice."""
-        with self._exclusive():
-            self._session.take_back_start()
+        with self.exclusive():
+            self.session.take_back_start()
 
 
 async def bill_month(
@@ -88,7 +85,7 @@ async def bill_month(
     outcome: Outcome | None = None,
     pinning: Pinning | None = None,
     recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
-    lost: LostDecisions | None = None,
+    holds_if_older: bool = False,
 ) -> Outcome:
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
@@ -98,7 +95,7 @@ async def bill_month(
 
     With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
     outcome is filled on the way, for a caller who wants it of a run that raises, too. For `recorded` see
-    `sweep`. With `lost`, a ledger that is older than invoices at Stripe sends nothing of the month.
+    `sweep`. With `holds_if_older`, a ledger that is older than invoices at Stripe sends nothing of the month.
 
     Raises:
         StripeAccountError: nobody can be billed, rows stay as they are; StripeSilentError: for now.
@@ -109,11 +106,12 @@ async def bill_month(
         outcome.sent_nothing = True
         return outcome
     try:
-        outcome.sweep = await _what_stands(session, gateway, pinning, recorded, lost)
+        note_older = partial(note_lost_decisions, session) if holds_if_older else lambda: None
+        outcome.sweep = await _what_stands(session, gateway, pinning, recorded, note_older)
         report.swept(outcome.sweep)
         _require_over(session.month, gateway.date)
-        if lost is not None:
-            await asyncio.to_thread(lost.hold)
+        if holds_if_older:
+            await asyncio.to_thread(hold_where_decisions_are_lost, session)
         pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
@@ -130,12 +128,11 @@ async def _what_stands(
     gateway: Gateway,
     pinning: Pinning,
     recorded: Callable[[], Mapping[BillOf, Usage]],
-    lost: LostDecisions | None,
+    note_older: Callable[[], None],
 ) -> SweepResult:
     try:
         await require_nothing_skipped(session, gateway)
-        from_before = lost.notice if lost else lambda: None
-        return await sweep(session, gateway, pinning.pin, recorded, from_before)
+        return await sweep(session, gateway, pinning.pin, recorded, note_older)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(
@@ -198,11 +195,7 @@ class Driving:
         return 0
 
     async def drive_all(self, *, after_id: int, most: int) -> None:
-        """Drive up to `most` bills that are left after an id, by their ids.
-
-        Raises:
-            StripeAccountError: nobody can be billed. LedgerError: the ledger was lost on the way.
-        """
+        """Drive up to `most` bills that are left after an id, by their ids."""
         queue: asyncio.Queue[Bill | None] = asyncio.Queue(maxsize=PAGE_ROWS)
 
         async def feed() -> None:

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.money import format_money
-from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.given_back import bill_of_user
 from spell_billing.ledger.given_back import Invoice, money_back, read_answers
-from spell_billing.ledger.queries import latest_generation, read_bills
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import invoices
 
 
 def came_back_findings(connection: Connection, bills: Iterable[Bill]) -> Iterator[Finding]:
@@ -28,10 +26,8 @@ def came_back_findings(connection: Connection, bills: Iterable[Bill]) -> Iterato
 
 def correction_undone(connection: Connection, month: str, user_id: str) -> str:
     """Return a sentence on money of an invoice that came back after it was settled; empty where none did."""
-    found = read_bills(
-        connection, month, latest_generation(Month.parse(month)), invoices.c.user_id == user_id
-    )
-    for bill, corrected_cents, back_cents in _came_back(connection, found):
+    own = bill_of_user(connection, month, user_id)
+    for bill, corrected_cents, back_cents in _came_back(connection, [own] if own else []):
         money, back = (
             format_money(each, bill.currency, grouping=True) for each in (corrected_cents, back_cents)
         )

@@ -9,7 +9,7 @@ meet at the same key and get the same draft.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spell_billing.core.keys import HASH
@@ -17,17 +17,10 @@ from spell_billing.core.money import format_money, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
-from spell_billing.invoicing import requests
+from spell_billing.invoicing import lookups, requests
 from spell_billing.invoicing.adoption import charged_cents, standing
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import (
-    STATE_OF_STATUS,
-    all_lines,
-    delete_draft,
-    invoices_of_bill,
-    retrieve,
-)
 from spell_billing.invoicing.payment_facts import payment_beside
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill, Change
@@ -45,22 +38,21 @@ class Unfinished(Exception):  # noqa: N818 - not an error: the next run asks Str
     """The bill's outcome is unknown or must wait; its row stays for the next run."""
 
 
+@dataclass(slots=True)
 class Drive:
     """Drives one bill. `bill` is always what the ledger durably holds."""
 
-    def __init__(self, gateway: Gateway, commits: GroupCommit, bill: Bill) -> None:
-        self._gateway = gateway
-        self._commits = commits
-        self.bill = bill
-        self._current: Invoice | None = None
-        self._finalizing_request: str | None = None
+    gateway: Gateway
+    commits: GroupCommit
+    bill: Bill
+    _current: Invoice | None = None
+    _finalizing_request: str | None = None
 
     async def run(self) -> Bill:
         """Drive a planned or drafted bill until it is invoiced, failed with its reason, or parked.
 
         Raises:
             Unfinished: the outcome is unknown; a later run resolves it.
-            StripeAccountError: nobody can be billed.
         """
         try:
             return await self._drive()
@@ -101,7 +93,7 @@ class Drive:
         while True:
             key, body = requests.create_key(self.bill, number), requests.create_parameters(self.bill)
             try:
-                answer = await self._gateway.send(requests.CREATE, "post", "/v1/invoices", body, key=key)
+                answer = await self.gateway.send(requests.CREATE, body, key=key)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.KEY_CONFLICT, Kind.TRANSIENT}:
                     raise
@@ -136,12 +128,12 @@ class Drive:
 
     async def _fill(self, invoice: Invoice) -> Invoice | None:
         """Make sure that the draft shows the ledger's lines and total; None: it did not and is deleted."""
-        lines = await all_lines(self._gateway, invoice)
+        lines = await lookups.all_lines(self.gateway, invoice)
         if not lines:
             filled = await self._step(requests.ADD_LINES, requests.lines_parameters(self.bill))
             if filled is None or filled["status"] != "draft":
                 return filled
-            invoice, lines = filled, await all_lines(self._gateway, filled)
+            invoice, lines = filled, await lookups.all_lines(self.gateway, filled)
         wrong = requests.difference(self.bill, invoice, lines) or requests.misnamed(self.bill, invoice)
         if wrong is None:
             return invoice
@@ -149,7 +141,7 @@ class Drive:
         after = replace(self.bill, state=State.PLANNED, stripe_invoice_id=None, message=why)
         after = replace(after, request_attempt=after.request_attempt + 1)
         await self._write(after, "next_attempt", why)
-        await delete_draft(self._gateway, invoice["id"])
+        await lookups.delete_draft(self.gateway, invoice["id"])
         return None
 
     async def _finalize(self, draft: Invoice) -> Invoice | None:
@@ -179,12 +171,12 @@ class Drive:
         every process that works on this draft sends the same keys, so the step happens once. None means that
         the draft is gone and the bill is parked.
         """
-        path = endpoint.removeprefix("POST ").format(invoice=self.bill.stripe_invoice_id)
         number, fresh_failures = 1, 0
         while True:
             key = requests.step_key(self.bill, requests.STEPS[endpoint], number)
             try:
-                answer = await self._gateway.send(endpoint, "post", path, parameters, key=key)
+                invoice_id = str(self.bill.stripe_invoice_id)
+                answer = await self.gateway.send(endpoint, parameters, key=key, invoice=invoice_id)
             except StripeProblem as problem:
                 if problem.kind not in {Kind.STUCK, Kind.PERMANENT, Kind.MISSING}:
                     raise
@@ -211,13 +203,15 @@ class Drive:
 
     async def _settle(self, invoice: Invoice) -> None:
         """Record what became of the invoice that Stripe no longer has as a draft."""
-        if invoice["status"] not in STATE_OF_STATUS:
+        if invoice["status"] not in lookups.STATE_OF_STATUS:
             await self._park(Reason.VOIDED_AT_STRIPE)
             return
-        wrong = requests.difference(self.bill, invoice, await all_lines(self._gateway, invoice))
+        wrong = requests.difference(self.bill, invoice, await lookups.all_lines(self.gateway, invoice))
         if wrong is not None:
-            amounts = _both_amounts(self.bill, invoice)
-            await self._park(Reason.CHANGED_AT_STRIPE, f"{amounts}: Stripe shows {wrong}")
+            there = format_money(charged_cents(self.bill.parsed_terms, invoice), str(invoice["currency"]))
+            billed = format_money(self.bill.total_cents, self.bill.currency)
+            words = f"{there} at Stripe ({invoice['status']}), {billed} billed: Stripe shows {wrong}"
+            await self._park(Reason.CHANGED_AT_STRIPE, words)
             return
         # No request where the answer was lost: another one told what became of the invoice.
         columns = standing(invoice, self.bill) | {"stripe_request_id": self._finalizing_request}
@@ -239,7 +233,7 @@ class Drive:
 
     async def _as_it_is(self, answer: Answer) -> Invoice | None:
         """Return the invoice of an answer; a replayed body is as old as its key, so Stripe is asked then."""
-        return await retrieve(self._gateway, answer.object["id"]) if answer.replayed else answer.object
+        return await lookups.retrieve(self.gateway, answer.object["id"]) if answer.replayed else answer.object
 
     async def _record_draft(self, invoice: Invoice, request_id: str | None) -> None:
         ids = {"stripe_invoice_id": invoice["id"], "stripe_request_id": request_id}
@@ -257,7 +251,7 @@ class Drive:
             # Failed only once the draft is gone: nothing looks for the drafts of a failed bill.
             refused = replace(self.bill, state=State.PLANNED, stripe_invoice_id=None, message=message)
             await self._write(refused, "draft_refused", message)
-            if not await delete_draft(self._gateway, draft_id):
+            if not await lookups.delete_draft(self.gateway, draft_id):
                 raise Unfinished(f"{draft_id} was finalized by another process")
         after = replace(
             self.bill, state=State.FAILED, reason=reason, message=message, stripe_request_id=request_id
@@ -272,17 +266,13 @@ class Drive:
     async def _write(
         self, after: Bill, action: str, detail: str | None = None, *, payment: Payment | None = None
     ) -> None:
-        self.bill = await self._commits.write(Change(self.bill, after, action, detail, payment))
+        self.bill = await self.commits.write(Change(self.bill, after, action, detail, payment))
 
     async def _ours(self) -> list[Invoice]:
         customer_id, month = str(self.bill.stripe_customer_id), Month.parse(self.bill.month)
-        return await invoices_of_bill(self._gateway, customer_id, month, requests.billing_key_of(self.bill))
+        return await lookups.invoices_of_bill(
+            self.gateway, customer_id, month, requests.billing_key_of(self.bill)
+        )
 
     async def _retrieve(self) -> Invoice | None:
-        return await retrieve(self._gateway, str(self.bill.stripe_invoice_id))
-
-
-def _both_amounts(bill: Bill, invoice: Invoice) -> str:
-    """Return in words what stands at Stripe and what the ledger billed."""
-    there = format_money(charged_cents(bill.parsed_terms, invoice), str(invoice["currency"]))
-    return f"{there} at Stripe ({invoice['status']}), {format_money(bill.total_cents, bill.currency)} billed"
+        return await lookups.retrieve(self.gateway, str(self.bill.stripe_invoice_id))

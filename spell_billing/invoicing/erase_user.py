@@ -6,6 +6,7 @@ erasure is under way, changes last, in one transaction.
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -55,7 +56,6 @@ def erasing(
 
     Raises:
         LedgerError: when the user is unknown, something is open, or the pseudonym is another user's.
-        MonthLockedError: when a run is at one of the user's months.
     """
     with ledger.reading() as connection:
         columns = (invoices.c.month, invoices.c.stripe_customer_id, invoices.c.stripe_invoice_id)
@@ -82,21 +82,21 @@ def erasing(
         yield Erasing(ledger, store, erasure, bills)
 
 
+@dataclass
 class Erasing:
     """The steps of an erasure, in their order. Each may be repeated."""
 
-    def __init__(self, ledger: Ledger, store: UsageStore, erasure: Erasure, bills: Sequence[Any]) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._bills = bills
-        self.erasure = erasure
-        self.invoices = 0
-        self.versions = 0
+    ledger: Ledger
+    store: UsageStore
+    erasure: Erasure
+    bills: Sequence[Any]
+    invoices: int = 0
+    versions: int = 0
 
     @property
     def is_at_stripe(self) -> bool:
         """Whether Stripe may know of the user."""
-        return any(bill.stripe_customer_id or bill.stripe_invoice_id for bill in self._bills)
+        return any(bill.stripe_customer_id or bill.stripe_invoice_id for bill in self.bills)
 
     async def at_stripe(self, gateway: Gateway) -> None:
         """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone."""
@@ -105,8 +105,7 @@ class Erasing:
                 metadata = invoice["metadata"]
                 key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
                 renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
-                path = f"/v1/invoices/{invoice['id']}"
-                await gateway.send("POST /v1/invoices/{invoice}", "post", path, renamed)
+                await gateway.send("POST /v1/invoices/{invoice}", renamed, invoice=invoice["id"])
                 self.invoices += 1
         except StripeProblem as problem:
             raise StripeAccountError(
@@ -116,19 +115,19 @@ class Erasing:
 
     def in_frozen_usage(self, now: datetime) -> None:
         """Replace the id in the frozen files; altered or damaged ones are an IntegrityError or UsageError."""
-        self.versions = erase_in_store(self._store, self.erasure, until=Month.containing(now).previous())
+        self.versions = erase_in_store(self.store, self.erasure, until=Month.containing(now).previous())
 
     def in_ledger(self, actor: Actor, now: datetime) -> None:
         """Replace the id in the ledger, and be done."""
         detail = (
-            f"{len(self._bills)} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
+            f"{len(self.bills)} bills, {self.invoices} invoices at Stripe, {self.versions} frozen versions"
         )
-        self._ledger.write(erase_in_ledger, self.erasure, actor=actor, detail=detail, now=now)
+        self.ledger.write(erase_in_ledger, self.erasure, actor=actor, detail=detail, now=now)
 
     async def _invoices(self, gateway: Gateway) -> AsyncIterator[Invoice]:
         """Return the invoices that carry the user's name: the ledger's, and what else the customers have."""
         since: dict[str, Month] = {}
-        for bill in sorted(self._bills, key=lambda each: str(each.month)):
+        for bill in sorted(self.bills, key=lambda each: str(each.month)):
             if bill.stripe_customer_id:
                 since.setdefault(bill.stripe_customer_id, Month.parse(bill.month))
         seen: set[str] = set()
@@ -144,7 +143,7 @@ class Erasing:
             seen.update(invoice["id"] for invoice in found)
             for invoice in filter(self._is_named, found):
                 yield invoice
-        known = {bill.stripe_invoice_id for bill in self._bills if bill.stripe_invoice_id}
+        known = {bill.stripe_invoice_id for bill in self.bills if bill.stripe_invoice_id}
         for invoice_id in sorted(known - seen):
             single = await retrieve(gateway, invoice_id)
             if single is not None and self._is_named(single):

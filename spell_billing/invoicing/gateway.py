@@ -8,7 +8,8 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,8 @@ from spell_billing.ledger.stripe_account import (
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
-_PAGE = 100
+PAGE = 100
+"""The most objects that Stripe lists in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,94 +52,84 @@ With `optional`, a key that lacks the permission is a problem like any other.
 """
 
 
+@dataclass
 class Gateway:
     """Sends requests until they succeed, fail for good, or patience ends.
 
     It counts requests and their durations by endpoint, whatever Stripe answered; those it `limited` by a 429;
-    and `unknown_writes`, which were not answered, whatever a later try of them brought.
+    and `unknown_writes`, which were not answered, whatever a later try of them brought. `date` is when Stripe
+    answered last, by its clock; empty where it did not say.
     """
 
-    def __init__(
-        self,
-        api: StripeApi,
-        pace: Pace,
-        patience: Patience,
-        *,
-        guard: Callable[[Send], Awaitable[None]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._api = api
-        self.pace = pace
-        self._patience = patience
-        self._guard = guard
-        self._guarding = asyncio.Lock()
-        self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
-        self._silent_since: float | None = None
-        self.requests: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self.limited = 0
-        self.unknown_writes = 0
-        self.date = ""
-        """When Stripe answered last, by its clock; empty where it did not say."""
+    api: StripeApi
+    pace: Pace
+    patience: Patience
+    _: KW_ONLY
+    guard: Callable[[Send], Awaitable[None]] | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+    requests: defaultdict[str, Latencies] = field(default_factory=lambda: defaultdict(Latencies))
+    limited: int = 0
+    unknown_writes: int = 0
+    date: str = ""
+    _guarding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _silent_since: float | None = None
 
     async def send(
         self,
         endpoint: str,
-        method: str,
-        path: str,
         parameters: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        **ids: str,
     ) -> Answer:
         """Send a request; on an unknown outcome send the same bytes with the same key again.
 
-        Before the first one the guard looks which account answers. `endpoint`, as `POST /v1/invoices`, names
-        it for pacing and counts; the other arguments are those of `StripeApi.send`.
+        Before the first one the guard looks which account answers. `endpoint`, as
+        `GET /v1/invoices/{invoice}`, names it for pacing and counts too; `ids` fill in its path.
 
         Raises:
             StripeProblem: permanent, stuck, conflicting or missing; transient when patience has ended.
             StripeAccountError: when nobody can be billed; StripeSilentError: for now.
         """
-        if self._guard is not None:
+        if self.guard is not None:
             async with self._guarding:
-                if self._guard is not None:
-                    await self._guard(self._send)
-                    self._guard = None
-        return await self._send(endpoint, method, path, parameters, key=key)
+                if self.guard is not None:
+                    await self.guard(self._send)
+                    self.guard = None
+        return await self._send(endpoint, parameters, key=key, optional=False, **ids)
 
     async def _send(
         self,
         endpoint: str,
-        method: str,
-        path: str,
         parameters: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
         optional: bool = False,
+        **ids: str,
     ) -> Answer:
+        method, path = endpoint.format(**ids).split(" ")
         unknown = limited = 0
         while True:
             await self.pace.wait(endpoint)
-            started = self._clock()
+            started = self.clock()
             try:
-                answer = await self._api.send(method, path, parameters, key=key)
+                answer = await self.api.send(method.lower(), path, parameters, key=key)
             except StripeProblem as problem:
                 if problem.forbidden and optional:
                     raise
-                self.unknown_writes += method != "get" and problem.kind is Kind.TRANSIENT
+                self.unknown_writes += method != "GET" and problem.kind is Kind.TRANSIENT
                 self._watch(problem, endpoint)
                 if problem.kind is Kind.LIMITED:
                     limited += 1
                     self.limited += 1
                     self.pace.slow_down(endpoint, problem.limited_by)
-                    if limited >= self._patience.limited_tries:
+                    if limited >= self.patience.limited_tries:
                         raise
                 elif problem.kind is Kind.TRANSIENT:
                     unknown += 1
-                    if unknown >= self._patience.tries:
+                    if unknown >= self.patience.tries:
                         raise
                 else:
                     problem.fresh = unknown > 0
@@ -147,26 +139,32 @@ class Gateway:
                 self.date = answer.date or self.date
                 return answer
             finally:
-                self.requests[endpoint].observe(self._clock() - started)
-            grown: float = self._patience.first_pause_seconds * 2 ** (unknown + limited - 1)
-            longest = min(self._patience.longest_pause_seconds, grown)
-            await self._sleep(longest * (0.5 + 0.5 * self._jitter()))
+                self.requests[endpoint].observe(self.clock() - started)
+            grown: float = self.patience.first_pause_seconds * 2 ** (unknown + limited - 1)
+            longest = min(self.patience.longest_pause_seconds, grown)
+            await self.sleep(longest * (0.5 + 0.5 * self.jitter()))
 
-    async def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
+    def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
         """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""
-        async for page in self.pages("GET /v1/invoices", "/v1/invoices", **filters):
-            yield page
+        return self.pages("GET /v1/invoices", filters)
 
-    async def pages(self, endpoint: str, path: str, **parameters: Any) -> AsyncIterator[list[Invoice]]:
+    async def pages(
+        self, endpoint: str, parameters: dict[str, Any], **ids: str
+    ) -> AsyncIterator[list[Invoice]]:
         """List objects page by page, as Stripe orders them. Errors are those of `send`."""
         while True:
-            answer = await self.send(endpoint, "get", path, {"limit": _PAGE, **parameters})
+            answer = await self.send(endpoint, {"limit": PAGE, **parameters}, **ids)
             page: list[Invoice] = answer.object["data"]
             if page:
                 yield page
             if not page or not answer.object["has_more"]:
                 return
-            parameters["starting_after"] = page[-1]["id"]
+            parameters = {**parameters, "starting_after": page[-1]["id"]}
+
+    async def first_page(self, endpoint: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the first hundred objects of a list, as Stripe orders them."""
+        answer = await self.send(endpoint, {"limit": PAGE, **parameters})
+        return list(answer.object["data"])
 
     def _watch(self, problem: StripeProblem, endpoint: str) -> None:
         if problem.missing is not None:
@@ -184,50 +182,42 @@ class Gateway:
             self._silent_since = None
             return
         # Counted from the first failure: a run that was busy elsewhere has not found Stripe silent.
-        now = self._clock()
+        now = self.clock()
         self._silent_since = now if self._silent_since is None else self._silent_since
-        if now - self._silent_since > self._patience.down_seconds:
+        if now - self._silent_since > self.patience.down_seconds:
             raise StripeSilentError(
-                f"Stripe has not answered for {self._patience.down_seconds:.0f} seconds: {problem.message}.",
+                f"Stripe has not answered for {self.patience.down_seconds:.0f} seconds: {problem.message}.",
                 remedy="Check the network and Stripe's status page, then bill the month again.",
             )
 
 
-class AccountGuard:
-    """Lets a gateway send requests for a ledger only to the account and in the mode that the ledger bills."""
+Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
+"""Opens a gateway to Stripe."""
 
-    def __init__(self, ledger: Ledger, mode: Mode) -> None:
-        self._ledger = ledger
-        self._mode = mode
 
-    def require_mode(self) -> None:
-        """Refuse a key of the other mode with a StripeAccountError; nothing is sent."""
-        recorded, _ = self._read()
-        if recorded is not None:
-            _require_same(recorded, StripeAccount(self._mode, None))
+def require_mode(ledger: Ledger, mode: Mode) -> None:
+    """Refuse a key of another mode than the ledger bills, with a StripeAccountError; nothing is sent."""
+    recorded = ledger.read(read_account)
+    if recorded is not None:
+        _require_same(recorded, StripeAccount(mode, None))
 
-    async def __call__(self, send: Send) -> None:
-        """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
-        present = StripeAccount(self._mode, await _account_id(send))
-        recorded, newest_invoice_id = await asyncio.to_thread(self._read)
-        if newest_invoice_id is not None and (recorded is None or present.account_id is None):
-            # A ledger of an earlier version has invoices and no account; a restricted key may not see it.
-            await _require_invoice(send, newest_invoice_id, present)
-        if recorded is None or recorded.account_id is None:
-            recorded = await asyncio.to_thread(self._record, present)
-        _require_same(recorded, present)
 
-    def _read(self) -> tuple[StripeAccount | None, str | None]:
-        with self._ledger.reading() as connection:
-            return read_account(connection), newest_finalized(connection)
-
-    def _record(self, present: StripeAccount) -> StripeAccount:
-        return self._ledger.write(record_account, present, datetime.now(UTC))
+async def require_account(ledger: Ledger, mode: Mode, send: Send) -> None:
+    """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
+    present = StripeAccount(mode, await _account_id(send))
+    recorded = await asyncio.to_thread(ledger.read, read_account)
+    newest_invoice_id = await asyncio.to_thread(ledger.read, newest_finalized)
+    if newest_invoice_id is not None and (recorded is None or present.account_id is None):
+        # A ledger of an earlier version has invoices and no account; a restricted key may not see it.
+        await _require_invoice(send, newest_invoice_id, present)
+    if recorded is None or recorded.account_id is None:
+        recorded = await asyncio.to_thread(ledger.write, record_account, present, datetime.now(UTC))
+    _require_same(recorded, present)
 
 
 async def _account_id(send: Send) -> str | None:
     try:
-        answer = await send("GET /v1/account", "get", "/v1/account", optional=True)
+        answer = await send("GET /v1/account", optional=True)
     except StripeProblem as problem:
         if problem.forbidden:
             return None
@@ -239,7 +229,7 @@ async def _account_id(send: Send) -> str | None:
 async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) -> None:
     """Refuse an account that does not have an invoice of the ledger's."""
     try:
-        await send("GET /v1/invoices/{invoice}", "get", f"/v1/invoices/{invoice_id}")
+        await send("GET /v1/invoices/{invoice}", invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is not Kind.MISSING:
             raise

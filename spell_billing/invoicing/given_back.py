@@ -27,12 +27,7 @@ from spell_billing.ledger.credits import AFTER_ALL
 from spell_billing.ledger.fees import HAS_FEES, Position, fees_held
 from spell_billing.ledger.given_back import Answer, Invoice, answered_cents, money_back, read_answers
 from spell_billing.ledger.history import read_billed
-from spell_billing.ledger.queries import (
-    has_line_of,
-    latest_generation,
-    left_something,
-    read_bills,
-)
+from spell_billing.ledger.queries import has_line_of, latest_generation, left_something, read_bills
 from spell_billing.ledger.reviews import Decision, DecisionKind, write_decision
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.schema import invoices
@@ -135,13 +130,20 @@ def _in_words(bill: Bill, giving: Mapping[str, int], billed: Mapping[BillOf, Bil
     )
 
 
+def bill_of_user(connection: Connection, month: Month | str, user_id: str) -> Bill | None:
+    """Return a user's bill of a month, in its latest generation; None where there is none."""
+    latest = latest_generation(Month.parse(str(month)))
+    return next(iter(read_bills(connection, month, latest, invoices.c.user_id == user_id)), None)
+
+
 def release_both(connection: Connection, month: Month, user_id: str, reason: str, actor: Actor) -> None:
     """Record that what was given back at Stripe was meant beside what the user's held bill gives back.
 
     Raises:
         LedgerError: when that is not what the bill says any more: the person decided on other amounts.
     """
-    (bill,) = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
+    bill = bill_of_user(connection, month, user_id)
+    assert bill is not None  # noqa: S101 - it is held
     if [words for _, words in _questions(connection, month, [bill])] != [bill.message]:
         raise LedgerError(
             f"What was given back to user {user_id} is no longer what the bill for {month} says.",
@@ -177,8 +179,7 @@ def settle_given_back(
     Raises:
         LedgerError: when nothing was given back, or, for a correction, no row went.
     """
-    found = read_bills(connection, month, latest_generation(month), invoices.c.user_id == user_id)
-    bill = found[-1] if found else None
+    bill = bill_of_user(connection, month, user_id)
     back_cents = _back_cents(connection, bill) if bill and bill.state is not State.VOID else 0
     answers = _answers_about(connection, bill) if bill and bill.state is not State.VOID else []
     if bill is None or (back_cents <= 0 and not answers):
@@ -252,16 +253,14 @@ def _answers_about(connection: Connection, bill: Bill) -> list[Answer]:
 
 def rows_went_too(connection: Connection, month: str, user_id: str) -> str:
     """Return a sentence on rows, or fees, that went of what an invoice charged; empty where none did."""
-    found = read_bills(
-        connection, month, latest_generation(Month.parse(month)), invoices.c.user_id == user_id
-    )
-    gone = [each for each in _gone(connection, found[-1]) if each[1]] if found else []
-    if not gone:
+    bill = bill_of_user(connection, month, user_id)
+    gone = [each for each in _gone(connection, bill) if each[1]] if bill else []
+    if bill is None or not gone:
         return ""
     is_fee = all(fees_month(of) for of, _ in gone)
     what, giver = ("Fees", "the bill of their month") if is_fee else ("Rows", "late usage")
     settle = f"`spell-billing settle --month {month} --user {shlex.quote(user_id)} --given-back"
-    money = format_money(sum(cents for _, cents in gone), found[-1].currency, grouping=True)
+    money = format_money(sum(cents for _, cents in gone), bill.currency, grouping=True)
     return (
         f"{what} that it had charged {money} for were removed as well, and {giver} gives that back: the "
         f"same money may go back twice. If both were meant, say so with {settle} goodwill`, otherwise "

@@ -10,11 +10,8 @@ from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.payment_facts import REASONS, is_unclear, last_attempt_failed, payment_of
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.unpaid import BillName
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind, StripeProblem
-
-RETRIEVE = "GET /v1/invoices/{invoice}"
 
 _CLOCK_MARGIN_SECONDS = 24 * 3600
 """Our clock may run ahead of Stripe's: look a day further back than the month's end."""
@@ -49,7 +46,7 @@ async def retrieve(gateway: Gateway, invoice_id: str, *, expand: Sequence[str] =
     """
     parameters = {"expand": list(expand)} if expand else None
     try:
-        answer = await gateway.send(RETRIEVE, "get", f"/v1/invoices/{invoice_id}", parameters)
+        answer = await gateway.send("GET /v1/invoices/{invoice}", parameters, invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return None
@@ -61,20 +58,19 @@ async def payment_now(
     gateway: Gateway, invoice: Invoice, bill: Bill, *, as_of: datetime, way: str
 ) -> Payment:
     """Return how a listed invoice's payment stands; Stripe is asked where the list does not tell."""
-    name, failed = BillName(bill.month, bill.user_id, bill.generation), False
+    failed = False
     if bill.state is State.FINALIZED and is_unclear(invoice):
         invoice = await retrieve(gateway, invoice["id"], expand=[REASONS]) or invoice
         failed = last_attempt_failed(invoice)
-    return payment_of(invoice, name, as_of=as_of, way=way, failed=failed)
+    return payment_of(invoice, bill, as_of=as_of, way=way, failed=failed)
 
 
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:
     """Return all lines of an invoice: the object itself holds the first ten."""
     lines: list[Invoice] = list(invoice["lines"]["data"])
     if invoice["lines"]["has_more"]:
-        path = f"/v1/invoices/{invoice['id']}/lines"
-        rest = gateway.pages("GET /v1/invoices/{invoice}/lines", path, starting_after=lines[-1]["id"])
-        async for page in rest:
+        after = {"starting_after": lines[-1]["id"]}
+        async for page in gateway.pages("GET /v1/invoices/{invoice}/lines", after, invoice=invoice["id"]):
             lines.extend(page)
     return lines
 
@@ -85,7 +81,7 @@ async def delete_draft(gateway: Gateway, invoice_id: str) -> bool:
     Where the outcome is unknown, a StripeProblem, the next run's sweep deletes the draft.
     """
     try:
-        await gateway.send("DELETE /v1/invoices/{invoice}", "delete", f"/v1/invoices/{invoice_id}")
+        await gateway.send("DELETE /v1/invoices/{invoice}", invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return True

@@ -1,4 +1,7 @@
-"""What an invoice of Stripe's says about its payment, as the ledger keeps it."""
+"""What an invoice of Stripe's says about its payment, as the ledger keeps it, and why one failed in words.
+
+Stripe's documentation, "Decline codes", tells what each means and what the customer can do.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +25,28 @@ NOT_GIVEN = "not_given"
 """The decline code where Stripe gives none."""
 NO_PAYMENT_METHOD = "no_payment_method"
 AUTHENTICATION_REQUIRED = "authentication_required"
+_WORDS = {
+    NO_PAYMENT_METHOD: "The customer has no payment method on file.",
+    NOT_GIVEN: "Stripe gives no reason.",
+    AUTHENTICATION_REQUIRED: "The bank wants the customer to confirm the payment.",
+    "card_declined": "The bank declined the card.",
+    "card_not_supported": "The card does not support this kind of purchase.",
+    "card_velocity_exceeded": "The card is over its limit.",
+    "currency_not_supported": "The card does not support the currency.",
+    "do_not_honor": "The bank declined the card without a reason.",
+    "expired_card": "The card has expired.",
+    "fraudulent": "The payment was stopped as possibly fraudulent.",
+    "generic_decline": "The bank declined the card without a reason.",
+    "incorrect_number": "The card number is wrong.",
+    "insufficient_funds": "The card has too little money on it.",
+    "invalid_account": "The card, or its account, is not valid.",
+    "lost_card": "The card is reported lost.",
+    "pickup_card": "The card cannot be used.",
+    "processing_error": "An error occurred while the card was charged.",
+    "stolen_card": "The card is reported stolen.",
+    "transaction_not_allowed": "The bank does not allow the payment.",
+    "try_again_later": "The bank declined the card for now.",
+}
 
 _LONGEST_CODE, _LONGEST_MESSAGE = 80, 300
 
@@ -42,7 +67,7 @@ def bill_of_key(invoice: Mapping[str, Any], bills: Iterable[Bill]) -> Bill | Non
 
 
 def payment_of(
-    invoice: Mapping[str, Any], bill: BillName, *, as_of: datetime, way: str, failed: bool = False
+    invoice: Mapping[str, Any], bill: BillName | Bill, *, as_of: datetime, way: str, failed: bool = False
 ) -> Payment:
     """Return how the payment of a finalized invoice stands, by fields that all API versions have.
 
@@ -89,8 +114,7 @@ def payment_beside(bill: Bill, invoice: Mapping[str, Any]) -> Payment | None:
     """
     if int(invoice["amount_due"]) == bill.invoice_cents:
         return None
-    name = BillName(bill.month, bill.user_id, bill.generation)
-    return payment_of(invoice, name, as_of=datetime.now(UTC), way="finalized")
+    return payment_of(invoice, bill, as_of=datetime.now(UTC), way="finalized")
 
 
 def _balance(invoice: Mapping[str, Any]) -> dict[str, int]:
@@ -150,3 +174,16 @@ def _reason(invoice: Mapping[str, Any]) -> tuple[str, str | None] | None:
         code = NO_PAYMENT_METHOD
     message = " ".join(str(error.get("message") or "").split())
     return str(code or NOT_GIVEN)[:_LONGEST_CODE], message[:_LONGEST_MESSAGE] or None
+
+
+def reason_in_words(decline_code: str | None, message: str | None) -> str:
+    """Return a reason in words, with its code.
+
+    Args:
+        decline_code: Stripe's, or one of the above; None: Stripe was not asked yet.
+        message: Stripe's own words, for a code that has none here.
+    """
+    if decline_code is None:
+        return "not known yet."
+    words = _WORDS.get(decline_code) or message or "The payment was declined."
+    return words if decline_code == NOT_GIVEN else f"{words} ({decline_code})"

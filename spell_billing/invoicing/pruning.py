@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
@@ -66,17 +65,15 @@ def find_prunable(ledger: Ledger, store: UsageStore, before: Month) -> Prunable:
         versions += [
             Superseded(month, version, pinned, store.size_bytes(month, version)) for version in others
         ]
+    size = sa.func.coalesce(sa.func.sum(sa.func.length(outbox.c.payload)), 0)
     with ledger.reading() as connection:
-        messages, size_bytes = _sent_texts(connection, before.start)
+        query = sa.select(sa.func.count(), size).where(*_sent(before.start))
+        messages, size_bytes = connection.execute(query).one()
     return Prunable(before, versions, messages, size_bytes, left_alone)
 
 
 def prune(ledger: Ledger, store: UsageStore, found: Prunable, actor: Actor, now: datetime) -> None:
-    """Remove what was found, each month with an entry in the audit trail.
-
-    Raises:
-        MonthLockedError: when a month is being drafted.
-    """
+    """Remove what was found, each month with an entry in the audit trail."""
     with ledger.exclusive(wait_seconds=_WAIT_SECONDS):
         pinned = dict(ledger.pinned_versions(since=_FIRST, before=found.before))
         for month in sorted({each.month for each in found.versions}):
@@ -108,9 +105,3 @@ def _messages(number: int) -> str:
 
 def _sent(before: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return outbox.c.sent_at < before, outbox.c.payload != _NO_TEXT
-
-
-def _sent_texts(connection: Connection, before: datetime) -> tuple[int, int]:
-    length = sa.func.sum(sa.func.length(outbox.c.payload))
-    number, size_bytes = connection.execute(sa.select(sa.func.count(), length).where(*_sent(before))).one()
-    return number, size_bytes or 0

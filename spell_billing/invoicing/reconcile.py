@@ -47,8 +47,6 @@ async def reconcile(
     Raises:
         UsageError: when the version was not aggregated.
         IntegrityError: when what was aggregated was altered.
-        StripeProblem: when Stripe does not answer.
-        StripeAccountError: when the account refuses.
     """
     result = Reconciliation(month)
     by_user = bills_by_user(bills)
@@ -119,9 +117,10 @@ async def _list_ours(month: Month, gateway: Gateway, known: Collection[str | Non
     # What is on a test clock is in no list of the account.
     missing = sorted({each for each in known if each} - {invoice["id"] for invoice in found})
     for invoice_id in missing[:_MOST_RETRIEVED]:
-        endpoint, path = "GET /v1/invoices/{invoice}", f"/v1/invoices/{invoice_id}"
         try:
-            answer = await gateway.send(endpoint, "get", path, {"expand": ["payments"]})
+            answer = await gateway.send(
+                "GET /v1/invoices/{invoice}", {"expand": ["payments"]}, invoice=invoice_id
+            )
         except StripeProblem as problem:
             if problem.kind is not Problem.MISSING:
                 raise

@@ -1,28 +1,35 @@
-"""Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down."""
+"""Reconciles a month of the ledger with its frozen usage and Stripe, and writes the result down.
 
-from collections.abc import Iterator
+The money too: what Stripe says was paid and went back of the month's invoices, against the ledger.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError, StripeAccountError
-from spell_billing.core.money import format_amounts
+from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
+from spell_billing.core.outcomes import State
 from spell_billing.invoicing.came_back import came_back_findings
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.item_findings import item_findings
-from spell_billing.invoicing.reconcile import bills_by_user, reconcile
-from spell_billing.invoicing.reconcile_money import by_currency, money_at_stripe, money_findings
-from spell_billing.invoicing.rederive import rederive
+from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
+from spell_billing.invoicing.rederive import item_findings, rederive
 from spell_billing.invoicing.reprice import late_price_findings
 from spell_billing.invoicing.usage_versions import pinned_since
+from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import read_standing
+from spell_billing.ledger.payments import read_payments
 from spell_billing.ledger.reviews import drafts_hash, read_review
-from spell_billing.ledger.rows import Actor, MonthRecord
+from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit
+from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
@@ -30,6 +37,8 @@ RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
 _CHANGED_SINCE = ("redrafted", "drafted_again", "adopted", "revised", "settled")
 """Actions after which bills are others than were reviewed."""
+_TAKES_MONEY = frozenset({"needs_response", "under_review", "lost"})
+"""Statuses of a dispute: of the others, an inquiry took nothing, and what was won came back."""
 
 
 async def reconcile_month(
@@ -55,7 +64,7 @@ async def reconcile_month(
     try:
         bills = list(ledger.bills(month))
         result = await reconcile(month, frozen, bills, gateway)
-        money = await money_at_stripe(gateway, month, result.standing)
+        money = await _money_at_stripe(gateway, month, result.standing)
     except StripeProblem as problem:
         raise StripeAccountError(
             f"Stripe cannot be asked what stands for {month}: {problem.message}.",
@@ -73,8 +82,8 @@ async def reconcile_month(
         result.findings.extend(item_findings(frozen, latest))
         if frozen.manifest.rates is not None:
             result.findings.extend(late_price_findings(frozen, pinned_since(ledger, store, month)))
-        result.money = by_currency(money.values())
-        result.findings.extend(money_findings(connection, month, bills, money))
+        result.money = _by_currency(money.values())
+        result.findings.extend(_money_findings(connection, month, bills, money))
         result.findings.extend(came_back_findings(connection, latest.values()))
     result.drop_echoes()
     ledger.record_action(
@@ -102,3 +111,84 @@ def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> 
         now = drafts_hash(connection, month)
         if now != review.drafts_hash:
             yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
+
+
+async def _money_at_stripe(gateway: Gateway, month: Month, invoices: Sequence[Invoice]) -> dict[str, Kept]:
+    """Return the money of each standing invoice, by Stripe's lists alone."""
+    charges: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    async for charge in _since_close(gateway, month, "/v1/charges"):
+        if charge["paid"]:
+            charges[str(charge.get("payment_intent"))].append(charge)
+    disputed, outside = Counter[str](), Counter[str]()
+    async for dispute in _since_close(gateway, month, "/v1/disputes"):
+        if dispute["status"] in _TAKES_MONEY:
+            disputed[dispute["charge"]] += int(dispute["amount"])
+    async for note in _since_close(gateway, month, "/v1/credit_notes"):
+        if note["status"] == "issued":
+            outside[note["invoice"]] += int(note.get("out_of_band_amount") or 0)
+    found = {}
+    for invoice in invoices:
+        payments = (invoice.get("payments") or {}).get("data") or []
+        intents = [(each.get("payment") or {}).get("payment_intent") for each in payments]
+        own = [charge for intent in intents if intent for charge in charges[str(intent)]]
+        refunded_cents = sum(int(charge["amount_refunded"]) for charge in own)
+        found[str(invoice["id"])] = Kept(
+            invoice["currency"],
+            paid_cents=int(invoice["amount_paid"]),
+            refunded_cents=refunded_cents + outside[invoice["id"]],
+            disputed_cents=sum(disputed[charge["id"]] for charge in own),
+            due_cents=int(invoice.get("amount_remaining") or 0) if invoice["status"] == "open" else 0,
+        )
+    return found
+
+
+async def _since_close(gateway: Gateway, month: Month, path: str) -> AsyncIterator[Mapping[str, Any]]:
+    async for page in gateway.pages(f"GET {path}", {"created": since_close(month)}):
+        for each in page:
+            yield each
+
+
+def _by_currency(found: Iterable[Kept]) -> list[Kept]:
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in found:
+        for name in ("paid_cents", "refunded_cents", "disputed_cents", "due_cents"):
+            sums[each.currency][name] += getattr(each, name)
+    return [Kept(currency, **sums[currency]) for currency in sorted(sums)]
+
+
+def _money_findings(
+    connection: Connection, month: Month, bills: Sequence[Bill], found: Mapping[str, Kept]
+) -> Iterator[Finding]:
+    """Return invoices of which less was paid than the ledger knows, or more or less went back.
+
+    What was paid since is no difference.
+    """
+    payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
+    back_cents = Counter({name: each.returned_outside_cents for name, each in payments.items()})
+    for charge in read_charges(connection, invoice_ids=list(found)):
+        back_cents[charge.stripe_invoice_id] += charge.refunded_cents + charge.disputed_cents
+    by_invoice = {bill.stripe_invoice_id: bill for bill in bills}
+    for invoice_id, money in found.items():
+        bill, payment = by_invoice.get(invoice_id), payments.get(invoice_id)
+        if bill is None:
+            continue
+        if payment is not None:
+            paid_cents = payment.amount_paid_cents
+        else:
+            # Without news, a paid bill was paid with its total.
+            paid_cents = bill.invoice_cents if bill.state is State.PAID else 0
+        went_cents = back_cents[invoice_id]
+        if money.paid_cents < paid_cents or money.refunded_cents + money.disputed_cents != went_cents:
+            kept, paid, refunded, disputed, believed = (
+                format_money(cents, bill.currency)
+                for cents in (
+                    *(money.kept_cents, money.paid_cents, money.refunded_cents, money.disputed_cents),
+                    paid_cents - went_cents,
+                )
+            )
+            yield Finding.of(
+                Kind.MONEY_DIFFERS,
+                bill,
+                f"{believed} received and kept",
+                f"{kept}: {paid} paid, {refunded} refunded, {disputed} disputed",
+            )

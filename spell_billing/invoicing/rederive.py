@@ -6,7 +6,7 @@ them, so that a mistake there, or a ledger that was altered, shows here.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.items import OTHER, item_name
 from spell_billing.core.money import EXACT, exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -35,7 +36,8 @@ from spell_billing.invoicing.rederive_positions import (
 )
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit
-from spell_billing.usage.frozen import FrozenUsage
+from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
+from spell_billing.usage.user_usage import open_user_usage
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -69,6 +71,54 @@ def rederive(
     yield from given_back_findings(connection, month, latest)
     yield from credit_findings(connection, latest)
     yield from grant_findings(connection, latest)
+
+
+def item_findings(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[Finding]:
+    """Find lines that do not hold what the user has of their item; `OTHER` holds what no line names.
+
+    `latest` are bills by user. A bill with one line of usage is not by item; and one of other usage, as an
+    invoice that was found at Stripe may be, has that difference told elsewhere.
+    """
+    if frozen.manifest.items_by is None:
+        return
+    with open_user_usage(frozen, USER_ITEMS_FILE) as file:
+        rows = file.read(["user_id", "item", "calls", "cost_cents"]).to_pylist()
+    items: defaultdict[str, defaultdict[str, _Usage]] = defaultdict(lambda: defaultdict(_Usage))
+    for row in rows:
+        own, name = items[row["user_id"]], item_name(row["item"])
+        own[name] = own[name].plus(row["calls"], Decimal(row["cost_cents"]))
+    for user_id, bill in latest.items():
+        lines, own = _usage_by_item(bill), items[user_id]
+        if len(lines) <= 1 or _Usage(bill.calls, bill.usage_cents) != _sum_of(own.values()):
+            continue
+        expected = {name: own[name] for name in lines if name != OTHER}
+        expected[OTHER] = _sum_of(each for name, each in own.items() if name not in expected)
+        for name, usage in expected.items():
+            found = lines.get(name, _Usage())
+            if found != usage:
+                words = (
+                    f"{each.calls} calls, {plain(each.cents)} cents of item {name}" for each in (usage, found)
+                )
+                yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, *words)
+
+
+def _usage_by_item(bill: Bill) -> dict[str, _Usage]:
+    """Return what a bill's lines of usage hold by the item that each names."""
+    start = f" - {Month.parse(bill.month).label} - "
+    return {
+        line.description.partition(start)[2].rpartition(" (")[0]: _Usage(
+            line.calls, Decimal(line.usage_cents)
+        )
+        for line in read_lines(bill.lines)
+        if line.kind == "usage" and start in line.description
+    }
+
+
+def _sum_of(found: Iterable[_Usage]) -> _Usage:
+    total = _Usage()
+    for each in found:
+        total = total.plus(each.calls, each.cents)
+    return total
 
 
 def sum_findings(bill: Bill) -> Iterator[Finding]:

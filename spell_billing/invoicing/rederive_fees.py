@@ -20,7 +20,7 @@ from spell_billing.invoicing.rederive_plans import Terms, frozen_terms, in_words
 from spell_billing.invoicing.rederive_positions import CREDITS, FEES, STANDING
 from spell_billing.ledger.queries import left_something
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import invoices, months
+from spell_billing.ledger.schema import invoices
 from spell_billing.usage.frozen import FrozenUsage
 
 _OF_USAGE = frozenset({"usage", "included", "usage_discount", "minimum"})
@@ -76,8 +76,7 @@ def plan_findings(
         if found != expected:
             yield Finding.of(Kind.PLAN_DIFFERS, bill, in_words(expected, bill), in_words(found, bill))
     # A plan that did not exist then is charged as it was when it did.
-    without_rows = dict.fromkeys(user for user, each in terms.items() if each.fee)
-    yield from _fee_findings(connection, month, terms, latest, (without_rows, unknown))
+    yield from _fee_findings(connection, month, terms, latest, unknown)
 
 
 def _fee_findings(
@@ -85,19 +84,18 @@ def _fee_findings(
     month: Month,
     terms: Mapping[str, Terms],
     latest: Mapping[str, Bill],
-    users: tuple[Mapping[str, None], set[str]],
+    unknown: set[str],
 ) -> Iterator[Finding]:
-    with_fees, unknown = users
     found = _paid(connection, month)
     corrected, given_up = corrections(connection)
-    newest_draft = connection.scalar(sa.select(sa.func.max(months.c.drafted_at)))
-    for user_id in sorted((found.keys() | with_fees.keys()) - unknown):
+    with_fees = {user for user, each in terms.items() if each.fee}
+    for user_id in sorted((found.keys() | with_fees) - unknown):
         paid, key = found[user_id], (user_id, f"fees of {month}")
         least, most = paid.bounds(terms.get(user_id, Terms()), corrected[key], given_up[key])
         cents = paid.cents - corrected[key]
         if least <= cents <= most and len(paid.currencies) <= 1:
             continue
-        if paid.is_held or is_due_next(connection, user_id, {*paid.months, str(month)}, newest_draft):
+        if paid.is_held or is_due_next(connection, user_id, {*paid.months, str(month)}):
             continue
         owner = latest.get(user_id)
         currency = owner.currency if owner else min(paid.currencies, default="usd")

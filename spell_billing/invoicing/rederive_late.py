@@ -5,7 +5,6 @@ Apart from drafting and from the ledger's own reading of its history, as all of 
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,7 +36,6 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
         if bill.late_lines and any(line.kind in LATE for line in read_lines(bill.lines))
     )
     corrected, given_up = corrections(connection)
-    newest_draft = connection.scalar(sa.select(sa.func.max(months.c.drafted_at)))
     for positions in positions_of(connection, users):
         for (user_id, usage_month), each in sorted(positions.items()):
             if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
@@ -51,7 +49,7 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
             least = max(target_cents - forgiven_cents, min(target_cents, each.lowest_cents))
             most = target_cents + each.withheld_cents
             if not least <= charged_cents <= most:
-                if is_due_next(connection, user_id, {*each.holders, usage_month}, newest_draft):
+                if is_due_next(connection, user_id, {*each.holders, usage_month}):
                     continue
                 bill = latest[user_id]
                 due = money(bill, least if charged_cents < least else most)
@@ -59,14 +57,14 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
                 yield Finding.of(Kind.LATE_USAGE_DIFFERS, bill, expected, money(bill, charged_cents))
 
 
-def is_due_next(connection: Connection, user_id: str, of: Collection[str], since: datetime | None) -> bool:
+def is_due_next(connection: Connection, user_id: str, of: Collection[str]) -> bool:
     """Return whether one of the bills became worth something else since the newest drafts were made."""
     moved = audit.c.from_state.in_(_WORTH_ANOTHER) | audit.c.to_state.in_(_WORTH_ANOTHER)
     became = sa.and_(moved, audit.c.from_state != audit.c.to_state)
     found = sa.select(audit.c.id).where(
         audit.c.month.in_(of),
         audit.c.user_id == user_id,
-        audit.c.at > since,
+        audit.c.at > sa.select(sa.func.max(months.c.drafted_at)).scalar_subquery(),
         became | audit.c.action.in_(("settled", "voided", "given_back_settled")),
     )
     return connection.scalar(found.limit(1)) is not None

@@ -50,8 +50,6 @@ def late_price_findings(frozen: FrozenUsage, recorders: Sequence[FrozenUsage]) -
 
     `recorders` are all pinned versions from the month on.
     """
-    if frozen.manifest.rates is None:
-        return
     counts, price = _counts(frozen), _Prices(frozen)
     before = {each: price.of(*each, count) for each, count in counts.items()}
     on_time = {user for user, _ in counts}

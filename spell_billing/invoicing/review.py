@@ -11,25 +11,9 @@ from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
 from spell_billing.invoicing.given_back import release_both
+from spell_billing.ledger import reviews
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_month
-from spell_billing.ledger.reviews import (
-    RELEASABLE,
-    Decision,
-    DecisionKind,
-    Hold,
-    PeoplesHolds,
-    Review,
-    WaitingBill,
-    drafts_hash,
-    person_of,
-    read_decisions,
-    read_review,
-    read_waiting,
-    write_decision,
-    write_decisions,
-    write_holds,
-)
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
 
@@ -40,7 +24,7 @@ _WAIT_SECONDS = 10.0
 
 def approve(
     ledger: Ledger, month: Month, actor: Actor, reason: str, expected_hash: str | None = None
-) -> Review:
+) -> reviews.Review:
     """Approve what the review of a month's drafts found: these drafts are sent, no others.
 
     `expected_hash` is the `drafts_hash` of the review that the person looked at; by default the newest. To
@@ -49,10 +33,9 @@ def approve(
 
     Raises:
         LedgerError: when the month is not in review, or its drafts are others than the person saw.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
-        record, review = read_month(connection, month), read_review(connection, month)
+        record, review = read_month(connection, month), reviews.read_review(connection, month)
         if record is None or review is None:
             raise LedgerError(
                 f"{month} has no drafts that were reviewed.",
@@ -68,22 +51,24 @@ def approve(
                 f"The drafts of {month} are not those that you looked at: they were reviewed again since.",
                 remedy="Look at the month again, then approve it as it is now.",
             )
-        if review.drafts_hash != drafts_hash(connection, month):
+        if review.drafts_hash != reviews.drafts_hash(connection, month):
             raise LedgerError(
                 f"The drafts of {month} are no longer those that were reviewed.",
                 remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",
             )
-        person = person_of(actor.name)
-        if review.approval is not None or person in {person_of(each.actor) for each in review.approvals}:
+        person = reviews.person_of(actor.name)
+        if review.approval is not None or person in {
+            reviews.person_of(each.actor) for each in review.approvals
+        }:
             return review
         if review.approvals_needed > 1 and not person:
             raise LedgerError(
                 f"{month} needs the approval of {review.approvals_needed} people, each by name.",
                 remedy="Sign in with a name and secret of ADMIN_SECRETS, or use the command line.",
             )
-        kind = DecisionKind.AGREED if review.approvals_missing > 1 else DecisionKind.APPROVED
+        kind = reviews.DecisionKind.AGREED if review.approvals_missing > 1 else reviews.DecisionKind.APPROVED
         approval = _decision(month, kind, actor, reason, content_hash=review.drafts_hash)
-        write_decision(connection, approval, actor)
+        reviews.write_decision(connection, approval, actor)
         return replace(review, approvals=[*review.approvals, approval])
 
 
@@ -92,10 +77,10 @@ class Decided:
     """On how many bills a person decided, and which stay held for a reason of their own, in their order."""
 
     bills: int
-    others: Sequence[WaitingBill] = ()
+    others: Sequence[reviews.WaitingBill] = ()
 
 
-def named(bills: Sequence[WaitingBill]) -> str:
+def named(bills: Sequence[reviews.WaitingBill]) -> str:
     """Return whose bills are held and why, as far as a person reads it."""
     users = ", ".join(f"{bill.user_id} ({bill.reason})" for bill in bills[:_NAMED])
     return users + (f" and {len(bills) - _NAMED:,} more" if len(bills) > _NAMED else "")
@@ -108,24 +93,23 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
 
     Raises:
         LedgerError: when there is no such bill, or it was sent.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
         if user_id is None:
-            found = read_waiting(connection, month)
+            found = reviews.read_waiting(connection, month)
         else:
             found = [_bill_of(connection, month, user_id)]
             _require_unsent(month, found[0])
         bills = [bill for bill in found if _is_holdable(bill, by_name=user_id is not None)]
         others = [] if user_id is not None else [bill for bill in found if bill.state is State.HELD]
-        decision = _decision(month, DecisionKind.HELD, actor, reason, user_id)
+        decision = _decision(month, reviews.DecisionKind.HELD, actor, reason, user_id)
         if user_id is not None and bills:
-            write_decisions(connection, [decision])
+            reviews.write_decisions(connection, [decision])
         else:
-            write_decision(connection, decision, actor)
-        holds = [Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
-        write_holds(connection, month, holds, actor, decision.at)
+            reviews.write_decision(connection, decision, actor)
+        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
+        reviews.write_holds(connection, month, holds, actor, decision.at)
         return Decided(len(bills), others)
 
 
@@ -139,11 +123,10 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
 
     Raises:
         LedgerError: when nothing is held, or not by a hold that a person can release.
-        MonthLockedError: when a run is at the month.
     """
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
-        holds = PeoplesHolds(read_decisions(connection, month))
+        holds = reviews.PeoplesHolds(reviews.read_decisions(connection, month))
         if user_id is None:
             return _release_many(connection, month, actor, reason, holds)
         bill = _bill_of(connection, month, user_id)
@@ -160,13 +143,15 @@ def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: st
 
 
 def _release_many(
-    connection: Connection, month: Month, actor: Actor, reason: str, holds: PeoplesHolds
+    connection: Connection, month: Month, actor: Actor, reason: str, holds: reviews.PeoplesHolds
 ) -> Decided:
-    held = [bill for bill in read_waiting(connection, month) if bill.state is State.HELD]
+    held = [bill for bill in reviews.read_waiting(connection, month) if bill.state is State.HELD]
     if holds.everybody:
-        write_decision(connection, _decision(month, DecisionKind.RELEASED, actor, reason), actor)
+        reviews.write_decision(
+            connection, _decision(month, reviews.DecisionKind.RELEASED, actor, reason), actor
+        )
 
-    def is_meant(bill: WaitingBill) -> bool:
+    def is_meant(bill: reviews.WaitingBill) -> bool:
         if not holds.everybody:
             return bill.reason is Reason.NOT_PLAUSIBLE
         by_name = holds.held_by_name(bill.user_id, bill.lines_hash) is not None
@@ -182,28 +167,30 @@ def _release_many(
         )
     if holds.everybody:
         # They are plausible, and nobody holds them by name: nothing else is to be remembered of them.
-        write_holds(connection, month, [Hold(bill, None, reason) for bill in bills], actor, datetime.now(UTC))
+        reviews.write_holds(
+            connection, month, [reviews.Hold(bill, None, reason) for bill in bills], actor, datetime.now(UTC)
+        )
     else:
         _release(connection, month, actor, reason, bills)
     return Decided(len(bills), others)
 
 
 def _release(
-    connection: Connection, month: Month, actor: Actor, reason: str, bills: Sequence[WaitingBill]
+    connection: Connection, month: Month, actor: Actor, reason: str, bills: Sequence[reviews.WaitingBill]
 ) -> None:
     released = {
         bill.id: _decision(
-            month, DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
+            month, reviews.DecisionKind.RELEASED, actor, reason, bill.user_id, content_hash=bill.lines_hash
         )
         for bill in bills
     }
     # A bill that is sent on has an audit entry of its own.
     sent_on = [bill for bill in bills if _is_held(bill) and bill.reason is not Reason.ALREADY_GIVEN_BACK]
-    write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
-    released_bills = [Hold(bill, None, reason) for bill in sent_on]
-    write_holds(connection, month, released_bills, actor, datetime.now(UTC))
+    reviews.write_decisions(connection, [released.pop(bill.id) for bill in sent_on])
+    released_bills = [reviews.Hold(bill, None, reason) for bill in sent_on]
+    reviews.write_holds(connection, month, released_bills, actor, datetime.now(UTC))
     for decision in released.values():
-        write_decision(connection, decision, actor)
+        reviews.write_decision(connection, decision, actor)
 
 
 @contextmanager
@@ -217,34 +204,34 @@ def _writing(ledger: Ledger, month: Month, actor: Actor) -> Iterator[Connection]
 
 def _decision(
     month: Month,
-    kind: DecisionKind,
+    kind: reviews.DecisionKind,
     actor: Actor,
     reason: str,
     user_id: str | None = None,
     *,
     content_hash: str | None = None,
-) -> Decision:
-    return Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
+) -> reviews.Decision:
+    return reviews.Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
 
 
-def _is_holdable(bill: WaitingBill, *, by_name: bool) -> bool:
+def _is_holdable(bill: reviews.WaitingBill, *, by_name: bool) -> bool:
     """Return whether the bill would be sent now, or when released; a failed one is held once it could."""
     not_plausible = bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE
     return bill.state is State.PLANNED or (by_name and not_plausible)
 
 
-def _is_releasable(bill: WaitingBill, holds: PeoplesHolds) -> bool:
+def _is_releasable(bill: reviews.WaitingBill, holds: reviews.PeoplesHolds) -> bool:
     # A bill that could not be sent yet is released as well: when it can, the hold is off.
     held_by_name = holds.held_because(bill.user_id, bill.lines_hash) is not None
     return _is_held(bill) or (bill.state in {State.FAILED, State.HELD} and held_by_name)
 
 
-def _is_held(bill: WaitingBill) -> bool:
-    return bill.state is State.HELD and bill.reason in RELEASABLE
+def _is_held(bill: reviews.WaitingBill) -> bool:
+    return bill.state is State.HELD and bill.reason in reviews.RELEASABLE
 
 
-def _bill_of(connection: Connection, month: Month, user_id: str) -> WaitingBill:
-    bills = read_waiting(connection, month, invoices.c.user_id == user_id)
+def _bill_of(connection: Connection, month: Month, user_id: str) -> reviews.WaitingBill:
+    bills = reviews.read_waiting(connection, month, invoices.c.user_id == user_id)
     if not bills:
         raise LedgerError(
             f"User {user_id} has no bill for {month}.",
@@ -261,7 +248,7 @@ def _require_drafted(connection: Connection, month: Month) -> None:
         )
 
 
-def _require_unsent(month: Month, bill: WaitingBill) -> None:
+def _require_unsent(month: Month, bill: reviews.WaitingBill) -> None:
     if bill.state in {State.PLANNED, State.FAILED, State.HELD}:
         return
     if bill.state in INVOICED or bill.state is State.PARKED:

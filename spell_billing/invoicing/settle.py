@@ -1,37 +1,36 @@
-"""Closing one user's bill, explicit and audited: void its invoice, or settle a bill that has none."""
+"""Closing one user's bill, explicit and audited: void its invoice, or settle a bill that has none.
+
+And a correction of many bills of a month: the same step for each, one after the other, and who was refused.
+"""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from enum import StrEnum
+from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import LedgerError, LedgerLostError, StripeAccountError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
+from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
+from spell_billing.invoicing import lookups
 from spell_billing.invoicing.adoption import as_it_stands
-from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import (
-    STATE_OF_STATUS,
-    created_since_close,
-    delete_draft,
-    invoices_of_bill,
-    retrieve,
-)
+from spell_billing.invoicing.gateway import Connect, Gateway
 from spell_billing.invoicing.requests import billing_key_of
 from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.queries import require_no_credit_under_way
+from spell_billing.ledger.queries import latest_generation, require_no_credit_under_way
 from spell_billing.ledger.rows import Bill, Change
+from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.stripe_api.problems import StripeProblem
 
-VOID = "POST /v1/invoices/{invoice}/void"
+T = TypeVar("T")
 
-Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
-"""Opens the gateway to Stripe; called only for a bill of which something may stand there."""
+VOID = "POST /v1/invoices/{invoice}/void"
 
 
 class SettledAs(StrEnum):
@@ -53,7 +52,8 @@ async def settle_bill(
 
     Billed by hand counts as charged for later usage; written off as neither charged nor due. An invoice that
     was changed at Stripe is accepted as billed by hand: it stands with its own total. To settle a bill again
-    the same way changes nothing; another way corrects the first. `why` goes into the audit trail.
+    the same way changes nothing; another way corrects the first. `why` goes into the audit trail. The gateway
+    is opened only for a bill of which something may stand at Stripe.
 
     Raises:
         LedgerError: when there is nothing to settle, the month is in review or not begun, or an invoice of
@@ -65,8 +65,7 @@ async def settle_bill(
         return bill
     _require_open(session, bill)
     if bill.state is State.VOID:
-        await asyncio.to_thread(_require_grants, session, bill)
-        await asyncio.to_thread(session.write, _require_credits, bill)
+        await asyncio.to_thread(session.write, _require_unused, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
     try:
@@ -104,20 +103,19 @@ def _require_open(session: MonthSession, bill: Bill) -> None:
     raise LedgerError(f"{named}: nothing is open.", remedy="There is nothing to settle.")
 
 
-def _require_grants(session: MonthSession, bill: Bill) -> None:
-    """Refuse a void bill whose grants other bills have used since: settled, it would use them too."""
-    missing = session.write(grant_used_since, bill)
+def _require_unused(connection: Connection, bill: Bill) -> None:
+    """Refuse a void bill whose grants other bills have used since: settled, it would use them too.
+
+    And while one waits that may use the same credit; what is sent pays it back later.
+    """
+    missing = grant_used_since(connection, bill)
     if missing is not None:
         raise LedgerError(
-            f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {session.month}, and "
-            "other bills have used it since.",
-            remedy=f"Bill the month again (spell-billing bill --month {session.month}), or leave the bill "
-            f"void: spell-billing void --month {session.month} --user {bill.user_id} --for-good.",
+            f"Grant {missing} paid for some of user {bill.user_id}'s void bill for {bill.month}, and other "
+            "bills have used it since.",
+            remedy=f"Bill the month again (spell-billing bill --month {bill.month}), or leave the bill void: "
+            f"spell-billing void --month {bill.month} --user {bill.user_id} --for-good.",
         )
-
-
-def _require_credits(connection: Connection, bill: Bill) -> None:
-    """Refuse a void bill while one that may use the same credit waits; what is sent pays it back later."""
     if bill.credit_applied_cents:
         users = read_heirs(connection).together_with(bill.user_id)
         require_no_credit_under_way(connection, users)
@@ -144,8 +142,12 @@ def _require_begun(session: MonthSession) -> None:
 async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
     """Return the bill as its changed invoice stands at Stripe; None where it does not stand."""
     async with connect() as gateway:
-        invoice = await retrieve(gateway, str(bill.stripe_invoice_id))
-    if invoice is None or invoice["status"] not in STATE_OF_STATUS or invoice["currency"] != bill.currency:
+        invoice = await lookups.retrieve(gateway, str(bill.stripe_invoice_id))
+    if (
+        invoice is None
+        or invoice["status"] not in lookups.STATE_OF_STATUS
+        or invoice["currency"] != bill.currency
+    ):
         return None
     return as_it_stands(bill, invoice)
 
@@ -155,13 +157,13 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
     customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
     async with connect() as gateway:
         try:
-            found = await invoices_of_bill(gateway, customer_id, session.month, key)
+            found = await lookups.invoices_of_bill(gateway, customer_id, session.month, key)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
-                own = await retrieve(gateway, bill.stripe_invoice_id)
+                own = await lookups.retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
             standing = [each for each in found if each["status"] != "draft"]
             if not standing:
-                standing = [draft for draft in found if not await delete_draft(gateway, draft["id"])]
+                standing = [draft for draft in found if not await lookups.delete_draft(gateway, draft["id"])]
         except StripeProblem as problem:
             if problem.reason is not Reason.UNKNOWN_CUSTOMER:
                 raise
@@ -223,7 +225,7 @@ async def void_bill(
 async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, why: str) -> str | None:
     """Make sure that the invoice does not stand; return the id of the request that voided it, if any."""
     invoice_id = str(bill.stripe_invoice_id)
-    invoice = await retrieve(gateway, invoice_id)
+    invoice = await lookups.retrieve(gateway, invoice_id)
     if invoice is not None and invoice["status"] == "paid":
         raise LedgerError(
             f"Invoice {invoice_id} of user {bill.user_id} is paid, and Stripe voids no paid invoice.",
@@ -234,7 +236,7 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
     others = [
         each["id"]
         async for page in gateway.invoices(
-            customer=bill.stripe_customer_id, created=created_since_close(session.month)
+            customer=bill.stripe_customer_id, created=lookups.created_since_close(session.month)
         )
         for each in page
         if each["metadata"].get(MONTH) == bill.month
@@ -254,10 +256,36 @@ async def _void_at_stripe(session: MonthSession, gateway: Gateway, bill: Bill, w
     await asyncio.to_thread(session.apply, [Change(bill, bill, "void_requested", why)])
     try:
         # Without a key: an invoice is voided once only, and a key could replay a stored failure for a day.
-        answer = await gateway.send(VOID, "post", f"/v1/invoices/{invoice_id}/void")
+        answer = await gateway.send(VOID, invoice=invoice_id)
     except StripeProblem:
-        invoice = await retrieve(gateway, invoice_id)
+        invoice = await lookups.retrieve(gateway, invoice_id)
         if invoice is not None and invoice["status"] != "void":
             raise
         return None
     return answer.request_id
+
+
+def users_in(connection: Connection, month: Month, states: Collection[State]) -> list[str]:
+    """Return the users whose latest bill of a month is in one of some states, in the order of their bills."""
+    query = sa.select(invoices.c.user_id).where(
+        latest_generation(month), invoices.c.state.in_([each.value for each in states])
+    )
+    return list(connection.scalars(query.order_by(invoices.c.id)))
+
+
+async def for_each(users: Iterable[str], act: Callable[[str], Awaitable[T]]) -> tuple[list[T], list[str]]:
+    """Do something for each user; return what came of it, and why it was refused for others.
+
+    Raises:
+        StripeAccountError: from `act`, when Stripe does not answer: what was done is done; repeat the whole.
+        LedgerLostError: likewise, when the ledger is lost.
+    """
+    done, refused = list[T](), list[str]()
+    for user_id in users:
+        try:
+            done.append(await act(user_id))
+        except LedgerLostError:
+            raise
+        except LedgerError as error:
+            refused.append(f"{error.message} {error.remedy}")
+    return done, refused

@@ -6,37 +6,17 @@ only to delete drafts of ours that no bill in the ledger can use.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from spell_billing.core.keys import HASH, KEY, MONTH, USER, billing_key
+from spell_billing.core.keys import GENERATION, HASH, KEY, MONTH, USER, billing_key, invoice_metadata
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.outcomes import INVOICED, UNSENT, Reason, State
-from spell_billing.invoicing.adoption import (
-    adopted_content,
-    adoption_detail,
-    as_it_stands,
-    charged_cents,
-    is_revision_of_another,
-    name_again,
-    new_bill_of,
-    predecessors,
-    revised_from,
-    standing,
-    voided_by_a_person,
-    with_recorded,
-)
+from spell_billing.invoicing import adoption, lookups
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import (
-    all_lines,
-    created_since_close,
-    delete_draft,
-    payment_now,
-    retrieve,
-)
 from spell_billing.invoicing.payment_facts import bill_named_by, bill_of_key
 from spell_billing.invoicing.report import SweepResult
 from spell_billing.ledger.rows import Bill, Change
@@ -48,20 +28,17 @@ async def sweep(
     session: MonthSession,
     gateway: Gateway,
     pin: Callable[[], Awaitable[object]],
-    recorded: Callable[[], Mapping[BillOf, Usage]] = dict,
-    from_before: Callable[[], None] = lambda: None,
+    recorded: Callable[[], Mapping[BillOf, Usage]],
+    from_before: Callable[[], None],
 ) -> SweepResult:
     """Bring the month's ledger up to what Stripe has; where it has invoices of the month, pin it first.
 
     `recorded` reads the differences to earlier bills that were recorded with the frozen month or since;
-    `from_before` is called before an invoice is adopted that was finalized without this ledger.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; what was adopted so far is durable and correct.
-        StripeAccountError: when nobody can be billed.
+    `from_before` is called before an invoice is adopted that was finalized without this ledger. What was
+    adopted when Stripe stops answering is durable and correct.
     """
-    work = _Sweep(session, gateway, recorded, from_before)
-    async for page in gateway.invoices(created=created_since_close(session.month)):
+    work = _Sweep(session, gateway, cache(recorded), from_before)
+    async for page in gateway.invoices(created=lookups.created_since_close(session.month)):
         work.result.listed += len(page)
         # By its id too: metadata can be cleared in the dashboard.
         known = await asyncio.to_thread(session.bills_of_invoices, [invoice["id"] for invoice in page])
@@ -77,36 +54,27 @@ async def sweep(
     return work.result
 
 
+@dataclass
 class _Sweep:
-    def __init__(
-        self,
-        session: MonthSession,
-        gateway: Gateway,
-        recorded: Callable[[], Mapping[BillOf, Usage]],
-        from_before: Callable[[], None],
-    ) -> None:
-        self._session = session
-        self._gateway = gateway
-        self._recorded = cache(recorded)
-        self._from_before = from_before
-        self._started_at = datetime.now(UTC)
-        self._void: list[Invoice] = []
-        self._twice: dict[Bill, list[Invoice]] = {}
-        self._parked: set[Bill] = set()
-        self._rivals: list[Invoice] = []
-        self._revisions: list[Invoice] = []
-        # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
-        self._useless_drafts: list[str] = []
-        self.result = SweepResult()
+    session: MonthSession
+    gateway: Gateway
+    recorded: Callable[[], Mapping[BillOf, Usage]]
+    from_before: Callable[[], None]
+    result: SweepResult = field(default_factory=SweepResult)
+    _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _void: list[Invoice] = field(default_factory=list)
+    _twice: dict[Bill, list[Invoice]] = field(default_factory=dict)
+    _parked: set[Bill] = field(default_factory=set)
+    _rivals: list[Invoice] = field(default_factory=list)
+    _revisions: list[Invoice] = field(default_factory=list)
+    # Deleted only after the last page: Stripe refuses a cursor whose object is gone.
+    _useless_drafts: list[str] = field(default_factory=list)
 
     async def take(self, invoices: Sequence[Invoice], known: dict[str, Bill]) -> None:
         """Sort invoices that name the month, or that the ledger knows by their id, into the ledger."""
-        invoices = [
-            await name_again(self._session, self._gateway, invoice, known.get(invoice["id"]), self.result)
-            for invoice in invoices
-        ]
+        invoices = [await self._named_again(each, known.get(each["id"])) for each in invoices]
         users = {invoice["metadata"].get(USER, "") for invoice in invoices}
-        bills = await asyncio.to_thread(self._session.bills_of_users, users)
+        bills = await asyncio.to_thread(self.session.bills_of_users, users)
         by_key = {billing_key(bill.month, bill.user_id, bill.generation): bill for bill in bills}
         for invoice in invoices:
             key = invoice["metadata"].get(KEY, "")
@@ -128,10 +96,27 @@ class _Sweep:
                 await self._adopt(twins[0], bill)
         for invoice in self._void:
             await self._voided(invoice)
-        for bill in await asyncio.to_thread(self._session.superseded):
+        for bill in await asyncio.to_thread(self.session.superseded):
             if bill.state is State.DRAFTED:
                 await self._delete(str(bill.stripe_invoice_id))
             await self._write(bill, "superseded", state=State.VOID, reason=Reason.VOIDED)
+
+    async def _named_again(self, invoice: Invoice, bill: Bill | None) -> Invoice:
+        """Write back the metadata that names the bill, where somebody cleared or changed it.
+
+        Return the invoice with the metadata that names `bill`, which is the ledger's by the invoice's id.
+        """
+        if bill is None:
+            return invoice
+        metadata = invoice_metadata(bill.month, bill.user_id, bill.generation, bill.lines_hash, bill.calls)
+        if all(invoice["metadata"].get(name) == metadata[name] for name in (KEY, MONTH, USER, GENERATION)):
+            return invoice
+        if invoice["status"] in lookups.STATE_OF_STATUS and bill.state in INVOICED:
+            endpoint = "POST /v1/invoices/{invoice}"
+            await self.gateway.send(endpoint, {"metadata": metadata}, invoice=invoice["id"])
+            await self._apply(bill, bill, "metadata_restored")
+            self.result.renamed.append(f"{invoice['id']} of user {bill.user_id}")
+        return {**invoice, "metadata": {**invoice["metadata"], **metadata}}
 
     async def _sort(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Sort one invoice; gives the bill where it was changed."""
@@ -141,11 +126,11 @@ class _Sweep:
             self._void.append(invoice)
         elif bill is None:
             return await self._adopt_unknown(invoice)
-        elif is_revision_of_another(invoice, bill):
+        elif adoption.is_revision_of_another(invoice, bill):
             self._revisions.append(invoice)
         elif bill.state in UNSENT | {State.DRAFTED} or bill.reason is Reason.DELETED_AT_STRIPE:
             # A run commits the id before it finalizes: one that was killed leaves no other.
-            if bill.stripe_invoice_id not in {invoice["id"], revised_from(invoice) or invoice["id"]}:
+            if bill.stripe_invoice_id not in {invoice["id"], adoption.revised_from(invoice) or invoice["id"]}:
                 await self._is_from_before()
             return await self._adopt(invoice, bill)
         elif bill.reason is Reason.TWO_INVOICES:
@@ -158,7 +143,7 @@ class _Sweep:
 
     async def _is_from_before(self) -> None:
         if not self.result.is_from_before:
-            await asyncio.to_thread(self._from_before)
+            await asyncio.to_thread(self.from_before)
             self.result.is_from_before = True
 
     async def _park_both(self, invoice: Invoice, bill: Bill) -> Bill:
@@ -170,7 +155,7 @@ class _Sweep:
 
     async def _draft(self, invoice: Invoice, bill: Bill | None) -> Bill | None:
         """Take up the draft that the ledger can use; delete others of ours, but none that a person edits."""
-        if revised_from(invoice):
+        if adoption.revised_from(invoice):
             return None
         invoice_id, lines_hash = invoice["id"], invoice["metadata"].get(HASH)
         if bill is not None and bill.stripe_invoice_id == invoice_id and bill.state is State.DRAFTED:
@@ -195,7 +180,7 @@ class _Sweep:
         bill, age = await self._bill_of(invoice), itemgetter("created", "id")
         useless: Invoice | None = invoice
         if bill is not None and bill.state is State.DRAFTED:
-            own = await retrieve(self._gateway, str(bill.stripe_invoice_id))
+            own = await lookups.retrieve(self.gateway, str(bill.stripe_invoice_id))
             if own is None or age(invoice) < age(own):
                 self.result.drafts_taken_up += 1
                 await self._write(bill, "draft_taken_up", stripe_invoice_id=invoice["id"])
@@ -208,15 +193,16 @@ class _Sweep:
         other_draft = bill.stripe_invoice_id if bill.stripe_invoice_id != invoice["id"] else None
         same_bill = invoice["metadata"].get(HASH) == bill.lines_hash
         self.result.adopted += 1
-        if revised_from(invoice) and same_bill:
-            adopted = await self._apply(bill, as_it_stands(bill, invoice), "adopted")
+        if adoption.revised_from(invoice) and same_bill:
+            adopted = await self._apply(bill, adoption.as_it_stands(bill, invoice), "adopted")
         else:
             content: dict[str, Any] = {}
             detail = None
-            if not same_bill or charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
+            if not same_bill or adoption.charged_cents(bill.parsed_terms, invoice) != bill.total_cents:
                 content = await self._content(invoice, bill)
-                detail = adoption_detail(bill, content)
-            adopted = await self._write(bill, "adopted", detail, **{**standing(invoice, bill), **content})
+                detail = adoption.adoption_detail(bill, content)
+            columns = adoption.standing(invoice, bill) | content
+            adopted = await self._write(bill, "adopted", detail, **columns)
         if other_draft is not None:
             self._useless_drafts.append(other_draft)
         return await self._follow(invoice, adopted) or adopted
@@ -226,19 +212,18 @@ class _Sweep:
         bill = await self._bill_of(invoice)
         if bill is None or bill.stripe_invoice_id == invoice["id"]:
             return
-        replaced = bill.stripe_invoice_id in predecessors(invoice, self._void)
+        replaced = bill.stripe_invoice_id in adoption.predecessors(invoice, self._void)
         if not replaced or bill.currency != invoice["currency"]:
             await self._park_both(invoice, bill)
             return
-        revised = await self._apply(
-            bill, as_it_stands(bill, invoice), "revised", f"{bill.stripe_invoice_id} was edited at Stripe"
-        )
+        detail = f"{bill.stripe_invoice_id} was edited at Stripe"
+        revised = await self._apply(bill, adoption.as_it_stands(bill, invoice), "revised", detail)
         self.result.revised.append(f"{invoice['id']} of user {bill.user_id}")
         await self._follow(invoice, revised)
 
     async def _delete(self, invoice_id: str) -> None:
         """Delete a draft; one that was finalized meanwhile by another ledger is adopted by the next run."""
-        if await delete_draft(self._gateway, invoice_id):
+        if await lookups.delete_draft(self.gateway, invoice_id):
             self.result.drafts_deleted += 1
 
     async def _adopt_unknown(self, invoice: Invoice) -> Bill | None:
@@ -253,25 +238,26 @@ class _Sweep:
         frozen = latest if latest is not None and latest.generation < name.generation else None
         if frozen is not None:
             # A restored ledger lacks what was recorded for the later one.
-            frozen = with_recorded(frozen, await asyncio.to_thread(self._recorded))
-        values = new_bill_of(name, frozen, await self._content(invoice, frozen)) | standing(invoice, None)
+            frozen = adoption.with_recorded(frozen, await asyncio.to_thread(self.recorded))
+        content = await self._content(invoice, frozen)
+        values = adoption.new_bill_of(name, frozen, content) | adoption.standing(invoice, None)
         if frozen is None:
             detail = values["message"] = "found at Stripe; the ledger has no usage for it"
             self.result.unknown.append(invoice["id"])
         else:
-            detail = adoption_detail(frozen, values)
+            detail = adoption.adoption_detail(frozen, values)
             self.result.adopted += 1
-        await asyncio.to_thread(self._session.insert, values, action="adopted", detail=detail)
+        await asyncio.to_thread(self.session.insert, values, action="adopted", detail=detail)
         adopted = await self._bill_of(invoice)
         return adopted and (await self._follow(invoice, adopted) or adopted)
 
     async def _follow(self, invoice: Invoice, bill: Bill) -> Bill | None:
         """Follow the invoice's payment; what the ledger has heard later, from an event, stays."""
-        payment = await payment_now(self._gateway, invoice, bill, as_of=self._started_at, way="sweep")
+        payment = await lookups.payment_now(self.gateway, invoice, bill, as_of=self._started_at, way="sweep")
         same = payment.bill_state in {State.FINALIZED, bill.state}
         if bill.state not in INVOICED or (same and payment.amount_due_cents == bill.invoice_cents):
             return None
-        await asyncio.to_thread(self._session.follow, payment)
+        await asyncio.to_thread(self.session.follow, payment)
         return await self._bill_of(invoice)
 
     async def _voided(self, invoice: Invoice) -> None:
@@ -284,8 +270,8 @@ class _Sweep:
             if bill.state is not State.DRAFTED:
                 return
             await self._delete(str(bill.stripe_invoice_id))
-        change = voided_by_a_person(bill, bills, invoice["id"])
-        await asyncio.to_thread(self._session.apply, [change])
+        change = adoption.voided_by_a_person(bill, bills, invoice["id"])
+        await asyncio.to_thread(self.session.apply, [change])
         self.result.parked += change.after.state is State.PARKED
 
     async def _park(self, bill: Bill, reason: Reason, message: str | None = None, **values: Any) -> Bill:
@@ -296,12 +282,12 @@ class _Sweep:
         return parked
 
     async def _content(self, invoice: Invoice, frozen: Bill | None) -> dict[str, Any]:
-        lines = await all_lines(self._gateway, invoice)
-        return adopted_content(invoice, lines, self._session.month, frozen)
+        lines = await lookups.all_lines(self.gateway, invoice)
+        return adoption.adopted_content(invoice, lines, self.session.month, frozen)
 
     async def _bills_of_user(self, invoice: Invoice) -> list[Bill]:
         user_id = invoice["metadata"].get(USER, "")
-        return await asyncio.to_thread(self._session.bills_of_users, {user_id})
+        return await asyncio.to_thread(self.session.bills_of_users, {user_id})
 
     async def _bill_of(self, invoice: Invoice) -> Bill | None:
         return bill_of_key(invoice, await self._bills_of_user(invoice))
@@ -310,4 +296,4 @@ class _Sweep:
         return await self._apply(bill, replace(bill, **values), action, detail)
 
     async def _apply(self, bill: Bill, after: Bill, action: str, detail: str | None = None) -> Bill:
-        return (await asyncio.to_thread(self._session.apply, [Change(bill, after, action, detail)]))[0]
+        return (await asyncio.to_thread(self.session.apply, [Change(bill, after, action, detail)]))[0]

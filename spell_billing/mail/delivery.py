@@ -1,5 +1,6 @@
 """Empties the outbox: bounded work, each mail recorded as soon as the server has taken it."""
 
+import smtplib
 import ssl
 import time
 from collections import defaultdict
@@ -16,7 +17,13 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.mails import GivenUp, Mail, Template, due_mails, fill
 from spell_billing.ledger.outbox import Message
 from spell_billing.mail.letters import Letter, Letters
-from spell_billing.mail.server import MailConnection, MailDelayedError, MailRefusedError, ServerUnusableError
+from spell_billing.mail.server import (
+    MailDelayedError,
+    MailRefusedError,
+    ServerUnusableError,
+    connected,
+    send,
+)
 from spell_billing.mail.settings import MailServer, checked_address
 
 MAILS_AT_ONCE = 1_000
@@ -111,9 +118,9 @@ class Delivery:
         if not ready:
             return
         try:
-            with MailConnection(self.server, self.context) as connection:
+            with connected(self.server, self.context) as smtp:
                 for each in ready:
-                    if time.monotonic() >= deadline or not self._send_one(connection, each, delivered):
+                    if time.monotonic() >= deadline or not self._send_one(smtp, each, delivered):
                         return
         except ServerUnusableError as error:
             delivered.trouble, now = str(error), self.now()
@@ -126,14 +133,14 @@ class Delivery:
         assert mail.bill is not None, "an outdated mail is not sent"  # noqa: S101 - for the type checker
         return self.letters.write(Template(mail.message.kind), mail.bill, mail.payment, mail.given_back)
 
-    def _send_one(self, connection: MailConnection, ready: _Ready, delivered: Delivered) -> bool:
+    def _send_one(self, smtp: smtplib.SMTP, ready: _Ready, delivered: Delivered) -> bool:
         """Send one mail and record it; False when the connection is of no use any more."""
         mail, address = ready
         row = mail.message
         letter = self._letter(mail)
         problem: Exception | None = None
         try:
-            connection.send(self.letters.message(letter, address, row.key, self.now()))
+            send(smtp, self.letters.message(letter, address, row.key, self.now()))
         except (MailRefusedError, MailDelayedError, ServerUnusableError) as error:
             problem = error
         with self.ledger.writing() as writing:

@@ -53,13 +53,7 @@ class Letters:
     def write(
         self, template: Template, bill: Bill, payment: Payment | None, given_back: GivenBack | None = None
     ) -> Letter:
-        """Fill in a template.
-
-        Args:
-            template: The kind of mail.
-            bill: What it is about.
-            payment: Its payment; None while nothing is known of it.
-            given_back: What a mail about a credit tells.
+        """Fill in a template with what is known of a bill, as `ledger.mails.Mail` has it.
 
         Raises:
             SettingsError: when a template of the folder cannot be read or filled in.
@@ -70,11 +64,7 @@ class Letters:
         return self._letter(template, facts)
 
     def write_reached(self, reached: Reached, month: Month) -> Letter:
-        """Fill in the template about a threshold of the user's spend limit in a month.
-
-        Raises:
-            SettingsError: when a template of the folder cannot be read or filled in.
-        """
+        """Fill in the template about a threshold of the user's spend limit in a month, as `write` does."""
         facts = {
             "month": month.label,
             "percent": reached.percent,
@@ -88,13 +78,8 @@ class Letters:
     def message(self, letter: Letter, address: str, key: str, now: datetime) -> EmailMessage:
         """Put a letter into a message.
 
-        Its Message-ID follows from the key: the same mail sent twice, after a crash, is recognizable as one.
-
-        Args:
-            letter: From `write`.
-            address: The user's, as `checked_address` gives it.
-            key: The mail's in the outbox.
-            now: For the header Date, an aware datetime.
+        The address is as `checked_address` gives it. The Message-ID follows from the key of the mail in the
+        outbox: the same mail sent twice, after a crash, is recognizable as one.
         """
         message = EmailMessage(SMTP)
         message["From"] = self._sender

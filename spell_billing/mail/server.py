@@ -3,9 +3,9 @@
 import re
 import smtplib
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
-from types import TracebackType
-from typing import Self
 
 from spell_billing.mail.settings import MailServer
 
@@ -31,73 +31,59 @@ class MailRefusedError(Exception):
     """The server refuses this mail or its address for good."""
 
 
-class MailConnection:
-    """A connection that mail is handed in on. Use as a context manager.
+@contextmanager
+def connected(server: MailServer, context: ssl.SSLContext | None = None) -> Iterator[smtplib.SMTP]:
+    """Connect to the server, encrypted and logged in as its settings say.
 
-    Args:
-        server: Where to connect.
-        context: Whom to trust; None: the system's certificates.
+    `context` says whom to trust; None: the system's certificates.
 
     Raises:
-        ServerUnusableError: on entering, when there is no connection, no encryption, or no login.
+        ServerUnusableError: when there is no connection, no encryption, or no login.
     """
-
-    def __init__(self, server: MailServer, context: ssl.SSLContext | None = None) -> None:
-        self._server = server
-        self._context = context
-
-    def __enter__(self) -> Self:
-        smtp: smtplib.SMTP | None = None
+    trust = context or ssl.create_default_context()
+    smtp: smtplib.SMTP | None = None
+    try:
+        if server.tls == "at_once":
+            smtp = smtplib.SMTP_SSL(server.host, server.port, timeout=TIMEOUT_SECONDS, context=trust)
+        else:
+            smtp = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT_SECONDS)
+        if server.tls == "start":
+            smtp.starttls(context=trust)
+        smtp.ehlo_or_helo_if_needed()
+        if server.user is not None:
+            smtp.login(server.user, server.password.get_secret_value())
+    except (smtplib.SMTPException, OSError) as error:
+        if smtp is not None:
+            smtp.close()
+        raise ServerUnusableError(_in_words(error)) from error
+    try:
+        yield smtp
+    finally:
         try:
-            smtp = self._connect()
-            if self._server.tls == "start":
-                smtp.starttls(context=self._trust())
-            smtp.ehlo_or_helo_if_needed()
-            if self._server.user is not None:
-                smtp.login(self._server.user, self._server.password.get_secret_value())
-        except (smtplib.SMTPException, OSError) as error:
-            if smtp is not None:
-                smtp.close()
-            raise ServerUnusableError(_in_words(error)) from error
-        self._smtp = smtp
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._smtp.quit()
+            smtp.quit()
         except (smtplib.SMTPException, OSError):
-            self._smtp.close()
+            smtp.close()
 
-    def send(self, message: EmailMessage) -> None:
-        """Hand in one mail; on return the server has taken it.
 
-        Raises:
-            MailRefusedError: this mail, for good.
-            MailDelayedError: this mail, for now.
-            ServerUnusableError: every mail; the connection is of no use any more.
-        """
-        try:
-            self._smtp.send_message(message)
-        except smtplib.SMTPRecipientsRefused as refused:
-            ((code, text),) = refused.recipients.values()
-            raise _verdict(code, text, message) from refused
-        except smtplib.SMTPSenderRefused as refused:
-            raise ServerUnusableError(_answer(refused.smtp_code, refused.smtp_error, message)) from refused
-        except smtplib.SMTPResponseException as refused:
-            raise _verdict(refused.smtp_code, refused.smtp_error, message) from refused
-        except (smtplib.SMTPException, OSError) as error:
-            raise ServerUnusableError(_in_words(error)) from error
+def send(smtp: smtplib.SMTP, message: EmailMessage) -> None:
+    """Hand in one mail; on return the server has taken it.
 
-    def _connect(self) -> smtplib.SMTP:
-        host, port = self._server.host, self._server.port
-        if self._server.tls == "at_once":
-            return smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=self._trust())
-        return smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
-
-    def _trust(self) -> ssl.SSLContext:
-        return self._context or ssl.create_default_context()
+    Raises:
+        MailRefusedError: this mail, for good.
+        MailDelayedError: this mail, for now.
+        ServerUnusableError: every mail; the connection is of no use any more.
+    """
+    try:
+        smtp.send_message(message)
+    except smtplib.SMTPRecipientsRefused as refused:
+        ((code, text),) = refused.recipients.values()
+        raise _verdict(code, text, message) from refused
+    except smtplib.SMTPSenderRefused as refused:
+        raise ServerUnusableError(_answer(refused.smtp_code, refused.smtp_error, message)) from refused
+    except smtplib.SMTPResponseException as refused:
+        raise _verdict(refused.smtp_code, refused.smtp_error, message) from refused
+    except (smtplib.SMTPException, OSError) as error:
+        raise ServerUnusableError(_in_words(error)) from error
 
 
 def _verdict(code: int, text: bytes | str, message: EmailMessage) -> Exception:

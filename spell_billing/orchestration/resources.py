@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.keys import MONTH
 from spell_billing.core.month import Month
-from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
+from spell_billing.invoicing.gateway import Gateway, Patience, require_account, require_mode
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
@@ -148,8 +149,7 @@ class StripeResource(_OfTheEnvironment[None]):
             StripeAccountError: when the key is of another mode than the one the ledger bills.
         """
         key = self._key()
-        guard = AccountGuard(ledger, mode_of_key(key))
-        await asyncio.to_thread(guard.require_mode)
+        await asyncio.to_thread(require_mode, ledger, mode_of_key(key))
         async with StripeApi(key, self._address(), timeout_seconds=self.timeout_seconds) as api:
             patience = Patience(
                 tries=self.tries,
@@ -158,6 +158,7 @@ class StripeResource(_OfTheEnvironment[None]):
                 down_seconds=self.down_seconds,
             )
             async with shared(Pace(self.limits()), lambda: len(ledger.months_held())) as pace:
+                guard = partial(require_account, ledger, mode_of_key(key))
                 yield Gateway(api, pace, patience, guard=guard)
 
     def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:

@@ -38,7 +38,6 @@ _LISTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 _EVERY = timedelta(hours=24)
 _LISTED_SINCE, _LISTED_SINCE_AFTER_A_LOSS = timedelta(days=35), timedelta(days=400)
 _AT_ONCE = 8
-_PAGE = 100
 _LISTING_PAYS = 50
 """List a month's invoices when more than one in this many is unread: a page has a hundred."""
 
@@ -52,7 +51,7 @@ class Reading:
     Attributes:
         started_at: Invoices read since then are done with. Unix seconds.
         months: Those that are left, the first of them under way.
-        listed_until: Once `decided`: list the month's invoices created up to then; None: retrieve each.
+        listed_until: List the month's invoices created up to then; None: retrieve each.
         after_invoice: The last one listed.
         after_bill: The id of the last bill whose invoice was retrieved.
     """
@@ -60,7 +59,6 @@ class Reading:
     started_at: float
     months: list[str] = field(default_factory=list)
     listed_until: int | None = None
-    decided: bool = False
     after_invoice: str | None = None
     after_bill: int = 0
 
@@ -98,7 +96,8 @@ def begin_if_due(connection: Connection, now: datetime, *, lost: bool) -> None:
     """Begin each reading once a day, and at once where events were lost."""
     last, yesterday = read_reading(connection), (now - _EVERY).timestamp()
     if lost or last is None or (not last.months and last.started_at <= yesterday):
-        keep_place(connection, _INVOICES, Reading(now.timestamp(), unsettled_months(connection)))
+        reading = _begun(connection, now.timestamp(), unsettled_months(connection))
+        keep_place(connection, _INVOICES, reading)
     since = now - (_LISTED_SINCE_AFTER_A_LOSS if lost else _LISTED_SINCE)
     for name in _LISTS:
         listing = read_place(connection, name, Listing)
@@ -110,12 +109,9 @@ async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budg
     """Go on with the reading of invoices under way, if any; return how many were read."""
     read = 0
     while requests > 0 and budget.in_time:
-        with ledger.reading() as connection:
-            reading = read_reading(connection)
-            if reading is None or not reading.months:
-                return read
-            if not reading.decided:
-                reading = _decided(connection, reading)
+        reading = ledger.read(read_reading)
+        if reading is None or not reading.months:
+            return read
         if reading.listed_until is not None:
             read += await _list_some(ledger, gateway, reading)
             requests -= 1
@@ -126,21 +122,21 @@ async def read_invoices(ledger: Ledger, gateway: Gateway, *, requests: int, budg
     return read
 
 
-def _decided(connection: Connection, reading: Reading) -> Reading:
-    """Choose for the month under way whether to list its invoices."""
-    unread, last, invoices = count_unread(connection, reading.months[0], reading.since)
-    until = None
-    # A handful is retrieved as quickly, and more is learned of each.
-    if last is not None and unread > _AT_ONCE and unread * _LISTING_PAYS > invoices:
-        until = int((last + _FINALIZED_MARGIN).timestamp())
-    return replace(reading, decided=True, listed_until=until)
+def _begun(connection: Connection, started_at: float, months: list[str]) -> Reading:
+    """Begin with the first of the months, and choose whether to list its invoices."""
+    reading = Reading(started_at, months)
+    if months:
+        unread, last, invoices = count_unread(connection, months[0], reading.since)
+        # A handful is retrieved as quickly, and more is learned of each.
+        if last is not None and unread > _AT_ONCE and unread * _LISTING_PAYS > invoices:
+            return replace(reading, listed_until=int((last + _FINALIZED_MARGIN).timestamp()))
+    return reading
 
 
 async def _list_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> int:
     created = created_since_close(Month.parse(reading.months[0])) | {"lte": reading.listed_until}
     as_of = datetime.now(UTC)
-    parameters: dict[str, Any] = {"limit": _PAGE, "created": created}
-    page = await list_page(gateway, "/v1/invoices", parameters, reading.after_invoice)
+    page = await list_page(gateway, "/v1/invoices", {"created": created}, reading.after_invoice)
     more = page is not None and page["has_more"]
     found = page["data"] if page else []
     with ledger.writing() as connection:
@@ -162,7 +158,7 @@ async def _retrieve_some(ledger: Ledger, gateway: Gateway, reading: Reading) -> 
         if bills:
             following = replace(reading, after_bill=bills[-1][0])
         else:
-            following = Reading(reading.started_at, reading.months[1:])
+            following = _begun(connection, reading.started_at, reading.months[1:])
         keep_place(connection, _INVOICES, following)
     return len(bills)
 
@@ -175,8 +171,8 @@ async def read_lists(ledger: Ledger, gateway: Gateway, *, pages: int, budget: Bu
             if not pages or not budget.in_time:
                 return found
             pages -= 1
-            parameters = {"limit": _PAGE, "created": {"gte": listing.since}, **filters}
-            page = await list_page(gateway, path, parameters, listing.after)
+            since = {"created": {"gte": listing.since}}
+            page = await list_page(gateway, path, {**since, **filters}, listing.after)
             listed = page["data"] if page else []
             for invoice_id in await _invoices_to_read(ledger, gateway, listed):
                 found += await read_again(ledger, gateway, invoice_id) is not None
@@ -206,11 +202,11 @@ async def _invoices_to_read(
 def _news(connection: Connection, listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return charges of which more went back, or less, than is known, and whose dispute may have ended."""
     read = read_charges(connection, charge_ids=[charge["id"] for charge in listed])
-    known = {each.charge_id: each for each in read}
     refunded = {each.charge_id: each.refunded_cents for each in read}
+    settled = {each.charge_id for each in read if each.is_settled}
     return [
         charge
         for charge in listed
         if refunded.get(charge["id"], 0) != (charge.get("amount_refunded") or 0)
-        or (charge.get("disputed") and (charge["id"] not in known or not known[charge["id"]].is_settled))
+        or (charge.get("disputed") and charge["id"] not in settled)
     ]

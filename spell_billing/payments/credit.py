@@ -225,9 +225,7 @@ async def _issue(session: MonthSession, gateway: Gateway, bill: Bill, note: Cred
         step = f"credit:{note.number}"
         key = idempotency_key(bill.month, bill.user_id, bill.generation, step, note.attempt)
         try:
-            answer = await gateway.send(
-                "POST /v1/credit_notes", "post", "/v1/credit_notes", _parameters(note), key=key
-            )
+            answer = await gateway.send("POST /v1/credit_notes", _parameters(note), key=key)
         except StripeProblem as problem:
             if problem.kind is Kind.STUCK and note.attempt < last_attempt:
                 note = replace(note, attempt=note.attempt + 1)
@@ -252,8 +250,7 @@ async def _done(session: MonthSession, bill: Bill, note: CreditNote, credit_note
 
 async def _issued(gateway: Gateway, bill: Bill) -> list[dict[str, Any]]:
     """Return the bill's credit notes of ours that Stripe has."""
-    parameters = {"invoice": bill.stripe_invoice_id, "limit": 100}
-    found = (await gateway.send("GET /v1/credit_notes", "get", "/v1/credit_notes", parameters)).object["data"]
+    found = await gateway.first_page("GET /v1/credit_notes", invoice=bill.stripe_invoice_id)
     return [each for each in found if str((each.get("metadata") or {}).get(NUMBER)).isdecimal()]
 
 

@@ -90,9 +90,7 @@ def _outcome(ledger: Ledger, invoice: Invoice | None) -> str | None:
 async def _ask(ledger: Ledger, gateway: Gateway, invoice_id: str, step: int) -> str:
     """Send the request; return its outcome, in a word or two."""
     try:
-        answer = await gateway.send(
-            PAY, "post", f"/v1/invoices/{invoice_id}/pay", key=f"spell:dunning:{invoice_id}:d{step}"
-        )
+        answer = await gateway.send(PAY, key=f"spell:dunning:{invoice_id}:d{step}", invoice=invoice_id)
     except StripeProblem as problem:
         if problem.kind in {Kind.TRANSIENT, Kind.LIMITED}:
             raise

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from spell_billing.alerts.alert import Alert, body, first_names
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
+from spell_billing.invoicing.payment_facts import reason_in_words
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import ALERTS, Message, count_waiting, put
 from spell_billing.ledger.unpaid import FAILED, FailedPayment, failures_not_alerted
-from spell_billing.payments.words import reason_in_words
 
 SINGLY = 5
 """Up to this many failures in a tick get an alert each; more are sent as one."""

@@ -5,15 +5,13 @@ the next. A step that needs Stripe may fail; what operators must know is sent al
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 
 from spell_billing.alerts.alert import Alert, body
 from spell_billing.alerts.channels import Alerts
 from spell_billing.core.errors import AlertError, SpellBillingError, StripeSilentError
-from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.gateway import Connect
 from spell_billing.ledger.credit_notes import MONEY_BACK
 from spell_billing.ledger.cursors import read_cursor
 from spell_billing.ledger.events import TO_LOOK_AT, events_kept, forget_events
@@ -52,8 +50,6 @@ _BATCHES = 20
 _KEEP_EVENTS = timedelta(days=60)
 _UNREAD_FOR = timedelta(hours=6)
 """When Stripe could not be read for this long, an alert goes out."""
-
-Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
 
 
 @dataclass(slots=True)

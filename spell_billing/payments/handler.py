@@ -54,16 +54,11 @@ class Handled:
     to_look_at: int = 0
 
 
-def receive(ledger: Ledger, events: Sequence[Mapping[str, Any]], way: str) -> int:
+def receive(connection: Connection, events: Sequence[Mapping[str, Any]], way: str) -> int:
     """Put events, as Stripe renders them, into the inbox, each event id once; return how many are new.
 
     `way` is how they came in, for the audit trail: `stripe events` or `webhook`.
     """
-    return ledger.write(put_into_inbox, events, way)
-
-
-def put_into_inbox(connection: Connection, events: Sequence[Mapping[str, Any]], way: str) -> int:
-    """Do what `receive` does in a transaction that the caller has begun."""
     return receive_events(connection, [_kept(event, way) for event in events if event.get("id")])
 
 

@@ -21,20 +21,10 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
+from spell_billing.payments import given_back
 from spell_billing.payments.event_content import EventOutcome
-from spell_billing.payments.failed_refunds import failed_refunds, tell_failed_refunds
-from spell_billing.payments.given_back import (
-    News,
-    given_back_cents,
-    tell_disputes,
-    tell_given_back,
-    to_balance_cents,
-)
 from spell_billing.payments.places import Budget
 from spell_billing.payments.reasons import payment_read
-from spell_billing.stripe_api.client import Invoice
-
-_LIST_CHARGES, _LIST_NOTES = "GET /v1/charges", "GET /v1/credit_notes"
 
 
 class WentBack(NamedTuple):
@@ -45,18 +35,12 @@ class WentBack(NamedTuple):
 
 
 async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budget) -> int:
-    """Read the invoices that events point to, the oldest event first.
+    """Read the invoices that events point to, the oldest event first; return how many events were dealt with.
 
-    Returns:
-        How many events were dealt with.
-
-    Raises:
-        StripeProblem: when Stripe does not answer; the events wait for the next time.
-        StripeAccountError: when the account refuses.
+    The others wait for the next time, also where Stripe does not answer.
     """
-    events = ledger.read(events_kept, TO_LOOK_AT, limit)
     done = 0
-    for event in events:
+    for event in ledger.read(events_kept, TO_LOOK_AT, limit):
         if not budget.in_time:
             break
         content = json.loads(event.content)
@@ -72,8 +56,7 @@ async def look_again(ledger: Ledger, gateway: Gateway, limit: int, budget: Budge
 async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentBack | None:
     """Read an invoice and its charges as they are now, and report what went back without our commands.
 
-    Returns:
-        What went back of the invoice; None when it is not ours.
+    Return what went back of the invoice; None when it is not ours.
     """
     as_of = datetime.now(UTC)
     invoice = await retrieve(gateway, invoice_id, expand=[REASONS])
@@ -89,27 +72,18 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
         for charge in await _charges_of(gateway, intent)
         if charge["paid"]
     ]
-    found = [
-        _charge(
-            charge,
-            await _disputes_of(gateway, charge) if charge.get("disputed") else [],
-            invoice_id=invoice_id,
-            month=bill.month,
-            as_of=as_of,
-        )
-        for charge in charges
-    ]
-    listed = await _credit_notes_of(gateway, invoice)
+    found = [await _charge(gateway, charge, invoice_id, bill.month, as_of) for charge in charges]
+    listed = await gateway.first_page("GET /v1/credit_notes", invoice=invoice["id"])
     notes = [note for note in listed if note["status"] == "issued"]
-    news = News(
+    news = given_back.News(
         payment=replace(
             payment_read(invoice, bill, as_of),
             returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
-            to_balance_cents=sum(map(to_balance_cents, notes)),
+            to_balance_cents=sum(map(given_back.to_balance_cents, notes)),
         ),
         currency=str(invoice["currency"]),
-        given_back_cents=given_back_cents(invoice, found, notes),
-        failed=[each for charge in charges for each in failed_refunds(charge)],
+        given_back_cents=given_back.given_back_cents(invoice, found, notes),
+        failed=[each for charge in charges for each in given_back.failed_refunds(charge)],
         voided=[note for note in listed if note["status"] == "void"],
     )
     await asyncio.to_thread(_write, ledger, news, found)
@@ -118,41 +92,35 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
     return WentBack(news.given_back_cents + disputed_cents, max(0, kept_cents))
 
 
-def _write(ledger: Ledger, news: News, found: Sequence[Charge]) -> None:
+def _write(ledger: Ledger, news: given_back.News, found: Sequence[Charge]) -> None:
     payment, invoice_id = news.payment, news.payment.stripe_invoice_id
     with ledger.writing() as connection:
         keep_payments(connection, [payment], as_it_is=True)
-        before = {each.charge_id: each for each in read_charges(connection, invoice_ids=[invoice_id])}
+        before = read_charges(connection, invoice_ids=[invoice_id])
         changed = keep_charges(connection, found)
         settle(connection, invoice_ids=[invoice_id], back=True)
-        refunded_before_cents = sum(each.refunded_cents for each in before.values())
-        # A ledger of before amounts were noted has refunds without one in its audit trail.
-        known_cents = max(known_back_cents(connection, payment), refunded_before_cents)
-        known_cents -= tell_failed_refunds(connection, news, known_cents=known_cents)
+        refunded_before_cents = sum(each.refunded_cents for each in before)
+        known_cents = known_back_cents(connection, payment)
+        known_cents -= given_back.tell_failed_refunds(connection, news, known_cents=known_cents)
         if news.given_back_cents > known_cents:
             refunded_cents = sum(each.refunded_cents for each in found) - refunded_before_cents
-            tell_given_back(
+            given_back.tell_given_back(
                 connection, news, known_cents=known_cents, refunded_cents=refunded_cents, charges=changed
             )
             return
         # What we refunded ourselves is no news, but a dispute is.
-        disputes = [each for each in changed if each.dispute != _dispute(before.get(each.charge_id))]
+        known = {each.charge_id: each.dispute for each in before}
+        disputes = [each for each in changed if each.dispute != known.get(each.charge_id)]
         if disputes:
-            tell_disputes(connection, news, disputes)
+            given_back.tell_disputes(connection, news, disputes)
 
 
-def _dispute(charge: Charge | None) -> str | None:
-    return charge.dispute if charge else None
-
-
-def _charge(
-    charge: Mapping[str, Any],
-    disputes: Sequence[Mapping[str, Any]],
-    *,
-    invoice_id: str,
-    month: str,
-    as_of: datetime,
+async def _charge(
+    gateway: Gateway, charge: Mapping[str, Any], invoice_id: str, month: str, as_of: datetime
 ) -> Charge:
+    disputes: Sequence[Mapping[str, Any]] = ()
+    if charge.get("disputed"):
+        disputes = await gateway.first_page("GET /v1/disputes", charge=charge["id"])
     taking = [each for each in disputes if takes_money(each["status"])]
     # Of several disputes, the newest first, one that takes the money is told.
     status = next((str(each["status"]) for each in [*taking, *disputes]), None)
@@ -200,23 +168,4 @@ async def invoice_of_charge(ledger: Ledger, gateway: Gateway, charge: Mapping[st
 
 
 async def _charges_of(gateway: Gateway, intent: str) -> list[dict[str, Any]]:
-    parameters = {"payment_intent": intent, "limit": 100, "expand": ["data.refunds"]}
-    answer = await gateway.send(_LIST_CHARGES, "get", "/v1/charges", parameters)
-    found: list[dict[str, Any]] = answer.object["data"]
-    return found
-
-
-async def _disputes_of(gateway: Gateway, charge: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a charge's disputes as they stand now, the newest first."""
-    parameters = {"charge": charge["id"], "limit": 100}
-    answer = await gateway.send("GET /v1/disputes", "get", "/v1/disputes", parameters)
-    found: list[dict[str, Any]] = answer.object["data"]
-    return found
-
-
-async def _credit_notes_of(gateway: Gateway, invoice: Invoice) -> list[dict[str, Any]]:
-    """Return an invoice's credit notes, void ones too."""
-    parameters = {"invoice": invoice["id"], "limit": 100}
-    answer = await gateway.send(_LIST_NOTES, "get", "/v1/credit_notes", parameters)
-    found: list[dict[str, Any]] = answer.object["data"]
-    return found
+    return await gateway.first_page("GET /v1/charges", payment_intent=intent, expand=["data.refunds"])

@@ -12,9 +12,8 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.payments import places
-from spell_billing.payments.handler import put_into_inbox
-from spell_billing.payments.places import Budget
+from spell_billing.payments.handler import receive
+from spell_billing.payments.places import Budget, keep_place, list_page, read_place
 
 WAY = "stripe events"
 CURSOR = "stripe_events"
@@ -37,8 +36,6 @@ CLOCK_MARGIN_SECONDS = 3600
 
 KEPT_DAYS = 29
 """Stripe keeps events for 30 days; one day is left for reading them."""
-
-_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +60,16 @@ class Place:
         return self.since if self.after else self.read_until - OVERLAP_SECONDS
 
 
-def read_place(connection: Connection) -> Place | None:
-    """Return how far the events are read; None where they never were."""
-    return places.read_place(connection, CURSOR, Place)
-
-
 def begin_if_lost(connection: Connection, now: datetime) -> bool:
     """Read events from now on where Stripe no longer has all that were not read; return whether it is so.
 
     What was before is for a reading of the invoices.
     """
-    place = read_place(connection)
+    place = read_place(connection, CURSOR, Place)
     oldest = now - timedelta(days=KEPT_DAYS)
     if place is not None and place.needed_since >= oldest.timestamp():
         return False
-    places.keep_place(connection, CURSOR, Place(read_until=int(now.timestamp()) - CLOCK_MARGIN_SECONDS))
+    keep_place(connection, CURSOR, Place(read_until=int(now.timestamp()) - CLOCK_MARGIN_SECONDS))
     return True
 
 
@@ -88,12 +80,11 @@ async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: B
     and whether the reading has ended.
     """
     new, complete = 0, False
-    with ledger.reading() as connection:
-        place = read_place(connection) or Place(0)
+    place = ledger.read(read_place, CURSOR, Place) or Place(0)
     while not complete and pages > 0 and budget.in_time:
         asked_at = int(datetime.now(UTC).timestamp())
-        parameters = {"limit": _PAGE, "types": list(TYPES), "created": {"gte": place.needed_since}}
-        page = await places.list_page(gateway, "/v1/events", parameters, place.after)
+        filters = {"types": list(TYPES), "created": {"gte": place.needed_since}}
+        page = await list_page(gateway, "/v1/events", filters, place.after)
         if page is None:
             # The event that the next page follows is gone: begin this reading again.
             place = replace(place, after=None)
@@ -107,6 +98,6 @@ async def read_events(ledger: Ledger, gateway: Gateway, *, pages: int, budget: B
         complete = not page["has_more"]
         place = Place(place.newest) if complete else replace(place, after=events[-1]["id"])
         with ledger.writing() as connection:
-            new += put_into_inbox(connection, events, WAY)
-            places.keep_place(connection, CURSOR, place)
+            new += receive(connection, events, WAY)
+            keep_place(connection, CURSOR, place)
     return new, complete

@@ -12,12 +12,12 @@ from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.core.rate_cards import Model, RateCard
+from spell_billing.invoicing.payment_facts import reason_in_words
 from spell_billing.ledger.browsing import UserBill, has_bill, with_payment
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.unpaid import Step, steps_of
-from spell_billing.payments.words import reason_in_words
 from spell_billing.reporting.status import bill_as_json, whole
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.usage.aggregate import items_of_user, rows_of_user, sums_of_user

@@ -194,7 +194,7 @@ async def _gaps(customers: Collection[str], gateway: Gateway) -> dict[str, Gap |
 
 async def _gap_of_customer(gateway: Gateway, customer_id: str) -> Gap | None:
     try:
-        answer = await gateway.send(CUSTOMER, "get", f"/v1/customers/{customer_id}")
+        answer = await gateway.send(CUSTOMER, customer=customer_id)
     except StripeProblem as problem:
         if problem.kind is Kind.MISSING:
             return Gap.UNKNOWN_CUSTOMER

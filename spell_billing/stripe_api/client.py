@@ -45,28 +45,26 @@ def mode_of_key(key: SecretStr) -> Literal["test", "live"]:
     return "live" if "_live_" in key.get_secret_value() else "test"
 
 
+@dataclass
 class StripeApi:
     """An open connection to one Stripe account. Use as an async context manager."""
 
-    def __init__(
-        self, key: SecretStr, base: str, *, timeout_seconds: float = TIMEOUT_SECONDS, connections: int = 100
-    ) -> None:
-        self._key = key
-        self._base = base
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-        self._connections = connections
+    key: SecretStr
+    base: str
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     async def __aenter__(self) -> Self:
-        https = self._base.startswith("https")
+        timeout = aiohttp.ClientTimeout(total=self.timeout_seconds)
+        https = self.base.startswith("https")
         secure = ssl.create_default_context(cafile=stripe.ca_bundle_path) if https else False
-        connector = aiohttp.TCPConnector(ssl=secure, limit=self._connections)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        connector = aiohttp.TCPConnector(ssl=secure)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         self._client = stripe.StripeClient(
-            self._key.get_secret_value(),
+            self.key.get_secret_value(),
             stripe_version=API_VERSION,
-            base_addresses={"api": self._base},
+            base_addresses={"api": self.base},
             max_network_retries=0,
-            http_client=stripe.AIOHTTPClient(timeout=self._timeout, session=self._session),
+            http_client=stripe.AIOHTTPClient(timeout=timeout, session=self._session),
         )
         return self
 

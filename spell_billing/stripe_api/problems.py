@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 import aiohttp
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     """Nobody can be billed: the key, the account or its permissions."""
 
 
+@dataclass(eq=False)
 class StripeProblem(Exception):  # noqa: N818 - the field's word; not every problem is an error of ours
     """A request to Stripe that did not succeed, with Stripe's words, shortened and without the key.
 
@@ -40,28 +42,19 @@ class StripeProblem(Exception):  # noqa: N818 - the field's word; not every prob
     is `fresh` where the failure was stored a moment ago, by a try at this very request.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        reason: Reason = Reason.REJECTED,
-        request_id: str | None = None,
-        limited_by: str = "",
-        decline_code: str = "",
-        forbidden: bool = False,
-        missing: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.reason = reason
-        self.request_id = request_id
-        self.limited_by = limited_by
-        self.decline_code = decline_code
-        self.forbidden = forbidden
-        self.missing = missing
-        self.fresh = False
+    kind: Kind
+    message: str
+    _: KW_ONLY
+    reason: Reason = Reason.REJECTED
+    request_id: str | None = None
+    limited_by: str = ""
+    decline_code: str = ""
+    forbidden: bool = False
+    missing: str | None = None
+    fresh: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
 
 _LONGEST_MESSAGE = 300

@@ -107,7 +107,8 @@ class Server:
     """One server, asked again and again while it does not answer.
 
     Redirects are not followed: they could lead the secret elsewhere. What the server says is brought onto one
-    line of bounded length, without the secret, before it gets into an error.
+    line of bounded length, without the secret, before it gets into an error: a ServerLostError when it does
+    not answer for `patience_seconds`, a TriggerError when it refuses.
 
     Attributes:
         say: Writes a progress line.
@@ -136,21 +137,11 @@ class Server:
             yield cls(address, secret, say, patience_seconds, session)
 
     async def month(self, month: Month) -> dict[str, Any]:
-        """Return where a month stands by the server's ledger.
-
-        Raises:
-            ServerLostError: when the server does not answer for `patience_seconds`.
-            TriggerError: when it refuses.
-        """
+        """Return where a month stands by the server's ledger."""
         return await self._patiently("GET", f"/admin/billing/months/{month}", None)
 
     async def ask(self, query: str, *, patiently: bool = True, **variables: Any) -> dict[str, Any]:
-        """Ask GraphQL and return its `data`; patiently only what may be repeated.
-
-        Raises:
-            ServerLostError: when the server does not answer for `patience_seconds`, or now if not patiently.
-            TriggerError: when it refuses.
-        """
+        """Ask GraphQL and return its `data`; patiently only what may be repeated."""
         send = self._patiently if patiently else self._send
         content = await send("POST", "/graphql", {"query": query, "variables": variables})
         data, errors = content.get("data"), content.get("errors")

@@ -16,7 +16,7 @@ from spell_billing.web.facts import facts_of
 from spell_billing.web.links import links_of
 from spell_billing.web.user_page import not_opened
 
-_ENDPOINT, _PATH = "POST /v1/billing_portal/sessions", "/v1/billing_portal/sessions"
+_ENDPOINT = "POST /v1/billing_portal/sessions"
 _STRIPE_SECONDS = 10.0
 _LOG = logging.getLogger("spell_billing.web")
 
@@ -74,4 +74,4 @@ class _CardPage:
         account = self._context.stripe(timeout_seconds=_STRIPE_SECONDS, down_seconds=_STRIPE_SECONDS, tries=2)
         async with account.connect(self._context.ledger) as gateway:
             parameters = {"customer": customer_id, "return_url": back, "flow_data": flow}
-            return str((await gateway.send(_ENDPOINT, "post", _PATH, parameters)).object["url"])
+            return str((await gateway.send(_ENDPOINT, parameters)).object["url"])

@@ -105,7 +105,7 @@ async def take(
     if event is None or await run_in_threadpool(_is_of_other_mode, context.ledger, event):
         return Receipt(received=True, new=False, ignored=True)
     # Where the ledger does not answer this raises, Stripe is told 503 and sends the event again.
-    new = await run_in_threadpool(receive, context.ledger, [event], "webhook")
+    new = await run_in_threadpool(context.ledger.write, receive, [event], "webhook")
     handling: EventHandling = request.app.state.events
     if new:
         background.add_task(handling.wake)

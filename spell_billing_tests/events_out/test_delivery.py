@@ -11,8 +11,7 @@ import stripe
 from pydantic import SecretStr
 
 from spell_billing.core.outcomes import State
-from spell_billing.events_out.delivery import EventDelivery
-from spell_billing.events_out.receiver import Receiver
+from spell_billing.events_out.delivery import EventDelivery, Receiver
 from spell_billing_tests.events_out.world import OCTOBER, SECRET, Office, Platform
 
 CERTIFICATE = Path(__file__).parents[1] / "mail" / "localhost.pem"

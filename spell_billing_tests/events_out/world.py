@@ -18,8 +18,7 @@ from pydantic import SecretStr
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.events_out.delivery import EventDelivery, Round
-from spell_billing.events_out.receiver import Receiver
+from spell_billing.events_out.delivery import EventDelivery, Receiver, Round
 from spell_billing.ledger.feed import Event, final_id, read_feed
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change

@@ -12,7 +12,6 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.gateway import Gateway, Patience
-from spell_billing.invoicing.lost_decisions import LostDecisions
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.ledger.ledger import Ledger
@@ -74,8 +73,9 @@ async def send(session: MonthSession, run: Run, connect: Callable[..., StripeApi
     """Drive the month at Stripe, through a connection of a kind of the test's own if it wants one."""
     async with gateway(run, connect) as opened_gateway:
         report = BillingReport(LOG, to_drive=0)
-        lost = LostDecisions(session) if run.notices else None
-        return await bill_month(session, opened_gateway, report, verify=run.verify, lost=lost)
+        return await bill_month(
+            session, opened_gateway, report, verify=run.verify, holds_if_older=run.notices
+        )
 
 
 @asynccontextmanager

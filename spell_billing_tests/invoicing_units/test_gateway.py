@@ -17,7 +17,7 @@ Run = Callable[..., Any]
 OK = {"id": "in_1"}
 LOST = StripeProblem(Kind.TRANSIENT, "no answer from Stripe (TimeoutError)")
 LIMITED = StripeProblem(Kind.LIMITED, "slow down", limited_by="endpoint-rate")
-CREATE = ("POST /v1/invoices", "post", "/v1/invoices")
+CREATE = "POST /v1/invoices"
 
 
 def new_gateway(stripe: Any, patience: Patience | None = None, jitter: float = 1.0) -> Gateway:
@@ -40,7 +40,7 @@ def test_an_unknown_outcome_is_asked_for_with_the_same_key_and_bytes(
 
     async def main() -> None:
         gateway = new_gateway(stripe)
-        answer = await gateway.send(*CREATE, parameters, key="spell:2026-10:user-0001:g1:create")
+        answer = await gateway.send(CREATE, parameters, key="spell:2026-10:user-0001:g1:create")
         assert answer.object == OK
         assert {name: took.count for name, took in gateway.requests.items()} == {"POST /v1/invoices": 3}
         assert gateway.limited == (2 if problem is LIMITED else 0)
@@ -60,7 +60,7 @@ def test_what_no_repetition_can_change_is_raised_at_once(run: Run, scripted: Any
 
     async def main() -> None:
         with pytest.raises(StripeProblem) as caught:
-            await new_gateway(stripe).send(*CREATE)
+            await new_gateway(stripe).send(CREATE)
         assert caught.value is problem
 
     run(main)
@@ -73,7 +73,7 @@ def test_a_refused_account_stops_everything_at_once_with_a_remedy(run: Run, scri
 
     async def main() -> None:
         with pytest.raises(StripeAccountError, match=r"Expired API Key.*Check STRIPE_API_KEY"):
-            await new_gateway(stripe).send(*CREATE)
+            await new_gateway(stripe).send(CREATE)
 
     run(main)
 
@@ -91,7 +91,7 @@ def test_patience_with_one_request_ends(
 
     async def main() -> None:
         with pytest.raises(StripeProblem) as caught:
-            await new_gateway(stripe, patience).send(*CREATE)
+            await new_gateway(stripe, patience).send(CREATE)
         assert caught.value is problem
 
     run(main)
@@ -105,7 +105,7 @@ def test_pauses_double_up_to_the_longest(run: Run, scripted: Any) -> None:
 
     async def main() -> None:
         with pytest.raises(StripeProblem):
-            await new_gateway(stripe, patience).send(*CREATE)
+            await new_gateway(stripe, patience).send(CREATE)
 
     run(main)
 
@@ -116,7 +116,7 @@ def test_jitter_shortens_a_pause_by_half_at_the_most(run: Run, scripted: Any) ->
     stripe = scripted([LOST, LOST, OK])
 
     async def main() -> None:
-        await new_gateway(stripe, jitter=0.0).send(*CREATE)
+        await new_gateway(stripe, jitter=0.0).send(CREATE)
 
     run(main)
 
@@ -128,7 +128,7 @@ def test_a_429_slows_the_endpoint_down(run: Run, scripted: Any) -> None:
         loop = asyncio.get_running_loop()
         pace = Pace(LOOPBACK, clock=loop.time)
         gateway = Gateway(scripted([LIMITED, OK]), pace, Patience(), clock=loop.time)
-        await gateway.send(*CREATE)
+        await gateway.send(CREATE)
         assert pace.rate_per_second("POST /v1/invoices") < 5_000 * 0.5
         assert pace.rate_per_second("GET /v1/invoices") == 5_000
 
@@ -143,7 +143,7 @@ def test_a_locked_object_is_tried_again_after_a_pause_and_slows_nobody_down(run:
         loop = asyncio.get_running_loop()
         pace = Pace(LOOPBACK, clock=loop.time)
         gateway = Gateway(stripe, pace, Patience(), clock=loop.time, jitter=lambda: 1.0)
-        await gateway.send(*CREATE, key="spell:2026-10:user-0001:g1:create")
+        await gateway.send(CREATE, key="spell:2026-10:user-0001:g1:create")
         assert gateway.limited == 2
         assert pace.rate_per_second("POST /v1/invoices") == 5_000
 
@@ -160,7 +160,7 @@ def test_a_stripe_that_is_down_stops_the_run_after_the_time_it_was_given(run: Ru
         async def bill_one_after_another() -> None:
             while True:
                 with contextlib.suppress(StripeProblem):
-                    await gateway.send(*CREATE)
+                    await gateway.send(CREATE)
 
         with pytest.raises(StripeAccountError, match=r"has not answered for 180 seconds.*status page"):
             await bill_one_after_another()
@@ -179,7 +179,7 @@ def test_one_answer_among_failures_means_that_stripe_is_there(run: Run, scripted
             for _ in range(60):
                 # Anything else that is raised fails the test.
                 with contextlib.suppress(*([StripeProblem] if answer is missing else [])):
-                    await gateway.send(*CREATE)
+                    await gateway.send(CREATE)
             assert asyncio.get_running_loop().time() - began > 200
 
     run(main)
@@ -190,9 +190,9 @@ def test_a_first_failure_after_a_long_pause_is_not_taken_for_a_stripe_that_is_do
 ) -> None:
     async def main() -> None:
         gateway = new_gateway(scripted([OK, LOST, OK]))
-        await gateway.send(*CREATE)
+        await gateway.send(CREATE)
         await asyncio.sleep(3600)
-        await gateway.send(*CREATE)
+        await gateway.send(CREATE)
 
     run(main)
 

@@ -54,7 +54,7 @@ def test_any_order_any_split_any_repetition_ends_in_the_same_ledger(after_weeks:
     history = after_weeks.events()
     assert len(history) > 25
     with after_weeks.ledger() as ledger:
-        receive(ledger, history, "webhook")
+        ledger.write(receive, history, "webhook")
         handle_batch(ledger, 500)
         bills, known = what_is_known(ledger)
         assert bills == {
@@ -78,7 +78,7 @@ def test_any_order_any_split_any_repetition_ends_in_the_same_ledger(after_weeks:
             heard = [history[number] for number in [*order, *again]]
             ends = [*sorted(cuts), len(heard)]
             for start, end in zip([0, *ends[:-1]], ends, strict=True):
-                receive(ledger, heard[start:end], "webhook")
+                ledger.write(receive, heard[start:end], "webhook")
                 while handle_batch(ledger, batch).waiting:
                     pass
             assert what_is_known(ledger) == (bills, known)
@@ -112,7 +112,7 @@ def test_two_handlers_at_once_share_the_inbox(world: World) -> None:
 
     def work(turn: int) -> int:
         with world.ledger() as ledger:
-            receive(ledger, history if turn % 2 else list(reversed(history)), "webhook")
+            ledger.write(receive, history if turn % 2 else list(reversed(history)), "webhook")
             handled = 0
             for _ in range(40):
                 handled += handle_batch(ledger, 7).events

@@ -74,7 +74,7 @@ def test_news_of_a_bill_that_is_still_drafted_takes_effect_when_it_is_finalized(
 def hear_paid(world: World) -> None:
     """Let the payment come in by another connection, as the webhook's would."""
     with world.ledger() as other:
-        receive(other, world.events(), "webhook")
+        other.write(receive, world.events(), "webhook")
         handle_batch(other, 500)
     assert world.state(ONE) == "paid"
 
@@ -157,7 +157,7 @@ def test_a_void_of_ours_holds_although_a_failure_comes_in_meanwhile(world: World
 
     def hear(_: object) -> None:
         with world.ledger() as other:
-            receive(other, failed, "webhook")
+            other.write(receive, failed, "webhook")
             handle_batch(other, 500)
 
     world.double.arm("none", operation="invoices.void", before_effect=hear)

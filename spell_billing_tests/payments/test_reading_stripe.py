@@ -8,7 +8,7 @@ import pytest
 
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.ledger.cursors import read_cursor
-from spell_billing.payments import catch_up, follow, stripe_events
+from spell_billing.payments import catch_up, follow, places, stripe_events
 from spell_billing_tests.payments.world import FOUR, ONE, THREE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
 
@@ -18,7 +18,7 @@ OF_UNPAID = 2
 
 def place(world: World) -> stripe_events.Place:
     with world.ledger() as ledger, ledger.reading() as connection:
-        found = stripe_events.read_place(connection)
+        found = places.read_place(connection, stripe_events.CURSOR, stripe_events.Place)
     assert found is not None
     return found
 
@@ -82,7 +82,7 @@ def test_pages_are_read_to_the_end_over_many_ticks_and_none_is_skipped(
     world.bill(*users)
     world.tick()
     world.advance()
-    monkeypatch.setattr(stripe_events, "_PAGE", 4)
+    monkeypatch.setattr(places, "PAGE", 4)
     monkeypatch.setattr(follow, "EVENT_PAGES", 2)
     until = place(world).read_until
     ticks = 0
@@ -134,7 +134,7 @@ def test_a_page_whose_place_is_gone_begins_the_reading_again(
     world.bill(*users)
     world.tick()
     world.advance()
-    monkeypatch.setattr(stripe_events, "_PAGE", 4)
+    monkeypatch.setattr(places, "PAGE", 4)
     monkeypatch.setattr(follow, "EVENT_PAGES", 1)
     world.tick()
     after = place(world).after
@@ -209,7 +209,7 @@ def test_a_reading_of_many_invoices_goes_on_where_it_was(
     world.bill(*users)
     world.advance()
     hide(world, "invoice.paid")
-    monkeypatch.setattr(catch_up, "_PAGE", 7)
+    monkeypatch.setattr(places, "PAGE", 7)
     monkeypatch.setattr(follow, "INVOICE_REQUESTS", 2)
     listed = world.requests("invoices.list")
     ticks = 1
@@ -254,7 +254,7 @@ def test_stripe_s_failure_keeps_what_was_read(world: World, monkeypatch: pytest.
     world.bill(*users)
     world.tick()
     world.advance()
-    monkeypatch.setattr(stripe_events, "_PAGE", 3)
+    monkeypatch.setattr(places, "PAGE", 3)
     for nth in (3, 4, 5):
         world.double.arm("error_500_before", operation="events.list", nth=nth)
     with pytest.raises(SpellBillingError):

@@ -46,10 +46,10 @@ def life(world: World) -> Iterator[tuple[str, Callable[[], object], set[str]]]:
 
     async def portal(gateway: Any) -> None:
         parameters = {"customer": f"cus_{ONE}", "return_url": "https://billing.example.com"}
-        await gateway.send(f"POST {PORTAL}", "post", PORTAL, parameters)
+        await gateway.send(f"POST {PORTAL}", parameters)
 
     async def customer(gateway: Any) -> None:
-        await gateway.send(CUSTOMER, "get", f"/v1/customers/cus_{ONE}")
+        await gateway.send(CUSTOMER, customer=f"cus_{ONE}")
 
     platform.accounts(ONE, TWO, THREE, FOUR)
     platform.calls(MARCH, *((user, 1000) for user in (ONE, TWO, THREE, FOUR)))

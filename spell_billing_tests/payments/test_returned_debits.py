@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from spell_billing.ledger.charges import Kept
-from spell_billing.payments import follow, stripe_events
+from spell_billing.payments import follow, places
 from spell_billing_tests.payments.test_money_back import kept
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
@@ -34,7 +34,7 @@ def test_paid_and_returned_between_two_ticks(unread: World) -> None:
 
 def test_the_return_is_heard_before_the_payment(unread: World, monkeypatch: pytest.MonkeyPatch) -> None:
     unread.double.return_payment(unread.invoice_id(ONE))
-    monkeypatch.setattr(stripe_events, "_PAGE", 1)
+    monkeypatch.setattr(places, "PAGE", 1)
     monkeypatch.setattr(follow, "EVENT_PAGES", 1)
 
     while "older events" in unread.tick().more:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from spell_billing.core.month import Month
-from spell_billing.payments import catch_up, follow, stripe_events
+from spell_billing.payments import follow, places
 from spell_billing_tests.payments.soak import Soak
 from spell_billing_tests.payments.world import World
 
@@ -25,8 +25,7 @@ pytestmark = [pytest.mark.both_databases] if "SOAK_MONTHS" in os.environ else []
 def _ticks_that_do_not_read_a_month_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a tick leave as much of a small month as it does of a large one."""
     if USERS < _LARGE:
-        for module in (stripe_events, catch_up):
-            monkeypatch.setattr(module, "_PAGE", 10)
+        monkeypatch.setattr(places, "PAGE", 10)
         for name, few in (("EVENT_PAGES", 4), ("LIST_PAGES", 2), ("LOOKS", 2)):
             monkeypatch.setattr(follow, name, few)
 

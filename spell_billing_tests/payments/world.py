@@ -65,7 +65,7 @@ class World:
     def hear(self, happened: Sequence[dict[str, Any]], way: str = "webhook") -> None:
         """Receive events and handle them, without asking Stripe."""
         with self.ledger() as ledger:
-            receive(ledger, happened, way)
+            ledger.write(receive, happened, way)
             handle_batch(ledger, 500)
 
     def events(self, *types: str) -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
-from spell_billing.invoicing.gateway import AccountGuard, Gateway, Patience
+from spell_billing.invoicing.gateway import Gateway, Patience, require_account, require_mode
 from spell_billing.invoicing.pace import LOOPBACK, Pace
 from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.grants import add_grant, read_ledger_grants
@@ -28,13 +29,14 @@ def ask(ledger: Ledger, double: StripeDouble, key: str, times: int = 1) -> None:
     """Ask for an invoice list, as each door does it: the mode at once, the account with the first request."""
 
     async def run() -> None:
-        guard = AccountGuard(ledger, mode_of_key(SecretStr(key)))
-        guard.require_mode()
+        mode = mode_of_key(SecretStr(key))
+        require_mode(ledger, mode)
+        guard = partial(require_account, ledger, mode)
         async with StripeApi(SecretStr(key), double.base_url, timeout_seconds=10) as api:
             gateway = Gateway(api, Pace(LOOPBACK), QUICK, guard=guard)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(times):
-                    tasks.create_task(gateway.send("GET /v1/invoices", "get", "/v1/invoices"))
+                    tasks.create_task(gateway.send("GET /v1/invoices"))
 
     try:
         asyncio.run(run())

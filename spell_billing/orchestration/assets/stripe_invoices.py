@@ -20,7 +20,6 @@ from spell_billing.invoicing.guards import (
     require_late_usage_once,
     require_sound_bills,
 )
-from spell_billing.invoicing.lost_decisions import LostDecisions
 from spell_billing.invoicing.report import BillingReport, Outcome, recorded
 from spell_billing.invoicing.review_month import in_words, keeps_back
 from spell_billing.orchestration.assets import common
@@ -115,7 +114,7 @@ def stripe_invoices(
                         outcome=outcome,
                         pinning=pinning,
                         recorded=lambda: recorded_late_usage(opened.frozen),
-                        lost=LostDecisions(session),
+                        holds_if_older=True,
                     ),
                 )
                 status = month_status(open_ledger, month, datetime.now(UTC))

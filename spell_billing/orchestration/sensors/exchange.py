@@ -8,8 +8,7 @@ import dagster as dg
 
 from spell_billing.alerts.alert import Alert
 from spell_billing.core.errors import MonthLockedError, SettingsError
-from spell_billing.events_out.delivery import KIND, EventDelivery
-from spell_billing.events_out.receiver import Receiver
+from spell_billing.events_out.delivery import KIND, EventDelivery, Receiver
 from spell_billing.ledger.unpaid import anything_to_follow
 from spell_billing.mail.delivery import Delivery
 from spell_billing.mail.letters import Letters

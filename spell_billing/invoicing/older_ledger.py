@@ -1,21 +1,38 @@
-"""Earlier months that Stripe has more invoices of than the ledger: it may be from before these were sent."""
+"""Keeps a ledger that is older than invoices at Stripe from billing what a person had dealt with.
+
+Earlier months that Stripe has more invoices of than the ledger stop the month: the ledger may be from before
+these were sent.
+
+An invoice is finalized only after the ledger has its id. So a run that was killed leaves no finalized
+invoice whose id the ledger lacks: such a one shows that the ledger was restored from a backup, or that
+another one bills the account. What people decided since then, as grants and settled bills, is nowhere else.
+"""
 
 import asyncio
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import State
+from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.review import Code
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by
+from spell_billing.ledger import reviews
+from spell_billing.ledger.cursors import note_older, noted_older
 from spell_billing.ledger.queries import read_months
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+
+_WHY = (
+    "Stripe had invoices of the month that this ledger lacked, as after a backup was restored: enter again "
+    "who got a grant, was settled, held or moved since the backup; then release --all"
+)
 
 
 async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> None:
@@ -66,3 +83,37 @@ def _not_all_sent(connection: Connection, before: Month) -> dict[str, bool]:
 def _known(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
     query = sa.select(invoices.c.stripe_invoice_id).where(invoices.c.stripe_invoice_id.in_([*invoice_ids]))
     return set(connection.scalars(query))
+
+
+def note_lost_decisions(session: MonthSession) -> None:
+    """Note it before the first such invoice is adopted: afterwards nothing shows it any more.
+
+    Where the month's own review told of it, a person has approved the month knowing it.
+    """
+    with session.writing() as connection:
+        review = reviews.read_review(connection, session.month)
+        found = review.findings if review else ()
+        if Code.DECISIONS_LOST not in {finding["code"] for finding in found}:
+            note_older(connection, session.month)
+
+
+def hold_where_decisions_are_lost(session: MonthSession) -> None:
+    """Hold the bills that are left to send until a person has looked, once for each time it was noted."""
+    month = session.month
+    with session.writing() as connection:
+        noted_at = noted_older(connection, month)
+        if noted_at is None:
+            return
+        for each in reviews.read_decisions(connection, month):
+            if each.kind is reviews.DecisionKind.HELD and each.user_id is None and each.at > noted_at:
+                return
+        bills = reviews.read_waiting(connection, month, invoices.c.state == State.PLANNED.value)
+        if not bills:
+            return
+        now = datetime.now(UTC)
+        decision = reviews.Decision(
+            str(month), None, reviews.DecisionKind.HELD, None, _WHY, session.actor.name, now
+        )
+        reviews.write_decision(connection, decision, session.actor)
+        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, _WHY) for bill in bills]
+        reviews.write_holds(connection, month, holds, session.actor, now)
