@@ -80,17 +80,7 @@ class SqlUsage(ABC):
                 if accounts is not None and plans is not None:
                     accounts = with_plans_at_end(month, accounts, plans)
                 rates = cards.freeze(directory, accounts, rows.cost_scale)
-            late = compare_late_usage(
-                late_for,
-                directory,
-                tables.current,
-                tables.items,
-                scale=tables.scale,
-                plans_now=tables.account_plans,
-                bad_now=tables.bad_now,
-                has_unique_ids="id" not in unique.columns,
-            )
-            unique.require_changed(late)
+            late = compare_late_usage(late_for, directory, tables, unique)
             before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
                 format_version=format_version_of(rates, rows.fingerprint),
@@ -129,20 +119,7 @@ class SqlUsage(ABC):
 
         def compare(tables: UsageTables) -> LateUsage | None:
             unique = tables.uniqueness(directory)
-            late = compare_late_usage(
-                [frozen],
-                directory,
-                tables.current,
-                tables.items,
-                scale=tables.scale,
-                plans_now=tables.account_plans,
-                bad_now=tables.bad_now,
-                has_unique_ids="id" not in unique.columns,
-                recorded=recorded,
-                users=users,
-            )
-            unique.require_changed(late)
-            return late
+            return compare_late_usage([frozen], directory, tables, unique, recorded=recorded, users=users)
 
         return self._read(compare)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import IntegrityError, UsageInterruptedError
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, outside_of
@@ -35,11 +36,8 @@ from spell_billing.usage.lake_engines import Engine
 from spell_billing.usage.lake_sql import LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
 from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
-from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows
-from spell_billing.usage.so_far import ItemSoFar
-from spell_billing.usage.tables import USAGE_TABLE, Column, Columns
+from spell_billing.usage.tables import ITEM_COLUMNS, USAGE_TABLE, Column, Columns
 from spell_billing.usage.unique import Uniqueness, refuse_repeated
 from spell_billing.usage.usage_tables import UsageTables
 
@@ -160,13 +158,12 @@ class LakeTables(UsageTables):
     def user_sums(self, user_id: str, month: Month, detail: Detail) -> Sums:
         """Return what one user's rows come to now."""
         query = self._sql.users(month, detail, fingerprint=True, user_id=user_id)
-        reader, calls = self._reader(month, detail), 0
-        cents, fingerprint = as_exact(None), as_exact(None)
-        for batch in self._engine.stream(query):
-            for row in reader.read(batch).to_pylist():
-                calls += row["calls"]
-                cents, fingerprint = cents + row["cost_cents"], fingerprint + row["fingerprint"]
-        return Sums(Totals(calls, as_exact(cents)), as_exact(fingerprint))
+        reader = self._reader(month, detail)
+        rows = [row for batch in self._engine.stream(query) for row in reader.read(batch).to_pylist()]
+        cents, fingerprint = (
+            as_exact(exact_sum(*(row[name] for row in rows))) for name in ("cost_cents", "fingerprint")
+        )
+        return Sums(Totals(sum(row["calls"] for row in rows), cents), fingerprint)
 
     @contextmanager
     def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
@@ -174,16 +171,11 @@ class LakeTables(UsageTables):
         yield self._sums(self._reader(month), "user_id", "calls", "cost_cents")
 
     @contextmanager
-    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
+    def current_items(
+        self, month: Month, detail: Detail, user_id: str | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.current_items`."""
-        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS)
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        """See `UsageTables.items_so_far`."""
-        for batch in self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id):
-            for row in batch.to_pylist():
-                counts = Counts(row["calls"], row["measured"], row["quantity"])
-                yield ItemSoFar(row["user_id"], row["item"], counts, as_exact(row["cost_cents"]))
+        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id)
 
     def _sums(self, reader: SumReader, *names: str, user_id: str | None = None) -> pa.RecordBatchReader:
         stream = self._engine.stream(self._sql.users(reader.month, reader.detail, user_id=user_id))
@@ -230,15 +222,6 @@ class LakeTables(UsageTables):
         future, before_first = (self._count(each) for each in self._sql.outside(now, past.first.start))
         calls = {str(month): self._count(self._sql.calls(month)) for month, _ in past.billed}
         return outside_of(past, calls, future=future, before_first=before_first)
-
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """See `UsageTables.sums`."""
-        with self.current(month) as reader:
-            return {
-                row["user_id"]: Totals(row["calls"], as_exact(row["cost_cents"]))
-                for batch in reader
-                for row in batch.to_pylist()
-            }
 
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """See `UsageTables.days`."""

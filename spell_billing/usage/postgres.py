@@ -1,7 +1,7 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -30,7 +30,6 @@ from spell_billing.usage.frozen import (
     Totals,
     together,
 )
-from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.postgres_catalog import (
     COLUMNS_QUERY,
     FOREIGN_QUERY,
@@ -43,9 +42,7 @@ from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, describe_database, in_snapshots
 from spell_billing.usage.postgres_sql import UsageSql
-from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
-from spell_billing.usage.so_far import ItemSoFar
 from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, took_too_long
 from spell_billing.usage.usage_tables import UsageTables
@@ -196,14 +193,8 @@ class _PostgresTables(UsageTables):
     def current(self, month: Month) -> Stream:
         return self._snapshot.stream(self._sql.users(month))
 
-    def current_items(self, month: Month, detail: Detail) -> Stream:
-        return self._snapshot.stream(self._sql.items(month, detail))
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        found = self._snapshot.table(self._sql.items(month, detail, user_id))
-        columns = (found[name].to_pylist() for name in ITEM_COLUMNS)
-        for user, item, calls, quantity, measured, cost in zip(*columns, strict=True):
-            yield ItemSoFar(user, item, Counts(calls, measured, Decimal(quantity)), exact(cost))
+    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
+        return self._snapshot.stream(self._sql.items(month, detail, user_id))
 
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         if not self._sql.has_numeric_quantity:
@@ -227,10 +218,6 @@ class _PostgresTables(UsageTables):
         rows = self._snapshot.table(self._sql.calls(months)).to_pylist() if months else []
         calls = {row["month"]: row["calls"] for row in rows}
         return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
-
-    def sums(self, month: Month) -> dict[str, Totals]:
-        rows = self._snapshot.table(self._sql.users(month)).to_pylist()
-        return {row["user_id"]: Totals(row["calls"], exact(row["cost_cents"])) for row in rows}
 
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         rows = self._snapshot.table(self._sql.user_days(user_id, month)).to_pylist()

@@ -27,6 +27,9 @@ SUBSCRIPTION_COLUMNS = ("user_id", "plan_id", "starts_at", "ends_at")
 DISCOUNT_COLUMNS = ("starts_at", "ends_at")
 DISCOUNT_OPTIONAL_COLUMNS = ("name", "user_id", "plan_id", "percent", "amount_cents")
 
+ITEM_COLUMNS = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
+"""What a source streams of users and items: calls, their quantity, how many have one, the stored cost."""
+
 NO_ID = "no id"
 """What is written in place of an id that a row does not have."""
 

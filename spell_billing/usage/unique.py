@@ -18,7 +18,7 @@ import duckdb
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import SourceRules
-from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list
+from spell_billing.usage.duck import Stream, open_duckdb, parquet_list, registered
 from spell_billing.usage.frozen import MAX_EXAMPLES, BilledBefore, FrozenUsage, LateUsage
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
@@ -105,13 +105,11 @@ class Uniqueness:
         """Return values that stand in both months, as the source has them: each, and how many there are."""
         with self._opened() as duck:
             for table, of in (("earlier", before), ("later", month)):
-                with self.values(column, of) as reader, own_errors(reader) as streamed:
-                    duck.register("streamed", streamed)
+                with registered(duck, "streamed", self.values(column, of)):
                     duck.execute(
                         f"CREATE TABLE {table} AS SELECT DISTINCT value FROM streamed "
                         f"WHERE value NOT IN ('', '{NO_ID}')"
                     )
-                    duck.unregister("streamed")
             return duck.execute(
                 "SELECT value, count(*) OVER () FROM later SEMI JOIN earlier USING (value) "
                 f"ORDER BY value LIMIT {MAX_EXAMPLES}"
@@ -124,10 +122,8 @@ class Uniqueness:
             yield duck
 
     def _require_streamed(self, duck: duckdb.DuckDBPyConnection, month: Month, column: str) -> None:
-        with self.values(column, month) as reader, own_errors(reader) as streamed:
-            duck.register("streamed", streamed)
+        with registered(duck, "streamed", self.values(column, month)):
             _require(duck, "streamed", month, column, value="value")
-            duck.unregister("streamed")
 
 
 def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: SourceRules) -> tuple[str, ...]:

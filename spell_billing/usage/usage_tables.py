@@ -1,7 +1,7 @@
 """The platform's tables as one snapshot of an SQL database has them: what the adapters share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from spell_billing.usage.rate_cards import (
     require_known_plans,
 )
 from spell_billing.usage.row_writer import FrozenRows
-from spell_billing.usage.so_far import ItemSoFar, priced
+from spell_billing.usage.so_far import items_in, priced, totals_by
 from spell_billing.usage.tables import (
     ACCOUNT_COLUMNS,
     ACCOUNT_OPTIONAL_COLUMNS,
@@ -88,12 +88,8 @@ class UsageTables(ABC):
         """Write the month's billable rows, or their sums, proven against the database's own count and sum."""
 
     @abstractmethod
-    def current_items(self, month: Month, detail: Detail) -> Stream:
-        """Open a stream of what users have of each item in a month: `late_rated.ITEM_COLUMNS`."""
-
-    @abstractmethod
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterable[ItemSoFar]:
-        """Count and add up what users, or one of them, have of each item in a month: billable rows."""
+    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
+        """Open a stream of what users, or one, have of each item in a month: `ITEM_COLUMNS`, in any parts."""
 
     @abstractmethod
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
@@ -101,7 +97,7 @@ class UsageTables(ABC):
 
     @abstractmethod
     def current(self, month: Month) -> Stream:
-        """Open a stream of what users have in a month."""
+        """Open a stream of what users have in a month: user_id, calls, cost_cents, in any number of parts."""
 
     @abstractmethod
     def bad_now(self, month: Month) -> pa.Table | None:
@@ -116,16 +112,17 @@ class UsageTables(ABC):
         """Look for rows of months that are not compared."""
 
     @abstractmethod
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """Add up the month's billable rows by user."""
-
-    @abstractmethod
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """Add up one user's billable rows of a month by day."""
 
     def foreign(self) -> tuple[str, ...]:
         """Name tables of which another server may hide rows from billing."""
         return ()
+
+    def sums(self, month: Month) -> dict[str, Totals]:
+        """Add up the month's billable rows by user."""
+        with self.current(month) as reader:
+            return totals_by("user_id", reader)
 
     @cached_property
     def usage_columns(self) -> Columns:
@@ -185,7 +182,8 @@ class UsageTables(ABC):
                 accounts = with_plans_at_end(month, accounts, plans)
             columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
             last = dict(zip(*columns, strict=True))
-        return priced(cards, last, self.items_so_far(month, detail, user_id))
+        with self.current_items(month, detail, user_id) as reader:
+            return priced(cards, last, items_in(reader))
 
     def items(self, frozen: FrozenUsage) -> Stream:
         """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
