@@ -17,8 +17,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
     """Join accounts with their plans.
 
     Args:
-        accounts: `ACCOUNT_COLUMNS` and `ACCOUNT_OPTIONAL_COLUMNS` as text.
-        plans: `PLAN_COLUMNS` and `PLAN_OPTIONAL_COLUMNS` as text.
+        accounts: The `COLUMNS` of accounts as text.
+        plans: The `COLUMNS` of plans as text.
         has_plans: Whether there is a table of plans; without one, what a plan_id says is not asked.
 
     Returns:

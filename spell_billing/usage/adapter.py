@@ -26,7 +26,7 @@ from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest,
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.limits import require_right
 from spell_billing.usage.manifest import format_version_of
-from spell_billing.usage.plan_book import book_of, with_plans_at_end, write_plans
+from spell_billing.usage.plan_book import book_of, write_plans
 from spell_billing.usage.rate_cards import require_exact_quantities
 from spell_billing.usage.row_writer import ROWS_FILE
 from spell_billing.usage.usage_tables import UsageTables
@@ -76,9 +76,7 @@ class SqlUsage(ABC):
             plans = tables.plans(month)
             rates = None
             if cards is not None:
-                accounts = tables.accounts() if cards.has_plans else None
-                if accounts is not None and plans is not None:
-                    accounts = with_plans_at_end(month, accounts, plans)
+                accounts = tables.accounts_at_end(month, plans) if cards.has_plans else None
                 rates = cards.freeze(directory, accounts, rows.cost_scale)
             late = compare_late_usage(late_for, directory, tables, unique)
             before = next((one for one in late_for if one.month.next() == month), None)

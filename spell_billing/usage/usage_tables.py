@@ -20,28 +20,20 @@ from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits
 from spell_billing.usage.plan_book import with_plans_at_end
 from spell_billing.usage.plans import build_plans
 from spell_billing.usage.rate_cards import (
-    CARD_COLUMNS,
     RateCards,
     read_rate_cards,
-    require_exact_columns,
+    refuse_floats,
     require_exact_quantities,
     require_known_plans,
 )
 from spell_billing.usage.row_writer import FrozenRows
 from spell_billing.usage.so_far import items_in, priced, totals_by
 from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
     ACCOUNTS_TABLE,
-    DISCOUNT_COLUMNS,
-    DISCOUNT_OPTIONAL_COLUMNS,
+    COLUMNS,
     DISCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
     PLANS_TABLE,
-    SUBSCRIPTION_COLUMNS,
     SUBSCRIPTIONS_TABLE,
-    USAGE_COLUMNS,
     USAGE_TABLE,
     Columns,
     positions,
@@ -66,6 +58,7 @@ class UsageTables(ABC):
         self._rules = rules
         self.bad_rows = NO_BAD_ROWS
         self.earlier_bad_rows = NO_BAD_ROWS
+        self._known: dict[str, Columns] = {}
 
     @abstractmethod
     def columns(self, table: str) -> Columns:
@@ -127,9 +120,8 @@ class UsageTables(ABC):
     @cached_property
     def usage_columns(self) -> Columns:
         """The columns of usage, with all that are needed."""
-        required = (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
         found = self.columns(USAGE_TABLE)
-        require_columns(self.url, USAGE_TABLE, found, required)
+        require_columns(self.url, USAGE_TABLE, found, *filter(None, [self._rules.dedupe_column]))
         return found
 
     @cached_property
@@ -151,17 +143,14 @@ class UsageTables(ABC):
 
     def rate_cards(self, month: Month) -> RateCards | None:
         """Read the rate cards of a month; None where it has none."""
-        found = self.columns(RATE_CARDS_TABLE)
+        found = self._columns_or_none(RATE_CARDS_TABLE)
         if not found:
             return None
-        require_exact_columns(self.url, found)
-        table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
+        refuse_floats(found)
+        table = self._rows(RATE_CARDS_TABLE)
         cards = read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
-        plans = self.columns(PLANS_TABLE) if cards is not None and cards.has_plans else None
-        if cards is not None and plans:
-            require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-            known = self.texts(PLANS_TABLE, plans, ("plan_id",), None)["plan_id"]
-            require_known_plans(cards, known.to_pylist())
+        if cards is not None and cards.has_plans and self._columns_or_none(PLANS_TABLE):
+            require_known_plans(cards, self._rows(PLANS_TABLE)["plan_id"].to_pylist())
         return cards
 
     def priced(self, month: Month, user_id: str | None = None) -> dict[str, Totals] | None:
@@ -177,9 +166,7 @@ class UsageTables(ABC):
             require_exact_quantities(month, self.inexact_quantities(month, user_id))
         last: dict[str, str | None] = {}
         if cards.has_plans:
-            accounts, plans = self.accounts(user_id), self.plans(month, user_id)
-            if plans is not None:
-                accounts = with_plans_at_end(month, accounts, plans)
+            accounts = self.accounts_at_end(month, self.plans(month, user_id), user_id)
             columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
             last = dict(zip(*columns, strict=True))
         with self.current_items(month, detail, user_id) as reader:
@@ -207,53 +194,54 @@ class UsageTables(ABC):
     def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
         """Read accounts with their plans: all, of some users, or of one."""
         found = self.account_columns
-        require_columns(self.url, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS)
-        accounts = self.texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS, users)
-        found = self.columns(PLANS_TABLE)
-        if found:
-            require_columns(self.url, PLANS_TABLE, found, PLAN_COLUMNS)
-        plans = self.texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None)
+        require_columns(self.url, ACCOUNTS_TABLE, found)
+        accounts = self.texts(ACCOUNTS_TABLE, found, COLUMNS[ACCOUNTS_TABLE], users)
+        plans = self._rows(PLANS_TABLE)
         if isinstance(users, str):
             # What is wrong with another plan is no matter of this user.
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
-        return build_accounts(accounts, plans, has_plans=bool(found))
+        return build_accounts(accounts, plans, has_plans=bool(self._columns_or_none(PLANS_TABLE)))
 
-    def account_plans(self) -> pa.Table:
-        """Read the plan of each account: user_id, plan_id."""
-        found = ("user_id", "plan_id")
-        return self.texts(ACCOUNTS_TABLE, self.account_columns, found, None).select(found)
+    def accounts_at_end(self, month: Month, plans: pa.Table | None, user_id: str | None = None) -> pa.Table:
+        """Read accounts with the plan that each user was on last in the month: `plans` are of the month."""
+        accounts = self.accounts(user_id)
+        return accounts if plans is None else with_plans_at_end(month, accounts, plans)
+
+    def account_plans(self, user_id: str | None = None) -> pa.Table:
+        """Read the plan of each account, or of one: user_id, plan_id."""
+        return self.texts(ACCOUNTS_TABLE, self.account_columns, ("user_id", "plan_id"), user_id)
 
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
-        plans = self.columns(PLANS_TABLE)
-        if not plans:
+        if not self._columns_or_none(PLANS_TABLE):
             self._refuse_without_plans()
             return None
-        accounts, subscriptions = self.columns(ACCOUNTS_TABLE), self.columns(SUBSCRIPTIONS_TABLE)
-        discounts = self.columns(DISCOUNTS_TABLE)
-        require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-        if subscriptions:
-            require_columns(self.url, SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS)
-        if discounts:
-            require_columns(self.url, DISCOUNTS_TABLE, discounts, DISCOUNT_COLUMNS)
-        names = DISCOUNT_COLUMNS + DISCOUNT_OPTIONAL_COLUMNS
         return build_plans(
             month,
-            accounts=self.texts(ACCOUNTS_TABLE, accounts, ("user_id", "plan_id"), user_id),
-            plans=self.texts(PLANS_TABLE, plans, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None),
-            subscriptions=self.texts(SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS, user_id),
-            discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
+            accounts=self.account_plans(user_id),
+            plans=self._rows(PLANS_TABLE),
+            subscriptions=self._rows(SUBSCRIPTIONS_TABLE, user_id),
+            discounts=self._rows(DISCOUNTS_TABLE),
             user_id=user_id,
         )
 
+    def _rows(self, table: str, users: str | None = None) -> pa.Table:
+        """Read all that is needed of a table as text, of all users or of one; nothing where it is missing."""
+        return self.texts(table, self._columns_or_none(table), COLUMNS[table], users)
+
+    def _columns_or_none(self, table: str) -> Columns:
+        """Describe a table with all columns that are needed; none where it is missing."""
+        if table not in self._known:
+            found = self._known[table] = self.columns(table)
+            if found:
+                require_columns(self.url, table, found)
+        return self._known[table]
+
     def _refuse_without_plans(self) -> None:
         """Refuse subscriptions and discounts where there are no plans: they would count for nothing."""
-        for table, columns in (
-            (SUBSCRIPTIONS_TABLE, SUBSCRIPTION_COLUMNS),
-            (DISCOUNTS_TABLE, DISCOUNT_COLUMNS),
-        ):
+        for table in (SUBSCRIPTIONS_TABLE, DISCOUNTS_TABLE):
             found = self.columns(table)
-            if found and len(self.texts(table, found, columns, None)):
+            if found and len(self.texts(table, found, COLUMNS[table], None)):
                 raise UsageError(
                     f"{table} has rows, but there is no {PLANS_TABLE}.",
                     remedy=f"Restore {PLANS_TABLE}, or empty {table} if nothing of it counts any more.",
