@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.accounts import account_of
+from spell_billing.settings.lakes import UsageUrl
+from spell_billing.usage.accounts import account_of, require_right
 from spell_billing.usage.contract import (
     OnProgress,
     OnWait,
@@ -24,7 +24,6 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest, Outside, Totals
 from spell_billing.usage.late import checked, compare_late_usage
-from spell_billing.usage.limits import require_right
 from spell_billing.usage.manifest import format_version_of
 from spell_billing.usage.plan_book import book_of, write_plans
 from spell_billing.usage.rate_cards import require_exact_quantities
@@ -37,7 +36,7 @@ T = TypeVar("T")
 class SqlUsage(ABC):
     """Implements `UsageSource` by `UsageTables`."""
 
-    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
+    def __init__(self, url: UsageUrl, rules: SourceRules) -> None:
         self._url = url
         self._rules = rules
 

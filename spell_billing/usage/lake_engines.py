@@ -21,8 +21,7 @@ from spell_billing.core.errors import SettingsError, SpellBillingError, UsageErr
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
-from spell_billing.usage.lake_files import table_files
-from spell_billing.usage.spark_files import rows_in_folder
+from spell_billing.usage.lake_files import rows_in_folder, table_files
 
 _MEMORY_BYTES = 2 << 30
 _VIEWS = "spell_billing_"

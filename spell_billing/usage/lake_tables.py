@@ -31,9 +31,8 @@ from spell_billing.usage.frozen import (
     Totals,
     together,
 )
-from spell_billing.usage.lake_dialects import DIALECTS
 from spell_billing.usage.lake_engines import Engine
-from spell_billing.usage.lake_sql import LakeSql, type_name
+from spell_billing.usage.lake_sql import DIALECTS, LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
 from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
 from spell_billing.usage.row_writer import FrozenRows

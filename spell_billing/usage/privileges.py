@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from spell_billing.settings.databases import DatabaseUrl
-from spell_billing.usage.limits import LIMIT_COLUMN
+from spell_billing.usage.accounts import LIMIT_COLUMN
 from spell_billing.usage.tables import ACCOUNTS_TABLE, COLUMNS, USAGE_TABLE
 
 ROLE = "billing_reader"

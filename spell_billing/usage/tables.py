@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.rate_cards import RATE_CARDS_TABLE, CardRow
-from spell_billing.settings.databases import NamedUrl
+from spell_billing.settings.lakes import UsageUrl
 from spell_billing.usage.contract import ONE_USER_SECONDS
 
 USAGE_TABLE = "usage_counters"
@@ -57,7 +57,7 @@ class Column:
 Columns = Mapping[str, Column]
 
 
-def require_columns(url: NamedUrl, table: str, found: Columns, *further: str) -> None:
+def require_columns(url: UsageUrl, table: str, found: Columns, *further: str) -> None:
     """Refuse a table that is missing or lacks a column that billing, or a setting, needs.
 
     Raises:
@@ -82,7 +82,7 @@ BLANKS = " \t\r\n"
 """What is trimmed off an item, so that what looks the same is one."""
 
 
-def took_too_long(url: NamedUrl) -> UsageError:
+def took_too_long(url: UsageUrl) -> UsageError:
     """Return the error of a query about one user that was ended."""
     return UsageError(
         f"Reading one user from {url.redacted} ({url.setting}) took longer than "

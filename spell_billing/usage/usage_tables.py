@@ -11,12 +11,11 @@ import pyarrow as pa
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import RATE_CARDS_TABLE
-from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.accounts import build_accounts
+from spell_billing.settings.lakes import UsageUrl
+from spell_billing.usage.accounts import LIMIT_COLUMN, LIMIT_COLUMNS, build_accounts, build_limits
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, SpendLimits
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.frozen import NO_BAD_ROWS, PLAIN, DayUsage, Detail, FrozenUsage, Outside, Totals
-from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits
 from spell_billing.usage.plan_book import with_plans_at_end
 from spell_billing.usage.plans import build_plans
 from spell_billing.usage.rate_cards import (
@@ -53,7 +52,7 @@ class UsageTables(ABC):
 
     scale = 0
 
-    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
+    def __init__(self, url: UsageUrl, rules: SourceRules) -> None:
         self.url = url
         self._rules = rules
         self.bad_rows = NO_BAD_ROWS
