@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -82,6 +82,13 @@ def calls_in(frozen: FrozenUsage) -> str:
 def quoted(path: Path | str) -> str:
     """Return a path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
+
+
+def write_parquet(
+    duck: duckdb.DuckDBPyConnection, query: str, path: Path, given: Mapping[str, str] | None = None
+) -> None:
+    """Write what a query finds as a Parquet file."""
+    duck.execute(f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)", given)
 
 
 def parquet_list(paths: Sequence[Path]) -> str:

@@ -76,10 +76,6 @@ class LakeTables(UsageTables):
             return {}
         return {name: Column(type_name(kind), nullable=True) for name, kind in found.schema().items()}
 
-    def unique_columns(self) -> set[str]:
-        """Return none: no engine of this kind guarantees it."""
-        return set()
-
     def uniqueness(self, directory: Path) -> Uniqueness:
         """See `UsageTables.uniqueness`."""
         columns = ("id", self._rules.dedupe_column) if self._rules.dedupe_column else ("id",)
@@ -147,9 +143,13 @@ class LakeTables(UsageTables):
         return SumReader(month, self.url.backend, self._sql.scale, detail, quantity_scale)
 
     def _bad(self, query: Any) -> BadRows:
-        examples = self._engine.read(query.order_by("id").limit(MAX_EXAMPLES)).to_pylist()
-        count = len(examples) if len(examples) < MAX_EXAMPLES else self._count(query.count())
+        examples, count = self._first(query, "id")
         return BadRows(count, tuple(BadRow(row["id"], row["problem"]) for row in examples))
+
+    def _first(self, query: Any, by: str) -> tuple[list[dict[str, Any]], int]:
+        """Return the first rows of a query by a column, and how many there are in all."""
+        rows = self._engine.read(query.order_by(by).limit(MAX_EXAMPLES)).to_pylist()
+        return rows, len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
 
     def _count(self, expression: Any) -> int:
         return int(self._engine.read(expression.name("count"))["count"][0].as_py())
@@ -204,16 +204,12 @@ class LakeTables(UsageTables):
 
     def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
         """Return values that stand more than once in a month: each, how often, how many there are in all."""
-        query = self._sql.repeated(column, month)
-        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
-        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        rows, total = self._first(self._sql.repeated(column, month), "value")
         return [(row["value"], row["times"], total) for row in rows]
 
     def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
         """Return values that stand in both months: each, and how many there are in all."""
-        query = self._sql.in_both(column, before, month)
-        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
-        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        rows, total = self._first(self._sql.in_both(column, before, month), "value")
         return [(row["value"], total) for row in rows]
 
     def outside(self, now: datetime, past: Past) -> Outside:

@@ -16,7 +16,7 @@ from spell_billing.core.erasure import PSEUDONYM_PATTERN
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.disk import finished_file
-from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, quoted, registered
+from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, registered, write_parquet
 from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.late_bad import count_bad_rows
 from spell_billing.usage.late_rated import RatedMonth
@@ -174,6 +174,6 @@ def _write(
     if not months:
         return None
     path = directory / LATE_USAGE_FILE
-    duck.execute(f"COPY (FROM late ORDER BY ALL) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)")
+    write_parquet(duck, "FROM late ORDER BY ALL", path)
     ((rows,),) = duck.execute("SELECT count(*) FROM late").fetchall()
     return LateUsage(finished_file(path, rows), tuple(months))

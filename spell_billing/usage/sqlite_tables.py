@@ -79,7 +79,7 @@ class SqliteTables(UsageTables):
 
     @cached_property
     def _filter(self) -> MonthFilter:
-        return MonthFilter(self._duck, self._schema)
+        return MonthFilter(self._duck)
 
     def columns(self, table: str) -> Columns:
         """See `UsageTables.columns`."""
@@ -137,7 +137,7 @@ class SqliteTables(UsageTables):
         with RowWriter(
             path,
             schema,
-            shape=lambda batch: self._filter.keep(batch, month, schema=schema),
+            shape=lambda batch: self._filter.keep(batch, month, schema),
             on_progress=on_progress,
             expected=control.calls,
         ) as writer:
@@ -198,12 +198,14 @@ class SqliteTables(UsageTables):
     @contextmanager
     def values(self, column: str, month: Month) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.values`."""
-        rows = MonthFilter(self._duck, self._schema.set(0, pa.field("id", pa.string())))
+        rows, kept = MonthFilter(self._duck), self._schema.set(0, pa.field("id", pa.string()))
         schema = pa.schema([("value", pa.string())])
 
         def values() -> Iterator[pa.RecordBatch]:
             for batch in self._reader.batches(self._sql.rows(month, identity=column)):
-                yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
+                yield from pa.Table.from_arrays(
+                    [rows.keep(batch, month, kept)["id"]], schema=schema
+                ).to_batches()
 
         yield pa.RecordBatchReader.from_batches(schema, values())
 
@@ -236,7 +238,7 @@ class SqliteTables(UsageTables):
             if user_id is None
             else batches_of(self._connection, f"{query} AND {IS_USER}", of_user(user_id))
         ):
-            self._duck.register("kept", self._filter.keep(batch, month, earlier=True, schema=kept))
+            self._duck.register("kept", self._filter.keep(batch, month, kept, earlier=True))
             found = self._duck.sql(f"SELECT {columns} FROM kept GROUP BY ALL").to_arrow_table()
             self._duck.unregister("kept")
             yield from found.rename_columns(schema.names).cast(schema).to_batches()

@@ -99,7 +99,7 @@ def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageEr
     )
 
 
-def texts(values: Iterable[str | None]) -> pa.Array:
+def texts(values: Iterable[str | bytes | None]) -> pa.Array:
     """Build a column of text. `pyarrow.array` would load pandas first, which takes 0.4 seconds."""
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
