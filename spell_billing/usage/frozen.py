@@ -20,11 +20,8 @@ MonthText = Annotated[Month, PlainValidator(Month.parse)]
 RESTORE_FILE = "Restore the file from a backup; do not freeze the month again if it was billed."
 
 USER_USAGE_FILE = "user_usage.parquet"
-
 USER_ITEMS_FILE = "user_items.parquet"
-
 RATE_CARDS_FILE = "rate_cards.parquet"
-
 MANIFEST_FILE = "manifest.json"
 
 MAX_EXAMPLES = 20

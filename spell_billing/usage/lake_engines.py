@@ -50,9 +50,6 @@ class Engine(ABC):
         """End what another thread runs here; return whether the engine can."""
         return False
 
-    def require_same_files(self) -> None:  # noqa: B027 - not every engine reads files of its own
-        """Refuse what was read from files that were changed meanwhile."""
-
 
 @contextmanager
 def open_engine(url: LakeUrl) -> Iterator[Engine]:
@@ -157,6 +154,7 @@ class _DuckDB(Engine):
         return True
 
     def require_same_files(self) -> None:
+        """Refuse what was read from files that were changed meanwhile."""
         changed = [file for file, state in self._files.items() if _state_of(file) != state]
         if changed:
             raise UsageInterruptedError(

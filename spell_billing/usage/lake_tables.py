@@ -25,7 +25,6 @@ from spell_billing.usage.frozen import (
     BadRows,
     DayUsage,
     Detail,
-    LateUsage,
     Outside,
     Sums,
     Totals,
@@ -253,13 +252,11 @@ class _EngineUniqueness(Uniqueness):
 
     def require(self, month: Month, rows: Path) -> int:  # noqa: ARG002
         for column in self.columns:
-            refuse_repeated(month, column, self.tables.repeated(column, month))
+            refuse_repeated(month, column, self.repeated(column, month))
         return self.tables.without_id
 
-    def require_changed(self, late: LateUsage | None) -> None:
-        for one in late.months if late else ():
-            for column in self.columns:
-                refuse_repeated(one.month, column, self.tables.repeated(column, one.month))
+    def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
+        return self.tables.repeated(column, month)
 
     def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
         return self.tables.in_both(column, before, month)
