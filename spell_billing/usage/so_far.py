@@ -12,9 +12,7 @@ from spell_billing.core.money import exact_sum
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.frozen import Totals
 from spell_billing.usage.rate_cards import Counts, RateCards
-
-_NO_CALLS = Totals(0, Decimal(0))
-_NO_COUNTS = Counts(0, 0, Decimal(0))
+from spell_billing.usage.tables import ITEM_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +27,34 @@ class ItemSoFar:
 
 def totals_by(key: str, batches: Iterable[pa.RecordBatch]) -> dict[Any, Totals]:
     """Add up calls and cost_cents of batches by a column, which may have a value in several rows."""
-    found: dict[Any, Totals] = {}
-    for row in _rows(batches):
-        before = found.get(row[key], _NO_CALLS)
-        cost = exact_sum(before.cost_cents, exact(str(row["cost_cents"])))
-        found[row[key]] = Totals(before.calls + row["calls"], cost)
-    return found
+    calls, costs = Counter[Any](), defaultdict[Any, list[Decimal]](list)
+    for value, number, cost in _rows(batches, key, "calls", "cost_cents"):
+        calls[value] += number
+        costs[value].append(Decimal(cost))
+    return {value: Totals(calls[value], _added(found)) for value, found in costs.items()}
 
 
 def items_in(batches: Iterable[pa.RecordBatch]) -> Iterable[ItemSoFar]:
     """Add up batches of `ITEM_COLUMNS` by user and item, which may stand in several rows."""
-    found: dict[tuple[str, str], ItemSoFar] = {}
-    for row in _rows(batches):
-        key = (row["user_id"], row["item"])
-        before = found.get(key, ItemSoFar(*key, _NO_COUNTS, Decimal(0)))
-        counts = Counts(
-            before.counts.calls + row["calls"],
-            before.counts.measured + row["measured"],
-            exact_sum(before.counts.quantity, Decimal(str(row["quantity"]))),
-        )
-        cost = exact_sum(before.stored_cents, exact(str(row["cost_cents"])))
-        found[key] = ItemSoFar(*key, counts, cost)
-    return found.values()
+    parts = defaultdict[tuple[str, str], list[tuple[int, int, Decimal, Decimal]]](list)
+    for user, item, calls, quantity, measured, cost in _rows(batches, *ITEM_COLUMNS):
+        parts[user, item].append((calls, measured, Decimal(quantity), Decimal(cost)))
+    for key, found in parts.items():
+        all_calls, all_measured, quantities, amounts = zip(*found, strict=True)
+        counts = Counts(sum(all_calls), sum(all_measured), exact_sum(*quantities))
+        yield ItemSoFar(*key, counts, _added(amounts))
 
 
-def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    return (row for batch in batches for row in batch.to_pylist())
+def _rows(batches: Iterable[pa.RecordBatch], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Read columns; decimals as text, which Python reads in a fifth of the time."""
+    for batch in batches:
+        columns = (batch[name] for name in names)
+        texts = (each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in columns)
+        yield from zip(*(each.to_pylist() for each in texts), strict=True)
+
+
+def _added(amounts: Iterable[Decimal]) -> Decimal:
+    return exact(str(exact_sum(*amounts)))
 
 
 def priced(
