@@ -32,8 +32,12 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.plan_book import PlanBook, book_of, read_book
-from spell_billing.usage.user_items import ItemsOf, items_in_step
-from spell_billing.usage.user_usage import charged_totals, iter_user_drafting_input
+from spell_billing.usage.user_usage import (
+    ItemsOf,
+    charged_totals,
+    items_in_step,
+    iter_user_drafting_input,
+)
 
 LATE_USAGE_MONTHS = 12
 """How far back late usage is looked for."""

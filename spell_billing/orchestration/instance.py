@@ -16,7 +16,7 @@ from spell_billing.ledger.lock import ONCE
 from spell_billing.orchestration.billing_runs import month_of
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.settings.billing import Settings
-from spell_billing.settings.folders import usable_folder
+from spell_billing.settings.environment import usable_folder
 
 LOCK_TAG = "spell_billing/lock"
 

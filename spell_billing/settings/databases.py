@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -51,22 +51,6 @@ class DatabaseStatementError(SpellBillingError):
     def __init__(self, message: str, *, remedy: str, transient: bool) -> None:
         super().__init__(message, remedy=remedy)
         self.transient = transient
-
-
-class NamedUrl(Protocol):
-    """What messages and manifests need of the URL of any source: see `DatabaseUrl`."""
-
-    @property
-    def backend(self) -> str:
-        """The kind of database or engine."""
-
-    @property
-    def setting(self) -> str:
-        """Where the URL came from."""
-
-    @property
-    def redacted(self) -> str:
-        """The URL without its password."""
 
 
 @dataclass(frozen=True)

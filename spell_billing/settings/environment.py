@@ -1,7 +1,8 @@
 """The base of all settings: they come from the environment alone, and print nothing of it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -94,3 +95,16 @@ class EnvironmentSettings:
 
 def _whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else None
+
+
+@contextmanager
+def usable_folder(path: Path, settings: str) -> Iterator[None]:
+    """Make a folder, with those above it; what a folder refuses in the block becomes a SettingsError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be used: {error.strerror or error}.",
+            remedy=f"Set {settings} to a folder that this user may write, with room for more.",
+        ) from error

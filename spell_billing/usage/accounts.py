@@ -1,15 +1,19 @@
-"""Billing accounts and plans as read (all text) into the accounts that drafting takes."""
+"""Billing accounts and plans as read (all text) into the accounts that drafting takes, and spend limits."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
-from spell_billing.usage.contract import ACCOUNTS_SCHEMA
+from spell_billing.usage.contract import ACCOUNTS_SCHEMA, SpendLimits
 from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, positions, texts
 
 DEFAULT_CURRENCY = "usd"
 _TERMS = ("collection", "net_days", "po_number", "footer")
+LIMIT_COLUMN = "spend_limit_cents"
+LIMIT_COLUMNS = ("user_id", LIMIT_COLUMN)
+_MOST_DIGITS = 18
+_NAMED = 5
 _INT64_LIMIT = 2**63
 
 
@@ -17,8 +21,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
     """Join accounts with their plans.
 
     Args:
-        accounts: `ACCOUNT_COLUMNS` and `ACCOUNT_OPTIONAL_COLUMNS` as text.
-        plans: `PLAN_COLUMNS` and `PLAN_OPTIONAL_COLUMNS` as text.
+        accounts: The `COLUMNS` of accounts as text.
+        plans: The `COLUMNS` of plans as text.
         has_plans: Whether there is a table of plans; without one, what a plan_id says is not asked.
 
     Returns:
@@ -101,3 +105,40 @@ def _whole_cents(text: str | None) -> str | None:
             remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
         )
     return str(cents)
+
+
+def require_right(limits: SpendLimits) -> None:
+    """Refuse limits that are none.
+
+    Raises:
+        UsageError: naming the first users and their values.
+    """
+    if not limits.wrong:
+        return
+    named = [f"{text!r} for user {user}" for user, text in sorted(limits.wrong.items())[:_NAMED]]
+    more = f" and {len(limits.wrong) - _NAMED:,} more" if len(limits.wrong) > _NAMED else ""
+    raise UsageError(
+        f"{ACCOUNTS_TABLE}.{LIMIT_COLUMN} is {', '.join(named)}{more}, not a whole number of cents "
+        "that is zero or more.",
+        remedy="Set it to a whole number of cents, or to null for a user without a limit.",
+    )
+
+
+def build_limits(rows: pa.Table) -> SpendLimits:
+    """Read `LIMIT_COLUMNS`, all text; blank text and null are no limit."""
+    rows = rows.filter(pc.and_(pc.is_valid(rows["user_id"]), pc.is_valid(rows[LIMIT_COLUMN])))
+    cents, wrong = dict[str, int](), dict[str, str]()
+    for user_id, text in zip(*(rows[name].to_pylist() for name in LIMIT_COLUMNS), strict=True):
+        found = _limit_cents(text) if text.strip() else None
+        if found is not None:
+            cents[user_id] = found
+        elif text.strip():
+            wrong[user_id] = text
+    return SpendLimits(cents, wrong)
+
+
+def _limit_cents(text: str) -> int | None:
+    whole, _, fraction = text.strip().partition(".")
+    if not (whole.isascii() and whole.isdigit()) or len(whole) > _MOST_DIGITS or fraction.strip("0"):
+        return None
+    return int(whole)

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from spell_billing.core.drafting import Account
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.accounts import account_of
+from spell_billing.settings.lakes import UsageUrl
+from spell_billing.usage.accounts import account_of, require_right
 from spell_billing.usage.contract import (
     OnProgress,
     OnWait,
@@ -24,9 +24,8 @@ from spell_billing.usage.contract import (
 )
 from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest, Outside, Totals
 from spell_billing.usage.late import checked, compare_late_usage
-from spell_billing.usage.limits import require_right
 from spell_billing.usage.manifest import format_version_of
-from spell_billing.usage.plan_book import book_of, with_plans_at_end, write_plans
+from spell_billing.usage.plan_book import book_of, write_plans
 from spell_billing.usage.rate_cards import require_exact_quantities
 from spell_billing.usage.row_writer import ROWS_FILE
 from spell_billing.usage.usage_tables import UsageTables
@@ -37,7 +36,7 @@ T = TypeVar("T")
 class SqlUsage(ABC):
     """Implements `UsageSource` by `UsageTables`."""
 
-    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
+    def __init__(self, url: UsageUrl, rules: SourceRules) -> None:
         self._url = url
         self._rules = rules
 
@@ -76,21 +75,9 @@ class SqlUsage(ABC):
             plans = tables.plans(month)
             rates = None
             if cards is not None:
-                accounts = tables.accounts() if cards.has_plans else None
-                if accounts is not None and plans is not None:
-                    accounts = with_plans_at_end(month, accounts, plans)
+                accounts = tables.accounts_at_end(month, plans) if cards.has_plans else None
                 rates = cards.freeze(directory, accounts, rows.cost_scale)
-            late = compare_late_usage(
-                late_for,
-                directory,
-                tables.current,
-                tables.items,
-                scale=tables.scale,
-                plans_now=tables.account_plans,
-                bad_now=tables.bad_now,
-                has_unique_ids="id" not in unique.columns,
-            )
-            unique.require_changed(late)
+            late = compare_late_usage(late_for, directory, tables, unique)
             before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
                 format_version=format_version_of(rates, rows.fingerprint),
@@ -129,20 +116,7 @@ class SqlUsage(ABC):
 
         def compare(tables: UsageTables) -> LateUsage | None:
             unique = tables.uniqueness(directory)
-            late = compare_late_usage(
-                [frozen],
-                directory,
-                tables.current,
-                tables.items,
-                scale=tables.scale,
-                plans_now=tables.account_plans,
-                bad_now=tables.bad_now,
-                has_unique_ids="id" not in unique.columns,
-                recorded=recorded,
-                users=users,
-            )
-            unique.require_changed(late)
-            return late
+            return compare_late_usage([frozen], directory, tables, unique, recorded=recorded, users=users)
 
         return self._read(compare)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -19,7 +20,7 @@ from spell_billing.usage.duck import (
     calls_in,
     open_duckdb,
     parquet_list,
-    quoted,
+    write_parquet,
 )
 from spell_billing.usage.frozen import USER_ITEMS_FILE, USER_USAGE_FILE, DayUsage, FrozenUsage, Sums, Totals
 from spell_billing.usage.rated_items import write_rated_items
@@ -73,20 +74,15 @@ def aggregate(frozen: FrozenUsage, *, memory_limit_bytes: int = MEMORY_LIMIT_BYT
         unused_cards: tuple[str, ...] = ()
         if frozen.manifest.rates is not None:
             stored_cents, unused_cards = write_rated_items(duck, frozen, unfinished_items)
-            rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
         elif frozen.manifest.items_by is not None:
-            duck.execute(
-                f"COPY (SELECT user_id::VARCHAR AS user_id, item, {calls_sum} AS calls, "
-                f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
-                f"GROUP BY user_id, item ORDER BY 1, 2) TO {quoted(unfinished_items)} "
-                "(FORMAT parquet, COMPRESSION zstd)"
-            )
+            sums = f"{calls_sum} AS calls, sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows}"
+            query = f"SELECT user_id::VARCHAR AS user_id, item, {sums} GROUP BY user_id, item ORDER BY 1, 2"
+            write_parquet(duck, query, unfinished_items)
+        if unfinished_items.exists():
             rows, calls_sum = parquet_list([unfinished_items]), "sum(calls)::BIGINT"
-        duck.execute(
-            f"COPY (SELECT user_id::VARCHAR AS user_id, {calls_sum} AS calls, "
-            f"sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows} "
-            f"GROUP BY user_id ORDER BY 1) TO {quoted(unfinished)} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        sums = f"{calls_sum} AS calls, sum(cost_cents)::{_amount_type(frozen)} AS cost_cents FROM {rows}"
+        query = f"SELECT user_id::VARCHAR AS user_id, {sums} GROUP BY user_id ORDER BY 1"
+        write_parquet(duck, query, unfinished)
         users = parquet_list([unfinished])
         (count, calls, cost), *_ = duck.execute(
             f"SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(cost_cents), 0) FROM {users}"
@@ -128,25 +124,21 @@ def _require_equal(frozen: FrozenUsage, totals: Totals) -> None:
 
 def rows_of_user(frozen: FrozenUsage, user_id: str) -> list[DayUsage]:
     """Return a user's calls and exact cost per day (UTC), from the frozen rows; not of a summed month."""
-    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
-        days = duck.execute(
-            f"SELECT {UTC_DAY} AS day, count(*), "
-            f"sum(cost_cents)::{_amount_type(frozen)} FROM {parquet_list(frozen.paths)} "
-            "WHERE user_id::VARCHAR = $user_id GROUP BY day ORDER BY day",
-            {"user_id": user_id},
-        ).fetchall()
+    days = _of_user(
+        frozen,
+        user_id,
+        f"{UTC_DAY} AS day, count(*), sum(cost_cents)::{_amount_type(frozen)}",
+        "GROUP BY day ORDER BY day",
+    )
     return [DayUsage(day, calls, exact(str(cost))) for day, calls, cost in days]
 
 
 def sums_of_user(frozen: FrozenUsage, user_id: str) -> Sums:
     """Return what a summed month has of a user."""
-    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
-        ((calls, cost, fingerprint),) = duck.execute(
-            "SELECT coalesce(sum(calls), 0)::BIGINT, coalesce(sum(cost_cents), 0)::VARCHAR, "
-            f"coalesce(sum(fingerprint), 0)::VARCHAR FROM {parquet_list(frozen.paths)} "
-            "WHERE user_id = $user_id",
-            {"user_id": user_id},
-        ).fetchall()
+    sums = (f"coalesce(sum({name}), 0)" for name in ("calls", "cost_cents", "fingerprint"))
+    ((calls, cost, fingerprint),) = _of_user(
+        frozen, user_id, "{}::BIGINT, {}::VARCHAR, {}::VARCHAR".format(*sums)
+    )
     return Sums(Totals(calls, exact(cost)), exact(fingerprint))
 
 
@@ -154,14 +146,19 @@ def items_of_user(frozen: FrozenUsage, user_id: str) -> list[ItemUsage]:
     """Return a user's calls and exact stored cost by item from the frozen rows, the largest first."""
     if frozen.manifest.items_by is None:
         return []
-    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
-        items = duck.execute(
-            f"SELECT item, {calls_in(frozen)}, sum(cost_cents)::{_amount_type(frozen)} AS cost_cents "
-            f"FROM {parquet_list(frozen.paths)} WHERE user_id::VARCHAR = $user_id "
-            "GROUP BY item ORDER BY cost_cents DESC, item",
-            {"user_id": user_id},
-        ).fetchall()
+    items = _of_user(
+        frozen,
+        user_id,
+        f"item, {calls_in(frozen)}, sum(cost_cents)::{_amount_type(frozen)} AS cost_cents",
+        "GROUP BY item ORDER BY cost_cents DESC, item",
+    )
     return [ItemUsage(item, calls, exact(str(cost))) for item, calls, cost in items]
+
+
+def _of_user(frozen: FrozenUsage, user_id: str, columns: str, rest: str = "") -> list[tuple[Any, ...]]:
+    query = f"SELECT {columns} FROM {parquet_list(frozen.paths)} WHERE user_id::VARCHAR = $user_id {rest}"
+    with _opened(frozen, MEMORY_LIMIT_BYTES) as duck:
+        return duck.execute(query, {"user_id": user_id}).fetchall()
 
 
 def _amount_type(frozen: FrozenUsage) -> str:

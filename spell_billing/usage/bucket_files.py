@@ -17,7 +17,12 @@ from spell_billing.usage.user_usage import HASH_SUFFIX
 
 @dataclass(frozen=True, slots=True)
 class BucketFiles:
-    """The keeper of versions in a bucket: see `Keeper`."""
+    """Keeps the files of versions whose directories only have copies of them.
+
+    Raises:
+        IntegrityError: from each method, when what is kept is missing or altered.
+        StoreError: likewise, when it cannot be reached.
+    """
 
     bucket: Bucket
 

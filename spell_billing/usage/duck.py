@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -52,23 +52,26 @@ def open_duckdb(
 
 
 @contextmanager
-def own_errors(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Raise an error of the stream itself, instead of what DuckDB makes of it."""
+def registered(duck: duckdb.DuckDBPyConnection, name: str, stream: Stream) -> Iterator[None]:
+    """Let SQL read a stream by a name; raise an error of the stream itself, not what DuckDB makes of it."""
     failed: list[Exception] = []
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         try:
             yield from reader
         except Exception as error:
             failed.append(error)
             raise
 
-    try:
-        yield pa.RecordBatchReader.from_batches(reader.schema, batches())
-    except duckdb.Error as error:
-        if failed:
-            raise failed[0] from error
-        raise
+    with stream as reader:
+        duck.register(name, pa.RecordBatchReader.from_batches(reader.schema, batches(reader)))
+        try:
+            yield
+        except duckdb.Error as error:
+            if failed:
+                raise failed[0] from error
+            raise
+        duck.unregister(name)
 
 
 def calls_in(frozen: FrozenUsage) -> str:
@@ -79,6 +82,13 @@ def calls_in(frozen: FrozenUsage) -> str:
 def quoted(path: Path | str) -> str:
     """Return a path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
+
+
+def write_parquet(
+    duck: duckdb.DuckDBPyConnection, query: str, path: Path, given: Mapping[str, str] | None = None
+) -> None:
+    """Write what a query finds as a Parquet file."""
+    duck.execute(f"COPY ({query}) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)", given)
 
 
 def parquet_list(paths: Sequence[Path]) -> str:

@@ -15,7 +15,7 @@ from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.disk import finished_file, sync
-from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, quoted
+from spell_billing.usage.duck import SPILL_PREFIX, open_duckdb, parquet_list, write_parquet
 from spell_billing.usage.frozen import (
     MANIFEST_FILE,
     RATE_CARDS_FILE,
@@ -142,9 +142,10 @@ def _renamed(directory: Path, file: FrozenFile, erasure: Erasure, *, order: str 
     path.unlink(missing_ok=True)
     user = f"if({_USER}::VARCHAR = $user_id, $pseudonym, {_USER}::VARCHAR) AS {_USER}"
     with open_duckdb(directory.parent) as duck:
-        duck.execute(
-            f"COPY (SELECT * REPLACE ({user}) FROM {parquet_list([directory / file.name])} {order}) "
-            f"TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)",
+        write_parquet(
+            duck,
+            f"SELECT * REPLACE ({user}) FROM {parquet_list([directory / file.name])} {order}",
+            path,
             {"user_id": erasure.user_id, "pseudonym": erasure.pseudonym},
         )
     return finished_file(path, file.rows)

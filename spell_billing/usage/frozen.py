@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import PlainValidator
 
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
+
+if TYPE_CHECKING:
+    from spell_billing.usage.bucket_files import BucketFiles
 
 MonthText = Annotated[Month, PlainValidator(Month.parse)]
 """A month, which a manifest has as text."""
@@ -17,11 +20,8 @@ MonthText = Annotated[Month, PlainValidator(Month.parse)]
 RESTORE_FILE = "Restore the file from a backup; do not freeze the month again if it was billed."
 
 USER_USAGE_FILE = "user_usage.parquet"
-
 USER_ITEMS_FILE = "user_items.parquet"
-
 RATE_CARDS_FILE = "rate_cards.parquet"
-
 MANIFEST_FILE = "manifest.json"
 
 MAX_EXAMPLES = 20
@@ -229,31 +229,6 @@ class Manifest:
         return self.cost_scale if self.rates is None else self.rates.cost_scale
 
 
-class Keeper(Protocol):
-    """Where a version's files are kept when its directory only has copies of them.
-
-    Raises:
-        IntegrityError: from each method, when what is kept is missing or altered.
-        StoreError: likewise, when it cannot be reached.
-    """
-
-    def uri(self, frozen: "FrozenUsage") -> str:
-        """Return where the version is kept."""
-        ...
-
-    def fetch(self, frozen: "FrozenUsage", file: FrozenFile) -> None:
-        """Copy a file into the version's directory, unless it is there."""
-        ...
-
-    def fetch_sums(self, frozen: "FrozenUsage", name: str) -> None:
-        """Copy what was aggregated, and its hash, into the version's directory; remove what is not kept."""
-        ...
-
-    def keep_sums(self, frozen: "FrozenUsage", name: str) -> None:
-        """Keep what was aggregated, and then its hash, as the version's directory has them."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class FrozenUsage:
     """One version of a month in the store, named `v0001`; a supplement is `v0001/since_0001`.
@@ -267,7 +242,7 @@ class FrozenUsage:
     directory: Path
     manifest: Manifest
     supplements: "tuple[FrozenUsage, ...]" = ()
-    keeper: Keeper | None = field(default=None, repr=False, compare=False)
+    keeper: "BucketFiles | None" = field(default=None, repr=False, compare=False)
 
     @property
     def paths(self) -> list[Path]:

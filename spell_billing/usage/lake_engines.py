@@ -21,8 +21,7 @@ from spell_billing.core.errors import SettingsError, SpellBillingError, UsageErr
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.duck import open_duckdb, parquet_list, quoted
-from spell_billing.usage.lake_files import table_files
-from spell_billing.usage.spark_files import rows_in_folder
+from spell_billing.usage.lake_files import rows_in_folder, table_files
 
 _MEMORY_BYTES = 2 << 30
 _VIEWS = "spell_billing_"
@@ -50,9 +49,6 @@ class Engine(ABC):
     def cancel(self) -> bool:
         """End what another thread runs here; return whether the engine can."""
         return False
-
-    def require_same_files(self) -> None:  # noqa: B027 - not every engine reads files of its own
-        """Refuse what was read from files that were changed meanwhile."""
 
 
 @contextmanager
@@ -158,6 +154,7 @@ class _DuckDB(Engine):
         return True
 
     def require_same_files(self) -> None:
+        """Refuse what was read from files that were changed meanwhile."""
         changed = [file for file, state in self._files.items() if _state_of(file) != state]
         if changed:
             raise UsageInterruptedError(

@@ -74,14 +74,12 @@ class LakeSql:
 
     def control(self, month: Month) -> ir.Table:
         """Count and sum the month in one row: what the sums of users are held against."""
-        rows, good, amount = self._in_month(self._usage, month), self._good, self._amount
+        rows = self._in_month(self._usage, month)
+        good = self._good(rows)
         return rows.aggregate(
-            calls=rows.count(where=good(rows)),
-            bad=rows.count(where=~good(rows)),
-            without_id=rows.count(where=good(rows) & ~self._has_value(rows, "id")),
-            cost_cents=amount(rows).sum(where=good(rows)),
-            most=amount(rows).max(where=good(rows)),
-            least=amount(rows).min(where=good(rows)),
+            **self._sums(rows, where=good),
+            bad=rows.count(where=~good),
+            without_id=rows.count(where=good & ~self._has_value(rows, "id")),
         )
 
     def users(
@@ -97,12 +95,7 @@ class LakeSql:
         keys: dict[str, Any] = {"user_id": self._user(rows)}
         if detail.items_by is not None:
             keys["item"] = rows[detail.items_by].cast("string").strip().nullif("").fill_null(OTHER)
-        sums: dict[str, Any] = {
-            "calls": rows.count(),
-            "cost_cents": self._amount(rows).sum(),
-            "most": self._amount(rows).max(),
-            "least": self._amount(rows).min(),
-        }
+        sums = self._sums(rows)
         if detail.has_quantity:
             quantity = rows["quantity"].cast(self._dialect.decimal(self.quantity_scale))
             sums |= {
@@ -119,10 +112,7 @@ class LakeSql:
         """Count and sum one user's billable rows by day, which is given as days since 1970."""
         rows = self._billable(month, user_id)
         day = (rows["created_at"].epoch_seconds() // _SECONDS_A_DAY).cast("int64")
-        amount = self._amount(rows)
-        return rows.group_by(day=day).aggregate(
-            calls=rows.count(), cost_cents=amount.sum(), most=amount.max(), least=amount.min()
-        )
+        return rows.group_by(day=day).aggregate(**self._sums(rows))
 
     def bad_rows(self, month: Month) -> ir.Table:
         """Find rows of a month that cannot be billed: id, problem."""
@@ -217,8 +207,14 @@ class LakeSql:
             good &= (cost < MAX_ABSOLUTE_COST) & (cost > -MAX_ABSOLUTE_COST)
         return good
 
-    def _amount(self, rows: ir.Table) -> ir.DecimalColumn:
-        return rows["cost_cents"].cast(self._dialect.decimal(self.scale))
+    def _sums(self, rows: ir.Table, where: ir.BooleanValue | None = None) -> dict[str, Any]:
+        amount = rows["cost_cents"].cast(self._dialect.decimal(self.scale))
+        return {
+            "calls": rows.count(where=where),
+            "cost_cents": amount.sum(where=where),
+            "most": amount.max(where=where),
+            "least": amount.min(where=where),
+        }
 
     def _user(self, rows: ir.Table) -> ir.StringColumn:
         return self._text(rows, "user_id")
@@ -240,3 +236,40 @@ class LakeSql:
         for name in names[1:]:
             text = text + _BETWEEN + self._text(rows, name).fill_null("")
         return self._dialect.hash64(text).cast(self._dialect.decimal(0))
+
+
+_BIGNUMERIC = dt.Decimal(76, 38)
+
+
+def _builtin(name: str, takes: dt.DataType, gives: dt.DataType) -> Callable[[Any], Any]:
+    """Return a function that the engine has, by the name that it has there."""
+
+    def function(_: Any) -> Any: ...
+
+    found: Callable[[Any], Any] = ibis.udf.scalar.builtin(function, name=name, signature=((takes,), gives))
+    return found
+
+
+_utf8 = _builtin("to_utf8", dt.string, dt.binary)
+_trino_hash = _builtin("xxhash64", dt.binary, dt.binary)
+_trino_number = _builtin("from_big_endian_64", dt.binary, dt.int64)
+
+
+def _decimal(scale: int) -> dt.Decimal:
+    return dt.Decimal(DIGITS, scale)
+
+
+DIALECTS = {
+    # No other engine here has infinite times.
+    "duckdb": Dialect(
+        _decimal,
+        _builtin("md5_number_lower", dt.string, dt.uint64),
+        is_infinite=_builtin("isinf", dt.timestamp, dt.boolean),
+    ),
+    "spark": Dialect(_decimal, _builtin("xxhash64", dt.string, dt.int64)),
+    "clickhouse": Dialect(_decimal, _builtin("sipHash64", dt.string, dt.uint64)),
+    # Its NUMERIC has 29 digits before the point and 9 after it; BIGNUMERIC has 38 each.
+    "bigquery": Dialect(lambda _: _BIGNUMERIC, _builtin("farm_fingerprint", dt.string, dt.int64)),
+    "snowflake": Dialect(_decimal, _builtin("md5_number_lower64", dt.string, dt.uint64)),
+    "trino": Dialect(_decimal, lambda text: _trino_number(_trino_hash(_utf8(text)))),
+}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import IntegrityError, UsageInterruptedError
+from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import LakeUrl
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, outside_of
@@ -24,22 +25,17 @@ from spell_billing.usage.frozen import (
     BadRows,
     DayUsage,
     Detail,
-    LateUsage,
     Outside,
     Sums,
     Totals,
     together,
 )
-from spell_billing.usage.lake_dialects import DIALECTS
 from spell_billing.usage.lake_engines import Engine
-from spell_billing.usage.lake_sql import LakeSql, type_name
+from spell_billing.usage.lake_sql import DIALECTS, LakeSql, type_name
 from spell_billing.usage.lake_sums import SUMS_FILE, SumReader, as_exact
 from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
-from spell_billing.usage.late_rated import ITEM_COLUMNS
-from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows
-from spell_billing.usage.so_far import ItemSoFar
-from spell_billing.usage.tables import USAGE_TABLE, Column, Columns
+from spell_billing.usage.tables import ITEM_COLUMNS, USAGE_TABLE, Column, Columns
 from spell_billing.usage.unique import Uniqueness, refuse_repeated
 from spell_billing.usage.usage_tables import UsageTables
 
@@ -78,10 +74,6 @@ class LakeTables(UsageTables):
         if found is None:
             return {}
         return {name: Column(type_name(kind), nullable=True) for name, kind in found.schema().items()}
-
-    def unique_columns(self) -> set[str]:
-        """Return none: no engine of this kind guarantees it."""
-        return set()
 
     def uniqueness(self, directory: Path) -> Uniqueness:
         """See `UsageTables.uniqueness`."""
@@ -150,9 +142,13 @@ class LakeTables(UsageTables):
         return SumReader(month, self.url.backend, self._sql.scale, detail, quantity_scale)
 
     def _bad(self, query: Any) -> BadRows:
-        examples = self._engine.read(query.order_by("id").limit(MAX_EXAMPLES)).to_pylist()
-        count = len(examples) if len(examples) < MAX_EXAMPLES else self._count(query.count())
+        examples, count = self._first(query, "id")
         return BadRows(count, tuple(BadRow(row["id"], row["problem"]) for row in examples))
+
+    def _first(self, query: Any, by: str) -> tuple[list[dict[str, Any]], int]:
+        """Return the first rows of a query by a column, and how many there are in all."""
+        rows = self._engine.read(query.order_by(by).limit(MAX_EXAMPLES)).to_pylist()
+        return rows, len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
 
     def _count(self, expression: Any) -> int:
         return int(self._engine.read(expression.name("count"))["count"][0].as_py())
@@ -160,13 +156,12 @@ class LakeTables(UsageTables):
     def user_sums(self, user_id: str, month: Month, detail: Detail) -> Sums:
         """Return what one user's rows come to now."""
         query = self._sql.users(month, detail, fingerprint=True, user_id=user_id)
-        reader, calls = self._reader(month, detail), 0
-        cents, fingerprint = as_exact(None), as_exact(None)
-        for batch in self._engine.stream(query):
-            for row in reader.read(batch).to_pylist():
-                calls += row["calls"]
-                cents, fingerprint = cents + row["cost_cents"], fingerprint + row["fingerprint"]
-        return Sums(Totals(calls, as_exact(cents)), as_exact(fingerprint))
+        reader = self._reader(month, detail)
+        rows = [row for batch in self._engine.stream(query) for row in reader.read(batch).to_pylist()]
+        cents, fingerprint = (
+            as_exact(exact_sum(*(row[name] for row in rows))) for name in ("cost_cents", "fingerprint")
+        )
+        return Sums(Totals(sum(row["calls"] for row in rows), cents), fingerprint)
 
     @contextmanager
     def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
@@ -174,16 +169,11 @@ class LakeTables(UsageTables):
         yield self._sums(self._reader(month), "user_id", "calls", "cost_cents")
 
     @contextmanager
-    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
+    def current_items(
+        self, month: Month, detail: Detail, user_id: str | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.current_items`."""
-        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS)
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        """See `UsageTables.items_so_far`."""
-        for batch in self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id):
-            for row in batch.to_pylist():
-                counts = Counts(row["calls"], row["measured"], row["quantity"])
-                yield ItemSoFar(row["user_id"], row["item"], counts, as_exact(row["cost_cents"]))
+        yield self._sums(self._reader(month, detail), *ITEM_COLUMNS, user_id=user_id)
 
     def _sums(self, reader: SumReader, *names: str, user_id: str | None = None) -> pa.RecordBatchReader:
         stream = self._engine.stream(self._sql.users(reader.month, reader.detail, user_id=user_id))
@@ -213,16 +203,12 @@ class LakeTables(UsageTables):
 
     def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
         """Return values that stand more than once in a month: each, how often, how many there are in all."""
-        query = self._sql.repeated(column, month)
-        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
-        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        rows, total = self._first(self._sql.repeated(column, month), "value")
         return [(row["value"], row["times"], total) for row in rows]
 
     def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
         """Return values that stand in both months: each, and how many there are in all."""
-        query = self._sql.in_both(column, before, month)
-        rows = self._engine.read(query.order_by("value").limit(MAX_EXAMPLES)).to_pylist()
-        total = len(rows) if len(rows) < MAX_EXAMPLES else self._count(query.count())
+        rows, total = self._first(self._sql.in_both(column, before, month), "value")
         return [(row["value"], total) for row in rows]
 
     def outside(self, now: datetime, past: Past) -> Outside:
@@ -230,15 +216,6 @@ class LakeTables(UsageTables):
         future, before_first = (self._count(each) for each in self._sql.outside(now, past.first.start))
         calls = {str(month): self._count(self._sql.calls(month)) for month, _ in past.billed}
         return outside_of(past, calls, future=future, before_first=before_first)
-
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """See `UsageTables.sums`."""
-        with self.current(month) as reader:
-            return {
-                row["user_id"]: Totals(row["calls"], as_exact(row["cost_cents"]))
-                for batch in reader
-                for row in batch.to_pylist()
-            }
 
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """See `UsageTables.days`."""
@@ -275,13 +252,11 @@ class _EngineUniqueness(Uniqueness):
 
     def require(self, month: Month, rows: Path) -> int:  # noqa: ARG002
         for column in self.columns:
-            refuse_repeated(month, column, self.tables.repeated(column, month))
+            refuse_repeated(month, column, self.repeated(column, month))
         return self.tables.without_id
 
-    def require_changed(self, late: LateUsage | None) -> None:
-        for one in late.months if late else ():
-            for column in self.columns:
-                refuse_repeated(one.month, column, self.tables.repeated(column, one.month))
+    def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
+        return self.tables.repeated(column, month)
 
     def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
         return self.tables.in_both(column, before, month)

@@ -5,7 +5,7 @@ once), and it names the users at once: so there is no cheaper proof before it. W
 would miss rows, because both are given before commit.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +14,15 @@ import pyarrow as pa
 
 from spell_billing.core.erasure import PSEUDONYM_PATTERN
 from spell_billing.core.errors import UsageError
-from spell_billing.core.month import Month
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.disk import finished_file
-from spell_billing.usage.duck import Stream, calls_in, open_duckdb, own_errors, parquet_list, quoted
+from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, registered, write_parquet
 from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.late_bad import count_bad_rows
 from spell_billing.usage.late_rated import RatedMonth
 from spell_billing.usage.rated_items import QUANTITY
+from spell_billing.usage.unique import Uniqueness
+from spell_billing.usage.usage_tables import UsageTables
 
 LATE_USAGE_FILE = "late_usage.parquet"
 """As it is written. To be read under the name in the manifest: with a user erased, it has another."""
@@ -35,13 +36,9 @@ def checked(late_for: Sequence[FrozenUsage]) -> tuple[str, ...]:
 def compare_late_usage(
     late_for: Sequence[FrozenUsage],
     directory: Path,
-    current: Callable[[Month], Stream],
-    items: Callable[[FrozenUsage], Stream],
+    tables: UsageTables,
+    unique: Uniqueness,
     *,
-    scale: int,
-    plans_now: Callable[[], pa.Table],
-    bad_now: Callable[[Month], pa.Table | None] = lambda _: None,
-    has_unique_ids: bool = False,
     recorded: Sequence[FrozenUsage] | None = None,
     users: Collection[str] | None = None,
 ) -> LateUsage | None:
@@ -54,12 +51,8 @@ def compare_late_usage(
         late_for: The pinned versions of earlier months.
         directory: Where `late_usage.parquet` goes: usage_month, user_id, calls, cost_cents; where a month
             has rate cards, also item, measured, quantity, stored_cents, plan_id, and a row for each item.
-        current: Streams a month's usage: user_id, calls, cost_cents, any number of rows for a user.
-        scale: Decimal places of a cent that the source may have.
-        plans_now: Reads user_id and plan_id of the accounts, for users who had no usage on time.
-        items: Streams the usage of a month with rate cards: `late_rated.ITEM_COLUMNS`.
-        bad_now: Gives a month's rows that cannot be billed, in `BAD_NOW_SCHEMA`; called after `current`.
-        has_unique_ids: Whether the database guarantees that no id stands twice.
+        tables: What the source has now.
+        unique: The proof that no row stands twice: such a row is not late.
         recorded: The versions that may have recorded late usage; by default `late_for`.
         users: Compare these users alone.
 
@@ -67,12 +60,14 @@ def compare_late_usage(
         None when nothing differs.
 
     Raises:
-        UsageError: an amount does not fit 38 digits.
+        UsageError: an amount does not fit 38 digits, or a row stands twice.
     """
     if not late_for:
         return None
     recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
-    scale = max(scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
+    scale = max(tables.scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
+    recorded_in = [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
+    has_unique_ids = "id" not in unique.columns
     by_item = any(one.manifest.rates is not None for one in late_for)
     with open_duckdb(directory) as duck:
         money = f"DECIMAL(38, {scale})"
@@ -88,28 +83,18 @@ def compare_late_usage(
         try:
             for one in late_for:
                 if one.manifest.rates is not None:
-                    _compare_items(
-                        duck,
-                        one,
-                        recorders,
-                        items,
-                        plans_now=plans_now,
-                        scale=scale,
-                        bad_now=bad_now,
-                        has_unique_ids=has_unique_ids,
-                        some_users=users is not None,
+                    rated = RatedMonth(
+                        duck, one, recorded_in, tables, scale=scale, some_users=users is not None
                     )
+                    rated.compare(has_unique_ids=has_unique_ids)
                     continue
-                recorded_in = _late_files(recorders)
-                with current(one.month) as reader, own_errors(reader) as source:
-                    duck.register("source_now", source)
+                with registered(duck, "source_now", tables.current(one.month)):
                     query = _difference_query(one, recorded_in, scale, some_users=users is not None)
                     duck.execute(query, {"month": str(one.month)} if recorded_in else None)
-                    duck.unregister("source_now")
                 count_bad_rows(
                     duck,
                     one,
-                    bad_now(one.month),
+                    tables.bad_now(one.month),
                     recorded_in,
                     counted=partial(_counted, one, scale),
                     keys=("user_id",),
@@ -127,34 +112,9 @@ def compare_late_usage(
                 f"A user's usage in an earlier month exceeds 38 digits: {error}.",
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
-        return _write(duck, late_for, directory)
-
-
-def _compare_items(
-    duck: duckdb.DuckDBPyConnection,
-    one: FrozenUsage,
-    recorders: Sequence[FrozenUsage],
-    items: Callable[[FrozenUsage], Stream],
-    *,
-    plans_now: Callable[[], pa.Table],
-    scale: int,
-    bad_now: Callable[[Month], pa.Table | None],
-    has_unique_ids: bool,
-    some_users: bool,
-) -> None:
-    month = RatedMonth(
-        duck, one, _late_files(recorders), plans_now=plans_now, scale=scale, some_users=some_users
-    )
-    with items(one) as reader, own_errors(reader) as source:
-        duck.register("source_now", source)
-        month.take_current()
-        duck.unregister("source_now")
-    month.count_bad_rows(bad_now(one.month), has_unique_ids=has_unique_ids)
-    month.write_differences()
-
-
-def _late_files(recorders: Sequence[FrozenUsage]) -> list[Path]:
-    return [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
+        late = _write(duck, late_for, directory)
+    unique.require_changed(late)
+    return late
 
 
 def _difference_query(one: FrozenUsage, recorded: Sequence[Path], scale: int, *, some_users: bool) -> str:
@@ -214,6 +174,6 @@ def _write(
     if not months:
         return None
     path = directory / LATE_USAGE_FILE
-    duck.execute(f"COPY (FROM late ORDER BY ALL) TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)")
+    write_parquet(duck, "FROM late ORDER BY ALL", path)
     ((rows,),) = duck.execute("SELECT count(*) FROM late").fetchall()
     return LateUsage(finished_file(path, rows), tuple(months))

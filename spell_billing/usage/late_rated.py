@@ -4,7 +4,7 @@ What is handed on is the price of all that is known now less the price of all th
 cards that were frozen with the month: so tiers come out as if every call had come on time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 
 from spell_billing.core.items import OTHER
 from spell_billing.core.money import exact_sum, plain
-from spell_billing.usage.duck import parquet_list
+from spell_billing.usage.duck import parquet_list, registered
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.late_bad import count_bad_rows
 from spell_billing.usage.rate_cards import Counts, frozen_cards
 from spell_billing.usage.rated_items import QUANTITY, counted, plans_of
 from spell_billing.usage.tables import texts
+from spell_billing.usage.usage_tables import UsageTables
 
-ITEM_COLUMNS = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
-"""What a source streams of users and items: calls, their quantity, how many have one, the stored cost."""
 _SUMS = (
     "SELECT user_id, item, sum(calls)::BIGINT AS calls, sum(measured)::BIGINT AS measured, "
     "sum(quantity)::{quantity} AS quantity, sum(stored_cents)::{money} AS stored_cents "
@@ -38,8 +37,8 @@ class RatedMonth:
         duck: duckdb.DuckDBPyConnection,
         one: FrozenUsage,
         recorded: Sequence[Path],
+        tables: UsageTables,
         *,
-        plans_now: Callable[[], pa.Table],
         scale: int,
         some_users: bool,
     ) -> None:
@@ -47,53 +46,42 @@ class RatedMonth:
         if cards is None:
             raise ValueError(f"{one.month}/{one.version} has no rate cards")
         self._duck, self._one, self._cards, self._scale = duck, one, cards, scale
-        self._recorded, self._keeps_losses = recorded, not some_users
+        self._recorded, self._tables, self._keeps_losses = recorded, tables, not some_users
         self._which = "user_id IN (SELECT user_id FROM those)" if some_users else "true"
         self._sums = _SUMS.format(quantity=QUANTITY, money=f"DECIMAL(38, {scale})")
         duck.execute(f"CREATE OR REPLACE TABLE on_time AS {counted(one, scale)}")
         parts = ["FROM on_time", *(self._late(path) for path in recorded)]
-        self._plans_now = (
-            plans_now() if cards.has_plans else pa.table({"user_id": texts([]), "plan_id": texts([])})
-        )
         duck.execute(
             f"CREATE OR REPLACE TABLE known AS {self._sums} FROM ({' UNION ALL '.join(parts)}) "
             f"WHERE {self._which} GROUP BY user_id, item",
             {"month": str(one.month)} if recorded else None,
         )
-        self._keep_plans(recorded)
-
-    def _keep_plans(self, recorded: Sequence[Path]) -> None:
-        """Keep by which plan what came late first was priced, in the table `plans_then`."""
-        self._duck.execute(
-            "CREATE OR REPLACE TABLE plans_then (user_id VARCHAR PRIMARY KEY, plan_id VARCHAR)"
-        )
-        # Files of before it was written have no plan: then the plan of now counts.
+        # By which plan what came late first was priced.
+        duck.execute("CREATE OR REPLACE TABLE plans_then (user_id VARCHAR PRIMARY KEY, plan_id VARCHAR)")
         for path in (each for each in recorded if "plan_id" in pq.read_schema(each).names):
-            self._duck.execute(
+            duck.execute(
                 "INSERT OR IGNORE INTO plans_then SELECT DISTINCT user_id, plan_id "
                 f"FROM {parquet_list([path])} WHERE usage_month = $month AND item IS NOT NULL",
-                {"month": str(self._one.month)},
+                {"month": str(one.month)},
             )
 
-    def take_current(self) -> None:
-        """Take what the registered `source_now` streams: `ITEM_COLUMNS`."""
-        self._duck.execute(
-            f"CREATE OR REPLACE TABLE parts AS SELECT user_id, item, calls::BIGINT AS calls, "
-            f"measured::BIGINT AS measured, quantity::{QUANTITY} AS quantity, "
-            f"cost_cents::DECIMAL(38, {self._scale}) AS stored_cents FROM source_now WHERE {self._which}"
-        )
+    def compare(self, *, has_unique_ids: bool) -> None:
+        """Add what differs now to the table `late`; what cannot be billed any more as `late_bad` does."""
+        with registered(self._duck, "source_now", self._tables.items(self._one)):
+            self._duck.execute(
+                f"CREATE OR REPLACE TABLE parts AS SELECT user_id, item, calls::BIGINT AS calls, "
+                f"measured::BIGINT AS measured, quantity::{QUANTITY} AS quantity, "
+                f"cost_cents::DECIMAL(38, {self._scale}) AS stored_cents FROM source_now WHERE {self._which}"
+            )
         self._duck.execute(
             f"CREATE OR REPLACE TABLE changed AS {self._sums} FROM (FROM parts UNION ALL "
             "SELECT user_id, item, -calls, -measured, -quantity, -stored_cents FROM known) "
             "GROUP BY user_id, item"
         )
-
-    def count_bad_rows(self, bad_now: pa.Table | None, *, has_unique_ids: bool) -> None:
-        """Take rows that cannot be billed any more as `late_bad` does."""
         count_bad_rows(
             self._duck,
             self._one,
-            bad_now,
+            self._tables.bad_now(self._one.month),
             self._recorded,
             counted=partial(counted, self._one, self._scale),
             keys=("user_id", "item"),
@@ -101,10 +89,12 @@ class RatedMonth:
             has_unique_ids=has_unique_ids,
             keeps_losses=self._keeps_losses,
         )
+        self._write_differences()
 
-    def write_differences(self) -> None:
+    def _write_differences(self) -> None:
         """Add the differences to the table `late`, each with what it changes of the price."""
-        self._duck.register("plans_now", self._plans_now)
+        no_plans = pa.table({"user_id": texts([]), "plan_id": texts([])})
+        self._duck.register("plans_now", self._tables.account_plans() if self._cards.has_plans else no_plans)
         rows = self._duck.execute(
             "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
             "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, "

@@ -83,11 +83,6 @@ class PlanBook:
         """Return whether a plan of the user is known, in the month or the next."""
         return user_id in self._spans
 
-    def last_plan(self, user_id: str) -> str | None:
-        """Return the plan that a user was on last in the month."""
-        plan = self.plan_of(user_id)
-        return plan.plan_id if plan is not None else None
-
     def users_charged_alone(self) -> set[str]:
         """Return the users to whom something is due, or may be, although they used nothing."""
         return self.unknown | {
@@ -149,9 +144,11 @@ def with_plans_at_end(month: Month, accounts: pa.Table, table: pa.Table) -> pa.T
     """Return accounts with the plan that each user was on last in the month; `table` is in `PLANS_SCHEMA`."""
     book = PlanBook(month, table)
     columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
-    pairs = zip(*columns, strict=True)
-    last = texts(book.last_plan(user) if book.has_plan(user) else of_now for user, of_now in pairs)
-    return accounts.set_column(accounts.schema.get_field_index("plan_id"), "plan_id", last)
+    last = (
+        plan.plan_id if book.has_plan(user) and (plan := book.plan_of(user)) else of_now
+        for user, of_now in zip(*columns, strict=True)
+    )
+    return accounts.set_column(accounts.schema.get_field_index("plan_id"), "plan_id", texts(last))
 
 
 def _span_of(plan_id: str, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> PlanSpan:

@@ -16,9 +16,9 @@ from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
 from spell_billing.usage.plan_values import cents_of, ended_before, percent_of, span_times, touches
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
+    COLUMNS,
     DISCOUNTS_TABLE,
     PLANS_TABLE,
-    SUBSCRIPTION_COLUMNS,
     SUBSCRIPTIONS_TABLE,
     texts,
 )
@@ -138,7 +138,8 @@ def _subscribed(
     subscribed = set()
     # Many are on the same plan at the same times: each is read once.
     read: dict[tuple[str | None, ...], PlanSpan | None] = {}
-    for user, *of in zip(*(subscriptions[name].to_pylist() for name in SUBSCRIPTION_COLUMNS), strict=True):
+    columns = (subscriptions[name].to_pylist() for name in COLUMNS[SUBSCRIPTIONS_TABLE])
+    for user, *of in zip(*columns, strict=True):
         if user is None:
             continue
         subscribed.add(user)

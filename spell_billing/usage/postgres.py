@@ -1,8 +1,9 @@
 """The usage source in PostgreSQL: streams a month over ADBC, from one snapshot, without a float."""
 
+import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TypeVar
 import adbc_driver_manager
 import pyarrow as pa
 
-from spell_billing.core.errors import UsageError, UsageInterruptedError
+from spell_billing.core.errors import SourceBehindError, UsageError, UsageInterruptedError
 from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUrl
@@ -30,7 +31,6 @@ from spell_billing.usage.frozen import (
     Totals,
     together,
 )
-from spell_billing.usage.late_rated import ITEM_COLUMNS
 from spell_billing.usage.postgres_catalog import (
     COLUMNS_QUERY,
     FOREIGN_QUERY,
@@ -43,10 +43,7 @@ from spell_billing.usage.postgres_parts import CostForm, is_one_of, is_user
 from spell_billing.usage.postgres_rows import MonthRows
 from spell_billing.usage.postgres_snapshot import Snapshot, describe_database, in_snapshots
 from spell_billing.usage.postgres_sql import UsageSql
-from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, require_equal_totals
-from spell_billing.usage.so_far import ItemSoFar
-from spell_billing.usage.standby import require_whole_month, wait_for_whole_month
 from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, took_too_long
 from spell_billing.usage.usage_tables import UsageTables
 
@@ -57,6 +54,20 @@ _READERS = 2
 _TOO_LONG = "57014"
 _NO_SUCH_VALUE = "22"
 """The class of SQLSTATE for a text that cannot be of a column's type, as `abc` for a uuid."""
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 15.0
+
+# A commit of the next month that was replayed proves the month, because commits are replayed in order. On an
+# idle primary there is none: then all that was received must be replayed, and the primary must have spoken
+# after the month, and not of more than that. When it last did is told to roles with pg_read_all_stats alone.
+_POSITION = """
+SELECT pg_is_in_recovery() AS standby,
+       CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END AS replayed,
+       (SELECT last_msg_send_time FROM pg_stat_wal_receiver
+        WHERE status = 'streaming' AND latest_end_lsn <= pg_last_wal_replay_lsn()
+            AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()) AS spoken
+"""
 
 
 class PostgresUsage(SqlUsage):
@@ -99,10 +110,10 @@ class PostgresUsage(SqlUsage):
                     self._url,
                     _READERS,
                     lambda readers: self._act(readers, act),
-                    before=lambda first: require_whole_month(first, month),
+                    before=lambda first: _require_whole_month(first, month),
                 )
 
-        return wait_for_whole_month(read, self._rules.wait, on_wait)
+        return _wait_for_whole_month(read, self._rules.wait, on_wait)
 
     def _act(self, readers: Sequence[Snapshot], act: Callable[[UsageTables], T]) -> T:
         """Do something, and refuse what came of it if a table was rewritten before it could be read."""
@@ -200,14 +211,8 @@ class _PostgresTables(UsageTables):
     def current(self, month: Month) -> Stream:
         return self._snapshot.stream(self._sql.users(month))
 
-    def current_items(self, month: Month, detail: Detail) -> Stream:
-        return self._snapshot.stream(self._sql.items(month, detail))
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        found = self._snapshot.table(self._sql.items(month, detail, user_id))
-        columns = (found[name].to_pylist() for name in ITEM_COLUMNS)
-        for user, item, calls, quantity, measured, cost in zip(*columns, strict=True):
-            yield ItemSoFar(user, item, Counts(calls, measured, Decimal(quantity)), exact(cost))
+    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
+        return self._snapshot.stream(self._sql.items(month, detail, user_id))
 
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         if not self._sql.has_numeric_quantity:
@@ -232,10 +237,6 @@ class _PostgresTables(UsageTables):
         calls = {row["month"]: row["calls"] for row in rows}
         return outside_of(past, calls, future=found["future"], before_first=found["before_first"])
 
-    def sums(self, month: Month) -> dict[str, Totals]:
-        rows = self._snapshot.table(self._sql.users(month)).to_pylist()
-        return {row["user_id"]: Totals(row["calls"], exact(row["cost_cents"])) for row in rows}
-
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         rows = self._snapshot.table(self._sql.user_days(user_id, month)).to_pylist()
         return [
@@ -247,3 +248,49 @@ class _PostgresTables(UsageTables):
         return BadRows(
             rows[0]["total"] if rows else 0, tuple(BadRow(row["id"], row["problem"]) for row in rows)
         )
+
+
+def _require_whole_month(snapshot: Snapshot, month: Month) -> None:
+    """Refuse a standby that does not have all of the month. Ask before the first query of the snapshot.
+
+    Raises:
+        SourceBehindError: naming up to when it has all rows.
+    """
+    (found,) = snapshot.table(_POSITION).to_pylist()
+    if not found["standby"]:
+        return
+    moments = (found["replayed"], found["spoken"])
+    complete = max((each.astimezone(UTC) for each in moments if each is not None), default=None)
+    if complete is not None and complete >= month.end:
+        return
+    up_to = f"only up to {complete:%Y-%m-%d %H:%M:%S} UTC" if complete else "up to an unknown time"
+    raise SourceBehindError(
+        f"The standby that is read has the rows of {month} {up_to}; the month ends on {month.last_day} at "
+        "24:00 UTC.",
+        remedy="It is retried automatically; if it persists, check that the standby follows its primary, and "
+        "grant pg_read_all_stats where the primary is idle, or set USAGE_DATABASE_URL to the primary.",
+    )
+
+
+def _wait_for_whole_month(freeze: Callable[[], T], wait: timedelta, on_wait: OnWait | None) -> T:
+    """Freeze a month, again and again while the standby does not have all of it.
+
+    Raises:
+        SourceBehindError: it still does not have it after the wait.
+    """
+    end = time.monotonic() + wait.total_seconds()
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return freeze()
+        except SourceBehindError as behind:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            if on_wait is not None:
+                on_wait(
+                    f"{behind.message} Waiting up to {left / 60:.0f} minutes for it (SOURCE_WAIT_MINUTES)."
+                )
+                on_wait = None
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -2,35 +2,13 @@
 
 from collections.abc import Iterator
 
-from spell_billing.core.rate_cards import RATE_CARDS_TABLE
 from spell_billing.settings.databases import DatabaseUrl
-from spell_billing.usage.limits import LIMIT_COLUMN
-from spell_billing.usage.rate_cards import CARD_COLUMNS
-from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
-    ACCOUNTS_TABLE,
-    DISCOUNT_COLUMNS,
-    DISCOUNT_OPTIONAL_COLUMNS,
-    DISCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
-    PLANS_TABLE,
-    SUBSCRIPTION_COLUMNS,
-    SUBSCRIPTIONS_TABLE,
-    USAGE_COLUMNS,
-    USAGE_TABLE,
-)
+from spell_billing.usage.accounts import LIMIT_COLUMN
+from spell_billing.usage.tables import ACCOUNTS_TABLE, COLUMNS, USAGE_TABLE
 
 ROLE = "billing_reader"
-READ = {
-    USAGE_TABLE: (*USAGE_COLUMNS, "quantity"),
-    ACCOUNTS_TABLE: (*ACCOUNT_COLUMNS, *ACCOUNT_OPTIONAL_COLUMNS, LIMIT_COLUMN),
-    PLANS_TABLE: (*PLAN_COLUMNS, *PLAN_OPTIONAL_COLUMNS),
-    SUBSCRIPTIONS_TABLE: SUBSCRIPTION_COLUMNS,
-    DISCOUNTS_TABLE: (*DISCOUNT_COLUMNS, *DISCOUNT_OPTIONAL_COLUMNS),
-    RATE_CARDS_TABLE: CARD_COLUMNS,
-}
+_FURTHER = {USAGE_TABLE: ("quantity",), ACCOUNTS_TABLE: (LIMIT_COLUMN,)}
+READ = {table: (*columns, *_FURTHER.get(table, ())) for table, columns in COLUMNS.items()}
 """The columns that are read where the table has them, beside those that LINE_ITEMS_BY and USAGE_DEDUPE_COLUMN
 name."""
 

@@ -22,21 +22,11 @@ from spell_billing.core.rate_cards import (
     rated_cents,
     read_cards,
 )
-from spell_billing.settings.databases import NamedUrl
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.frozen import RATE_CARDS_FILE, FrozenRates, FrozenUsage
-from spell_billing.usage.tables import (
-    PLANS_TABLE,
-    USAGE_TABLE,
-    Columns,
-    require_columns,
-    texts,
-    unsuitable_type,
-)
+from spell_billing.usage.tables import COLUMNS, PLANS_TABLE, USAGE_TABLE, Columns, texts, unsuitable_type
 
-CARD_COLUMNS = tuple(CardRow.__struct_fields__)
 USER_PLANS_FILE = "user_plans.parquet"
-_REQUIRED = ("model", "unit", "unit_price_cents")
 _FLOATS = frozenset({"float", "float4", "float8", "real", "double", "double precision"})
 _NUMBERS = ("up_to", "unit_price_cents", "package_size")
 
@@ -75,7 +65,7 @@ class RateCards:
 
     def freeze(self, directory: Path, accounts: pa.Table | None, cost_scale: int) -> FrozenRates:
         """Write the cards, and who has which plan where a card asks for it, beside a month's rows."""
-        columns = {name: texts(getattr(row, name) for row in self.rows) for name in CARD_COLUMNS}
+        columns = {name: texts(getattr(row, name) for row in self.rows) for name in COLUMNS[RATE_CARDS_TABLE]}
         pq.write_table(pa.table(columns), directory / RATE_CARDS_FILE)
         plans = None
         if accounts is not None:
@@ -121,9 +111,8 @@ class Counts:
     quantity: Decimal
 
 
-def require_exact_columns(url: NamedUrl, found: Columns) -> None:
-    """Refuse, with a UsageError, a table of cards that lacks a column, or whose numbers are floats."""
-    require_columns(url, RATE_CARDS_TABLE, found, _REQUIRED)
+def refuse_floats(found: Columns) -> None:
+    """Refuse, with a UsageError, a table of cards whose numbers are floats."""
     for name in _NUMBERS:
         if name in found and found[name].type in _FLOATS:
             raise unsuitable_type(RATE_CARDS_TABLE, name, found[name].type, "numeric or text")
@@ -135,7 +124,7 @@ def read_rate_cards(
     """Return the cards that price a month; None where there are none.
 
     Args:
-        table: All cards, `CARD_COLUMNS` as text.
+        table: All cards, as text.
         month: The month.
         usage: The columns of usage.
         items_by: The column whose values are the items.

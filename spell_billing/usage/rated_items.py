@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from spell_billing.core.items import OTHER, ItemUsage
 from spell_billing.core.money import plain
-from spell_billing.core.rate_cards import MOST_PLACES, RateCard, card_for
+from spell_billing.core.rate_cards import MOST_PLACES, RateCard
 from spell_billing.usage.amounts import exact
-from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, quoted
+from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, write_parquet
 from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.rate_cards import Counts, RateCards, frozen_cards
 from spell_billing.usage.tables import texts
@@ -65,11 +65,11 @@ def write_rated_items(
         f"LEFT JOIN {plans_of(frozen)} AS p ON p.user_id = c.user_id"
     )
     used = _price(duck, cards, money)
-    duck.execute(
-        "COPY (SELECT user_id, item, calls, coalesce(price, stored_cents) AS cost_cents, quantity, "
-        "stored_cents FROM counted JOIN prices USING (plan_id, item, calls, measured, quantity) "
-        "ORDER BY user_id, item) "
-        f"TO {quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
+    write_parquet(
+        duck,
+        "SELECT user_id, item, calls, coalesce(price, stored_cents) AS cost_cents, quantity, stored_cents "
+        "FROM counted JOIN prices USING (plan_id, item, calls, measured, quantity) ORDER BY user_id, item",
+        path,
     )
     ((stored_cents,),) = duck.execute(
         "SELECT coalesce(sum(stored_cents), 0)::VARCHAR FROM counted"
@@ -137,7 +137,7 @@ def priced_items_of(frozen: FrozenUsage, user_id: str) -> list[PricedItem]:
             ItemUsage(row["item"], row["calls"], exact(str(row["cost_cents"]))),
             exact(str(row["quantity"])),
             exact(str(row["stored_cents"])),
-            card_for(cards.cards, plan[0] if plan else None, row["item"]),
+            cards.card_for(plan[0] if plan else None, row["item"]),
         )
         for row in rows
     ]

@@ -1,13 +1,18 @@
-"""What users have so far in a month with rate cards, at the prices that will be billed."""
+"""What users have so far in a month, at the prices that will be billed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
 
 from spell_billing.core.money import exact_sum
+from spell_billing.usage.amounts import exact
 from spell_billing.usage.frozen import Totals
 from spell_billing.usage.rate_cards import Counts, RateCards
+from spell_billing.usage.tables import ITEM_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,38 @@ class ItemSoFar:
     item: str
     counts: Counts
     stored_cents: Decimal
+
+
+def totals_by(key: str, batches: Iterable[pa.RecordBatch]) -> dict[Any, Totals]:
+    """Add up calls and cost_cents of batches by a column, which may have a value in several rows."""
+    calls, costs = Counter[Any](), defaultdict[Any, list[Decimal]](list)
+    for value, number, cost in _rows(batches, key, "calls", "cost_cents"):
+        calls[value] += number
+        costs[value].append(Decimal(cost))
+    return {value: Totals(calls[value], _added(found)) for value, found in costs.items()}
+
+
+def items_in(batches: Iterable[pa.RecordBatch]) -> Iterable[ItemSoFar]:
+    """Add up batches of `ITEM_COLUMNS` by user and item, which may stand in several rows."""
+    parts = defaultdict[tuple[str, str], list[tuple[int, int, Decimal, Decimal]]](list)
+    for user, item, calls, quantity, measured, cost in _rows(batches, *ITEM_COLUMNS):
+        parts[user, item].append((calls, measured, Decimal(quantity), Decimal(cost)))
+    for key, found in parts.items():
+        all_calls, all_measured, quantities, amounts = zip(*found, strict=True)
+        counts = Counts(sum(all_calls), sum(all_measured), exact_sum(*quantities))
+        yield ItemSoFar(*key, counts, _added(amounts))
+
+
+def _rows(batches: Iterable[pa.RecordBatch], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Read columns; decimals as text, which Python reads in a fifth of the time."""
+    for batch in batches:
+        columns = (batch[name] for name in names)
+        texts = (each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in columns)
+        yield from zip(*(each.to_pylist() for each in texts), strict=True)
+
+
+def _added(amounts: Iterable[Decimal]) -> Decimal:
+    return exact(str(exact_sum(*amounts)))
 
 
 def priced(

@@ -12,20 +12,15 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from spell_billing.core.items import OTHER
-from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
-from spell_billing.settings.databases import (
-    DatabaseUrl,
-)
+from spell_billing.settings.databases import DatabaseUrl
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, outside_of
 from spell_billing.usage.duck import UTC_DAY
 from spell_billing.usage.frozen import PLAIN, BadRow, BadRows, DayUsage, Detail, Outside, Totals, together
-from spell_billing.usage.rate_cards import Counts
 from spell_billing.usage.row_writer import FrozenRows, RowWriter, require_equal_totals
-from spell_billing.usage.so_far import ItemSoFar
+from spell_billing.usage.so_far import totals_by
 from spell_billing.usage.sqlite_process import SqliteReader
 from spell_billing.usage.sqlite_sql import (
     COLUMNS,
@@ -36,8 +31,10 @@ from spell_billing.usage.sqlite_sql import (
     of_user,
 )
 from spell_billing.usage.sqlite_times import MonthFilter, batches_of
-from spell_billing.usage.tables import USAGE_TABLE, Column, Columns, texts
+from spell_billing.usage.tables import ITEM_COLUMNS, USAGE_TABLE, Column, Columns, texts
 from spell_billing.usage.usage_tables import UsageTables
+
+_SUM = pa.decimal128(38, 0)
 
 
 class SqliteTables(UsageTables):
@@ -82,7 +79,7 @@ class SqliteTables(UsageTables):
 
     @cached_property
     def _filter(self) -> MonthFilter:
-        return MonthFilter(self._duck, self._schema)
+        return MonthFilter(self._duck)
 
     def columns(self, table: str) -> Columns:
         """See `UsageTables.columns`."""
@@ -140,7 +137,7 @@ class SqliteTables(UsageTables):
         with RowWriter(
             path,
             schema,
-            shape=lambda batch: self._filter.keep(batch, month, schema=schema),
+            shape=lambda batch: self._filter.keep(batch, month, schema),
             on_progress=on_progress,
             expected=control.calls,
         ) as writer:
@@ -166,55 +163,24 @@ class SqliteTables(UsageTables):
     @contextmanager
     def current(self, month: Month) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.current`."""
-        schema = pa.schema([("user_id", pa.string()), ("calls", pa.int64()), ("cost_cents", pa.int64())])
-
-        def kept() -> Iterator[pa.RecordBatch]:
-            for batch in self._reader.batches(self._sql.rows(month)):
-                table = self._filter.keep(batch, month, earlier=True)
-                ones = table["user_id"].is_valid().cast(pa.int64())
-                columns = [table["user_id"], ones, table["cost_cents"]]
-                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
-
-        yield pa.RecordBatchReader.from_batches(schema, kept())
+        schema = _totals_by("user_id", pa.string())
+        batches = self._grouped(month, "user_id, count(*), sum(cost_cents)", schema)
+        yield pa.RecordBatchReader.from_batches(schema, batches)
 
     @contextmanager
-    def current_items(self, month: Month, detail: Detail) -> Iterator[pa.RecordBatchReader]:
+    def current_items(
+        self, month: Month, detail: Detail, user_id: str | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.current_items`."""
-        names = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
-        schema = pa.schema([(name, pa.string() if name in names[:2] else pa.int64()) for name in names])
-        kept_schema = self._detailed(detail)
-
-        def kept() -> Iterator[pa.RecordBatch]:
-            for batch in self._reader.batches(self._sql.rows(month, detail=detail)):
-                table = self._filter.keep(batch, month, earlier=True, schema=kept_schema)
-                users = table["user_id"]
-                ones = users.is_valid().cast(pa.int64())
-                item = table["item"] if detail.items_by else pc.if_else(users.is_valid(), OTHER, OTHER)
-                quantity = table["quantity"] if detail.has_quantity else pc.subtract(ones, ones)
-                measured = quantity.is_valid().cast(pa.int64())
-                columns = [users, item, ones, pc.fill_null(quantity, 0), measured, table["cost_cents"]]
-                yield from pa.Table.from_arrays(columns, schema=schema).to_batches()
-
-        yield pa.RecordBatchReader.from_batches(schema, kept())
-
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterator[ItemSoFar]:
-        """See `UsageTables.items_so_far`."""
         item = "item" if detail.items_by else f"'{OTHER}'"
         quantity = "quantity" if detail.has_quantity else "NULL"
-        counts = f"count({quantity}), coalesce(sum({quantity}), 0)::VARCHAR, sum(cost_cents)::VARCHAR"
-        sums: dict[tuple[str, str], ItemSoFar] = {}
-        for user, name, calls, measured, units, cost in self._grouped(
-            month, f"user_id, {item}", counts, user_id, detail
-        ):
-            before = sums.get((user, name), ItemSoFar(user, name, Counts(0, 0, Decimal(0)), Decimal(0)))
-            had = before.counts
-            sums[user, name] = ItemSoFar(
-                user,
-                name,
-                Counts(had.calls + calls, had.measured + measured, exact_sum(had.quantity, Decimal(units))),
-                exact_sum(before.stored_cents, Decimal(cost)),
-            )
-        yield from sums.values()
+        columns = (
+            f"user_id, {item}, count(*), coalesce(sum({quantity}), 0), count({quantity}), sum(cost_cents)"
+        )
+        types = (pa.string(), pa.string(), pa.int64(), _SUM, pa.int64(), _SUM)
+        schema = pa.schema(list(zip(ITEM_COLUMNS, types, strict=True)))
+        batches = self._grouped(month, columns, schema, user_id=user_id, detail=detail)
+        yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         """See `UsageTables.inexact_quantities`."""
@@ -232,12 +198,14 @@ class SqliteTables(UsageTables):
     @contextmanager
     def values(self, column: str, month: Month) -> Iterator[pa.RecordBatchReader]:
         """See `UsageTables.values`."""
-        rows = MonthFilter(self._duck, self._schema.set(0, pa.field("id", pa.string())))
+        rows, kept = MonthFilter(self._duck), self._schema.set(0, pa.field("id", pa.string()))
         schema = pa.schema([("value", pa.string())])
 
         def values() -> Iterator[pa.RecordBatch]:
             for batch in self._reader.batches(self._sql.rows(month, identity=column)):
-                yield from pa.Table.from_arrays([rows.keep(batch, month)["id"]], schema=schema).to_batches()
+                yield from pa.Table.from_arrays(
+                    [rows.keep(batch, month, kept)["id"]], schema=schema
+                ).to_batches()
 
         yield pa.RecordBatchReader.from_batches(schema, values())
 
@@ -248,36 +216,33 @@ class SqliteTables(UsageTables):
         calls = {str(month): self.control(month).calls for month, _ in past.billed}
         return outside_of(past, calls, future=future, before_first=before_first)
 
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """See `UsageTables.sums`."""
-        return self._sums(month, "user_id")
-
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """See `UsageTables.days`."""
-        sums = self._sums(month, UTC_DAY, user_id)
+        columns, schema = f"{UTC_DAY}, count(*), sum(cost_cents)", _totals_by("day", pa.date32())
+        sums = totals_by("day", self._grouped(month, columns, schema, user_id=user_id))
         return [DayUsage(day, sums[day].calls, sums[day].cost_cents) for day in sorted(sums)]
 
-    def _sums(self, month: Month, key: str, user_id: str | None = None) -> dict[Any, Totals]:
-        """Add up the month's billable rows, or one user's of them, by a key: SQL over frozen rows."""
-        sums: dict[Any, Totals] = {}
-        for value, calls, cost_cents in self._grouped(month, key, "sum(cost_cents)", user_id):
-            before = sums.get(value, Totals(0, Decimal(0)))
-            cost = exact_sum(before.cost_cents, Decimal(cost_cents))
-            sums[value] = Totals(before.calls + calls, cost)
-        return sums
-
     def _grouped(
-        self, month: Month, keys: str, sums: str, user_id: str | None, detail: Detail = PLAIN
-    ) -> Iterator[tuple[Any, ...]]:
-        """Read keys, calls and sums of the month's billable rows, batch by batch."""
-        query, schema = self._sql.rows(month, detail=detail), self._detailed(detail)
+        self,
+        month: Month,
+        columns: str,
+        schema: pa.Schema,
+        *,
+        user_id: str | None = None,
+        detail: Detail = PLAIN,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read keys and sums of the month's billable rows, or of one user's: SQL over frozen rows."""
+        query, kept = self._sql.rows(month, detail=detail), self._detailed(detail)
         for batch in (
             self._reader.batches(query)
             if user_id is None
             else batches_of(self._connection, f"{query} AND {IS_USER}", of_user(user_id))
         ):
-            self._duck.register("kept", self._filter.keep(batch, month, schema=schema))
-            yield from self._duck.execute(
-                f"SELECT {keys}, count(*), {sums} FROM kept GROUP BY {keys}"
-            ).fetchall()
+            self._duck.register("kept", self._filter.keep(batch, month, kept, earlier=True))
+            found = self._duck.sql(f"SELECT {columns} FROM kept GROUP BY ALL").to_arrow_table()
             self._duck.unregister("kept")
+            yield from found.rename_columns(schema.names).cast(schema).to_batches()
+
+
+def _totals_by(key: str, kind: pa.DataType) -> pa.Schema:
+    return pa.schema([(key, kind), ("calls", pa.int64()), ("cost_cents", _SUM)])

@@ -6,10 +6,8 @@ here. Fractions are cut, never rounded: a row must not cross a boundary.
 """
 
 import sqlite3
-from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import duckdb
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 from spell_billing.core.month import Month
 from spell_billing.usage.frozen import MAX_EXAMPLES, NO_BAD_ROWS, BadRow, BadRows, together
 from spell_billing.usage.late_bad import BAD_NOW_SCHEMA
+from spell_billing.usage.tables import texts
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
 _OFFSET = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
@@ -55,9 +54,8 @@ class MonthFilter:
         earlier_bad_rows: Those of months that were asked for as earlier ones, with a readable time.
     """
 
-    def __init__(self, duck: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
+    def __init__(self, duck: duckdb.DuckDBPyConnection) -> None:
         self._duck = duck
-        self._schema = schema
         self.bad_rows = NO_BAD_ROWS
         self.earlier_bad_rows = NO_BAD_ROWS
         self._earlier: defaultdict[Month, list[pa.Table]] = defaultdict(list)
@@ -68,10 +66,9 @@ class MonthFilter:
         return pa.concat_tables(found) if found else None
 
     def keep(
-        self, batch: pa.RecordBatch, month: Month, *, earlier: bool = False, schema: pa.Schema | None = None
+        self, batch: pa.RecordBatch, month: Month, schema: pa.Schema, *, earlier: bool = False
     ) -> pa.Table:
-        """Return the batch's rows of the month, in the schema given at construction, or in another."""
-        schema = schema or self._schema
+        """Return the batch's rows of the month, in a schema."""
         self._duck.register("batch", pa.Table.from_batches([batch]))
         bounds = {"start": month.start.replace(tzinfo=None), "end": month.end.replace(tzinfo=None)}
         table: pa.Table = self._duck.sql(_QUERY, params=bounds).to_arrow_table()
@@ -112,24 +109,12 @@ def batches_of(
         while rows := cursor.fetchmany(_BATCH_ROWS):
             # Not zip(*rows), which takes twice as long.
             columns = [[row[number] for row in rows] for number in range(len(names))]
-            arrays = [_texts(each) if isinstance(each[0], bytes) else _integers(each) for each in columns]
+            arrays = [
+                texts(each)
+                if isinstance(each[0], bytes)
+                else texts(None if value is None else str(value) for value in each).cast(pa.int64())
+                for each in columns
+            ]
             yield pa.RecordBatch.from_arrays(arrays, names=names)
     finally:
         connection.text_factory = str
-
-
-def _integers(values: Sequence[int | None]) -> pa.Array:
-    # Buffers, because pa.array loads pandas.
-    found = pa.Array.from_buffers(
-        pa.int64(), len(values), [None, pa.py_buffer(array("q", (value or 0 for value in values)))]
-    )
-    if None not in values:
-        return found
-    known = _integers([value is not None for value in values]).cast(pa.bool_())
-    return pc.if_else(known, found, pa.scalar(None, pa.int64()))
-
-
-def _texts(values: Sequence[bytes]) -> pa.Array:
-    offsets = array("i", accumulate(map(len, values), initial=0))
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)

@@ -14,7 +14,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from spell_billing.core.errors import StoreError, UsageError
 from spell_billing.core.month import Month
-from spell_billing.settings.folders import usable_folder
+from spell_billing.settings.environment import usable_folder
 from spell_billing.settings.usage_place import SETTING, BucketPlace
 from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.disk import finished_file, sync, verify_file

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spell_billing.core.errors import UsageError
-from spell_billing.settings.databases import NamedUrl
+from spell_billing.core.rate_cards import RATE_CARDS_TABLE, CardRow
+from spell_billing.settings.lakes import UsageUrl
 from spell_billing.usage.contract import ONE_USER_SECONDS
 
 USAGE_TABLE = "usage_counters"
@@ -16,16 +17,30 @@ PLANS_TABLE = "billing_plans"
 SUBSCRIPTIONS_TABLE = "plan_subscriptions"
 DISCOUNTS_TABLE = "billing_discounts"
 
-USAGE_COLUMNS = ("id", "user_id", "cost_cents", "created_at")
-ACCOUNT_COLUMNS = ("user_id", "stripe_customer_id")
-ACCOUNT_OPTIONAL_COLUMNS = ("currency", "email", "collection", "net_days", "po_number", "footer", "plan_id")
-PLAN_COLUMNS = ("plan_id",)
-PLAN_OPTIONAL_COLUMNS = (
-    *("name", "included_cents", "monthly_fee_cents", "minimum_cents", "usage_discount_percent", "currency"),
-)
-SUBSCRIPTION_COLUMNS = ("user_id", "plan_id", "starts_at", "ends_at")
-DISCOUNT_COLUMNS = ("starts_at", "ends_at")
-DISCOUNT_OPTIONAL_COLUMNS = ("name", "user_id", "plan_id", "percent", "amount_cents")
+_OPTIONAL = {
+    ACCOUNTS_TABLE: ("currency", "email", "collection", "net_days", "po_number", "footer", "plan_id"),
+    PLANS_TABLE: (
+        *("name", "included_cents", "monthly_fee_cents", "minimum_cents", "usage_discount_percent"),
+        "currency",
+    ),
+    DISCOUNTS_TABLE: ("name", "user_id", "plan_id", "percent", "amount_cents"),
+}
+_REQUIRED = {
+    USAGE_TABLE: ("id", "user_id", "cost_cents", "created_at"),
+    ACCOUNTS_TABLE: ("user_id", "stripe_customer_id"),
+    PLANS_TABLE: ("plan_id",),
+    SUBSCRIPTIONS_TABLE: ("user_id", "plan_id", "starts_at", "ends_at"),
+    DISCOUNTS_TABLE: ("starts_at", "ends_at"),
+    RATE_CARDS_TABLE: ("model", "unit", "unit_price_cents"),
+}
+COLUMNS = {table: required + _OPTIONAL.get(table, ()) for table, required in _REQUIRED.items()} | {
+    RATE_CARDS_TABLE: CardRow.__struct_fields__
+}
+"""The columns that are read of each table, those that it may lack included."""
+
+
+ITEM_COLUMNS = ("user_id", "item", "calls", "quantity", "measured", "cost_cents")
+"""What a source streams of users and items: calls, their quantity, how many have one, the stored cost."""
 
 NO_ID = "no id"
 """What is written in place of an id that a row does not have."""
@@ -42,12 +57,13 @@ class Column:
 Columns = Mapping[str, Column]
 
 
-def require_columns(url: NamedUrl, table: str, found: Columns, required: tuple[str, ...]) -> None:
-    """Refuse a table that is missing or lacks a column.
+def require_columns(url: UsageUrl, table: str, found: Columns, *further: str) -> None:
+    """Refuse a table that is missing or lacks a column that billing, or a setting, needs.
 
     Raises:
         UsageError: naming table, column and remedy.
     """
+    required = (*_REQUIRED[table], *further)
     if not found:
         raise UsageError(
             f"The table {table} is missing in {url.redacted} ({url.setting}).",
@@ -66,7 +82,7 @@ BLANKS = " \t\r\n"
 """What is trimmed off an item, so that what looks the same is one."""
 
 
-def took_too_long(url: NamedUrl) -> UsageError:
+def took_too_long(url: UsageUrl) -> UsageError:
     """Return the error of a query about one user that was ended."""
     return UsageError(
         f"Reading one user from {url.redacted} ({url.setting}) took longer than "
@@ -83,7 +99,7 @@ def unsuitable_type(table: str, column: str, found: str, wanted: str) -> UsageEr
     )
 
 
-def texts(values: Iterable[str | None]) -> pa.Array:
+def texts(values: Iterable[str | bytes | None]) -> pa.Array:
     """Build a column of text. `pyarrow.array` would load pandas first, which takes 0.4 seconds."""
     builder = pa.lib.StringBuilder()
     builder.append_values(values)

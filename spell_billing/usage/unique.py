@@ -18,7 +18,7 @@ import duckdb
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.usage.contract import SourceRules
-from spell_billing.usage.duck import Stream, open_duckdb, own_errors, parquet_list
+from spell_billing.usage.duck import Stream, open_duckdb, parquet_list, registered
 from spell_billing.usage.frozen import MAX_EXAMPLES, BilledBefore, FrozenUsage, LateUsage
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns
 
@@ -49,15 +49,13 @@ class Uniqueness:
             UsageError: naming the values.
         """
         without_id = 0
-        if not self.columns:
-            return without_id
-        with self._opened() as duck:
-            for column in self.columns:
-                if column == "id":
-                    _require(duck, parquet_list([rows]), month, column, value="id")
+        for column in self.columns:
+            if column == "id":
+                with self._opened() as duck:
+                    refuse_repeated(month, column, _repeated(duck, parquet_list([rows]), "id"))
                     without_id = _without_id(duck, rows)
-                else:
-                    self._require_streamed(duck, month, column)
+            else:
+                refuse_repeated(month, column, self.repeated(column, month))
         return without_id
 
     def require_changed(self, late: LateUsage | None) -> None:
@@ -66,12 +64,9 @@ class Uniqueness:
         Raises:
             UsageError: naming the values.
         """
-        if late is None or not self.columns:
-            return
-        with self._opened() as duck:
-            for one in late.months:
-                for column in self.columns:
-                    self._require_streamed(duck, one.month, column)
+        for one in late.months if late else ():
+            for column in self.columns:
+                refuse_repeated(one.month, column, self.repeated(column, one.month))
 
     def require_apart(
         self, month: Month, rows: Path, before: FrozenUsage | None, late: LateUsage | None
@@ -101,17 +96,20 @@ class Uniqueness:
                     found = billed_before(duck, month, rows, before, late)
         return found
 
+    def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
+        """Return values that stand more than once in a month: each, how often, how many there are in all."""
+        with self._opened() as duck, registered(duck, "streamed", self.values(column, month)):
+            return _repeated(duck, "streamed", "value")
+
     def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
         """Return values that stand in both months, as the source has them: each, and how many there are."""
         with self._opened() as duck:
             for table, of in (("earlier", before), ("later", month)):
-                with self.values(column, of) as reader, own_errors(reader) as streamed:
-                    duck.register("streamed", streamed)
+                with registered(duck, "streamed", self.values(column, of)):
                     duck.execute(
                         f"CREATE TABLE {table} AS SELECT DISTINCT value FROM streamed "
                         f"WHERE value NOT IN ('', '{NO_ID}')"
                     )
-                    duck.unregister("streamed")
             return duck.execute(
                 "SELECT value, count(*) OVER () FROM later SEMI JOIN earlier USING (value) "
                 f"ORDER BY value LIMIT {MAX_EXAMPLES}"
@@ -123,12 +121,6 @@ class Uniqueness:
             duck.execute("SET preserve_insertion_order = false")
             yield duck
 
-    def _require_streamed(self, duck: duckdb.DuckDBPyConnection, month: Month, column: str) -> None:
-        with self.values(column, month) as reader, own_errors(reader) as streamed:
-            duck.register("streamed", streamed)
-            _require(duck, "streamed", month, column, value="value")
-            duck.unregister("streamed")
-
 
 def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: SourceRules) -> tuple[str, ...]:
     """Return the columns that the database does not itself guarantee; a unique one may have many nulls."""
@@ -138,13 +130,12 @@ def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: Source
     return tuple(columns)
 
 
-def _require(duck: duckdb.DuckDBPyConnection, rows: str, month: Month, column: str, *, value: str) -> None:
-    repeated = duck.execute(
+def _repeated(duck: duckdb.DuckDBPyConnection, rows: str, value: str) -> list[tuple[str, int, int]]:
+    return duck.execute(
         f"SELECT {value}::VARCHAR AS value, count(*) AS times, count(*) OVER () AS total FROM {rows} "
         f"WHERE {value} IS NOT NULL AND {value}::VARCHAR NOT IN ('', '{NO_ID}') "
         f"GROUP BY {value} HAVING times > 1 ORDER BY {value} LIMIT {MAX_EXAMPLES}"
     ).fetchall()
-    refuse_repeated(month, column, repeated)
 
 
 def refuse_repeated(month: Month, column: str, found: Sequence[tuple[str, int, int]]) -> None:

@@ -1,7 +1,7 @@
 """The platform's tables as one snapshot of an SQL database has them: what the adapters share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,37 +11,28 @@ import pyarrow as pa
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import RATE_CARDS_TABLE
-from spell_billing.settings.databases import NamedUrl
-from spell_billing.usage.accounts import build_accounts
+from spell_billing.settings.lakes import UsageUrl
+from spell_billing.usage.accounts import LIMIT_COLUMN, LIMIT_COLUMNS, build_accounts, build_limits
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, SpendLimits
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.frozen import NO_BAD_ROWS, PLAIN, DayUsage, Detail, FrozenUsage, Outside, Totals
-from spell_billing.usage.limits import LIMIT_COLUMN, LIMIT_COLUMNS, build_limits
 from spell_billing.usage.plan_book import with_plans_at_end
 from spell_billing.usage.plans import build_plans
 from spell_billing.usage.rate_cards import (
-    CARD_COLUMNS,
     RateCards,
     read_rate_cards,
-    require_exact_columns,
+    refuse_floats,
     require_exact_quantities,
     require_known_plans,
 )
 from spell_billing.usage.row_writer import FrozenRows
-from spell_billing.usage.so_far import ItemSoFar, priced
+from spell_billing.usage.so_far import items_in, priced, totals_by
 from spell_billing.usage.tables import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_OPTIONAL_COLUMNS,
     ACCOUNTS_TABLE,
-    DISCOUNT_COLUMNS,
-    DISCOUNT_OPTIONAL_COLUMNS,
+    COLUMNS,
     DISCOUNTS_TABLE,
-    PLAN_COLUMNS,
-    PLAN_OPTIONAL_COLUMNS,
     PLANS_TABLE,
-    SUBSCRIPTION_COLUMNS,
     SUBSCRIPTIONS_TABLE,
-    USAGE_COLUMNS,
     USAGE_TABLE,
     Columns,
     positions,
@@ -61,19 +52,20 @@ class UsageTables(ABC):
 
     scale = 0
 
-    def __init__(self, url: NamedUrl, rules: SourceRules) -> None:
+    def __init__(self, url: UsageUrl, rules: SourceRules) -> None:
         self.url = url
         self._rules = rules
         self.bad_rows = NO_BAD_ROWS
         self.earlier_bad_rows = NO_BAD_ROWS
+        self._known: dict[str, Columns] = {}
 
     @abstractmethod
     def columns(self, table: str) -> Columns:
         """Describe a table's columns; none of a table that is missing."""
 
-    @abstractmethod
     def unique_columns(self) -> set[str]:
         """Return the columns of usage that the database itself guarantees to have no value twice."""
+        return set()
 
     @abstractmethod
     def texts(
@@ -88,12 +80,8 @@ class UsageTables(ABC):
         """Write the month's billable rows, or their sums, proven against the database's own count and sum."""
 
     @abstractmethod
-    def current_items(self, month: Month, detail: Detail) -> Stream:
-        """Open a stream of what users have of each item in a month: `late_rated.ITEM_COLUMNS`."""
-
-    @abstractmethod
-    def items_so_far(self, month: Month, detail: Detail, user_id: str | None = None) -> Iterable[ItemSoFar]:
-        """Count and add up what users, or one of them, have of each item in a month: billable rows."""
+    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
+        """Open a stream of what users, or one, have of each item in a month: `ITEM_COLUMNS`, in any parts."""
 
     @abstractmethod
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
@@ -101,7 +89,7 @@ class UsageTables(ABC):
 
     @abstractmethod
     def current(self, month: Month) -> Stream:
-        """Open a stream of what users have in a month."""
+        """Open a stream of what users have in a month: user_id, calls, cost_cents, in any number of parts."""
 
     @abstractmethod
     def bad_now(self, month: Month) -> pa.Table | None:
@@ -116,10 +104,6 @@ class UsageTables(ABC):
         """Look for rows of months that are not compared."""
 
     @abstractmethod
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """Add up the month's billable rows by user."""
-
-    @abstractmethod
     def days(self, user_id: str, month: Month) -> list[DayUsage]:
         """Add up one user's billable rows of a month by day."""
 
@@ -127,12 +111,16 @@ class UsageTables(ABC):
         """Name tables of which another server may hide rows from billing."""
         return ()
 
+    def sums(self, month: Month) -> dict[str, Totals]:
+        """Add up the month's billable rows by user."""
+        with self.current(month) as reader:
+            return totals_by("user_id", reader)
+
     @cached_property
     def usage_columns(self) -> Columns:
         """The columns of usage, with all that are needed."""
-        required = (*USAGE_COLUMNS, *filter(None, [self._rules.dedupe_column]))
         found = self.columns(USAGE_TABLE)
-        require_columns(self.url, USAGE_TABLE, found, required)
+        require_columns(self.url, USAGE_TABLE, found, *filter(None, [self._rules.dedupe_column]))
         return found
 
     @cached_property
@@ -154,17 +142,14 @@ class UsageTables(ABC):
 
     def rate_cards(self, month: Month) -> RateCards | None:
         """Read the rate cards of a month; None where it has none."""
-        found = self.columns(RATE_CARDS_TABLE)
+        found = self._columns_or_none(RATE_CARDS_TABLE)
         if not found:
             return None
-        require_exact_columns(self.url, found)
-        table = self.texts(RATE_CARDS_TABLE, found, CARD_COLUMNS, None)
+        refuse_floats(found)
+        table = self._rows(RATE_CARDS_TABLE)
         cards = read_rate_cards(table, month, self.usage_columns, items_by=self.items_by)
-        plans = self.columns(PLANS_TABLE) if cards is not None and cards.has_plans else None
-        if cards is not None and plans:
-            require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-            known = self.texts(PLANS_TABLE, plans, ("plan_id",), None)["plan_id"]
-            require_known_plans(cards, known.to_pylist())
+        if cards is not None and cards.has_plans and self._columns_or_none(PLANS_TABLE):
+            require_known_plans(cards, self._rows(PLANS_TABLE)["plan_id"].to_pylist())
         return cards
 
     def priced(self, month: Month, user_id: str | None = None) -> dict[str, Totals] | None:
@@ -180,12 +165,11 @@ class UsageTables(ABC):
             require_exact_quantities(month, self.inexact_quantities(month, user_id))
         last: dict[str, str | None] = {}
         if cards.has_plans:
-            accounts, plans = self.accounts(user_id), self.plans(month, user_id)
-            if plans is not None:
-                accounts = with_plans_at_end(month, accounts, plans)
+            accounts = self.accounts_at_end(month, self.plans(month, user_id), user_id)
             columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
             last = dict(zip(*columns, strict=True))
-        return priced(cards, last, self.items_so_far(month, detail, user_id))
+        with self.current_items(month, detail, user_id) as reader:
+            return priced(cards, last, items_in(reader))
 
     def items(self, frozen: FrozenUsage) -> Stream:
         """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
@@ -209,53 +193,54 @@ class UsageTables(ABC):
     def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
         """Read accounts with their plans: all, of some users, or of one."""
         found = self.account_columns
-        require_columns(self.url, ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS)
-        accounts = self.texts(ACCOUNTS_TABLE, found, ACCOUNT_COLUMNS + ACCOUNT_OPTIONAL_COLUMNS, users)
-        found = self.columns(PLANS_TABLE)
-        if found:
-            require_columns(self.url, PLANS_TABLE, found, PLAN_COLUMNS)
-        plans = self.texts(PLANS_TABLE, found, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None)
+        require_columns(self.url, ACCOUNTS_TABLE, found)
+        accounts = self.texts(ACCOUNTS_TABLE, found, COLUMNS[ACCOUNTS_TABLE], users)
+        plans = self._rows(PLANS_TABLE)
         if isinstance(users, str):
             # What is wrong with another plan is no matter of this user.
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
-        return build_accounts(accounts, plans, has_plans=bool(found))
+        return build_accounts(accounts, plans, has_plans=bool(self._columns_or_none(PLANS_TABLE)))
 
-    def account_plans(self) -> pa.Table:
-        """Read the plan of each account: user_id, plan_id."""
-        found = ("user_id", "plan_id")
-        return self.texts(ACCOUNTS_TABLE, self.account_columns, found, None).select(found)
+    def accounts_at_end(self, month: Month, plans: pa.Table | None, user_id: str | None = None) -> pa.Table:
+        """Read accounts with the plan that each user was on last in the month: `plans` are of the month."""
+        accounts = self.accounts(user_id)
+        return accounts if plans is None else with_plans_at_end(month, accounts, plans)
+
+    def account_plans(self, user_id: str | None = None) -> pa.Table:
+        """Read the plan of each account, or of one: user_id, plan_id."""
+        return self.texts(ACCOUNTS_TABLE, self.account_columns, ("user_id", "plan_id"), user_id)
 
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
-        plans = self.columns(PLANS_TABLE)
-        if not plans:
+        if not self._columns_or_none(PLANS_TABLE):
             self._refuse_without_plans()
             return None
-        accounts, subscriptions = self.columns(ACCOUNTS_TABLE), self.columns(SUBSCRIPTIONS_TABLE)
-        discounts = self.columns(DISCOUNTS_TABLE)
-        require_columns(self.url, PLANS_TABLE, plans, PLAN_COLUMNS)
-        if subscriptions:
-            require_columns(self.url, SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS)
-        if discounts:
-            require_columns(self.url, DISCOUNTS_TABLE, discounts, DISCOUNT_COLUMNS)
-        names = DISCOUNT_COLUMNS + DISCOUNT_OPTIONAL_COLUMNS
         return build_plans(
             month,
-            accounts=self.texts(ACCOUNTS_TABLE, accounts, ("user_id", "plan_id"), user_id),
-            plans=self.texts(PLANS_TABLE, plans, PLAN_COLUMNS + PLAN_OPTIONAL_COLUMNS, None),
-            subscriptions=self.texts(SUBSCRIPTIONS_TABLE, subscriptions, SUBSCRIPTION_COLUMNS, user_id),
-            discounts=self.texts(DISCOUNTS_TABLE, discounts, names, None),
+            accounts=self.account_plans(user_id),
+            plans=self._rows(PLANS_TABLE),
+            subscriptions=self._rows(SUBSCRIPTIONS_TABLE, user_id),
+            discounts=self._rows(DISCOUNTS_TABLE),
             user_id=user_id,
         )
 
+    def _rows(self, table: str, users: str | None = None) -> pa.Table:
+        """Read all that is needed of a table as text, of all users or of one; nothing where it is missing."""
+        return self.texts(table, self._columns_or_none(table), COLUMNS[table], users)
+
+    def _columns_or_none(self, table: str) -> Columns:
+        """Describe a table with all columns that are needed; none where it is missing."""
+        if table not in self._known:
+            found = self._known[table] = self.columns(table)
+            if found:
+                require_columns(self.url, table, found)
+        return self._known[table]
+
     def _refuse_without_plans(self) -> None:
         """Refuse subscriptions and discounts where there are no plans: they would count for nothing."""
-        for table, columns in (
-            (SUBSCRIPTIONS_TABLE, SUBSCRIPTION_COLUMNS),
-            (DISCOUNTS_TABLE, DISCOUNT_COLUMNS),
-        ):
+        for table in (SUBSCRIPTIONS_TABLE, DISCOUNTS_TABLE):
             found = self.columns(table)
-            if found and len(self.texts(table, found, columns, None)):
+            if found and len(self.texts(table, found, COLUMNS[table], None)):
                 raise UsageError(
                     f"{table} has rows, but there is no {PLANS_TABLE}.",
                     remedy=f"Restore {PLANS_TABLE}, or empty {table} if nothing of it counts any more.",

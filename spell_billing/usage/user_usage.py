@@ -1,10 +1,12 @@
-"""The file of a month's users: kept with its hash, and read only while it is what was aggregated.
+"""The files of a month's users and items: each with its hash, read only while it is what was aggregated.
 
 Equal sums would not tell that two users were exchanged after the rows were verified.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import IntegrityError, UsageError
+from spell_billing.core.items import ItemUsage
 from spell_billing.core.money import exact_sum
 from spell_billing.usage.amounts import exact
 from spell_billing.usage.amounts import exact_sum as column_sum
@@ -23,6 +26,10 @@ from spell_billing.usage.tables import positions, texts
 HASH_SUFFIX = ".sha256"
 HASH_FILE = f"user_usage{HASH_SUFFIX}"
 _COLUMNS = ["user_id", "calls", "cost_cents"]
+_ITEM_COLUMNS = ("user_id", "item", "calls", "cost_cents")
+
+ItemsOf = Callable[[str], Sequence[ItemUsage]]
+"""Gives a user's items; users are asked for in rising order, each once."""
 
 
 def keep_user_usage(unfinished: Path, directory: Path, name: str = USER_USAGE_FILE) -> Path:
@@ -134,3 +141,43 @@ def _with_extra(usage: pa.Table, users: Iterable[str]) -> pa.Table:
     nothing = texts(["0"] * len(extra))
     columns = [extra, *(nothing.cast(usage.schema.field(name).type) for name in _COLUMNS[1:])]
     return pa.concat_tables([usage, pa.table(columns, schema=usage.schema)]).sort_by("user_id")
+
+
+def items_in_step(frozen: FrozenUsage, only: Collection[str] | None = None) -> ItemsOf:
+    """Return the way to each user's items of an aggregated version: none where no items were frozen.
+
+    Args:
+        frozen: The version.
+        only: Users that are asked for; None for all.
+
+    Raises:
+        UsageError: when asked, where the version was not aggregated.
+        IntegrityError: likewise, where what was aggregated was altered.
+    """
+    if frozen.manifest.items_by is None:
+        return lambda _: ()
+    groups = groupby(_item_rows(frozen, only), key=lambda row: row[0])
+    waiting: list[tuple[str, list[ItemUsage]]] = []
+
+    def items_of(user_id: str) -> Sequence[ItemUsage]:
+        while not waiting or waiting[0][0] < user_id:
+            waiting.clear()
+            found = next(groups, None)
+            if found is None:
+                return ()
+            user, rows = found
+            waiting.append((user, [ItemUsage(item, calls, Decimal(cost)) for _, item, calls, cost in rows]))
+        return waiting[0][1] if waiting[0][0] == user_id else ()
+
+    return items_of
+
+
+def _item_rows(frozen: FrozenUsage, only: Collection[str] | None) -> Iterator[tuple[str, str, int, str]]:
+    with open_user_usage(frozen, USER_ITEMS_FILE) as file:
+        for batch in file.iter_batches(columns=list(_ITEM_COLUMNS)):
+            kept = batch
+            if only is not None:
+                kept = batch.filter(pc.is_in(batch["user_id"], value_set=texts(sorted(only))))
+            # As text: Python reads it in a fifth of the time of Arrow's decimals.
+            cost = kept["cost_cents"].cast(pa.string()).to_pylist()
+            yield from zip(*(kept[name].to_pylist() for name in _ITEM_COLUMNS[:-1]), cost, strict=True)

@@ -12,7 +12,7 @@ from spell_billing.invoicing.rederive import sum_findings
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.erasing import items_naming
-from spell_billing.usage.user_items import items_in_step
+from spell_billing.usage.user_usage import items_in_step
 from spell_billing_tests.proof.leavers import ANN, BOB, erase, everything_stored, leave, pay
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 

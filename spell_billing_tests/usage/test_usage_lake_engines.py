@@ -14,9 +14,8 @@ from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import LakeUrl, parse_usage_url
 from spell_billing.usage.frozen import Detail
-from spell_billing.usage.lake_dialects import DIALECTS
 from spell_billing.usage.lake_engines import IBIS_NAMES
-from spell_billing.usage.lake_sql import LakeSql
+from spell_billing.usage.lake_sql import DIALECTS, LakeSql
 from spell_billing_tests.usage.test_usage_lake import source_of
 
 OCTOBER = Month(2026, 10)

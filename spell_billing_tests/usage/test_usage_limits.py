@@ -8,8 +8,8 @@ import pytest
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.lakes import parse_usage_url
+from spell_billing.usage.accounts import require_right
 from spell_billing.usage.contract import UsageSource
-from spell_billing.usage.limits import require_right
 from spell_billing.usage.source import open_usage_source
 
 MARCH = Month(2025, 3)

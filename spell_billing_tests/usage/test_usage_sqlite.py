@@ -122,9 +122,9 @@ def as_python_reads(text: str) -> datetime:
 def test_text_times_are_read_as_python_reads_them_by_both_readers(
     duck: Any, scratch: sqlite3.Connection, texts: list[str]
 ) -> None:
-    months_rows = MonthFilter(duck, SCHEMA)
+    months_rows = MonthFilter(duck)
 
-    kept = months_rows.keep(batch_of(texts), OCTOBER).to_pylist()
+    kept = months_rows.keep(batch_of(texts), OCTOBER, SCHEMA).to_pylist()
 
     expected = {index: as_python_reads(text) for index, text in enumerate(texts)}
     expected = {index: one for index, one in expected.items() if OCTOBER.start <= one < OCTOBER.end}
@@ -140,9 +140,9 @@ def test_text_times_are_read_as_python_reads_them_by_both_readers(
 )
 def test_whatever_the_text_it_is_read_as_python_reads_it_or_refused(duck: Any, text: str, noise: str) -> None:
     spoiled = text[:15] + noise + text[15:]
-    months_rows = MonthFilter(duck, SCHEMA)
+    months_rows = MonthFilter(duck)
 
-    kept = months_rows.keep(batch_of([spoiled]), OCTOBER).to_pylist()
+    kept = months_rows.keep(batch_of([spoiled]), OCTOBER, SCHEMA).to_pylist()
 
     if months_rows.bad_rows.count == 0:
         moment = as_python_reads(spoiled)

@@ -51,13 +51,13 @@ def freeze(store: UsageStore) -> Callable[..., FrozenUsage]:
 def proven(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the columns that a freeze proves itself."""
     columns: list[str] = []
-    original = unique._require
+    original = unique.refuse_repeated
 
-    def require(duck: Any, rows: str, month: Month, column: str, *, value: str) -> None:
+    def refuse(month: Month, column: str, found: Any) -> None:
         columns.append(column)
-        original(duck, rows, month, column, value=value)
+        original(month, column, found)
 
-    monkeypatch.setattr(unique, "_require", require)
+    monkeypatch.setattr(unique, "refuse_repeated", refuse)
     return columns
 
 

@@ -17,9 +17,8 @@ from spell_billing.orchestration.resources import LedgerResource, UsageResource
 from spell_billing.orchestration.unstable import sensor
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.notifications import NotificationSettings
-from spell_billing.usage.accounts import accounts_by_user
+from spell_billing.usage.accounts import accounts_by_user, require_right
 from spell_billing.usage.contract import SpendLimits, UsageSource
-from spell_billing.usage.limits import require_right
 from spell_billing.usage.plan_book import book_of
 
 EVERY_SECONDS = 600
