@@ -33,7 +33,7 @@ def hold_changed_accounts(session: MonthSession, accounts: Callable[[], pa.Table
 def in_words(users: Sequence[str]) -> str:
     """Return whose accounts changed, as a clause."""
     others = " and others" if len(users) > _MOST_NAMED else ""
-    return f"the account's customer or currency changed of {', '.join(users[:_MOST_NAMED])}{others}"
+    return f"their account's customer or currency changed: {', '.join(users[:_MOST_NAMED])}{others}"
 
 
 def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:

@@ -7,7 +7,7 @@ import pytest
 
 from spell_billing.invoicing.findings import Kind
 from spell_billing.ledger.charges import Kept
-from spell_billing.payments import follow, stripe_events
+from spell_billing.payments import follow, places
 from spell_billing_tests.payments.test_money_back import credit_note, kept
 from spell_billing_tests.payments.world import ONE, TWO, World
 from spell_billing_tests.proof.small_platform import MARCH
@@ -35,7 +35,7 @@ def test_a_backlog_that_is_read_newest_first_leaves_a_won_dispute_won(
     paid.double.dispute(paid.invoice_id(ONE), outcome="open")
     paid.clock.shift(timedelta(days=20))
     paid.double.dispute(paid.invoice_id(ONE), outcome="won")
-    monkeypatch.setattr(stripe_events, "_PAGE", 1)
+    monkeypatch.setattr(places, "PAGE", 1)
     monkeypatch.setattr(follow, "EVENT_PAGES", 1)
 
     while "older events" in paid.tick().more:
