@@ -161,7 +161,7 @@ def test_a_default_source_is_a_way_to_pay(light_platform: SmallPlatform) -> None
     light_platform.calls(MARCH, ("anna", 100))
 
     class Old:
-        async def send(self, *_: object) -> Any:
+        async def send(self, *_: object, **__: object) -> Any:
             customer = {"invoice_settings": {"default_payment_method": None}, "default_source": "card_1"}
             return type("Answer", (), {"object": customer})
 
