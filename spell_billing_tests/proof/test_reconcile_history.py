@@ -1,5 +1,6 @@
 """Reconciliation knows the past: credits, allowances, late usage and approvals, each to the cent."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.lines import Line, dump_lines, load_lines
 from spell_billing.core.month import Month
+from spell_billing.invoicing.guards import what_is_unsound
 from spell_billing.ledger.reviews import drafts_hash, write_review
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
@@ -192,6 +194,10 @@ def test_drafts_that_were_altered_are_not_sent(
     with pytest.raises(IntegrityError, match=said):
         light_platform.bill(APRIL)
     assert len(light_platform.double.writes) == before
+    # The check that follows the drafting says the same, of what charges more than usage by its columns.
+    with light_platform.ledger() as ledger:
+        unsound = ledger.read(what_is_unsound, APRIL)
+    assert re.search(said, unsound) if unsound else sets == "credit_applied_cents = 0"
 
 
 def test_a_month_in_review_is_one_finding_not_one_for_each_user(light_platform: SmallPlatform) -> None:
