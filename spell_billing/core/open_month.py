@@ -40,7 +40,12 @@ class Rated:
 
 
 def rating_of(account: Account | None, plan: MonthPlan | None) -> Rating:
-    """Return how a user's month is rated: by the user's plans, else by what the account includes."""
+    """Return how a user's month is rated: by the user's plans, else by what the account includes.
+
+    Plans in another currency than the account's add nothing: their bill fails (`plan_in_other_currency`).
+    """
+    if account is not None and plan is not None and set(plan.currencies) - {account.currency}:
+        return Rating(0)
     return plan.rating if plan is not None else Rating(account.included_cents if account else 0)
 
 

@@ -131,7 +131,9 @@ async def _known_error(request: Request, error: SpellBillingError) -> Response:
         return error_answer(request, 422, "wrong_month", error.message.rstrip("."), error.remedy)
     # Its message may name hosts and files: for the server's log, not for the client.
     _LOG.warning("%s", error)
-    words = "Billing cannot answer now", "Try again; the server's log says why."
+    again = "Try again; the server's log says why."
+    remedy = again if error.transient else "The server's log says what to correct."
+    words = "Billing cannot answer now", remedy
     return error_answer(request, 503, "not_available", *words)
 
 

@@ -46,6 +46,15 @@ def test_an_open_month_is_rated_as_its_bill_will_be(
         assert rated.usage_cents - rated.covered_cents + rated.plan_cents == rated.due_cents
 
 
+def test_amounts_of_plans_in_another_currency_are_not_added() -> None:
+    pro = PlanSpan("pro", "Pro", None, None, 300, 2_000, 5_000, currency="eur")
+    account, plan = Account("cus_1", currency="usd"), month_plan(APRIL, [pro])
+
+    (found,) = expected_totals({"ada": Decimal(700)}, {"ada": account}, APRIL, APRIL.start, lambda _: plan)
+
+    assert (found.currency, found.so_far_cents) == ("usd", 700)
+
+
 @given(
     usage=st.dictionaries(st.text(min_size=1), CENTS, max_size=8),
     account=ACCOUNTS,

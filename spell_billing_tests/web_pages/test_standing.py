@@ -84,6 +84,7 @@ def test_a_limit_that_is_none_is_said_in_the_log_and_others_are_answered(
         answer = light_doors.admit("GET", api(ONE, "standing"))
 
     assert (answer.status, answer.json["error"]["code"]) == (503, "not_available")
+    assert answer.json["error"]["remedy"] == "The server's log says what to correct."
     assert "spend_limit_cents is 'much' for user user-0001, not a whole number of cents" in caplog.text
     assert light_doors.admit("GET", api(TWO, "standing")).status == 200
 
