@@ -13,6 +13,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.core.errors import UsageError, UsageInterruptedError
@@ -53,8 +54,18 @@ def table_files(folder: Path, table: str) -> TableFiles | None:
         ) from error
     has_keys = _have_keys(place, files)
     if table != USAGE_TABLE:
-        require_alike({str(file): pq.read_schema(file).names for file in files})
+        require_alike({str(file): _columns(file) for file in files})
     return TableFiles(files, has_keys)
+
+
+def _columns(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(
+            f"{file} is no whole Parquet file: {str(error).rstrip('.')}.",
+            remedy="Nothing was frozen. Write the file anew, or move it elsewhere if it does not count.",
+        ) from error
 
 
 def require_alike(columns: Mapping[str, Iterable[str]]) -> None:

@@ -275,6 +275,14 @@ def test_an_account_s_file_that_lacks_a_column_of_others_stops_the_month(lake: F
     assert refused.value.remedy
 
 
+def test_a_damaged_file_of_accounts_stops_the_month_by_name(lake: Folder) -> None:
+    ann = lake.write("billing_accounts/1.parquet", "'ann' AS user_id, 'cus_a' AS stripe_customer_id")
+    ann.write_bytes(ann.read_bytes()[:-20])
+
+    with pytest.raises(UsageError, match=r"1\.parquet is no whole Parquet file"):
+        lake.source.accounts()
+
+
 @contextmanager
 def not_root() -> Iterator[None]:
     """Read files as somebody whom permissions hold for."""
