@@ -66,6 +66,12 @@ class MonthLockedError(LedgerError):
     transient = True
 
 
+class DraftsOutdatedError(LedgerError):
+    """What drafts rely on has changed since they were made: the month is drafted anew."""
+
+    transient = True
+
+
 class LedgerLostError(LedgerError):
     """The ledger went away, or was changed by someone else, in the middle of a run."""
 

@@ -176,8 +176,8 @@ def _require_gone(
     if matters:
         raise LedgerError(
             f"User {user_id} cannot be erased yet: {'; '.join(matters)}.",
-            remedy="Close this first: bill the month, wait for the payment, or use `spell-billing settle`, "
-            "`spell-billing void --for-good` or `spell-billing revoke-grant`.",
+            remedy="Close this first: bill the month (with --verify it asks Stripe for payments), or use "
+            "`spell-billing settle`, `spell-billing void --for-good` or `spell-billing revoke-grant`.",
         )
     pinned = sa.select(sa.func.max(months.c.month)).where(months.c.billing_started_at.is_not(None))
     last, first = connection.scalar(pinned), Month.containing(now).plus(-LATE_USAGE_MONTHS)

@@ -15,6 +15,7 @@ from spell_billing.invoicing.bill_month import Pinning, bill_month
 from spell_billing.invoicing.changed_accounts import hold_changed_accounts
 from spell_billing.invoicing.changed_accounts import in_words as changed_in_words
 from spell_billing.invoicing.draft_month import recorded_late_usage
+from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.guards import (
     require_drafts_equal_usage,
     require_late_usage_once,
@@ -26,6 +27,7 @@ from spell_billing.orchestration.assets import common
 from spell_billing.orchestration.assets.invoice_drafts import LEDGER_TABLE, invoice_drafts, totals_metadata
 from spell_billing.orchestration.partitions import invoiced_by_deadline
 from spell_billing.orchestration.resources import LedgerResource, StripeResource, UsageResource
+from spell_billing.payments.basis import require_basis
 from spell_billing.reporting.status import MonthStatus, month_status
 from spell_billing.settings.billing import Settings
 
@@ -103,9 +105,11 @@ def stripe_invoices(
                 groups = open_ledger.group_totals(month)
                 to_drive = sum(group.users for group in groups if group.state in TO_DRIVE)
                 report = BillingReport(context.log, to_drive=to_drive)
-                stripe.work(
-                    open_ledger,
-                    lambda gateway: bill_month(
+
+                async def bill(gateway: Gateway) -> None:
+                    if not session.has_begun():
+                        await require_basis(open_ledger, gateway, month, actor)
+                    await bill_month(
                         session,
                         gateway,
                         report,
@@ -115,8 +119,9 @@ def stripe_invoices(
                         pinning=pinning,
                         recorded=lambda: recorded_late_usage(opened.frozen),
                         holds_if_older=True,
-                    ),
-                )
+                    )
+
+                stripe.work(open_ledger, bill)
                 status = month_status(open_ledger, month, datetime.now(UTC))
                 if not status.count(UNDONE):
                     session.finish_billing()
