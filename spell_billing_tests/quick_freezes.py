@@ -32,6 +32,11 @@ class _Database:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
+    def cursor(self) -> Any:
+        another = self._connection.cursor()
+        another.execute(f"USE {self._name}")
+        return another
+
     def close(self) -> None:
         self._connection.execute(f"USE memory; DETACH {self._name}")
         self._connection.close()
