@@ -257,9 +257,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_unconfigure() -> None:
-    """Let go of all that is imported in the usual way, for extensions that complain of leaks at the end."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of all that is imported; what extensions say of leaks stays out of the summary of the run."""
     gc.unfreeze()
+    if hasattr(config, "workerinput"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def pytest_configure() -> None:
