@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, settings
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.kept_work import keep_work
+from spell_billing_tests.quick_freezes import quick_freezes, ready_duckdb, ready_reader_process
 from spell_billing_tests.source_tables import make_source_tables
 
-__all__ = ["make_source_tables"]
+__all__ = ["make_source_tables", "quick_freezes", "ready_duckdb", "ready_reader_process"]
 
 # Imports leave hardly any garbage; looking for it after every 700 objects takes a fifth of their time.
 gc.set_threshold(20_000, 20, 20)
@@ -256,9 +257,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_unconfigure() -> None:
-    """Let go of all that is imported in the usual way, for extensions that complain of leaks at the end."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of all that is imported; what extensions say of leaks stays out of the summary of the run."""
     gc.unfreeze()
+    if hasattr(config, "workerinput"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def pytest_configure() -> None:

@@ -12,6 +12,11 @@ from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
 
 
+@pytest.fixture(autouse=True)
+def quick_freezes() -> None:
+    """Start a process of its own for each freeze, and a DuckDB: these tests are about freezes."""
+
+
 @pytest.fixture
 def freezer(tmp_path: Path) -> Callable[..., FrozenUsage]:
     """Give a function that freezes a month from the database of a URL."""
