@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from spell_billing.core.money import format_money
-from spell_billing.core.past import Move
+from spell_billing.core.moves import Extent, Move
 from spell_billing.core.review import NAMED, Code, Finding, and_more, in_users, some
 
 
@@ -84,9 +84,44 @@ def not_compared_findings(month: str, why: Mapping[str, str]) -> list[Finding]:
 
 
 def move_findings(moves: Sequence[Move]) -> list[Finding]:
-    """Find users who lost in billed months exactly what another gained."""
-    if not moves:
-        return []
+    """Find users who lost in billed months what another gained: one finding for each extent."""
+    of = {extent: [move for move in moves if move.extent is extent] for extent in Extent}
+    return [_MOVED[extent](found) for extent, found in of.items() if found]
+
+
+def _moved_whole(moves: Sequence[Move]) -> Finding:
+    text = (
+        f"{in_users(len(moves))} lost in billed months exactly what another gained: as it stands, the "
+        "one is credited and the other charged."
+    )
+    return _moved(moves, text + _commands(moves, "several lost or gained the same"))
+
+
+def _moved_beyond(moves: Sequence[Move]) -> Finding:
+    users = len({move.from_user for move in moves})
+    text = (
+        f"{in_users(users)} lost all that billed months charged, while another gained at least as much: as "
+        "it stands, the one is credited and the other charged."
+    )
+    text += _commands(moves, "several lost or gained as much")
+    return _moved(moves, f"{text} If nothing moved, approve.")
+
+
+def _moved_in_part(moves: Sequence[Move]) -> Finding:
+    pairs = [f"from {each.from_user} to {each.to_user} in {', '.join(each.months)}" for each in moves]
+    text = (
+        f"Part of what was billed seems to have another user now, to the cent: {some(pairs)}. As it stands, "
+        "the one is credited and the other charged. If the usage is the other's, or nothing moved, approve. "
+        "If not, restore the user of these rows, and bill the month again."
+    )
+    return _moved(moves, text)
+
+
+_MOVED = {Extent.WHOLE: _moved_whole, Extent.BEYOND: _moved_beyond, Extent.PART: _moved_in_part}
+
+
+def _commands(moves: Sequence[Move], why_not: str) -> str:
+    """Name the commands that record moves, and who is left because of what cannot be told."""
     told = [move for move in moves if move.is_told]
     unclear = sorted({move.from_user for move in moves if not move.is_told})
     commands = "; ".join(
@@ -94,21 +129,28 @@ def move_findings(moves: Sequence[Move]) -> list[Finding]:
         "--reason ...`"
         for move in told[:NAMED]
     )
-    text = (
-        f"{in_users(len(moves))} lost in billed months exactly what another gained: as it stands, the "
-        "one is credited and the other charged."
-    )
+    text = ""
     if told:
         text += (
             f" Where usage moved, record it with {commands}{and_more(len(told))}, then bill the month again."
         )
     if unclear:
         text += (
-            f" Who became whom cannot be told of {some(unclear)}: several "
-            "lost or gained the same. Record with `spell-billing move-user` what your platform knows of them."
+            f" Who became whom cannot be told of {some(unclear)}: {why_not}. Record with "
+            "`spell-billing move-user` what your platform knows of them."
         )
+    return text
+
+
+def _moved(moves: Sequence[Move], text: str) -> Finding:
+    told = [move for move in moves if move.is_told]
     pairs = [
         {"from": move.from_user, "to": move.to_user, "months": list(move.months)} for move in told[:NAMED]
     ]
-    data = {"moves": len(moves), "pairs": pairs, "not_told": len(moves) - len(told)}
-    return [Finding(Code.USERS_MOVED, text, data)]
+    data = {
+        "extent": moves[0].extent.value,
+        "moves": len(moves),
+        "pairs": pairs,
+        "not_told": len(moves) - len(told),
+    }
+    return Finding(Code.USERS_MOVED, text, data)

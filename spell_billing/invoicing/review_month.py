@@ -15,18 +15,15 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError, UsageError
 from spell_billing.core.month import Month
+from spell_billing.core.moves import Move, find_moves, without_moves
 from spell_billing.core.outcomes import Reason
 from spell_billing.core.past import (
     Changed,
     Differences,
-    Move,
     PastAmounts,
     PastChange,
-    merges,
     net_differences,
-    pair_moves,
     sum_changes,
-    without_moves,
 )
 from spell_billing.core.review import (
     ALIKE_PERCENT,
@@ -227,7 +224,7 @@ def _changed(version: FrozenUsage, months: Collection[str]) -> list[Changed]:
 
 
 def _moves(connection: Connection, differences: Differences) -> list[Move]:
-    """Pair those who lost all that a month billed them for with those who gained exactly that."""
+    """Pair those who lost what a month billed them for with those who gained it."""
     losers: defaultdict[str, set[str]] = defaultdict(set)
     for (month, user), each in differences.items():
         if each.calls < 0:
@@ -238,8 +235,7 @@ def _moves(connection: Connection, differences: Differences) -> list[Move]:
     def lost_all(month: str, user: str) -> bool:
         return month in billed and -differences[month, user].calls >= billed[month].get(user, 0)
 
-    pairs = pair_moves(differences, lost_all)
-    return [*pairs, *merges(without_moves(differences, pairs), lost_all)]
+    return find_moves(differences, lost_all)
 
 
 def _billed(connection: Connection, month: str) -> PastChange:

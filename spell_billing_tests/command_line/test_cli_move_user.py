@@ -79,3 +79,60 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert (refused.returncode, refused.stdout) == (code, "")
     assert said in refused.stderr
     assert code != 1 or len(refused.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def many(make_shop: Callable[..., Any]) -> Any:
+    """Bill March of 40 users, two calls each: a change of one of them is far below `REVIEW_PAST_PERCENT`."""
+    shop = make_shop("sqlite", ready=True)
+    users = [f"u{number:02}" for number in range(40)]
+    shop.accounts(*users)
+    shop.calls("2025-03", *((user, 1000 + number) for number, user in enumerate(users) for _ in range(2)))
+    assert shop.run("bill", "--month", "2025-03").returncode == 0
+    shop.calls("2025-04", *((user, 1000) for user in users[2:] for _ in range(2)))
+    return shop
+
+
+def test_a_move_to_a_user_with_late_usage_of_their_own_is_held_and_netted_once_recorded(many: Any) -> None:
+    many.execute("UPDATE usage_counters SET user_id = 'u02' WHERE user_id = 'u01'")
+    many.calls("2025-03", ("u02", 50))
+
+    held = many.run("bill", "--month", "2025-04")
+
+    assert held.returncode == 3, held.stdout
+    assert "`spell-billing move-user --from u01 --to u02 --reason ...`" in held.stdout
+    assert many.run("move-user", "--from", "u01", "--to", "u02", "--reason", "merged").returncode == 0
+    billed = many.run("bill", "--month", "2025-04")
+    assert billed.returncode == 0, billed.stdout
+    charged = {each.metadata["spell_user_id"]: each.total_cents for each in april(many)}
+    assert (charged["u02"], charged.get("u01")) == (2050, None)
+    assert many.run("reconcile", "--month", "2025-04").returncode == 0
+
+
+def test_a_part_that_moved_is_held_and_credited_and_charged_once_approved(many: Any) -> None:
+    many.execute(
+        "UPDATE usage_counters SET user_id = 'u05' WHERE id = "
+        "(SELECT max(id) FROM usage_counters WHERE user_id = 'u04' AND cost_cents = 1004)"
+    )
+
+    held = many.run("bill", "--month", "2025-04")
+
+    assert held.returncode == 3, held.stdout
+    assert "from u04 to u05 in 2025-03" in held.stdout
+    assert "move-user --from" not in held.stdout
+    assert many.run("approve", "--month", "2025-04", "--reason", "it was u05's").returncode == 0
+    assert many.run("bill", "--month", "2025-04").returncode == 0
+    charged = {each.metadata["spell_user_id"]: each.total_cents for each in april(many)}
+    assert (charged["u04"], charged["u05"]) == (2000 - 1004, 2000 + 1004)
+    assert many.run("reconcile", "--month", "2025-04").returncode == 0
+
+
+def test_a_user_whose_rows_went_while_others_have_a_few_late_cents_moved_nowhere(many: Any) -> None:
+    many.execute("DELETE FROM usage_counters WHERE user_id = 'u01'")
+    many.calls("2025-03", *((f"u{number:02}", 50 + number) for number in range(2, 6) for _ in range(3)))
+
+    assert many.run("bill", "--month", "2025-04").returncode == 0
+
+
+def april(shop: Any) -> list[Any]:
+    return [each for each in shop.double.invoices() if each.metadata["spell_month"] == "2025-04"]

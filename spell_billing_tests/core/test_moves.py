@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from spell_billing.core.late import Usage
-from spell_billing.core.past import Differences, Move, merges, pair_moves
+from spell_billing.core.moves import Extent, Move, find_moves, merges, pair_moves, without_moves
+from spell_billing.core.past import Differences
 from spell_billing.core.review import Finding
 from spell_billing.core.review_ledger import move_findings
 
@@ -131,3 +132,85 @@ def test_a_whole_platform_that_changed_its_ids_is_looked_through_once() -> None:
     found = pair_moves(differences(*alike, ("10", "old-7", -3), ("10", "new-8", 3)), lost_all)
 
     assert pairs(found, told=True) == [("old-7", "new-8")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "not_told"),
+    [
+        # Late usage of one's own beside it, also of a user whom several became;
+        ([("08", "a", -10), ("08", "x", 12)], [("a", "x")], []),
+        ([("08", "a", -10), ("08", "b", -5), ("08", "x", 16)], [("a", "x"), ("b", "x")], []),
+        # in one month exactly, and in the next beyond it;
+        ([("08", "a", -10), ("08", "x", 10), ("09", "a", -7), ("09", "x", 9)], [("a", "x")], []),
+        # one of several possible, unless another month tells;
+        ([("08", "a", -10), ("08", "x", 12), ("08", "y", 11)], [], ["a"]),
+        ([("08", "a", -10), ("08", "b", -9), ("08", "x", 12)], [], ["a", "b"]),
+        (
+            [("08", "a", -1), ("08", "x", 3), ("08", "y", 4), ("09", "a", -7), ("09", "x", 8)],
+            [("a", "x")],
+            [],
+        ),
+        # too little, another month, or nothing lost.
+        ([("08", "a", -10), ("08", "x", 9)], [], []),
+        ([("08", "a", -10), ("09", "x", 12)], [], []),
+        ([("08", f"u{number}", number % 9 + 1) for number in range(1_000)], [], []),
+    ],
+)
+def test_who_lost_all_while_another_gained_at_least_that_may_have_become_the_other(
+    rows: list[Row], told: list[tuple[str, str]], not_told: list[str]
+) -> None:
+    found = find_moves(differences(*rows), lost_all)
+
+    assert pairs(found, told=True) == told
+    assert [loser for loser, _ in pairs(found, told=False)] == not_told
+
+
+def test_more_calls_that_cost_less_are_not_what_another_lost() -> None:
+    cheaper = {("08", "a"): Usage(-2, Decimal(-20)), ("08", "x"): Usage(9, Decimal(19))}
+    fewer = {("08", "a"): Usage(-2, Decimal(-20)), ("08", "x"): Usage(1, Decimal(90))}
+    free = {("08", "a"): Usage(-2, Decimal(0)), ("08", "x"): Usage(9, Decimal(90))}
+
+    assert [find_moves(each, lost_all) for each in (cheaper, fewer, free)] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([("08", "a", -3), ("08", "x", 3), ("08", "y", 1)], [("a", "x")]),
+        # Calls that cost the same,
+        ([("08", "a", -1), ("08", "x", 1), ("08", "y", 1)], []),
+        ([("08", "a", -1), ("08", "b", -1), ("08", "x", 1)], []),
+        # and not to the cent.
+        ([("08", "a", -3), ("08", "x", 4)], []),
+    ],
+)
+def test_a_part_that_one_lost_and_one_gained_is_told_without_the_command(
+    rows: list[Row], found: list[tuple[str, str]]
+) -> None:
+    moves = find_moves(differences(*rows), lambda _month, _user: False)
+
+    assert pairs(moves, told=True) == found
+    for each in moves:
+        assert each.extent is Extent.PART
+        assert "from a to x in 08. As it stands" in of(moves).text
+        assert "move-user" not in of(moves).text
+
+
+def test_what_may_be_a_chance_is_still_a_change_of_the_past() -> None:
+    changed = differences(("08", "a", -10), ("08", "x", 12), ("08", "b", -3), ("08", "y", 3))
+    found = find_moves(changed, lambda _month, user: user == "a")
+
+    assert {each.extent for each in found} == {Extent.BEYOND, Extent.PART}
+    assert without_moves(changed, found) == changed
+    beyond, part = move_findings(found)
+    assert "record it with `spell-billing move-user --from a --to x --reason ...`, then" in beyond.text
+    assert (beyond.data["extent"], part.data["extent"]) == ("beyond", "part")
+
+
+def test_as_many_who_gained_more_as_there_are_are_looked_through_once() -> None:
+    users = range(20_000)
+    changed = {("08", f"{side}{user}"): Usage(calls, Decimal(calls * (user + 1))) for user in users
+               for side, calls in (("old-", -1), ("new-", 2))}  # fmt: skip
+
+    # Each with each would be 400 million pairs.
+    assert len(find_moves(changed, lost_all)) == len(users)

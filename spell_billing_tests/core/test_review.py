@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spell_billing.core.late import Usage
-from spell_billing.core.past import (
-    Changed,
-    PastAmounts,
-    PastChange,
-    merges,
-    net_differences,
-    pair_moves,
-    sum_changes,
-    without_moves,
-)
+from spell_billing.core.moves import merges, pair_moves, without_moves
+from spell_billing.core.past import Changed, PastAmounts, PastChange, net_differences, sum_changes
 from spell_billing.core.plausible import HoldRules, Usual, why_not_plausible
 from spell_billing.core.review import (
     Code,
