@@ -79,6 +79,9 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
 def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> None:
     """Release one user's held bill, or many, as they are now; the next `bill` sends them.
 
+    They are sent as they were drafted: if rows of the month changed since, run `bill` first, which drafts
+    held bills again.
+
     --all takes back `hold --all`: what that held is released, and what is held for a reason of its own is
     named and stays held. Where no `hold --all` is in force, it releases what is held as not plausible. A bill
     that is drafted again with other content needs a new release.
