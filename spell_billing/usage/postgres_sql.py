@@ -46,9 +46,9 @@ class UsageSql:
     def totals(self, stretch: Stretch, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
-        With `every_row` bad rows are taken in: then `complete` counts rows without a null, or is 0 where a user
-        may be blank, and a cost that is no number or too large shows in `largest`. So one knows whether there
-        is any bad row, for less than judging each of them costs.
+        With `every_row` bad rows are taken in: then `complete` counts rows without a null, or is 0 where a
+        user may be blank, and a cost that is no number or too large shows in `largest`. So one knows whether
+        there is any bad row, for less than judging each of them costs.
         """
         extremes = "max(min_scale(cost_cents))", "greatest(max(cost_cents), -min(cost_cents))::text"
         scale, largest = extremes if self.is_numeric else ("0", "'0'")
