@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, actor, month_option, open_ledger, reason_option
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    UserType,
+    actor,
+    month_option,
+    open_ledger,
+    reason_option,
+)
 from spell_billing.core.month import Month
 
 
@@ -39,7 +46,7 @@ def approve(month: Month, reason: str) -> None:
 def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return the options `--user` and `--all`, of which `_decide` wants one, and a reason."""
     everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
-    one = click.option("--user", "user_id", metavar="ID", help="The platform's user.")
+    one = click.option("--user", "user_id", type=UserType(), help="The platform's user.")
     return one(everybody(reason_option(default="no reason given")(command)))
 
 
