@@ -198,7 +198,7 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
         f"{_of(one.billed, 'was', 'were')} billed: the month is too old to be compared, and the difference "
         "is not billed."
         for one in outside.changed
-        # Rows of so long ago may have been deleted on purpose.
+        # Rows of so many months ago may have been deleted deliberately.
         if one.found or one.month >= frozen.month.plus(-_FAR)
     )
     return found
