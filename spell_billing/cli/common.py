@@ -38,6 +38,21 @@ class MonthType(click.ParamType[Month]):
             self.fail(str(error), param, ctx)
 
 
+class UserType(click.ParamType[str]):
+    """A user's id on the command line, which is not blank.
+
+    Bills of blank users that an earlier version made are still explained, settled, voided and credited.
+    """
+
+    name = "ID"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id, or fail as wrong usage where it is blank."""
+        if not str(value).strip():
+            self.fail("it is blank, and no user has such an id", param, ctx)
+        return str(value)
+
+
 class CentsType(click.IntRange):
     """An amount above zero on the command line, in minor units: 500 is five dollars."""
 

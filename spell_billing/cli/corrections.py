@@ -239,7 +239,10 @@ def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> No
     ):
         settled = settle_credit(connection, month, user_id, currency, reason=reason, actor=actor())
     money = format_money(settled.amount_cents, settled.currency, grouping=True)
-    click.echo(f"The credit of {money} of user {user_id} is settled.")
+    if settled.amount_cents:
+        click.echo(f"The credit of {money} of user {user_id} is settled.")
+    else:
+        click.echo(f"Nothing is left of the credit of user {user_id} in {currency}: it was settled before.")
     click.echo(f"Next, for bills it held: spell-billing bill --month {month}")
 
 

@@ -7,11 +7,11 @@ import click
 
 from spell_billing.cli.common import (
     CentsType,
+    UserType,
     actor,
     json_option,
     open_ledger,
     reason_option,
-    user_option,
     write_json,
 )
 from spell_billing.core.errors import LedgerError
@@ -38,7 +38,7 @@ class _Day(click.ParamType[date]):
 
 
 @click.command("grant")
-@user_option
+@click.option("--user", "user_id", type=UserType(), required=True, help="The platform's user.")
 @click.option("--cents", type=CentsType(), metavar="N", required=True, help="In minor units: 500 for $5.00.")
 @click.option(
     "--expires",

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, actor, month_option, open_ledger, reason_option
+from spell_billing.cli.common import (
+    EXIT_USERS_LEFT,
+    UserType,
+    actor,
+    month_option,
+    open_ledger,
+    reason_option,
+)
 from spell_billing.core.month import Month
 
 
@@ -39,7 +46,7 @@ def approve(month: Month, reason: str) -> None:
 def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return the options `--user` and `--all`, of which `_decide` wants one, and a reason."""
     everybody = click.option("--all", "everybody", is_flag=True, help="Every bill of the month.")
-    one = click.option("--user", "user_id", metavar="ID", help="The platform's user.")
+    one = click.option("--user", "user_id", type=UserType(), help="The platform's user.")
     return one(everybody(reason_option(default="no reason given")(command)))
 
 
@@ -78,6 +85,9 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
 @_of_one_or_all
 def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> None:
     """Release one user's held bill, or many, as they are now; the next `bill` sends them.
+
+    They are sent as they were drafted: if rows of the month changed since, run `bill` first, which drafts
+    held bills again.
 
     --all takes back `hold --all`: what that held is released, and what is held for a reason of its own is
     named and stays held. Where no `hold --all` is in force, it releases what is held as not plausible. A bill

@@ -2,11 +2,13 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from spell_billing.alerts.alert import users
 from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
@@ -49,13 +51,21 @@ _BETWEEN = (
     ("carried to the next invoice", 1, "carried_cents"),
 )
 """What lies between usage and totals, with its sign: below zero is carried what is still to be charged."""
+_OF_REVIEW = (
+    *("drafts_hash", "reviewed_at", "needs_approval", "approvals_needed", "approvals_missing"),
+    "findings",
+)
+_OF_APPROVAL = ("kind", "user_id", "reason", "actor", "at")
 
 
 @click.command("status")
 @month_option(required=False)
 @json_option
 def command(month: Month | None, *, as_json: bool) -> None:
-    """Say where a month stands, or every month from the first drafted one to the present."""
+    """Say where a month stands, or every month from the first drafted one to the present.
+
+    Of a month in review, also what was found, and the commands that approve it or bill it again.
+    """
     now = datetime.now(UTC)
     with open_ledger() as ledger:
         drafted = [Month.parse(each.month) for each in ledger.months()]
@@ -64,14 +74,18 @@ def command(month: Month | None, *, as_json: bool) -> None:
         statuses = [month_status(ledger, each, now) for each in months]
         with ledger.reading() as connection:
             prepaid = read_liability(connection)
-    if as_json:
-        owed = [asdict(each) for each in prepaid]
-        data = [{**status.as_json(), "prepaid": owed} for status in statuses]
-        write_json(data[0] if month else data)
-        return
-    for status in statuses:
-        write_summary(console(), status)
-        click.echo()
+        if as_json:
+            owed = [asdict(each) for each in prepaid]
+            data = [
+                {**status.as_json(), "review": _review_as_json(ledger, status.month), "prepaid": owed}
+                for status in statuses
+            ]
+            write_json(data[0] if month else data)
+            return
+        for status in statuses:
+            write_summary(console(), status)
+            write_review_of(ledger, status.month)
+            click.echo()
     for each in prepaid:
         promotional, paid = (
             format_money(cents, each.currency, grouping=True)
@@ -86,17 +100,20 @@ def write_summary(console: Console, status: MonthStatus) -> None:
     if status.record is None:
         return
     usage = format_amounts(status.by_currency("usage_cents"))
-    console.print(f"{status.users:,} users with a bill, {status.record.calls:,} calls, worth {usage}.")
+    calls = status.record.calls
+    console.print(
+        f"{users(status.users)} with a bill, {calls:,} {'call' if calls == 1 else 'calls'}, worth {usage}."
+    )
     for words, sign, name in _BETWEEN:
         if any(status.by_currency(name).values()):
             console.print(f"  {words}: {_amounts(status, name, sign=sign)}")
     totals = Table("", *_numbers(), box=None, pad_edge=False)
     for name, states in _ROWS:
-        users = status.count(states)
-        if users or states is INVOICED:
+        number = status.count(states)
+        if number or states is INVOICED:
             sums = sorted(status.by_currency("total_cents", states).items())
             amounts = [format_money(cents, code, grouping=True) for code, cents in sums if cents]
-            totals.add_row(name, f"{users:,}", "\n".join(amounts) or format_money(0))
+            totals.add_row(name, f"{number:,}", "\n".join(amounts) or format_money(0))
     console.print(totals)
     for kept in status.money:
         _write_money(console, kept)
@@ -159,6 +176,27 @@ def _numbers() -> tuple[Column, Column]:
 def _amounts(status: MonthStatus, name: str, *, sign: int = 1) -> str:
     sums = status.by_currency(name).items()
     return format_amounts({currency: sign * cents for currency, cents in sums if cents})
+
+
+def _review_as_json(ledger: Ledger, month: Month) -> dict[str, Any] | None:
+    """Return the month's review for programs, as the endpoints show it; None until the month is drafted."""
+    review = ledger.read(read_review, month)
+    if review is None:
+        return None
+    names = (
+        "drafts_hash",
+        "reviewed_at",
+        "needs_approval",
+        "approvals_needed",
+        "approvals_missing",
+        "findings",
+    )
+    approval = review.approval
+    return {
+        **{name: getattr(review, name) for name in names},
+        "approval": approval
+        and {name: getattr(approval, name) for name in ("kind", "user_id", "reason", "actor", "at")},
+    }
 
 
 def write_review_of(ledger: Ledger, month: Month) -> bool:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
-from spell_billing.cli.common import actor, open_ledger, reason_option, stripe_account
+from spell_billing.cli.common import UserType, actor, open_ledger, reason_option, stripe_account
 from spell_billing.core.month import Month
 
 _MONTHS_BACK = 12
@@ -16,7 +16,7 @@ _WAIT_SECONDS = 10.0
 
 @click.command("move-user")
 @click.option("--from", "from_user", metavar="ID", required=True, help="Whose usage it was.")
-@click.option("--to", "to_user", metavar="ID", help="Whose usage it is now.")
+@click.option("--to", "to_user", type=UserType(), help="Whose usage it is now.")
 @click.option("--undo", is_flag=True, help="Nothing moved: take the recorded move of --from back.")
 @reason_option()
 def move_user(from_user: str, to_user: str | None, reason: str, *, undo: bool) -> None:

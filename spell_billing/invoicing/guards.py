@@ -165,13 +165,14 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
     """
     manifest, outside, found = frozen.manifest, frozen.manifest.outside, []
     if (bad := manifest.earlier_bad_rows).count:
+        stop = _of(bad.count, "stops", "stop")
         found.append(
-            f"{_rows(bad.count)} of billed months can no longer be billed, and stop nobody: {_named(bad)}."
+            f"{_rows(bad.count)} of billed months can no longer be billed, and {stop} nobody: {_named(bad)}."
         )
     if manifest.without_id:
+        they = _of(manifest.without_id, "it is a duplicate", "they are duplicates")
         found.append(
-            f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing shows whether they are "
-            "duplicates."
+            f"{_rows(manifest.without_id)} of {frozen.month} without an id: nothing shows whether {they}."
         )
     foreign = set(manifest.foreign).difference(before.manifest.foreign if before else ())
     if foreign:
@@ -180,20 +181,25 @@ def source_warnings(frozen: FrozenUsage, before: FrozenUsage | None) -> list[str
             "foreign table's server the options '-c row_security=off', so that it refuses instead."
         )
     if outside.future:
+        have = _of(outside.future, "has", "have")
         found.append(
-            f"{_counted(outside.future)} of usage_counters have a time after the freeze, "
+            f"{_counted(outside.future)} of usage_counters {have} a time after the freeze, "
             f"{manifest.frozen_at:%Y-%m-%d %H:%M} UTC: a sign that created_at holds local time, not UTC."
         )
     told = before.manifest.outside.before_first if before else 0
     if outside.before_first > told:
+        are = _of(outside.before_first, "is", "are")
         found.append(
-            f"{_counted(outside.before_first)} of usage_counters are from before the first billed month, and "
-            "never billed."
+            f"{_counted(outside.before_first)} of usage_counters {are} from before the first billed month, "
+            "and never billed."
         )
     found.extend(
-        f"{_rows(one.found)} of {one.month} in usage_counters, but {one.billed:,} were billed: the month is "
-        "too old to be compared, and the difference is not billed."
+        f"{_rows(one.found)} of {one.month} in usage_counters, but {one.billed:,} "
+        f"{_of(one.billed, 'was', 'were')} billed: the month is too old to be compared, and the difference "
+        "is not billed."
         for one in outside.changed
+        # Rows of so many months ago may have been deleted deliberately.
+        if one.found or one.month >= frozen.month.plus(-_FAR)
     )
     return found
 
@@ -208,4 +214,8 @@ def _counted(count: int) -> str:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
+    return f"{count:,} {_of(count, 'row', 'rows')}"
+
+
+def _of(count: int, one: str, more: str) -> str:
+    return one if count == 1 else more

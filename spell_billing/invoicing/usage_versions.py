@@ -49,20 +49,36 @@ def version_before(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
 
 
 def past_of(ledger: Ledger, store: UsageStore, month: Month) -> Past:
-    """Return which months are not compared: from the first billed one to a year before the oldest compared.
+    """Return the first billed month, and the billed rows of months that are not compared.
 
-    A month's billed rows are the frozen ones, and those that later months recorded as late.
+    Of these, the year before the compared one is counted for every month, and each older year in its turn.
     """
     pinned = ledger.pinned_versions(since=_OLDEST, before=month)
     first = min([month, *(earlier for earlier, _ in pinned)])
     until = month.plus(-LATE_USAGE_MONTHS)
-    versions, _ = _versions(ledger, store, since=until.plus(-LATE_USAGE_MONTHS), before=month)
+    billed = _billed_rows(ledger, store, until)
+    older_years = -(-_months_between(first, until.plus(-LATE_USAGE_MONTHS)) // LATE_USAGE_MONTHS)
+    if older_years > 0:
+        turn = 1 + _months_between(_OLDEST, month) % older_years
+        billed |= _billed_rows(ledger, store, until.plus(-LATE_USAGE_MONTHS * turn))
+    return Past(first, tuple(billed.items()))
+
+
+def _billed_rows(ledger: Ledger, store: UsageStore, until: Month) -> dict[Month, int]:
+    """Count the billed rows of each month of the year before one: frozen, or later recorded as late."""
+    since, last = until.plus(-LATE_USAGE_MONTHS), until.plus(LATE_USAGE_MONTHS)
+    versions, _ = _versions(ledger, store, since=since, before=last)
     billed = {one.month: one.manifest.frozen.calls for one in versions if one.month < until}
     for one in versions:
-        for item in one.manifest.late.months if one.manifest.late else ():
-            if item.month in billed:
-                billed[item.month] += item.totals.calls
-    return Past(first, tuple(billed.items()))
+        for each in (one, *one.supplements):
+            for item in each.manifest.late.months if each.manifest.late else ():
+                if item.month in billed:
+                    billed[item.month] += item.totals.calls
+    return billed
+
+
+def _months_between(first: Month, last: Month) -> int:
+    return 12 * (last.year - first.year) + last.month - first.month
 
 
 def earlier_versions(

@@ -96,13 +96,19 @@ def settle_credit(
 ) -> Credit:
     """Record that a person dealt with a user's whole credit in a currency: no bill offers it again.
 
-    The audit trail of `month`, whose bill the credit holds, tells of it. Return the credit.
+    The audit trail of `month`, whose bill the credit holds, tells of it. Return the credit: of nothing, where
+    it was settled before.
 
     Raises:
         LedgerError: when there is no such credit.
     """
     found = {credit.currency: credit for credit in credits_of(connection, user_id)}
     if currency not in found:
+        of_month = decisions.c.month == str(month), decisions.c.user_id == user_id
+        settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
+        of_currency = decisions.c.content_hash.startswith(f"{currency}:", autoescape=True)
+        if connection.scalar(sa.select(sa.exists().where(*of_month, settled, of_currency))):
+            return Credit(0, currency)
         left = ", ".join(format_money(each.amount_cents, each.currency) for each in found.values())
         raise LedgerError(
             f"User {user_id} has no credit in {currency} that is left: {left or 'none in any currency'}.",

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, SpendLimits
-from spell_billing.usage.tables import ACCOUNTS_TABLE, PLANS_TABLE, positions, texts
+from spell_billing.usage.tables import ACCOUNTS_TABLE, BLANKS, PLANS_TABLE, positions, texts
 
 DEFAULT_CURRENCY = "usd"
 _TERMS = ("collection", "net_days", "po_number", "footer")
@@ -33,7 +33,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
         UsageError: two accounts (or plans) with one id as text, or included_cents that is negative
             or no whole number.
     """
-    accounts = accounts.filter(pc.is_valid(accounts["user_id"]))
+    accounts = accounts.filter(pc.not_equal(pc.ascii_trim(accounts["user_id"], characters=BLANKS), ""))
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
     refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")

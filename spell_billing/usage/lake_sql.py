@@ -120,6 +120,7 @@ class LakeSql:
         bad = rows.filter(~self._good(rows))
         problem = ibis.cases(
             (bad["user_id"].isnull(), "user_id is missing"),
+            (~self._has_user(bad), "user_id is blank"),
             (bad["cost_cents"].isnull(), "cost_cents is missing"),
             else_="cost_cents is too large",
         )
@@ -201,11 +202,16 @@ class LakeSql:
 
     def _good(self, rows: ir.Table) -> ir.BooleanValue:
         cost = rows["cost_cents"]
-        good = rows["user_id"].notnull() & cost.notnull()
+        good = self._has_user(rows) & cost.notnull()
         kind = cost.type()
         if isinstance(kind, dt.Decimal) and (kind.precision or DIGITS) - self.scale > _WHOLE_DIGITS:
             good &= (cost < MAX_ABSOLUTE_COST) & (cost > -MAX_ABSOLUTE_COST)
         return good
+
+    @staticmethod
+    def _has_user(rows: ir.Table) -> ir.BooleanValue:
+        user = rows["user_id"]
+        return user.notnull() & (user.strip() != "") if user.type().is_string() else user.notnull()
 
     def _sums(self, rows: ir.Table, where: ir.BooleanValue | None = None) -> dict[str, Any]:
         amount = rows["cost_cents"].cast(self._dialect.decimal(self.scale))

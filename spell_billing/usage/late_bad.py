@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from spell_billing.usage.duck import parquet_list
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.tables import NO_ID
+from spell_billing.usage.tables import BLANKS, NO_ID
 
 BAD_NOW_SCHEMA = pa.schema(
     [("id", pa.string()), ("user_id", pa.string()), ("cost_cents", pa.string()), ("moment", pa.int64())]
@@ -76,7 +76,7 @@ def count_bad_rows(
             "recognized",
             (
                 "SELECT was.id FROM were_good AS was JOIN bad_now AS now ON now.id = was.id "
-                "AND now.moment = was.moment AND CASE WHEN coalesce(now.user_id, '') = '' "
+                f"AND now.moment = was.moment AND CASE WHEN coalesce(trim(now.user_id, '{BLANKS}'), '') = '' "
                 "THEN TRY_CAST(now.cost_cents AS DECIMAL(38, 18)) = was.cost_cents "
                 "ELSE now.user_id = was.user_id END "
                 f"WHERE {has_unique_ids} AND was.user_id NOT IN (SELECT user_id FROM late_before)"

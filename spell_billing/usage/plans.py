@@ -16,6 +16,7 @@ from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
 from spell_billing.usage.plan_values import cents_of, ended_before, percent_of, span_times, touches
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
+    BLANKS,
     COLUMNS,
     DISCOUNTS_TABLE,
     PLANS_TABLE,
@@ -140,7 +141,7 @@ def _subscribed(
     read: dict[tuple[str | None, ...], PlanSpan | None] = {}
     columns = (subscriptions[name].to_pylist() for name in COLUMNS[SUBSCRIPTIONS_TABLE])
     for user, *of in zip(*columns, strict=True):
-        if user is None:
+        if not (user and user.strip(BLANKS)):
             continue
         subscribed.add(user)
         key = tuple(of)

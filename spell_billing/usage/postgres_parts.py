@@ -12,6 +12,8 @@ from spell_billing.core.items import OTHER
 from spell_billing.core.month import Month
 from spell_billing.usage.frozen import Detail
 
+_BLANKS = r"E' \t\r\n'"
+
 
 def is_one_of(users: Collection[str]) -> str:
     """Return the condition that a row's user is one of some, whatever their ids hold."""
@@ -40,11 +42,16 @@ def _quoted(text: str) -> str:
     return f"{tag}{text}{tag}"
 
 
+def is_blank(user_id: str) -> str:
+    """Return the condition that a text is empty or nothing but blanks."""
+    return f"btrim({user_id}::text, {_BLANKS}) = ''"
+
+
 def item_of(detail: Detail) -> str:
     """Return the item of a row; what has none is of the rest."""
     if detail.items_by is None:
         return f"'{OTHER}'::text"
-    return f"coalesce(nullif(btrim(\"{detail.items_by}\"::text, E' \\t\\r\\n'), ''), '{OTHER}')"
+    return f"coalesce(nullif(btrim(\"{detail.items_by}\"::text, {_BLANKS}), ''), '{OTHER}')"
 
 
 class Stretch(NamedTuple):

@@ -7,11 +7,12 @@ from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import MOST_PLACES
 from spell_billing.usage.amounts import MAX_ABSOLUTE_COST, MAX_SCALE
 from spell_billing.usage.frozen import MAX_EXAMPLES, MOST_COUNTED, PLAIN, Detail
-from spell_billing.usage.postgres_parts import CostForm, Stretch, is_user, is_wanted, item_of
+from spell_billing.usage.postgres_parts import CostForm, Stretch, is_blank, is_user, is_wanted, item_of
 from spell_billing.usage.tables import NO_ID, USAGE_TABLE, Columns, unsuitable_type
 
 INTEGERS = ("int2", "int4", "int8")
 _TIMES = ("timestamptz", "timestamp")
+_NEVER_BLANK = (*INTEGERS, "uuid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,18 @@ class UsageSql:
     def totals(self, stretch: Stretch, *, every_row: bool) -> str:
         """Count and sum in the database itself: calls, cost, and for numeric the largest scale and amount.
 
-        With `every_row` bad rows are taken in: then `complete` counts rows without a null, and a cost that is
-        no number or too large shows in `largest`. So one knows whether there is any bad row, for less than
-        judging each of them costs.
+        With `every_row` bad rows are taken in: then `complete` counts rows without a null, or is 0 where a
+        user may be blank, and a cost that is no number or too large shows in `largest`. So one knows whether
+        there is any bad row, for less than judging each of them costs.
         """
         extremes = "max(min_scale(cost_cents))", "greatest(max(cost_cents), -min(cost_cents))::text"
         scale, largest = extremes if self.is_numeric else ("0", "'0'")
-        complete = ", ".join(["count(*)", *(f"count({name})" for name in self._nullable)])
+        complete = f"least({', '.join(['count(*)', *(f'count({name})' for name in self._nullable)])})"
+        if self._may_be_blank:
+            # What is blank sorts below all that begins with no blank; to trim each id takes longer.
+            complete = f"CASE WHEN min(user_id::text COLLATE \"C\") < '!' THEN 0 ELSE {complete} END"
         return (
-            f"SELECT count(*) AS calls, least({complete}) AS complete, "
+            f"SELECT count(*) AS calls, {complete} AS complete, "
             f"coalesce(sum(cost_cents), 0)::text AS cost_cents, "
             f"coalesce({scale}, 0)::bigint AS scale, coalesce({largest}, '0') AS largest "
             f"FROM {USAGE_TABLE} WHERE {self._between(*stretch)}"
@@ -110,7 +114,7 @@ class UsageSql:
     @property
     def _user_text(self) -> tuple[str, str]:
         # Other types (citext, numeric) and other collations take different texts for equal.
-        if self.columns["user_id"].type in (*INTEGERS, "uuid"):
+        if not self._may_be_blank:
             return "user_id::text", "user_id"
         return ('user_id::text COLLATE "C"',) * 2
 
@@ -176,6 +180,7 @@ class UsageSql:
             "CASE WHEN created_at IS NULL THEN 'created_at is missing' "
             "WHEN created_at IN ('infinity', '-infinity') THEN 'created_at is infinite' "
             "WHEN user_id IS NULL THEN 'user_id is missing' "
+            f"WHEN {is_blank('user_id')} THEN 'user_id is blank' "
             "WHEN cost_cents IS NULL THEN 'cost_cents is missing' "
             "WHEN cost_cents::text IN ('NaN', 'Infinity', '-Infinity') "
             "THEN 'cost_cents is ' || cost_cents::text || ', not a number' "
@@ -191,6 +196,8 @@ class UsageSql:
     @property
     def _good(self) -> str:
         conditions = [f"{name} IS NOT NULL" for name in self._nullable]
+        if self._may_be_blank:
+            conditions.append(f"NOT {is_blank('user_id')}")
         if self.is_numeric:
             # NaN sorts above every number, so the range excludes it, and both infinities too.
             conditions.append(
@@ -202,6 +209,10 @@ class UsageSql:
     @property
     def _nullable(self) -> list[str]:
         return [name for name in ("user_id", "cost_cents") if self.columns[name].nullable]
+
+    @property
+    def _may_be_blank(self) -> bool:
+        return self.columns["user_id"].type not in _NEVER_BLANK
 
     @property
     def _id(self) -> str:

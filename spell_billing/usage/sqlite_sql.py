@@ -37,9 +37,11 @@ _UTC_MONTH = (
     f"CASE {_ZONE} END) "
     "ELSE substr(created_at, 1, 7) END"
 )
-_GOOD = "typeof(cost_cents) = 'integer' AND typeof(user_id) IN ('text', 'integer')"
+_BLANK_USER = f"typeof(user_id) = 'text' AND trim(user_id, {_BLANKS}) = ''"
+_GOOD = f"typeof(cost_cents) = 'integer' AND typeof(user_id) IN ('text', 'integer') AND NOT ({_BLANK_USER})"
 _PROBLEM = (
     "CASE WHEN user_id IS NULL THEN 'user_id is missing' "
+    f"WHEN {_BLANK_USER} THEN 'user_id is blank' "
     "WHEN typeof(user_id) NOT IN ('text', 'integer') THEN 'user_id is neither text nor an integer' "
     "WHEN cost_cents IS NULL THEN 'cost_cents is missing' "
     "ELSE 'cost_cents is ' || substr(quote(cost_cents), 1, 40) || ', not a whole number of cents' END"

@@ -79,7 +79,7 @@ def require_columns(url: UsageUrl, table: str, found: Columns, *further: str) ->
 
 
 BLANKS = " \t\r\n"
-"""What is trimmed off an item, so that what looks the same is one."""
+"""What is trimmed off an item, so that what looks the same is one. A user id of nothing else is none."""
 
 
 def took_too_long(url: UsageUrl) -> UsageError:

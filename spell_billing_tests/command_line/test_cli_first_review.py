@@ -30,6 +30,30 @@ def test_fees_of_a_month_without_a_row_are_held_where_no_month_was_billed_before
     assert bill(shop, APRIL, code=0), "a month like the one before"
 
 
+def test_status_says_what_was_found_and_what_to_do_as_bill_did(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop("sqlite", ready=True)
+    shop.accounts(*USERS)
+    month_of(shop, MARCH)
+    month_of(shop, APRIL, USERS[:1])
+    bill(shop, MARCH, code=0)
+    held = bill(shop, APRIL, code=3).stdout
+    review = held[held.index(f"{APRIL} is in review") :]
+
+    for arguments in (("--month", APRIL), ()):
+        assert review in shop.run("status", *arguments).stdout
+    assert "is in review" not in shop.run("status", "--month", MARCH).stdout
+    told = shop.json("status", "--month", APRIL)["review"]
+    assert [finding["code"] for finding in told["findings"]] == ["month_not_plausible"]
+    assert (told["needs_approval"], told["approvals_missing"], told["approval"]) == (True, 1, None)
+    assert shop.json("status", "--month", "2025-05")["review"] is None
+
+    shop.run("approve", "--month", APRIL, "--reason", "one left")
+    assert "is in review" not in shop.run("status", "--month", APRIL).stdout
+    told = shop.json("status", "--month", APRIL)["review"]
+    assert not told["needs_approval"]
+    assert told["approval"]["reason"] == "one left"
+
+
 def test_accounts_that_name_plans_are_held_in_the_first_month_where_there_is_no_table_of_plans(
     make_shop: Callable[..., Any],
 ) -> None:

@@ -69,6 +69,15 @@ def test_help_appears_at_once_because_nothing_heavy_is_imported() -> None:
             ("credit", "--month", "2025-03", "--user", "u", "--cents", "-5", "--reason", "r"),
             "-5 is not in the range",
         ),
+        *(
+            (words, "it is blank, and no user has such an id")
+            for words in (
+                ("move-user", "--from", "u", "--to", " ", "--reason", "r"),
+                ("hold", "--month", "2025-03", "--user", "", "--reason", "r"),
+                ("release", "--month", "2025-03", "--user", " ", "--reason", "r"),
+                ("grant", "--user", "", "--id", "g", "--cents", "1", "--expires", "2027-01-01"),
+            )
+        ),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_right(

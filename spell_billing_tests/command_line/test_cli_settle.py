@@ -54,6 +54,10 @@ def test_a_credit_in_another_currency_is_settled_and_the_user_billed(
     done = shop.run(*words, "--credit", "USD")
     assert done.returncode == 0
     assert "The credit of $5.00 of user bob is settled." in done.stdout
+    again = shop.run(*words, "--credit", "USD")
+    assert again.returncode == 0
+    assert "Nothing is left of the credit of user bob in usd: it was settled before." in again.stdout
+    assert shop.run(*words, "--credit", "gbp").returncode == 1
 
     assert shop.run("bill", "--month", "2025-04").returncode == 0
     (bob,) = [each for each in shop.double.invoices() if each.metadata["spell_user_id"] == "bob"]

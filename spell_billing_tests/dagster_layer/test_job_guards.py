@@ -79,6 +79,7 @@ def test_a_launch_that_sends_no_invoice_at_all_is_refused_by_the_name_of_its_set
 
 BAD_ON_BOTH = {
     "null user": ("NULL", "100", f"'{NOON}'", "user_id is missing"),
+    "blank user": ("' '", "100", f"'{NOON}'", "user_id is blank"),
     "null cost": ("'user-0001'", "NULL", f"'{NOON}'", "cost_cents is missing"),
     "null time": ("'user-0001'", "100", "NULL", "created_at is missing"),
 }

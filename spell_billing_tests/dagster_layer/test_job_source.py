@@ -27,7 +27,7 @@ def test_rows_of_a_billed_month_that_lost_their_user_stop_nobody_and_are_named(
     passed, severity, text = warning(result)
     assert not passed
     assert severity is dg.AssetCheckSeverity.WARN
-    assert "1 row of billed months can no longer be billed" in text
+    assert "1 row of billed months can no longer be billed, and stops nobody" in text
     assert "id 2: user_id is missing in 2025-03" in text
     assert metadata_of(result, "raw_usage")["earlier_bad_rows"] == 1
     assert sorted(each.total_cents for each in platform.double.invoices()) == [200, 300, 400]
@@ -46,8 +46,8 @@ def test_rows_of_the_future_and_from_before_the_first_month_are_told_once(
 
     passed, _, text = warning(march)
     assert not passed
-    assert "1 row of usage_counters have a time after the freeze" in text
-    assert "1 row of usage_counters are from before the first billed month" in text
+    assert "1 row of usage_counters has a time after the freeze" in text
+    assert "1 row of usage_counters is from before the first billed month" in text
     found = metadata_of(march, "raw_usage")
     assert (found["future_rows"], found["rows_before_first_month"]) == (1, 1)
     platform.source.execute("DELETE FROM usage_counters WHERE cost_cents = 5")

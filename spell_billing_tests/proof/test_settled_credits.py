@@ -43,5 +43,8 @@ def test_credits_in_two_currencies_are_both_kept_and_a_settled_one_holds_no_bill
     assert "credit_settled" in [entry["action"] for entry in platform.trail(APRIL, ONE)]
     with platform.ledger() as ledger, ledger.reading() as connection:
         assert credits_of(connection, ONE) == []
+    decided = platform.trail(APRIL, ONE)
+    assert settle(platform, "eur") == 0, "it was settled before"
+    assert platform.trail(APRIL, ONE) == decided
     with pytest.raises(LedgerError, match="none in any currency"):
-        settle(platform, "eur")
+        settle(platform, "gbp")

@@ -115,6 +115,21 @@ def test_row_ids_of_any_type_are_kept(
     assert str(row["id"]) == name
 
 
+def test_a_blank_user_is_none_even_where_the_column_is_never_null(
+    database_url: str, make_source_tables: Any, store: UsageStore
+) -> None:
+    tables = make_source_tables(database_url)
+    tables.calls([("", 1, OCTOBER.start), (" \t", 2, OCTOBER.start), (" user-1", 8, OCTOBER.start)])
+
+    manifest = store.freeze(source_of(database_url), OCTOBER).manifest
+
+    assert {(row.id, row.problem) for row in manifest.bad_rows.examples} == {
+        ("1", "user_id is blank"),
+        ("2", "user_id is blank"),
+    }
+    assert manifest.frozen == Totals(1, Decimal(8))
+
+
 def test_rows_that_cannot_be_billed_are_named_and_left_out(
     database_url: str, make_source_tables: Any, store: UsageStore
 ) -> None:
