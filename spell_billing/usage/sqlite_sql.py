@@ -37,7 +37,8 @@ _UTC_MONTH = (
     f"CASE {_ZONE} END) "
     "ELSE substr(created_at, 1, 7) END"
 )
-_BLANK_USER = f"typeof(user_id) = 'text' AND trim(user_id, {_BLANKS}) = ''"
+# What is blank sorts below all that begins with no blank: few texts are trimmed.
+_BLANK_USER = f"typeof(user_id) = 'text' AND user_id COLLATE BINARY < '!' AND trim(user_id, {_BLANKS}) = ''"
 _GOOD = f"typeof(cost_cents) = 'integer' AND typeof(user_id) IN ('text', 'integer') AND NOT ({_BLANK_USER})"
 _PROBLEM = (
     "CASE WHEN user_id IS NULL THEN 'user_id is missing' "
