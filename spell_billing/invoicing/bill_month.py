@@ -57,6 +57,11 @@ class Pinning:
     require: Callable[[], None] = lambda: None
     _pinned: bool = False
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this run has pinned the month, or found it pinned when it came to that."""
+        return self._pinned
+
     async def pin(self) -> bool:
         """Pin the month; False when it was pinned before, by this run or an earlier one."""
         if self._pinned:
@@ -90,7 +95,8 @@ async def bill_month(
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
     The month is pinned right before its first invoice is made: a run that Stripe does not let come so far
-    leaves it as it was, and the next one freezes it anew. A month that is not recorded as billed is swept
+    leaves it as it was, and the next one freezes it anew. So it does after a run that certainly made nothing
+    of the month, as where Stripe knows none of the customers. A month that is not recorded as billed is swept
     even when no bill is left: the run before may have died before it had deleted a draft that no bill uses.
 
     With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
@@ -112,12 +118,16 @@ async def bill_month(
         _require_over(session.month, gateway.date)
         if holds_if_older:
             await asyncio.to_thread(hold_where_decisions_are_lost, session)
+        # The sweep pins it before it takes anything up.
+        something_stands = pinning.is_pinned
         pinned_now = await pinning.pin()
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
             tried = await driving.drive_first(pinning) if pinned_now else 0
             left = sys.maxsize if first is None else first - (tried > 0)
             await driving.drive_all(after_id=tried, most=left)
+        if not (something_stands or outcome.invoiced or outcome.unfinished or gateway.unknown_writes):
+            await asyncio.to_thread(_note_nothing_made, session, began=pinned_now)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
@@ -162,6 +172,16 @@ def _is_finished(session: MonthSession) -> bool:
     record = session.record()
     billed = record is not None and record.billed_at is not None
     return billed and not session.page(TO_DRIVE, after_id=0, limit=1)
+
+
+def _note_nothing_made(session: MonthSession, *, began: bool) -> None:
+    """Note that nothing of the month is at Stripe, which had nothing before this run, nor got it in this run.
+
+    Where another run `began` it, a bill that is left may be the one at which that run was killed.
+    """
+    if session.has_left_something() or (not began and session.page(TO_DRIVE, after_id=0, limit=1)):
+        return
+    session.note_nothing_made()
 
 
 @dataclass(slots=True)
