@@ -20,7 +20,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
-from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.gateway import Gateway, require_same
 from spell_billing.invoicing.older_ledger import (
     hold_where_decisions_are_lost,
     note_lost_decisions,
@@ -31,6 +31,7 @@ from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.stripe_account import StripeAccount, read_account
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CONCURRENT_BILLS = 64
@@ -62,16 +63,23 @@ class Pinning:
         """Whether this run has pinned the month, or found it pinned when it came to that."""
         return self._pinned
 
-    async def pin(self) -> bool:
-        """Pin the month; False when it was pinned before, by this run or an earlier one."""
+    async def pin(self, account: StripeAccount | None = None) -> bool:
+        """Pin the month, to be billed in an account; False when this run or an earlier one pinned it before.
+
+        Raises:
+            StripeAccountError: when a run of another month has meanwhile recorded an account in its place.
+        """
         if self._pinned:
             return False
         self._pinned = True
-        return await asyncio.to_thread(self._pin)
+        return await asyncio.to_thread(self._pin, account)
 
-    def _pin(self) -> bool:
+    def _pin(self, account: StripeAccount | None) -> bool:
         with self.exclusive():
             self.require()
+            recorded = self.session.write(read_account)
+            if recorded is not None and account is not None:
+                require_same(recorded, account)
             return self.session.start_billing()
 
     def take_back(self) -> None:
@@ -120,7 +128,7 @@ async def bill_month(
             await asyncio.to_thread(hold_where_decisions_are_lost, session)
         # The sweep pins it before it takes anything up.
         something_stands = pinning.is_pinned
-        pinned_now = await pinning.pin()
+        pinned_now = await pinning.pin(gateway.account)
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
             tried = await driving.drive_first(pinning) if pinned_now else 0
@@ -142,7 +150,7 @@ async def _what_stands(
 ) -> SweepResult:
     try:
         await require_nothing_skipped(session, gateway)
-        return await sweep(session, gateway, pinning.pin, recorded, note_older)
+        return await sweep(session, gateway, lambda: pinning.pin(gateway.account), recorded, note_older)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(

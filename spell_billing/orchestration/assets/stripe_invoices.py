@@ -116,6 +116,7 @@ def stripe_invoices(
                         recorded=lambda: recorded_late_usage(opened.frozen),
                         holds_if_older=True,
                     ),
+                    biller=actor,
                 )
                 status = month_status(open_ledger, month, datetime.now(UTC))
                 if not status.count(UNDONE):
