@@ -37,6 +37,7 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     was billed before is sent only when a person has approved it: see `approve`.
     """
     from spell_billing.cli.status import write_review_of, write_summary  # noqa: PLC0415 - heavy: SQLAlchemy
+    from spell_billing.ledger.nothing_made import starts_over  # noqa: PLC0415
     from spell_billing.reporting.status import month_status  # noqa: PLC0415
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
 
@@ -55,6 +56,7 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
         fail(problem[-1])
     with open_ledger() as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
+        anew = ledger.read(starts_over, month)
         write_summary(console(), after)
         if write_review_of(ledger, month):
             sys.exit(EXIT_USERS_LEFT)
@@ -64,10 +66,13 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
     waiting = after.count(TO_DRIVE)
     if first is not None and waiting:
         bills = "bill waits" if waiting == 1 else "bills wait"
-        click.echo(
-            f"{waiting:,} {bills}, as they were drafted; one whose account gets another customer or "
-            f"currency meanwhile will be drafted again. To send the rest: spell-billing bill --month {month}"
+        how = (
+            "as they were drafted; one whose account gets another customer or currency meanwhile will be "
+            "drafted again"
         )
+        if anew:
+            how = "and as no invoice was made, the month will be drafted again"
+        click.echo(f"{waiting:,} {bills}, {how}. To send the rest: spell-billing bill --month {month}")
     click.echo(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":
         sys.exit(EXIT_USERS_LEFT)

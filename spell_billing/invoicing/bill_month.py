@@ -20,7 +20,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
-from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.gateway import Gateway, require_same
 from spell_billing.invoicing.older_ledger import (
     hold_where_decisions_are_lost,
     note_lost_decisions,
@@ -31,6 +31,7 @@ from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.stripe_account import StripeAccount, read_account
 from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CONCURRENT_BILLS = 64
@@ -57,16 +58,28 @@ class Pinning:
     require: Callable[[], None] = lambda: None
     _pinned: bool = False
 
-    async def pin(self) -> bool:
-        """Pin the month; False when it was pinned before, by this run or an earlier one."""
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this run has pinned the month, or found it pinned when it came to that."""
+        return self._pinned
+
+    async def pin(self, account: StripeAccount | None = None) -> bool:
+        """Pin the month, to be billed in an account; False when this run or an earlier one pinned it before.
+
+        Raises:
+            StripeAccountError: when a run of another month has meanwhile recorded an account in its place.
+        """
         if self._pinned:
             return False
         self._pinned = True
-        return await asyncio.to_thread(self._pin)
+        return await asyncio.to_thread(self._pin, account)
 
-    def _pin(self) -> bool:
+    def _pin(self, account: StripeAccount | None) -> bool:
         with self.exclusive():
             self.require()
+            recorded = self.session.write(read_account)
+            if recorded is not None and account is not None:
+                require_same(recorded, account)
             return self.session.start_billing()
 
     def take_back(self) -> None:
@@ -90,7 +103,8 @@ async def bill_month(
     """Drive the month's bills to finalized invoices. On a finished month nothing is sent.
 
     The month is pinned right before its first invoice is made: a run that Stripe does not let come so far
-    leaves it as it was, and the next one freezes it anew. A month that is not recorded as billed is swept
+    leaves it as it was, and the next one freezes it anew. So it does after a run that certainly made nothing
+    of the month, as where Stripe knows none of the customers. A month that is not recorded as billed is swept
     even when no bill is left: the run before may have died before it had deleted a draft that no bill uses.
 
     With `verify` even a finished month is swept; `first` limits how many bills are sent, by their ids. The
@@ -112,12 +126,16 @@ async def bill_month(
         _require_over(session.month, gateway.date)
         if holds_if_older:
             await asyncio.to_thread(hold_where_decisions_are_lost, session)
-        pinned_now = await pinning.pin()
+        # The sweep pins it before it takes anything up.
+        something_stands = pinning.is_pinned
+        pinned_now = await pinning.pin(gateway.account)
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
             tried = await driving.drive_first(pinning) if pinned_now else 0
             left = sys.maxsize if first is None else first - (tried > 0)
             await driving.drive_all(after_id=tried, most=left)
+        if not (something_stands or outcome.invoiced or outcome.unfinished or gateway.unknown_writes):
+            await asyncio.to_thread(_note_nothing_made, session, began=pinned_now)
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
@@ -132,7 +150,7 @@ async def _what_stands(
 ) -> SweepResult:
     try:
         await require_nothing_skipped(session, gateway)
-        return await sweep(session, gateway, pinning.pin, recorded, note_older)
+        return await sweep(session, gateway, lambda: pinning.pin(gateway.account), recorded, note_older)
     except StripeProblem as problem:
         silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
         raise (StripeSilentError if silent else StripeAccountError)(
@@ -162,6 +180,16 @@ def _is_finished(session: MonthSession) -> bool:
     record = session.record()
     billed = record is not None and record.billed_at is not None
     return billed and not session.page(TO_DRIVE, after_id=0, limit=1)
+
+
+def _note_nothing_made(session: MonthSession, *, began: bool) -> None:
+    """Note that nothing of the month is at Stripe, which had nothing before this run, nor got it in this run.
+
+    Where another run `began` it, a bill that is left may be the one at which that run was killed.
+    """
+    if session.has_left_something() or (not began and session.page(TO_DRIVE, after_id=0, limit=1)):
+        return
+    session.note_nothing_made()
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """One run's gateway to Stripe: paced, retried with the same key, stopped when nobody can be billed.
 
 A ledger bills one Stripe account: it is recorded with the first request, and checked in each run after it.
+One in which nothing was made gives way to the account of the next billing run.
 """
 
 import asyncio
@@ -17,12 +18,15 @@ from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.latencies import Latencies
 from spell_billing.invoicing.pace import Pace
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.stripe_account import (
     Mode,
     StripeAccount,
+    made_nothing,
     newest_finalized,
     read_account,
     record_account,
+    replace_unused,
 )
 from spell_billing.stripe_api.client import Answer, Invoice, StripeApi
 from spell_billing.stripe_api.problems import Kind, StripeProblem
@@ -58,14 +62,14 @@ class Gateway:
 
     It counts requests and their durations by endpoint, whatever Stripe answered; those it `limited` by a 429;
     and `unknown_writes`, which were not answered, whatever a later try of them brought. `date` is when Stripe
-    answered last, by its clock; empty where it did not say.
+    answered last, by its clock; empty where it did not say. `account` has the key, as the guard found.
     """
 
     api: StripeApi
     pace: Pace
     patience: Patience
     _: KW_ONLY
-    guard: Callable[[Send], Awaitable[None]] | None = None
+    guard: Callable[[Send], Awaitable[StripeAccount]] | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
@@ -73,6 +77,7 @@ class Gateway:
     limited: int = 0
     unknown_writes: int = 0
     date: str = ""
+    account: StripeAccount | None = None
     _guarding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _silent_since: float | None = None
 
@@ -96,7 +101,7 @@ class Gateway:
         if self.guard is not None:
             async with self._guarding:
                 if self.guard is not None:
-                    await self.guard(self._send)
+                    self.account = await self.guard(self._send)
                     self.guard = None
         return await self._send(endpoint, parameters, key=key, optional=False, **ids)
 
@@ -195,15 +200,26 @@ Connect = Callable[[], AbstractAsyncContextManager[Gateway]]
 """Opens a gateway to Stripe."""
 
 
-def require_mode(ledger: Ledger, mode: Mode) -> None:
-    """Refuse a key of another mode than the ledger bills, with a StripeAccountError; nothing is sent."""
-    recorded = ledger.read(read_account)
-    if recorded is not None:
-        _require_same(recorded, StripeAccount(mode, None))
+def require_mode(ledger: Ledger, mode: Mode, biller: Actor | None = None) -> None:
+    """Refuse a key of another mode than the ledger bills, with a StripeAccountError; nothing is sent.
+
+    A `biller` may take the place of one in which nothing was made, as in `require_account`.
+    """
+    recorded, present = ledger.read(read_account), StripeAccount(mode, None)
+    if recorded is None or not recorded.is_other_than(present):
+        return
+    unused = ledger.read(made_nothing)
+    if biller is None or not unused:
+        require_same(recorded, present, unused=unused)
 
 
-async def require_account(ledger: Ledger, mode: Mode, send: Send) -> None:
-    """Ask which account answers, record it for the first time, and refuse another than the ledger's."""
+async def require_account(
+    ledger: Ledger, mode: Mode, send: Send, *, biller: Actor | None = None
+) -> StripeAccount:
+    """Ask which account answers, record it for the first time, and refuse another than the ledger's.
+
+    For a `biller`, which runs a month, it is recorded in place of one in which nothing was made. Return it.
+    """
     present = StripeAccount(mode, await _account_id(send))
     recorded = await asyncio.to_thread(ledger.read, read_account)
     newest_invoice_id = await asyncio.to_thread(ledger.read, newest_finalized)
@@ -212,7 +228,19 @@ async def require_account(ledger: Ledger, mode: Mode, send: Send) -> None:
         await _require_invoice(send, newest_invoice_id, present)
     if recorded is None or recorded.account_id is None:
         recorded = await asyncio.to_thread(ledger.write, record_account, present, datetime.now(UTC))
-    _require_same(recorded, present)
+    unused = False
+    if recorded.is_other_than(present):
+        if biller is None:
+            unused = await asyncio.to_thread(ledger.read, made_nothing)
+        else:
+            recorded = await asyncio.to_thread(_replaced, ledger, present, biller) or recorded
+    require_same(recorded, present, unused=unused)
+    return present
+
+
+def _replaced(ledger: Ledger, present: StripeAccount, biller: Actor) -> StripeAccount | None:
+    with ledger.exclusive():
+        return ledger.write(replace_unused, present, biller, datetime.now(UTC))
 
 
 async def _account_id(send: Send) -> str | None:
@@ -241,12 +269,20 @@ async def _require_invoice(send: Send, invoice_id: str, present: StripeAccount) 
         ) from None
 
 
-def _require_same(recorded: StripeAccount, present: StripeAccount) -> None:
+def require_same(recorded: StripeAccount, present: StripeAccount, *, unused: bool = False) -> None:
+    """Refuse an account that is known to be another than the recorded one, with a StripeAccountError.
+
+    `unused` says that nothing was made in the recorded one.
+    """
     if not recorded.is_other_than(present):
         return
-    raise StripeAccountError(
-        f"This ledger bills {recorded}, and STRIPE_API_KEY is of {present}.",
-        remedy="Put the former key back; or, if that was a rehearsal, run `spell-billing forget-rehearsal`."
+    remedy = (
+        "Put the former key back; or, if that was a rehearsal, run `spell-billing forget-rehearsal`."
         if recorded.mode == "test"
-        else "Put the former key back, or give the other account a ledger of its own (DATABASE_URL).",
+        else "Put the former key back, or give the other account a ledger of its own (DATABASE_URL)."
+    )
+    if unused:
+        remedy += " Or run `spell-billing bill` with this key: nothing was made in the other account."
+    raise StripeAccountError(
+        f"This ledger bills {recorded}, and STRIPE_API_KEY is of {present}.", remedy=remedy
     )

@@ -1,6 +1,6 @@
 """Which frozen version of a month counts: the pinned one once billing has started, else the newest."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from spell_billing.core.month import Month
 from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.cursors import begin_redrafting, end_redrafting
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.nothing_made import starts_over
+from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.contract import Past, UsageSource
 from spell_billing.usage.frozen import FrozenUsage, Totals
@@ -29,6 +31,17 @@ def pinned_version(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsa
     if record is None or record.billing_started_at is None:
         return None
     return store.version(month, record.usage_version)
+
+
+def start_over(ledger: Ledger, month: Month, actor: Actor, on_wait: Callable[[str], None]) -> bool:
+    """Undo the pin of a month of which its runs made nothing at Stripe; return whether there was one."""
+    if not ledger.read(starts_over, month):
+        return False
+    with (
+        ledger.session(month, actor, on_wait=on_wait, drafting=True) as session,
+        ledger.exclusive(on_wait=on_wait),
+    ):
+        return session.starts_over() and session.take_back_start()
 
 
 def version_to_draft(ledger: Ledger, store: UsageStore, month: Month) -> FrozenUsage:

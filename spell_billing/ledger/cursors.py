@@ -51,7 +51,7 @@ def begin_redrafting(connection: Connection, month: Month) -> bool:
     counts as told and stands on no bill. Until the month is drafted again, which alone may remove the note,
     nobody may send, settle or adopt its bills.
     """
-    new = read_cursor(connection, f"{_REDRAFTING}{month}") is None
+    new = not is_redrafting(connection, month)
     move_cursor(connection, f"{_REDRAFTING}{month}", str(month))
     return new
 
@@ -61,13 +61,18 @@ def end_redrafting(connection: Connection, month: Month) -> None:
     drop_cursor(connection, f"{_REDRAFTING}{month}")
 
 
+def is_redrafting(connection: Connection, month: Month) -> bool:
+    """Return whether it is noted that the waiting bills are drafted again."""
+    return read_cursor(connection, f"{_REDRAFTING}{month}") is not None
+
+
 def require_redrafted(connection: Connection, month: Month) -> None:
     """Refuse a month whose waiting bills may lack what was recorded for them.
 
     Raises:
         MonthLockedError: until the month is drafted again.
     """
-    if read_cursor(connection, f"{_REDRAFTING}{month}") is not None:
+    if is_redrafting(connection, month):
         raise MonthLockedError(
             f"Updating the drafts of {month} was interrupted.",
             remedy=f"Complete it first: spell-billing bill --month {month}.",

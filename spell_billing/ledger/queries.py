@@ -45,6 +45,16 @@ def started_months(connection: Connection) -> list[MonthRecord]:
     return [each for each in read_months(connection) if each.billing_started_at is not None]
 
 
+def is_counted_on(connection: Connection, record: MonthRecord) -> bool:
+    """Return whether another month was drafted or pinned since this one was begun: it counts with it."""
+    since = record.billing_started_at
+    others = sa.exists().where(
+        months.c.month != record.month,
+        sa.or_(months.c.drafted_at >= since, months.c.billing_started_at >= since),
+    )
+    return bool(connection.scalar(sa.select(others)))
+
+
 def read_bills(
     connection: Connection,
     month: Month | str,

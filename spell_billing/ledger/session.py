@@ -20,8 +20,20 @@ from spell_billing.ledger.changes import insert_drafts, write_changes
 from spell_billing.ledger.column_types import put_row
 from spell_billing.ledger.history import read_history
 from spell_billing.ledger.month_state import undone_months
+from spell_billing.ledger.nothing_made import (
+    forget_nothing_made,
+    has_left_something,
+    note_nothing_made,
+    starts_over,
+)
 from spell_billing.ledger.payments import Payment, keep_payments
-from spell_billing.ledger.queries import is_replaced, read_bills, read_bills_to_redraft, read_month
+from spell_billing.ledger.queries import (
+    is_counted_on,
+    is_replaced,
+    read_bills,
+    read_bills_to_redraft,
+    read_month,
+)
 from spell_billing.ledger.reviews import read_review
 from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, new_bill_values
 from spell_billing.ledger.schema import invoices, months, reviews
@@ -69,6 +81,9 @@ class MonthSession:
     history = _asked(read_history)
     review = _asked(read_review)
     drafted_usage = _asked(drafted_usage)
+    starts_over = _asked(starts_over)
+    has_left_something = _asked(has_left_something)
+    note_nothing_made = _asked(note_nothing_made)
 
     def page(self, states: Iterable[State] | None, *, after_id: int, limit: int) -> list[Bill]:
         """Return up to `limit` bills in the given states with ids above `after_id`."""
@@ -134,10 +149,11 @@ class MonthSession:
 
     def start_billing(self) -> bool:
         """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were."""
+        self.write(forget_nothing_made, self.month)
         return self._stamp_month("billing_started_at", "billing_started")
 
     def take_back_start(self) -> bool:
-        """Undo `start_billing` where Stripe has refused the first invoice: the next run freezes anew.
+        """Undo `start_billing` where nothing was made at Stripe: the next run freezes anew.
 
         Return False when another month was drafted or pinned since, and counts with this one as it is.
         """
@@ -146,13 +162,9 @@ class MonthSession:
             record = read_month(connection, self.month)
             if record is None or record.billing_started_at is None:
                 return True
-            since = record.billing_started_at
-            others = sa.select(months.c.month).where(
-                months.c.month != month,
-                sa.or_(months.c.drafted_at >= since, months.c.billing_started_at >= since),
-            )
-            if connection.scalar(others.limit(1)) is not None:
+            if is_counted_on(connection, record):
                 return False
+            forget_nothing_made(connection, self.month)
             connection.execute(months.update().where(months.c.month == month).values(billing_started_at=None))
             self._audit(now, action="billing_start_taken_back")
         return True

@@ -12,6 +12,7 @@ from spell_billing.core.month import Month
 from spell_billing.ledger.audit_trail import write_audit
 from spell_billing.ledger.column_types import metadata
 from spell_billing.ledger.money_tables import grants
+from spell_billing.ledger.nothing_made import begun_months_that_may_have_something
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import audit, invoices, months, moves, stripe_account
 
@@ -56,6 +57,39 @@ def record_account(connection: Connection, account: StripeAccount, now: datetime
         connection.execute(stripe_account.update().values(account_id=account.account_id))
         return account
     return recorded
+
+
+def made_nothing(connection: Connection) -> bool:
+    """Return whether nothing was made at Stripe, for certain, since the ledger's account was recorded."""
+    named = invoices.c.stripe_invoice_id.is_not(None)
+    # Of a bill that failed, the audit trail alone has the draft that was deleted.
+    since = sa.select(sa.func.max(stripe_account.c.recorded_at)).scalar_subquery()
+    told = sa.and_(audit.c.stripe_invoice_id.is_not(None), audit.c.at >= since)
+    some = connection.scalar(sa.select(sa.or_(sa.exists().where(named), sa.exists().where(told))))
+    return not some and not begun_months_that_may_have_something(connection)
+
+
+def replace_unused(
+    connection: Connection, account: StripeAccount, actor: Actor, now: datetime
+) -> StripeAccount | None:
+    """Record an account in place of another one in which nothing was made; return what is recorded then.
+
+    The caller keeps months from being pinned meanwhile.
+    """
+    recorded = read_account(connection)
+    if recorded is None or not recorded.is_other_than(account) or not made_nothing(connection):
+        return recorded
+    row = {"mode": account.mode, "account_id": account.account_id, "recorded_at": now}
+    connection.execute(stripe_account.delete())
+    connection.execute(stripe_account.insert().values(row))
+    drafted = [*connection.scalars(sa.select(months.c.month).order_by(months.c.month))]
+    detail = f"nothing was made in {recorded}; from now on {account}"
+    entries = (
+        {"month": month, "action": "account_replaced", "detail": detail}
+        for month in drafted or [str(Month.containing(now))]
+    )
+    write_audit(connection, actor, now, *entries)
+    return account
 
 
 def newest_finalized(connection: Connection) -> str | None:

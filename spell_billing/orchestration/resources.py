@@ -23,6 +23,7 @@ from spell_billing.invoicing.gateway import Gateway, Patience, require_account, 
 from spell_billing.invoicing.pace import LIVE, LOOPBACK, SANDBOX, Limits, Pace, shared
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.outbox import in_memory
+from spell_billing.ledger.rows import Actor
 from spell_billing.settings.addresses import DEFAULT_STRIPE_API_BASE, check_api_base, check_api_key
 from spell_billing.settings.billing import Settings
 from spell_billing.settings.databases import DatabaseUrl, parse_database_url
@@ -139,9 +140,10 @@ class StripeResource(_OfTheEnvironment[None]):
         return self.api_key is not None or Settings.from_environment().has_stripe_api_key
 
     @asynccontextmanager
-    async def connect(self, ledger: Ledger) -> AsyncIterator[Gateway]:
+    async def connect(self, ledger: Ledger, biller: Actor | None = None) -> AsyncIterator[Gateway]:
         """Open the account's gateway for one run on a ledger, which bills one account only.
 
+        A `biller` runs a month, with the account that is to be billed if nothing was made in another.
         All runs on the ledger share the account's rate.
 
         Raises:
@@ -149,7 +151,7 @@ class StripeResource(_OfTheEnvironment[None]):
             StripeAccountError: when the key is of another mode than the one the ledger bills.
         """
         key = self._key()
-        await asyncio.to_thread(require_mode, ledger, mode_of_key(key))
+        await asyncio.to_thread(require_mode, ledger, mode_of_key(key), biller)
         async with StripeApi(key, self._address(), timeout_seconds=self.timeout_seconds) as api:
             patience = Patience(
                 tries=self.tries,
@@ -158,14 +160,16 @@ class StripeResource(_OfTheEnvironment[None]):
                 down_seconds=self.down_seconds,
             )
             async with shared(Pace(self.limits()), lambda: len(ledger.months_held())) as pace:
-                guard = partial(require_account, ledger, mode_of_key(key))
+                guard = partial(require_account, ledger, mode_of_key(key), biller=biller)
                 yield Gateway(api, pace, patience, guard=guard)
 
-    def work(self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]]) -> _Result:
+    def work(
+        self, ledger: Ledger, ask: Callable[[Gateway], Awaitable[_Result]], biller: Actor | None = None
+    ) -> _Result:
         """Do something with the account's gateway, outside of an event loop, and return the result."""
 
         async def run() -> _Result:
-            async with self.connect(ledger) as gateway:
+            async with self.connect(ledger, biller) as gateway:
                 return await ask(gateway)
 
         return asyncio.run(run())

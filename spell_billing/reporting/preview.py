@@ -24,6 +24,7 @@ from spell_billing.invoicing.usage_versions import (
     with_scratch_supplement,
 )
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.nothing_made import starts_over
 from spell_billing.ledger.queries import read_bills_to_redraft
 from spell_billing.ledger.rows import Bill
 from spell_billing.usage.aggregate import aggregate
@@ -49,7 +50,7 @@ def preview_drafts(
     Raises:
         SpellBillingError: as freezing and drafting do; for bad rows too.
     """
-    pinned = pinned_version(ledger, store, month)
+    pinned = None if ledger.read(starts_over, month) else pinned_version(ledger, store, month)
     if pinned is not None:
         yield from _of_pinned(ledger, source, store, pinned, policy)
         return

@@ -30,6 +30,7 @@ from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
+    start_over,
     version_to_draft,
     with_what_came_since,
 )
@@ -97,6 +98,7 @@ class SmallPlatform:
         """
         source = open_usage_source(self._url, self.rules)
         with self.ledger() as ledger:
+            start_over(ledger, month, Actor("tester", run_id), _LOG.info)
             frozen = pinned_version(ledger, self.store, month)
             if frozen is None:
                 earlier, _ = earlier_versions(ledger, self.store, month)

@@ -94,7 +94,8 @@ def test_a_source_that_cannot_be_read_leaves_a_month_without_an_interrupted_run_
     def unreadable(*_: object) -> None:
         raise UsageError("The usage database does not answer.", remedy="Try again.")
 
-    platform.calls(MARCH, (WAITS, 300))
+    platform.accounts(ONE)
+    platform.calls(MARCH, (ONE, 10), (WAITS, 300))
     platform.bill(MARCH)
     with monkeypatch.context() as patch:
         patch.setattr(UsageStore, "supplement", unreadable)

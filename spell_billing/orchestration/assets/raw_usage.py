@@ -9,6 +9,7 @@ from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     past_of,
     pinned_version,
+    start_over,
     version_before,
 )
 from spell_billing.orchestration.assets import common
@@ -43,6 +44,8 @@ def raw_usage(
         context.log.info("Starting monthly billing process")
         first_day, last_day = month.start.date().isoformat(), month.last_day
         context.log.info(f"Processing billing for period: {first_day} to {last_day}")
+        if start_over(opened.ledger, month, common.actor_of(context.run), context.log.info):
+            context.log.info(f"Nothing was made of {month} at Stripe yet: it is frozen anew")
         pinned = pinned_version(opened.ledger, store, month)
         record = opened.ledger.month(month)
         earlier, missing = earlier_versions(opened.ledger, store, month)

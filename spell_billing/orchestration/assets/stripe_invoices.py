@@ -121,7 +121,7 @@ def stripe_invoices(
                         holds_if_older=True,
                     )
 
-                stripe.work(open_ledger, bill)
+                stripe.work(open_ledger, bill, biller=actor)
                 status = month_status(open_ledger, month, datetime.now(UTC))
                 if not status.count(UNDONE):
                     session.finish_billing()
