@@ -213,7 +213,14 @@ def _credit_findings(
     issued = sa.select(notes.stripe_invoice_id, sa.func.sum(notes.cents)).where(
         notes.outcome == "issued", notes.bill_id.in_(of_month)
     )
-    given = {name: int(cents) for name, cents in connection.execute(issued.group_by(notes.stripe_invoice_id))}
+    # What came back since: of a note that a person voided, or a refund that failed.
+    came_back = sa.select(audit.c.stripe_invoice_id, audit.c.amount_cents).where(
+        audit.c.month == str(month), audit.c.action == "money_back", audit.c.amount_cents < 0
+    )
+    given = Counter[str]()
+    for query in (issued.group_by(notes.stripe_invoice_id), came_back):
+        for name, cents in connection.execute(query):
+            given[name] += int(cents)
     at_stripe = {invoice["id"]: invoice for invoice in standing}
     for bill in bills:
         invoice = at_stripe.get(bill.stripe_invoice_id)
@@ -227,7 +234,7 @@ def _credit_findings(
                 payment.credited_cents if payment else 0,
                 before,
             ),
-            ("of credit notes issued", given.get(invoice["id"], 0), before + after),
+            ("of credit notes issued", given[invoice["id"]], before + after),
         )
         for what, ours, theirs in sides:
             if ours > theirs:

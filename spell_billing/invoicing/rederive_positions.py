@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import IntegrityError
+from spell_billing.core.errors import IntegrityError, altered_row
 from spell_billing.core.money import exact_sum, format_money
 from spell_billing.core.terms import load_terms
 from spell_billing.invoicing.rederive_plans import charges, fee_discount, terms_of, usage_discount_alone
@@ -62,10 +62,8 @@ def require_readable(row: Any) -> tuple[Line, ...]:
         terms_of(row.included_cents, row.rating)
         load_terms(row.terms)
     except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.DecodeError, IntegrityError):
-        raise IntegrityError(
-            f"The bill of user {row.user_id} for {row.month} was altered: what it holds cannot be read.",
-            remedy="Restore its row of ledger_invoices from the ledger's backup.",
-        ) from None
+        named = f"The bill of user {row.user_id} for {row.month}"
+        raise altered_row(named, "ledger_invoices") from None
     return lines
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
-from spell_billing.core.errors import IntegrityError, LedgerError
+from spell_billing.core.errors import LedgerError, altered_row
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -80,10 +80,7 @@ def _settled(user_id: str, content: str | None) -> tuple[str, int]:
     """Return the currency and the amount that a person settled of a user's credit."""
     read = _SETTLED.fullmatch(content or "")
     if read is None:
-        raise IntegrityError(
-            f"What was settled of user {user_id}'s credit was altered: {content!r}.",
-            remedy="Restore the row of ledger_decisions from the ledger's backup.",
-        )
+        raise altered_row(f"What was settled of user {user_id}'s credit", "ledger_decisions")
     return read[1], int(read[2])
 
 

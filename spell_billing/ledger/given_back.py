@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import IntegrityError
+from spell_billing.core.errors import altered_row
 from spell_billing.core.late import BillOf, Held
 from spell_billing.core.lines import CHANGED, Line
 from spell_billing.core.money import share_of
@@ -150,10 +150,8 @@ def read_answers(connection: Connection, *, leave_altered: bool = False) -> list
         if read is None and leave_altered:
             continue
         if read is None:
-            raise IntegrityError(
-                f"What was said of money given back to user {user_id} for {month} was altered: {content!r}.",
-                remedy="Restore the row of ledger_decisions from the ledger's backup.",
-            )
+            said = f"What was said of money given back to user {user_id} for {month}"
+            raise altered_row(said, "ledger_decisions")
         currency, answered, corrected, usage_month, generation = read.groups()
         # A ledger of before generations were noted was asked about first ones, but for the rarest.
         of_invoice = user_id, month, int(generation or "1")

@@ -11,7 +11,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import IntegrityError
+from spell_billing.core.errors import altered_row
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.audit_trail import write_audit
@@ -97,10 +97,7 @@ def read_review(connection: Connection, month: Month) -> Review | None:
     try:
         findings = orjson.loads(row.findings)
     except ValueError:
-        raise IntegrityError(
-            f"What the review of {month} found was altered: {row.findings!r}.",
-            remedy="Restore the row of ledger_reviews from the ledger's backup.",
-        ) from None
+        raise altered_row(f"What the review of {month} found", "ledger_reviews") from None
     approvals: dict[str, Decision] = {}
     for each in read_decisions(connection, month):
         person = person_of(each.actor)
