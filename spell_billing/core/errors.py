@@ -82,6 +82,22 @@ class IntegrityError(SpellBillingError):
     """Two numbers that must be equal to the cent differ."""
 
 
+def altered_row(what: str, table: str) -> IntegrityError:
+    """Return the error for a row of the ledger that somebody altered by hand."""
+    return IntegrityError(
+        f"{what} was altered, and cannot be read.",
+        remedy=f"Restore the row of {table} from the ledger's backup.",
+    )
+
+
+def altered_text(what: str, text: str, error: Exception) -> IntegrityError:
+    """Return the error for a text of a bill that the ledger has and cannot be read."""
+    return IntegrityError(
+        f"The {what} of a bill in the ledger cannot be read ({error}): {text[:80]!r}.",
+        remedy="`spell-billing reconcile` names the user. Restore the row from the ledger's backup.",
+    )
+
+
 class StripeAccountError(SpellBillingError):
     """Stripe refuses or cannot serve the whole account: nothing is sent any more."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from spell_billing.core.errors import altered_text
 from spell_billing.core.money import format_money, step_cents
 
 USAGE, INCLUDED, LATE_USAGE, ADJUSTMENT, CREDIT = "usage", "included", "late_usage", "adjustment", "credit"
@@ -86,8 +87,15 @@ def dump_lines(lines: Sequence[Line]) -> str:
 
 
 def load_lines(text: str) -> tuple[Line, ...]:
-    """Read lines as the ledger keeps them."""
-    return _LINES.decode(text)
+    """Read lines as the ledger keeps them.
+
+    Raises:
+        IntegrityError: they were altered by hand, and cannot be read.
+    """
+    try:
+        return _LINES.decode(text)
+    except msgspec.DecodeError as error:
+        raise altered_text("lines", text, error) from None
 
 
 def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:

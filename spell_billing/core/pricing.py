@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from spell_billing.core.errors import altered_text
 from spell_billing.core.money import round_half_up, share_of
 
 
@@ -164,10 +165,17 @@ def _dump(rating: Rating) -> str:
 
 
 def load_rating(text: str | None, included_cents: int) -> Rating:
-    """Read a rating as the ledger keeps it."""
+    """Read a rating as the ledger keeps it.
+
+    Raises:
+        IntegrityError: it was altered by hand, and cannot be read.
+    """
     if text is None:
         return Rating(included_cents)
-    return msgspec.structs.replace(_READ.decode(text), included_cents=included_cents)
+    try:
+        return msgspec.structs.replace(_READ.decode(text), included_cents=included_cents)
+    except msgspec.DecodeError as error:
+        raise altered_text("rating", text, error) from None
 
 
 _READ = msgspec.json.Decoder(Rating)

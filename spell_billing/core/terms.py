@@ -2,6 +2,7 @@
 
 import msgspec
 
+from spell_billing.core.errors import altered_text
 from spell_billing.core.outcomes import Reason
 
 CHARGE, SEND = "charge", "send"
@@ -106,8 +107,15 @@ def dump_terms(terms: Terms) -> str | None:
 
 
 def load_terms(text: str | None) -> Terms:
-    """Read terms as the ledger keeps them."""
-    return USUAL_TERMS if text is None else msgspec.json.decode(text, type=Terms)
+    """Read terms as the ledger keeps them.
+
+    Raises:
+        IntegrityError: they were altered by hand, and cannot be read.
+    """
+    try:
+        return USUAL_TERMS if text is None else msgspec.json.decode(text, type=Terms)
+    except msgspec.DecodeError as error:
+        raise altered_text("terms", str(text), error) from None
 
 
 def _whole(text: str) -> int | None:

@@ -44,7 +44,7 @@ def correction_undone(connection: Connection, month: str, user_id: str) -> str:
 def _came_back(connection: Connection, bills: Iterable[Bill]) -> Iterator[tuple[Bill, int, int]]:
     """Return bills with what was settled as a correction, where less than that is given back."""
     corrected: Counter[tuple[str, str, int]] = Counter()
-    for answer in read_answers(connection):
+    for answer in read_answers(connection, leave_altered=True):
         corrected[answer.user_id, answer.month, answer.generation] += answer.corrected_cents
     settled = {
         str(bill.stripe_invoice_id): (bill, cents)

@@ -1,6 +1,7 @@
 """Proof that no credit or grant pays for more than it is worth, apart from the code that offers them."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,11 +107,18 @@ def _sides(connection: Connection, heirs: Heirs) -> defaultdict[_Key, _Side]:
         decisions.c.kind == "credit_settled"
     )
     for user_id, content in connection.execute(settled):
-        currency, _, cents = content.partition(":")
-        sides[heirs.heir_of(user_id), currency, 1].used += int(cents)
+        if read := read_settled(content):
+            sides[heirs.heir_of(user_id), read[0], 1].used += read[1]
     return sides
 
 
+def read_settled(content: str | None) -> tuple[str, int] | None:
+    """Return the currency and the amount of a credit that a person settled; None if unreadable."""
+    read = _SETTLED.fullmatch(content or "")
+    return (read[1], int(read[2])) if read else None
+
+
+_SETTLED = re.compile(r"([^:]+):(-?[0-9]+)")
 _NOT_DUE = frozenset({"grant", "credit", "brought_forward", "remainder", "changed_at_stripe", "forgiven"})
 
 

@@ -45,7 +45,10 @@ class Kind(StrEnum):
 
 
 _REMEDIES = {
-    Kind.USAGE_DIFFERS: "The ledger's usage is not the frozen usage. Restore the ledger or the usage store.",
+    Kind.USAGE_DIFFERS: (
+        "The ledger's usage is not the frozen usage, or the frozen rows are not what was added up. Restore "
+        "the ledger or the usage store."
+    ),
     Kind.LINES_DO_NOT_ADD_UP: "Restore the ledger; void an invoice without usage behind it.",
     Kind.MISSING_IN_LEDGER: "The user has frozen usage and no bill. Bill the month again.",
     Kind.MISSING_AT_STRIPE: "Check that STRIPE_API_KEY belongs to the account that was billed.",
@@ -57,7 +60,10 @@ _REMEDIES = {
     Kind.CUSTOMER_DIFFERS: "Compare it with `explain`; void it and bill again if it is wrong.",
     Kind.TWO_FOR_ONE_USER: "Void one of them at Stripe, then bill the month again with --verify.",
     Kind.DRAFT_LEFT: "Bill the month again with --verify: it deletes drafts that no bill uses.",
-    Kind.STANDS_AT_STRIPE: "The ledger holds it as void. Void it at Stripe.",
+    Kind.STANDS_AT_STRIPE: (
+        "The ledger holds the bill as void, settled or skipped. If the audit trail says so too, void the "
+        "invoice at Stripe; otherwise restore the ledger."
+    ),
     Kind.NOT_INVOICED: "`spell-billing explain` says why; fix it, then bill the month again.",
     Kind.IN_REVIEW: "`spell-billing status` says what was found. Approve it, or correct it and bill again.",
     Kind.ALLOWANCE_DIFFERS: "Restore the ledger; if the invoice was sent, void it and bill again.",
@@ -87,7 +93,10 @@ _REMEDIES = {
         "were removed: the user pays for them. `spell-billing settle --given-back goodwill` lets the next "
         "bill give them back; if some is still given back, settle that with `--given-back correction`."
     ),
-    Kind.CONTENT_ALTERED: "Something other than spell_billing changed the bill. Restore the ledger's backup.",
+    Kind.CONTENT_ALTERED: (
+        "Something other than spell_billing changed the bill, or a decision or move about the user. "
+        "`spell-billing explain` shows the audit trail. Restore the ledger's backup."
+    ),
     Kind.NOT_APPROVED: (
         "The month was sent without an approval of these drafts, or its bills were changed since the review. "
         "See `spell-billing preview --against`, and void what is wrong."
@@ -95,7 +104,7 @@ _REMEDIES = {
     Kind.MONEY_DIFFERS: (
         "Money went back, or came back, and the ledger does not know of it yet. The sensor `payments` reads "
         "it within a minute, or within a day if no event told of it; if it is not running, start the "
-        "Dagster daemon."
+        "Dagster daemon. A credit note that Stripe does not know: restore the ledger."
     ),
     Kind.VOID_AT_STRIPE: "If it was meant, record it with `spell-billing void`; it can then be billed again.",
 }

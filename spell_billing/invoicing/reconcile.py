@@ -16,6 +16,7 @@ from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
+from spell_billing.invoicing.frozen_rows import frozen_users
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.rederive import sum_findings
 from spell_billing.invoicing.reprice import repriced_users
@@ -31,6 +32,7 @@ _DAY_SECONDS = 86_400
 _COMPARED = (
     *("id", "status", "total", "currency", "customer", "metadata", "lines", "from_invoice"),
     *("amount_paid", "amount_remaining", "payments", "total_taxes", "total_discount_amounts"),
+    *("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount"),
 )
 _MOST_RETRIEVED = 200
 """How many invoices are looked for by their id; where more are missing, it is another account."""
@@ -67,6 +69,7 @@ async def reconcile(
             result.ledger_discount_cents += bill.discount_cents or 0
     result.findings.extend(_bill_findings(by_user, at_stripe))
     result.findings.extend(_stray_findings(at_stripe, known))
+    result.findings.extend(_unexplained(result, every_bill))
     return result
 
 
@@ -87,15 +90,20 @@ def _usage_findings(result: Reconciliation, frozen: FrozenUsage, by_user: ByUser
     """Compare frozen usage, which the result sums, with the ledger's latest bills, user by user."""
     with open_user_usage(frozen) as file:
         rows = file.read(columns=["user_id", "calls", "cost_cents"]).to_pylist()
-    usage = {row["user_id"]: (row["calls"], Decimal(row["cost_cents"])) for row in rows}
-    if frozen.manifest.rates is not None:
-        usage = repriced_users(frozen)
+    aggregated = {row["user_id"]: (row["calls"], Decimal(row["cost_cents"])) for row in rows}
+    usage = frozen_users(frozen) if frozen.manifest.rates is None else repriced_users(frozen)
     result.frozen_users = len(usage)
     result.frozen_calls = sum(calls for calls, _ in usage.values())
     result.frozen_usage_cents = exact_sum(*(cents for _, cents in usage.values()))
     for user_id in sorted(usage.keys() | by_user.keys()):
         calls, cents = usage.get(user_id, (0, Decimal(0)))
         expected = f"{calls} calls, {cents} cents"
+        have_calls, have_cents = aggregated.get(user_id, (0, Decimal(0)))
+        if (have_calls, have_cents) != (calls, cents):
+            # What bills were made of is not what the frozen rows hold.
+            found = f"{have_calls} calls, {have_cents} cents in user_usage.parquet"
+            yield Finding(Kind.USAGE_DIFFERS, user_id, None, f"{expected} in the frozen rows", found)
+            continue
         if user_id not in by_user:
             yield Finding(Kind.MISSING_IN_LEDGER, user_id, None, expected, "no bill")
             continue
@@ -165,13 +173,13 @@ def _stray_findings(at_stripe: Sequence[Invoice], known: Collection[str | None])
 
 
 def _compare_bill(bill: Bill, invoice: Invoice) -> Iterator[Finding]:
-    closed = bill.state in {State.VOID, State.SETTLED}
     if invoice["status"] == "void":
-        if not closed:
+        if bill.state not in {State.VOID, State.SETTLED}:
             yield Finding.of(Kind.VOID_AT_STRIPE, bill, str(bill.state), "void")
         return
-    if closed:
-        yield Finding.of(Kind.STANDS_AT_STRIPE, bill, str(bill.state), invoice["status"])
+    if bill.state in {State.VOID, State.SETTLED, State.SKIPPED}:
+        stands = f"{invoice['status']} invoice of {invoice['total']}"
+        yield Finding.of(Kind.STANDS_AT_STRIPE, bill, str(bill.state), stands)
     if bill.state not in INVOICED:
         return
     key = billing_key(bill.month, bill.user_id, bill.generation)
@@ -242,6 +250,27 @@ def net_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
             cents = max(0, cents)
         found.append((cents, line.description))
     return found if before_cents >= off_cents else _gross(lines)
+
+
+def _unexplained(result: Reconciliation, bills: Iterable[Bill]) -> Iterator[Finding]:
+    """Find invoices that one side counts and the other does not, where nothing else was found about them.
+
+    So the sums of both sides never differ unsaid.
+    """
+    amounts: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    users: dict[str, str] = {}
+    for bill in bills:
+        if bill.state in INVOICED:
+            amounts[bill.stripe_invoice_id or ""][0].append(f"{_due_cents(bill)} {bill.currency}")
+            users[bill.stripe_invoice_id or ""] = bill.user_id
+    for invoice in result.standing:
+        amounts[invoice["id"]][1].append(f"{invoice['total']} {invoice['currency']}")
+        users.setdefault(invoice["id"], invoice["metadata"].get("spell_user_id", ""))
+    told = {name for each in result.findings for name in (each.user_id, each.stripe_invoice_id)}
+    for invoice_id, (ours, theirs) in amounts.items():
+        if ours != theirs and not {invoice_id, users[invoice_id]} & told:
+            sides = (f"invoice of {' and '.join(each)}" if each else "no invoice" for each in (ours, theirs))
+            yield Finding(Kind.AMOUNT_DIFFERS, users[invoice_id], invoice_id or None, *sides)
 
 
 def _at_stripe(kind: Kind, invoice: Invoice, expected: str, found: str) -> Finding:

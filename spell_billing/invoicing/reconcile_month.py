@@ -19,24 +19,26 @@ from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
 from spell_billing.invoicing.rederive import item_findings, rederive
+from spell_billing.invoicing.rederive_trail import trail_findings
 from spell_billing.invoicing.reprice import late_price_findings
 from spell_billing.invoicing.usage_versions import pinned_since
 from spell_billing.ledger.charges import Kept, read_charges
 from spell_billing.ledger.erasing import require_no_unfinished_erasure
 from spell_billing.ledger.ledger import Ledger
+from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.payments import read_payments
 from spell_billing.ledger.reviews import drafts_hash, read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
-from spell_billing.ledger.schema import audit
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
 RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
-_CHANGED_SINCE = ("redrafted", "drafted_again", "adopted", "revised", "settled")
-"""Actions after which bills are others than were reviewed."""
+_CHANGED_SINCE = ("redrafted", "adopted", "revised")
+"""Actions after which the bills that were reviewed say something else."""
 _TAKES_MONEY = frozenset({"needs_response", "under_review", "lost"})
 """Statuses of a dispute: of the others, an inquiry took nothing, and what was won came back."""
 
@@ -73,17 +75,19 @@ async def reconcile_month(
     with ledger.reading() as connection:
         result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
         result.findings.extend(_not_approved(connection, month, record))
+        latest = {user_id: each[-1] for user_id, each in bills_by_user(bills).items()}
+        result.findings.extend(trail_findings(connection, record, latest, result))
         if read_standing(connection, month).in_review:
             # Nobody has an invoice yet, for one reason.
             result.findings = [each for each in result.findings if each.kind is not Kind.NOT_INVOICED]
             one = Finding(Kind.IN_REVIEW, "every user", None, "an approval of the drafts", "none yet")
             result.findings.append(one)
-        latest = {user_id: each[-1] for user_id, each in bills_by_user(bills).items()}
         result.findings.extend(item_findings(frozen, latest))
         if frozen.manifest.rates is not None:
             result.findings.extend(late_price_findings(frozen, pinned_since(ledger, store, month)))
         result.money = _by_currency(money.values())
         result.findings.extend(_money_findings(connection, month, bills, money))
+        result.findings.extend(_credit_findings(connection, month, bills, result.standing))
         result.findings.extend(came_back_findings(connection, latest.values()))
     result.drop_echoes()
     ledger.record_action(
@@ -106,7 +110,10 @@ def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> 
         yield Finding(Kind.NOT_APPROVED, "every user", None, f"an approval of {reviewed}", "none")
         return
     # A bill that was rightly drafted, or taken from Stripe, after the review changes the hash.
-    changed = sa.select(audit.c.id).where(audit.c.month == str(month), audit.c.action.in_(_CHANGED_SINCE))
+    accepted = sa.and_(audit.c.action == "settled", audit.c.to_state != State.SETTLED.value)
+    changed = sa.select(audit.c.id).where(
+        audit.c.month == str(month), sa.or_(audit.c.action.in_(_CHANGED_SINCE), accepted)
+    )
     if connection.execute(changed.limit(1)).first() is None:
         now = drafts_hash(connection, month)
         if now != review.drafts_hash:
@@ -192,3 +199,44 @@ def _money_findings(
                 f"{believed} received and kept",
                 f"{kept}: {paid} paid, {refunded} refunded, {disputed} disputed",
             )
+
+
+def _credit_findings(
+    connection: Connection, month: Month, bills: Sequence[Bill], standing: Sequence[Invoice]
+) -> Iterator[Finding]:
+    """Return invoices of which credit notes took off less at Stripe than the ledger says.
+
+    What they took off since is no difference.
+    """
+    payments = {each.stripe_invoice_id: each for each in read_payments(connection, month)}
+    notes, of_month = credit_notes.c, sa.select(invoices.c.id).where(invoices.c.month == str(month))
+    issued = sa.select(notes.stripe_invoice_id, sa.func.sum(notes.cents)).where(
+        notes.outcome == "issued", notes.bill_id.in_(of_month)
+    )
+    # What came back since: of a note that a person voided, or a refund that failed.
+    came_back = sa.select(audit.c.stripe_invoice_id, audit.c.amount_cents).where(
+        audit.c.month == str(month), audit.c.action == "money_back", audit.c.amount_cents < 0
+    )
+    given = Counter[str]()
+    for query in (issued.group_by(notes.stripe_invoice_id), came_back):
+        for name, cents in connection.execute(query):
+            given[name] += int(cents)
+    at_stripe = {invoice["id"]: invoice for invoice in standing}
+    for bill in bills:
+        invoice = at_stripe.get(bill.stripe_invoice_id)
+        if invoice is None:
+            continue
+        payment = payments.get(invoice["id"])
+        before, after = (int(invoice[f"{each}_payment_credit_notes_amount"] or 0) for each in ("pre", "post"))
+        sides = (
+            (
+                "taken off by credit notes before the payment",
+                payment.credited_cents if payment else 0,
+                before,
+            ),
+            ("of credit notes issued", given[invoice["id"]], before + after),
+        )
+        for what, ours, theirs in sides:
+            if ours > theirs:
+                believed, found = (format_money(cents, bill.currency) for cents in (ours, theirs))
+                yield Finding.of(Kind.MONEY_DIFFERS, bill, f"{believed} {what}", found)

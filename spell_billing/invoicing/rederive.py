@@ -26,18 +26,23 @@ from spell_billing.invoicing.rederive_plans import charges
 from spell_billing.invoicing.rederive_positions import (
     CREDITS,
     EVIDENCE,
+    KINDS,
     LATE,
     OF_PLANS,
     TOLD,
     Line,
     money,
     read_lines,
+    require_readable,
     rounded_cents,
 )
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit
 from spell_billing.usage.frozen import USER_ITEMS_FILE, FrozenUsage
 from spell_billing.usage.user_usage import open_user_usage
+
+_TAKEN_FROM_STRIPE = ("adopted", "revised", "settled")
+"""Actions that may bring what a person changed at Stripe onto a bill."""
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -55,14 +60,19 @@ def rederive(
 
     `by_user` has all of the month's bills, every generation, oldest first.
     """
-    # Their content is that of an invoice found at Stripe.
-    query = sa.select(audit.c.user_id, audit.c.generation).where(
-        audit.c.month == str(month), audit.c.action == "adopted"
+    query = sa.select(audit.c.user_id, audit.c.generation, audit.c.action).where(
+        audit.c.month == str(month), audit.c.action.in_(_TAKEN_FROM_STRIPE)
     )
-    adopted = {(user_id, generation) for user_id, generation in connection.execute(query)}
+    taken = {tuple(row) for row in connection.execute(query)}
+    # Their content is that of an invoice found at Stripe.
+    adopted = {(user_id, generation) for user_id, generation, action in taken if action == "adopted"}
+    changed = {(user_id, generation) for user_id, generation, _ in taken}
     latest = {user_id: generations[-1] for user_id, generations in by_user.items()}
     for bill in latest.values():
-        yield from content_findings(bill, adopted=(bill.user_id, bill.generation) in adopted)
+        of = bill.user_id, bill.generation
+        yield from content_findings(bill, adopted=of in adopted)
+        if bill.late_lines and of not in changed:
+            yield from _changed_by_nobody(bill)
     found_at_stripe = {user_id for user_id, _ in adopted}
     explained = {user_id: bill for user_id, bill in latest.items() if user_id not in found_at_stripe}
     yield from plan_findings(connection, month, frozen, explained)
@@ -71,6 +81,14 @@ def rederive(
     yield from given_back_findings(connection, month, latest)
     yield from credit_findings(connection, latest)
     yield from grant_findings(connection, latest)
+
+
+def _changed_by_nobody(bill: Bill) -> Iterator[Finding]:
+    """Find what a bill says was changed at Stripe, although nothing of it was ever read there."""
+    cents = sum(line.amount_cents for line in read_lines(bill.lines) if line.kind == "changed_at_stripe")
+    if cents:
+        expected = "nothing changed at Stripe, by the audit trail"
+        yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, f"{money(bill, cents)} changed")
 
 
 def item_findings(frozen: FrozenUsage, latest: Mapping[str, Bill]) -> Iterator[Finding]:
@@ -122,8 +140,12 @@ def _sum_of(found: Iterable[_Usage]) -> _Usage:
 
 
 def sum_findings(bill: Bill) -> Iterator[Finding]:
-    """Check a bill against itself: its usage and its total are those of its lines."""
-    lines = read_lines(bill.lines)
+    """Check a bill against itself: its usage and its total are those of its lines.
+
+    Raises:
+        IntegrityError: when the bill was altered so that nothing can be read from it.
+    """
+    lines = require_readable(bill)
     of_usage = [(line, Decimal(line.usage_cents)) for line in lines if line.kind == "usage"]
     usage_cents = exact_sum(*(cents for _, cents in of_usage))
     total_cents = sum(line.amount_cents for line in lines)
@@ -135,6 +157,11 @@ def sum_findings(bill: Bill) -> Iterator[Finding]:
         )
     if total_cents != bill.total_cents:
         differences.append((f"total {bill.total_cents}", f"lines {total_cents}"))
+    if bill.state is State.SKIPPED and bill.total_cents > 0:
+        differences.append(("nothing charged, skipped", f"total {bill.total_cents}"))
+    differences.extend(
+        ("a kind of line that bills have", line.kind) for line in lines if line.kind not in KINDS
+    )
     for expected, found in differences:
         yield Finding.of(Kind.LINES_DO_NOT_ADD_UP, bill, expected, found)
 

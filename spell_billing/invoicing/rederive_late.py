@@ -3,6 +3,7 @@
 Apart from drafting and from the ledger's own reading of its history, as all of `rederive.py`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ from spell_billing.ledger import money_tables
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, decisions, months
 
+_SAID = re.compile(r"[^:]+:(-?[0-9]+):(-?[0-9]+):((?:fees of )?[0-9]{4}-[0-9]{2})(?::([0-9]+))?")
+"""Currency, what was answered, what of it was for rows that went, the month of these, and the generation."""
 _WORTH_ANOTHER = ("void", "settled", "uncollectible")
 
 
@@ -38,7 +41,7 @@ def late_amounts(connection: Connection, month: Month, latest: Mapping[str, Bill
     corrected, given_up = corrections(connection)
     for positions in positions_of(connection, users):
         for (user_id, usage_month), each in sorted(positions.items()):
-            if str(month) not in each.holders or each.holders == {str(month)} or each.waits:
+            if str(month) not in each.holders or each.waits:
                 continue
             charged_cents = each.charged_cents - corrected[user_id, usage_month]
             # What a coupon took off usage that went was paid by nobody.
@@ -116,8 +119,8 @@ def _back_of(connection: Connection, month: Month, latest: Mapping[str, Bill]) -
         taken[each.stripe_invoice_id] += each.disputed_cents
     answered: Counter[tuple[str, int]] = Counter()
     for each in connection.execute(_said().where(decisions.c.month == str(month))):
-        _, cents, _, _, generation = each.content_hash.split(":")
-        answered[each.user_id, int(generation)] += int(cents)
+        if read := read_said(each.content_hash):
+            answered[each.user_id, read[3]] += read[0]
     found = {}
     for user_id, bill in latest.items():
         name = bill.stripe_invoice_id
@@ -145,6 +148,15 @@ def _said() -> sa.Select[Any]:
     )
 
 
+def read_said(content: str | None) -> tuple[int, int, str, int] | None:
+    """Return what was answered, what of it corrects which month, and the generation; None if unreadable.
+
+    An answer of before generations were noted is about the first one.
+    """
+    read = _SAID.fullmatch(content or "")
+    return (int(read[1]), int(read[2]), read[3], int(read[4] or 1)) if read else None
+
+
 def corrections(connection: Connection) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
     """Return what people said was given back for rows that went, by the user and month of the usage.
 
@@ -154,12 +166,16 @@ def corrections(connection: Connection) -> tuple[Counter[tuple[str, str]], Count
     standing, given_up = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     newest = {}
     for bill in latest_bills(connection, sorted({each.user_id for each in said})) if said else ():
-        newest[bill.user_id, bill.month, str(bill.generation)] = bill.state
+        newest[bill.user_id, bill.month, bill.generation] = bill.state
     for user_id, month, content in said:
-        _, _, cents, usage_month, generation = content.split(":")
+        read = read_said(content)
+        if read is None:
+            # It is named with the month of the invoice.
+            continue
+        _, cents, usage_month, generation = read
         state = newest.get((user_id, month, generation))
         if state in STANDING:
-            standing[user_id, usage_month] += int(cents)
+            standing[user_id, usage_month] += cents
         elif state == "uncollectible":
-            given_up[user_id, usage_month] += int(cents)
+            given_up[user_id, usage_month] += cents
     return standing, given_up

@@ -13,7 +13,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import IntegrityError, altered_row
 from spell_billing.core.money import exact_sum, format_money
+from spell_billing.core.terms import load_terms
 from spell_billing.invoicing.rederive_plans import charges, fee_discount, terms_of, usage_discount_alone
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
@@ -44,6 +46,25 @@ class Line(msgspec.Struct, frozen=True):
 
 
 read_lines = msgspec.json.Decoder(tuple[Line, ...]).decode
+KINDS = OF_PLANS | TOLD | CREDITS | {"usage", "included"}
+
+
+def require_readable(row: Any) -> tuple[Line, ...]:
+    """Return the lines of a bill, or of its row.
+
+    Raises:
+        IntegrityError: when its lines, rating or terms were altered so that nothing can be read from them.
+    """
+    try:
+        lines = read_lines(row.lines)
+        for line in lines:
+            Decimal(line.usage_cents)
+        terms_of(row.included_cents, row.rating)
+        load_terms(row.terms)
+    except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.DecodeError, IntegrityError):
+        named = f"The bill of user {row.user_id} for {row.month}"
+        raise altered_row(named, "ledger_invoices") from None
+    return lines
 
 
 @dataclass(slots=True)
@@ -106,7 +127,7 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
     """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
     given_up: defaultdict[str, int] = defaultdict(int)
-    lines = read_lines(row.lines)
+    lines = require_readable(row)
     for line in lines:
         if line.kind == "forgiven":
             given_up[line.usage_month] -= line.amount_cents

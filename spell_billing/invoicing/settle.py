@@ -80,7 +80,7 @@ async def settle_bill(
         ) from None
     if after is None:
         after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
-    return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", why))
+    return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", f"{settled_as}: {why}"))
 
 
 def _settle(session: MonthSession, change: Change) -> Bill:
@@ -216,9 +216,9 @@ async def void_bill(
                 f"Stripe did not void {bill.stripe_invoice_id}: {problem.message.rstrip('.')}.",
                 remedy="Run the command again; it finds out what became of it.",
             ) from None
-    reason = Reason.WRITTEN_OFF if for_good else Reason.VOIDED
+    reason, then = (Reason.WRITTEN_OFF, "for good") if for_good else (Reason.VOIDED, "to be billed again")
     after = replace(bill, state=State.VOID, reason=reason, message=why, stripe_request_id=request_id)
-    (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", why)])
+    (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", f"{then}: {why}")])
     return voided
 
 

@@ -1,5 +1,6 @@
 """Credits that months left for users: what is left of them, and what a person settled by hand."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.drafting import Credit
-from spell_billing.core.errors import LedgerError
+from spell_billing.core.errors import LedgerError, altered_row
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -21,6 +22,7 @@ from spell_billing.ledger.schema import decisions, invoices
 
 AFTER_ALL = Month.parse("9998-12")
 """A month that all others come before."""
+_SETTLED = re.compile(r"([^:]+):(-?[0-9]+)")
 
 
 def read_credits(
@@ -65,13 +67,21 @@ def read_credits(
     is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
     for user_id, content in connection.execute(settled):
-        currency, _, settled_cents = content.partition(":")
-        sums[heirs.heir_of(user_id), currency] -= int(settled_cents)
+        currency, settled_cents = _settled(user_id, content)
+        sums[heirs.heir_of(user_id), currency] -= settled_cents
     found: defaultdict[str, list[Credit]] = defaultdict(list)
     for (user_id, currency), cents in sorted(sums.items()):
         if cents:
             found[user_id].append(Credit(cents, currency))
     return dict(found)
+
+
+def _settled(user_id: str, content: str | None) -> tuple[str, int]:
+    """Return the currency and the amount that a person settled of a user's credit."""
+    read = _SETTLED.fullmatch(content or "")
+    if read is None:
+        raise altered_row(f"What was settled of user {user_id}'s credit", "ledger_decisions")
+    return read[1], int(read[2])
 
 
 def credits_of(connection: Connection, user_id: str) -> list[Credit]:
@@ -101,6 +111,7 @@ def settle_credit(
 
     Raises:
         LedgerError: when there is no such credit.
+        IntegrityError: when what was settled before was altered by hand, and cannot be read.
     """
     found = {credit.currency: credit for credit in credits_of(connection, user_id)}
     if currency not in found:

@@ -1,5 +1,6 @@
 """What was given back of invoices at Stripe, and whether it was for rows that went, as people said."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import altered_row
 from spell_billing.core.late import BillOf, Held
 from spell_billing.core.lines import CHANGED, Line
 from spell_billing.core.money import share_of
@@ -19,6 +21,7 @@ from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.schema import audit, decisions
 
 _INVOICES_A_QUERY = 500
+_CONTENT = re.compile(r"([^:]+):(-?[0-9]+):(-?[0-9]+):([^:]+)(?::([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,12 @@ def with_money_back(connection: Connection, month: str) -> set[str]:
     return {each for query in queries for each in connection.scalars(query)}
 
 
-def read_answers(connection: Connection) -> list[Answer]:
-    """Return all answers, the oldest first."""
+def read_answers(connection: Connection, *, leave_altered: bool = False) -> list[Answer]:
+    """Return all answers, the oldest first; with `leave_altered`, without those that cannot be read.
+
+    Raises:
+        IntegrityError: when an answer was altered by hand, and cannot be read.
+    """
     query = (
         sa.select(decisions.c.user_id, decisions.c.month, decisions.c.content_hash)
         .where(decisions.c.kind == DecisionKind.GIVEN_BACK_SETTLED.value)
@@ -139,10 +146,16 @@ def read_answers(connection: Connection) -> list[Answer]:
     )
     found = []
     for user_id, month, content in connection.execute(query):
-        currency, answered, corrected, usage_month, *generation = content.split(":")
-        cents = int(answered), int(corrected)
+        read = _CONTENT.fullmatch(content or "")
+        if read is None and leave_altered:
+            continue
+        if read is None:
+            said = f"What was said of money given back to user {user_id} for {month}"
+            raise altered_row(said, "ledger_decisions")
+        currency, answered, corrected, usage_month, generation = read.groups()
         # A ledger of before generations were noted was asked about first ones, but for the rarest.
-        found.append(Answer(user_id, month, int(*generation or "1"), currency, *cents, usage_month))
+        of_invoice = user_id, month, int(generation or "1")
+        found.append(Answer(*of_invoice, currency, int(answered), int(corrected), usage_month))
     return found
 
 

@@ -11,6 +11,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import altered_row
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.audit_trail import write_audit
@@ -85,10 +86,18 @@ class Review:
 
 
 def read_review(connection: Connection, month: Month) -> Review | None:
-    """Return the month's review, or None when its drafts were never reviewed."""
+    """Return the month's review, or None when its drafts were never reviewed.
+
+    Raises:
+        IntegrityError: when it was altered by hand, and cannot be read.
+    """
     row = connection.execute(sa.select(reviews).where(reviews.c.month == str(month))).first()
     if row is None:
         return None
+    try:
+        findings = orjson.loads(row.findings)
+    except ValueError:
+        raise altered_row(f"What the review of {month} found", "ledger_reviews") from None
     approvals: dict[str, Decision] = {}
     for each in read_decisions(connection, month):
         person = person_of(each.actor)
@@ -100,7 +109,7 @@ def read_review(connection: Connection, month: Month) -> Review | None:
     return Review(
         row.month,
         row.drafts_hash,
-        orjson.loads(row.findings),
+        findings,
         row.reviewed_at,
         row.approvals_needed,
         list(approvals.values()),
@@ -276,10 +285,17 @@ def write_holds(
 
 
 def drafts_hash(connection: Connection, month: Month) -> str:
-    """Fingerprint what the latest bills charge whom: equal drafts give an equal hash, in any state."""
+    """Fingerprint what the month's first bills charge whom: equal drafts give an equal hash, in any state.
+
+    A bill that takes the place of a void one is drafted after the review.
+    """
     bill = invoices.c
     parts = sa.cast(bill.lines_hash, sa.Text) + "|" + bill.currency + "|" + sa.cast(bill.total_cents, sa.Text)
-    query = sa.select(parts + "|" + bill.user_id).where(latest_generation(month)).order_by(bill.id)
+    query = (
+        sa.select(parts + "|" + bill.user_id)
+        .where(bill.month == str(month), bill.generation == 1)
+        .order_by(bill.id)
+    )
     digest = hashlib.sha256()
     rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars()
     for batch in rows.partitions():

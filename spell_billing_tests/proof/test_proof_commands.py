@@ -103,7 +103,7 @@ def test_void_says_what_it_did_and_what_comes_next(light_billed: SmallPlatform, 
         "To bill again: spell-billing bill --month 2025-03",
     ]
     entry = light_billed.trail(MARCH, ONE)[-1]
-    assert entry["detail"] == "wrong price"
+    assert entry["detail"] == "to be billed again: wrong price"
     assert "@" in entry["actor"]
     status = json.loads(command("status", "--month", "2025-03", "--json").output)
     assert (status["state"], status["void"], status["invoiced"]) == ("partial", 1, 1)

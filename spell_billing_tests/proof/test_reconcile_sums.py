@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, Draft, draft_invoice
 from spell_billing.core.keys import invoice_metadata
+from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Kind, Reconciliation
 from spell_billing.invoicing.reconcile import reconcile
 from spell_billing.ledger.rows import Bill, new_bill_values
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.stripe_double.objects import Line
-from spell_billing.usage.frozen import BadRows, FrozenUsage, Manifest, Totals
+from spell_billing.usage.frozen import BadRows, FrozenFile, FrozenUsage, Manifest, Totals
 from spell_billing.usage.user_usage import keep_user_usage
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 
@@ -70,10 +71,13 @@ def freeze(directory: Path, month: list[Draft]) -> FrozenUsage:
     rows: list[dict[str, Any]] = [
         {"user_id": each.user_id, "calls": each.calls, "cost_cents": each.usage_cents} for each in month
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), directory / "unfinished")
+    for name in ("unfinished", "sums.parquet"):
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), directory / name)
     keep_user_usage(directory / "unfinished", directory)
-    nothing = Totals(0, Decimal(0))
-    manifest = Manifest(1, MARCH, _NOW, "sqlite", 4, nothing, nothing, (), None, (), BadRows(0, ()))
+    totals = Totals(sum(each.calls for each in month), exact_sum(*(each.usage_cents for each in month)))
+    files = (FrozenFile("sums.parquet", "", len(rows)),)
+    added_up = (3, MARCH, _NOW, "duckdb", 4, totals, totals, files, None, (), BadRows(0, ()))
+    manifest = Manifest(*added_up, fingerprint=Decimal(0))
     return FrozenUsage(MARCH, "v0001", directory, manifest)
 
 

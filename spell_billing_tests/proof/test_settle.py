@@ -31,7 +31,7 @@ def test_a_failed_bill_that_is_settled_leaves_a_billed_month(platform: SmallPlat
     assert len(platform.double.requests) == requests
     platform.must_agree(MARCH)
     entry = next(each for each in platform.trail(MARCH, LOST) if each["action"] == "settled")
-    assert (entry["actor"], entry["detail"]) == ("support", "agreed by phone")
+    assert (entry["actor"], entry["detail"]) == ("support", f"{how}: agreed by phone")
 
 
 def test_a_settled_bill_is_not_billed_when_the_account_comes_after_all(light_platform: SmallPlatform) -> None:

@@ -61,7 +61,8 @@ def test_a_void_is_audited_with_the_reason_and_who(billed: SmallPlatform) -> Non
     assert (asked["action"], asked["to_state"]) == ("void_requested", "finalized")
     assert (done["action"], done["from_state"], done["to_state"]) == ("voided", "finalized", "void")
     assert {each["actor"] for each in (asked, done)} == {"support"}
-    assert {each["detail"] for each in (asked, done)} == {"billed to the wrong project"}
+    assert asked["detail"] == "billed to the wrong project"
+    assert done["detail"] == "to be billed again: billed to the wrong project"
     assert done["stripe_request_id"] == sent.request_id
 
 
