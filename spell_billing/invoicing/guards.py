@@ -7,20 +7,23 @@ from spell_billing.core.errors import IntegrityError, LedgerError, UsageError
 from spell_billing.core.lines import GRANT
 from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import TO_DRIVE
+from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.ledger.column_types import read_as, stream_as
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import has_line_of
+from spell_billing.ledger.reviews import Review, drafts_hash, read_review
 from spell_billing.ledger.rows import Bill
-from spell_billing.ledger.schema import invoices
+from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.frozen import MOST_COUNTED, BadRows, FrozenUsage
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import charged_totals
 
+_CHANGED_SINCE = ("redrafted", "adopted", "revised")
+"""Actions after which the bills that were reviewed say something else."""
 _FAR = 24
 """Months before and after: late usage is looked for in a shorter range."""
 _ROWS_AT_ONCE = 5_000
@@ -73,14 +76,33 @@ def _require_each_fee_once(session: MonthSession, frozen: FrozenUsage) -> None:
 
 
 def require_sound_bills(session: MonthSession) -> None:
-    """Refuse to send bills that `what_is_unsound` names, with an IntegrityError."""
+    """Refuse bills that `what_is_unsound` names, or others than were reviewed, with an IntegrityError."""
     wrong = session.write(what_is_unsound, session.month, sa.true())
+    if wrong is None and session.page(TO_DRIVE, after_id=0, limit=1):
+        review = session.write(read_review, session.month)
+        if review is not None and session.write(other_drafts, session.month, review) is not None:
+            wrong = f"The bills of {session.month} are not those that were reviewed."
     if wrong is not None:
         raise IntegrityError(
             wrong,
             remedy="Nothing was sent. The ledger was changed after these bills were drafted: restore it from "
             "its backup, or look at the user with `spell-billing explain`.",
         )
+
+
+def other_drafts(connection: Connection, month: Month, review: Review) -> str | None:
+    """Return the hash of drafts that are others than were reviewed; None if they are those, or may differ.
+
+    A bill that was rightly drafted, or taken from Stripe, after the review changes the hash.
+    """
+    accepted = sa.and_(audit.c.action == "settled", audit.c.to_state != State.SETTLED.value)
+    changed = sa.select(audit.c.id).where(
+        audit.c.month == str(month), sa.or_(audit.c.action.in_(_CHANGED_SINCE), accepted)
+    )
+    if connection.execute(changed.limit(1)).first() is not None:
+        return None
+    now = drafts_hash(connection, month)
+    return None if now == review.drafts_hash else now
 
 
 def what_is_unsound(

@@ -17,6 +17,7 @@ from spell_billing.core.outcomes import State
 from spell_billing.invoicing.came_back import came_back_findings
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.guards import other_drafts
 from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
 from spell_billing.invoicing.rederive import item_findings, rederive
 from spell_billing.invoicing.rederive_trail import trail_findings
@@ -28,7 +29,7 @@ from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.month_state import read_standing
 from spell_billing.ledger.payments import read_payments
-from spell_billing.ledger.reviews import drafts_hash, read_review
+from spell_billing.ledger.reviews import read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.stripe_api.client import Invoice
@@ -37,8 +38,6 @@ from spell_billing.usage.store import UsageStore
 
 RECONCILED = "reconciled"
 DIFFERENCES = "differences_found"
-_CHANGED_SINCE = ("redrafted", "adopted", "revised")
-"""Actions after which the bills that were reviewed say something else."""
 _TAKES_MONEY = frozenset({"needs_response", "under_review", "lost"})
 """Statuses of a dispute: of the others, an inquiry took nothing, and what was won came back."""
 
@@ -109,15 +108,9 @@ def _not_approved(connection: Connection, month: Month, record: MonthRecord) -> 
     if review.needs_approval:
         yield Finding(Kind.NOT_APPROVED, "every user", None, f"an approval of {reviewed}", "none")
         return
-    # A bill that was rightly drafted, or taken from Stripe, after the review changes the hash.
-    accepted = sa.and_(audit.c.action == "settled", audit.c.to_state != State.SETTLED.value)
-    changed = sa.select(audit.c.id).where(
-        audit.c.month == str(month), sa.or_(audit.c.action.in_(_CHANGED_SINCE), accepted)
-    )
-    if connection.execute(changed.limit(1)).first() is None:
-        now = drafts_hash(connection, month)
-        if now != review.drafts_hash:
-            yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
+    now = other_drafts(connection, month, review)
+    if now is not None:
+        yield Finding(Kind.NOT_APPROVED, "every user", None, f"{reviewed}, as reviewed", now[:12])
 
 
 async def _money_at_stripe(gateway: Gateway, month: Month, invoices: Sequence[Invoice]) -> dict[str, Kept]:

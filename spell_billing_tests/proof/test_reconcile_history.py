@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from spell_billing.core.errors import IntegrityError
-from spell_billing.core.lines import Line, dump_lines, load_lines
+from spell_billing.core.lines import Line, dump_lines, lines_hash, load_lines
 from spell_billing.core.month import Month
 from spell_billing.invoicing.guards import what_is_unsound
 from spell_billing.ledger.reviews import drafts_hash, write_review
@@ -198,6 +198,27 @@ def test_drafts_that_were_altered_are_not_sent(
     with light_platform.ledger() as ledger:
         unsound = ledger.read(what_is_unsound, APRIL)
     assert re.search(said, unsound) if unsound else sets == "credit_applied_cents = 0"
+
+
+def test_a_bill_that_was_altered_after_the_review_is_not_sent(light_platform: SmallPlatform) -> None:
+    light_platform.accounts(ONE, TWO)
+    light_platform.calls(MARCH, (ONE, 500), (TWO, 300))
+    light_platform.draft(MARCH)
+    with light_platform.ledger() as ledger, ledger.writing() as connection:
+        write_review(
+            connection, MARCH, drafts_hash=drafts_hash(connection, MARCH), findings=[], now=MARCH.end
+        )
+    bill = light_platform.bill_of(MARCH, TWO)
+    lines = [*bill.parsed_lines, Line("late_usage", "Late usage", 50, "2025-02", 1, "50")]
+    fingerprint = lines_hash(str(bill.stripe_customer_id), "usd", bill.description, lines)
+    light_platform.sql(
+        f"UPDATE ledger_invoices SET lines = '{dump_lines(lines)}', lines_hash = '{fingerprint}', "
+        f"late_lines = 1, late_cents = 50, total_cents = 350 WHERE user_id = '{TWO}'"
+    )
+
+    with pytest.raises(IntegrityError, match="The bills of 2025-03 are not those that were reviewed"):
+        light_platform.send(MARCH)
+    assert not light_platform.double.writes
 
 
 def test_a_month_in_review_is_one_finding_not_one_for_each_user(light_platform: SmallPlatform) -> None:
