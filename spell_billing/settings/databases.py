@@ -107,7 +107,8 @@ def create_engine_for(url: DatabaseUrl, *, application_name: str | None = None) 
     """
     if url.backend == "postgresql":
         given = application_name or url.sqlalchemy_url.query.get("application_name")
-        options = {"application_name": given or "spell_billing"}
+        # Prepared statements would meet those that an earlier client left behind a pooler that resets nothing.
+        options = {"application_name": given or "spell_billing", "prepare_threshold": None}
         # No column is of hstore, for which SQLAlchemy would ask each server.
         return sa.create_engine(
             url.sqlalchemy_url, pool_pre_ping=True, connect_args=options, use_native_hstore=False
