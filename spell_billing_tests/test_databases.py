@@ -22,6 +22,7 @@ from spell_billing.settings.databases import (
     is_transient_sqlstate,
     parse_database_url,
     refused_statement,
+    unreachable,
 )
 
 
@@ -173,6 +174,26 @@ def test_an_unreachable_database_is_named_with_its_setting_and_remedy(text: str)
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        ("SSL error: certificate verify failed", "sslrootcert"),
+        ('root certificate file "/nowhere/ca.pem" does not exist', "sslrootcert"),
+        ('weak sslmode "require" may not be used with sslrootcert=system (use "verify-full")', "sslmode"),
+        ("server does not support SSL, but SSL was required", "sslmode"),
+        ('server certificate for "localhost" does not match host name "127.0.0.1"', "certificate"),
+        ('FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "u", no encryption', "pg_hba.conf"),
+        ("FATAL:  sorry, too many clients already", "max_connections"),
+        ("FATAL:  query_wait_timeout", "default_pool_size"),
+        ("FATAL:  the database system is starting up", "has started"),
+        ('FATAL:  database "spell" does not exist', "right host, database"),
+        ("Connection refused", "right host, database"),
+    ],
+)
+def test_the_remedy_fits_the_reason_why_a_server_lets_nobody_in(reason: str, named: str) -> None:
+    assert named in unreachable(parse("postgresql://u@h/spell"), f"connection failed: {reason}").remedy
+
+
 def test_a_wrong_login_counts_as_unreachable(postgres_url: str) -> None:
     url = parse(postgres_url.replace("postgres:@", "nobody:secret@"))
 
@@ -251,6 +272,29 @@ def test_a_refused_statement_says_whether_to_try_again(
     with pytest.raises(dg.Failure) as failure, failures():
         raise caught.value
     assert failure.value.metadata["transient"].value is transient
+
+
+def test_a_server_that_only_reads_is_named_with_its_setting(postgres_url: str) -> None:
+    engine = create_engine_for(parse(postgres_url))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            connection.exec_driver_sql("CREATE TABLE never (n integer)")
+    engine.dispose()
+
+    assert "DATABASE_URL must lead to a server that writes, not to a standby" in str(
+        refused_statement(caught.value)
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.errors.DiskFull(), sqlite3.OperationalError("database or disk is full")]
+)
+def test_a_full_disk_is_named(error: Exception) -> None:
+    assert (
+        "Make room on the database's disk"
+        in refused_statement(sa.exc.OperationalError("", None, error)).remedy
+    )
 
 
 def test_a_locked_sqlite_file_is_to_be_tried_again() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -22,6 +23,13 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+_WILL_RETRY = "dagster/will_retry"
+_RETRIED_AS = "dagster/auto_retry_run_id"
+_TAG_DELAY = timedelta(seconds=60)
+"""Dagster writes whether it runs a failed run again a moment after the failure itself."""
+_RETRY_DELAY = timedelta(minutes=10)
+"""A run that was not retried within this time will not be."""
 
 _ASSETS = frozenset(asset.key for asset in (raw_usage, user_usage, invoice_drafts, stripe_invoices))
 _IMPLICIT_JOB = "__ASSET_JOB"
@@ -86,6 +94,23 @@ def last_runs(instance: dg.DagsterInstance, month: Month, limit: int) -> list[dg
     """Return the billing job's latest runs of a month, the newest first, with the times they ended."""
     wanted = dg.RunsFilter(job_name=monthly_billing.name, tags={PARTITION_TAG: month.partition_key})
     return list(instance.get_run_records(wanted, limit=limit))
+
+
+def is_run_again(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, ended_at: datetime, now: datetime
+) -> bool | None:
+    """Return whether Dagster runs a run that did not succeed again; None when that is not known yet.
+
+    It cannot where no code location launched the run, whatever its tags say: that of a `bill` command.
+    """
+    if run.status is not dg.DagsterRunStatus.FAILURE or run.remote_job_origin is None:
+        return False
+    tags, age = run.tags, now - ended_at
+    if tags.get(_WILL_RETRY) == "true":
+        if _RETRIED_AS in tags:
+            return True
+        return None if age < _RETRY_DELAY else False
+    return None if instance.run_retries_enabled and _WILL_RETRY not in tags and age < _TAG_DELAY else False
 
 
 def problem_of(instance: dg.DagsterInstance, run_id: str) -> Problem:

@@ -6,14 +6,16 @@ from typing import Any
 
 from msgspec.structs import asdict
 
+from spell_billing.core.drafting import Credit
 from spell_billing.core.erasure import is_pseudonym
 from spell_billing.core.errors import SettingsError, UsageError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import INVOICED, State
+from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.rate_cards import Model, RateCard
 from spell_billing.invoicing.payment_facts import reason_in_words
 from spell_billing.ledger.browsing import UserBill, has_bill, with_payment
+from spell_billing.ledger.credits import credits_of
 from spell_billing.ledger.ledger import LISTED, Ledger
 from spell_billing.ledger.payments import Payment, payment_in_words
 from spell_billing.ledger.rows import Bill
@@ -51,11 +53,13 @@ def explain(
     payments = _payments(ledger, bills)
     with ledger.reading() as connection:
         known = bool(bills) or totals.calls > 0 or has_bill(connection, user_id)
+        credits_left = credits_of(connection, user_id)
     return {
         "month": str(month),
         "user_id": user_id,
         "known": known or record is None,
-        "answer": _answer(month, user_id, bills, payments, drafted=record is not None, known=known),
+        "answer": _answer(month, user_id, bills, payments, drafted=record is not None, known=known)
+        + _foreign(bills, credits_left),
         "usage": {
             "version": record.usage_version if record else None,
             "calls": totals.calls,
@@ -168,6 +172,17 @@ def _answer(
     if bill.state in {State.PLANNED, State.DRAFTED}:
         return f"A bill of {money} is {bill.state}, not finalized yet: the next run sends it on."
     return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"
+
+
+def _foreign(bills: list[Bill], credits_left: list[Credit]) -> str:
+    """Name the credits in another currency that hold the last bill, as `settle --credit` takes them."""
+    if not bills or bills[-1].reason != Reason.CURRENCY_CHANGED:
+        return ""
+    held_by = [each for each in credits_left if each.currency != bills[-1].currency]
+    named = ", ".join(
+        f"{format_money(each.amount_cents, each.currency)} ({each.currency})" for each in held_by
+    )
+    return f" Credit that is left: {named}." if named else ""
 
 
 def _payments(ledger: Ledger, bills: Sequence[Bill]) -> dict[str, dict[str, Any]]:

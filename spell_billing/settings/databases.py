@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from spell_billing.core.errors import SettingsError, SpellBillingError
+from spell_billing.settings.database_remedies import OF_FILE, of_server, of_statement
 
 SQLITE_BUSY_TIMEOUT_SECONDS = 30
 
@@ -107,7 +108,8 @@ def create_engine_for(url: DatabaseUrl, *, application_name: str | None = None) 
     """
     if url.backend == "postgresql":
         given = application_name or url.sqlalchemy_url.query.get("application_name")
-        options = {"application_name": given or "spell_billing"}
+        # Behind a pooler that resets nothing, prepared statements would meet those of an earlier client.
+        options = {"application_name": given or "spell_billing", "prepare_threshold": None}
         # No column is of hstore, for which SQLAlchemy would ask each server.
         return sa.create_engine(
             url.sqlalchemy_url, pool_pre_ping=True, connect_args=options, use_native_hstore=False
@@ -150,12 +152,10 @@ def refused_statement(error: DBAPIError) -> DatabaseStatementError:
         or is_transient_sqlstate(getattr(error.orig, "sqlstate", None))
         or any(sign in first_line for sign in _TRANSIENT_SQLITE)
     )
+    state = getattr(error.orig, "sqlstate", None)
+    remedy = of_statement(state or first_line, transient=transient)
     return DatabaseStatementError(
-        f"The database refused a statement: {first_line}.",
-        remedy="Nothing of it was written; try again."
-        if transient
-        else "Nothing of it was written. Check the database's log, its permissions and its disk.",
-        transient=transient,
+        f"The database refused a statement: {first_line}.", remedy=remedy, transient=transient
     )
 
 
@@ -165,14 +165,10 @@ def unreachable(url: DatabaseUrl, reason: str) -> DatabaseUnreachableError:
     first_line = reason.strip().partition("\n")[0]
     if password:
         first_line = first_line.replace(str(password), _MASK)
-    remedy = (
-        f"Check that the server runs and that {url.setting} has the right host, database, user and password."
-        if url.backend == "postgresql"
-        else f"Check that {url.setting} points to an existing SQLite file that this user may read and write."
-    )
+    remedy = of_server(reason) if url.backend == "postgresql" else OF_FILE
     return DatabaseUnreachableError(
         f"The database {url.redacted} ({url.setting}) cannot be used: {first_line.rstrip('.')}.",
-        remedy=remedy,
+        remedy=remedy.format(setting=url.setting),
     )
 
 

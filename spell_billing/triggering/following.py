@@ -51,11 +51,12 @@ class FollowedRun:
         for event in log["events"]:
             self._read(event, server)
         if self.status in ENDED and not log["hasMore"]:
-            await self._end(server, tags_of(run["tags"]))
+            await self._end(server, tags_of(run["tags"]), retriable=run["repositoryOrigin"] is not None)
         return bool(log["events"]) or self.status != before
 
-    async def _end(self, server: Server, tags: dict[str, str]) -> None:
-        if self.status != "FAILURE":
+    async def _end(self, server: Server, tags: dict[str, str], *, retriable: bool) -> None:
+        # What a `bill` command ran in its own process, Dagster cannot run again, though it says that it will.
+        if self.status != "FAILURE" or not retriable:
             self.has_ended = True
             return
         will_retry = tags.get(_WILL_RETRY_TAG)

@@ -30,7 +30,7 @@ RUNS = """query($filter: RunsFilter!, $limit: Int!) {
 NEWS = """query($id: ID!, $after: String, $limit: Int!) {
   runOrError(runId: $id) {
     __typename
-    ... on Run { status tags { key value } }
+    ... on Run { status tags { key value } repositoryOrigin { id } }
     ... on Error { message }
   }
   logsForRun(runId: $id, afterCursor: $after, limit: $limit) {

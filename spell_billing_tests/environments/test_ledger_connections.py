@@ -11,7 +11,7 @@ from spell_billing.core.month import Month
 from spell_billing.ledger import ledger as ledger_module
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.settings.databases import parse_database_url
+from spell_billing.settings.databases import create_engine_for, parse_database_url
 from spell_billing_tests.environments.servers import Server, own_server, pooler
 
 OCTOBER = Month(2026, 10)
@@ -74,6 +74,20 @@ def test_a_pooler_that_keeps_sessions_excludes_a_second_run(postgres_url: str) -
             pass
     with opened(postgres_url) as direct:
         assert not direct.is_held(OCTOBER)
+
+
+def test_a_pooler_that_resets_no_session_serves_one_connection_after_the_other(postgres_url: str) -> None:
+    with pooler(postgres_url, mode="session", server_reset_query="") as url:
+        for _ in range(2):
+            engine = create_engine_for(parse_database_url(url, setting="DATABASE_URL"))
+            with engine.begin() as connection:
+                assert [connection.scalar(sa.text("SELECT 1")) for _ in range(10)] == [1] * 10
+            engine.dispose()
+        for _ in range(2):
+            with opened(url) as ledger, ledger.session(OCTOBER, ME, wait_seconds=0) as session:
+                assert session.record() is None
+        with opened(postgres_url) as direct:
+            assert not direct.is_held(OCTOBER)
 
 
 def test_a_holder_that_is_served_by_another_session_writes_no_more(

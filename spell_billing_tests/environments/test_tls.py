@@ -111,10 +111,12 @@ def test_another_host_or_an_unknown_authority_is_refused_in_one_sentence(
     secured: Secured, tmp_path: Path, host: str, words: str, *, known: bool
 ) -> None:
     root = secured.authority if known else "system"
-    with pytest.raises(DatabaseUnreachableError, match=words):
+    with pytest.raises(DatabaseUnreachableError, match=words) as of_usage:
         UsageStore(tmp_path / "usage").freeze(secured.source(host, root), OCTOBER)
-    with pytest.raises(DatabaseUnreachableError, match=words):
+    with pytest.raises(DatabaseUnreachableError, match=words) as of_ledger:
         secured.ledger(host, root)
+    for refused in (of_usage, of_ledger):
+        assert ("sslrootcert" if host == "localhost" else "certificate") in refused.value.remedy
 
 
 def test_the_system_s_authorities_are_those_that_openssl_is_told_of(

@@ -33,10 +33,13 @@ def test_credits_in_two_currencies_are_both_kept_and_a_settled_one_holds_no_bill
     with pytest.raises(LedgerError, match=r"has no credit in gbp that is left: €0\.01"):
         settle(platform, "gbp")
 
+    assert platform.explain(APRIL, ONE)["answer"].endswith(" Credit that is left: €0.01 (eur).")
+
     assert settle(platform, "eur") == 1
     platform.bill(APRIL)
     platform.bill(MAY)
 
+    assert "Credit that is left" not in platform.explain(APRIL, ONE)["answer"]
     assert platform.lines(APRIL, ONE) == [("usage", 900), ("credit", -300)]
     assert [each.total_cents for each in platform.standing()] == [600]
     assert platform.trail(APRIL, ONE)[-1]["action"] != "credit_settled"

@@ -17,6 +17,9 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
+    consume_new_runs_for_automatic_reexecution,
+)
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
@@ -86,6 +89,14 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def draft_january(url: str) -> None:
+    with (
+        Ledger(parse_database_url(url, setting="DATABASE_URL")) as ledger,
+        ledger.session(Month(2025, 1), Actor("test")) as session,
+    ):
+        session.replace_drafts([], usage_version="v1", calls=0, usage_cents=Decimal(0))
+
+
 def runs(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
     """Give partition and status of every billing run, in the order they were requested."""
     billing = dg.RunsFilter(job_name="monthly_billing")
@@ -130,11 +141,7 @@ def test_a_daemon_down_for_months_bills_each_missed_month_once_oldest_first(
 def test_runs_that_still_wait_in_the_queue_are_not_requested_again(
     clock: time_machine.Traveller, sqlite_url: str
 ) -> None:
-    with (
-        Ledger(parse_database_url(sqlite_url, setting="DATABASE_URL")) as ledger,
-        ledger.session(Month(2025, 1), Actor("test")) as session,
-    ):
-        session.replace_drafts([], usage_version="v1", calls=0, usage_cents=Decimal(0))
+    draft_january(sqlite_url)
     with dg.instance_for_test() as instance, daemon(instance) as context:
         requested = []
         for text in ("2025-02-20T00:00:00", "2025-06-15T08:00:00", "2025-07-01T00:00:10"):
@@ -198,3 +205,44 @@ def test_every_sensor_ticks_in_the_daemon_and_what_failed_is_told_once(
 
     assert [said[name] for name in sorted(SENSORS)] == [{"SKIPPED"}] * len(SENSORS)
     assert web.titles == ["The billing run of 2025-04 failed at raw_usage"]
+
+
+@pytest.mark.usefixtures("source")
+@on_its_own
+def test_a_killed_bill_is_run_again_by_our_sensor_and_a_killed_worker_by_dagster_each_once(
+    clock: time_machine.Traveller, sqlite_url: str
+) -> None:
+    draft_january(sqlite_url)
+    retries = {"run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}}
+
+    def dagster_looks() -> None:
+        list(consume_new_runs_for_automatic_reexecution(context, instance.get_run_records(), LOG))
+
+    def sensors_tick() -> None:
+        list(execute_sensor_iteration(context, LOG, None, None))
+        clock.shift(timedelta(seconds=61))
+
+    with dg.instance_for_test(overrides=retries) as instance, daemon(instance) as context:
+        instance.create_run_for_job(
+            defs.resolve_job_def("monthly_billing"),
+            tags={"dagster/partition": "2025-01-01", "spell_billing/lock": "run-of-one-that-died"},
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        clock.move_to(moment("2025-02-20T00:00:00"))
+        schedules(context, moment("2025-02-20T00:00:00"))
+        clock.move_to(moment("2025-03-01T00:00:10"))
+        schedules(context, moment("2025-03-01T00:00:10"))
+        (launched,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "2025-02-01"}))
+        instance.report_run_failed(launched, "The run worker is gone.")
+        assert runs(instance) == [("2025-01", "STARTED"), ("2025-02", "FAILURE")]
+
+        sensors_tick()
+        dagster_looks()
+        after_dagster = [("2025-01", "FAILURE"), ("2025-02", "FAILURE"), ("2025-02", "QUEUED")]
+        assert runs(instance) == after_dagster
+
+        clock.shift(timedelta(minutes=16))
+        for _ in range(2):
+            sensors_tick()
+            dagster_looks()
+        assert runs(instance) == [*after_dagster, ("2025-01", "QUEUED")]

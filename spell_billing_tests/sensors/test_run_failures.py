@@ -118,8 +118,8 @@ def test_a_failure_that_dagster_runs_again_is_not_told(
     tags: dict[str, str],
     told: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    run_id = fail(small_world).run_id
-    small_world.instance.add_run_tags(run_id, tags)
+    run = small_world.start(tags, launched=True)
+    small_world.instance.report_run_failed(run, "The run worker is gone.")
 
     small_world.tick(SENSOR)
 
@@ -129,8 +129,8 @@ def test_a_failure_that_dagster_runs_again_is_not_told(
 def test_a_failure_whose_retry_never_comes_is_told_in_the_end(
     small_world: World, clock: time_machine.Traveller
 ) -> None:
-    run_id = fail(small_world).run_id
-    small_world.instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
+    run = small_world.start({"dagster/will_retry": "true"}, launched=True)
+    small_world.instance.report_run_failed(run, "The run worker is gone.")
     small_world.tick(SENSOR)
     assert small_world.web.requests == []
 
@@ -140,13 +140,17 @@ def test_a_failure_whose_retry_never_comes_is_told_in_the_end(
     assert len(small_world.web.requests) == 1
 
 
+def test_a_failure_that_dagster_cannot_run_again_is_told_at_once(small_world: World) -> None:
+    run = small_world.start({"dagster/will_retry": "true"})
+    small_world.instance.report_run_failed(run, "The process that ran it has died.")
+
+    small_world.tick(SENSOR)
+
+    assert small_world.web.titles == ["The billing run of 2025-03 failed"]
+
+
 def test_a_canceled_run_is_told(small_world: World) -> None:
-    run = small_world.instance.create_run_for_job(
-        small_world.defs().resolve_job_def("monthly_billing"),
-        tags={"dagster/partition": "2025-03-01"},
-        status=dg.DagsterRunStatus.STARTED,
-    )
-    small_world.instance.report_run_canceled(run)
+    small_world.instance.report_run_canceled(small_world.start())
 
     small_world.tick(SENSOR)
 

@@ -150,18 +150,10 @@ def test_what_needs_a_person_is_left_to_people(
     assert small_world.web.requests == []
 
 
-def start(world: World, **tags: str) -> dg.DagsterRun:
-    return world.instance.create_run_for_job(
-        world.defs().resolve_job_def("monthly_billing"),
-        tags={"dagster/partition": "2025-03-01", **tags},
-        status=dg.DagsterRunStatus.STARTED,
-    )
-
-
 def test_a_run_that_died_without_a_word_counts_as_one_to_try_again(
     small_world: World, clock: time_machine.Traveller
 ) -> None:
-    run = start(small_world)
+    run = small_world.start()
     assert requested(small_world) == []
     small_world.instance.report_run_failed(run, "The run worker is gone.")
     clock.shift(timedelta(minutes=16))
@@ -172,7 +164,7 @@ def test_a_run_that_died_without_a_word_counts_as_one_to_try_again(
 def test_a_bill_command_that_was_killed_is_found_dead_and_tried_again(
     small_world: World, clock: time_machine.Traveller
 ) -> None:
-    run = start(small_world, **{"spell_billing/lock": "run-of-one-that-died"})
+    run = small_world.start({"spell_billing/lock": "run-of-one-that-died"})
 
     assert requested(small_world) == []
     failed = small_world.instance.get_run_by_id(run.run_id)
@@ -188,7 +180,7 @@ def test_a_bill_command_is_found_dead_once_its_lock_is_free(
 ) -> None:
     world.calls("2025-03", ("user-0001", 100))
     with world.ledger() as ledger, living_process(ledger) as tags:
-        run = start(world, **tags)
+        run = world.start(tags)
         assert requested(world) == []
         assert status(world, run) is dg.DagsterRunStatus.STARTED
 
@@ -204,7 +196,7 @@ def test_a_bill_command_is_found_dead_once_its_lock_is_free(
 
 
 def test_a_run_of_which_no_lock_tells_is_left_alone(small_world: World) -> None:
-    run = start(small_world)
+    run = small_world.start()
 
     assert requested(small_world) == []
     assert status(small_world, run) is dg.DagsterRunStatus.STARTED
@@ -219,15 +211,26 @@ def status(world: World, run: dg.DagsterRun) -> dg.DagsterRunStatus:
 def test_a_run_that_dagster_itself_runs_again_is_not_tried_twice(
     small_world: World, clock: time_machine.Traveller
 ) -> None:
-    run = start(small_world, **{"dagster/will_retry": "true"})
+    retried = {"dagster/will_retry": "true", "dagster/auto_retry_run_id": "run-2"}
+    run = small_world.start(retried, launched=True)
     small_world.instance.report_run_failed(run, "The run worker is gone.")
     clock.shift(timedelta(minutes=16))
 
     assert requested(small_world) == []
 
 
+def test_a_run_that_dagster_said_it_runs_again_and_never_did_is_tried_again(
+    small_world: World, clock: time_machine.Traveller
+) -> None:
+    run = small_world.start({"dagster/will_retry": "true"}, launched=True)
+    small_world.instance.report_run_failed(run, "The run worker is gone.")
+    clock.shift(timedelta(minutes=16))
+
+    assert requested(small_world) == [("2025-03-01", "1")]
+
+
 def test_a_canceled_run_waits_for_who_canceled_it(small_world: World, clock: time_machine.Traveller) -> None:
-    small_world.instance.report_run_canceled(start(small_world))
+    small_world.instance.report_run_canceled(small_world.start())
     clock.shift(timedelta(days=1))
 
     assert requested(small_world) == []
@@ -253,7 +256,7 @@ def test_a_step_that_failed_for_want_of_its_database_is_tried_again_and_one_that
 
 
 def test_a_month_that_somebody_holds_is_left_alone(small_world: World, clock: time_machine.Traveller) -> None:
-    small_world.instance.report_run_failed(start(small_world), "The run worker is gone.")
+    small_world.instance.report_run_failed(small_world.start(), "The run worker is gone.")
     clock.shift(timedelta(minutes=16))
     with small_world.ledger() as ledger, ledger.session(MARCH, Actor("someone"), wait_seconds=0):
         assert requested(small_world) == []

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from spell_billing.core.month import Month
 from spell_billing.invoicing.review import approve
@@ -96,6 +101,16 @@ class World:
             asset_selection=None if assets is None else [dg.AssetKey(name) for name in assets],
             tags={"dagster/partition": f"{month}-01", **(tags or {})},
             raise_on_error=False,
+        )
+
+    def start(self, tags: dict[str, str] | None = None, *, launched: bool = False) -> dg.DagsterRun:
+        """Begin a run of 2025-03: one that Dagster launched, or one of a `bill` command's own process."""
+        place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("billing"), "__repository__")
+        return self.instance.create_run_for_job(
+            self.defs().resolve_job_def("monthly_billing"),
+            tags={"dagster/partition": "2025-03-01", **(tags or {})},
+            status=dg.DagsterRunStatus.STARTED,
+            remote_job_origin=RemoteJobOrigin(place, "monthly_billing") if launched else None,
         )
 
     def bill(self, month: str, **tags: str) -> dg.ExecuteInProcessResult:

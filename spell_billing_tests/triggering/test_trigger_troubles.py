@@ -71,7 +71,7 @@ def a_run(run_id: str, status: str, **tags: str) -> dict[str, Any]:
 
 def news(status: str, *events: dict[str, Any], **tags: str) -> dict[str, Any]:
     return {
-        "runOrError": {"__typename": "Run", **a_run(RUN, status, **tags)},
+        "runOrError": {"__typename": "Run", **a_run(RUN, status, **tags), "repositoryOrigin": {"id": "1"}},
         "logsForRun": {
             "__typename": "EventConnection",
             "cursor": "1",
@@ -152,6 +152,18 @@ def test_a_run_whose_worker_died_is_followed_into_its_second_try(scripted: Scrip
 
     assert ending is Ending.DONE
     assert any(f"run {RUN} died; Dagster tries again: " in line and again in line for line in said)
+
+
+def test_a_run_of_a_bill_command_that_died_is_not_waited_for(scripted: Scripted) -> None:
+    """Dagster says that it runs it again, and cannot: no code location launched it."""
+    died = news("FAILURE", {"__typename": "RunFailureEvent", "message": "it died"}, will_retry="true")
+    died["runOrError"]["repositoryOrigin"] = None
+    scripted.answers |= {"runsOrError": runs(a_run(RUN, "STARTED")), "runOrError": died}
+
+    ending, said = bill(scripted)
+
+    assert ending is Ending.DID_NOT_RUN
+    assert said[-1] == "2025-01  the run ended with failure: it died"
 
 
 def test_a_failure_is_looked_at_twice_before_it_counts(scripted: Scripted) -> None:

@@ -18,6 +18,7 @@ from spell_billing.orchestration.assets.common import actor_of
 from spell_billing.orchestration.billing_runs import (
     is_billing,
     is_billing_backfill,
+    is_run_again,
     month_of,
     problem_of,
     short,
@@ -40,13 +41,6 @@ OVERLAP = timedelta(seconds=60)
 """Events this young are read again: one with a smaller id may appear after one with a larger. The alert's key
 keeps it from going out twice."""
 
-_TAG_DELAY = timedelta(seconds=60)
-"""Dagster writes whether it runs a failed run again a moment after the failure itself."""
-_RETRY_DELAY = timedelta(minutes=10)
-"""A run that was not retried within this time will not be."""
-
-_WILL_RETRY = "dagster/will_retry"
-_RETRIED_AS = "dagster/auto_retry_run_id"
 _IN_REVIEW = next(iter(month_is_plausible.check_keys))
 """The sensor `month_in_review` alerts on it, once for the same drafts however many runs find them."""
 
@@ -152,7 +146,7 @@ def billing_run_failed(
 def _of_failures(ended_runs: EndedRuns) -> Iterator[Alert]:
     instance = ended_runs.instance
     for ended in ended_runs:
-        again = _run_again(ended, ended_runs.now, retries=instance.run_retries_enabled)
+        again = is_run_again(instance, ended.run, ended.at, ended_runs.now)
         if again is None:
             ended_runs.hold(ended)
         elif not again:
@@ -170,18 +164,6 @@ def _of_failures(ended_runs: EndedRuns) -> Iterator[Alert]:
                     f"Next: look at backfill {backfill.backfill_id} in Dagster, then start it again.",
                 ),
             )
-
-
-def _run_again(ended: EndedRun, now: datetime, *, retries: bool) -> bool | None:
-    """Return whether Dagster runs a failed run again; None when that is not known yet."""
-    tags, age = ended.run.tags, now - ended.at
-    if ended.kind is dg.DagsterEventType.RUN_CANCELED:
-        return False
-    if tags.get(_WILL_RETRY) == "true":
-        if _RETRIED_AS in tags:
-            return True
-        return None if age < _RETRY_DELAY else False
-    return None if retries and _WILL_RETRY not in tags and age < _TAG_DELAY else False
 
 
 def _of_failed_run(instance: dg.DagsterInstance, ended: EndedRun) -> Alert:

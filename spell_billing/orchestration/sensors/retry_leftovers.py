@@ -12,7 +12,7 @@ from spell_billing.core.month import Month
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months
 from spell_billing.ledger.runs import RunResult
-from spell_billing.orchestration.billing_runs import last_runs, months_under_way, problem_of
+from spell_billing.orchestration.billing_runs import is_run_again, last_runs, months_under_way, problem_of
 from spell_billing.orchestration.instance import fail_dead_runs
 from spell_billing.orchestration.jobs import monthly_billing
 from spell_billing.orchestration.resources import AlertResource, LedgerResource
@@ -59,7 +59,8 @@ def retry_leftovers(
             if month in under_way or open_ledger.is_held(month):
                 continue
             standing = open_ledger.standing(month)
-            streak = newest_streak(_tries(open_ledger, instance, month)) if standing.needs_run else []
+            tries = _tries(open_ledger, instance, month, now) if standing.needs_run else []
+            streak = newest_streak(tries)
             if len(streak) > len(PAUSES):
                 given_up.append(_alert(instance, standing, streak))
             elif streak and streak[0].ended_at + PAUSES[len(streak) - 1] <= now:
@@ -83,10 +84,11 @@ def newest_streak(tries: Iterable[Try]) -> list[Try]:
     return list(takewhile(lambda each: each.again, ordered))
 
 
-def _tries(ledger: Ledger, instance: dg.DagsterInstance, month: Month) -> list[Try]:
+def _tries(ledger: Ledger, instance: dg.DagsterInstance, month: Month, now: datetime) -> list[Try]:
     """Read a month's tries: from the ledger where the run wrote its result, else from Dagster.
 
-    A run that died wrote none, and one that failed before it came to Stripe neither.
+    A run that died wrote none, and one that failed before it came to Stripe neither. One that Dagster runs
+    again is left out: its retry is the try.
     """
     again = {RunResult.UNFINISHED, RunResult.STOPPED}
     records = ledger.runs(month, limit=_LOOK_AT)
@@ -94,11 +96,12 @@ def _tries(ledger: Ledger, instance: dg.DagsterInstance, month: Month) -> list[T
     recorded = {record.run_id for record in records}
     for found in last_runs(instance, month, _LOOK_AT):
         run = found.dagster_run
-        if run.run_id in recorded or found.end_time is None or run.tags.get("dagster/will_retry") == "true":
+        if run.run_id in recorded or found.end_time is None:
             continue
-        if run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}:
-            transient = problem_of(instance, run.run_id).transient
-            tries.append(Try(run.run_id, datetime.fromtimestamp(found.end_time, UTC), transient))
+        ended_at = datetime.fromtimestamp(found.end_time, UTC)
+        ended_early = run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+        if ended_early and is_run_again(instance, run, ended_at, now) is False:
+            tries.append(Try(run.run_id, ended_at, problem_of(instance, run.run_id).transient))
     return tries
 
 
