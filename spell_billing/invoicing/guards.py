@@ -13,8 +13,8 @@ from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.ledger.column_types import read_as, stream_as
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.queries import has_line_of
-from spell_billing.ledger.reviews import Review, drafts_hash, read_review
+from spell_billing.ledger.queries import drafts_hash, has_line_of
+from spell_billing.ledger.reviews import Review, read_review
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.ledger.session import MonthSession

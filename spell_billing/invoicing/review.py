@@ -13,7 +13,7 @@ from spell_billing.core.outcomes import INVOICED, REMEDIES, Reason, State
 from spell_billing.invoicing.given_back import release_both
 from spell_billing.ledger import reviews
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.queries import read_month
+from spell_billing.ledger.queries import drafts_hash, read_month
 from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
 
@@ -51,7 +51,7 @@ def approve(
                 f"The drafts of {month} are not those that you looked at: they were reviewed again since.",
                 remedy="Look at the month again, then approve it as it is now.",
             )
-        if review.drafts_hash != reviews.drafts_hash(connection, month):
+        if review.drafts_hash != drafts_hash(connection, month):
             raise LedgerError(
                 f"The drafts of {month} are no longer those that were reviewed.",
                 remedy=f"Review them with `spell-billing bill --month {month}`, then approve those.",

@@ -53,8 +53,8 @@ from spell_billing.ledger.cursors import read_older
 from spell_billing.ledger.history import pinned_versions
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.moves import read_heirs
-from spell_billing.ledger.queries import read_month
-from spell_billing.ledger.reviews import Review, drafts_hash, findings_told, read_review, write_review
+from spell_billing.ledger.queries import drafts_hash, read_month
+from spell_billing.ledger.reviews import Review, findings_told, read_review, write_review
 from spell_billing.ledger.rows import MonthRecord
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.totals import (

@@ -28,8 +28,7 @@ from spell_billing.ledger.history import read_history
 from spell_billing.ledger.money_tables import credit_notes, grants
 from spell_billing.ledger.month_state import is_undone
 from spell_billing.ledger.outbox import EVENT, MAIL, is_waiting
-from spell_billing.ledger.queries import started_months
-from spell_billing.ledger.reviews import drafts_hash
+from spell_billing.ledger.queries import drafts_hash, started_months
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit, cursors, decisions, events, invoices, moves, outbox, reviews
 from spell_billing.ledger.settling import UNSETTLED

@@ -1,5 +1,6 @@
 """Reading bills and months on a given connection, the conditions that choose bills, and sums over lines."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -24,6 +25,7 @@ IS_VOIDED = sa.and_(invoices.c.state == State.VOID.value, invoices.c.reason == R
 """The condition for bills that were voided to be billed again."""
 
 _USERS_A_QUERY = 500
+_ROWS_AT_ONCE = 5_000
 
 # Made once: a table of this width takes milliseconds to make an alias of.
 _OLDER, _NEWER = invoices.alias(), invoices.alias()
@@ -220,3 +222,23 @@ def line_totals(connection: Connection, month: Month, kinds: Collection[str]) ->
 def has_line_of(kind: str) -> sa.ColumnElement[bool]:
     """Return the condition for bills that have a line of this kind."""
     return invoices.c.lines.contains(f'"kind":"{kind}"')
+
+
+def drafts_hash(connection: Connection, month: Month) -> str:
+    """Fingerprint what the month's first bills charge whom: equal drafts give an equal hash, in any state.
+
+    A bill that takes the place of a void one is drafted after the review.
+    """
+    bill = invoices.c
+    parts = sa.cast(bill.lines_hash, sa.Text) + "|" + bill.currency + "|" + sa.cast(bill.total_cents, sa.Text)
+    query = (
+        sa.select(parts + "|" + bill.user_id)
+        .where(bill.month == str(month), bill.generation == 1)
+        .order_by(bill.id)
+    )
+    digest = hashlib.sha256()
+    rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars()
+    for batch in rows.partitions():
+        digest.update("\n".join(batch).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """What the review of a month found, what people decided about it, and the bills that wait for that."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -181,7 +180,6 @@ def write_decisions(connection: Connection, decided: Sequence[Decision]) -> None
 RELEASABLE = frozenset({Reason.HELD_BY_PERSON, Reason.NOT_PLAUSIBLE, Reason.ALREADY_GIVEN_BACK})
 """Reasons of held bills that a person's word alone sends on."""
 
-_ROWS_AT_ONCE = 5_000
 _NEVER = (-1, "")
 
 
@@ -282,23 +280,3 @@ def write_holds(
         )
     connection.execute(update.values(run_id=actor.run_id, updated_at=now, **changed), updates)
     write_audit(connection, actor, now, *entries)
-
-
-def drafts_hash(connection: Connection, month: Month) -> str:
-    """Fingerprint what the month's first bills charge whom: equal drafts give an equal hash, in any state.
-
-    A bill that takes the place of a void one is drafted after the review.
-    """
-    bill = invoices.c
-    parts = sa.cast(bill.lines_hash, sa.Text) + "|" + bill.currency + "|" + sa.cast(bill.total_cents, sa.Text)
-    query = (
-        sa.select(parts + "|" + bill.user_id)
-        .where(bill.month == str(month), bill.generation == 1)
-        .order_by(bill.id)
-    )
-    digest = hashlib.sha256()
-    rows = connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars()
-    for batch in rows.partitions():
-        digest.update("\n".join(batch).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()

@@ -9,7 +9,8 @@ from spell_billing.core.errors import IntegrityError
 from spell_billing.core.lines import Line, dump_lines, lines_hash, load_lines
 from spell_billing.core.month import Month
 from spell_billing.invoicing.guards import what_is_unsound
-from spell_billing.ledger.reviews import drafts_hash, write_review
+from spell_billing.ledger.queries import drafts_hash
+from spell_billing.ledger.reviews import write_review
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 ONE, TWO, PLAN = "user-0001", "user-0002", "user-0003"

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import pytest
 
 from spell_billing.core.outcomes import Reason, State
-from spell_billing.ledger.reviews import drafts_hash, write_review
+from spell_billing.ledger.queries import drafts_hash
+from spell_billing.ledger.reviews import write_review
 from spell_billing.ledger.rows import Actor
 from spell_billing.web.people import hash_secret
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
