@@ -10,13 +10,16 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from spell_billing.core.month import Month
 from spell_billing.ledger.column_types import columns_of, insert_new
-from spell_billing.ledger.schema import outbox
+from spell_billing.ledger.schema import invoices, outbox
 
 MAIL = "mail"
 """The channel of mail to users."""
 ALERTS = "alerts"
 """The channel of alerts that are still to be put on each of ALERT_URLS."""
+NOT_INVOICED = "users_not_invoiced"
+"""The kind of alerts about users who wait for a person: their keys are `kind:bill:state:reason`."""
 EVENT = "event:"
 """Begins the channels of events for the platform; the rest names one of EVENT_URLS."""
 
@@ -129,6 +132,31 @@ def count_waiting(connection: Connection, kind: str) -> int:
 def is_put(key: sa.ColumnElement[str], channel: sa.ColumnElement[str] | str) -> sa.ColumnElement[bool]:
     """Return the condition that a message is in the outbox."""
     return sa.exists().where(outbox.c.key == key, outbox.c.channel == channel)
+
+
+def follow_drafts(connection: Connection, month: Month) -> None:
+    """Give what was alerted on of a month's users the ids of the drafts that took their bills' place.
+
+    Who has no bill any more is forgotten.
+    """
+    which = sa.and_(outbox.c.channel == ALERTS, outbox.c.kind == NOT_INVOICED, outbox.c.month == str(month))
+    which &= outbox.c.user_id.is_not(None)
+    found = connection.execute(sa.select(outbox.c.id, outbox.c.key, outbox.c.user_id).where(which)).all()
+    if not found:
+        return
+    users = sa.select(invoices.c.user_id, invoices.c.id).where(invoices.c.month == str(month))
+    bills = {row.user_id: row.id for row in connection.execute(users)}
+    # An id may be another bill's now: no key may be one that is still to be replaced.
+    connection.execute(outbox.update().where(which).values(key=words("replaced:", outbox.c.id)))
+    keys = [
+        {"message": each.id, "new": f"{NOT_INVOICED}:{bills[each.user_id]}:{each.key.split(':', 2)[2]}"}
+        for each in found
+        if each.user_id in bills
+    ]
+    if keys:
+        one = outbox.update().where(outbox.c.id == sa.bindparam("message"))
+        connection.execute(one.values(key=sa.bindparam("new")), keys)
+    connection.execute(outbox.delete().where(which, outbox.c.key.startswith("replaced:")))
 
 
 def words(*parts: sa.ColumnElement[Any] | str) -> sa.ColumnElement[str]:

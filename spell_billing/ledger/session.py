@@ -26,6 +26,7 @@ from spell_billing.ledger.nothing_made import (
     note_nothing_made,
     starts_over,
 )
+from spell_billing.ledger.outbox import follow_drafts
 from spell_billing.ledger.payments import Payment, keep_payments
 from spell_billing.ledger.queries import (
     is_counted_on,
@@ -137,6 +138,7 @@ class MonthSession:
             # Until these drafts are reviewed themselves, nothing of them is sent.
             connection.execute(reviews.delete().where(reviews.c.month == month))
             users = insert_drafts(connection, self.month, drafts, run_id=self.actor.run_id, now=now)
+            follow_drafts(connection, self.month)
             if users >= _MANY_USERS and connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
                 # A rough idea is enough until autovacuum looks: 0.03 s, where a full look takes 0.3.

@@ -14,13 +14,11 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import FOR_A_PERSON
-from spell_billing.ledger.outbox import ALERTS, Said, is_put, put_selected, words
+from spell_billing.ledger.outbox import ALERTS, NOT_INVOICED, Said, is_put, put_selected, words
 from spell_billing.ledger.queries import latest_generation
 from spell_billing.ledger.schema import invoices, months, outbox
 
-KIND = "users_not_invoiced"
-
-_BILL = words(f"{KIND}:", invoices.c.id, ":")
+_BILL = words(f"{NOT_INVOICED}:", invoices.c.id, ":")
 _KEY = words(_BILL, invoices.c.state, ":", invoices.c.reason)
 _WAITS = invoices.c.state.in_([*FOR_A_PERSON])
 
@@ -70,7 +68,7 @@ def first_users(connection: Connection, group: WaitingUsers, limit: int) -> list
 def note_alerted(connection: Connection, group: WaitingUsers) -> None:
     """Record that a group is alerted on; a bill that changed since it was read is left out."""
     which = _is_in(group) & (invoices.c.updated_at <= group.newest)
-    said: Said = {"key": _KEY, "channel": ALERTS, "kind": KIND, "payload": "{}"}
+    said: Said = {"key": _KEY, "channel": ALERTS, "kind": NOT_INVOICED, "payload": "{}"}
     put_selected(connection, invoices, which, said, datetime.now(UTC), sent=True)
 
 
@@ -80,7 +78,7 @@ def forget_changed(ledger: Ledger) -> None:
     A bill that the next run takes up is kept: it may come back to the same state with nothing fixed.
     """
     changed = sa.and_(
-        *(outbox.c.channel == ALERTS, outbox.c.kind == KIND, outbox.c.user_id.is_not(None)),
+        *(outbox.c.channel == ALERTS, outbox.c.kind == NOT_INVOICED, outbox.c.user_id.is_not(None)),
         ~sa.exists().where(
             *(invoices.c.month == outbox.c.month, invoices.c.user_id == outbox.c.user_id),
             (outbox.c.key == _KEY) | (invoices.c.state.in_([*TO_DRIVE]) & outbox.c.key.startswith(_BILL)),

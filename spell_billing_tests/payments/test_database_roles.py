@@ -24,7 +24,7 @@ from spell_billing.ledger.events import forget_events
 from spell_billing.ledger.grants import add_grant
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.moves import record_move
-from spell_billing.ledger.outbox import ALERTS
+from spell_billing.ledger.outbox import ALERTS, NOT_INVOICED
 from spell_billing.ledger.privileges import PRIVILEGES, SEQUENCES, refusal
 from spell_billing.ledger.privileges import grants as ledger_grants
 from spell_billing.ledger.reviews import write_review
@@ -120,7 +120,7 @@ def beside_bills(world: World) -> None:
                 write_review(connection, APRIL, drafts_hash="h", findings=findings, now=NOW)
             for account_id in (None, "acct_1"):
                 record_account(connection, StripeAccount("test", account_id), NOW)
-            gone = {"key": "k", "channel": ALERTS, "kind": waiting_users.KIND, "user_id": "gone"}
+            gone = {"key": "k", "channel": ALERTS, "kind": NOT_INVOICED, "user_id": "gone"}
             times = {"created_at": NOW, "next_try_at": NOW, "tries": 0, "payload": "{}"}
             connection.execute(outbox.insert(), [{**gone, **times, "month": str(MARCH)}])
         ledger.record_run(RunRecord("run", str(MARCH), NOW, NOW, RunResult.DONE))

@@ -13,7 +13,7 @@ from spell_billing.invoicing.review_month import approve_command, who_must_appro
 from spell_billing.ledger import waiting_users as waiting
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import Standing, closed_months
-from spell_billing.ledger.outbox import put
+from spell_billing.ledger.outbox import NOT_INVOICED, put
 from spell_billing.ledger.reviews import read_review
 from spell_billing.ledger.totals import charged_by_currency, group_totals
 from spell_billing.orchestration.billing_runs import last_runs, months_under_way, problem_of
@@ -144,7 +144,7 @@ def _in_review(ledger: Ledger, under_way: frozenset[Month]) -> Iterator[Alert]:
         )
 
 
-@sensor(waiting.KIND, "Alerts on users who failed, are held or parked: one alert per month and reason.")
+@sensor(NOT_INVOICED, "Alerts on users who failed, are held or parked: one alert per month and reason.")
 def users_not_invoiced(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, alerts: AlertResource
 ) -> dg.SkipReason:
@@ -158,7 +158,7 @@ def users_not_invoiced(
         for month in months:
             if month not in under_way and not open_ledger.is_held(month):
                 alerted += _alert_on(open_ledger, month)
-        alerts.open(open_ledger, context.log).send_all(kind=waiting.KIND)
+        alerts.open(open_ledger, context.log).send_all(kind=NOT_INVOICED)
     return dg.SkipReason(f"Alerted on {alerted} reasons." if alerted else "No unreported users.")
 
 
@@ -180,8 +180,8 @@ def _alert_on(ledger: Ledger, month: Month) -> int:
 def _of_waiting(group: waiting.WaitingUsers, named: list[str]) -> Alert:
     month, what = group.month, "to be looked at" if group.states == {State.PARKED} else "without an invoice"
     return Alert(
-        key=f"{waiting.KIND}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
-        kind=waiting.KIND,
+        key=f"{NOT_INVOICED}:{month}:{group.reason}:{group.newest.isoformat()}:{group.users}",
+        kind=NOT_INVOICED,
         title=f"{month}: {users(group.users)} {what}, {format_amounts(group.totals_cents)} ({group.reason})",
         body=body(
             REMEDIES[group.reason],
