@@ -223,6 +223,7 @@ def test_a_price_that_is_wrong_by_a_cent_is_found(
         (ANN, "usage_differs"),
         (BOB, "late_usage_differs"),
         (BOB, "usage_differs"),
+        ("every user", "usage_differs"),
     ]
 
 

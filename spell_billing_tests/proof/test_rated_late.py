@@ -115,7 +115,9 @@ def test_a_quantity_is_priced_in_packages_and_what_changes_no_price_counts_for_t
 def test_who_waits_for_a_bill_is_priced_with_all_that_came_since(platform: SmallPlatform) -> None:
     platform.rules = BY_ENDPOINT
     cards(platform, *CHAT)
-    insert(platform, MARCH, *[(ANN, 1, "/chat")] * 2)
+    platform.accounts(BOB)
+    # The other user's invoice pins the month.
+    insert(platform, MARCH, *[(ANN, 1, "/chat")] * 2, (BOB, 1, "/b"))
     platform.bill(MARCH)
     platform.accounts(ANN)
     insert(platform, MARCH, *[(ANN, 1, "/chat")] * 2)
@@ -126,7 +128,6 @@ def test_who_waits_for_a_bill_is_priced_with_all_that_came_since(platform: Small
     # What comes still later goes on from there: 35 in all.
     insert(platform, MARCH, (ANN, 1, "/chat"))
     insert(platform, APRIL, (BOB, 1, "/b"))
-    platform.accounts(BOB)
     platform.bill(APRIL)
     assert platform.lines(APRIL, ANN) == [("late_usage", 2)]
     for month in (MARCH, APRIL):
