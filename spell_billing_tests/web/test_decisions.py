@@ -131,7 +131,8 @@ def test_a_failed_bill_is_settled_without_asking_stripe(drafted: SmallPlatform, 
         assert answer.status == 200, answer.text
         assert answer.json["state"] == "settled"
         assert shown(at)["state"] == "billed"
-        assert actors(at, "settled") == [("secret from 127.0.0.1", "invoice 17 of the old system")]
+        said = "billed-by-hand: invoice 17 of the old system"
+        assert actors(at, "settled") == [("secret from 127.0.0.1", said)]
     assert len(drafted.double.requests) == requests
 
 
