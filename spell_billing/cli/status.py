@@ -183,19 +183,10 @@ def _review_as_json(ledger: Ledger, month: Month) -> dict[str, Any] | None:
     review = ledger.read(read_review, month)
     if review is None:
         return None
-    names = (
-        "drafts_hash",
-        "reviewed_at",
-        "needs_approval",
-        "approvals_needed",
-        "approvals_missing",
-        "findings",
-    )
     approval = review.approval
     return {
-        **{name: getattr(review, name) for name in names},
-        "approval": approval
-        and {name: getattr(approval, name) for name in ("kind", "user_id", "reason", "actor", "at")},
+        **{name: getattr(review, name) for name in _OF_REVIEW},
+        "approval": approval and {name: getattr(approval, name) for name in _OF_APPROVAL},
     }
 
 

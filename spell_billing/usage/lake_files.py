@@ -63,7 +63,7 @@ def _columns(file: Path) -> list[str]:
         return list(pq.read_schema(file).names)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
-            f"{file} is no whole Parquet file: {str(error).rstrip('.')}.",
+            f"{file} is not a complete Parquet file: {str(error).rstrip('.')}.",
             remedy="Nothing was frozen. Write the file anew, or move it elsewhere if it does not count.",
         ) from error
 

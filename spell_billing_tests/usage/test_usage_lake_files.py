@@ -279,7 +279,7 @@ def test_a_damaged_file_of_accounts_stops_the_month_by_name(lake: Folder) -> Non
     ann = lake.write("billing_accounts/1.parquet", "'ann' AS user_id, 'cus_a' AS stripe_customer_id")
     ann.write_bytes(ann.read_bytes()[:-20])
 
-    with pytest.raises(UsageError, match=r"1\.parquet is no whole Parquet file"):
+    with pytest.raises(UsageError, match=r"1\.parquet is not a complete Parquet file"):
         lake.source.accounts()
 
 
