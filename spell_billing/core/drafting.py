@@ -53,12 +53,6 @@ class Account(msgspec.Struct, frozen=True):
         """The terms of the account's bills; or why it cannot be billed."""
         return terms_of(self.collection, self.net_days, self.po_number, self.footer)
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether it has a customer, and neither an allowance nor terms that differ from the usual ones."""
-        terms = self.collection is self.net_days is self.po_number is self.footer is None
-        return terms and bool(self.stripe_customer_id) and self.plan_name != "" and not self.included_cents
-
 
 class Credit(msgspec.Struct, frozen=True):
     """What earlier months left over, in whole minor units.

@@ -16,6 +16,9 @@ from spell_billing.core.pricing import USUAL_RATING, Coupon, Rating, due_cents, 
 BillOf = tuple[str, str]
 """A bill by user and month."""
 
+LATE_USAGE_MONTHS = 12
+"""How far back late usage is looked for."""
+
 
 class Worth(Enum):
     """What the amounts of a bill are worth for usage that comes later.

@@ -8,7 +8,7 @@ import pyarrow as pa
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.usage.tables import positions
+from spell_billing.usage.tables import positions, texts
 
 _BILLS_AT_ONCE = 10_000
 _MOST_NAMED = 20
@@ -37,7 +37,7 @@ def in_words(users: Sequence[str]) -> str:
 
 
 def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:
-    place = positions(pa.chunked_array([[bill.user_id for bill in bills]]), accounts["user_id"])
+    place = positions(pa.chunked_array([texts(bill.user_id for bill in bills)]), accounts["user_id"])
     customers, currencies = (
         accounts[name].take(place).to_pylist() for name in ("stripe_customer_id", "currency")
     )

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from spell_billing.core.erasure import Erasure, is_pseudonym, new_pseudonym
 from spell_billing.core.errors import LedgerError, StripeAccountError
 from spell_billing.core.keys import GENERATION, KEY, LONGEST_METADATA, MONTH, USER, billing_key
+from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.core.month import Month
-from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import created_since_close, retrieve
 from spell_billing.ledger.browsing import has_bill

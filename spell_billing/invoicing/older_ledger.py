@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from spell_billing.core.errors import LedgerError
+from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.review import Code
-from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by

@@ -45,9 +45,9 @@ from spell_billing.core.review_ledger import (
     older_findings,
 )
 from spell_billing.core.review_prices import small_amount_findings
-from spell_billing.invoicing.draft_month import late_rows
 from spell_billing.invoicing.review_prices import what_is_missed
 from spell_billing.invoicing.usage_versions import earlier_versions
+from spell_billing.invoicing.user_drafts import late_rows
 from spell_billing.ledger.balances import read_left_balances
 from spell_billing.ledger.cursors import read_older
 from spell_billing.ledger.history import pinned_versions
@@ -118,7 +118,7 @@ def review_month(
             *older_findings(read_older(connection)),
             *not_compared_findings(str(month), _not_compared(connection, missing)),
         ]
-        fingerprint = drafts_hash(connection, month)
+        fingerprint = session.drafts_hash or drafts_hash(connection, month)
     with session.writing() as connection:
         write_review(
             connection,

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from spell_billing.core.errors import UsageError
-from spell_billing.core.late import NOTHING, Usage
+from spell_billing.core.late import LATE_USAGE_MONTHS, NOTHING, Usage
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
-from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
 from spell_billing.ledger.cursors import begin_redrafting, end_redrafting
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.nothing_made import starts_over

@@ -22,6 +22,7 @@ from spell_billing.core.lines import (
     lines_hash,
     load_lines,
 )
+from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State, words
 from spell_billing.core.pricing import dump_rating
@@ -164,6 +165,38 @@ def content_of(draft: Draft) -> dict[str, Any]:
         ),
         "terms": terms,
     }
+
+
+DRAFT_COLUMNS = (
+    *("user_id", "state", "reason", "stripe_customer_id", "currency", "plan_id", "calls", "usage_cents"),
+    *("total_cents", "included_cents", "rating", "carried_cents"),
+    *("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "late_lines"),
+    *("description", "lines", "lines_hash", "terms"),
+)
+"""What a draft decides of a bill, in the order of a `DraftRow`."""
+
+DraftRow = tuple[object, ...]
+"""The values of `DRAFT_COLUMNS`, texts and numbers, as drivers take them fastest."""
+
+
+_USER, _CURRENCY, _TOTAL, _HASH = map(
+    DRAFT_COLUMNS.index, ("user_id", "currency", "total_cents", "lines_hash")
+)
+
+
+def fingerprint_part(row: DraftRow) -> str:
+    """Write what the fingerprint of a month's drafts takes of a bill: see `drafts_hash`."""
+    return f"{row[_HASH]}|{row[_CURRENCY]}|{row[_TOTAL]}|{row[_USER]}\n"
+
+
+def draft_row(draft: Draft) -> DraftRow:
+    """Return the columns that a draft decides, for writing many of them."""
+    content = content_of(draft)
+    content["user_id"], content["usage_cents"] = draft.user_id, plain(draft.usage_cents)
+    # Drivers take longer for a member of an enumeration than for its text.
+    content["state"] = draft.state.value
+    content["reason"] = draft.reason and draft.reason.value
+    return tuple(content[name] for name in DRAFT_COLUMNS)
 
 
 _USAGE_ALONE = {

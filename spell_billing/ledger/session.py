@@ -36,7 +36,7 @@ from spell_billing.ledger.queries import (
     read_month,
 )
 from spell_billing.ledger.reviews import read_review
-from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, new_bill_values
+from spell_billing.ledger.rows import DRAFTED, Actor, Bill, Change, DraftRow, new_bill_values
 from spell_billing.ledger.schema import invoices, months, reviews
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.totals import drafted_usage
@@ -76,6 +76,8 @@ class MonthSession:
         self._now = now
         self.month = month
         self.actor = actor
+        self.drafts_hash: str | None = None
+        """Of the drafts that this session wrote in place of all earlier ones; see `queries.drafts_hash`."""
 
     record = _asked(read_month)
     bills_to_redraft = _asked(read_bills_to_redraft)
@@ -118,7 +120,7 @@ class MonthSession:
         return record is not None and record.billing_started_at is not None
 
     def replace_drafts(
-        self, drafts: Iterable[Draft], *, usage_version: str, calls: int, usage_cents: Decimal
+        self, drafts: Iterable[Draft | DraftRow], *, usage_version: str, calls: int, usage_cents: Decimal
     ) -> None:
         """Write the month's drafts in place of earlier ones, none of which was sent; one audit entry for all.
 
@@ -137,7 +139,9 @@ class MonthSession:
             connection.execute(invoices.delete().where(invoices.c.month == month))
             # Until these drafts are reviewed themselves, nothing of them is sent.
             connection.execute(reviews.delete().where(reviews.c.month == month))
-            users = insert_drafts(connection, self.month, drafts, run_id=self.actor.run_id, now=now)
+            users, fingerprint = insert_drafts(
+                connection, self.month, drafts, run_id=self.actor.run_id, now=now
+            )
             follow_drafts(connection, self.month)
             if users >= _MANY_USERS and connection.dialect.name == "postgresql":
                 # Until PostgreSQL knows of them, its plans for the month are slower by a factor of three.
@@ -148,6 +152,7 @@ class MonthSession:
             put_row(connection, months, {"month": month, "users": users, "drafted_at": now, **frozen})
             # Each bill has its own amounts, time and run, and the next entry of it the state it had.
             self._audit(now, action=DRAFTED, detail=f"{users:,} bills, frozen usage {usage_version}")
+        self.drafts_hash = fingerprint
 
     def start_billing(self) -> bool:
         """Pin the month's frozen usage and drafts, for invoices to be made; return False if they were."""

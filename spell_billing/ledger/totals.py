@@ -84,12 +84,8 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
         "charged_cents": _CHARGED_CENTS,
         "without_tax": sa.case((_is_without_tax(), 1), else_=0),
     }
-    # SQLite keeps exact amounts as text, and would sum them as floats: they are summed here.
-    exact = sa.func.sum if connection.dialect.name == "postgresql" else sa.func.group_concat
     query = (
-        sa.select(
-            *by, sa.func.count().label("users"), exact(bill.usage_cents), exact(bill.unbilled_usage_cents)
-        )
+        sa.select(*by, sa.func.count().label("users"), *_exact_sums(connection))
         .add_columns(*(_sum(each).label(name) for name, each in summed.items()))
         .where(latest_generation(month))
         .group_by(*by)
@@ -97,9 +93,8 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     )
     found = []
     for state, reason, currency, users, usage, unbilled, *sums in connection.execute(query):
-        usage_cents = exact_sum(*(Decimal(each) for each in f"{usage},{unbilled}".split(",")))
         group = State(state), Reason(reason) if reason else None, currency
-        found.append(GroupTotals(*group, users, usage_cents, *sums))
+        found.append(GroupTotals(*group, users, _added_up(usage, unbilled), *sums))
     return found
 
 
@@ -142,9 +137,23 @@ def first_users(connection: Connection, month: Month, group: GroupTotals, limit:
 
 def drafted_usage(connection: Connection, month: Month) -> tuple[int, int, Decimal]:
     """Sum users, calls and the exact usage that the month's latest bills stand for."""
-    groups = group_totals(connection, month)
-    users, calls = sum(group.users for group in groups), sum(group.calls for group in groups)
-    return users, calls, exact_sum(*(group.usage_cents for group in groups))
+    bill = invoices.c
+    query = sa.select(
+        sa.func.count(), _sum(bill.calls + bill.unbilled_calls), *_exact_sums(connection)
+    ).where(latest_generation(month))
+    users, calls, *texts = connection.execute(query).one()
+    return users, calls, _added_up(*texts)
+
+
+def _exact_sums(connection: Connection) -> list[sa.ColumnElement[Any]]:
+    # SQLite keeps exact amounts as text, and would sum them as floats: there they are summed by `_added_up`.
+    exact = sa.func.sum if connection.dialect.name == "postgresql" else sa.func.group_concat
+    return [exact(invoices.c.usage_cents), exact(invoices.c.unbilled_usage_cents)]
+
+
+def _added_up(*sums: object) -> Decimal:
+    texts = [str(each) for each in sums if each is not None]
+    return exact_sum(*(Decimal(each) for text in texts for each in text.split(",")))
 
 
 def charged_by_currency(groups: Iterable[GroupTotals]) -> dict[str, int]:

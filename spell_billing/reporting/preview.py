@@ -16,13 +16,13 @@ from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.core.pricing import load_rating
 from spell_billing.core.spreadsheets import safe_cell
 from spell_billing.core.terms import USUAL_POLICY, Policy
-from spell_billing.invoicing.draft_month import drafts_of
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import (
     earlier_versions,
     pinned_version,
     with_scratch_supplement,
 )
+from spell_billing.invoicing.user_drafts import drafts_of
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.nothing_made import starts_over
 from spell_billing.ledger.queries import read_bills_to_redraft

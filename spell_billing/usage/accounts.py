@@ -6,9 +6,10 @@ import pyarrow.compute as pc
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, SpendLimits
-from spell_billing.usage.tables import ACCOUNTS_TABLE, BLANKS, PLANS_TABLE, positions, texts
+from spell_billing.usage.tables import ACCOUNTS_TABLE, BLANKS, PLANS_TABLE, positions, text_scalar, texts
 
 DEFAULT_CURRENCY = "usd"
+_DEFAULT_CURRENCY, _EMPTY = text_scalar(DEFAULT_CURRENCY), text_scalar("")
 _TERMS = ("collection", "net_days", "po_number", "footer")
 LIMIT_COLUMN = "spend_limit_cents"
 LIMIT_COLUMNS = ("user_id", LIMIT_COLUMN)
@@ -33,7 +34,9 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
         UsageError: two accounts (or plans) with one id as text, or included_cents that is negative
             or no whole number.
     """
-    accounts = accounts.filter(pc.not_equal(pc.ascii_trim(accounts["user_id"], characters=BLANKS), ""))
+    has_user = pc.not_equal(pc.ascii_trim(accounts["user_id"], characters=BLANKS), _EMPTY)
+    if has_user.null_count or not pc.all(has_user).as_py():
+        accounts = accounts.filter(has_user)
     plans = plans.filter(pc.is_valid(plans["plan_id"]))
     refuse_duplicates(accounts["user_id"], ACCOUNTS_TABLE, "user_id")
     refuse_duplicates(plans["plan_id"], PLANS_TABLE, "plan_id")
@@ -41,8 +44,8 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
     names = _blank_to_null(plans["name"]).take(place)
     if has_plans:
         is_unknown = pc.and_(place.is_null(), _blank_to_null(accounts["plan_id"]).is_valid())
-        names = pc.if_else(is_unknown, "", names)
-    currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), texts([DEFAULT_CURRENCY])[0])
+        names = pc.if_else(is_unknown, _EMPTY, names)
+    currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), _DEFAULT_CURRENCY)
     included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
     return pa.Table.from_arrays(
         [

@@ -19,12 +19,13 @@ from spell_billing.usage.postgres_parts import CostForm, Stretch, stretches
 from spell_billing.usage.postgres_snapshot import Snapshot, cancel
 from spell_billing.usage.postgres_sql import INTEGERS, UsageSql
 from spell_billing.usage.row_writer import RowWriter
-from spell_billing.usage.tables import BLANKS
+from spell_billing.usage.tables import BLANKS, text_scalar
 
 T = TypeVar("T")
 
 _COLUMNS = ("id", "user_id", "cost_cents", "created_at")
 """What every month's rows have; an item and a quantity may follow."""
+_EMPTY, _OTHER = text_scalar(""), text_scalar(OTHER)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _items(values: pa.Array) -> pa.Array:
     """Trim items, and name those of blank ones, as `UsageSql.items` does."""
     # By byte: what is no text is refused later, with the row's id.
     trimmed = pc.ascii_trim(values, characters=BLANKS)
-    return pc.fill_null(pc.if_else(pc.equal(trimmed, ""), OTHER, trimmed), OTHER)
+    return pc.fill_null(pc.if_else(pc.equal(trimmed, _EMPTY), _OTHER, trimmed), _OTHER)
 
 
 def _as_written(ids: pa.Array, kind: pa.DataType) -> pa.Array:

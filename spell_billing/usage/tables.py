@@ -106,6 +106,11 @@ def texts(values: Iterable[str | bytes | None]) -> pa.Array:
     return builder.finish()
 
 
+def text_scalar(value: str) -> pa.Scalar:
+    """Make a text for Arrow's functions, which load pandas to take one of Python's."""
+    return texts([value])[0]
+
+
 def positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Return the position of each value among others, null where it is not there; null is nowhere."""
     # To look up nothing would load pandas first.

@@ -19,7 +19,7 @@ from spell_billing.core.outcomes import UNDONE
 from spell_billing.core.terms import USUAL_POLICY, Policy
 from spell_billing.invoicing.bill_month import bill_month
 from spell_billing.invoicing.changed_accounts import hold_changed_accounts
-from spell_billing.invoicing.draft_month import draft_month, recorded_late_usage
+from spell_billing.invoicing.draft_month import draft_month
 from spell_billing.invoicing.findings import Reconciliation
 from spell_billing.invoicing.gateway import Gateway, Patience
 from spell_billing.invoicing.guards import require_drafts_equal_usage, require_sound_bills
@@ -34,6 +34,7 @@ from spell_billing.invoicing.usage_versions import (
     version_to_draft,
     with_what_came_since,
 )
+from spell_billing.invoicing.user_drafts import recorded_late_usage
 from spell_billing.ledger.credit_notes import CreditNote
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill

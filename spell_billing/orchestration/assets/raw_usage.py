@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from spell_billing.invoicing.draft_month import LATE_USAGE_MONTHS
+from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.invoicing.guards import source_warnings
 from spell_billing.invoicing.progress import Progress
 from spell_billing.invoicing.usage_versions import (

@@ -14,7 +14,6 @@ from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, State
 from spell_billing.invoicing.bill_month import Pinning, bill_month
 from spell_billing.invoicing.changed_accounts import hold_changed_accounts
 from spell_billing.invoicing.changed_accounts import in_words as changed_in_words
-from spell_billing.invoicing.draft_month import recorded_late_usage
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.guards import (
     require_drafts_equal_usage,
@@ -23,6 +22,7 @@ from spell_billing.invoicing.guards import (
 )
 from spell_billing.invoicing.report import BillingReport, Outcome, recorded
 from spell_billing.invoicing.review_month import in_words, keeps_back
+from spell_billing.invoicing.user_drafts import recorded_late_usage
 from spell_billing.orchestration.assets import common
 from spell_billing.orchestration.assets.invoice_drafts import LEDGER_TABLE, invoice_drafts, totals_metadata
 from spell_billing.orchestration.partitions import invoiced_by_deadline
