@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from spell_billing.alerts.redact import redact
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
+from spell_billing.core.shown import one_line, printable
 from spell_billing.ledger.outbox import ALERTS, Message
 from spell_billing.settings.notifications import NotificationSettings
 
@@ -36,7 +37,7 @@ class Alert:
 
     def on(self, channel: str = ALERTS) -> Message:
         """Return the message for a channel, by default for all; what looks secret is masked."""
-        payload = {"title": redact(self.title), "body": redact(self.body)}
+        payload = {"title": redact(one_line(self.title)), "body": redact(printable(self.body))}
         return Message(self.key, channel, self.kind, payload, self.month)
 
 
@@ -57,7 +58,7 @@ def users(number: int) -> str:
 
 def first_names(names: list[str], number: int) -> str:
     """Name the first of `number` users."""
-    return ", ".join(names) + (", ..." if number > len(names) else "")
+    return ", ".join(map(one_line, names)) + (", ..." if number > len(names) else "")
 
 
 def _link(run_id: str | None) -> str | None:

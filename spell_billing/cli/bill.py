@@ -12,7 +12,7 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, console, fail, month_option, open_ledger, person
+from spell_billing.cli.common import EXIT_USERS_LEFT, console, fail, month_option, open_ledger, person, say
 from spell_billing.core.month import Month, require_billable
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE
 from spell_billing.invoicing.progress import watched_by
@@ -52,7 +52,7 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
         problem = _execute(settings, month, verify=verify, first=first, quiet=terminal)
     if problem is not None:
         for words in problem[:-1]:
-            click.echo(f"Error: {words}", err=True)
+            say(f"Error: {words}", err=True)
         fail(problem[-1])
     with open_ledger() as ledger:
         after = month_status(ledger, month, datetime.now(UTC))
@@ -72,8 +72,8 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
         )
         if anew:
             how = "and as no invoice was made, the month will be drafted again"
-        click.echo(f"{waiting:,} {bills}, {how}. To send the rest: spell-billing bill --month {month}")
-    click.echo(f"Next: spell-billing invoices --month {month}")
+        say(f"{waiting:,} {bills}, {how}. To send the rest: spell-billing bill --month {month}")
+    say(f"Next: spell-billing invoices --month {month}")
     if after.state != "billed":
         sys.exit(EXIT_USERS_LEFT)
 
@@ -81,7 +81,7 @@ def command(month: Month, first: int | None, *, verify: bool) -> None:
 def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
     if after < before:
         gone = f"{before - after:,} of the {before:,} invoices of earlier runs no longer"
-        click.echo(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
+        say(f"{gone} stand: voided or changed at Stripe by hand. Nobody was billed twice.")
     elif began and before:
         number = after - before
         new = f"{number:,} new invoice{'' if number == 1 else 's'}" if number else "No new invoice"
@@ -90,7 +90,7 @@ def _write_what_is_new(before: int, after: int, *, began: bool) -> None:
             if before == 1
             else f"{before:,} invoices of earlier runs stand"
         )
-        click.echo(f"{new}: the {stand}, nobody was billed twice.")
+        say(f"{new}: the {stand}, nobody was billed twice.")
 
 
 def _execute(
@@ -110,7 +110,7 @@ def _execute(
     prepare_dagster_home(settings)
     with open_instance() as instance, open_ledger() as ledger, living_process(ledger) as process_tags:
         for run_id in fail_dead_runs(instance, ledger):
-            click.echo(f"Run {run_id} had died; marked as failed.", err=True)
+            say(f"Run {run_id} had died; marked as failed.", err=True)
         job = build_defs().resolve_job_def("monthly_billing")
         result = job.execute_in_process(
             run_config={

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from spell_billing.core.errors import MonthError, SpellBillingError
 from spell_billing.core.money import exact_number
 from spell_billing.core.month import Month
+from spell_billing.core.shown import one_line
 
 if TYPE_CHECKING:
     from spell_billing.ledger.ledger import Ledger
@@ -111,9 +112,14 @@ def clear_errors() -> Iterator[None]:
         fail(str(refusal(error, Settings.from_environment().database)))
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Write a line, to standard error if asked; what it names may hold characters that act on a terminal."""
+    click.echo(one_line(text), err=err)
+
+
 def fail(message: str) -> NoReturn:
     """Write the message to standard error and exit with 1."""
-    click.echo(f"Error: {message}", err=True)
+    say(f"Error: {message}", err=True)
     sys.exit(EXIT_COULD_NOT_RUN)
 
 

@@ -16,6 +16,7 @@ from spell_billing.cli.common import (
     month_option,
     open_ledger,
     reason_option,
+    say,
     stripe_account,
     user_option,
 )
@@ -41,7 +42,7 @@ def _require_whom(user_id: str | None, *, everybody: bool) -> None:
 def _end(refused: Sequence[str]) -> None:
     """Name who was refused, and end with `EXIT_USERS_LEFT` where somebody was."""
     for each in refused:
-        click.echo(f"Left as it is: {each}")
+        say(f"Left as it is: {each}")
     if refused:
         sys.exit(EXIT_USERS_LEFT)
 
@@ -80,12 +81,12 @@ def void(month: Month, user_id: str | None, reason: str, *, everybody: bool, for
         paid = ledger.read(users_in, month, [State.PAID]) if everybody else []
         again = [words for bill in voided if (words := ledger.read(charged_again, bill))]
     for bill in voided:
-        click.echo(f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} for {month} is void.")
+        say(f"Invoice {bill.stripe_invoice_id} of user {bill.user_id} for {month} is void.")
     for words in again:
-        click.echo(words)
+        say(words)
     if voided and not for_good:
-        click.echo("The next bill charges what the rows say by then. If they are wrong, correct them first.")
-        click.echo(f"To bill again: spell-billing bill --month {month}")
+        say("The next bill charges what the rows say by then. If they are wrong, correct them first.")
+        say(f"To bill again: spell-billing bill --month {month}")
     if paid:
         back = f"spell-billing credit --month {month} --everybody --all --reason ..."
         refused.append(f"{users(len(paid))} paid, and a paid invoice is given back: {back}")
@@ -168,15 +169,15 @@ def _say_credited(ledger: Ledger, month: Month, user_id: str, credited: "Credite
         CreditKind.BALANCE: "is credited to the customer's balance",
     }[note.kind]
     if not is_new:
-        click.echo(nothing_done(note, currency))
-    click.echo(
+        say(nothing_done(note, currency))
+    say(
         f"Credit note {note.credit_note_id} of invoice {note.stripe_invoice_id} ({user_id}, {month}): "
         f"{format_money(note.cents, currency, grouping=True)} {what}."
     )
     with ledger.reading() as connection:
         too = rows_went_too(connection, str(month), user_id)
     if too:
-        click.echo(too)
+        say(too)
 
 
 @click.command("settle")
@@ -240,10 +241,10 @@ def _settle_credit(month: Month, user_id: str, currency: str, reason: str) -> No
         settled = settle_credit(connection, month, user_id, currency, reason=reason, actor=actor())
     money = format_money(settled.amount_cents, settled.currency, grouping=True)
     if settled.amount_cents:
-        click.echo(f"The credit of {money} of user {user_id} is settled.")
+        say(f"The credit of {money} of user {user_id} is settled.")
     else:
-        click.echo(f"Nothing is left of the credit of user {user_id} in {currency}: it was settled before.")
-    click.echo(f"Next, for bills it held: spell-billing bill --month {month}")
+        say(f"Nothing is left of the credit of user {user_id} in {currency}: it was settled before.")
+    say(f"Next, for bills it held: spell-billing bill --month {month}")
 
 
 def _settle_given_back(month: Month, user_id: str, given_back_as: str, reason: str) -> None:
@@ -264,11 +265,11 @@ def _settle_given_back(month: Month, user_id: str, given_back_as: str, reason: s
     back, corrected = (
         format_money(cents, currency, grouping=True) for cents in (back_cents, corrected_cents)
     )
-    click.echo(
+    say(
         f"Of {back} given back of user {user_id}'s invoice for {month}, {corrected} counts for rows that "
         "went."
     )
-    click.echo("Next, for a bill it held: `spell-billing bill` of that bill's month.")
+    say("Next, for a bill it held: `spell-billing bill` of that bill's month.")
 
 
 def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> None:
@@ -279,4 +280,4 @@ def _settle_bill(month: Month, user_id: str, settled_as: str, reason: str) -> No
         # Stripe is asked only where the bill may have an invoice.
         connect = partial(StripeResource().connect, ledger)
         asyncio.run(settle_bill(session, connect, user_id, SettledAs(settled_as), reason))
-    click.echo(f"The bill of user {user_id} for {month} is settled: {settled_as.replace('-', ' ')}.")
+    say(f"The bill of user {user_id} for {month} is settled: {settled_as.replace('-', ' ')}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from spell_billing.cli.common import EXIT_USERS_LEFT, month_option, open_ledger
+from spell_billing.cli.common import EXIT_USERS_LEFT, month_option, open_ledger, say
 from spell_billing.core.month import Month
 
 
@@ -34,8 +34,8 @@ def export(month: Month, folder: Path | None) -> None:
         found = list(journal.imbalances(connection, month, postings))
     for name, table in tables.items():
         for path in finance.export(table, name, month, place):
-            click.echo(f"{path}: {len(table):,} rows")
+            say(f"{path}: {len(table):,} rows")
     for text in found:
-        click.echo(text, err=True)
+        say(text, err=True)
     if found:
         sys.exit(EXIT_USERS_LEFT)

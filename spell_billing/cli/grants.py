@@ -12,6 +12,7 @@ from spell_billing.cli.common import (
     json_option,
     open_ledger,
     reason_option,
+    say,
     write_json,
 )
 from spell_billing.core.errors import LedgerError
@@ -86,11 +87,9 @@ def grant(
         )
     money = format_money(cents, currency.lower(), grouping=True)
     if made:
-        click.echo(
-            f"Grant {grant_id}: {money} for user {user_id}, for months that begin before {expires_on}."
-        )
+        say(f"Grant {grant_id}: {money} for user {user_id}, for months that begin before {expires_on}.")
     else:
-        click.echo(f"Grant {grant_id} of {money} for user {user_id} already exists.")
+        say(f"Grant {grant_id} of {money} for user {user_id} already exists.")
 
 
 @click.command("revoke-grant")
@@ -105,9 +104,9 @@ def revoke(grant_id: str, reason: str) -> None:
         before = revoke_grant(connection, grant_id, reason=reason.strip(), actor=actor(), now=now)
     money = format_money(max(0, before.left_cents), before.currency, grouping=True)
     if before.left_cents > 0:
-        click.echo(f"{money} of grant {grant_id} was taken back.")
+        say(f"{money} of grant {grant_id} was taken back.")
     else:
-        click.echo(f"Nothing is left of grant {grant_id}.")
+        say(f"Nothing is left of grant {grant_id}.")
 
 
 @click.command("grants")
@@ -126,9 +125,9 @@ def listed(user_id: str | None, *, as_json: bool) -> None:
         write_json([_as_json(each, heirs.heir_of(each.user_id)) for each in found])
         return
     for each in found:
-        click.echo(_in_words(each))
+        say(_in_words(each))
     if not found:
-        click.echo("There are no grants." if user_id is None else f"User {user_id} has no grants.")
+        say("There are no grants." if user_id is None else f"User {user_id} has no grants.")
 
 
 def _in_words(grant: "Grant") -> str:

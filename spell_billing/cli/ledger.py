@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from spell_billing.cli.common import actor, fail, open_ledger
+from spell_billing.cli.common import actor, fail, open_ledger, say
 
 _SHOWN = 100
 
@@ -34,7 +34,7 @@ def init_db() -> None:
             changed = migrate(engine)
         finally:
             engine.dispose()
-    click.echo(f"The ledger in {url} is {'now' if changed else 'already'} up to date.")
+    say(f"The ledger in {url} is {'now' if changed else 'already'} up to date.")
 
 
 @click.command("events")
@@ -49,12 +49,12 @@ def events(*, again: bool) -> None:
     with open_ledger() as ledger:
         found = ledger.read(events_kept, SET_ASIDE, _SHOWN)
         for event in found:
-            click.echo(f"{event.event_id}  {event.type}  {event.created_at:%Y-%m-%d %H:%M} UTC  {event.way}")
+            say(f"{event.event_id}  {event.type}  {event.created_at:%Y-%m-%d %H:%M} UTC  {event.way}")
         if not found:
-            click.echo("No event is set aside.")
+            say("No event is set aside.")
         elif again:
             number = ledger.write(handle_again)
-            click.echo(f"{number:,} wait to be handled again.")
+            say(f"{number:,} wait to be handled again.")
 
 
 @click.command("forget-rehearsal")
@@ -81,10 +81,10 @@ def forget_rehearsal(*, yes: bool) -> None:
             removed = ledger.write(stripe_account.forget_rehearsal, actor(), datetime.now(UTC))
             with ledger.reading() as connection:
                 left = len(read_ledger_grants(connection))
-        click.echo(f"{removed:,} bills of {account} are removed; the audit trail and the frozen usage stay.")
+        say(f"{removed:,} bills of {account} are removed; the audit trail and the frozen usage stay.")
         if left:
-            click.echo(
+            say(
                 f"{left:,} grants stay, with nothing used, and pay for bills from now on: list them with "
                 "`spell-billing grants`, and take back those of the rehearsal with `revoke-grant`."
             )
-        click.echo("Next: set STRIPE_API_KEY to the key to bill with, then run spell-billing bill.")
+        say("Next: set STRIPE_API_KEY to the key to bill with, then run spell-billing bill.")

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spell_billing.cli.common import EXIT_COULD_NOT_RUN, fail, month_option, open_ledger, person, user_option
+from spell_billing.cli.common import (
+    EXIT_COULD_NOT_RUN,
+    fail,
+    month_option,
+    open_ledger,
+    person,
+    say,
+    user_option,
+)
 from spell_billing.core.errors import SettingsError
 from spell_billing.core.month import Month
 
@@ -35,7 +43,7 @@ def alert_test() -> None:
             f"Sent with spell-billing alert-test by {person()}. No action is needed.",
         )
         problems += problem is not None
-        click.echo(f"{channel.name}: {problem or 'sent'}")
+        say(f"{channel.name}: {problem or 'sent'}")
     if problems:
         sys.exit(EXIT_COULD_NOT_RUN)
 

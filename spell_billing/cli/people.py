@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from spell_billing.cli.common import say
+
 
 @click.command("hash-secret")
 @click.option("--name", metavar="NAME", required=True, help="Who it is, as anna or anna@example.com.")
@@ -24,4 +26,4 @@ def hash_secret(name: str, role: str) -> None:
         secret = click.prompt("Secret", hide_input=True, confirmation_prompt=True, err=True)
     else:
         secret = sys.stdin.readline().strip()
-    click.echo(line_of(name, role, secret))
+    say(line_of(name, role, secret))

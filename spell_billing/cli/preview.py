@@ -15,6 +15,7 @@ from spell_billing.core.comparison import Difference, kinds_of
 from spell_billing.core.errors import MonthError
 from spell_billing.core.money import format_money, plain
 from spell_billing.core.month import Month
+from spell_billing.core.shown import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def command(
         return
     out = console()
     for note in _notes(standing):
-        out.print(note, style="bold")
+        out.print(one_line(note), style="bold")
     shown = frame if all_users else frame.head(_SHOWN_USERS)
     if isinstance(against, Path):
         out.print(_table_of_old(shown))
@@ -104,7 +105,7 @@ def command(
         out.print(f"... and {len(frame) - len(shown):,} more; --all shows them.")
     lines = _totals(frame) if against is None else _changes(frame, differences)
     for line in old_service.summary(frame) if isinstance(against, Path) else lines:
-        out.print(line)
+        out.print(one_line(line))
     out.print("Nothing was sent to Stripe.")
 
 
@@ -141,7 +142,9 @@ def _table_of_drafts(frame: "pd.DataFrame") -> Table:
     for row in frame.to_dict("records"):
         words = (str(row[name]) for name in ("user", *plans, "state", "reason", "customer"))
         total = _money(row["total_cents"], row["currency"])
-        table.add_row(*words, f"{row['calls']:,}", _usage(row["usage_cents"], row["currency"]), total)
+        table.add_row(
+            *map(one_line, words), f"{row['calls']:,}", _usage(row["usage_cents"], row["currency"]), total
+        )
     return table
 
 
@@ -151,7 +154,7 @@ def _table_of_differences(frame: "pd.DataFrame") -> Table:
     for row in frame[frame["change"] != "same"].to_dict("records"):
         amounts = (_money(row[name], row["currency"]) for name in _COMPARED)
         calls = (f"{row[name]:,}" for name in ("before_calls", "now_calls"))
-        table.add_row(str(row["user"]), row["change"], *amounts, *calls)
+        table.add_row(one_line(str(row["user"])), row["change"], *amounts, *calls)
     return table
 
 
@@ -159,7 +162,9 @@ def _table_of_old(frame: "pd.DataFrame") -> Table:
     table = _table("user", "outcome", "old invoice", "why", right=("old", "now", "difference"))
     for row in frame[frame["outcome"] != "same"].to_dict("records"):
         words = (str(row[name]) for name in ("user", "outcome", "old_invoice", "why"))
-        table.add_row(*words, *(f"{row[name]:,}" for name in ("old_cents", "now_cents", "by_cents")))
+        table.add_row(
+            *map(one_line, words), *(f"{row[name]:,}" for name in ("old_cents", "now_cents", "by_cents"))
+        )
     return table
 
 

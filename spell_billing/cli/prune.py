@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
-from spell_billing.cli.common import actor, open_ledger
+from spell_billing.cli.common import actor, open_ledger, say
 from spell_billing.core.month import Month
 
 _KEPT_MONTHS = 13
@@ -37,12 +37,12 @@ def prune(keep_months: int, *, yes: bool) -> None:
     with open_ledger() as ledger:
         found = pruning.find_prunable(ledger, store, before)
         for line in pruning.in_words(found):
-            click.echo(line)
+            say(line)
         if yes:
             pruning.prune(ledger, store, found, actor(), now)
     if not found.size_bytes:
-        click.echo(f"Nothing of the months before {before} is past its retention.")
+        say(f"Nothing of the months before {before} is past its retention.")
     elif yes:
-        click.echo(f"Removed: {found.size_bytes:,} bytes.")
+        say(f"Removed: {found.size_bytes:,} bytes.")
     else:
-        click.echo(f"{found.size_bytes:,} bytes would be removed. Repeat the command with --yes to do so.")
+        say(f"{found.size_bytes:,} bytes would be removed. Repeat the command with --yes to do so.")

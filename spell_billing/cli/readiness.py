@@ -12,6 +12,7 @@ from spell_billing.cli.common import (
     json_option,
     month_option,
     open_ledger,
+    say,
     stripe_account,
     write_json,
 )
@@ -63,13 +64,13 @@ def _write(found: "Readiness", card_link_of: Callable[[str], str] | None) -> Non
 
     for each in found.unready:
         money = format_money(each.owing.cents, each.owing.currency, grouping=True)
-        click.echo(f"{each.owing.user_id}: {money}; {REMEDIES[each.gap]}")
+        say(f"{each.owing.user_id}: {money}; {REMEDIES[each.gap]}")
         if card_link_of and each.gap is Gap.NO_PAYMENT_METHOD:
-            click.echo(f"    {card_link_of(each.owing.user_id)}")
+            say(f"    {card_link_of(each.owing.user_id)}")
     for gap, (number, sums) in found.by_gap().items():
-        click.echo(f"{gap}: {users(number)}, {format_amounts(sums)}")
+        say(f"{gap}: {users(number)}, {format_amounts(sums)}")
     if found.unready:
         total = format_amounts(found.unready_cents)
-        click.echo(f"{found.month}: {len(found.unready):,} of {users(len(found.owing))} cannot pay {total}.")
+        say(f"{found.month}: {len(found.unready):,} of {users(len(found.owing))} cannot pay {total}.")
     else:
-        click.echo(f"{found.month}: everyone who owes something can pay ({users(len(found.owing))}).")
+        say(f"{found.month}: everyone who owes something can pay ({users(len(found.owing))}).")

@@ -13,6 +13,7 @@ from spell_billing.cli.common import (
     json_option,
     month_option,
     open_ledger,
+    say,
     stripe_account,
     user_option,
     write_json,
@@ -20,6 +21,7 @@ from spell_billing.cli.common import (
 from spell_billing.core.items import item_name
 from spell_billing.core.money import exact_number, format_amounts, format_money, plain
 from spell_billing.core.month import Month
+from spell_billing.core.shown import one_line
 
 if TYPE_CHECKING:
     from spell_billing.invoicing.findings import Reconciliation
@@ -44,14 +46,14 @@ def invoices(month: Month, *, as_json: bool) -> None:
             return
         # Plain lines, not a rich table: that one measures every cell before it writes the first.
         lines = map(_line, ledger.listing(month, _SHOWN))
-        click.echo(_LINE.format("user", "invoice", "state", "calls", "total", "why"))
+        say(_LINE.format("user", "invoice", "state", "calls", "total", "why"))
         # Not echoed: each echo is a write of its own, which takes longer than reading the ledger.
         sys.stdout.writelines(lines)
 
 
 def _line(bill: Mapping[str, Any]) -> str:
     row = (
-        bill["user_id"],
+        one_line(bill["user_id"]),
         bill["stripe_invoice_id"] or "-",
         bill["state"],
         f"{bill['calls']:,}",
@@ -90,27 +92,29 @@ def explain(month: Month, user_id: str, *, as_json: bool) -> None:
 
 
 def _write_story(story: dict[str, Any]) -> None:
-    click.echo(story["answer"])
+    say(story["answer"])
     for bill in story["bills"]:
         _write_bill(bill)
     usage = story["usage"]
     if usage["version"] is None:
         return
-    click.echo(f"\nFrozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
+    click.echo()
+    say(f"Frozen usage ({usage['version']}): {usage['calls']:,} calls, {usage['usage_cents']} cents")
     for day in usage["days"]:
-        click.echo(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
+        say(f"  {day['day']}  {day['calls']:>8,} calls  {day['usage_cents']} cents")
     if "engine" in usage:
-        click.echo(f"  {_rows_in(usage['engine'])}")
+        say(f"  {_rows_in(usage['engine'])}")
     for item in usage.get("items", ()):
         named = f"  {item_name(item['item'])}  {item['calls']:,} calls  {item['usage_cents']} cents"
-        click.echo(named + _by_card(item))
+        say(named + _by_card(item))
     if story["history"]:
-        click.echo("\nHistory")
+        click.echo()
+        say("History")
     for entry in story["history"]:
         states = f"{entry.get('from_state', '-')} -> {entry.get('to_state', '-')}"
         rest = ("actor", "run_id", "stripe_invoice_id", "stripe_request_id", "detail")
         words = ", ".join(str(entry[name]) for name in rest if name in entry)
-        click.echo(f"  {entry['at']}  {entry['action']}: {states} ({words})")
+        say(f"  {entry['at']}  {entry['action']}: {states} ({words})")
 
 
 def _rows_in(engine: dict[str, Any]) -> str:
@@ -141,37 +145,35 @@ def _by_card(item: dict[str, Any]) -> str:
 
 
 def _write_bill(bill: dict[str, Any]) -> None:
-    click.echo(
+    say(
         f"\nBill, generation {bill['generation']}: {bill['state']}, {bill['total_cents']} cents "
         f"{bill['currency']}, {bill['stripe_customer_id'] or 'no customer'}, "
         f"{bill['stripe_invoice_id'] or 'no invoice'}"
     )
     for line in bill["lines"]:
-        click.echo(f"  {line['amount_cents']:>10} cents  {line['description']}")
+        say(f"  {line['amount_cents']:>10} cents  {line['description']}")
     if bill["discount_cents"]:
-        click.echo(f"  {-bill['discount_cents']:>10} cents  discount at Stripe, off the total")
+        say(f"  {-bill['discount_cents']:>10} cents  discount at Stripe, off the total")
     if bill["tax_cents"] is not None:
-        click.echo(f"  {bill['tax_cents']:>10} cents  tax, on top of the total")
+        say(f"  {bill['tax_cents']:>10} cents  tax, on top of the total")
     if bill["without_tax"]:
-        click.echo(f"  Without the tax that was asked for: {bill['without_tax']}")
+        say(f"  Without the tax that was asked for: {bill['without_tax']}")
     if bill["payment"]:
         _write_payment(bill["payment"])
     if bill["why"]:
-        click.echo(f"  {bill['reason']}: {bill['why']}")
+        say(f"  {bill['reason']}: {bill['why']}")
 
 
 def _write_payment(payment: dict[str, Any]) -> None:
-    click.echo(f"  Payment: {payment['status']}, {payment['in_words']} ({payment['as_of']})")
+    say(f"  Payment: {payment['status']}, {payment['in_words']} ({payment['as_of']})")
     if payment["disputes"]:
-        click.echo(f"  Dispute: {', '.join(payment['disputes'])}")
+        say(f"  Dispute: {', '.join(payment['disputes'])}")
     if payment["failed_attempts"]:
         again = payment["next_attempt_at"] or "none planned"
         why = f" {payment['why']}" if payment["why"] else ""
-        click.echo(f"  Failed attempts: {payment['failed_attempts']}, next: {again}.{why}")
+        say(f"  Failed attempts: {payment['failed_attempts']}, next: {again}.{why}")
     for step in payment["dunning"]:
-        click.echo(
-            f"  Asked to collect again after {step['day']} days, {step['asked_at']}: {step['outcome']}"
-        )
+        say(f"  Asked to collect again after {step['day']} days, {step['asked_at']}: {step['outcome']}")
 
 
 @click.command("reconcile")
@@ -200,23 +202,21 @@ def reconcile(month: Month, *, as_json: bool) -> None:
 
 def _write_reconciliation(result: "Reconciliation") -> None:
     unit = "minor units" if len(result.ledger_by_currency) > 1 else "cents"
-    click.echo(
+    say(
         f"Frozen  {result.frozen_users:,} users, {result.frozen_calls:,} calls, "
         f"{plain(result.frozen_usage_cents)} {unit} of usage"
     )
-    click.echo(f"Ledger  {result.ledger_invoices:,} invoices, {format_amounts(result.ledger_by_currency)}")
-    click.echo(f"Stripe  {result.stripe_invoices:,} invoices, {format_amounts(result.stripe_by_currency)}")
+    say(f"Ledger  {result.ledger_invoices:,} invoices, {format_amounts(result.ledger_by_currency)}")
+    say(f"Stripe  {result.stripe_invoices:,} invoices, {format_amounts(result.stripe_by_currency)}")
     for kept in result.money:
         of_invoices = (kept.paid_cents, kept.refunded_cents, kept.disputed_cents, kept.kept_cents)
         paid, refunded, disputed, left, due = (
             format_money(cents, kept.currency, grouping=True) for cents in (*of_invoices, kept.due_cents)
         )
-        click.echo(
-            f"Money   {left} kept: {paid} received, {refunded} refunded, {disputed} disputed; {due} due"
-        )
+        say(f"Money   {left} kept: {paid} received, {refunded} refunded, {disputed} disputed; {due} due")
     for each in result.findings:
         invoice = f", {each.stripe_invoice_id}" if each.stripe_invoice_id else ""
-        click.echo(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
-        click.echo(f"  {each.remedy}")
+        say(f"{each.user_id}{invoice}: {each.kind}; expected {each.expected}, found {each.found}")
+        say(f"  {each.remedy}")
     number = len(result.findings)
-    click.echo(f"{number} finding{'s' * (number > 1)}." if number else "All four agree to the cent.")
+    say(f"{number} finding{'s' * (number > 1)}." if number else "All four agree to the cent.")

@@ -14,6 +14,7 @@ from spell_billing.cli.common import (
     month_option,
     open_ledger,
     reason_option,
+    say,
 )
 from spell_billing.core.month import Month
 
@@ -33,14 +34,14 @@ def approve(month: Month, reason: str) -> None:
     with open_ledger() as ledger:
         approved = review.approve(ledger, month, actor(), reason)
     for finding in approved.findings:
-        click.echo(f"  - {finding['text']}")
+        say(f"  - {finding['text']}")
     if approved.approvals_missing:
         given = ", ".join(each.actor for each in approved.approvals)
-        click.echo(f"{month} needs the approval of {approved.approvals_needed} people. Approved by: {given}.")
-        click.echo("Nothing is sent until another person approves it as well.")
+        say(f"{month} needs the approval of {approved.approvals_needed} people. Approved by: {given}.")
+        say("Nothing is sent until another person approves it as well.")
         sys.exit(EXIT_USERS_LEFT)
-    click.echo(f"{month} is approved as it was reviewed.")
-    click.echo(f"Next: spell-billing bill --month {month}")
+    say(f"{month} is approved as it was reviewed.")
+    say(f"Next: spell-billing bill --month {month}")
 
 
 def _of_one_or_all(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,15 +70,13 @@ def hold(month: Month, user_id: str | None, reason: str, *, everybody: bool) -> 
 
     decided = _decide(review.hold, month, user_id, reason, everybody=everybody)
     if user_id is not None:
-        click.echo(f"The bill of user {user_id} for {month} is held.")
+        say(f"The bill of user {user_id} for {month} is held.")
     else:
-        click.echo(
-            f"{_bills(decided.bills)} of {month} {_are(decided.bills)} held, and those drafted from now on."
-        )
+        say(f"{_bills(decided.bills)} of {month} {_are(decided.bills)} held, and those drafted from now on.")
         one, more = "was held before, and keeps its reason", "were held before, and keep their reason"
         _others(decided.others, month, one, more)
     whose = "--all" if user_id is None else f"--user {shlex.quote(user_id)}"
-    click.echo(f"To send {'it' if user_id else 'them'}: spell-billing release --month {month} {whose}")
+    say(f"To send {'it' if user_id else 'them'}: spell-billing release --month {month} {whose}")
 
 
 @click.command("release")
@@ -97,11 +96,11 @@ def release(month: Month, user_id: str | None, reason: str, *, everybody: bool) 
 
     decided = _decide(review.release, month, user_id, reason, everybody=everybody)
     if user_id is not None:
-        click.echo(f"The bill of user {user_id} for {month} is released.")
+        say(f"The bill of user {user_id} for {month} is released.")
     else:
-        click.echo(f"{_bills(decided.bills)} of {month} {_are(decided.bills)} released.")
+        say(f"{_bills(decided.bills)} of {month} {_are(decided.bills)} released.")
         _others(decided.others, month, *(f"{word} held for a reason of {whose} own" for word, whose in _STAY))
-    click.echo(f"Next: spell-billing bill --month {month}")
+    say(f"Next: spell-billing bill --month {month}")
 
 
 def _bills(number: int) -> str:
@@ -119,5 +118,5 @@ def _others(others: Any, month: Month, one: str, more: str) -> None:
     from spell_billing.invoicing.review import named  # noqa: PLC0415 - heavy: SQLAlchemy
 
     if others:
-        click.echo(f"{_bills(len(others))} {one if len(others) == 1 else more}: {named(others)}.")
-        click.echo(f"To send one of these: spell-billing release --month {month} --user ID")
+        say(f"{_bills(len(others))} {one if len(others) == 1 else more}: {named(others)}.")
+        say(f"To send one of these: spell-billing release --month {month} --user ID")

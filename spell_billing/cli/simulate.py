@@ -11,6 +11,7 @@ from spell_billing.cli.common import MonthType, console, write_json
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
+from spell_billing.core.shown import one_line
 
 if TYPE_CHECKING:
     from spell_billing.core.simulation import Figures, UserChange
@@ -54,7 +55,7 @@ def command(
     out.print(_table_of_months(found))
     for figures in found.figures:
         for line in _in_words(figures):
-            out.print(line)
+            out.print(one_line(line))
     if found.largest:
         out.print("The largest changes:", style="bold")
         out.print(_table_of_users(found.largest))
@@ -108,5 +109,7 @@ def _table_of_users(changes: "Sequence[UserChange]") -> Table:
     table = Table("user", *(Column(name, justify="right") for name in right), box=None, pad_edge=False)
     for each in changes:
         cents = (each.before_cents, each.after_cents, each.by_cents)
-        table.add_row(each.user_id, *(format_money(one, each.currency, grouping=True) for one in cents))
+        table.add_row(
+            one_line(each.user_id), *(format_money(one, each.currency, grouping=True) for one in cents)
+        )
     return table

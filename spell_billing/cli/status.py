@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from spell_billing.alerts.alert import users
-from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
+from spell_billing.cli.common import console, json_option, month_option, open_ledger, say, write_json
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, State
+from spell_billing.core.shown import one_line
 from spell_billing.ledger.charges import Kept
 from spell_billing.ledger.grants import read_liability
 from spell_billing.ledger.ledger import Ledger
@@ -91,7 +92,7 @@ def command(month: Month | None, *, as_json: bool) -> None:
             format_money(cents, each.currency, grouping=True)
             for cents in (each.promotional_cents, each.paid_cents)
         )
-        click.echo(f"Grants that are left today: {promotional} promotional, {paid} bought.")
+        say(f"Grants that are left today: {promotional} promotional, {paid} bought.")
 
 
 def write_summary(console: Console, status: MonthStatus) -> None:
@@ -165,7 +166,7 @@ def _write_reasons(console: Console, status: MonthStatus) -> None:
         money = format_money(group.total_cents, group.currency, grouping=True)
         names = ", ".join(status.named(group))
         more = ", ..." if names and group.users > len(status.named(group)) else ""
-        table.add_row(f"{group.users:,}", money, f"{names}{more}", f"{reason}: {REMEDIES[reason]}")
+        table.add_row(f"{group.users:,}", money, one_line(f"{names}{more}"), f"{reason}: {REMEDIES[reason]}")
     console.print(table)
 
 
@@ -199,13 +200,13 @@ def write_review_of(ledger: Ledger, month: Month) -> bool:
     before = month.previous()
     with ledger.reading() as connection:
         review, record_before = read_review(connection, month), read_month(connection, before)
-    click.echo(f"{month} is in review: nothing was sent to Stripe.")
+    say(f"{month} is in review: nothing was sent to Stripe.")
     for finding in review.findings if review else ():
-        click.echo(f"  - {finding['text']}")
+        say(f"  - {finding['text']}")
     if review and review.approvals_needed > 1:
-        click.echo(who_must_approve(review))
+        say(who_must_approve(review))
     if record_before is not None:
-        click.echo(f"Compare: spell-billing preview --month {month} --against {before}")
-    click.echo(f"If it is right: {approve_command(month)}")
-    click.echo(f"Then, or when it is corrected: spell-billing bill --month {month}")
+        say(f"Compare: spell-billing preview --month {month} --against {before}")
+    say(f"If it is right: {approve_command(month)}")
+    say(f"Then, or when it is corrected: spell-billing bill --month {month}")
     return True

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from spell_billing.cli.common import say
 from spell_billing.core.errors import SettingsError
 
 
@@ -16,7 +17,7 @@ def store_test() -> None:
     from spell_billing.settings.billing import Settings  # noqa: PLC0415
     from spell_billing.usage.store import open_usage_store  # noqa: PLC0415 - heavy: DuckDB
 
-    click.echo(open_usage_store(Settings.from_environment().usage_store).test())
+    say(open_usage_store(Settings.from_environment().usage_store).test())
 
 
 @click.command("copy-usage")
@@ -43,4 +44,4 @@ def copy_usage(folder: Path) -> None:
             source.verify(version)
             copied += store.take(version)
             versions += 1
-    click.echo(f"{versions} frozen versions are in {place.url}; {copied} of them are new there.")
+    say(f"{versions} frozen versions are in {place.url}; {copied} of them are new there.")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import click
 
-from spell_billing.cli.common import UserType, actor, open_ledger, reason_option, stripe_account
+from spell_billing.cli.common import UserType, actor, open_ledger, reason_option, say, stripe_account
 from spell_billing.core.month import Month
 
 _MONTHS_BACK = 12
@@ -35,9 +35,7 @@ def move_user(from_user: str, to_user: str | None, reason: str, *, undo: bool) -
     if to_user is None:
         with open_ledger() as ledger, ledger.writing() as connection:
             was = record_undo(connection, from_user, reason=reason, actor=actor(), now=now)
-        click.echo(
-            f"Usage of user {from_user} did not move to {was}: each keeps their own usage and credits."
-        )
+        say(f"Usage of user {from_user} did not move to {was}: each keeps their own usage and credits.")
         return
     source = open_usage_source(Settings.from_environment().usage_database)
     since = Month.containing(now).plus(-_MONTHS_BACK)
@@ -52,9 +50,9 @@ def move_user(from_user: str, to_user: str | None, reason: str, *, undo: bool) -
             has_usage=lambda user_id: is_at_platform(source, user_id, since=since, now=now),
         )
     if recorded:
-        click.echo(f"Usage of user {from_user} moved to {to_user}: late usage of both is netted from now on.")
+        say(f"Usage of user {from_user} moved to {to_user}: late usage of both is netted from now on.")
     else:
-        click.echo(f"Already recorded: usage of user {from_user} moved to {to_user}.")
+        say(f"Already recorded: usage of user {from_user} moved to {to_user}.")
 
 
 @click.command("erase-user")
@@ -99,16 +97,16 @@ def erase_user(user_id: str, known_as: str | None) -> None:
         items = items_naming(store, user_id)
         removed = remove_naming(user_id, settings.exports)
         work.in_ledger(actor(), now)
-    click.echo(
+    say(
         f"User {user_id} is {work.erasure.pseudonym} from now on: in the ledger, on {work.invoices} invoices "
         f"at Stripe and in {work.versions} frozen versions. No amount has changed."
     )
     if removed:
         months = ", ".join(removed)
-        click.echo(f"The files for finance named the user, and were removed: `export` {months} again.")
+        say(f"The files for finance named the user, and were removed: `export` {months} again.")
     if items:
         named = ", ".join(items)
-        click.echo(
+        say(
             f"Items of usage hold the id, and stay as the invoices have them: {named}. Let the platform "
             "write items without users' ids."
         )

@@ -1,5 +1,7 @@
 """The errors that operators see: each names what is wrong and the remedy."""
 
+from spell_billing.core.shown import one_line
+
 
 class SpellBillingError(Exception):
     """Billing cannot go on. `message` names the thing, `remedy` what to do about it."""
@@ -8,6 +10,7 @@ class SpellBillingError(Exception):
     """Whether a later try may succeed although no person did anything."""
 
     def __init__(self, message: str, *, remedy: str) -> None:
+        message, remedy = one_line(message), one_line(remedy)
         super().__init__(message, remedy)
         self.message = message
         self.remedy = remedy

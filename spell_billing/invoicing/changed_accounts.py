@@ -6,6 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.shown import one_line
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 from spell_billing.usage.tables import positions, texts
@@ -33,7 +34,7 @@ def hold_changed_accounts(session: MonthSession, accounts: Callable[[], pa.Table
 def in_words(users: Sequence[str]) -> str:
     """Return whose accounts changed, as a clause."""
     others = " and others" if len(users) > _MOST_NAMED else ""
-    return f"their account's customer or currency changed: {', '.join(users[:_MOST_NAMED])}{others}"
+    return f"their account's customer or currency changed: {one_line(', '.join(users[:_MOST_NAMED]))}{others}"
 
 
 def _changes(bills: list[Bill], accounts: pa.Table) -> Iterator[Change]:

@@ -14,6 +14,7 @@ from spell_billing.core.latencies import Latencies
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import UNDONE, State
+from spell_billing.core.shown import one_line
 from spell_billing.core.terms import NEGATIVE_LINE, NOT_PLACED
 from spell_billing.invoicing.progress import Progress
 from spell_billing.ledger.ledger import Ledger
@@ -81,7 +82,7 @@ class BillingReport:
         self._named += 1
         if self._named <= _USERS_IN_THE_LOG:
             money = format_money(bill.invoice_cents, bill.currency)
-            what = f"invoice {bill.stripe_invoice_id} for user {bill.user_id}"
+            what = f"invoice {bill.stripe_invoice_id} for user {one_line(bill.user_id)}"
             self._log.info(f"Created {what} ({money}, {bill.calls} calls)")
         elif self._named == _USERS_IN_THE_LOG + 1:
             self._log.info("Further invoices are not listed here; `spell-billing invoices` has them all")
@@ -102,7 +103,9 @@ class BillingReport:
             what = "held" if bill.state is State.HELD else "errors" if why else "not sent yet"
             counts[what] += 1
             if counts.total() <= _USERS_IN_THE_LOG:
-                self._log.warning(f"{_NOT_INVOICED[what]} {bill.user_id}" + (f": {why}" if why else ""))
+                self._log.warning(
+                    one_line(f"{_NOT_INVOICED[what]} {bill.user_id}" + (f": {why}" if why else ""))
+                )
         more_users = counts.total() - _USERS_IN_THE_LOG
         errors = counts.pop("errors", 0)
         if more_users > 0:

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import REMEDIES, Reason, State
+from spell_billing.core.shown import one_line
 from spell_billing.ledger.browsing import UserBill
 from spell_billing.ledger.month_state import MonthState
 
@@ -142,6 +143,7 @@ _ENVIRONMENT.filters |= {
     "prose": prose,
     "count": count,
     # Jinja's own urlencode leaves slashes, which would end the part of an address that a user id fills.
+    "one_line": one_line,
     "segment": partial(quote, safe=""),
 }
 

@@ -211,6 +211,11 @@ def test_a_key_too_long_for_the_ledger_is_refused_where_it_is_made() -> None:
         Alert("k" * 201, "kind", "title", "body")
 
 
+def test_an_alert_keeps_its_lines_and_spells_out_what_acts_on_a_terminal() -> None:
+    message = Alert("key", "kind", "user a\x1b[31m\nb", "users: \x1b[31m\nnext").on()
+    assert message.payload == {"title": r"user a\x1b[31m\nb", "body": "users: \\x1b[31m\nnext"}
+
+
 @pytest.mark.both_databases
 def test_an_alert_stored_with_its_fact_goes_out_once_and_fails_nobody_elses_tick(
     alerts_on: AlertsOn, web: WebReceiver, ledger: Ledger

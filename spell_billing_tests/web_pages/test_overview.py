@@ -232,6 +232,19 @@ def test_hostile_words_are_only_words(platform: SmallPlatform, open_doors: OpenD
             assert [values["value"] for _, values in searched.tags if values.get("id") == "q"] == [user]
 
 
+def test_an_id_that_no_address_can_hold_is_spelled_out_without_a_link(
+    platform: SmallPlatform, open_doors: OpenDoors
+) -> None:
+    platform.calls(MARCH, ("line\nbreak", 100))
+    platform.bill(MARCH)
+
+    with open_doors(platform) as house:
+        page = look(house, "/billing/2025-03")
+
+    assert r"line\nbreak" in page.text
+    assert not [link for link in page.links.values() if "/users/" in link]
+
+
 def test_runs_are_linked_with_dagster(light_doors: House) -> None:
     at = datetime(2025, 4, 1, 0, 5, tzinfo=UTC)
     for run_id in ("0b8e1f5c-3c9b-4f7e-9d7c-1c2b3a4d5e6f", ""):
