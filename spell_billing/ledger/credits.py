@@ -67,7 +67,7 @@ def read_credits(
     is_settled = decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
     settled = sa.select(decisions.c.user_id, decisions.c.content_hash).where(is_settled)
     for user_id, content in connection.execute(settled):
-        currency, settled_cents = _settled(user_id, content)
+        currency, settled_cents = settled_of(user_id, content)
         sums[heirs.heir_of(user_id), currency] -= settled_cents
     found: defaultdict[str, list[Credit]] = defaultdict(list)
     for (user_id, currency), cents in sorted(sums.items()):
@@ -76,8 +76,12 @@ def read_credits(
     return dict(found)
 
 
-def _settled(user_id: str, content: str | None) -> tuple[str, int]:
-    """Return the currency and the amount that a person settled of a user's credit."""
+def settled_of(user_id: str, content: str | None) -> tuple[str, int]:
+    """Return the currency and the amount that a person settled of a user's credit.
+
+    Raises:
+        IntegrityError: when it was altered by hand, and cannot be read.
+    """
     read = _SETTLED.fullmatch(content or "")
     if read is None:
         raise altered_row(f"What was settled of user {user_id}'s credit", "ledger_decisions")

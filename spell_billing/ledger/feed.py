@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.credit_notes import CREDITED, MONEY_BACK
+from spell_billing.ledger.credits import settled_of
 from spell_billing.ledger.cursors import move_cursor, read_cursor
 from spell_billing.ledger.money_tables import credit_notes
 from spell_billing.ledger.outbox import Message, put
@@ -207,8 +208,7 @@ _TYPE = sa.case(
 def _event(row: RowMapping) -> Event:
     total_cents, currency = row["total_cents"], row["currency"]
     if row["credit"] is not None:
-        currency, _, cents = row["credit"].partition(":")
-        total_cents = int(cents)
+        currency, total_cents = settled_of(row["user_id"], row["credit"])
     is_threshold = row["type"] == EventType.THRESHOLD_REACHED
     return Event(
         id=_name(row),

@@ -17,6 +17,7 @@ from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.ledger.balances import put_by_hand
 from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.ledger.credits import settled_of
 from spell_billing.ledger.money_tables import grants, payments
 from spell_billing.ledger.queries import has_line_of, latest_generation
 from spell_billing.ledger.reviews import DecisionKind
@@ -263,9 +264,8 @@ def _carried(connection: Connection, month: Month) -> dict[str, int]:
 
 
 def _credits_settled(connection: Connection, month: Month) -> Iterator[tuple[str, int]]:
-    query = sa.select(decisions.c.content_hash).where(
+    query = sa.select(decisions.c.user_id, decisions.c.content_hash).where(
         decisions.c.month == str(month), decisions.c.kind == DecisionKind.CREDIT_SETTLED.value
     )
-    for content in connection.execute(query).scalars():
-        currency, _, cents = content.partition(":")
-        yield currency, int(cents)
+    for user_id, content in connection.execute(query):
+        yield settled_of(user_id, content)

@@ -7,12 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from spell_billing.core.drafting import Account, draft_invoice
+from spell_billing.core.errors import IntegrityError
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.ledger.credits import settle_credit
 from spell_billing.ledger.feed import LedgerBusyError, final_id, read_feed
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.schema import audit
+from spell_billing.ledger.schema import audit, decisions
 from spell_billing.ledger.settling import mark_overdue
 from spell_billing.settings.databases import parse_database_url
 from spell_billing_tests.events_out.world import OCTOBER, Office
@@ -82,6 +83,11 @@ def test_a_credit_that_is_given_back_by_hand_is_told_with_its_amount(office: Off
         500,
         "usd",
     )
+
+    with office.ledger.writing() as connection:
+        connection.execute(decisions.update().values(content_hash="usd"))
+    with pytest.raises(IntegrityError, match="What was settled of user anna's credit"):
+        office.feed()
 
 
 @pytest.mark.both_databases
