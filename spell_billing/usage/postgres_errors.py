@@ -11,7 +11,8 @@ from spell_billing.core.errors import UsageError, UsageInterruptedError
 from spell_billing.settings.databases import DatabaseUrl, database_errors, is_transient_sqlstate, unreachable
 from spell_billing.usage.privileges import unreadable
 
-_POOLER = ("pooling mode", "unsupported startup parameter")
+_POOLER = ("pooling mode", "unsupported startup parameter", "prepared statement")
+"""The last is said where a session is reset between a statement's steps (`server_reset_query_always`)."""
 _FORBIDDEN = "42501"
 _ASK = "Run it again; if it persists, ask the database's administrator."
 _LIBPQ = "[libpq]"
@@ -81,6 +82,6 @@ def _refused_by_pooler(url: DatabaseUrl) -> Iterator[None]:
             raise
         raise UsageError(
             f"The pooler before {url.redacted} ({url.setting}) refuses: {found['reason'].rstrip('.')}.",
-            remedy="Reach the server itself, or a pooler in session or transaction mode, without options of "
-            "the session in the URL.",
+            remedy="Reach the server itself, or a pooler in session or transaction mode that resets nothing "
+            "between transactions, without options of the session in the URL.",
         ) from error

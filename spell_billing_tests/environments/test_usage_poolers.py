@@ -89,21 +89,24 @@ def test_a_pooler_with_one_connection_makes_do_with_one_reader(
 
 
 @pytest.mark.parametrize(
-    ("mode", "option", "words"),
+    ("settings", "option", "words"),
     [
-        ("statement", "", "transaction blocks not allowed in statement pooling mode"),
-        ("transaction", "&options=-c%20search_path%3Dplatform", "unsupported startup parameter"),
+        ({"mode": "statement"}, "", "transaction blocks not allowed in statement pooling mode"),
+        ({"mode": "transaction"}, "&options=-c%20search_path%3Dplatform", "unsupported startup parameter"),
+        ({"server_reset_query_always": "1"}, "", "prepared statement does not exist"),
     ],
 )
 def test_what_a_pooler_does_not_allow_is_refused_in_one_sentence(
-    platform_url: str, store: UsageStore, mode: str, option: str, words: str
+    platform_url: str, store: UsageStore, settings: dict[str, str], option: str, words: str
 ) -> None:
     with (
-        pooler(platform_url, mode=mode) as url,
+        pooler(platform_url, **settings) as url,
         pytest.raises(SpellBillingError, match=words) as refused,
     ):
         store.freeze(source_of(url + option), OCTOBER)
-    assert refused.value.remedy
+    assert refused.value.remedy.startswith(
+        "Reach the server itself, or a pooler in session or transaction mode"
+    )
     assert store.versions(OCTOBER) == []
 
 
