@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from spell_billing.core.lines import lines_hash, load_lines
 from spell_billing.orchestration.build import build_defs
 from spell_billing.orchestration.resources import StripeResource
 from spell_billing.usage.aggregate import aggregate
@@ -168,6 +169,23 @@ def test_invoices_alone_refuse_drafts_that_are_not_the_usage(
     assert not result.success
     assert "2025-03: the drafts hold" in reason(result)
     assert drafted.double.requests == []
+
+
+def test_invoices_alone_refuse_drafts_that_are_not_those_that_were_reviewed(
+    drafted: Any, reason: Any
+) -> None:
+    bill = drafted.bills("2025-03")["user-0001"]
+    agreeing = lines_hash("cus_user-0002", bill.currency, bill.description, load_lines(bill.lines))
+    drafted.source.execute(
+        f"UPDATE ledger_invoices SET stripe_customer_id = 'cus_user-0002', lines_hash = '{agreeing}' "
+        "WHERE user_id = 'user-0001'"
+    )
+
+    refused = drafted.run("2025-03", ASSETS[3:])
+
+    assert not refused.success
+    assert "The bills of 2025-03 are not those that were reviewed. Nothing was sent." in reason(refused)
+    assert drafted.double.writes == []
 
 
 def test_invoices_alone_hold_a_bill_whose_account_changed_since_it_was_drafted(drafted: Any) -> None:
