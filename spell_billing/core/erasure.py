@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from spell_billing.core.shown import one_line
+
 PSEUDONYM_PATTERN = "erased-[0-9a-f]{12}"
 """What the id of an erased user looks like; no user of the platform has such an id."""
 
@@ -32,6 +34,12 @@ class Erasure:
     user_id: str
     pseudonym: str
 
+    @property
+    def forms(self) -> set[str]:
+        """Return how the id stands in texts: as it is, quoted in a command, and either one on one line."""
+        written = {self.user_id, shlex.quote(self.user_id)}
+        return written | set(map(one_line, written))
+
     def in_text(self, text: str) -> str:
         """Return the text with the id replaced where it stands as a word of its own.
 
@@ -51,9 +59,7 @@ class Erasure:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        # A command that an alert or a finding names has the id quoted.
-        forms = sorted({self.user_id, shlex.quote(self.user_id)}, key=len, reverse=True)
-        named = "|".join(re.escape(form) for form in forms)
+        named = "|".join(re.escape(form) for form in sorted(self.forms, key=len, reverse=True))
         if not self.user_id.isdecimal():
             return re.compile(f"({_BEFORE})(?:{named}){_AFTER}")
         billing_key = r"\bspell:\d{4}-\d\d:"

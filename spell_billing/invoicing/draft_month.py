@@ -22,9 +22,7 @@ from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.usual_bills import usual_bill
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.user_usage import (
-    charged_totals,
-)
+from spell_billing.usage.user_usage import charged_totals
 
 _CHANGES_AT_ONCE = 1_000
 _REDRAFTED = [state.value for state in (State.FAILED, State.HELD, State.VOID)]

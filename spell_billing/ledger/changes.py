@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
@@ -142,10 +142,7 @@ def insert_drafts(
     columns = ", ".join([*DRAFT_COLUMNS, *shared])
     digest = hashlib.sha256()
     rows = _rows(drafts, tuple(shared.values()), digest.update)
-    first = next(rows, None)
-    if first is None:
-        return 0, digest.hexdigest()
-    count = (_copy if postgres else _executemany)(connection, columns, chain([first], rows))
+    count = (_copy if postgres else _executemany)(connection, columns, rows)
     return count, digest.hexdigest()
 
 

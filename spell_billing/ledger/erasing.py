@@ -137,8 +137,8 @@ def _unfinished(connection: Connection) -> list[Erasure]:
 def _rewrite(connection: Connection, table: sa.Table, column: sa.Column[str], erasure: Erasure) -> None:
     keys = list(table.primary_key.columns)
     # JSON writes some characters of an id in another way.
-    escaped = json.dumps(erasure.user_id)[1:-1]
-    holds = sa.or_(*(column.contains(form, autoescape=True) for form in {erasure.user_id, escaped}))
+    escaped = {json.dumps(form)[1:-1] for form in erasure.forms}
+    holds = sa.or_(*(column.contains(form, autoescape=True) for form in erasure.forms | escaped))
     for *key, text in connection.execute(sa.select(*keys, column).where(holds)).all():
         new = _rewritten(text, erasure)
         if new != text:

@@ -1,5 +1,6 @@
 """An erased user has a pseudonym at Stripe, in the ledger and in the frozen files; every amount stays."""
 
+import shlex
 import shutil
 from datetime import timedelta
 from decimal import Decimal
@@ -8,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from spell_billing.alerts.alert import Alert
 from spell_billing.core.erasure import is_pseudonym
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
+from spell_billing.core.shown import one_line
 from spell_billing.ledger.credit_notes import read_credit_notes
 from spell_billing.ledger.grants import add_grant, read_ledger_grants, revoke_grant
+from spell_billing.ledger.outbox import put
 from spell_billing.ledger.rows import Actor
 from spell_billing_tests.proof.leavers import (
     ANN,
@@ -226,6 +230,27 @@ def test_another_user_whose_id_holds_the_erased_one_keeps_it(light_platform: Sma
     erase(light_platform)
     assert all(light_platform.bill_of(MARCH, other).state is State.PAID for other in others)
     light_platform.must_agree(MARCH)
+
+
+@pytest.mark.parametrize("user", ["mel\x1b[31m", "mel\nmay", "mel\ttone"])
+def test_an_id_that_an_alert_spells_out_is_erased_from_it_too(
+    light_platform: SmallPlatform, user: str
+) -> None:
+    light_platform.accounts(user)
+    light_platform.calls(MARCH, (user, 100))
+    light_platform.bill(MARCH)
+    pay(light_platform, MARCH)
+    command = f"spell-billing explain --user {shlex.quote(user)}"
+    alert = Alert("key", "kind", f"Payment failed: {user}, 2025-03", one_line(f"Of {user}. Next: {command}"))
+    with light_platform.ledger() as ledger, ledger.writing() as connection:
+        put(connection, [alert.on()])
+    assert "mel" in everything_stored(light_platform)
+    leave(light_platform, user)
+
+    erase(light_platform, user)
+
+    # The customer of a bill is Stripe's name.
+    assert "mel" not in everything_stored(light_platform).replace("cus_mel", "")
 
 
 def test_rows_that_lost_their_user_are_no_late_usage_of_the_pseudonym(
