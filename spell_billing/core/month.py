@@ -61,7 +61,7 @@ class Month:
     @property
     def start(self) -> datetime:
         """The first instant of the month (inclusive)."""
-        return datetime(self.year, self.month, 1, tzinfo=UTC)
+        return _start(self.year, self.month)
 
     @property
     def end(self) -> datetime:
@@ -107,6 +107,11 @@ class Month:
 
     def __str__(self) -> str:
         return _text(self.year, self.month)
+
+
+@lru_cache
+def _start(year: int, month: int) -> datetime:
+    return datetime(year, month, 1, tzinfo=UTC)
 
 
 @lru_cache

@@ -3,21 +3,22 @@
 Apart from drafting and from the ledger's own reading of its history, as all of `rederive.py`.
 """
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.errors import altered_row
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.invoicing.findings import Finding, Kind
 from spell_billing.invoicing.rederive_late import corrections, is_due_next
 from spell_billing.invoicing.rederive_plans import Terms, frozen_terms, in_words, taken_off, terms_of
-from spell_billing.invoicing.rederive_positions import CREDITS, FEES, STANDING
+from spell_billing.invoicing.rederive_positions import CREDITS, FEES, STANDING, Line, read_lines
 from spell_billing.ledger.queries import left_something
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
@@ -133,8 +134,8 @@ def _paid(connection: Connection, month: Month) -> defaultdict[str, _Paid]:
 
 
 def _take(found: defaultdict[str, _Paid], row: Any, month: str) -> None:
-    lines = json.loads(row.lines)
-    fees = [each for each in lines if each["kind"] in FEES and each["usage_month"] == month]
+    lines = _lines_of(row)
+    fees = [each for each in lines if each.kind in FEES and each.usage_month == month]
     if not fees and row.month != month:
         return
     paid, is_own = found[row.user_id], row.month == month
@@ -144,8 +145,8 @@ def _take(found: defaultdict[str, _Paid], row: Any, month: str) -> None:
     if is_own:
         paid.is_given_up = is_given_up
         paid.is_held = row.state in _CLOSED_TO_FEES and not paid.currencies <= {row.currency}
-        paid.beside_cents = sum(each["amount_cents"] for each in lines if each["kind"] in _OF_USAGE)
-    cents = sum(each["amount_cents"] for each in fees)
+        paid.beside_cents = sum(each.amount_cents for each in lines if each.kind in _OF_USAGE)
+    cents = sum(each.amount_cents for each in fees)
     if not fees or (is_given_up and row.state == "void" and cents < 0):
         return
     if cents:
@@ -164,6 +165,14 @@ def _take(found: defaultdict[str, _Paid], row: Any, month: str) -> None:
             paid.coupon_cents += _coupon_of(row.discount_cents or 0, lines, month, cents)
 
 
+def _lines_of(row: Any) -> tuple[Line, ...]:
+    """Return a bill's lines; IntegrityError where they were altered so that they cannot be read."""
+    try:
+        return read_lines(row.lines)
+    except msgspec.DecodeError:
+        raise altered_row(f"The bill of user {row.user_id} for {row.month}", invoices.name) from None
+
+
 def _give_up(paid: _Paid, cents: int, *, before_discounts: bool) -> None:
     if before_discounts:
         paid.gross_cents += cents
@@ -171,25 +180,28 @@ def _give_up(paid: _Paid, cents: int, *, before_discounts: bool) -> None:
         paid.net_cents += cents
 
 
-def _forgiven(lines: list[dict[str, Any]], month: str) -> int:
+def _forgiven(lines: Sequence[Line], month: str) -> int:
     """Return what was forgiven of the month on a bill too small to be charged, beyond its usage."""
-    sums: Counter[str] = Counter()
-    for each in lines:
-        if each["usage_month"] == month:
-            kind = each["kind"]
-            side = "forgiven" if kind == "forgiven" else "usage"
-            sums[side] += 0 if kind in FEES or kind in _NO_CHARGE - {"forgiven"} else each["amount_cents"]
-    return -sums["forgiven"] - min(-sums["forgiven"], max(0, sums["usage"]))
+    forgiven = -sum(
+        each.amount_cents for each in lines if (each.kind, each.usage_month) == ("forgiven", month)
+    )
+    if not forgiven:
+        return 0
+    not_usage = FEES | _NO_CHARGE
+    usage = sum(
+        each.amount_cents for each in lines if each.usage_month == month and each.kind not in not_usage
+    )
+    return forgiven - min(forgiven, max(0, usage))
 
 
-def _coupon_of(discount_cents: int, lines: list[dict[str, Any]], month: str, cents: int) -> int:
+def _coupon_of(discount_cents: int, lines: Sequence[Line], month: str, cents: int) -> int:
     """Return what a coupon took off the month's fees: it is taken off all that is charged, alike."""
     if not discount_cents:
         return 0
     sums: Counter[str] = Counter()
     for each in lines:
-        if each["kind"] not in _NO_CHARGE:
-            sums[each["usage_month"]] += each["amount_cents"]
+        if each.kind not in _NO_CHARGE:
+            sums[each.usage_month] += each.amount_cents
     part = max(0, min(cents, sums[month]))
     in_all = sum((+sums).values())
     return discount_cents * part // in_all if in_all else 0

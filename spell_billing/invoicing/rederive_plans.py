@@ -6,13 +6,14 @@ there as differences of rounded sums from the month's start.
 
 import json
 from collections import defaultdict
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spell_billing.core.money import format_money
@@ -20,6 +21,8 @@ from spell_billing.core.month import Month
 from spell_billing.ledger.rows import Bill
 
 _HALF = Fraction(1, 2)
+_Row = dict[str, Any]
+"""A row of frozen plans and discounts, without its user."""
 
 
 class Terms(msgspec.Struct):
@@ -85,53 +88,66 @@ def usage_discount_alone(rating: str | None) -> str | None:
 
 def frozen_terms(month: Month, path: Path) -> tuple[dict[str, Terms], set[str]]:
     """Return what was frozen for each user; and users whose account had a plan that did not exist."""
-    with pq.ParquetFile(path) as file:
-        rows = file.read().to_pylist()
-    spans: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    unknown = set[str]()
-    for row in rows:
-        if (
-            row["kind"] == "plan"
-            and row["plan_id"]
-            and not row["name"]
-            and row["starts_at"] == row["ends_at"]
-        ):
-            unknown.add(row["user_id"])
-        elif row["kind"] == "plan":
-            spans[row["user_id"]].append(row)
-    for user_id in {row["user_id"] for row in rows if row["user_id"] is not None} - unknown:
-        spans.setdefault(user_id, [])
-    # By user: to look at all rows for each would take hours of 100,000 users.
-    discounts: defaultdict[str | None, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
+    spans: defaultdict[str, list[_Row]] = defaultdict(list)
+    discounts: defaultdict[str | None, list[_Row]] = defaultdict(list)
+    unknown, users = set[str](), set[str | None]()
+    for user_id, row in _frozen_rows(path):
+        users.add(user_id)
         if row["kind"] == "discount":
-            discounts[row["user_id"]].append(row)
+            discounts[user_id].append(row)
+        elif row["plan_id"] and not row["name"] and row["starts_at"] == row["ends_at"]:
+            unknown.add(str(user_id))
+        else:
+            spans[str(user_id)].append(row)
     found = {}
-    for user_id, own in spans.items():
-        terms = Terms()
-        for row in own:
-            start, end = _part(month, row["starts_at"], row["ends_at"])
-            terms.included += _between(row["included_cents"], start, end)
-            terms.fee += _between(row["fee_cents"], start, end)
-            terms.minimum += _between(row["minimum_cents"], start, end)
-            terms.usage_discount += Fraction(row["percent"]) / 100 * (end - start)
-        for row in (*discounts[None], *discounts.get(user_id, ())):
-            _take_off(terms, month, row, own)
-        terms.usage_discount = min(terms.usage_discount, Fraction(1))
-        terms.discount = min(terms.discount, Fraction(1))
-        found[user_id] = terms
+    # Most users have what others have: each combination is worked out once.
+    worked_out: dict[tuple[int, ...], Terms] = {}
+    for user_id in (users | spans.keys()) - unknown - {None}:
+        own, taken_off = spans.get(str(user_id), []), discounts.get(user_id, [])
+        key = (*map(id, own), *map(id, taken_off))
+        if key not in worked_out:
+            worked_out[key] = _work_out(month, own, [*discounts[None], *taken_off])
+        found[str(user_id)] = worked_out[key]
     return found, unknown
 
 
-def _take_off(terms: Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:
-    valid = _part(month, row["starts_at"], row["ends_at"])
+def _frozen_rows(path: Path) -> Iterator[tuple[str | None, _Row]]:
+    """Return each row with its user; equal ones are one object. Times are in microseconds."""
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    users, others = table["user_id"].to_pylist(), table.drop_columns("user_id")
+    columns = (
+        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for column in others.columns
+    )
+    known: dict[tuple[Any, ...], _Row] = {}
+    for user_id, cells in zip(users, zip(*columns, strict=True), strict=True):
+        row = known.get(cells)
+        if row is None:
+            row = known[cells] = dict(zip(others.column_names, cells, strict=True))
+        yield user_id, row
+
+
+def _work_out(month: Month, own: Sequence[_Row], discounts: Iterable[_Row]) -> Terms:
+    terms = Terms()
+    for row in own:
+        start, end = _part(month, row)
+        terms.included += _between(row["included_cents"], start, end)
+        terms.fee += _between(row["fee_cents"], start, end)
+        terms.minimum += _between(row["minimum_cents"], start, end)
+        terms.usage_discount += Fraction(row["percent"]) / 100 * (end - start)
+    for row in discounts:
+        _take_off(terms, month, row, own)
+    terms.usage_discount = min(terms.usage_discount, Fraction(1))
+    terms.discount = min(terms.discount, Fraction(1))
+    return terms
+
+
+def _take_off(terms: Terms, month: Month, row: _Row, own: Sequence[_Row]) -> None:
+    valid = _part(month, row)
     stretches = [valid]
     if row["plan_id"] is not None:
-        parts = (
-            _part(month, span["starts_at"], span["ends_at"])
-            for span in own
-            if span["plan_id"] == row["plan_id"]
-        )
+        parts = (_part(month, span) for span in own if span["plan_id"] == row["plan_id"])
         stretches = [(max(start, valid[0]), min(end, valid[1])) for start, end in parts]
     for start, end in stretches:
         if start < end:
@@ -139,18 +155,17 @@ def _take_off(terms: Terms, month: Month, row: dict[str, Any], own: list[dict[st
             terms.amount_off += _between(row["amount_cents"], start, end)
 
 
-def _part(month: Month, starts_at: datetime | None, ends_at: datetime | None) -> tuple[Fraction, Fraction]:
-    """Return where a span begins and ends in the month, as shares of it; an empty one outside of it."""
+def _part(month: Month, row: _Row) -> tuple[Fraction, Fraction]:
+    """Return where a row's time begins and ends in the month, as shares of it; an empty one outside of it."""
+    starts_at, ends_at = row["starts_at"], row["ends_at"]
     start = _share(month, starts_at) if starts_at is not None else Fraction(0)
     end = _share(month, ends_at) if ends_at is not None else Fraction(1)
     return start, max(start, end)
 
 
-def _share(month: Month, moment: datetime) -> Fraction:
-    passed, whole = moment - month.start, month.end - month.start
-    share = Fraction(
-        (passed.days * 86_400 + passed.seconds) * 10**6 + passed.microseconds, whole.days * 86_400 * 10**6
-    )
+def _share(month: Month, moment_us: int) -> Fraction:
+    first_us, end_us = month.first_second * 10**6, (month.last_second + 1) * 10**6
+    share = Fraction(moment_us - first_us, end_us - first_us)
     return min(max(share, Fraction(0)), Fraction(1))
 
 

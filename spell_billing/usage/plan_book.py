@@ -52,8 +52,9 @@ class PlanBook:
         self._of_plans: list[Discount] = []
         self.unknown = set[str]()
         """Users whose account has a plan that did not exist: they may owe its fee."""
-        # Most users share a few plans for the whole month: each is worked out once.
-        self._known: dict[tuple[Any, ...], MonthPlan] = {}
+        # Most users share a few plans for the whole month: each is worked out once. Equal spans are one
+        # object, and to hash their fields takes longer than the rest of a lookup.
+        self._known: dict[tuple[int, ...], MonthPlan] = {}
         spans: dict[tuple[Any, ...], PlanSpan] = {}
         for kind, user_id, *row in zip(*map(_values, table.select(PLANS_SCHEMA.names).columns), strict=True):
             if kind == PLAN:
@@ -72,7 +73,7 @@ class PlanBook:
         spans, own = self._spans.get(user_id, ()), self._discounts.get(user_id, ())
         if not spans and not own:
             return None
-        key = (*spans, *own)
+        key = (*map(id, spans), *map(id, own))
         found = self._known.get(key)
         if found is None:
             found = month_plan(self._month, spans, (*own, *self._of_plans))

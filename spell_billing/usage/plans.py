@@ -85,7 +85,8 @@ def build_plans(
         if plan_id not in of_account:
             of_account[plan_id] = _plan(known[plan_id])
         by_user[account].append(of_account[plan_id])
-    cells = {id(span): _cells(span) for spans in by_user.values() for span in spans}
+    distinct = {id(span): span for spans in by_user.values() for span in spans}
+    cells = {key: _cells(span) for key, span in distinct.items()}
     rows: list[_Row] = [(PLAN, user, *cells[id(span)]) for user in sorted(by_user) for span in by_user[user]]
     rows += discount_rows
     columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
@@ -257,11 +258,16 @@ def _refuse_other_writing(users: Collection[str], accounts: Collection[str], tab
 
 
 def _refuse_overlaps(by_user: Mapping[str, list[PlanSpan]], month: Month) -> None:
-    found = {
-        user: pair
-        for user, spans in by_user.items()
-        if len(spans) > 1 and (pair := overlapping(spans, month))
-    }
+    found: dict[str, tuple[PlanSpan, PlanSpan]] = {}
+    # Most users share a few spans with others: each combination is looked at once.
+    known: dict[tuple[int, ...], tuple[PlanSpan, PlanSpan] | None] = {}
+    for user, spans in by_user.items():
+        if len(spans) > 1:
+            key = tuple(map(id, spans))
+            if key not in known:
+                known[key] = overlapping(spans, month)
+            if pair := known[key]:
+                found[user] = pair
     if found:
         named = ", ".join(
             f"{user} ({' and '.join(span.plan_id for span in found[user])})"
