@@ -164,12 +164,13 @@ def _subscription(
 ) -> PlanSpan | None:
     """Return a subscription's time on its plan; one that ended in the month before has no price any more.
 
-    None where it is of other months.
+    None where it is of other months, or ended there when it began.
     """
     where = f"{SUBSCRIPTIONS_TABLE} of user {user_id}"
     starts_at, ends_at = span_times(starts, ends, where)
     if ended_before(ends_at, month):
-        return PlanSpan(plan_id or "", "", starts_at, ends_at)
+        # One that ended when it began never ran, and is written as a plan that did not exist would be.
+        return PlanSpan(plan_id or "", "", starts_at, ends_at) if starts_at != ends_at else None
     if not touches(starts_at, ends_at, month):
         return None
     plan = plans.get(plan_id or "")

@@ -156,6 +156,29 @@ def test_a_change_of_plans_is_billed_to_the_day_and_a_later_change_bills_nothing
         plans.must_agree(month)
 
 
+def test_a_subscription_that_ended_when_it_began_changes_neither_the_plan_nor_what_was_frozen(
+    light: SmallPlatform,
+) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.accounts(TWO)
+    for user in (ONE, TWO):
+        subscribe(light, user, "pro", "2025-02-10", "2025-02-10")
+    subscribe(light, TWO, "pro", "2025-02-11", None)
+    light.calls(MARCH, (ONE, 1_000), (TWO, 1_000))
+    light.bill(MARCH)
+
+    assert light.lines(MARCH, ONE) == [("usage", 1_000)]
+    on_pro = [("usage", 1_000), ("usage_discount", -100), ("fee", 6_200)]
+    assert light.lines(MARCH, TWO) == on_pro
+
+    light.sql("UPDATE billing_plans SET monthly_fee_cents = 99")
+    light.void(MARCH, TWO)
+    light.bill(MARCH)
+
+    assert light.lines(MARCH, TWO) == on_pro
+    light.must_agree(MARCH)
+
+
 def test_late_usage_is_rated_by_the_plan_of_its_month(light: SmallPlatform) -> None:
     light.accounts(ONE, plan_id="least")
     light.calls(MARCH, (ONE, 1_500))

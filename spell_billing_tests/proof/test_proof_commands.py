@@ -160,6 +160,15 @@ def test_explain_in_json_is_the_story(light_billed: SmallPlatform, command: Comm
     )
 
 
+def test_explain_sets_each_bill_apart_by_an_empty_line(command: Command) -> None:
+    told = command("explain", "--month", "2025-03", "--user", ONE).output
+
+    blank, heading = told.splitlines()[1:3]
+    assert blank == ""
+    assert heading.startswith("Bill, generation 1: ")
+    assert "\\n" not in told
+
+
 def test_status_tells_where_a_month_stands(command: Command) -> None:
     status = json.loads(command("status", "--month", "2025-03", "--json").output)
     expected: dict[str, Any] = {
