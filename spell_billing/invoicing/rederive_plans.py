@@ -23,7 +23,10 @@ _HALF = Fraction(1, 2)
 
 
 class Terms(msgspec.Struct):
-    """What was frozen for one user, worked out: amounts in minor units, shares of one."""
+    """What was frozen for one user, worked out: amounts in minor units, shares of one.
+
+    `plan_id` is the month's last plan; None also where it is not known.
+    """
 
     included: int = 0
     fee: int = 0
@@ -31,6 +34,7 @@ class Terms(msgspec.Struct):
     usage_discount: Fraction = Fraction(0)
     discount: Fraction = Fraction(0)
     amount_off: int = 0
+    plan_id: str | None = None
 
 
 def charges(usage_cents: int, included_cents: int, rating: str | None) -> dict[str, int]:
@@ -108,7 +112,7 @@ def frozen_terms(month: Month, path: Path) -> tuple[dict[str, Terms], set[str]]:
             discounts[row["user_id"]].append(row)
     found = {}
     for user_id, own in spans.items():
-        terms = Terms()
+        terms = Terms(plan_id=_last_plan(month, own))
         for row in own:
             start, end = _part(month, row["starts_at"], row["ends_at"])
             terms.included += _between(row["included_cents"], start, end)
@@ -121,6 +125,11 @@ def frozen_terms(month: Month, path: Path) -> tuple[dict[str, Terms], set[str]]:
         terms.discount = min(terms.discount, Fraction(1))
         found[user_id] = terms
     return found, unknown
+
+
+def _last_plan(month: Month, own: list[dict[str, Any]]) -> str | None:
+    parts = [(*reversed(_part(month, row["starts_at"], row["ends_at"])), row["plan_id"]) for row in own]
+    return max(((end, plan_id) for end, start, plan_id in parts if start < end), default=(None, None))[1]
 
 
 def _take_off(terms: Terms, month: Month, row: dict[str, Any], own: list[dict[str, Any]]) -> None:
@@ -173,4 +182,6 @@ def in_words(terms: Terms, bill: Bill) -> str:
     """Write what was frozen, in the currency of a bill."""
     names = ("included", "fee", "minimum", "amount_off")
     amounts = [f"{name} {format_money(getattr(terms, name), bill.currency)}" for name in names]
-    return ", ".join([*amounts, f"discounts {terms.usage_discount} and {terms.discount}"])
+    return ", ".join(
+        [f"plan {terms.plan_id}", *amounts, f"discounts {terms.usage_discount} and {terms.discount}"]
+    )
