@@ -138,7 +138,7 @@ def grant_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterato
             made[row.grant_id] = row
     used = _used(connection)
     pairs = connection.execute(sa.select(moves.c.from_user, moves.c.to_user)).all()
-    moved = {user_id for pair in pairs for user_id in pair}
+    related = _related([(pair.from_user, pair.to_user) for pair in pairs])
     for bill in using.values():
         yield from _overpaid(bill)
         for grant_id, cents in _uses(bill.lines):
@@ -150,7 +150,7 @@ def grant_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterato
             if used[grant_id] > worth[grant_id]:
                 had, took = (format_money(each, grant.currency) for each in (worth[grant_id], used[grant_id]))
                 yield _finding(bill, f"{had} of grant {grant_id}", f"{took} used")
-            yield from _not_for(bill, grant, moved)
+            yield from _not_for(bill, grant, related)
 
 
 def _used(connection: Connection) -> Counter[str]:
@@ -166,14 +166,23 @@ def _used(connection: Connection) -> Counter[str]:
     return used
 
 
-def _not_for(bill: Bill, grant: Any, moved: Collection[str]) -> Iterator[Finding]:
+def _related(pairs: Collection[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return with whom moves connect each user, in either direction: a move that was undone counts, too."""
+    found: dict[str, set[str]] = {}
+    for pair in pairs:
+        joined = set(pair).union(*(found.get(user_id, ()) for user_id in pair))
+        found.update(dict.fromkeys(joined, joined))
+    return found
+
+
+def _not_for(bill: Bill, grant: Any, related: Mapping[str, set[str]]) -> Iterator[Finding]:
     """Check that a grant was for a bill at all: its month, its currency, its user."""
     named = f"grant {grant.grant_id} used"
     if f"{bill.month}-01" >= grant.expires_on.isoformat():
         yield _finding(bill, f"{named} for months before {grant.expires_on}", bill.month)
     if bill.currency != grant.currency:
         yield _finding(bill, f"{named} in {grant.currency}", bill.currency)
-    if bill.user_id != grant.user_id and not {bill.user_id, grant.user_id} <= set(moved):
+    if bill.user_id != grant.user_id and bill.user_id not in related.get(grant.user_id, ()):
         yield _finding(bill, f"{named} by user {grant.user_id}", bill.user_id)
 
 

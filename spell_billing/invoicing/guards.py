@@ -11,6 +11,7 @@ from spell_billing.core.outcomes import TO_DRIVE, State
 from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
+from spell_billing.invoicing.rederive_trail import grant_entry_findings
 from spell_billing.ledger.column_types import read_as, stream_as
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import drafts_hash, has_line_of
@@ -121,7 +122,11 @@ def what_is_unsound(
         return None
     has_credit = invoices.c.credit_applied_cents != 0
     has_grant = sa.and_(invoices.c.late_lines > 0, has_line_of(GRANT))
-    for condition, proof in ((has_credit, credit_findings), (has_grant, grant_findings)):
+    for condition, proof in (
+        (has_credit, credit_findings),
+        (has_grant, grant_findings),
+        (has_grant, grant_entry_findings),
+    ):
         bills = {bill.user_id: bill for bill in read_as(connection, Bill, to_send.where(condition))}
         finding = next(proof(connection, bills), None) if bills else None
         if finding is not None:

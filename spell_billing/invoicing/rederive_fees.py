@@ -66,16 +66,22 @@ def plan_findings(
     connection: Connection, month: Month, frozen: FrozenUsage, latest: Mapping[str, Bill]
 ) -> Iterator[Finding]:
     """Check that bills are rated by the plans that were frozen, and charge each fee of the month once."""
-    if frozen.manifest.plans is None:
-        return
-    terms, unknown = frozen_terms(month, frozen.path(frozen.manifest.plans))
+    plans = frozen.manifest.plans
+    terms, unknown = ({}, set[str]()) if plans is None else frozen_terms(month, frozen.path(plans))
     for user_id, bill in sorted(latest.items()):
-        if user_id not in terms:
-            continue
-        expected = terms[user_id]
         found = terms_of(bill.included_cents, bill.rating)
+        expected = terms.get(user_id)
+        if expected is None:
+            # A plan that the account got since may count; without one nothing does.
+            expected = found if bill.plan_id else Terms()
+        if expected.plan_id and bill.stripe_customer_id:
+            found = msgspec.structs.replace(found, plan_id=bill.plan_id)
+        else:
+            expected = msgspec.structs.replace(expected, plan_id=None)
         if found != expected:
             yield Finding.of(Kind.PLAN_DIFFERS, bill, in_words(expected, bill), in_words(found, bill))
+    if plans is None:
+        return
     # A plan that did not exist then is charged as it was when it did.
     yield from _fee_findings(connection, month, terms, latest, unknown)
 

@@ -26,7 +26,10 @@ _Row = dict[str, Any]
 
 
 class Terms(msgspec.Struct):
-    """What was frozen for one user, worked out: amounts in minor units, shares of one."""
+    """What was frozen for one user, worked out: amounts in minor units, shares of one.
+
+    `plan_id` is the month's last plan; None also where it is not known.
+    """
 
     included: int = 0
     fee: int = 0
@@ -34,6 +37,7 @@ class Terms(msgspec.Struct):
     usage_discount: Fraction = Fraction(0)
     discount: Fraction = Fraction(0)
     amount_off: int = 0
+    plan_id: str | None = None
 
 
 def charges(usage_cents: int, included_cents: int, rating: str | None) -> dict[str, int]:
@@ -129,7 +133,7 @@ def _frozen_rows(path: Path) -> Iterator[tuple[str | None, _Row]]:
 
 
 def _work_out(month: Month, own: Sequence[_Row], discounts: Iterable[_Row]) -> Terms:
-    terms = Terms()
+    terms = Terms(plan_id=_last_plan(month, own))
     for row in own:
         start, end = _part(month, row)
         terms.included += _between(row["included_cents"], start, end)
@@ -141,6 +145,11 @@ def _work_out(month: Month, own: Sequence[_Row], discounts: Iterable[_Row]) -> T
     terms.usage_discount = min(terms.usage_discount, Fraction(1))
     terms.discount = min(terms.discount, Fraction(1))
     return terms
+
+
+def _last_plan(month: Month, own: Iterable[_Row]) -> str | None:
+    parts = [(*reversed(_part(month, row)), row["plan_id"]) for row in own]
+    return max(((end, plan_id) for end, start, plan_id in parts if start < end), default=(None, None))[1]
 
 
 def _take_off(terms: Terms, month: Month, row: _Row, own: Sequence[_Row]) -> None:
@@ -188,4 +197,6 @@ def in_words(terms: Terms, bill: Bill) -> str:
     """Write what was frozen, in the currency of a bill."""
     names = ("included", "fee", "minimum", "amount_off")
     amounts = [f"{name} {format_money(getattr(terms, name), bill.currency)}" for name in names]
-    return ", ".join([*amounts, f"discounts {terms.usage_discount} and {terms.discount}"])
+    return ", ".join(
+        [f"plan {terms.plan_id}", *amounts, f"discounts {terms.usage_discount} and {terms.discount}"]
+    )

@@ -4,17 +4,21 @@ Apart from the code that writes both, as all of `rederive.py`.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spell_billing.core.erasure import PSEUDONYM_PATTERN
+from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.invoicing.credit_findings import read_settled
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.rederive_late import read_said
+from spell_billing.ledger.money_tables import grants
+from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.rows import Bill, MonthRecord
 from spell_billing.ledger.schema import audit, decisions, invoices, moves, reviews
 
@@ -22,6 +26,10 @@ _DRAFTS = ("planned", "held", "skipped", "failed")
 """States that a bill may have without an entry of its own: all drafts of a month share one."""
 _DECIDED = ("approved", "agreed", "credit_settled", "given_back_settled")
 _USERS = re.compile(r"([0-9,]+) bills, frozen usage (.+)")
+_GRANTS = ("granted", "grant_revoked")
+_GRANT = re.compile(r"([^ ]+): [^:]+(?=: )")
+"""What an entry about a grant begins with: its id and content, before the reason."""
+_REWRITTEN = re.compile(PSEUDONYM_PATTERN)
 _CLOSED = ("settled", "voided")
 _WAYS = {
     "billed-by-hand: ": "billed_by_hand",
@@ -47,6 +55,7 @@ def trail_findings(
     yield from _states(connection, month, drafted.id if drafted else 0)
     yield from _decisions(connection, month, started=record.billing_started_at is not None)
     yield from _moves(connection, latest)
+    yield from grant_entry_findings(connection, latest)
 
 
 def _of_month(record: MonthRecord, drafted: str | None, found: Reconciliation) -> Iterator[Finding]:
@@ -141,6 +150,50 @@ def _moves(connection: Connection, latest: Mapping[str, Bill]) -> Iterator[Findi
             if written["user_moved", user_id] < 0 and user_id in latest:
                 found = f"{row.from_user} -> {row.to_user}"
                 yield Finding(Kind.CONTENT_ALTERED, user_id, None, "a move in the audit trail", found)
+
+
+def grant_entry_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iterator[Finding]:
+    """Find grants that were made, taken back, altered or removed by nobody's command.
+
+    Only those are reported whose user, or the user's heir, has one of `bills`, by user.
+    """
+    rows = connection.execute(sa.select(grants).order_by(grants.c.grant_id, grants.c.number)).all()
+    # The index is by month, and that of an entry is the month in which it was written.
+    within = {str(Month.containing(row.at)) for row in rows} | {bill.month for bill in bills.values()}
+    told: Counter[tuple[str, str, str]] = Counter()
+    query = sa.select(audit.c.user_id, audit.c.action, audit.c.detail).where(
+        audit.c.month.in_(within), audit.c.action.in_(_GRANTS)
+    )
+    for user_id, action, detail in connection.execute(query):
+        content = _GRANT.match(detail or "")
+        # Where an erasure replaced a word of it, only the number of entries is left to compare.
+        words = "" if content is None or _REWRITTEN.search(content[0]) else content[0]
+        told[user_id, action, words] += 1
+    sides: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        action = _GRANTS[row.kind == "revoked"]
+        money = format_money(row.amount_cents, row.currency)
+        words = f"{row.grant_id}: {money}, {row.kind}, expires {row.expires_on}"
+        keys = ((row.user_id, action, words), (row.user_id, action, ""))
+        written = next((key for key in keys if told[key]), None)
+        if written is None:
+            sides[row.grant_id][1].append(f"{words}, user {row.user_id}")
+            users[row.grant_id].append(row.user_id)
+        else:
+            told[written] -= 1
+    for (user_id, _, words), count in told.items():
+        if words and count:
+            grant_id = words.partition(":")[0]
+            sides[grant_id][0].append(f"{words}, user {user_id}")
+            users[grant_id].append(user_id)
+    heirs = read_heirs(connection) if sides else None
+    for grant_id, each in sorted(sides.items()):
+        owners = (one for user_id in users[grant_id] for one in (user_id, heirs and heirs.heir_of(user_id)))
+        owner = next((one for one in owners if one in bills), None)
+        if owner is not None:
+            expected, found = ("; ".join(side) or "no such grant" for side in each)
+            yield Finding(Kind.CONTENT_ALTERED, owner, None, f"{expected}, by the audit trail", found)
 
 
 def _count(

@@ -231,6 +231,27 @@ def test_a_fee_or_discount_that_was_altered_in_the_ledger_is_named(light: SmallP
     assert (ONE, "plan_differs") in light.findings(MARCH)
 
 
+def test_a_plan_that_was_altered_in_the_ledger_is_named(light: SmallPlatform) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.accounts(TWO)
+    light.calls(MARCH, (ONE, 500), (TWO, -500))
+    light.bill(MARCH)
+    light.must_agree(MARCH)
+    light.sql(
+        f"UPDATE ledger_invoices SET plan_id = 'pro' WHERE user_id = '{ONE}'",
+        # Covers nothing of a refund, and would cover late usage.
+        f"UPDATE ledger_invoices SET included_cents = 1 WHERE user_id = '{TWO}'",
+    )
+
+    found = {
+        each.user_id: (each.kind, each.expected[:20], each.found[:25])
+        for each in light.reconcile(MARCH).findings
+    }
+    assert found[ONE][0] == found[TWO][0] == "plan_differs"
+    assert found[ONE][1:] == ("plan basic, included", "plan pro, included $3.10,")
+    assert found[TWO][1:] == ("plan None, included ", "plan None, included $0.01")
+
+
 def test_plans_that_were_altered_after_the_freeze_stop_the_month(light: SmallPlatform) -> None:
     light.accounts(ONE, plan_id="basic")
     light.calls(MARCH, (ONE, 500))
