@@ -2,7 +2,7 @@
 
 from alembic import context
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import SetColumnComment, SetTableComment
+from sqlalchemy.schema import DDLElement, SetColumnComment, SetTableComment
 
 from spell_billing.ledger import schema  # noqa: F401 - it enters the tables
 from spell_billing.ledger.column_types import metadata
@@ -12,11 +12,11 @@ VERSION_TABLE = "ledger_version"
 
 
 def _comment(connection: Connection) -> None:
-    """Write the comments of all tables and columns, as the schema has them now, into PostgreSQL."""
+    """Write the comments of all tables and columns, as the schema has them now, into PostgreSQL at once."""
+    comments: list[DDLElement] = []
     for table in metadata.sorted_tables:
-        connection.execute(SetTableComment(table))
-        for column in table.columns:
-            connection.execute(SetColumnComment(column))
+        comments += [SetTableComment(table), *map(SetColumnComment, table.columns)]
+    connection.exec_driver_sql(";".join(str(each.compile(connection)) for each in comments))
 
 
 connection = context.config.attributes["connection"]
