@@ -1,7 +1,6 @@
 """What invoices moved to and from the balances of customers at Stripe, and what people put there."""
 
 from collections import Counter, defaultdict
-from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -17,19 +16,8 @@ from spell_billing.ledger.reviews import findings_told
 from spell_billing.ledger.schema import invoices
 
 _ROWS_AT_ONCE = 5_000
-
-
-class _Sums(NamedTuple):
-    """What is left by all invoices, in minor units, and how much of a debt and of a credit they made."""
-
-    left: int = 0
-    debt: int = 0
-    credit: int = 0
-
-    @property
-    def cents(self) -> int:
-        """What is left; a balance that a person made at Stripe is none of ours, used or not."""
-        return min(max(self.left, -self.credit), self.debt)
+_Balance = tuple[str, str]
+"""A customer at Stripe, and a currency."""
 
 
 def read_left_balances(connection: Connection, month: Month) -> list[LeftBalance]:
@@ -58,7 +46,7 @@ def read_left_balances(connection: Connection, month: Month) -> list[LeftBalance
     return sorted(left, key=lambda each: each.user)
 
 
-def _balances(connection: Connection) -> dict[tuple[str, str], tuple[int, list[str]]]:
+def _balances(connection: Connection) -> dict[_Balance, tuple[int, list[str]]]:
     """Return what invoices left on balances, by customer and currency, with the users they billed."""
     paid, bill = payments.c, invoices.c
     of = (bill.stripe_customer_id, bill.currency, bill.user_id)
@@ -75,13 +63,17 @@ def _balances(connection: Connection) -> dict[tuple[str, str], tuple[int, list[s
         .group_by(*of)
         .order_by(*of)
     )
-    sums: defaultdict[tuple[str, str], _Sums] = defaultdict(_Sums)
-    users: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for customer, currency, user, *added in connection.execute(query):
+    left, debt, credit = Counter[_Balance](), Counter[_Balance](), Counter[_Balance]()
+    users: defaultdict[_Balance, list[str]] = defaultdict(list)
+    for customer, currency, user, left_cents, debt_cents, credit_cents in connection.execute(query):
         balance = customer, currency
-        sums[balance] = _Sums(*(one + int(more) for one, more in zip(sums[balance], added, strict=True)))
+        left[balance] += int(left_cents)
+        debt[balance] += int(debt_cents)
+        credit[balance] += int(credit_cents)
         users[balance].append(user)
-    return {balance: (each.cents, users[balance]) for balance, each in sums.items() if each.cents}
+    # A balance that a person made at Stripe is none of ours, used or not.
+    ours = {balance: min(max(left[balance], -credit[balance]), debt[balance]) for balance in users}
+    return {balance: (cents, users[balance]) for balance, cents in ours.items() if cents}
 
 
 def _told(connection: Connection) -> set[tuple[str, str, int]]:

@@ -1,6 +1,7 @@
 """Credit notes that a person issued: each is a row before Stripe is asked, and until its outcome is known."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -58,30 +59,48 @@ def notes_of_ours(connection: Connection, credit_note_ids: Collection[str]) -> s
     return set(connection.scalars(query.where(credit_notes.c.credit_note_id.in_(list(credit_note_ids)))))
 
 
-def known_back_cents(connection: Connection, payment: Payment) -> int:
-    """Return what the ledger knows to be given back of an invoice, with our commands or without."""
-    asked = sa.select(sa.func.sum(credit_notes.c.cents)).where(
-        credit_notes.c.stripe_invoice_id == payment.stripe_invoice_id,
+def known_back(connection: Connection, of: Mapping[str, tuple[str, str]]) -> Counter[str]:
+    """Return what the ledger knows to be given back of invoices, with our commands or without, by their ids.
+
+    `of` has the user and the month of each.
+    """
+    asked = sa.select(credit_notes.c.stripe_invoice_id, sa.func.sum(credit_notes.c.cents)).where(
+        credit_notes.c.stripe_invoice_id.in_(list(of)),
         sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued",
     )
-    seen = sa.select(sa.func.sum(audit.c.amount_cents)).where(_seen(payment))
-    return int(connection.scalar(asked) or 0) + int(connection.scalar(seen) or 0)
+    seen = sa.select(audit.c.stripe_invoice_id, sa.func.sum(audit.c.amount_cents)).where(_seen(of))
+    found: Counter[str] = Counter()
+    for query, by in ((asked, credit_notes), (seen, audit)):
+        for invoice_id, cents in connection.execute(query.group_by(by.c.stripe_invoice_id)):
+            found[invoice_id] += int(cents)
+    return found
 
 
-def _seen(payment: Payment) -> sa.ColumnElement[bool]:
-    """Return the condition for audit entries of what went back of an invoice without our commands."""
-    return sa.and_(
-        audit.c.month == payment.month,
-        audit.c.user_id == payment.user_id,
-        audit.c.action == MONEY_BACK,
-        audit.c.stripe_invoice_id == payment.stripe_invoice_id,
-    )
+def known_back_cents(connection: Connection, payment: Payment) -> int:
+    """Return what the ledger knows to be given back of one invoice."""
+    return known_back(connection, _bill_of(payment))[payment.stripe_invoice_id]
 
 
 def booked_back_cents(connection: Connection, payment: Payment) -> int:
     """Return what was booked back of an invoice: of refunds that failed at the bank."""
-    query = sa.select(-sa.func.sum(audit.c.amount_cents)).where(_seen(payment), audit.c.amount_cents < 0)
-    return int(connection.scalar(query) or 0)
+    booked = _seen(_bill_of(payment)), audit.c.amount_cents < 0
+    return int(connection.scalar(sa.select(-sa.func.sum(audit.c.amount_cents)).where(*booked)) or 0)
+
+
+def _bill_of(payment: Payment) -> dict[str, tuple[str, str]]:
+    return {payment.stripe_invoice_id: (payment.user_id, payment.month)}
+
+
+def _seen(of: Mapping[str, tuple[str, str]]) -> sa.ColumnElement[bool]:
+    """Return the condition for audit entries of what went back of invoices without our commands."""
+    return sa.and_(
+        # The index is by month and user.
+        audit.c.month.in_({month for _, month in of.values()}),
+        audit.c.user_id.in_({user_id for user_id, _ in of.values()}),
+        audit.c.action == MONEY_BACK,
+        audit.c.stripe_invoice_id.in_(list(of)),
+        audit.c.amount_cents.is_not(None),
+    )
 
 
 def write_credit_note(

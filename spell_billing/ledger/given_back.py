@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ from spell_billing.core.late import BillOf, Held
 from spell_billing.core.lines import CHANGED, Line
 from spell_billing.core.money import share_of
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.credit_notes import MONEY_BACK
+from spell_billing.ledger.credit_notes import MONEY_BACK, known_back
 from spell_billing.ledger.money_tables import charges, credit_notes
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.schema import audit, decisions
@@ -173,36 +173,13 @@ def money_back(connection: Connection, of: Mapping[str, tuple[str, str]]) -> Cou
     `of` has the user and the month of each. A dispute that is open counts: the bank has the money.
     """
     found: Counter[str] = Counter()
-    named = list(of)
+    named, by = list(of.items()), charges.c.stripe_invoice_id
     for first in range(0, len(named), _INVOICES_A_QUERY):
-        ids = named[first : first + _INVOICES_A_QUERY]
-        found.update(_money_back(connection, ids, [of[each] for each in ids]))
+        some = dict(named[first : first + _INVOICES_A_QUERY])
+        found.update(known_back(connection, some))
+        of_charges = (sa.func.sum(charges.c[name]) for name in ("refunded_cents", "disputed_cents"))
+        went = sa.select(by, *of_charges).where(by.in_(list(some))).group_by(by)
+        for invoice_id, refunded, disputed in connection.execute(went):
+            # A ledger of before amounts were noted has refunds without one in its audit trail.
+            found[invoice_id] = max(found[invoice_id], int(refunded)) + int(disputed)
     return found
-
-
-def _money_back(connection: Connection, ids: Sequence[str], bills: Sequence[tuple[str, str]]) -> Counter[str]:
-    said: Counter[str] = Counter()
-    is_ours = credit_notes.c.stripe_invoice_id.in_(ids)
-    asked = sa.select(credit_notes.c.stripe_invoice_id, sa.func.sum(credit_notes.c.cents)).where(
-        is_ours, sa.func.coalesce(credit_notes.c.outcome, "issued") == "issued"
-    )
-    seen = sa.select(audit.c.stripe_invoice_id, sa.func.sum(audit.c.amount_cents)).where(
-        # The index is by month and user.
-        audit.c.month.in_({month for _, month in bills}),
-        audit.c.user_id.in_({user_id for user_id, _ in bills}),
-        audit.c.action == MONEY_BACK,
-        audit.c.stripe_invoice_id.in_(ids),
-        audit.c.amount_cents.is_not(None),
-    )
-    for query, by in ((asked, credit_notes), (seen, audit)):
-        for invoice_id, cents in connection.execute(query.group_by(by.c.stripe_invoice_id)):
-            said[invoice_id] += int(cents)
-    of_charges = (sa.func.sum(charges.c[name]) for name in ("refunded_cents", "disputed_cents"))
-    went = sa.select(charges.c.stripe_invoice_id, *of_charges).where(charges.c.stripe_invoice_id.in_(ids))
-    disputes: Counter[str] = Counter()
-    for invoice_id, refunded, disputed in connection.execute(went.group_by(charges.c.stripe_invoice_id)):
-        # A ledger of before amounts were noted has refunds without one in its audit trail.
-        said[invoice_id] = max(said[invoice_id], int(refunded))
-        disputes[invoice_id] = int(disputed)
-    said.update(disputes)
-    return said

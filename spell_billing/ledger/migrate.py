@@ -9,6 +9,8 @@ from spell_billing.ledger.privileges import FORBIDDEN
 HEAD = "0018"
 """The newest revision. A test holds it equal to the newest migration."""
 
+_FIRST = "0018"
+"""The oldest migration: it brings ledgers of all revisions before to its own."""
 _REVISION = sa.text("SELECT version_num FROM ledger_version")
 _LOCK_KEY = 0x5B111_1ED6E4
 
@@ -42,7 +44,9 @@ def migrate(engine: Engine) -> bool:
             _refuse_newer(current)
             config = Config()
             config.set_main_option("script_location", "spell_billing.ledger:migrations")
-            config.attributes["connection"] = connection
+            config.attributes.update(connection=connection, earlier=current)
+            if current is not None and current < _FIRST:
+                connection.execute(sa.text("DELETE FROM ledger_version"))
             command.upgrade(config, HEAD)
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != FORBIDDEN:

@@ -117,7 +117,6 @@ def _order(payment: Payment) -> tuple[Any, ...]:
         _RANKS[payment.status],
         payment.attempts,
         payment.as_of,
-        payment.status,
         payment.amount_paid_cents,
         payment.credited_cents,
         payment.moved_cents,

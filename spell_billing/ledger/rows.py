@@ -16,7 +16,6 @@ from spell_billing.core.lines import (
     LATE_KINDS,
     PLAN_KINDS,
     TOLD_TO_OTHERS,
-    USAGE,
     Line,
     dump_lines,
     lines_hash,
@@ -199,40 +198,25 @@ def draft_row(draft: Draft) -> DraftRow:
     return tuple(content[name] for name in DRAFT_COLUMNS)
 
 
-_USAGE_ALONE = {
-    "covered_cents": 0,
-    "plan_cents": 0,
-    "late_cents": 0,
-    "credit_applied_cents": 0,
-    "late_lines": 0,
-}
+_SUMS = (
+    ("covered_cents", -1, {INCLUDED}),
+    ("plan_cents", 1, PLAN_KINDS),
+    ("late_cents", 1, LATE_KINDS),
+    ("credit_applied_cents", -1, {CREDIT, BROUGHT}),
+)
+_SUMMED_IN = {kind: (name, sign) for name, sign, kinds in _SUMS for kind in kinds}
+_NO_SUMS = {**dict.fromkeys((name for name, *_ in _SUMS), 0), "late_lines": 0}
 
 
 def line_sums(lines: Sequence[Line]) -> dict[str, Any]:
     """Return the columns that sum a bill's lines by kind, in minor units."""
-    if len(lines) == 1 and lines[0].kind == USAGE:
-        return _USAGE_ALONE
-    covered = plan = late = applied = told = 0
+    sums = _NO_SUMS.copy()
     for line in lines:
-        kind, cents = line.kind, line.amount_cents
-        if kind == USAGE:
-            continue
-        if kind == INCLUDED:
-            covered -= cents
-        elif kind in PLAN_KINDS:
-            plan += cents
-        elif kind in LATE_KINDS:
-            late += cents
-        elif kind in {CREDIT, BROUGHT}:
-            applied -= cents
-        told += kind in TOLD_TO_OTHERS
-    return {
-        "covered_cents": covered,
-        "plan_cents": plan,
-        "late_cents": late,
-        "credit_applied_cents": applied,
-        "late_lines": told,
-    }
+        if line.kind in _SUMMED_IN:
+            name, sign = _SUMMED_IN[line.kind]
+            sums[name] += sign * line.amount_cents
+        sums["late_lines"] += line.kind in TOLD_TO_OTHERS
+    return sums
 
 
 def new_bill_values(

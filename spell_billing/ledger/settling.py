@@ -6,7 +6,6 @@ the holder of the month reckons with that (`ledger/changes.py`).
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,11 +15,11 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.audit_trail import write_audit
-from spell_billing.ledger.column_types import columns_of, read_as
+from spell_billing.ledger.column_types import read_as
 from spell_billing.ledger.money_tables import payments
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.queries import of_drafted_months
-from spell_billing.ledger.rows import Actor
+from spell_billing.ledger.rows import Actor, Bill
 from spell_billing.ledger.schema import audit, invoices
 
 FOLLOWED = "status_followed"
@@ -36,16 +35,6 @@ _OLDEST_OVERDUE = timedelta(days=30)
 """What became overdue longer ago is not marked: nobody is suspended because this was switched on."""
 
 _ROWS_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class VoidedBill:
-    """A bill with an invoice in the ledger's view, which Stripe says is void."""
-
-    month: str
-    user_id: str
-    generation: int
-    stripe_invoice_id: str
 
 
 def settle(
@@ -83,9 +72,7 @@ def settle(
         updates.append({"bill_id": row.id, "new_state": payment.bill_state.value, "now": now})
         entries.append(
             {
-                "at": now,
                 "actor": actor.name if actor else payment.way,
-                "run_id": actor.run_id if actor else "",
                 "month": payment.month,
                 "user_id": row.bill_user_id,
                 "generation": payment.generation,
@@ -98,7 +85,7 @@ def settle(
         )
     if updates:
         connection.execute(_UPDATE, updates)
-        connection.execute(audit.insert(), entries)
+        write_audit(connection, actor or Actor(""), now, *entries)
     return len(updates)
 
 
@@ -128,19 +115,19 @@ def _detail(payment: Payment) -> str | None:
     return f"attempt {payment.failed_attempts} failed; next attempt: {again}"
 
 
-def voided_bills(connection: Connection, limit: int) -> list[VoidedBill]:
+def voided_bills(connection: Connection, limit: int) -> list[Bill]:
     """Return bills whose invoice Stripe says is void, while the ledger says that it stands.
 
     One that is paid too: a bank debit comes back, and the invoice is voided, before anybody looks.
     """
     query = (
-        sa.select(*columns_of(invoices, VoidedBill))
+        sa.select(invoices)
         .join(payments, payments.c.stripe_invoice_id == invoices.c.stripe_invoice_id)
         .where(payments.c.status == "void", invoices.c.state.in_([*INVOICED]))
         .order_by(invoices.c.id)
         .limit(limit)
     )
-    return read_as(connection, VoidedBill, query)
+    return read_as(connection, Bill, query)
 
 
 def mark_overdue(connection: Connection, after: timedelta, now: datetime) -> int:

@@ -186,6 +186,7 @@ def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
 
 
 _COMPARED_MONTHS = 3
+_THEN, _NOW = invoices.alias(), invoices.alias()
 
 
 def users_without(connection: Connection, month: Month, reason: Reason) -> list[str]:
@@ -198,15 +199,8 @@ def users_without(connection: Connection, month: Month, reason: Reason) -> list[
 
 def billed_twice(connection: Connection, before: str, month: str) -> list[BilledTwice]:
     """Count who is charged in both months, by the currencies and terms of the bills."""
-    then, now = invoices.alias(), invoices.alias()
-    by = (then.c.currency, now.c.currency, then.c.terms, now.c.terms)
-    query = (
-        sa.select(*by, sa.func.count())
-        .select_from(then.join(now, then.c.user_id == now.c.user_id))
-        .where(then.c.month == before, then.c.total_cents > 0, then.c.state != State.VOID.value)
-        .where(now.c.month == month, now.c.total_cents > 0, now.c.state != State.VOID.value)
-        .group_by(*by)
-    )
+    by = (_THEN.c.currency, _NOW.c.currency, _THEN.c.terms, _NOW.c.terms)
+    query = _charged_in_both(before, month, *by, sa.func.count()).group_by(*by)
     return [
         BilledTwice(currency_then, currency, load_terms(terms_then), load_terms(terms), users)
         for currency_then, currency, terms_then, terms, users in connection.execute(query)
@@ -215,17 +209,21 @@ def billed_twice(connection: Connection, before: str, month: str) -> list[Billed
 
 def swapped_customers(connection: Connection, before: str, month: str) -> list[str]:
     """Return users whose customer another user had in the month before, who has another one now as well."""
-    then, now = invoices.alias(), invoices.alias()
-    query = (
-        sa.select(now.c.user_id, then.c.stripe_customer_id, now.c.stripe_customer_id)
-        .select_from(then.join(now, then.c.user_id == now.c.user_id))
-        .where(then.c.month == before, then.c.total_cents > 0, then.c.state != State.VOID.value)
-        .where(now.c.month == month, now.c.total_cents > 0, now.c.state != State.VOID.value)
-        .where(then.c.stripe_customer_id != now.c.stripe_customer_id)
-    )
+    then, now = _THEN.c.stripe_customer_id, _NOW.c.stripe_customer_id
+    query = _charged_in_both(before, month, _NOW.c.user_id, then, now).where(then != now)
     changed = connection.execute(query).all()
     left = {customer_then for _, customer_then, _ in changed}
     return sorted(user_id for user_id, _, customer in changed if customer in left)
+
+
+def _charged_in_both(before: str, month: str, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Select from pairs of a user's bills of two months that both charge something."""
+    return (
+        sa.select(*columns)
+        .select_from(_THEN.join(_NOW, _THEN.c.user_id == _NOW.c.user_id))
+        .where(_THEN.c.month == before, _THEN.c.total_cents > 0, _THEN.c.state != State.VOID.value)
+        .where(_NOW.c.month == month, _NOW.c.total_cents > 0, _NOW.c.state != State.VOID.value)
+    )
 
 
 def small_amounts(connection: Connection, month: str) -> list[tuple[Reason, str, int]]:

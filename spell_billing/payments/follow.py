@@ -16,8 +16,8 @@ from spell_billing.ledger.credit_notes import MONEY_BACK
 from spell_billing.ledger.cursors import read_cursor
 from spell_billing.ledger.events import TO_LOOK_AT, events_kept, forget_events
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.rows import Actor
-from spell_billing.ledger.settling import VoidedBill, settle
+from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import FAILED
 from spell_billing.payments import catch_up, stripe_events
 from spell_billing.payments.dunning import dun
@@ -173,7 +173,7 @@ def _handle(ledger: Ledger, result: Followed) -> None:
     result.more.append("events of the inbox")
 
 
-def _unfinished_void(voided: VoidedBill) -> Alert:
+def _unfinished_void(voided: Bill) -> Alert:
     command = f"spell-billing void --month {voided.month} --user {voided.user_id} --reason ..."
     return Alert(
         key=f"void_unfinished:{voided.stripe_invoice_id}",

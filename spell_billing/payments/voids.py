@@ -14,7 +14,7 @@ from spell_billing.invoicing.lookups import STATE_OF_STATUS, retrieve
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.rows import Actor, Bill, Change
 from spell_billing.ledger.session import MonthSession
-from spell_billing.ledger.settling import VoidedBill, last_action, voided_bills
+from spell_billing.ledger.settling import last_action, voided_bills
 from spell_billing.stripe_api.client import Invoice
 
 OWN_VOID = "void_requested"
@@ -27,7 +27,7 @@ class Voids:
 
     parked: int = 0
     deferred: int = 0
-    unfinished: list[VoidedBill] = field(default_factory=list)
+    unfinished: list[Bill] = field(default_factory=list)
 
 
 async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit: int) -> int:
@@ -39,7 +39,7 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     found = ledger.read(voided_bills, limit)
     followed = 0
     for each in found:
-        original = await retrieve(gateway, each.stripe_invoice_id)
+        original = await retrieve(gateway, str(each.stripe_invoice_id))
         latest = (original or {}).get("latest_revision")
         revision = await retrieve(gateway, str(latest)) if latest else None
         if revision is not None and revision["status"] in STATE_OF_STATUS:
@@ -47,7 +47,7 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     return followed
 
 
-def _follow(ledger: Ledger, voided: VoidedBill, revision: Invoice, actor: Actor) -> bool:
+def _follow(ledger: Ledger, voided: Bill, revision: Invoice, actor: Actor) -> bool:
     try:
         with ledger.session(Month.parse(voided.month), actor, wait_seconds=0) as session:
             bill = _bill(session.bills_of_users([voided.user_id]), voided)
@@ -63,7 +63,7 @@ def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
     """Park bills whose invoice is void at Stripe; months that are held are left for the next tick."""
     result = Voids()
     with ledger.reading() as connection:
-        by_month: defaultdict[str, list[VoidedBill]] = defaultdict(list)
+        by_month: defaultdict[str, list[Bill]] = defaultdict(list)
         for each in voided_bills(connection, limit):
             by_month[each.month].append(each)
     for month, voided in by_month.items():
@@ -76,7 +76,7 @@ def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
     return result
 
 
-def _park(ledger: Ledger, session: MonthSession, voided: VoidedBill, result: Voids) -> None:
+def _park(ledger: Ledger, session: MonthSession, voided: Bill, result: Voids) -> None:
     with ledger.reading() as connection:
         # The month is ours, so no `void` is under way: the one that asked for this was cut off.
         about = {"month": voided.month, "user_id": voided.user_id, "generation": voided.generation}
@@ -86,11 +86,11 @@ def _park(ledger: Ledger, session: MonthSession, voided: VoidedBill, result: Voi
     if unfinished:
         result.unfinished.append(voided)
     elif bill is not None:
-        session.apply([voided_by_a_person(bill, bills, voided.stripe_invoice_id)])
+        session.apply([voided_by_a_person(bill, bills, str(voided.stripe_invoice_id))])
         result.parked += 1
 
 
-def _bill(bills: Sequence[Bill], voided: VoidedBill) -> Bill | None:
+def _bill(bills: Sequence[Bill], voided: Bill) -> Bill | None:
     """Return the bill that still has the void invoice."""
     of_invoice = (bill for bill in bills if bill.stripe_invoice_id == voided.stripe_invoice_id)
     return next((bill for bill in of_invoice if bill.state in INVOICED), None)

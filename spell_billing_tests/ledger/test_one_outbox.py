@@ -1,4 +1,4 @@
-"""Revision 0006: what went out before is never sent again, and what waited then goes out."""
+"""A ledger of before there was one outbox: what went out is never sent again, and what waited goes out."""
 
 import json
 import logging
@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from pydantic import SecretStr
 
 from spell_billing.alerts.channels import Alerts, open_channels
@@ -23,6 +21,7 @@ from spell_billing.ledger.unpaid import failures_not_alerted
 from spell_billing.ledger.waiting_users import forget_changed, not_alerted
 from spell_billing.settings.databases import DatabaseUrl, create_engine_for
 from spell_billing_tests.alerting.receivers import WebReceiver
+from spell_billing_tests.ledger.earlier_ledgers import make_earlier
 
 MARCH = Month(2025, 3)
 AT = datetime(2025, 4, 1, 0, 5, tzinfo=UTC)
@@ -39,10 +38,7 @@ def engine(url: DatabaseUrl) -> Iterator[sa.Engine]:
     """Give a ledger at revision 0005."""
     opened = create_engine_for(url)
     with opened.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", "spell_billing.ledger:migrations")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0005")
+        make_earlier(connection, "0005")
     yield opened
     opened.dispose()
 

@@ -2,6 +2,7 @@
 
 from alembic import context
 from sqlalchemy.engine import Connection
+from sqlalchemy.schema import DDLElement, SetColumnComment, SetTableComment
 
 from spell_billing.ledger import schema  # noqa: F401 - it enters the tables
 from spell_billing.ledger.column_types import metadata
@@ -12,17 +13,10 @@ VERSION_TABLE = "ledger_version"
 
 def _comment(connection: Connection) -> None:
     """Write the comments of all tables and columns, as the schema has them now, into PostgreSQL at once."""
-    commented = [("TABLE", table.name, table.comment) for table in metadata.sorted_tables]
-    commented += [
-        ("COLUMN", f"{table.name}.{column.name}", column.comment)
-        for table in metadata.sorted_tables
-        for column in table.columns
-    ]
-    texts = [(kind, name, str(text).replace("'", "''").replace("%", "%%")) for kind, name, text in commented]
-    # Compiled by SQLAlchemy, one by one, they would take a fifth of all that the migrations take.
-    connection.exec_driver_sql(
-        "".join(f"COMMENT ON {kind} {name} IS '{text}';" for kind, name, text in texts)
-    )
+    comments: list[DDLElement] = []
+    for table in metadata.sorted_tables:
+        comments += [SetTableComment(table), *map(SetColumnComment, table.columns)]
+    connection.exec_driver_sql(";".join(str(each.compile(connection)) for each in comments))
 
 
 connection = context.config.attributes["connection"]

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from spell_billing.ledger.column_types import UtcDateTime
-from spell_billing.ledger.migrations.append_only import make_append_only
+from spell_billing_tests.ledger.earlier.append_only import make_append_only
 
 revision = "0014"
 down_revision = "0013"
