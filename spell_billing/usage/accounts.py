@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from spell_billing.core.drafting import Account
 from spell_billing.core.errors import UsageError
 from spell_billing.usage.contract import ACCOUNTS_SCHEMA, SpendLimits
+from spell_billing.usage.plan_values import cents_of, whole_cents
 from spell_billing.usage.tables import ACCOUNTS_TABLE, BLANKS, PLANS_TABLE, positions, text_scalar, texts
 
 DEFAULT_CURRENCY = "usd"
@@ -13,9 +14,7 @@ _DEFAULT_CURRENCY, _EMPTY = text_scalar(DEFAULT_CURRENCY), text_scalar("")
 _TERMS = ("collection", "net_days", "po_number", "footer")
 LIMIT_COLUMN = "spend_limit_cents"
 LIMIT_COLUMNS = ("user_id", LIMIT_COLUMN)
-_MOST_DIGITS = 18
 _NAMED = 5
-_INT64_LIMIT = 2**63
 
 
 def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = True) -> pa.Table:
@@ -46,7 +45,10 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
         is_unknown = pc.and_(place.is_null(), _blank_to_null(accounts["plan_id"]).is_valid())
         names = pc.if_else(is_unknown, _EMPTY, names)
     currency = pc.fill_null(pc.utf8_lower(_blank_to_null(accounts["currency"])), _DEFAULT_CURRENCY)
-    included = texts(_whole_cents(text) for text in plans["included_cents"].to_pylist()).cast(pa.int64())
+    included = texts(
+        str(cents_of(row["included_cents"], "included_cents", f"{PLANS_TABLE} {row['plan_id']!r}"))
+        for row in plans.to_pylist()
+    )
     return pa.Table.from_arrays(
         [
             accounts["user_id"],
@@ -55,7 +57,7 @@ def build_accounts(accounts: pa.Table, plans: pa.Table, *, has_plans: bool = Tru
             _blank_to_null(accounts["email"]),
             accounts["plan_id"],
             names,
-            included.take(place),
+            included.cast(pa.int64()).take(place),
             *(_blank_to_null(accounts[name]) for name in _TERMS),
         ],
         schema=ACCOUNTS_SCHEMA,
@@ -94,22 +96,6 @@ def refuse_duplicates(column: pa.ChunkedArray, table: str, name: str) -> None:
     )
 
 
-def _whole_cents(text: str | None) -> str | None:
-    if text is None:
-        return None
-    whole, _, fraction = text.strip().partition(".")
-    try:
-        cents = int(whole)
-    except ValueError:
-        cents = _INT64_LIMIT
-    if fraction.strip("0") or not 0 <= cents < _INT64_LIMIT:
-        raise UsageError(
-            f"{PLANS_TABLE}.included_cents is {text!r}, not a whole number of cents that is zero or more.",
-            remedy="Set it to a whole number of cents, or to null for a plan that includes nothing.",
-        )
-    return str(cents)
-
-
 def require_right(limits: SpendLimits) -> None:
     """Refuse limits that are none.
 
@@ -132,16 +118,9 @@ def build_limits(rows: pa.Table) -> SpendLimits:
     rows = rows.filter(pc.and_(pc.is_valid(rows["user_id"]), pc.is_valid(rows[LIMIT_COLUMN])))
     cents, wrong = dict[str, int](), dict[str, str]()
     for user_id, text in zip(*(rows[name].to_pylist() for name in LIMIT_COLUMNS), strict=True):
-        found = _limit_cents(text) if text.strip() else None
+        found = whole_cents(text)
         if found is not None:
             cents[user_id] = found
         elif text.strip():
             wrong[user_id] = text
     return SpendLimits(cents, wrong)
-
-
-def _limit_cents(text: str) -> int | None:
-    whole, _, fraction = text.strip().partition(".")
-    if not (whole.isascii() and whole.isdigit()) or len(whole) > _MOST_DIGITS or fraction.strip("0"):
-        return None
-    return int(whole)

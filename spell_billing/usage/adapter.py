@@ -92,7 +92,7 @@ class SqlUsage(ABC):
                 late_checked=checked(late_for),
                 bad_rows=tables.bad_rows,
                 earlier_bad_rows=tables.earlier_bad_rows,
-                without_id=unique.require(month, directory / ROWS_FILE),
+                without_id=tables.without_id + unique.require(month, directory / ROWS_FILE),
                 billed_before=unique.require_apart(month, directory / ROWS_FILE, before, late),
                 outside=tables.outside(frozen_at, past) if past is not None else Outside(),
                 foreign=tables.foreign(),
@@ -132,12 +132,7 @@ class SqlUsage(ABC):
 
     def so_far(self, month: Month) -> dict[str, Totals]:
         """Count and add up a month's calls by user; see `UsageSource.so_far`."""
-
-        def read(tables: UsageTables) -> dict[str, Totals]:
-            found = tables.priced(month)
-            return tables.sums(month) if found is None else found
-
-        return self._read(read)
+        return self._read(lambda tables: tables.so_far(month))
 
     def user_month(self, user_id: str, month: Month) -> UserMonth:
         """Count and add up one user's calls of a month; see `UsageSource.user_month`."""

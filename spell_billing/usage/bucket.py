@@ -66,7 +66,8 @@ class Bucket:
                 answer = obstore.get(self._store, key)
                 return answer.bytes().to_bytes(), _tag(answer.meta)
             except FileNotFoundError as error:
-                self._require_bucket(error)
+                if _NO_BUCKET & set(_CODE.findall(str(error))):
+                    raise
                 return None
 
     def tag(self, key: str) -> str | None:
@@ -119,7 +120,8 @@ class Bucket:
                         digest.update(part)
                         file.write(part)
             except FileNotFoundError as error:
-                self._require_bucket(error)
+                if _NO_BUCKET & set(_CODE.findall(str(error))):
+                    raise
                 return None
             return digest.hexdigest(), meta["e_tag"] or ""
 
@@ -147,16 +149,6 @@ class Bucket:
             except FileNotFoundError:
                 return
 
-    def _require_bucket(self, error: Exception) -> None:
-        if _NO_BUCKET & set(_CODE.findall(str(error))):
-            raise self._no_bucket()
-
-    def _no_bucket(self) -> StoreError:
-        return StoreError(
-            f"The bucket of {self.url} does not exist.",
-            remedy="Create it, or correct SPELL_BILLING_USAGE_STORE or the region in AWS_REGION.",
-        )
-
     @contextmanager
     def _in_words(self, what: str) -> Iterator[None]:
         # FileNotFoundError and other errors of the system pass: a disk that is full is no refusal.
@@ -174,7 +166,10 @@ class Bucket:
     def _other(self, text: str) -> StoreError:
         codes, status = _CODE.findall(text), _STATUS.search(text)
         if _NO_BUCKET & set(codes) or (status and status[1] == "404"):
-            return self._no_bucket()
+            return StoreError(
+                f"The bucket of {self.url} does not exist.",
+                remedy="Create it, or correct SPELL_BILLING_USAGE_STORE or the region in AWS_REGION.",
+            )
         if _METADATA_SERVICE in text:
             return StoreError(
                 f"There are no credentials for {self.url}.",

@@ -8,7 +8,7 @@ name, for lists of some services lag.
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,16 +18,14 @@ from spell_billing.core.month import Month
 from spell_billing.settings.usage_place import BucketPlace
 from spell_billing.usage.bucket import Bucket
 from spell_billing.usage.bucket_files import BucketFiles, key_of, object_key
-from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.frozen import MANIFEST_FILE, USER_ITEMS_FILE, USER_USAGE_FILE, FrozenUsage, Manifest
-from spell_billing.usage.manifest import files_of, parse_manifest, write_manifest
+from spell_billing.usage.manifest import files_of, of_month, parse_manifest, write_manifest
 from spell_billing.usage.store import (
     LOCK_TIMEOUT_SECONDS,
     UsageStore,
-    of_month,
 )
 from spell_billing.usage.user_usage import HASH_SUFFIX
-from spell_billing.usage.version_names import next_version, sorted_months, sorted_versions, supplement_name
+from spell_billing.usage.version_names import next_version, sorted_months, sorted_versions
 
 _SUMS = (USER_USAGE_FILE, USER_ITEMS_FILE)
 _LAST_ERASURE = "last-erasure"
@@ -45,39 +43,13 @@ class BucketUsageStore(UsageStore):
         lock_timeout_seconds: How long one freeze of a month waits for another of this machine.
     """
 
+    _keeper: BucketFiles
+
     def __init__(self, place: BucketPlace, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
         super().__init__(place.cache, lock_timeout_seconds=lock_timeout_seconds)
         self._place = place
         self._bucket = Bucket(place.url)
-        self._files = BucketFiles(self._bucket)
-
-    def freeze(
-        self,
-        source: UsageSource,
-        month: Month,
-        *,
-        late_for: Sequence[FrozenUsage] = (),
-        past: Past | None = None,
-        on_progress: OnProgress | None = None,
-        on_wait: OnWait | None = None,
-    ) -> FrozenUsage:
-        """Freeze the month into a new version: as `UsageStore.freeze` does.
-
-        Raises:
-            StoreInterruptedError: a user was erased meanwhile, whose rows the version may have.
-        """
-        last_erasure = self._bucket.read(_LAST_ERASURE)
-        self._remove_old_leftovers(month)
-        frozen = super().freeze(
-            source, month, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
-        )
-        # Asked after the version appeared: an erasure that begins later finds it.
-        if self._bucket.read(_LAST_ERASURE) != last_erasure:
-            self._remove(frozen.directory.parent, frozen.version)
-            raise StoreInterruptedError(
-                f"A user was erased while {month} was being frozen.", remedy="Freeze the month again."
-            )
-        return frozen
+        self._keeper = BucketFiles(self._bucket)
 
     def versions(self, month: Month) -> list[str]:
         """List the month's versions, oldest first."""
@@ -88,43 +60,24 @@ class BucketUsageStore(UsageStore):
         return found
 
     def version(self, month: Month, version: str) -> FrozenUsage:
-        """Return one version.
+        """Return one version, with a directory for copies of its files.
 
         Raises:
             UsageError: it is not there, or its manifest is damaged.
             StoreError: it was frozen on this machine, before the bucket was the store.
         """
-        manifest = self._manifest(month, version)
-        if manifest is None:
-            raise self._missing(month, version)
-        directory = self._root / str(month) / version
-        supplements: list[FrozenUsage] = []
-        while (name := f"{version}/{supplement_name(len(supplements) + 1)}") and (
-            of_supplement := self._manifest(month, name)
-        ):
-            folder = self._root / str(month) / name
-            supplements.append(FrozenUsage(month, name, folder, of_supplement, keeper=self._files))
-        for each in (directory, *(each.directory for each in supplements)):
-            each.mkdir(parents=True, exist_ok=True)
-        return FrozenUsage(month, version, directory, manifest, tuple(supplements), self._files)
-
-    def verify(self, frozen: FrozenUsage) -> None:
-        """Check that every object of the version is, byte for byte, what was frozen.
-
-        Raises:
-            IntegrityError: naming the object that is missing or altered.
-        """
+        frozen = super().version(month, version)
         for each in (frozen, *frozen.supplements):
-            for file in files_of(each.manifest):
-                self._files.verify(each, file)
+            each.directory.mkdir(parents=True, exist_ok=True)
+        return frozen
 
     def fetch(self, frozen: FrozenUsage) -> None:
         """See that all files of a version are in its directory."""
         for each in (frozen, *frozen.supplements):
             for file in files_of(each.manifest):
-                self._files.fetch(each, file)
+                self._keeper.fetch(each, file)
         for name in _SUMS:
-            self._files.fetch_sums(frozen, name)
+            self._keeper.fetch_sums(frozen, name)
 
     def keep_replaced(self, frozen: FrozenUsage, manifest: Manifest) -> None:
         """Keep the manifest that took the place of another in a version's directory, with the new files."""
@@ -132,11 +85,11 @@ class BucketUsageStore(UsageStore):
         before = self._bucket.read_tagged(key)
         is_same = before is not None and parse_manifest(before[0], key) == frozen.manifest
         for file in set(files_of(manifest)) - set(files_of(frozen.manifest)):
-            self._files.publish(key_of(frozen), file, frozen.directory / file.name)
+            self._keeper.publish(key_of(frozen), file, frozen.directory / file.name)
         content = (frozen.directory / MANIFEST_FILE).read_bytes()
         if before is None or not is_same or not self._bucket.replace(key, content, before[1]):
             raise StoreInterruptedError(
-                f"{self._files.uri(frozen)} was changed by another process meanwhile.",
+                f"{self._keeper.uri(frozen)} was changed by another process meanwhile.",
                 remedy="Run this again.",
             )
 
@@ -200,7 +153,7 @@ class BucketUsageStore(UsageStore):
         key, is_new = key_of(frozen), self._manifest(frozen.month, frozen.version) is None
         for name in _SUMS:
             if (frozen.directory / name).exists():
-                self._files.publish_sums(key, frozen.directory / name, marked=False)
+                self._keeper.publish_sums(key, frozen.directory / name, marked=False)
         # A version must not be seen without its supplements.
         for each in (*frozen.supplements, frozen):
             if not self._publish(key_of(each), each.manifest, each.directory, marked=False):
@@ -213,12 +166,13 @@ class BucketUsageStore(UsageStore):
     def _keep_version(
         self, month: Month, manifest: Manifest, unfinished: Path, directory: Path
     ) -> FrozenUsage:
+        self._remove_old_leftovers(month)
         write_manifest(manifest, unfinished)
         for _ in range(_MOST_NAMES):
             version = next_version(self.versions(month))
             if self._publish(f"{month}/{version}", manifest, unfinished):
                 _take_place(unfinished, directory / version)
-                return FrozenUsage(month, version, directory / version, manifest, keeper=self._files)
+                return FrozenUsage(month, version, directory / version, manifest, keeper=self._keeper)
         raise StoreInterruptedError(
             f"Other machines took {_MOST_NAMES} names for {month} in {self._place.url} meanwhile.",
             remedy="End what freezes the month elsewhere, and run this again.",
@@ -235,7 +189,7 @@ class BucketUsageStore(UsageStore):
     def _publish(self, key: str, manifest: Manifest, directory: Path, *, marked: bool = True) -> bool:
         """Write the objects of a directory, the manifest last; return whether the name was free."""
         for file in files_of(manifest):
-            self._files.publish(key, file, directory / file.name, marked=marked)
+            self._keeper.publish(key, file, directory / file.name, marked=marked)
         return self._bucket.create(f"{key}/{MANIFEST_FILE}", (directory / MANIFEST_FILE).read_bytes())
 
     def _remove(self, directory: Path, version: str) -> None:
@@ -244,6 +198,9 @@ class BucketUsageStore(UsageStore):
         self._bucket.delete(f"{key}/{MANIFEST_FILE}")
         self._bucket.delete(*(name for name, _ in self._bucket.names(key)))
         shutil.rmtree(directory / version, ignore_errors=True)
+
+    def _last_erasure(self) -> bytes | None:
+        return self._bucket.read(_LAST_ERASURE)
 
     def _remove_old_leftovers(self, month: Month) -> None:
         """Remove what an upload that was cut left behind."""

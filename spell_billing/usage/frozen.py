@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 
 from spell_billing.core.errors import IntegrityError
 from spell_billing.core.month import Month
@@ -14,8 +14,10 @@ from spell_billing.core.month import Month
 if TYPE_CHECKING:
     from spell_billing.usage.bucket_files import BucketFiles
 
-MonthText = Annotated[Month, PlainValidator(Month.parse)]
+MonthText = Annotated[Month, PlainValidator(Month.parse), PlainSerializer(str)]
 """A month, which a manifest has as text."""
+Amount = Annotated[Decimal, PlainSerializer("{:f}".format)]
+"""An amount, which a manifest has as text, so that no reader makes a float of it."""
 
 RESTORE_FILE = "Restore the file from a backup; do not freeze the month again if it was billed."
 
@@ -66,7 +68,7 @@ class Totals:
     """A number of calls and the exact sum of their cost, in (possibly fractional) cents."""
 
     calls: int
-    cost_cents: Decimal
+    cost_cents: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ class Manifest:
     erased: tuple[ErasedUser, ...] = ()
     items_by: str | None = None
     rates: FrozenRates | None = None
-    fingerprint: Decimal | None = None
+    fingerprint: Amount | None = None
 
     @property
     def is_summed(self) -> bool:

@@ -1,13 +1,12 @@
 """Connects to the engines that Ibis serves, and brings what they answer as Arrow, without a float."""
 
-import os
 import signal
 import tempfile
 import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,9 @@ def open_engine(url: LakeUrl) -> Iterator[Engine]:
         DatabaseUnreachableError: it does not answer.
         UsageError: it refuses a query.
     """
-    opening = {"duckdb": _open_duckdb, "spark": _open_spark}.get(url.backend, _open_any)
     connected = False
     try:
-        with opening(url) as engine:
+        with _opened(url) as engine:
             connected = True
             yield engine
     except ImportError as error:
@@ -85,6 +83,12 @@ def open_engine(url: LakeUrl) -> Iterator[Engine]:
             remedy="Nothing was frozen. If the engine mentions an overflow, correct absurd amounts; "
             "otherwise run it again, and look into the engine's own log.",
         ) from error
+
+
+def _opened(url: LakeUrl) -> AbstractContextManager[Engine]:
+    if url.backend == "duckdb":
+        return _open_duckdb(url)
+    return nullcontext(_Spark(url)) if url.backend == "spark" else closing(_AnyEngine(url))
 
 
 def _first_line(error: Exception, url: LakeUrl) -> str:
@@ -142,7 +146,7 @@ class _DuckDB(Engine):
         found = table_files(self._path, name)
         if found is None:
             return None
-        self._files |= {file: _as_state(about) for file, about in found.files.items()}
+        self._files |= found.files
         options = f"union_by_name = true, hive_partitioning = {found.has_keys}"
         return f"{parquet_list(list(found.files)).removesuffix(')')}, {options})"
 
@@ -167,14 +171,11 @@ def _as_name(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _state_of(file: Path) -> tuple[int, int]:
+def _state_of(file: Path) -> tuple[int, int] | None:
     try:
-        return _as_state(file.stat())
+        about = file.stat()
     except FileNotFoundError:
-        return -1, -1
-
-
-def _as_state(about: os.stat_result) -> tuple[int, int]:
+        return None
     return about.st_size, about.st_mtime_ns
 
 
@@ -246,11 +247,6 @@ class _Spark(Engine):
         return True
 
 
-@contextmanager
-def _open_spark(url: LakeUrl) -> Iterator[Engine]:
-    yield _Spark(url)
-
-
 class _AnyEngine(Engine):
     """What Ibis connects to by a URL. Untried here but for the SQL that it compiles."""
 
@@ -268,11 +264,5 @@ class _AnyEngine(Engine):
     def stream(self, expression: ir.Table) -> pa.RecordBatchReader:
         return self._ibis.to_pyarrow_batches(expression)
 
-
-@contextmanager
-def _open_any(url: LakeUrl) -> Iterator[Engine]:
-    engine = _AnyEngine(url)
-    try:
-        yield engine
-    finally:
-        engine._ibis.disconnect()  # noqa: SLF001
+    def close(self) -> None:
+        self._ibis.disconnect()

@@ -7,7 +7,7 @@ a copy that is under way, or what a job has not committed.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -26,9 +26,12 @@ _LOGS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "_spark_metadata": "a Sp
 
 @dataclass(frozen=True)
 class TableFiles:
-    """A table: its files in the order of their names, and whether folders `key=value` give it columns."""
+    """A table: its files in the order of their names, and whether folders `key=value` give it columns.
 
-    files: Mapping[Path, os.stat_result]
+    Each file has its size in bytes and the time of its last change in nanoseconds.
+    """
+
+    files: Mapping[Path, tuple[int, int]]
     has_keys: bool
 
 
@@ -108,18 +111,6 @@ def name_of(table: str, folder: PurePath, entries: Mapping[str, bool]) -> str | 
     return names[0] if names else None
 
 
-def require_parquet(place: PurePath, files: Sequence[PurePath]) -> bool:
-    """Return whether folders `key=value` give columns to a table whose visible files an engine has listed.
-
-    Raises:
-        UsageError: a file is none of the table, or lacks a column.
-    """
-    for file in files:
-        if file.suffix.lower() != _EXTENSION:
-            raise _no_parquet(file)
-    return _have_keys(place, files)
-
-
 def _have_keys(place: PurePath, files: Iterable[PurePath]) -> bool:
     """Return whether files lie in folders `key=value` of their table, which are columns of their rows.
 
@@ -166,8 +157,8 @@ def refuse_log(place: PurePath, names: Iterable[str]) -> None:
             )
 
 
-def _walk(place: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Find all files, behind links too, with what the system says of each."""
+def _walk(place: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Find all files, behind links too, each with its size and the time of its last change."""
     about = place.stat()
     same = seen.setdefault((about.st_dev, about.st_ino), place)
     if same != place:
@@ -182,7 +173,7 @@ def _walk(place: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[Path
             if not _is_hidden(name):
                 yield from _walk(place / name, seen)
     elif stat.S_ISREG(about.st_mode) and place.suffix.lower() == _EXTENSION:
-        yield place, about
+        yield place, (about.st_size, about.st_mtime_ns)
     else:
         raise _no_parquet(place)
 
@@ -220,24 +211,26 @@ def rows_in_folder(session: Any, folder: str, table: str) -> Any:
     if system.getScheme() == "file":
         # Hadoop conceals links that lead nowhere.
         found = table_files(Path(path.parent), table)
-        files, has_keys = (
-            {str(file) for file in found.files} if found else set(),
-            bool(found and found.has_keys),
-        )
+        if found is None:
+            return None
+        files, has_keys = {str(file) for file in found.files}, found.has_keys
     else:
         if entries[name]:
             children = system.listStatus(session._jvm.org.apache.hadoop.fs.Path(place))  # noqa: SLF001
             refuse_log(path, [each.getPath().getName() for each in children])
         everything = session.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
         files = _paths(everything)
-        has_keys = require_parquet(path, sorted(map(PurePosixPath, files)))
+        paths = sorted(map(PurePosixPath, files))
+        if others := [each for each in paths if each.suffix.lower() != _EXTENSION]:
+            raise _no_parquet(others[0])
+        has_keys = _have_keys(path, paths)
         if table != USAGE_TABLE:
             require_alike({uri: session.read.parquet(uri).columns for uri in everything.inputFiles()})
     # With keys Spark looks only where they lead, and without them only into the folder itself, unless told.
     rows = session.read.option("recursiveFileLookup", "false" if has_keys else "true").parquet(place)
-    if others := files.symmetric_difference(_paths(rows)):
+    if differing := files.symmetric_difference(_paths(rows)):
         raise UsageError(
-            f"Spark does not read the files of {place} that are there: {min(others)} differs.",
+            f"Spark does not read the files of {place} that are there: {min(differing)} differs.",
             remedy="Run it again when nothing writes there; if it stays, put the files into the folder.",
         )
     return rows

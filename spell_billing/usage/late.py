@@ -19,8 +19,9 @@ from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, registered, write_parquet
 from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.late_bad import count_bad_rows
-from spell_billing.usage.late_rated import RatedMonth
-from spell_billing.usage.rated_items import QUANTITY
+from spell_billing.usage.late_rated import recorded_as_late, write_rated_differences
+from spell_billing.usage.rate_cards import frozen_cards
+from spell_billing.usage.rated_items import QUANTITY, counted
 from spell_billing.usage.unique import Uniqueness
 from spell_billing.usage.usage_tables import UsageTables
 
@@ -67,46 +68,33 @@ def compare_late_usage(
     recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
     scale = max(tables.scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
     recorded_in = [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
-    has_unique_ids = "id" not in unique.columns
-    by_item = any(one.manifest.rates is not None for one in late_for)
     with open_duckdb(directory) as duck:
         money = f"DECIMAL(38, {scale})"
-        of_items = (
-            f", item VARCHAR, measured BIGINT, quantity {QUANTITY}, stored_cents {money}, plan_id VARCHAR"
-        )
         duck.execute(
-            "CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, "
-            f"cost_cents {money}{of_items if by_item else ''})"
+            f"CREATE TABLE late (usage_month VARCHAR, user_id VARCHAR, calls BIGINT, cost_cents {money}, "
+            f"item VARCHAR, measured BIGINT, quantity {QUANTITY}, stored_cents {money}, plan_id VARCHAR)"
         )
         if users is not None:
             duck.register("those", pa.table({"user_id": pa.array(sorted(users), pa.string())}))
         try:
             for one in late_for:
-                if one.manifest.rates is not None:
-                    rated = RatedMonth(
-                        duck, one, recorded_in, tables, scale=scale, some_users=users is not None
-                    )
-                    rated.compare(has_unique_ids=has_unique_ids)
-                    continue
-                with registered(duck, "source_now", tables.current(one.month)):
-                    query = _difference_query(one, recorded_in, scale, some_users=users is not None)
-                    duck.execute(query, {"month": str(one.month)} if recorded_in else None)
-                count_bad_rows(
+                _compare(
                     duck,
                     one,
-                    tables.bad_now(one.month),
                     recorded_in,
-                    counted=partial(_counted, one, scale),
-                    keys=("user_id",),
-                    measures=("calls", "cost_cents"),
-                    has_unique_ids=has_unique_ids,
-                    keeps_losses=users is None,
+                    tables,
+                    scale=scale,
+                    has_unique_ids="id" not in unique.columns,
+                    some_users=users is not None,
                 )
-                duck.execute(
-                    "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
-                    f"SELECT '{one.month}', * FROM changed WHERE calls <> 0 OR cost_cents <> 0"
-                )
-            _add_up(duck, scale, by_item=by_item)
+                if (cards := frozen_cards(one)) is not None:
+                    write_rated_differences(duck, one, cards, recorded_in, tables)
+                else:
+                    duck.execute(
+                        "INSERT INTO late (usage_month, user_id, calls, cost_cents) "
+                        f"SELECT '{one.month}', * FROM changed WHERE calls <> 0 OR stored_cents <> 0"
+                    )
+            _add_up(duck, scale)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
                 f"A user's usage in an earlier month exceeds 38 digits: {error}.",
@@ -117,46 +105,77 @@ def compare_late_usage(
     return late
 
 
-def _difference_query(one: FrozenUsage, recorded: Sequence[Path], scale: int, *, some_users: bool) -> str:
-    money = f"DECIMAL(38, {scale})"
-    known = [_counted(one, scale)]
-    known.extend(
-        f"SELECT user_id, calls, cost_cents::{money} FROM {parquet_list([path])} WHERE usage_month = $month"
-        for path in recorded
-    )
+def _compare(
+    duck: duckdb.DuckDBPyConnection,
+    one: FrozenUsage,
+    recorded: Sequence[Path],
+    tables: UsageTables,
+    *,
+    scale: int,
+    has_unique_ids: bool,
+    some_users: bool,
+) -> None:
+    """Make the table `changed`: what a month's users have now beyond what was frozen, or recorded since.
+
+    By user. Where the month has rate cards also by item, with the tables `on_time`, of what was frozen, and
+    `known`, of that and what was recorded.
+    """
+    is_rated = one.manifest.rates is not None
+    keys = ["user_id", "item"] if is_rated else ["user_id"]
+    types = {"calls": "BIGINT"}
+    if is_rated:
+        types |= {"measured": "BIGINT", "quantity": QUANTITY}
+    types["stored_cents"] = f"DECIMAL(38, {scale})"
+    count = partial(counted if is_rated else _counted, one, scale)
+    sums = ", ".join([*keys, *(f"sum({name})::{kind} AS {name}" for name, kind in types.items())])
+    since = "".join(f" UNION ALL BY NAME {recorded_as_late(one, path, scale)}" for path in recorded)
+    known = f"{count()}{since}"
+    if is_rated:
+        duck.execute(f"CREATE OR REPLACE TABLE on_time AS {count()}")
+        duck.execute(
+            f"CREATE OR REPLACE TABLE known AS SELECT {sums} FROM (FROM on_time{since}) GROUP BY ALL"
+        )
+        known = "FROM known"
+    now = ", ".join([*keys, *(f"{name}::{kind} AS {name}" for name, kind in types.items())])
+    before = ", ".join([*keys, *(f"-{name}" for name in types)])
     which = " WHERE user_id IN (SELECT user_id FROM those)" if some_users else ""
-    return (
-        "CREATE OR REPLACE TABLE changed AS "
-        "SELECT user_id, sum(calls)::BIGINT AS calls, "
-        f"sum(cost_cents)::{money} AS cost_cents FROM ("
-        f"SELECT user_id, calls, cost_cents::{money} AS cost_cents FROM source_now UNION ALL "
-        f"SELECT user_id, -calls, -cost_cents FROM ({' UNION ALL '.join(known)})"
-        f"){which} GROUP BY user_id"
+    with registered(duck, "source_now", tables.items(one) if is_rated else tables.current(one.month)):
+        duck.execute(
+            f"CREATE OR REPLACE TABLE changed AS SELECT {sums} FROM (SELECT {now} "
+            "FROM (SELECT * RENAME (cost_cents AS stored_cents) FROM source_now) "
+            f"UNION ALL SELECT {before} FROM ({known})){which} GROUP BY ALL"
+        )
+    count_bad_rows(
+        duck,
+        one,
+        tables.bad_now(one.month),
+        recorded,
+        counted=count,
+        keys=keys,
+        measures=types,
+        has_unique_ids=has_unique_ids,
+        keeps_losses=not some_users,
     )
 
 
 def _counted(one: FrozenUsage, scale: int, where: str = "") -> str:
     return (
         f"SELECT user_id::VARCHAR AS user_id, {calls_in(one)} AS calls, "
-        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents FROM {parquet_list(one.paths)} {where} "
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS stored_cents FROM {parquet_list(one.paths)} {where} "
         "GROUP BY ALL"
     )
 
 
-def _add_up(duck: duckdb.DuckDBPyConnection, scale: int, *, by_item: bool) -> None:
-    of_items, differs = "", "sum(calls) <> 0 OR sum(cost_cents) <> 0"
-    if by_item:
-        of_items = (
-            f", item, sum(measured)::BIGINT AS measured, sum(quantity)::{QUANTITY} AS quantity, "
-            f"sum(stored_cents)::DECIMAL(38, {scale}) AS stored_cents, plan_id"
-        )
-        # What changes no price may change the next one.
-        differs += " OR sum(measured) <> 0 OR sum(quantity) <> 0 OR sum(stored_cents) <> 0"
+def _add_up(duck: duckdb.DuckDBPyConnection, scale: int) -> None:
     # Of a user who was erased, rows that are gone are no loss, and rows without a user no late usage.
     duck.execute(
         "CREATE OR REPLACE TABLE late AS SELECT usage_month, user_id, sum(calls)::BIGINT AS calls, "
-        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents{of_items} FROM late "
-        f"WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}') GROUP BY ALL HAVING {differs}"
+        f"sum(cost_cents)::DECIMAL(38, {scale}) AS cost_cents, item, sum(measured)::BIGINT AS measured, "
+        f"sum(quantity)::{QUANTITY} AS quantity, sum(stored_cents)::DECIMAL(38, {scale}) AS stored_cents, "
+        f"plan_id FROM late WHERE NOT regexp_full_match(user_id, '{PSEUDONYM_PATTERN}') GROUP BY ALL "
+        # What changes no price may change the next one.
+        "HAVING sum(calls) <> 0 OR sum(cost_cents) <> 0 "
+        "OR sum(measured) <> 0 OR sum(quantity) <> 0 OR sum(stored_cents) <> 0"
     )
 
 
@@ -174,6 +193,8 @@ def _write(
     if not months:
         return None
     path = directory / LATE_USAGE_FILE
-    write_parquet(duck, "FROM late ORDER BY ALL", path)
+    is_rated = any(one.manifest.rates is not None for one in late_for)
+    columns = "*" if is_rated else "usage_month, user_id, calls, cost_cents"
+    write_parquet(duck, f"SELECT {columns} FROM late ORDER BY ALL", path)
     ((rows,),) = duck.execute("SELECT count(*) FROM late").fetchall()
     return LateUsage(finished_file(path, rows), tuple(months))

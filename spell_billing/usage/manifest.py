@@ -1,11 +1,8 @@
 """The manifest as JSON: written once beside the frozen files, read back exactly."""
 
 import json
-from dataclasses import fields, is_dataclass
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -29,18 +26,9 @@ def format_version_of(rates: FrozenRates | None, fingerprint: Decimal | None) ->
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write `manifest.json`; amounts are decimal strings, so that no reader makes a float of them."""
-    document = _members(manifest)
-    for name in ("erased", "foreign"):
-        if not document[name]:
-            del document[name]
-    if not manifest.billed_before.count:
-        del document["billed_before"]
-    for name in ("items_by", "rates", "plans", "fingerprint"):
-        if document[name] is None:
-            del document[name]
-    text = json.dumps(document, indent=2, ensure_ascii=False, default=_as_json) + "\n"
-    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    """Write `manifest.json`, without what has its default."""
+    content = _MANIFEST.dump_json(manifest, indent=2, exclude_defaults=True)
+    (directory / MANIFEST_FILE).write_bytes(content + b"\n")
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -59,16 +47,25 @@ def read_manifest(directory: Path) -> Manifest:
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """Read what a `manifest.json` holds; `where` names it in errors, which are those of `read_manifest`."""
     try:
-        document = json.loads(content.decode())
-        version = document["format_version"]
+        version = json.loads(content)["format_version"]
         if version not in {FORMAT_VERSION, RATED_FORMAT_VERSION, SUMMED_FORMAT_VERSION}:
             raise UsageError(
                 f"{where} has format {version}, and this program reads up to {SUMMED_FORMAT_VERSION}.",
                 remedy="Use the program version that froze the month, or a later one.",
             )
-        return _MANIFEST.validate_json(json.dumps(document), strict=True)
+        return _MANIFEST.validate_json(content, strict=True)
     except (ValueError, KeyError, TypeError, MonthError) as error:
         raise UsageError(f"{where} is damaged: {error}.", remedy=RESTORE_FILE) from error
+
+
+def of_month(month: Month, manifest: Manifest, where: str) -> Manifest:
+    """Return a manifest that must be a month's; a UsageError where it is another's."""
+    if manifest.month != month:
+        raise UsageError(
+            f"{where} holds the usage of {manifest.month}, not of {month}.",
+            remedy="Restore the directory from a backup.",
+        )
+    return manifest
 
 
 def files_of(manifest: Manifest) -> list[FrozenFile]:
@@ -77,15 +74,3 @@ def files_of(manifest: Manifest) -> list[FrozenFile]:
     of_rates = [rates.cards, rates.plans] if rates else []
     beside = [late.file if late else None, manifest.plans, *of_rates]
     return [*manifest.files, *(file for file in beside if file is not None)]
-
-
-def _members(value: Any) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value)}
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return _members(value) if is_dataclass(value) and not isinstance(value, Month) else str(value)

@@ -1,12 +1,13 @@
 """Reads amounts, percentages and times of plans, subscriptions and discounts, which come as text."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
 
-_INT64_LIMIT = 2**63
+_WHOLE = re.compile(r"(\d{1,18})(\.0*)?", re.ASCII)
 _ALL = 100
 _OPEN = {"starts_at": "-infinity", "ends_at": "infinity"}
 """What PostgreSQL says for since ever and for good."""
@@ -34,35 +35,35 @@ def touches(starts_at: datetime | None, ends_at: datetime | None, month: Month) 
     return starts_in_time and (ends_at is None or ends_at > month.start)
 
 
+def whole_cents(text: str) -> int | None:
+    """Read a whole number of minor units, zero or more; None is what is none."""
+    found = _WHOLE.fullmatch(text.strip())
+    return int(found[1]) if found else None
+
+
 def cents_of(text: str | None, column: str, where: str) -> int:
     """Read whole minor units; nothing is zero. UsageError, naming `where`, for anything else."""
-    value = _number(text)
-    if value is None or value != value.to_integral_value() or not 0 <= value < _INT64_LIMIT:
+    cents = whole_cents((text or "").strip() or "0")
+    if cents is None:
         raise UsageError(
             f"{where} has {column} {text!r}, not a whole number of cents that is zero or more.",
             remedy="Set it to a whole number of cents, or to null for none.",
         )
-    return int(value)
+    return cents
 
 
 def percent_of(text: str | None, column: str, where: str) -> Decimal:
     """Read a percentage; nothing is zero. UsageError, naming `where`, for anything else."""
-    value = _number(text)
-    if value is None or not 0 <= value <= _ALL:
+    try:
+        value = Decimal((text or "").strip() or "0")
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or not 0 <= value <= _ALL:
         raise UsageError(
             f"{where} has {column} {text!r}, not a percentage from 0 to 100.",
             remedy="Set it to a number from 0 to 100, or to null for none.",
         )
     return value
-
-
-def _number(text: str | None) -> Decimal | None:
-    """Read a number; nothing is zero, and None is what cannot be read."""
-    try:
-        value = Decimal((text or "").strip() or "0")
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
 
 
 def _moment(text: str | None, column: str, where: str) -> datetime | None:

@@ -208,11 +208,9 @@ class _PostgresTables(UsageTables):
         totals = Totals(sum(row["calls"] for row in found), exact(str(cost_cents)))
         return totals, CostForm(scale, as_text=as_text, all_clean=all_clean)
 
-    def current(self, month: Month) -> Stream:
-        return self._snapshot.stream(self._sql.users(month))
-
-    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
-        return self._snapshot.stream(self._sql.items(month, detail, user_id))
+    def current(self, month: Month, detail: Detail | None = None, user_id: str | None = None) -> Stream:
+        sql = self._sql.users(month) if detail is None else self._sql.items(month, detail, user_id)
+        return self._snapshot.stream(sql)
 
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         if not self._sql.has_numeric_quantity:

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -15,16 +14,6 @@ from spell_billing.usage.rate_cards import Counts, RateCards
 from spell_billing.usage.tables import ITEM_COLUMNS
 
 
-@dataclass(frozen=True, slots=True)
-class ItemSoFar:
-    """What a user has of an item: counted, and at its stored cost."""
-
-    user_id: str
-    item: str
-    counts: Counts
-    stored_cents: Decimal
-
-
 def totals_by(key: str, batches: Iterable[pa.RecordBatch]) -> dict[Any, Totals]:
     """Add up calls and cost_cents of batches by a column, which may have a value in several rows."""
     calls, costs = Counter[Any](), defaultdict[Any, list[Decimal]](list)
@@ -32,17 +21,6 @@ def totals_by(key: str, batches: Iterable[pa.RecordBatch]) -> dict[Any, Totals]:
         calls[value] += number
         costs[value].append(Decimal(cost))
     return {value: Totals(calls[value], _added(found)) for value, found in costs.items()}
-
-
-def items_in(batches: Iterable[pa.RecordBatch]) -> Iterable[ItemSoFar]:
-    """Add up batches of `ITEM_COLUMNS` by user and item, which may stand in several rows."""
-    parts = defaultdict[tuple[str, str], list[tuple[int, int, Decimal, Decimal]]](list)
-    for user, item, calls, quantity, measured, cost in _rows(batches, *ITEM_COLUMNS):
-        parts[user, item].append((calls, measured, Decimal(quantity), Decimal(cost)))
-    for key, found in parts.items():
-        all_calls, all_measured, quantities, amounts = zip(*found, strict=True)
-        counts = Counts(sum(all_calls), sum(all_measured), exact_sum(*quantities))
-        yield ItemSoFar(*key, counts, _added(amounts))
 
 
 def _rows(batches: Iterable[pa.RecordBatch], *names: str) -> Iterator[tuple[Any, ...]]:
@@ -58,26 +36,31 @@ def _added(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def priced(
-    cards: RateCards, plans: Mapping[str, str | None], items: Iterable[ItemSoFar]
+    cards: RateCards, plans: Mapping[str, str | None], batches: Iterable[pa.RecordBatch]
 ) -> dict[str, Totals]:
     """Return the calls of each user, and what they cost by the cards.
 
     Args:
         cards: Of the month.
         plans: The plan that each user was on last, where a card asks for it.
-        items: Of a month's users, each once.
+        batches: In `ITEM_COLUMNS`; a user's item may stand in several rows.
 
     Raises:
         UsageError: a call lacks the quantity that is priced.
     """
+    parts = defaultdict[tuple[str, str], list[tuple[int, int, Decimal, Decimal]]](list)
+    for user, item, number, quantity, measured, cost in _rows(batches, *ITEM_COLUMNS):
+        parts[user, item].append((number, measured, Decimal(quantity), Decimal(cost)))
     prices: dict[tuple[str | None, str, Counts], Decimal | None] = {}
     amounts, calls = defaultdict[str, list[Decimal]](list), Counter[str]()
-    for each in items:
-        key = (plans.get(each.user_id), each.item, each.counts)
+    for (user, item), found in parts.items():
+        all_calls, all_measured, quantities, costs = zip(*found, strict=True)
+        counts = Counts(sum(all_calls), sum(all_measured), exact_sum(*quantities))
+        key = (plans.get(user), item, counts)
         if key not in prices:
-            found = cards.price(each.user_id, *key[:2], [each.counts])
-            prices[key] = found[0] if found else None
-        price = prices[key]
-        amounts[each.user_id].append(each.stored_cents if price is None else price)
-        calls[each.user_id] += each.counts.calls
+            price = cards.price(user, *key[:2], [counts])
+            prices[key] = price[0] if price else None
+        known = prices[key]
+        amounts[user].append(_added(costs) if known is None else known)
+        calls[user] += counts.calls
     return {user: Totals(calls[user], exact_sum(*found)) for user, found in amounts.items()}

@@ -12,6 +12,8 @@ from spell_billing.usage.sqlite import SqliteUsage
 
 def open_usage_source(url: UsageUrl, rules: SourceRules = SourceRules()) -> UsageSource:  # noqa: B008
     """Return the source; nothing is connected before the first call."""
+    # Outside PostgreSQL the names of columns have no case.
+    lowered = rules.in_lower_case()
     if isinstance(url, LakeUrl):
         # Ibis is no part of a usual installation, and takes a second to load.
         try:
@@ -23,8 +25,8 @@ def open_usage_source(url: UsageUrl, rules: SourceRules = SourceRules()) -> Usag
                 f"{url.setting} names {url.backend}, which is read through Ibis, and Ibis is not installed.",
                 remedy="Install it: pip install 'spell-billing[lake]', or 'spell-billing[spark]' for Spark.",
             ) from missing
-        return LakeUsage(url, rules)
-    return PostgresUsage(url, rules) if url.backend == "postgresql" else SqliteUsage(url, rules)
+        return LakeUsage(url, lowered)
+    return PostgresUsage(url, rules) if url.backend == "postgresql" else SqliteUsage(url, lowered)
 
 
 def is_at_platform(source: UsageSource, user_id: str, *, since: Month, now: datetime) -> bool:

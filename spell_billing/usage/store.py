@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
-from spell_billing.core.errors import StoreError, UsageError
+from spell_billing.core.errors import StoreError, StoreInterruptedError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.environment import usable_folder
 from spell_billing.settings.usage_place import SETTING, BucketPlace
@@ -20,7 +21,7 @@ from spell_billing.usage.contract import OnProgress, OnWait, Past, UsageSource
 from spell_billing.usage.disk import finished_file, sync, verify_file
 from spell_billing.usage.frozen import MANIFEST_FILE, NO_BAD_ROWS, FrozenUsage, Manifest, Totals
 from spell_billing.usage.late import checked
-from spell_billing.usage.manifest import files_of, read_manifest
+from spell_billing.usage.manifest import files_of, of_month, read_manifest
 from spell_billing.usage.unfinished import UNFINISHED_PREFIX, keep, remove_leftovers, unfinished_version
 from spell_billing.usage.version_names import (
     SUPPLEMENT_PREFIX,
@@ -31,6 +32,9 @@ from spell_billing.usage.version_names import (
     supplement_name,
 )
 
+if TYPE_CHECKING:
+    from spell_billing.usage.bucket_files import BucketFiles
+
 KEPT_VERSIONS = 3
 """Newest versions of a month that stay although nothing pins them."""
 
@@ -38,7 +42,6 @@ LOCK_TIMEOUT_SECONDS = 3600.0
 _NO_ROWS = Totals(0, Decimal(0))
 _LOCK_FILE = ".lock"
 _SETTINGS = f"{SETTING} (by default in SPELL_BILLING_HOME)"
-_TEST = b"written to test the store"
 
 
 class UsageStore:
@@ -48,6 +51,8 @@ class UsageStore:
         root: Created when missing. On a local disk: locks and renames must be the operating system's.
         lock_timeout_seconds: How long one freeze of a month waits for another.
     """
+
+    _keeper: "BucketFiles | None" = None
 
     def __init__(self, root: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
         self._root = root
@@ -71,6 +76,7 @@ class UsageStore:
             UsageError: the source cannot be billed from, or another freeze of the month runs too long.
             IntegrityError: the rows written are not what the database counts and sums, or an earlier month's
                 files are not what was frozen.
+            StoreInterruptedError: a user was erased meanwhile, whose rows the version may have.
         """
         months = [one.month for one in late_for]
         if len(set(months)) < len(months) or any(earlier >= month for earlier in months):
@@ -78,11 +84,19 @@ class UsageStore:
         for one in late_for:
             # What was altered there would come as late usage of its user.
             self.verify(one)
+        last_erasure = self._last_erasure()
         with self._locked(month) as directory, unfinished_version(month, directory) as unfinished:
             manifest = source.freeze(
                 month, unfinished, late_for=late_for, past=past, on_progress=on_progress, on_wait=on_wait
             )
-            return self._keep_version(month, manifest, unfinished, directory)
+            frozen = self._keep_version(month, manifest, unfinished, directory)
+        # Asked after the version appeared: an erasure that begins later finds it.
+        if self._last_erasure() != last_erasure:
+            self._remove(directory, frozen.version)
+            raise StoreInterruptedError(
+                f"A user was erased while {month} was being frozen.", remedy="Freeze the month again."
+            )
+        return frozen
 
     def supplement(
         self,
@@ -145,17 +159,19 @@ class UsageStore:
         Raises:
             UsageError: it is not there, or its manifest is damaged.
         """
-        directory = self._root / str(month) / version
-        if not is_version(version) or not directory.is_dir():
+        manifest = self._manifest(month, version) if is_version(version) else None
+        if manifest is None:
             raise self._missing(month, version)
-        manifest = _manifest_of(month, directory)
-        supplements = []
-        for number, path in enumerate(sorted(directory.glob(f"{SUPPLEMENT_PREFIX}*")), start=1):
-            name = f"{version}/{supplement_name(number)}"
-            if path.name != supplement_name(number):
-                raise self._missing(month, name)
-            supplements.append(FrozenUsage(month, name, path, _manifest_of(month, path)))
-        return FrozenUsage(month, version, directory, manifest, tuple(supplements))
+        directory = self._root / str(month) / version
+        supplements: list[FrozenUsage] = []
+        while (name := f"{version}/{supplement_name(len(supplements) + 1)}") and (
+            of_supplement := self._manifest(month, name)
+        ):
+            folder = self._root / str(month) / name
+            supplements.append(FrozenUsage(month, name, folder, of_supplement, keeper=self._keeper))
+        if self._keeper is None and len(list(directory.glob(f"{SUPPLEMENT_PREFIX}*"))) > len(supplements):
+            raise self._missing(month, name)
+        return FrozenUsage(month, version, directory, manifest, tuple(supplements), self._keeper)
 
     def verify(self, frozen: FrozenUsage) -> None:
         """Check that every file of the version is, byte for byte, what was frozen.
@@ -165,7 +181,10 @@ class UsageStore:
         """
         for each in (frozen, *frozen.supplements):
             for file in files_of(each.manifest):
-                verify_file(each.path(file), file)
+                if each.keeper:
+                    each.keeper.verify(each, file)
+                else:
+                    verify_file(each.path(file), file)
 
     def fetch(self, frozen: FrozenUsage) -> None:
         """See that all files of a version are in its directory."""
@@ -183,7 +202,7 @@ class UsageStore:
             tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=self._root) as folder,
         ):
             path = Path(folder) / MANIFEST_FILE
-            path.write_bytes(_TEST)
+            path.write_bytes(b"written to test the store")
             verify_file(path, finished_file(path, 0))
         return f"{self._root}: a file was written, read and removed."
 
@@ -196,7 +215,7 @@ class UsageStore:
         """Remove superseded versions, but never one to keep, nor the newest few; return their names."""
         with self._locked(month) as directory:
             versions = self.versions(month)
-            superseded = versions[: len(versions) - newest] if newest < len(versions) else []
+            superseded = versions[: max(0, len(versions) - newest)]
             pruned = [version for version in superseded if version not in keep]
             for version in pruned:
                 self._remove(directory, version)
@@ -213,6 +232,14 @@ class UsageStore:
             for month in sorted(months):
                 locks.enter_context(self._locked(month))
             yield
+
+    def _last_erasure(self) -> bytes | None:
+        """Return what changes with each erasure on another machine; none has this folder."""
+        return None
+
+    def _manifest(self, month: Month, version: str) -> Manifest | None:
+        directory = self._root / str(month) / version
+        return of_month(month, read_manifest(directory), str(directory)) if directory.is_dir() else None
 
     def _keep_version(
         self, month: Month, manifest: Manifest, unfinished: Path, directory: Path
@@ -243,22 +270,19 @@ class UsageStore:
         lock = FileLock(directory / _LOCK_FILE, timeout=self._lock_timeout_seconds)
         with usable_folder(directory, _SETTINGS):
             sync(self._root)
-            self._wait_for(lock, month)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise UsageError(
+                    f"Another process has been freezing {month} in {directory} for over "
+                    f"{self._lock_timeout_seconds:.0f} seconds.",
+                    remedy="Wait for it, or end it, and run this again.",
+                ) from error
         try:
             remove_leftovers(directory)
             yield directory
         finally:
             lock.release()
-
-    def _wait_for(self, lock: BaseFileLock, month: Month) -> None:
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UsageError(
-                f"Another process has been freezing {month} in {self._root / str(month)} for over "
-                f"{self._lock_timeout_seconds:.0f} seconds.",
-                remedy="Wait for it, or end it, and run this again.",
-            ) from error
 
 
 def open_usage_store(
@@ -270,17 +294,3 @@ def open_usage_store(
     from spell_billing.usage.bucket_store import BucketUsageStore  # noqa: PLC0415 - not for a folder
 
     return BucketUsageStore(place, lock_timeout_seconds=lock_timeout_seconds)
-
-
-def _manifest_of(month: Month, directory: Path) -> Manifest:
-    return of_month(month, read_manifest(directory), str(directory))
-
-
-def of_month(month: Month, manifest: Manifest, where: str) -> Manifest:
-    """Return a manifest that must be a month's; a UsageError where it is another's."""
-    if manifest.month != month:
-        raise UsageError(
-            f"{where} holds the usage of {manifest.month}, not of {month}.",
-            remedy="Restore the directory from a backup.",
-        )
-    return manifest

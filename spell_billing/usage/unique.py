@@ -30,28 +30,31 @@ _NEAR = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Uniqueness:
-    """The columns to prove, those that the database does not guarantee, and how to read them.
+    """The columns to prove, those that the database does not guarantee, and how the source is searched.
 
-    `values` opens a column of a month's billable rows, as text, named `value`.
+    `repeated` finds values of a column that stand more than once in a month: each, how often, how many there
+    are in all. `in_both` finds those that stand in two months: each, and how many there are in all.
     """
 
     directory: Path
     columns: tuple[str, ...]
-    values: Callable[[str, Month], Stream]
+    repeated: Callable[[str, Month], Sequence[tuple[str, int, int]]]
+    in_both: Callable[[str, Month, Month], Sequence[tuple[str, int]]]
 
     def require(self, month: Month, rows: Path) -> int:
         """Refuse a month where a value appears more than once.
 
         Returns:
-            How many of its frozen rows have no id, so that nothing can tell whether they stand twice.
+            How many of its frozen rows have no id, so that nothing can tell whether they stand twice; of a
+            summed month, which has no rows, none.
 
         Raises:
             UsageError: naming the values.
         """
         without_id = 0
         for column in self.columns:
-            if column == "id":
-                with self._opened() as duck:
+            if column == "id" and rows.is_file():
+                with _opened(self.directory) as duck:
                     refuse_repeated(month, column, _repeated(duck, parquet_list([rows]), "id"))
                     without_id = _without_id(duck, rows)
             else:
@@ -92,34 +95,37 @@ class Uniqueness:
             if column != "id":
                 refuse_in_both(month, column, self.in_both(column, before.month, month))
             elif rows.is_file() and not before.manifest.is_summed:
-                with self._opened() as duck:
+                with _opened(self.directory) as duck:
                     found = billed_before(duck, month, rows, before, late)
         return found
 
-    def repeated(self, column: str, month: Month) -> list[tuple[str, int, int]]:
-        """Return values that stand more than once in a month: each, how often, how many there are in all."""
-        with self._opened() as duck, registered(duck, "streamed", self.values(column, month)):
-            return _repeated(duck, "streamed", "value")
 
-    def in_both(self, column: str, before: Month, month: Month) -> list[tuple[str, int]]:
-        """Return values that stand in both months, as the source has them: each, and how many there are."""
-        with self._opened() as duck:
-            for table, of in (("earlier", before), ("later", month)):
-                with registered(duck, "streamed", self.values(column, of)):
-                    duck.execute(
-                        f"CREATE TABLE {table} AS SELECT DISTINCT value FROM streamed "
-                        f"WHERE value NOT IN ('', '{NO_ID}')"
-                    )
-            return duck.execute(
-                "SELECT value, count(*) OVER () FROM later SEMI JOIN earlier USING (value) "
-                f"ORDER BY value LIMIT {MAX_EXAMPLES}"
-            ).fetchall()
+def repeated_values(directory: Path, values: Stream) -> list[tuple[str, int, int]]:
+    """Find what stands more than once in a stream of `value`, as `Uniqueness.repeated` does; spill there."""
+    with _opened(directory) as duck, registered(duck, "streamed", values):
+        return _repeated(duck, "streamed", "value")
 
-    @contextmanager
-    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with open_duckdb(self.directory, memory_limit_bytes=_MEMORY_BYTES) as duck:
-            duck.execute("SET preserve_insertion_order = false")
-            yield duck
+
+def values_in_both(directory: Path, before: Stream, after: Stream) -> list[tuple[str, int]]:
+    """Find what stands in two streams of `value`, as `Uniqueness.in_both` does; spill into the directory."""
+    with _opened(directory) as duck:
+        for table, values in (("earlier", before), ("later", after)):
+            with registered(duck, "streamed", values):
+                duck.execute(
+                    f"CREATE TABLE {table} AS SELECT DISTINCT value FROM streamed "
+                    f"WHERE value NOT IN ('', '{NO_ID}')"
+                )
+        return duck.execute(
+            "SELECT value, count(*) OVER () FROM later SEMI JOIN earlier USING (value) "
+            f"ORDER BY value LIMIT {MAX_EXAMPLES}"
+        ).fetchall()
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with open_duckdb(directory, memory_limit_bytes=_MEMORY_BYTES) as duck:
+        duck.execute("SET preserve_insertion_order = false")
+        yield duck
 
 
 def columns_to_prove(found: Columns, guaranteed: AbstractSet[str], rules: SourceRules) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from spell_billing.usage.rate_cards import (
     require_known_plans,
 )
 from spell_billing.usage.row_writer import FrozenRows
-from spell_billing.usage.so_far import items_in, priced, totals_by
+from spell_billing.usage.so_far import priced, totals_by
 from spell_billing.usage.tables import (
     ACCOUNTS_TABLE,
     COLUMNS,
@@ -38,7 +38,7 @@ from spell_billing.usage.tables import (
     positions,
     require_columns,
 )
-from spell_billing.usage.unique import Uniqueness, columns_to_prove
+from spell_billing.usage.unique import Uniqueness, columns_to_prove, repeated_values, values_in_both
 
 
 class UsageTables(ABC):
@@ -48,6 +48,7 @@ class UsageTables(ABC):
         scale: Decimal places of a cent that the source may have.
         bad_rows: What cannot be billed of the month that was frozen, or of no month.
         earlier_bad_rows: Likewise of the months that were compared.
+        without_id: Rows without an id in the month that an engine added up.
     """
 
     scale = 0
@@ -57,6 +58,7 @@ class UsageTables(ABC):
         self._rules = rules
         self.bad_rows = NO_BAD_ROWS
         self.earlier_bad_rows = NO_BAD_ROWS
+        self.without_id = 0
         self._known: dict[str, Columns] = {}
 
     @abstractmethod
@@ -80,16 +82,15 @@ class UsageTables(ABC):
         """Write the month's billable rows, or their sums, proven against the database's own count and sum."""
 
     @abstractmethod
-    def current_items(self, month: Month, detail: Detail, user_id: str | None = None) -> Stream:
-        """Open a stream of what users, or one, have of each item in a month: `ITEM_COLUMNS`, in any parts."""
-
-    @abstractmethod
     def inexact_quantities(self, month: Month, user_id: str | None = None) -> list[tuple[str, str]]:
         """Return the id and the quantity of rows of a month whose quantity is not exact, some of them."""
 
     @abstractmethod
-    def current(self, month: Month) -> Stream:
-        """Open a stream of what users have in a month: user_id, calls, cost_cents, in any number of parts."""
+    def current(self, month: Month, detail: Detail | None = None, user_id: str | None = None) -> Stream:
+        """Open a stream of what users, or one, have in a month, in any number of parts.
+
+        Of each user_id calls and cost_cents; with a detail of each item too, in `ITEM_COLUMNS`.
+        """
 
     @abstractmethod
     def bad_now(self, month: Month) -> pa.Table | None:
@@ -111,8 +112,11 @@ class UsageTables(ABC):
         """Name tables of which another server may hide rows from billing."""
         return ()
 
-    def sums(self, month: Month) -> dict[str, Totals]:
-        """Add up the month's billable rows by user."""
+    def so_far(self, month: Month) -> dict[str, Totals]:
+        """Add up the month's billable rows by user, at their stored cost or at the prices of its cards."""
+        found = self.priced(month)
+        if found is not None:
+            return found
         with self.current(month) as reader:
             return totals_by("user_id", reader)
 
@@ -122,11 +126,6 @@ class UsageTables(ABC):
         found = self.columns(USAGE_TABLE)
         require_columns(self.url, USAGE_TABLE, found, *filter(None, [self._rules.dedupe_column]))
         return found
-
-    @cached_property
-    def account_columns(self) -> Columns:
-        """The columns of billing accounts; none where there is no such table."""
-        return self.columns(ACCOUNTS_TABLE)
 
     @cached_property
     def items_by(self) -> str | None:
@@ -168,8 +167,8 @@ class UsageTables(ABC):
             accounts = self.accounts_at_end(month, self.plans(month, user_id), user_id)
             columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
             last = dict(zip(*columns, strict=True))
-        with self.current_items(month, detail, user_id) as reader:
-            return priced(cards, last, items_in(reader))
+        with self.current(month, detail, user_id) as reader:
+            return priced(cards, last, reader)
 
     def items(self, frozen: FrozenUsage) -> Stream:
         """Open a stream of what users have now of each item in a month that was frozen with rate cards."""
@@ -183,16 +182,23 @@ class UsageTables(ABC):
                 )
         if detail.has_quantity:
             require_exact_quantities(frozen.month, self.inexact_quantities(frozen.month))
-        return self.current_items(frozen.month, detail)
+        return self.current(frozen.month, detail)
 
     def uniqueness(self, directory: Path) -> Uniqueness:
         """Return the proof that no row stands twice."""
         to_prove = columns_to_prove(self.usage_columns, self.unique_columns(), self._rules)
-        return Uniqueness(directory, to_prove, self.values)
+        return Uniqueness(
+            directory,
+            to_prove,
+            lambda column, month: repeated_values(directory, self.values(column, month)),
+            lambda column, before, month: values_in_both(
+                directory, self.values(column, before), self.values(column, month)
+            ),
+        )
 
     def accounts(self, users: Collection[str] | str | None = None) -> pa.Table:
         """Read accounts with their plans: all, of some users, or of one."""
-        found = self.account_columns
+        found = self._columns_or_none(ACCOUNTS_TABLE)
         require_columns(self.url, ACCOUNTS_TABLE, found)
         accounts = self.texts(ACCOUNTS_TABLE, found, COLUMNS[ACCOUNTS_TABLE], users)
         plans = self._rows(PLANS_TABLE)
@@ -208,12 +214,19 @@ class UsageTables(ABC):
 
     def account_plans(self, user_id: str | None = None) -> pa.Table:
         """Read the plan of each account, or of one: user_id, plan_id."""
-        return self.texts(ACCOUNTS_TABLE, self.account_columns, ("user_id", "plan_id"), user_id)
+        found = self._columns_or_none(ACCOUNTS_TABLE)
+        return self.texts(ACCOUNTS_TABLE, found, ("user_id", "plan_id"), user_id)
 
     def plans(self, month: Month, user_id: str | None = None) -> pa.Table | None:
         """Read the plans and discounts of a month: of one user, or of all; None where there are none."""
         if not self._columns_or_none(PLANS_TABLE):
-            self._refuse_without_plans()
+            for table in (SUBSCRIPTIONS_TABLE, DISCOUNTS_TABLE):
+                # They would count for nothing.
+                if len(self.texts(table, self.columns(table), COLUMNS[table], None)):
+                    raise UsageError(
+                        f"{table} has rows, but there is no {PLANS_TABLE}.",
+                        remedy=f"Restore {PLANS_TABLE}, or empty {table} if nothing of it counts any more.",
+                    )
             return None
         return build_plans(
             month,
@@ -236,18 +249,9 @@ class UsageTables(ABC):
                 require_columns(self.url, table, found)
         return self._known[table]
 
-    def _refuse_without_plans(self) -> None:
-        """Refuse subscriptions and discounts where there are no plans: they would count for nothing."""
-        for table in (SUBSCRIPTIONS_TABLE, DISCOUNTS_TABLE):
-            found = self.columns(table)
-            if found and len(self.texts(table, found, COLUMNS[table], None)):
-                raise UsageError(
-                    f"{table} has rows, but there is no {PLANS_TABLE}.",
-                    remedy=f"Restore {PLANS_TABLE}, or empty {table} if nothing of it counts any more.",
-                )
-
     def spend_limits(self, user_id: str | None = None) -> SpendLimits:
         """Read spend limits: all, or one user's."""
-        if LIMIT_COLUMN not in self.account_columns:
+        found = self._columns_or_none(ACCOUNTS_TABLE)
+        if LIMIT_COLUMN not in found:
             return SpendLimits({}, {})
-        return build_limits(self.texts(ACCOUNTS_TABLE, self.account_columns, LIMIT_COLUMNS, user_id))
+        return build_limits(self.texts(ACCOUNTS_TABLE, found, LIMIT_COLUMNS, user_id))

@@ -15,7 +15,7 @@ from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.settings.databases import DatabaseUnreachableError
 from spell_billing.settings.lakes import parse_usage_url
-from spell_billing.usage import postgres, sqlite_tables
+from spell_billing.usage import postgres, sqlite
 from spell_billing.usage.aggregate import aggregate
 from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage, Totals
@@ -269,7 +269,7 @@ def test_rows_committed_while_freezing_belong_to_the_next_freeze_in_every_query(
     earlier = store.freeze(source, september)
     halves = OCTOBER.start, OCTOBER.end - timedelta(microseconds=1)
     tables.calls([("user-1", 1, moment) for moment in halves] * 100)
-    adapter, name = sqlite_tables.SqliteTables if tables.is_sqlite else postgres._PostgresTables, "timeless"
+    adapter, name = sqlite._SqliteTables if tables.is_sqlite else postgres._PostgresTables, "timeless"
     original: Callable[..., Any] = getattr(adapter, name)
 
     def commit_then_look(*arguments: Any) -> Any:
@@ -293,7 +293,7 @@ def test_rows_that_differ_from_the_database_s_own_count_are_refused(
 ) -> None:
     tables = make_source_tables(database_url)
     tables.calls([("user-1", 5, OCTOBER.start)])
-    adapter = sqlite_tables.SqliteTables if tables.is_sqlite else postgres._PostgresTables
+    adapter = sqlite._SqliteTables if tables.is_sqlite else postgres._PostgresTables
     original: Callable[..., Any] = adapter.control
 
     def one_cent_more(*arguments: Any) -> Any:

@@ -20,7 +20,7 @@ from spell_billing.usage.aggregate import aggregate, sums_of_user
 from spell_billing.usage.contract import RowKeeper, SourceRules, UsageSource
 from spell_billing.usage.erasing import erase_in_store
 from spell_billing.usage.frozen import FrozenUsage, Totals
-from spell_billing.usage.lake_tables import LakeTables
+from spell_billing.usage.lake import _LakeTables
 from spell_billing.usage.manifest import read_manifest
 from spell_billing.usage.source import open_usage_source
 from spell_billing.usage.store import UsageStore
@@ -229,13 +229,13 @@ def test_an_engine_whose_own_total_differs_from_its_sums_is_not_believed(
     lake_url: str, make_source_tables: Any, store: UsageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_source_tables(lake_url).calls([("ann", 5, MIDDLE)])
-    original = LakeTables._control
+    original = _LakeTables._control
 
     def one_cent_more(tables: Any, reader: Any) -> Any:
         _, found = original(tables, reader)
         return Totals(1, Decimal(6)), found
 
-    monkeypatch.setattr(LakeTables, "_control", one_cent_more)
+    monkeypatch.setattr(_LakeTables, "_control", one_cent_more)
 
     with pytest.raises(IntegrityError, match=r"add up to 1 calls of 5 cents, .* total is 1 calls of 6 cents"):
         store.freeze(source_of(lake_url), OCTOBER)
@@ -274,12 +274,12 @@ def test_an_erased_user_keeps_the_sums_under_the_pseudonym(
 
 def once(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do something after the engine's own total, before the sums of users."""
-    original = LakeTables._control
+    original = _LakeTables._control
 
     def control(tables: Any, reader: Any) -> Any:
         found = original(tables, reader)
-        monkeypatch.setattr(LakeTables, "_control", original)
+        monkeypatch.setattr(_LakeTables, "_control", original)
         act()
         return found
 
-    monkeypatch.setattr(LakeTables, "_control", control)
+    monkeypatch.setattr(_LakeTables, "_control", control)
