@@ -45,8 +45,8 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
         Route("/billing", overview.months, methods=["GET"]),
         Route("/billing.csv", overview.months_file, methods=["GET"]),
         Route("/billing/{month}.csv", overview.month_file, methods=["GET"]),
-        Route("/billing/{month}", pages.month, methods=["GET"]),
-        Route("/billing/{month}/users/{user_id:path}", pages.user, methods=["GET"]),
+        Route("/billing/{month}", pages.show, methods=["GET"]),
+        Route("/billing/{month}/users/{user_id:path}", pages.show, methods=["GET"]),
         # Without it, what is no page of ours would be left to Dagster, which has a page for every address.
         Route("/billing/{rest:path}", _no_page, methods=["GET"]),
     ]
