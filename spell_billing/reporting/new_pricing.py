@@ -1,7 +1,7 @@
 """The file of other prices for a simulation: read as text, checked, and put in place of frozen plans."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -13,13 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 
 from spell_billing.core.errors import UsageError
 from spell_billing.core.month import Month
-from spell_billing.usage.plan_book import PLANS_SCHEMA
+from spell_billing.usage.plan_book import DISCOUNT, PLAN, PLANS_SCHEMA
 
-Terms = tuple[Any, ...]
-"""What a plan says, in the order of `PLANS_SCHEMA` from `included_cents` on, after its id and name."""
+Terms = Mapping[str, Any]
+"""What a plan says: the columns of `PLANS_SCHEMA` that are the same for all its users."""
 
-_PLAN, _DISCOUNT = "plan", "discount"
-_INT64_LIMIT = 2**63
+_OF_TERMS = ("plan_id", "name", "included_cents", "fee_cents", "minimum_cents", "percent", "currency")
 _MOST_PERCENT, _MOST_USAGE_PERCENT = 100, 10_000
 _NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _NOTHING = frozenset({"", "~", "null"})
@@ -27,8 +26,6 @@ _NAMED = 5
 
 
 def _cents(value: Any) -> int:
-    if isinstance(value, int):
-        return value
     if not isinstance(value, str) or not _NUMBER.fullmatch(value) or "." in value:
         raise ValueError("must be a whole number of cents, zero or more")
     return int(value)
@@ -36,8 +33,6 @@ def _cents(value: Any) -> int:
 
 def _percent_up_to(most: int) -> Any:
     def read(value: Any) -> Decimal:
-        if isinstance(value, Decimal):
-            return value
         if not isinstance(value, str) or not _NUMBER.fullmatch(value) or Decimal(value) > most:
             raise ValueError(f"must be a percentage from 0 to {most}, as 12.5")
         return Decimal(value)
@@ -181,12 +176,15 @@ def require_known(pricing: NewPricing, terms: Mapping[str, Terms], users: Collec
         )
 
 
+def terms_of(*values: Any) -> Terms:
+    """Return what a plan says: id, name, allowance, fee, minimum, percent off usage, and currency."""
+    return dict(zip(_OF_TERMS, values, strict=True))
+
+
 def frozen_terms(table: pa.Table) -> dict[str, Terms]:
     """Return what each plan in a table in `PLANS_SCHEMA` says."""
-    names = ("plan_id", "name", "included_cents", "fee_cents", "minimum_cents", "percent", "currency")
-    of_plans = table.filter(pc.equal(table["kind"], _PLAN)).select(names)
-    distinct = of_plans.group_by(list(names)).aggregate([]).select(names).to_pylist()
-    return {row["plan_id"]: (row["plan_id"], *list(row.values())[1:]) for row in distinct}
+    of_plans = table.filter(pc.equal(table["kind"], PLAN)).select(_OF_TERMS)
+    return {row["plan_id"]: row for row in of_plans.group_by(list(_OF_TERMS)).aggregate([]).to_pylist()}
 
 
 def reprice(
@@ -205,62 +203,34 @@ def reprice(
         users: Who used something in the month.
     """
     terms = _new_terms(pricing, {**terms, **frozen_terms(table)})
-    rows = list(_moved(table, pricing, terms))
+    rows = table.to_pylist()
+    of_plans = [row for row in rows if row["kind"] == PLAN]
+    for row in of_plans:
+        target = pricing.everyone or pricing.move.get(row["plan_id"], row["plan_id"])
+        # A plan that is neither moved nor named stays as it was frozen for this user.
+        if target != row["plan_id"] or target in pricing.plans:
+            row.update(terms[target])
     if pricing.everyone is not None:
-        on_plan = {row[1] for row in rows if row[0] == _PLAN and _touches(month, row[4], row[5])}
-        rows += [
-            _row(_PLAN, user, terms[pricing.everyone], None, month.end)
-            for user in users
-            if user not in on_plan
-        ]
-    for each in pricing.discounts:
-        amounts = (None, None, None, f"{each.percent:f}", each.amount_cents, None)
-        rows.append(
-            (_DISCOUNT, each.user_id, each.plan_id, each.name, each.starts_at, each.ends_at, *amounts)
-        )
-    return plans_table(rows)
-
-
-def plans_table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    """Return rows as a table in `PLANS_SCHEMA`."""
-    columns = zip(*rows, strict=True) if rows else ([] for _ in PLANS_SCHEMA)
-    arrays = [pa.array(list(one), field.type) for one, field in zip(columns, PLANS_SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=PLANS_SCHEMA)
+        on_plan = {row["user_id"] for row in of_plans if _touches(month, row["starts_at"], row["ends_at"])}
+        whole_month = {"kind": PLAN, "ends_at": month.end, **terms[pricing.everyone]}
+        rows += [{**whole_month, "user_id": user} for user in users if user not in on_plan]
+    rows += [
+        {**each.model_dump(), "kind": DISCOUNT, "percent": f"{each.percent:f}"} for each in pricing.discounts
+    ]
+    return pa.Table.from_pylist(rows, schema=PLANS_SCHEMA)
 
 
 def _new_terms(pricing: NewPricing, frozen: Mapping[str, Terms]) -> dict[str, Terms]:
     """Return what each plan says under the other prices; a frozen plan keeps its currency."""
     new = {
-        plan_id: (
+        plan_id: terms_of(
             *(plan_id, plan.name or plan_id, plan.included_cents, plan.monthly_fee_cents),
             *(plan.minimum_cents, f"{plan.usage_discount_percent:f}"),
-            frozen[plan_id][-1] if plan_id in frozen else None,
+            frozen[plan_id]["currency"] if plan_id in frozen else None,
         )
         for plan_id, plan in pricing.plans.items()
     }
     return {**frozen, **new}
-
-
-def _moved(table: pa.Table, pricing: NewPricing, terms: Mapping[str, Terms]) -> Iterator[tuple[Any, ...]]:
-    for row in zip(*(table[name].to_pylist() for name in PLANS_SCHEMA.names), strict=True):
-        kind, user_id, plan_id, _, starts_at, ends_at, *_ = row
-        if kind != _PLAN:
-            yield row
-            continue
-        target = pricing.everyone or pricing.move.get(plan_id, plan_id)
-        # A plan that is neither moved nor named stays as it was frozen for this user.
-        same = target == plan_id and plan_id not in pricing.plans
-        yield row if same else _row(kind, user_id, terms[target], starts_at, ends_at)
-
-
-def _row(
-    kind: str, user_id: str, terms: Terms, starts_at: datetime | None, ends_at: datetime | None
-) -> tuple[Any, ...]:
-    plan_id, name, included, fee, minimum, percent, currency = terms
-    return (
-        *(kind, user_id, plan_id, name, starts_at, ends_at),
-        *(included, fee, minimum, percent, None, currency),
-    )
 
 
 def _touches(month: Month, starts_at: datetime | None, ends_at: datetime | None) -> bool:

@@ -62,14 +62,9 @@ REMEDIES: Mapping[Gap, str] = {
 class Owing:
     """A user who owes something for a month so far, as drafted without credits and late usage.
 
-    Attributes:
-        user_id: The platform's user.
-        calls: Of the month.
-        cents: What they cost under the plan, rounded, in minor units of `currency`; above zero.
-        currency: The account's; the default where there is no account.
-        customer_id: The account's; None without one.
-        problem: Why the user cannot be billed, as far as the platform's tables tell; None where they can.
-        sent_by_mail: Whether the invoice is sent to be paid by hand: no payment method is needed.
+    `cents` are minor units of the account's `currency` (the default without an account), above zero.
+    `problem` is why the user cannot be billed, as far as the platform's tables tell. An invoice that is
+    `sent_by_mail` is paid by hand: no payment method is needed.
     """
 
     user_id: str

@@ -26,14 +26,14 @@ from spell_billing.reporting.new_pricing import (
     NewPricing,
     Terms,
     frozen_terms,
-    plans_table,
     reprice,
     require_known,
+    terms_of,
 )
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.disk import verify_file
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plan_book import PlanBook
+from spell_billing.usage.plan_book import PLAN, PLANS_SCHEMA, PlanBook
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import open_user_usage
 
@@ -186,14 +186,16 @@ def _opened(ledger: Ledger, frozen: FrozenUsage) -> _Opened:
     bills = _bills(ledger, frozen.month)
     plans = frozen.manifest.plans
     if plans is None:
-        table, before_from = _plans_of_bills(bills), FROM_BILLS if bills else FROM_NOTHING
+        rows, before_from = _plans_of_bills(bills), FROM_BILLS if bills else FROM_NOTHING
+        table = pa.Table.from_pylist(rows, schema=PLANS_SCHEMA)
     else:
         path = frozen.path(plans)
         verify_file(path, plans)
         with pq.ParquetFile(path) as file:
             table, before_from = file.read(), FROM_PLANS
         if since := _plans_since(frozen.month, table, bills):
-            table, before_from = pa.concat_tables([table, plans_table(since)]), FROM_BOTH
+            table = pa.concat_tables([table, pa.Table.from_pylist(since, schema=PLANS_SCHEMA)])
+            before_from = FROM_BOTH
     return _Opened(
         frozen,
         table,
@@ -212,24 +214,23 @@ def _bills(ledger: Ledger, month: Month) -> dict[str, sa.Row[Any]]:
         return {row.user_id: row for row in connection.execute(query.order_by(invoices.c.generation))}
 
 
-def _plans_since(month: Month, plans: pa.Table, bills: dict[str, sa.Row[Any]]) -> list[tuple[Any, ...]]:
+def _plans_since(month: Month, plans: pa.Table, bills: dict[str, sa.Row[Any]]) -> list[dict[str, Any]]:
     """Return the plans of accounts whose plan did not exist at the freeze, as their bills have them."""
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for user_id in sorted(PlanBook(month, plans).unknown & bills.keys()):
         bill = bills[user_id]
         rating = load_rating(bill.rating, bill.included_cents)
         percent = fraction_of(rating.usage_discount) * 100
         # Of subscriptions that came since, only shares of the month are known.
         if bill.plan_id and rating != USUAL_RATING and 10**9 % percent.denominator == 0:
-            amounts = (rating.included_cents, rating.fee_cents, rating.minimum_cents)
             off = plain(Decimal(percent.numerator) / percent.denominator)
-            rows.append(("plan", user_id, bill.plan_id, bill.plan_id, None, None, *amounts, off, None, None))
+            rows.append(_row(bill, rating.included_cents, rating.fee_cents, rating.minimum_cents, off))
     return rows
 
 
-def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> pa.Table:
+def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> list[dict[str, Any]]:
     """Return the plans of a month that was frozen without them: the allowance of each bill."""
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for user_id, bill in bills.items():
         if bill.rating is not None:
             raise UsageError(
@@ -237,10 +238,13 @@ def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> pa.Table:
                 remedy="Restore the month's directory in the usage store from a backup.",
             )
         if bill.plan_id is not None or bill.included_cents:
-            plan_id = bill.plan_id or ""
-            amounts = (bill.included_cents, 0, 0, "0", None, None)
-            rows.append(("plan", user_id, plan_id, plan_id, None, None, *amounts))
-    return plans_table(rows)
+            rows.append(_row(bill, bill.included_cents, 0, 0, "0"))
+    return rows
+
+
+def _row(bill: sa.Row[Any], *amounts: int | str) -> dict[str, Any]:
+    plan_id = bill.plan_id or ""
+    return {"kind": PLAN, "user_id": bill.user_id, **terms_of(plan_id, plan_id, *amounts, None)}
 
 
 def _changes(opened: _Opened, pricing: NewPricing, terms: dict[str, Terms]) -> Iterator[UserChange]:

@@ -1,7 +1,7 @@
 """Where a month stands, as numbers: for the command line, reports and programs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -21,22 +21,17 @@ from spell_billing.ledger.totals import GroupTotals
 NAMED_USERS = 5
 """How many users of a group are named; `invoices` lists them all."""
 
-TOTALS = ("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "carried_cents")
-"""What lies between usage and totals: usage - covered + plan + late - credit applied + carried = total, but
-for the rounding of each user's fraction of a cent."""
-
-MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
-"""What became of the invoices' money: kept = paid - refunded - disputed."""
 LINES = {"grants_applied_cents": GRANT, "forgiven_cents": FORGIVEN}
 """What lines of one kind take off a month's totals: the kind by the name of the sum."""
-BESIDE = ("tax_cents", "discount_cents", "without_tax")
-"""What Stripe put on top of the totals and took off; how many invoices lack the tax that was asked for."""
 
-PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
-"""What became of invoices; those that are left are finalized, and still to be collected."""
-
-
+_SUMS = (
+    # Usage - covered + plan + late - credit applied + carried = total, but for each user's part of a cent.
+    *("covered_cents", "plan_cents", "late_cents", "credit_applied_cents", "carried_cents"),
+    *("tax_cents", "discount_cents", "without_tax", *LINES),
+)
+_MONEY = ("paid_cents", "refunded_cents", "disputed_cents", "kept_cents", "moved_cents", "from_balance_cents")
 _COUNTED = (State.FAILED, State.HELD, State.SKIPPED, State.PARKED, State.VOID, State.SETTLED)
+_PAYMENT_STATES = (State.PAID, State.PAYMENT_FAILED, State.UNCOLLECTIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +45,33 @@ class MonthStatus:
     state: MonthState
     record: MonthRecord | None
     groups: tuple[GroupTotals, ...]
-    examples: Mapping[tuple[State, Reason | None, str], Sequence[str]]
+    examples: Mapping[GroupTotals, Sequence[str]]
     money: tuple[Kept, ...] = ()
     lines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def named(self, group: GroupTotals) -> Sequence[str]:
         """Return the first users of a group who have no invoice and should have one."""
-        return self.examples.get((group.state, group.reason, group.currency), ())
+        return self.examples.get(group, ())
 
     @property
     def users(self) -> int:
         """Users with a bill or a reason for none."""
         return sum(group.users for group in self.groups)
 
-    @property
-    def usage_cents(self) -> Decimal:
-        """The exact cost of the month's frozen usage."""
-        return self.record.usage_cents if self.record else Decimal(0)
-
-    def count(self, states: frozenset[State]) -> int:
+    def count(self, states: Collection[State]) -> int:
         """Count users in the given states."""
         return sum(group.users for group in self.groups if group.state in states)
 
-    def cents(self, states: frozenset[State]) -> int:
+    def cents(self, states: Collection[State]) -> int:
         """Sum what is due in the given states."""
         return sum(self.by_currency("total_cents", states).values())
 
     def total(self, name: str) -> int:
-        """Sum one of `TOTALS` or `BESIDE` over all bills."""
-        return sum(int(getattr(group, name)) for group in self.groups)
+        """Sum what `by_currency` returns over all currencies."""
+        return sum(self.by_currency(name).values())
 
-    def by_currency(self, name: str, states: frozenset[State] = frozenset(State)) -> dict[str, int]:
-        """Sum a column of the groups in the given states, rounded to whole cents, for each currency.
+    def by_currency(self, name: str, states: Collection[State] = frozenset(State)) -> dict[str, int]:
+        """Sum a column of the groups in the given states, or lines, in whole cents, for each currency.
 
         As in `cents`, credits do not reduce `total_cents`.
         """
@@ -101,22 +91,21 @@ class MonthStatus:
             "state": self.state,
             "users": self.users,
             "calls": self.record.calls if self.record else 0,
-            "usage_cents": whole(self.usage_cents),
-            "total_cents": self.cents(frozenset(State)),
+            "usage_cents": whole(self.record.usage_cents) if self.record else 0,
+            "total_cents": self.total("total_cents"),
             "invoiced": self.count(INVOICED),
             "pending": self.count(TO_DRIVE),
-            **{state.value: self.count(frozenset({state})) for state in _COUNTED},
+            **{state.value: self.count({state}) for state in _COUNTED},
             "invoiced_cents": self.cents(INVOICED),
             "uninvoiced_cents": self.cents(UNDONE),
-            **{name: self.total(name) for name in (*TOTALS, *BESIDE)},
-            **{name: sum(self.by_currency(name).values()) for name in LINES},
+            **{name: self.total(name) for name in _SUMS},
             **{
-                f"{state.value}{unit}": counted(frozenset({state}))
-                for state in PAYMENT_STATES
+                f"{state.value}{unit}": counted({state})
+                for state in _PAYMENT_STATES
                 for unit, counted in (("", self.count), ("_cents", self.cents))
             },
             # Paid is what was received, not what the paid invoices charged.
-            **{name: sum(getattr(each, name) for each in self.money) for name in MONEY},
+            **{name: sum(getattr(each, name) for each in self.money) for name in _MONEY},
             "currencies": sorted({group.currency for group in self.groups}),
             "by_currency": {
                 currency: {
@@ -147,8 +136,8 @@ def month_status(ledger: Ledger, month: Month, now: datetime) -> MonthStatus:
     """Read where a month stands at the aware datetime `now`."""
     record = ledger.month(month)
     groups = tuple(ledger.group_totals(month)) if record else ()
-    examples: dict[tuple[State, Reason | None, str], Sequence[str]] = {
-        (group.state, group.reason, group.currency): ledger.first_users(month, group, NAMED_USERS)
+    examples = {
+        group: ledger.first_users(month, group, NAMED_USERS)
         for group in groups
         if group.state in UNDONE and group.reason is not None
     }

@@ -22,6 +22,7 @@ from spell_billing.web.context import WebContext
 from spell_billing.web.dagster_guard import DagsterGuard, reading_only
 from spell_billing.web.errors import EXCEPTION_HANDLERS
 from spell_billing.web.gate import Gate
+from spell_billing.web.keys import derive_key
 from spell_billing.web.launching import DagsterRuns
 from spell_billing.web.login import PURPOSE, Sessions, login_routes
 from spell_billing.web.middleware import (
@@ -51,15 +52,15 @@ def create_app(context: WebContext, dagster_app: ASGIApp, runs: DagsterRuns, *, 
         SettingsError: when `ADMIN_SECRET` is not set, or another setting of the server is wrong.
     """
     check = SecretCheck(context.web.admin_secret, context.web.people, context.clock, Throttle())
-    sessions = Sessions(context.key_for(PURPOSE), context.clock)
+    sessions = Sessions(derive_key(context.web.admin_secret, PURPOSE), context.clock)
     # Read now: a wrong setting shall stop the server, not a request.
     _ = context.web.stripe_webhook_secrets, context.web.user_header
 
     def describe(request: Request) -> Response:
         return JSONResponse(description(context.base_url(request)))
 
-    shared = {"context": context, "runs": runs, "events": webhook.EventHandling(context)}
-    shared["standings"] = Standings(context)
+    events, standings = webhook.EventHandling(context), Standings(context)
+    shared = {"context": context, "runs": runs, "events": events, "standings": standings}
     unguarded = [*login_routes(context, check, sessions), *health.router.routes]
     unguarded += [] if read_only else webhook.router.routes
     # With a link's token a user comes in from outside, too: the handlers look at who asks.

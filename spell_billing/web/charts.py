@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from spell_billing.core.month import Month
+
 WIDTH, HEIGHT = 640, 256
 _RIGHT, _TOP, _BOTTOM = 8, 28, 32
 _LETTER, _MARGIN = 8, 16
@@ -14,25 +16,24 @@ _FLOOR = HEIGHT - _BOTTOM
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A bar: a few letters below it, its name in full, its value (never below 0), as number and for people.
+    """A month's bar: its value (never below 0), and how high it is expected to become.
 
-    Without `text` the chart writes the value. `expected` is how high it is expected to become.
+    `is_so_far`: the month is not over.
     """
 
-    label: str
-    name: str
+    month: Month
     value: int
-    text: str = ""
     expected: int | None = None
-    expected_text: str | None = None
+    is_so_far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A column with its place: `x` and `width`, and for bar and expectation the top and the height."""
+    """A column in words and in place: `x` and `width`, and for bar and expectation the top and the height."""
 
     column: Column
     text: str
+    expected_text: str
     x: int
     width: int
     y: int
@@ -90,7 +91,8 @@ def bar_chart(
     bars = [
         Bar(
             column=each,
-            text=each.text or write(each.value),
+            text=f"{write(each.value)} so far" if each.is_so_far else write(each.value),
+            expected_text="" if each.expected is None else write(each.expected),
             x=left + place * slot + (slot - width) // 2,
             width=width,
             y=top(each.value),
@@ -102,8 +104,8 @@ def bar_chart(
     ]
     highest = max(bars, key=lambda bar: bar.column.value)
     description = (
-        f"From {columns[0].name} to {columns[-1].name}, month by month. "
-        f"The highest is {highest.column.name} with {highest.text}; the latest is {bars[-1].text}."
+        f"From {columns[0].month.label} to {columns[-1].month.label}, month by month. "
+        f"The highest is {highest.column.month.label} with {highest.text}; the latest is {bars[-1].text}."
     )
     return Chart(name, title, description, unit, bars, lines, left)
 

@@ -1,4 +1,4 @@
-"""What the handlers of requests share: settings, ledger, usage, the clock, keys."""
+"""What the handlers of requests share: settings, ledger, usage, the clock."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from spell_billing.orchestration.resources import StripeResource
 from spell_billing.settings.billing import Settings
 from spell_billing.usage.contract import SourceRules, UsageSource
 from spell_billing.usage.source import open_usage_source
-from spell_billing.web.keys import derive_key
 from spell_billing.web.settings import WebSettings
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
@@ -66,7 +65,3 @@ class WebContext:
             requests_per_second_per_endpoint=settings.stripe_requests_per_second_per_endpoint,
             **patience,  # type: ignore[arg-type]
         )
-
-    def key_for(self, purpose: str) -> bytes:
-        """Derive the signing key of one purpose from the admin secret."""
-        return derive_key(self.web.admin_secret, purpose)

@@ -1,10 +1,12 @@
 """Where a page of a list ended, as a text that goes back and forth in addresses."""
 
+import re
+
 from spell_billing.core.errors import MonthError
 from spell_billing.core.month import Month
 from spell_billing.ledger.browsing import BillKey
 
-_DIGITS = 9
+_KEY = re.compile(r"([1-9][0-9]{0,8})-([^\x00]*)")
 
 
 def pack(key: BillKey) -> str:
@@ -15,11 +17,8 @@ def pack(key: BillKey) -> str:
 
 def unpack(text: str) -> BillKey | None:
     """Read what `pack` wrote; None for anything else."""
-    generation, dash, name = text.partition("-")
-    is_number = generation.isascii() and generation.isdigit() and len(generation) <= _DIGITS
-    if not dash or not is_number or int(generation) == 0 or "\x00" in name:
-        return None
-    return name, int(generation)
+    key = _KEY.fullmatch(text)
+    return (key[2], int(key[1])) if key else None
 
 
 def unpack_month(text: str) -> BillKey | None:

@@ -6,18 +6,21 @@ from typing import Any
 
 from graphql import DocumentNode, FieldNode, GraphQLError, parse
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spell_billing.web.errors import json_error
+from spell_billing.web.errors import ApiError, json_error
 from spell_billing.web.facts import facts_of
 from spell_billing.web.gate import require_role
 from spell_billing.web.middleware import replayed
 from spell_billing.web.people import Role
-from spell_billing.web.run_names import Refused, graphql_error, mutations_of, with_name
+from spell_billing.web.run_names import graphql_error, mutations_of, with_name
 
 GRAPHQL = "/graphql"
 _NAMED_FIELDS = 5
+_READ_ONLY = (
+    *(403, "read_only", "This server only reads: nothing is launched or changed through it."),
+    "Use the server that runs without --read-only.",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class DagsterGuard:
             body = await request.body()
             try:
                 receive = replayed(self._take(request, body), receive)
-            except Refused as refused:
+            except ApiError as refused:
                 app = refused.answer
         # Dagster's page for trying queries is shown; the query in its address is not run.
         elif request.method not in {"GET", "HEAD"} or "text/html" not in request.headers.get("accept", ""):
@@ -56,16 +59,16 @@ class DagsterGuard:
         """Return what Dagster is given of a body.
 
         Raises:
-            Refused: with the answer, when it is given nothing.
+            ApiError: when it is given nothing.
         """
         if "application/json" not in request.headers.get("content-type", ""):
             words = "GraphQL is asked in JSON here.", "Send Content-Type: application/json."
-            raise Refused(json_error(415, "not_json", *words))
+            raise ApiError(415, "not_json", *words)
         content = _content(body)
         query = content.get("query")
         if not isinstance(query, str):
             words = "The body has no GraphQL query.", 'Send {"query": "..."}.'
-            raise Refused(json_error(400, "no_query", *words))
+            raise ApiError(400, "no_query", *words)
         # A query that changes something has this word outside of any text; most have not, and pass at once.
         if "mutation" not in query:
             return body
@@ -73,20 +76,16 @@ class DagsterGuard:
             document = parse(query)
             changes = _changes(document)
         except (GraphQLError, RecursionError):
-            words = "Invalid GraphQL syntax.", "Correct the query."
-            raise Refused(json_error(400, "no_graphql", *words)) from None
+            raise ApiError(400, "no_graphql", "Invalid GraphQL syntax.", "Correct the query.") from None
         if not changes:
             return body
         facts = facts_of(request.scope)
         facts.action = f"graphql {' '.join(changes[:_NAMED_FIELDS])}"
         if self.read_only:
-            raise Refused(_refused_to_readers(graphql=True))
+            raise graphql_error(*_READ_ONLY)
         not_allowed = require_role(facts, Role.OPERATE)
         if not_allowed is not None:
-            message = f"{not_allowed[0]}."
-            raise Refused(
-                json_error(403, "role_not_enough", message, not_allowed[1], **graphql_error(message))
-            )
+            raise graphql_error(403, "role_not_enough", f"{not_allowed[0]}.", not_allowed[1])
         return body if facts.name is None else with_name(document, content, facts)
 
 
@@ -97,16 +96,9 @@ def reading_only(app: ASGIApp) -> ASGIApp:
         reads = scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}
         # Dagster's pages ask in POST; what changes something is refused by what is asked.
         passes = reads or scope["path"] == GRAPHQL
-        await (app if passes else _refused_to_readers(graphql=False))(scope, receive, send)
+        await (app if passes else json_error(*_READ_ONLY))(scope, receive, send)
 
     return serve
-
-
-def _refused_to_readers(*, graphql: bool) -> Response:
-    """Return the refusal of a server that only reads; Dagster's pages show GraphQL's errors to people."""
-    message = "This server only reads: nothing is launched or changed through it."
-    errors = graphql_error(message) if graphql else {}
-    return json_error(403, "read_only", message, "Use the server that runs without --read-only.", **errors)
 
 
 def _content(body: bytes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from spell_billing.invoicing.given_back import charged_again
 from spell_billing.invoicing.review import approve, hold, release
 from spell_billing.invoicing.settle import SettledAs, settle_bill, void_bill
 from spell_billing.ledger.credits import settle_credit
-from spell_billing.ledger.rows import Actor, Bill
+from spell_billing.ledger.rows import Actor
 from spell_billing.orchestration.resources import StripeResource
 from spell_billing.payments.credit import Credited, credit_bill, nothing_done
 from spell_billing.payments.money_back import read_again
@@ -129,7 +129,10 @@ def _carry_out(context: WebContext, month: Month, body: Body, name: str, actor: 
     if isinstance(body, Credit):
         return _credit(context, month, body, actor)
     if isinstance(body, Void):
-        bill = _void(context, month, body, actor)
+        for_good = body.then == "for-good"
+        with ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
+            void = partial(void_bill, session, user_id=body.user_id, why=body.reason, for_good=for_good)
+            bill = _stripe(context).work(ledger, void)
         words = ledger.read(charged_again, bill)
         return Told(
             month=str(month),
@@ -152,15 +155,6 @@ def _carry_out(context: WebContext, month: Month, body: Body, name: str, actor: 
         )
         bill = asyncio.run(settling)
     return done(state=bill.state.value, total_cents=bill.total_cents, currency=bill.currency)
-
-
-def _void(context: WebContext, month: Month, body: Void, actor: Actor) -> Bill:
-    with context.ledger.session(month, actor, wait_seconds=_WAIT_SECONDS) as session:
-        for_good = body.then == "for-good"
-        return _stripe(context).work(
-            context.ledger,
-            lambda gateway: void_bill(session, gateway, body.user_id, body.reason, for_good=for_good),
-        )
 
 
 def _credit(context: WebContext, month: Month, body: Credit, actor: Actor) -> Told:

@@ -4,12 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from spell_billing.core.errors import SpellBillingError
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import METHOD, Expected, expected_totals
 from spell_billing.usage.accounts import accounts_by_user
@@ -62,27 +60,24 @@ class Forecasts:
         self._source = source or context.usage_source()
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._reading: Future[Forecast] | None = None
+        self._reader = threading.Thread()
         self._next = 0.0
         self._latest: Forecast | None = None
+        self._has_failed = False
 
     def shown(self) -> Shown:
         """Return the latest forecast; begin to read another where it is time, and wait a moment for it."""
         month = Month.containing(self._context.clock())
         with self._lock:
-            if self._reading is None or (self._reading.done() and self._is_due(month)):
-                self._reading = Future()
-                reader = threading.Thread(
-                    target=self._read, args=(self._reading, month), name="forecast", daemon=True
-                )
-                reader.start()
-            reading = self._reading
+            if not self._reader.is_alive() and self._is_due(month):
+                self._reader = threading.Thread(target=self._read, args=(month,), daemon=True)
+                self._reader.start()
+            reader = self._reader
+        reader.join(WAIT_SECONDS)
         note = None
-        try:
-            reading.exception(WAIT_SECONDS)
-        except TimeoutError:
+        if reader.is_alive():
             note = "Usage is being read: look again in a minute."
-        if reading.done() and reading.exception() is not None:
+        elif self._has_failed:
             note = "Usage could not be read: it is tried again in some minutes. The server's log says why."
         latest = self._latest
         return Shown(month, latest if latest is not None and latest.month == month else None, note)
@@ -91,7 +86,7 @@ class Forecasts:
         is_over = self._latest is not None and self._latest.month != month
         return is_over or self._monotonic() >= self._next
 
-    def _read(self, reading: Future[Forecast], month: Month) -> None:
+    def _read(self, month: Month) -> None:
         began = self._monotonic()
         try:
             as_of = self._context.clock()
@@ -100,19 +95,10 @@ class Forecasts:
             usage |= dict.fromkeys(book.users_charged_alone() - usage.keys(), Decimal(0))
             accounts = accounts_by_user(self._source.accounts(usage))
             totals = expected_totals(usage, accounts, month, as_of, book.plan_of)
-            self._latest = Forecast(month, as_of, totals)
+            self._latest, self._has_failed = Forecast(month, as_of, totals), False
         except Exception as error:  # noqa: BLE001 - whatever it is, a page says that there is no forecast
-            _LOG.warning("no forecast of %s: %s", month, _reason(error))
-            self._rest(began)
-            reading.set_exception(error)
-        else:
-            self._rest(began)
-            reading.set_result(self._latest)
-
-    def _rest(self, began: float) -> None:
+            self._has_failed = True
+            named = f"{type(error).__name__}: {error}"
+            _LOG.warning("no forecast of %s: %s", month, getattr(error, "message", named))
         now = self._monotonic()
         self._next = max(began + EVERY_SECONDS, now + REST * (now - began))
-
-
-def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, SpellBillingError) else f"{type(error).__name__}: {error}"

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from spell_billing.core.errors import SpellBillingError
-from spell_billing.ledger.ledger import Ledger
 from spell_billing.web import api
 
 
@@ -33,13 +32,9 @@ async def health(context: api.Context, response: Response) -> Health:
     """Say whether the server can work."""
     try:
         # Unlike Starlette's, this way of waiting for a thread can be given up.
-        await asyncio.wait_for(asyncio.to_thread(_ask, context.ledger), timeout=5.0)
+        answer = asyncio.to_thread(context.ledger.read, lambda each: each.scalar(sa.text("SELECT 1")))
+        await asyncio.wait_for(answer, timeout=5.0)
     except (TimeoutError, SpellBillingError, SQLAlchemyError):
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return Health(status="unavailable")
     return Health(status="ok")
-
-
-def _ask(ledger: Ledger) -> None:
-    with ledger.reading() as connection:
-        connection.execute(sa.text("SELECT 1"))

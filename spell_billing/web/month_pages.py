@@ -83,15 +83,10 @@ class MonthPages:
     _: KW_ONLY
     read_only: bool
 
-    def month(self, request: Request) -> Response:
-        """Answer `/billing/{month}`."""
-        month = Month.parse(request.path_params["month"])
-        return self.shown(request, month, None, self._said(request, month))
-
-    def user(self, request: Request) -> Response:
-        """Answer `/billing/{month}/users/{user_id}`."""
-        month = Month.parse(request.path_params["month"])
-        return self.shown(request, month, request.path_params["user_id"], self._said(request, month))
+    def show(self, request: Request) -> Response:
+        """Answer `/billing/{month}` and `/billing/{month}/users/{user_id}`."""
+        month, user_id = Month.parse(request.path_params["month"]), request.path_params.get("user_id")
+        return self.shown(request, month, user_id, self._said(request, month))
 
     def shown(self, request: Request, month: Month, user_id: str | None, said: Said) -> Response:
         """Show the page of a month, or of a user in it, with what is said of a decision."""

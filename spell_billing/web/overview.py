@@ -45,8 +45,8 @@ def overview_routes(context: WebContext, *, read_only: bool) -> list[Route]:
         Route("/billing", overview.months, methods=["GET"]),
         Route("/billing.csv", overview.months_file, methods=["GET"]),
         Route("/billing/{month}.csv", overview.month_file, methods=["GET"]),
-        Route("/billing/{month}", pages.month, methods=["GET"]),
-        Route("/billing/{month}/users/{user_id:path}", pages.user, methods=["GET"]),
+        Route("/billing/{month}", pages.show, methods=["GET"]),
+        Route("/billing/{month}/users/{user_id:path}", pages.show, methods=["GET"]),
         # Without it, what is no page of ours would be left to Dagster, which has a page for every address.
         Route("/billing/{rest:path}", _no_page, methods=["GET"]),
     ]
@@ -121,7 +121,7 @@ def _charts(figures: Sequence[MonthFigures]) -> list[Chart]:
     if not drafted:
         return []
     currencies = sorted({money.currency for each in drafted for money in each.money})
-    users = [Column(each.month.label[:3], each.month.label, each.count()) for each in drafted]
+    users = [Column(each.month, each.count()) for each in drafted]
     return [
         *(_revenue(place, currency, drafted) for place, currency in enumerate(currencies)),
         bar_chart("users", "Users by month", unit="Users", columns=users, write="{:,}".format),
@@ -136,10 +136,7 @@ def _revenue(place: int, currency: str, figures: Sequence[MonthFigures]) -> Char
         f"revenue-{place}",
         f"Revenue by month, in {currency.upper()}",
         unit="Invoiced",
-        columns=[
-            Column(each.month.label[:3], each.month.label, cents)
-            for each, cents in zip(figures, invoiced, strict=True)
-        ],
+        columns=[Column(each.month, cents) for each, cents in zip(figures, invoiced, strict=True)],
         write=lambda cents: format_money(cents, currency, grouping=True),
     )
 

@@ -46,7 +46,7 @@ _FOR_USERS: Mapping[State, str] = {
 }
 """What failed on our side is ours to fix: a user is told that it is looked into, not what it is."""
 
-_FOR_FINANCE: Mapping[State, str] = {
+FOR_FINANCE: Mapping[State, str] = {
     State.PLANNED: "Planned",
     State.DRAFTED: "Draft at Stripe",
     State.FINALIZED: "Sent, not paid yet",
@@ -60,6 +60,7 @@ _FOR_FINANCE: Mapping[State, str] = {
     State.PARKED: "Parked, somebody must look",
     State.SETTLED: "Settled by hand",
 }
+"""A bill's state as finance reads it."""
 
 _MONTHS: Mapping[MonthState, str] = {
     "open": "Not over yet",
@@ -86,11 +87,6 @@ def for_user(item: UserBill) -> str:
         again = payment.next_attempt_at
         return f"{text}, tried again on {day(again)}" if again else f"{text}, please pay the invoice"
     return text
-
-
-def in_finances_words(state: State) -> str:
-    """Write a bill's state as finance reads it: `Sent, not paid yet`."""
-    return _FOR_FINANCE[state]
 
 
 def of_code(code: str) -> str:
@@ -120,11 +116,6 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def moment(text: str) -> str:
-    """Write an RFC 3339 time to the minute."""
-    return minute(datetime.fromisoformat(text))
-
-
 _ENVIRONMENT = Environment(
     loader=PackageLoader("spell_billing.web", "templates"),
     autoescape=True,
@@ -135,8 +126,8 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "money": partial(format_money, grouping=True),
     "minute": minute,
-    "moment": moment,
-    "for_finance": in_finances_words,
+    "moment": lambda text: minute(datetime.fromisoformat(text)),
+    "for_finance": FOR_FINANCE.__getitem__,
     "of_month": _MONTHS.__getitem__,
     "of_code": of_code,
     "remedy": REMEDIES.__getitem__,

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -104,7 +104,9 @@ def hash_secret(secret: str, *, cost: int = _COST) -> str:
             remedy="Take a random text, as from `openssl rand -hex 32`.",
         )
     salt = secrets.token_bytes(_SALT_BYTES)
-    return ".".join([_SCHEME, str(cost), _encode(salt), _encode(_scrypt(secret.encode(), salt, cost))])
+    parts = (salt, _scrypt(secret.encode(), salt, cost))
+    texts = (base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in parts)
+    return ".".join([_SCHEME, str(cost), *texts])
 
 
 def is_secret_of(hashed: str, given: bytes) -> bool:
@@ -136,7 +138,7 @@ def _parts(hashed: str) -> tuple[int, bytes, bytes] | None:
     if scheme != _SCHEME or len(parts) != len(("cost", "salt", "digest")) or not parts[0].isdecimal():
         return None
     try:
-        salt, digest = _decoded(parts[1:])
+        salt, digest = (base64.urlsafe_b64decode(f"{text}=") for text in parts[1:])
     except ValueError:
         return None
     cost = int(parts[0])
@@ -150,11 +152,3 @@ def _scrypt(secret: bytes, salt: bytes, cost: int) -> bytes:
     return hashlib.scrypt(
         secret, salt=salt, n=1 << cost, r=_BLOCK_SIZE, p=_PARALLEL, maxmem=memory, dklen=_HASH_BYTES
     )
-
-
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _decoded(texts: Sequence[str]) -> list[bytes]:
-    return [base64.urlsafe_b64decode(f"{text}=") for text in texts]

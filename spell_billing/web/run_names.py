@@ -11,10 +11,9 @@ from graphql import (
     SelectionNode,
     VariableNode,
 )
-from starlette.responses import Response
 
 from spell_billing.orchestration.assets.common import ACTOR_TAG
-from spell_billing.web.errors import json_error
+from spell_billing.web.errors import ApiError
 from spell_billing.web.facts import Facts
 
 LAUNCHING = {
@@ -34,17 +33,9 @@ _WHOLE_PARAMETERS = "executionParams"
 """Of a re-execution: as those of a launch."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
-    """End a request to GraphQL with an answer of ours."""
-
-    def __init__(self, answer: Response) -> None:
-        super().__init__(answer.status_code)
-        self.answer = answer
-
-
-def graphql_error(message: str) -> dict[str, Any]:
-    """Return an error as Dagster's pages show it to people."""
-    return {"data": None, "errors": [{"message": message}]}
+def graphql_error(status_code: int, code: str, message: str, remedy: str) -> ApiError:
+    """Return an error that also holds the message where Dagster's pages look for one to show."""
+    return ApiError(status_code, code, message, remedy, data=None, errors=[{"message": message}])
 
 
 def mutations_of(document: DocumentNode) -> list[SelectionNode]:
@@ -64,7 +55,7 @@ def with_name(document: DocumentNode, content: dict[str, Any], facts: Facts) -> 
     without the name is refused: parameters within the document, or a fragment.
 
     Raises:
-        Refused: with the answer.
+        ApiError: when they cannot carry it.
     """
     variables = content.get("variables")
     for selection in mutations_of(document):
@@ -73,7 +64,7 @@ def with_name(document: DocumentNode, content: dict[str, Any], facts: Facts) -> 
         if isinstance(selection, FieldNode) and not LAUNCHING[selection.name.value]:
             message = "A backfill that is executed again would carry another person's name."
             remedy = "Launch a new backfill of the months that are left."
-            raise Refused(json_error(403, "not_by_name", message, remedy, **graphql_error(message)))
+            raise graphql_error(403, "not_by_name", message, remedy)
         if not isinstance(selection, FieldNode) or not isinstance(variables, dict):
             raise _not_in_variables()
         launched = []
@@ -106,7 +97,6 @@ def _tag(parameters: dict[str, Any], place: tuple[str, ...], actor: str) -> None
     parameters[last] = [*others, {"key": ACTOR_TAG, "value": actor}]
 
 
-def _not_in_variables() -> Refused:
+def _not_in_variables() -> ApiError:
     message = "A run is launched by name with its parameters in a variable, and without fragments."
-    remedy = "Send them in `variables`."
-    return Refused(json_error(400, "not_in_variables", message, remedy, **graphql_error(message)))
+    return graphql_error(400, "not_in_variables", message, "Send them in `variables`.")

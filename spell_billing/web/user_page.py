@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,7 @@ from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import METHOD
 from spell_billing.core.outcomes import State
-from spell_billing.ledger.browsing import BillKey, UserBill, bills_of
+from spell_billing.ledger.browsing import bills_of
 from spell_billing.ledger.rows import Bill
 from spell_billing.web import cursors
 from spell_billing.web.charts import Chart, Column, bar_chart
@@ -33,19 +32,44 @@ _CHART_BILLS = 100
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What the page is made of; `usage` is None where the platform's database did not answer in time."""
-
-    bills: Sequence[UserBill]
-    following: BillKey | None
-    newest: Sequence[UserBill]
-    usage: Usage | None
-
-
 def user_page_routes(context: WebContext, *, read_only: bool) -> list[Route]:
     """Return the route of the page; it needs no secret, for the link is one."""
-    return [Route("/u/{token}", _UserPage(context, read_only=read_only).show, methods=["GET"])]
+    takes_cards = context.settings.has_stripe_api_key and not read_only
+    links = links_of(context)
+
+    def show(request: Request) -> Response:
+        token = request.path_params["token"]
+        link = links.read(token)
+        if link is None or link.is_over:
+            return not_opened(link)
+        before = None
+        if "before" in request.query_params:
+            before = cursors.unpack_month(request.query_params["before"])
+            if before is None:
+                return error_page(422, "There is no such page", "Go back to the first one.")
+        facts_of(request.scope).who = f"user link {link.user_id}"
+        is_first = before is None
+        with context.ledger.reading() as connection:
+            found = bills_of(connection, link.user_id, before=before, limit=PAGE_INVOICES + 1)
+            newest = bills_of(connection, link.user_id, limit=_CHART_BILLS) if is_first else []
+        last = found[PAGE_INVOICES - 1].bill if len(found) > PAGE_INVOICES else None
+        usage = _usage_of(context, link.user_id) if is_first else None
+        return page(
+            "user.html",
+            user_id=link.user_id,
+            until=link.until,
+            token=token,
+            is_first=is_first,
+            takes_cards=takes_cards,
+            invoices=[invoice_of(each, internal=False) for each in found[:PAGE_INVOICES]],
+            following=cursors.pack((last.month, last.generation)) if last else None,
+            usage=usage,
+            standing=_standing_of(request, link.user_id) if usage else None,
+            charts=cost_charts([each.bill for each in newest], usage),
+            method=METHOD,
+        )
+
+    return [Route("/u/{token}", show, methods=["GET"])]
 
 
 def not_opened(link: Link | None) -> Response:
@@ -55,52 +79,13 @@ def not_opened(link: Link | None) -> Response:
     return error_page(410, "This link has expired", "Ask the platform for a new one.")
 
 
-class _UserPage:
-    def __init__(self, context: WebContext, *, read_only: bool) -> None:
-        self._context = context
-        self._takes_cards = context.settings.has_stripe_api_key and not read_only
-        self._links = links_of(context)
-
-    def show(self, request: Request) -> Response:
-        token = request.path_params["token"]
-        link = self._links.read(token)
-        if link is None or link.is_over:
-            return not_opened(link)
-        before = None
-        if "before" in request.query_params:
-            before = cursors.unpack_month(request.query_params["before"])
-            if before is None:
-                return error_page(422, "There is no such page", "Go back to the first one.")
-        facts_of(request.scope).who = f"user link {link.user_id}"
-        shown = self._read(link.user_id, before)
-        return page(
-            "user.html",
-            user_id=link.user_id,
-            until=link.until,
-            token=token,
-            is_first=before is None,
-            takes_cards=self._takes_cards,
-            invoices=[invoice_of(each, internal=False) for each in shown.bills],
-            following=cursors.pack(shown.following) if shown.following else None,
-            usage=shown.usage,
-            standing=_standing_of(request, link.user_id) if shown.usage else None,
-            charts=cost_charts([each.bill for each in shown.newest], shown.usage),
-            method=METHOD,
-        )
-
-    def _read(self, user_id: str, before: BillKey | None) -> _Shown:
-        with self._context.ledger.reading() as connection:
-            found = bills_of(connection, user_id, before=before, limit=PAGE_INVOICES + 1)
-            newest = bills_of(connection, user_id, limit=_CHART_BILLS) if before is None else []
-        usage = None
-        if before is None:
-            try:
-                usage = read_usage(self._context, user_id, Month.containing(self._context.clock()))
-            except SpellBillingError as error:
-                _LOG.warning("a user's page is shown without the usage so far: %s", error.message)
-        more, bills = len(found) > PAGE_INVOICES, found[:PAGE_INVOICES]
-        last = bills[-1].bill if more else None
-        return _Shown(bills, (last.month, last.generation) if last else None, newest, usage)
+def _usage_of(context: WebContext, user_id: str) -> Usage | None:
+    """Return the present month so far; None where the platform's database does not answer in time."""
+    try:
+        return read_usage(context, user_id, Month.containing(context.clock()))
+    except SpellBillingError as error:
+        _LOG.warning("a user's page is shown without the usage so far: %s", error.message)
+        return None
 
 
 def _standing_of(request: Request, user_id: str) -> Standing | None:
@@ -142,21 +127,12 @@ def _chart(currency: str, cents_by_month: dict[Month, int], usage: Usage | None)
         f"cost-{currency if currency.isalnum() and currency.isascii() else 'other'}",
         f"Cost by month, in {currency.upper()}",
         unit="Cost",
-        columns=[_column(month, cents_by_month.get(month, 0), currency, usage) for month in months],
+        columns=[_column(month, cents_by_month.get(month, 0), usage) for month in months],
         write=lambda cents: format_money(cents, currency, grouping=True),
     )
 
 
-def _column(month: Month, cents: int, currency: str, usage: Usage | None) -> Column:
-    so_far = usage is not None and usage.month == str(month)
-    projection = usage.projection if usage is not None and so_far else None
-    expected = max(0, projection.due_cents) if projection else None
-    text = format_money(cents, currency, grouping=True)
-    return Column(
-        label=month.label[:3],
-        name=month.label,
-        value=cents,
-        text=f"{text} so far" if so_far else text,
-        expected=expected,
-        expected_text=None if expected is None else format_money(expected, currency, grouping=True),
-    )
+def _column(month: Month, cents: int, usage: Usage | None) -> Column:
+    is_so_far = usage is not None and usage.month == str(month)
+    projection = usage.projection if usage is not None and is_so_far else None
+    return Column(month, cents, max(0, projection.due_cents) if projection else None, is_so_far)

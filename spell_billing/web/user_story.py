@@ -14,7 +14,7 @@ from spell_billing.ledger.month_state import MonthState, is_undone
 from spell_billing.ledger.payments import read_payment
 from spell_billing.ledger.reviews import RELEASABLE
 from spell_billing.ledger.rows import Bill
-from spell_billing.web.pages import count, in_finances_words, of_code
+from spell_billing.web.pages import FOR_FINANCE, count, of_code
 
 _MOST_BILLS = 100
 """The user's latest bills, among which other months without an invoice are looked for."""
@@ -36,7 +36,7 @@ def answer_of(month: Month, story: Mapping[str, Any], bills: Sequence[Bill]) -> 
             return f"Nothing is known of user {story['user_id']}: {unknown}."
         return f"User {story['user_id']} had no usage in {month.label}, so there is no bill."
     bill = bills[-1]
-    money, now = format_money(bill.invoice_cents, bill.currency, grouping=True), in_finances_words(bill.state)
+    money, now = format_money(bill.invoice_cents, bill.currency, grouping=True), FOR_FINANCE[bill.state]
     if bill.state in INVOICED:
         paid = (story["bills"][-1]["payment"] or {}).get("in_words")
         # A paid invoice may have been moved to the next one, or paid from the customer's balance.

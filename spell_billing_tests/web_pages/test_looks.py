@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pytest
 
+from spell_billing.core.month import Month
 from spell_billing.web.charts import HEIGHT, WIDTH, Column, bar_chart
 
 STYLE = (files("spell_billing.web") / "templates" / "style.css").read_text()
@@ -79,7 +80,7 @@ def test_the_focus_is_visible_and_nothing_is_fetched() -> None:
     "values", [[0], [0, 0], [1], [3, 4], [99_999_999], [7, 0, 10**15], list(range(12)), [5] * 24]
 )
 def test_bars_are_as_high_as_their_values_and_stay_inside(values: list[int]) -> None:
-    columns = [Column("Mar", f"Month {place}", value, str(value)) for place, value in enumerate(values)]
+    columns = [Column(Month(2025, 3).plus(place), value) for place, value in enumerate(values)]
     chart = bar_chart("c", "Title", unit="Cost", columns=columns, write=str)
     top = int(chart.lines[-1].text)
     plot = chart.lines[0].y - chart.lines[-1].y
