@@ -187,9 +187,11 @@ def grant_entry_findings(connection: Connection, bills: Mapping[str, Bill]) -> I
             grant_id = words.partition(":")[0]
             sides[grant_id][0].append(f"{words}, user {user_id}")
             users[grant_id].append(user_id)
-    heirs = read_heirs(connection) if sides else None
+    if not sides:
+        return
+    heirs = read_heirs(connection)
     for grant_id, each in sorted(sides.items()):
-        owners = (one for user_id in users[grant_id] for one in (user_id, heirs and heirs.heir_of(user_id)))
+        owners = (one for user_id in users[grant_id] for one in (user_id, heirs.heir_of(user_id)))
         owner = next((one for one in owners if one in bills), None)
         if owner is not None:
             expected, found = ("; ".join(side) or "no such grant" for side in each)
