@@ -247,7 +247,7 @@ class Driving:
                     tasks.create_task(work())
         except ExceptionGroup as errors:
             # Not `except*`: Python 3.11.2 would wrap the one that is raised in a group again.
-            raise _first(errors) from errors
+            raise errors.exceptions[0] from errors
 
     async def drive_one(self, drive: Drive) -> None:
         """Drive one bill and report what became of it."""
@@ -288,8 +288,3 @@ class Driving:
     def _of_customer(self, like: Bill, after_id: int, up_to_id: int) -> list[Bill]:
         ids = range(after_id + 1, up_to_id + 1)
         return self.session.write(read_bills_of_customer, like, TO_DRIVE, ids=ids, limit=_LINE_ROWS)
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

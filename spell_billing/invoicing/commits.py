@@ -9,8 +9,6 @@ from typing import Self, TypeVar
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 
-_LARGEST_GROUP = 500
-
 T = TypeVar("T")
 
 
@@ -54,7 +52,7 @@ class GroupCommit:
     async def _work(self) -> None:
         while True:
             group = [await self._waiting.get()]
-            while not self._waiting.empty() and len(group) < _LARGEST_GROUP:
+            while not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
             changes = [change for change, _ in group]
             try:

@@ -24,7 +24,6 @@ from spell_billing.usage.contract import UsageSource
 from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.user_usage import charged_totals
 
-_CHANGES_AT_ONCE = 1_000
 _REDRAFTED = [state.value for state in (State.FAILED, State.HELD, State.VOID)]
 
 
@@ -48,8 +47,7 @@ def draft_month(
 
     Returns whether drafts were written or changed.
     """
-    record = session.record()
-    if record is not None and record.billing_started_at is not None:
+    if session.has_begun():
         changed = _redraft(session, source, frozen, rules, policy, accounts=accounts)
         changed = hold_what_may_go_back_twice(session) or changed
         with session.writing() as connection:
@@ -98,7 +96,7 @@ def _redraft(
         holding = holding_of(connection, session.month, invoices.c.state.in_(_REDRAFTED), rules)
     history_of = partial(session.history, only=waiting.keys())
     changes: list[Change] = []
-    changed = False
+    is_billed_again = False
     drafts = drafts_of(
         session.month, source, frozen, history_of, only=waiting.keys(), policy=policy, accounts=accounts
     )
@@ -107,7 +105,7 @@ def _redraft(
         draft, message = holding.applied(drafted)
         if bill.state is State.VOID:
             session.add_generation(bill, draft)
-            changed = True
+            is_billed_again = True
             continue
         after = replace(bill, message=message, **content_of(draft))
         if after.state is State.PLANNED and bill.reason in SAID_BY_STRIPE and _is_same(bill, after):
@@ -115,12 +113,8 @@ def _redraft(
         if (after.state, after.reason) == (bill.state, bill.reason) and _is_same(bill, after):
             continue
         changes.append(Change(bill, after, "redrafted"))
-        changed = True
-        if len(changes) >= _CHANGES_AT_ONCE:
-            session.apply(changes)
-            changes = []
     session.apply(changes)
-    return changed
+    return is_billed_again or bool(changes)
 
 
 def _is_same(bill: Bill, other: Bill) -> bool:

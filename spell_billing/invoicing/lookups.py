@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from spell_billing.core.keys import KEY
+from spell_billing.core.keys import KEY, billing_key
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.payment_facts import REASONS, is_unclear, last_attempt_failed, payment_of
+from spell_billing.invoicing.payment_facts import REASONS, is_unclear, payment_of
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
@@ -29,11 +29,13 @@ def created_since_close(month: Month) -> dict[str, int]:
     return {"gte": int(month.end.timestamp()) - _CLOCK_MARGIN_SECONDS}
 
 
-async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key: str) -> list[Invoice]:
-    """List the customer's invoices that carry the billing key and are not void."""
+async def invoices_of_bill(gateway: Gateway, bill: Bill) -> list[Invoice]:
+    """List the customer's invoices that carry the bill's key and are not void."""
+    key = billing_key(bill.month, bill.user_id, bill.generation)
+    created = created_since_close(Month.parse(bill.month))
     return [
         invoice
-        async for page in gateway.invoices(customer=customer_id, created=created_since_close(month))
+        async for page in gateway.invoices(customer=bill.stripe_customer_id, created=created)
         for invoice in page
         if invoice["metadata"].get(KEY) == key and invoice["status"] != "void"
     ]
@@ -58,11 +60,9 @@ async def payment_now(
     gateway: Gateway, invoice: Invoice, bill: Bill, *, as_of: datetime, way: str
 ) -> Payment:
     """Return how a listed invoice's payment stands; Stripe is asked where the list does not tell."""
-    failed = False
     if bill.state is State.FINALIZED and is_unclear(invoice):
         invoice = await retrieve(gateway, invoice["id"], expand=[REASONS]) or invoice
-        failed = last_attempt_failed(invoice)
-    return payment_of(invoice, bill, as_of=as_of, way=way, failed=failed)
+    return payment_of(invoice, bill, as_of=as_of, way=way)
 
 
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:

@@ -10,7 +10,6 @@ another one bills the account. What people decided since then, as grants and set
 
 import asyncio
 from collections.abc import Collection
-from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,14 +17,15 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import State
 from spell_billing.core.review import Code
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by
+from spell_billing.invoicing.review import hold_everybody
 from spell_billing.ledger import reviews
 from spell_billing.ledger.cursors import note_older, noted_older
-from spell_billing.ledger.queries import read_months
+from spell_billing.ledger.queries import read_bills, read_months
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
 
@@ -107,13 +107,5 @@ def hold_where_decisions_are_lost(session: MonthSession) -> None:
         for each in reviews.read_decisions(connection, month):
             if each.kind is reviews.DecisionKind.HELD and each.user_id is None and each.at > noted_at:
                 return
-        bills = reviews.read_waiting(connection, month, invoices.c.state == State.PLANNED.value)
-        if not bills:
-            return
-        now = datetime.now(UTC)
-        decision = reviews.Decision(
-            str(month), None, reviews.DecisionKind.HELD, None, _WHY, session.actor.name, now
-        )
-        reviews.write_decision(connection, decision, session.actor)
-        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, _WHY) for bill in bills]
-        reviews.write_holds(connection, month, holds, session.actor, now)
+        if read_bills(connection, month, states={State.PLANNED}, limit=1):
+            hold_everybody(connection, month, session.actor, _WHY)

@@ -19,7 +19,8 @@ from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, Stat
 from spell_billing.invoicing import lookups
 from spell_billing.invoicing.adoption import as_it_stands
 from spell_billing.invoicing.gateway import Connect, Gateway
-from spell_billing.invoicing.requests import billing_key_of
+from spell_billing.invoicing.given_back import bill_of_user
+from spell_billing.invoicing.review import no_bill
 from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import latest_generation, require_no_credit_under_way
@@ -154,10 +155,9 @@ async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
 
 async def _require_nothing_stands(session: MonthSession, connect: Connect, bill: Bill) -> None:
     """Ask Stripe what stands of the bill: refuse an invoice, delete a draft of ours."""
-    customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
     async with connect() as gateway:
         try:
-            found = await lookups.invoices_of_bill(gateway, customer_id, session.month, key)
+            found = await lookups.invoices_of_bill(gateway, bill)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
                 own = await lookups.retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
@@ -179,14 +179,10 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
 
 async def latest_bill(session: MonthSession, user_id: str) -> Bill:
     """Return the user's bill of the month, in its latest generation; a LedgerError where there is none."""
-    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
-    own = [bill for bill in bills if bill.user_id == user_id]
-    if not own:
-        raise LedgerError(
-            f"User {user_id} has no bill for {session.month}.",
-            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
-        )
-    return max(own, key=lambda bill: bill.generation)
+    bill = await asyncio.to_thread(session.write, bill_of_user, session.month, user_id)
+    if bill is None:
+        raise no_bill(session.month, user_id)
+    return bill
 
 
 async def void_bill(
