@@ -1,8 +1,10 @@
 """Questions to Stripe about our invoices, shared by all that bills and follows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
+from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.core.keys import KEY, billing_key
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -22,6 +24,21 @@ STATE_OF_STATUS: Mapping[str, State] = {
     "uncollectible": State.UNCOLLECTIBLE,
 }
 """What the ledger calls a finalized invoice of each status."""
+
+
+@contextmanager
+def asking(refused: str, *, remedy: str) -> Iterator[None]:
+    """Let a problem of what asks Stripe in the block reach operators; `refused` begins the message.
+
+    Raises:
+        StripeAccountError: when Stripe refused it; StripeSilentError: when it did not answer, or 429 only.
+    """
+    try:
+        yield
+    except StripeProblem as problem:
+        silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
+        error = StripeSilentError if silent else StripeAccountError
+        raise error(f"{refused}: {problem.message.rstrip('.')}.", remedy=remedy) from None
 
 
 def created_since_close(month: Month) -> dict[str, int]:

@@ -9,7 +9,6 @@ another one bills the account. What people decided since then, as grants and set
 """
 
 import asyncio
-from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -28,6 +27,7 @@ from spell_billing.ledger.cursors import note_older, noted_older
 from spell_billing.ledger.queries import read_bills, read_months
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.unpaid import bills_of_invoices
 
 _WHY = (
     "Stripe had invoices of the month that this ledger lacked, as after a backup was restored: enter again "
@@ -54,7 +54,7 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
             and name.month in months
         }
         # A run beside this one has committed an invoice's id before it finalizes the invoice.
-        known = await asyncio.to_thread(session.write, _known, found)
+        known = await asyncio.to_thread(session.write, bills_of_invoices, found)
         lacking |= {month for invoice_id, month in found.items() if invoice_id not in known}
     if lacking:
         month = min(lacking)
@@ -78,11 +78,6 @@ def _not_all_sent(connection: Connection, before: Month) -> dict[str, bool]:
     )
     left = set(connection.scalars(planned.distinct()))
     return {str(month): month in begun for month in months if month not in begun or str(month) in left}
-
-
-def _known(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
-    query = sa.select(invoices.c.stripe_invoice_id).where(invoices.c.stripe_invoice_id.in_([*invoice_ids]))
-    return set(connection.scalars(query))
 
 
 def note_lost_decisions(session: MonthSession) -> None:

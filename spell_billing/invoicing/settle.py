@@ -12,7 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, LedgerLostError, StripeAccountError
+from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
@@ -69,16 +69,14 @@ async def settle_bill(
         await asyncio.to_thread(session.write, _require_unused, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
-    try:
+    with lookups.asking(
+        f"Stripe cannot be asked what stands of user {bill.user_id}'s bill",
+        remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
+    ):
         if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
             after = await _accepted(connect, bill)
         if after is None and bill.stripe_customer_id and bill.state is not State.SETTLED:
             await _require_nothing_stands(session, connect, bill)
-    except StripeProblem as problem:
-        raise StripeAccountError(
-            f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
-            remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
-        ) from None
     if after is None:
         after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
     return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", f"{settled_as}: {why}"))
@@ -205,13 +203,11 @@ async def void_bill(
                 f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
                 remedy="See `spell-billing explain` for what became of it.",
             )
-        try:
+        with lookups.asking(
+            f"Stripe did not void {bill.stripe_invoice_id}",
+            remedy="Run the command again; it finds out what became of it.",
+        ):
             request_id = await _void_at_stripe(session, gateway, bill, why)
-        except StripeProblem as problem:
-            raise StripeAccountError(
-                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message.rstrip('.')}.",
-                remedy="Run the command again; it finds out what became of it.",
-            ) from None
     reason, then = (Reason.WRITTEN_OFF, "for good") if for_good else (Reason.VOIDED, "to be billed again")
     after = replace(bill, state=State.VOID, reason=reason, message=why, stripe_request_id=request_id)
     (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", f"{then}: {why}")])

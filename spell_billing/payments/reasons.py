@@ -13,7 +13,7 @@ from spell_billing.invoicing.lookups import retrieve
 from spell_billing.invoicing.payment_facts import NOT_GIVEN, REASONS, bill_named_by, payment_of
 from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import Payment, keep_payments, read_payment
+from spell_billing.ledger.payments import Payment, keep_payments, payments_of
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices, failures_without_reason
 from spell_billing.payments.given_back import News, tell_given_back
@@ -42,11 +42,11 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
             # A restricted key may read invoices and not payment intents: the alerts come without the reason.
             found = [None] * len(group)
         with ledger.writing() as connection:
-            known = [read_payment(connection, invoice_id) for invoice_id in group]
+            known = payments_of(connection, group)
             answered = [
-                _answered(payment, invoice, as_of)
-                for payment, invoice in zip(known, found, strict=True)
-                if payment is not None
+                _answered(known[invoice_id], invoice, as_of)
+                for invoice_id, invoice in zip(group, found, strict=True)
+                if invoice_id in known
             ]
             keep_payments(connection, answered)
             settle(connection, invoice_ids=group)
