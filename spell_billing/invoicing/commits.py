@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 from spell_billing.ledger.rows import Bill, Change
 from spell_billing.ledger.session import MonthSession
 
+_LARGEST_GROUP = 500
+
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ class GroupCommit:
     async def _work(self) -> None:
         while True:
             group = [await self._waiting.get()]
-            while not self._waiting.empty():
+            while not self._waiting.empty() and len(group) < _LARGEST_GROUP:
                 group.append(self._waiting.get_nowait())
             changes = [change for change, _ in group]
             try:
