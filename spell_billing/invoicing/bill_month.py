@@ -14,10 +14,11 @@ from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 
-from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.core.errors import StripeAccountError
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
+from spell_billing.invoicing import lookups
 from spell_billing.invoicing.commits import GroupCommit
 from spell_billing.invoicing.drive import Drive, Unfinished
 from spell_billing.invoicing.gateway import Gateway, require_same
@@ -26,13 +27,12 @@ from spell_billing.invoicing.older_ledger import (
     note_lost_decisions,
     require_nothing_skipped,
 )
-from spell_billing.invoicing.report import BillingReport, Outcome, SweepResult
+from spell_billing.invoicing.report import BillingReport, Outcome
 from spell_billing.invoicing.sweep import sweep
 from spell_billing.ledger.queries import read_bills_of_customer
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.session import MonthSession
 from spell_billing.ledger.stripe_account import StripeAccount, read_account
-from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 CONCURRENT_BILLS = 64
 """Enough to keep 75 requests a second under way at Stripe's latency of about 0.3 seconds."""
@@ -56,25 +56,18 @@ class Pinning:
     session: MonthSession
     exclusive: Callable[[], AbstractContextManager[object]] = nullcontext
     require: Callable[[], None] = lambda: None
-    _pinned: bool = False
+    is_pinned: bool = False
+    """Whether this run has pinned the month, or found it pinned when it came to that."""
 
-    @property
-    def is_pinned(self) -> bool:
-        """Whether this run has pinned the month, or found it pinned when it came to that."""
-        return self._pinned
-
-    async def pin(self, account: StripeAccount | None = None) -> bool:
+    def pin(self, account: StripeAccount | None = None) -> bool:
         """Pin the month, to be billed in an account; False when this run or an earlier one pinned it before.
 
         Raises:
             StripeAccountError: when a run of another month has meanwhile recorded an account in its place.
         """
-        if self._pinned:
+        if self.is_pinned:
             return False
-        self._pinned = True
-        return await asyncio.to_thread(self._pin, account)
-
-    def _pin(self, account: StripeAccount | None) -> bool:
+        self.is_pinned = True
         with self.exclusive():
             self.require()
             recorded = self.session.write(read_account)
@@ -119,16 +112,25 @@ async def bill_month(
     if not verify and await asyncio.to_thread(_is_finished, session):
         outcome.sent_nothing = True
         return outcome
+
+    async def pin() -> bool:
+        return await asyncio.to_thread(pinning.pin, gateway.account)
+
     try:
         note_older = partial(note_lost_decisions, session) if holds_if_older else lambda: None
-        outcome.sweep = await _what_stands(session, gateway, pinning, recorded, note_older)
+        with lookups.asking(
+            f"Stripe cannot be asked what stands for {session.month}",
+            remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then bill the month again.",
+        ):
+            await require_nothing_skipped(session, gateway)
+            outcome.sweep = await sweep(session, gateway, pin, recorded, note_older)
         report.swept(outcome.sweep)
         _require_over(session.month, gateway.date)
         if holds_if_older:
             await asyncio.to_thread(hold_where_decisions_are_lost, session)
         # The sweep pins it before it takes anything up.
         something_stands = pinning.is_pinned
-        pinned_now = await pinning.pin(gateway.account)
+        pinned_now = await pin()
         async with GroupCommit(session) as commits:
             driving = Driving(session, gateway, commits, report, outcome)
             tried = await driving.drive_first(pinning) if pinned_now else 0
@@ -139,24 +141,6 @@ async def bill_month(
     finally:
         outcome.requests, outcome.limited = dict(gateway.requests), gateway.limited
     return outcome
-
-
-async def _what_stands(
-    session: MonthSession,
-    gateway: Gateway,
-    pinning: Pinning,
-    recorded: Callable[[], Mapping[BillOf, Usage]],
-    note_older: Callable[[], None],
-) -> SweepResult:
-    try:
-        await require_nothing_skipped(session, gateway)
-        return await sweep(session, gateway, lambda: pinning.pin(gateway.account), recorded, note_older)
-    except StripeProblem as problem:
-        silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
-        raise (StripeSilentError if silent else StripeAccountError)(
-            f"Stripe cannot be asked what stands for {session.month}: {problem.message}.",
-            remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then bill the month again.",
-        ) from None
 
 
 def _require_over(month: Month, date: str) -> None:
@@ -247,7 +231,7 @@ class Driving:
                     tasks.create_task(work())
         except ExceptionGroup as errors:
             # Not `except*`: Python 3.11.2 would wrap the one that is raised in a group again.
-            raise _first(errors) from errors
+            raise errors.exceptions[0] from errors
 
     async def drive_one(self, drive: Drive) -> None:
         """Drive one bill and report what became of it."""
@@ -288,8 +272,3 @@ class Driving:
     def _of_customer(self, like: Bill, after_id: int, up_to_id: int) -> list[Bill]:
         ids = range(after_id + 1, up_to_id + 1)
         return self.session.write(read_bills_of_customer, like, TO_DRIVE, ids=ids, limit=_LINE_ROWS)
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

@@ -14,7 +14,6 @@ from typing import Any
 
 from spell_billing.core.keys import HASH
 from spell_billing.core.money import format_money, step_cents
-from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
 from spell_billing.core.terms import ON
 from spell_billing.invoicing import lookups, requests
@@ -269,10 +268,7 @@ class Drive:
         self.bill = await self.commits.write(Change(self.bill, after, action, detail, payment))
 
     async def _ours(self) -> list[Invoice]:
-        customer_id, month = str(self.bill.stripe_customer_id), Month.parse(self.bill.month)
-        return await lookups.invoices_of_bill(
-            self.gateway, customer_id, month, requests.billing_key_of(self.bill)
-        )
+        return await lookups.invoices_of_bill(self.gateway, self.bill)
 
     async def _retrieve(self) -> Invoice | None:
         return await lookups.retrieve(self.gateway, str(self.bill.stripe_invoice_id))

@@ -13,12 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from spell_billing.core.erasure import Erasure, is_pseudonym, new_pseudonym
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.keys import GENERATION, KEY, LONGEST_METADATA, MONTH, USER, billing_key
 from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.core.month import Month
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import created_since_close, retrieve
+from spell_billing.invoicing.lookups import asking, created_since_close, retrieve
 from spell_billing.ledger.browsing import has_bill
 from spell_billing.ledger.erasing import (
     begin_erasure,
@@ -100,18 +100,16 @@ class Erasing:
 
     async def at_stripe(self, gateway: Gateway) -> None:
         """Give every invoice of the user the pseudonym's name: a sweep finds it under that alone."""
-        try:
+        with asking(
+            f"Stripe did not take the pseudonym of user {self.erasure.user_id}",
+            remedy="Run the command again; it goes on where it stopped.",
+        ):
             async for invoice in self._invoices(gateway):
                 metadata = invoice["metadata"]
                 key = billing_key(metadata[MONTH], self.erasure.pseudonym, int(metadata[GENERATION]))
                 renamed = {"metadata": {KEY: key, USER: self.erasure.pseudonym}}
                 await gateway.send("POST /v1/invoices/{invoice}", renamed, invoice=invoice["id"])
                 self.invoices += 1
-        except StripeProblem as problem:
-            raise StripeAccountError(
-                f"Stripe did not take the pseudonym of user {self.erasure.user_id}: {problem.message}",
-                remedy="Run the command again; it goes on where it stopped.",
-            ) from None
 
     def in_frozen_usage(self, now: datetime) -> None:
         """Replace the id in the frozen files; altered or damaged ones are an IntegrityError or UsageError."""

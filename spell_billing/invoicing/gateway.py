@@ -71,7 +71,6 @@ class Gateway:
     _: KW_ONLY
     guard: Callable[[Send], Awaitable[StripeAccount]] | None = None
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
     requests: defaultdict[str, Latencies] = field(default_factory=lambda: defaultdict(Latencies))
     limited: int = 0
@@ -147,7 +146,7 @@ class Gateway:
                 self.requests[endpoint].observe(self.clock() - started)
             grown: float = self.patience.first_pause_seconds * 2 ** (unknown + limited - 1)
             longest = min(self.patience.longest_pause_seconds, grown)
-            await self.sleep(longest * (0.5 + 0.5 * self.jitter()))
+            await asyncio.sleep(longest * (0.5 + 0.5 * self.jitter()))
 
     def invoices(self, **filters: Any) -> AsyncIterator[list[Invoice]]:
         """List invoices as `pages`, newest first, filtered by `customer`, `created` or `status`."""

@@ -1,13 +1,15 @@
 """Questions to Stripe about our invoices, shared by all that bills and follows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
-from spell_billing.core.keys import KEY
+from spell_billing.core.errors import StripeAccountError, StripeSilentError
+from spell_billing.core.keys import KEY, billing_key
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.payment_facts import REASONS, is_unclear, last_attempt_failed, payment_of
+from spell_billing.invoicing.payment_facts import REASONS, is_unclear, payment_of
 from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
@@ -24,16 +26,33 @@ STATE_OF_STATUS: Mapping[str, State] = {
 """What the ledger calls a finalized invoice of each status."""
 
 
+@contextmanager
+def asking(refused: str, *, remedy: str) -> Iterator[None]:
+    """Let a problem of what asks Stripe in the block reach operators; `refused` begins the message.
+
+    Raises:
+        StripeAccountError: when Stripe refused it; StripeSilentError: when it did not answer, or 429 only.
+    """
+    try:
+        yield
+    except StripeProblem as problem:
+        silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
+        error = StripeSilentError if silent else StripeAccountError
+        raise error(f"{refused}: {problem.message.rstrip('.')}.", remedy=remedy) from None
+
+
 def created_since_close(month: Month) -> dict[str, int]:
     """Return the `created` filter that finds every invoice of the month."""
     return {"gte": int(month.end.timestamp()) - _CLOCK_MARGIN_SECONDS}
 
 
-async def invoices_of_bill(gateway: Gateway, customer_id: str, month: Month, key: str) -> list[Invoice]:
-    """List the customer's invoices that carry the billing key and are not void."""
+async def invoices_of_bill(gateway: Gateway, bill: Bill) -> list[Invoice]:
+    """List the customer's invoices that carry the bill's key and are not void."""
+    key = billing_key(bill.month, bill.user_id, bill.generation)
+    created = created_since_close(Month.parse(bill.month))
     return [
         invoice
-        async for page in gateway.invoices(customer=customer_id, created=created_since_close(month))
+        async for page in gateway.invoices(customer=bill.stripe_customer_id, created=created)
         for invoice in page
         if invoice["metadata"].get(KEY) == key and invoice["status"] != "void"
     ]
@@ -58,11 +77,9 @@ async def payment_now(
     gateway: Gateway, invoice: Invoice, bill: Bill, *, as_of: datetime, way: str
 ) -> Payment:
     """Return how a listed invoice's payment stands; Stripe is asked where the list does not tell."""
-    failed = False
     if bill.state is State.FINALIZED and is_unclear(invoice):
         invoice = await retrieve(gateway, invoice["id"], expand=[REASONS]) or invoice
-        failed = last_attempt_failed(invoice)
-    return payment_of(invoice, bill, as_of=as_of, way=way, failed=failed)
+    return payment_of(invoice, bill, as_of=as_of, way=way)
 
 
 async def all_lines(gateway: Gateway, invoice: Invoice) -> list[Invoice]:

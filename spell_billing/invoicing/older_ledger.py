@@ -9,8 +9,6 @@ another one bills the account. What people decided since then, as grants and set
 """
 
 import asyncio
-from collections.abc import Collection
-from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,16 +16,18 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import LedgerError
 from spell_billing.core.late import LATE_USAGE_MONTHS
 from spell_billing.core.month import Month
-from spell_billing.core.outcomes import Reason, State
+from spell_billing.core.outcomes import State
 from spell_billing.core.review import Code
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import STATE_OF_STATUS, created_since_close
 from spell_billing.invoicing.payment_facts import bill_named_by
+from spell_billing.invoicing.review import hold_everybody
 from spell_billing.ledger import reviews
 from spell_billing.ledger.cursors import note_older, noted_older
-from spell_billing.ledger.queries import read_months
+from spell_billing.ledger.queries import read_bills, read_months
 from spell_billing.ledger.schema import invoices
 from spell_billing.ledger.session import MonthSession
+from spell_billing.ledger.unpaid import bills_of_invoices
 
 _WHY = (
     "Stripe had invoices of the month that this ledger lacked, as after a backup was restored: enter again "
@@ -54,7 +54,7 @@ async def require_nothing_skipped(session: MonthSession, gateway: Gateway) -> No
             and name.month in months
         }
         # A run beside this one has committed an invoice's id before it finalizes the invoice.
-        known = await asyncio.to_thread(session.write, _known, found)
+        known = await asyncio.to_thread(session.write, bills_of_invoices, found)
         lacking |= {month for invoice_id, month in found.items() if invoice_id not in known}
     if lacking:
         month = min(lacking)
@@ -80,11 +80,6 @@ def _not_all_sent(connection: Connection, before: Month) -> dict[str, bool]:
     return {str(month): month in begun for month in months if month not in begun or str(month) in left}
 
 
-def _known(connection: Connection, invoice_ids: Collection[str]) -> set[str]:
-    query = sa.select(invoices.c.stripe_invoice_id).where(invoices.c.stripe_invoice_id.in_([*invoice_ids]))
-    return set(connection.scalars(query))
-
-
 def note_lost_decisions(session: MonthSession) -> None:
     """Note it before the first such invoice is adopted: afterwards nothing shows it any more.
 
@@ -107,13 +102,5 @@ def hold_where_decisions_are_lost(session: MonthSession) -> None:
         for each in reviews.read_decisions(connection, month):
             if each.kind is reviews.DecisionKind.HELD and each.user_id is None and each.at > noted_at:
                 return
-        bills = reviews.read_waiting(connection, month, invoices.c.state == State.PLANNED.value)
-        if not bills:
-            return
-        now = datetime.now(UTC)
-        decision = reviews.Decision(
-            str(month), None, reviews.DecisionKind.HELD, None, _WHY, session.actor.name, now
-        )
-        reviews.write_decision(connection, decision, session.actor)
-        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, _WHY) for bill in bills]
-        reviews.write_holds(connection, month, holds, session.actor, now)
+        if read_bills(connection, month, states={State.PLANNED}, limit=1):
+            hold_everybody(connection, month, session.actor, _WHY)

@@ -71,8 +71,9 @@ def payment_of(
 ) -> Payment:
     """Return how the payment of a finalized invoice stands, by fields that all API versions have.
 
-    `as_of` is when Stripe said so, `way` how it was heard. The last attempt is known to have `failed`, or a
-    planned next attempt says so: an attempt alone may still be under way, as with a bank debit.
+    `as_of` is when Stripe said so, `way` how it was heard. The last attempt is known to have `failed`, or its
+    payments say so, retrieved with `REASONS`, or a planned next attempt: an attempt alone may still be under
+    way, as with a bank debit.
 
     Raises:
         KeyError: when the invoice lacks what is needed.
@@ -82,7 +83,10 @@ def payment_of(
     if invoice["status"] not in STATUSES:
         raise ValueError(f"an invoice of the unknown status {invoice['status']!r}")
     attempts, next_attempt = int(invoice.get("attempt_count") or 0), invoice.get("next_payment_attempt")
-    failed_attempts = max(attempts, 1) if failed else attempts if next_attempt else 0
+    if failed or _last_attempt_failed(invoice):
+        failed_attempts = max(attempts, 1)
+    else:
+        failed_attempts = attempts if next_attempt else 0
     reason = _reason(invoice) if failed_attempts else None
     return Payment(
         stripe_invoice_id=invoice["id"],
@@ -145,11 +149,10 @@ def is_unclear(invoice: Mapping[str, Any]) -> bool:
     return invoice["status"] == "open" and tried
 
 
-def last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
-    """Return whether the last attempt failed at an invoice that was retrieved with `REASONS`."""
+def _last_attempt_failed(invoice: Mapping[str, Any]) -> bool:
     intent = _intent(invoice)
     failed = {"requires_payment_method", "requires_action", "canceled"}
-    return bool(invoice["attempt_count"]) and intent is not None and intent["status"] in failed
+    return bool(invoice.get("attempt_count")) and intent is not None and intent["status"] in failed
 
 
 def _intent(invoice: Mapping[str, Any]) -> Mapping[str, Any] | None:

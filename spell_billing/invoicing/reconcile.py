@@ -16,10 +16,9 @@ from spell_billing.core.money import exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, UNDONE, State
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
-from spell_billing.invoicing.frozen_rows import frozen_users
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.rederive import sum_findings
-from spell_billing.invoicing.reprice import repriced_users
+from spell_billing.invoicing.reprice import frozen_users, repriced_users
 from spell_billing.ledger.rows import Bill
 from spell_billing.stripe_api.client import Invoice
 from spell_billing.stripe_api.problems import Kind as Problem
@@ -41,9 +40,7 @@ ByUser = Mapping[str, Sequence[Bill]]
 """Each user's bills of the month, the latest generation last."""
 
 
-async def reconcile(
-    month: Month, frozen: FrozenUsage, bills: Iterable[Bill], gateway: Gateway
-) -> Reconciliation:
+async def reconcile(month: Month, frozen: FrozenUsage, by_user: ByUser, gateway: Gateway) -> Reconciliation:
     """Compare the month's frozen usage, all generations of its bills, and Stripe, which is only read.
 
     Raises:
@@ -51,7 +48,6 @@ async def reconcile(
         IntegrityError: when what was aggregated was altered.
     """
     result = Reconciliation(month)
-    by_user = bills_by_user(bills)
     every_bill = [bill for generations in by_user.values() for bill in generations]
     result.findings.extend(_usage_findings(result, frozen, by_user))
     for bill in every_bill:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.money import format_amounts, format_money
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
@@ -18,6 +18,7 @@ from spell_billing.invoicing.came_back import came_back_findings
 from spell_billing.invoicing.findings import Finding, Kind, Reconciliation
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.guards import other_drafts
+from spell_billing.invoicing.lookups import asking
 from spell_billing.invoicing.reconcile import bills_by_user, reconcile, since_close
 from spell_billing.invoicing.rederive import item_findings, rederive
 from spell_billing.invoicing.rederive_trail import trail_findings
@@ -33,7 +34,6 @@ from spell_billing.ledger.reviews import read_review
 from spell_billing.ledger.rows import Actor, Bill, MonthRecord
 from spell_billing.ledger.schema import audit, invoices
 from spell_billing.stripe_api.client import Invoice
-from spell_billing.stripe_api.problems import StripeProblem
 from spell_billing.usage.store import UsageStore
 
 RECONCILED = "reconciled"
@@ -62,19 +62,18 @@ async def reconcile_month(
         )
     frozen = store.version(month, record.usage_version)
     store.verify(frozen)
-    try:
+    with asking(
+        f"Stripe cannot be asked what stands for {month}",
+        remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then try again.",
+    ):
         bills = list(ledger.bills(month))
-        result = await reconcile(month, frozen, bills, gateway)
+        by_user = bills_by_user(bills)
+        result = await reconcile(month, frozen, by_user, gateway)
         money = await _money_at_stripe(gateway, month, result.standing)
-    except StripeProblem as problem:
-        raise StripeAccountError(
-            f"Stripe cannot be asked what stands for {month}: {problem.message}.",
-            remedy="Check the network, STRIPE_API_BASE and Stripe's status page, then try again.",
-        ) from None
     with ledger.reading() as connection:
-        result.findings.extend(rederive(connection, month, frozen, bills_by_user(bills)))
+        result.findings.extend(rederive(connection, month, frozen, by_user))
         result.findings.extend(_not_approved(connection, month, record))
-        latest = {user_id: each[-1] for user_id, each in bills_by_user(bills).items()}
+        latest = {user_id: each[-1] for user_id, each in by_user.items()}
         result.findings.extend(trail_findings(connection, record, latest, result))
         if read_standing(connection, month).in_review:
             # Nobody has an invoice yet, for one reason.

@@ -1,6 +1,7 @@
-"""Prices a month with rate cards once more, in fractions and by code of its own, for reconciliation.
+"""Adds up the frozen rows of a month once more, and prices one with rate cards, for reconciliation.
 
-It shares no arithmetic with the pricing that bills: a mistake there shows here.
+What was aggregated may be altered. The prices are in fractions and share no arithmetic with the pricing that
+bills: a mistake there shows here.
 """
 
 from collections import defaultdict
@@ -33,6 +34,19 @@ class _Count:
         self.calls += calls
         self.quantity += Fraction(str(quantity or 0))
         self.stored += Fraction(str(stored))
+
+
+def frozen_users(frozen: FrozenUsage) -> dict[str, tuple[int, Decimal]]:
+    """Return each user's calls and their exact stored cost, from the frozen rows alone.
+
+    Of a month that an engine added up, the frozen files have the sums, and no rows.
+    """
+    with open_duckdb(frozen.directory.parent) as duck:
+        rows = duck.execute(
+            f"SELECT user_id::VARCHAR AS u, {calls_in(frozen)}, sum(cost_cents)::VARCHAR "
+            f"FROM {parquet_list(frozen.paths)} GROUP BY u"
+        )
+        return {user: (calls, Decimal(cents)) for user, calls, cents in rows.fetchall()}
 
 
 def repriced_users(frozen: FrozenUsage) -> dict[str, tuple[int, Decimal]]:

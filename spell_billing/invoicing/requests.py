@@ -6,7 +6,7 @@ Stripe API reference: create an invoice, bulk add invoice line items, finalize a
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.keys import LINE_CENTS, billing_key, idempotency_key, invoice_metadata
+from spell_billing.core.keys import LINE_CENTS, idempotency_key, invoice_metadata
 from spell_billing.core.lines import Line, shown_lines, taxed_amounts
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
@@ -76,11 +76,6 @@ def step_key(bill: Bill, step: str, number: int) -> str:
     """
     named = f"{step}:{bill.stripe_invoice_id}"
     return idempotency_key(bill.month, bill.user_id, bill.generation, named, number)
-
-
-def billing_key_of(bill: Bill) -> str:
-    """Return the name the bill has at Stripe."""
-    return billing_key(bill.month, bill.user_id, bill.generation)
 
 
 def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | None:

@@ -97,20 +97,30 @@ def hold(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str |
     with _writing(ledger, month, actor) as connection:
         _require_drafted(connection, month)
         if user_id is None:
-            found = reviews.read_waiting(connection, month)
-        else:
-            found = [_bill_of(connection, month, user_id)]
-            _require_unsent(month, found[0])
-        bills = [bill for bill in found if _is_holdable(bill, by_name=user_id is not None)]
-        others = [] if user_id is not None else [bill for bill in found if bill.state is State.HELD]
+            return hold_everybody(connection, month, actor, reason)
+        bill = _bill_of(connection, month, user_id)
+        _require_unsent(month, bill)
         decision = _decision(month, reviews.DecisionKind.HELD, actor, reason, user_id)
-        if user_id is not None and bills:
-            reviews.write_decisions(connection, [decision])
-        else:
+        if not _is_holdable(bill):
             reviews.write_decision(connection, decision, actor)
-        holds = [reviews.Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in bills]
-        reviews.write_holds(connection, month, holds, actor, decision.at)
-        return Decided(len(bills), others)
+            return Decided(0)
+        # The change of the bill has an audit entry of its own.
+        reviews.write_decisions(connection, [decision])
+        held = reviews.Hold(bill, Reason.HELD_BY_PERSON, reason)
+        reviews.write_holds(connection, month, [held], actor, decision.at)
+        return Decided(1)
+
+
+def hold_everybody(connection: Connection, month: Month, actor: Actor, reason: str) -> Decided:
+    """Hold every bill of a month that would be sent; a bill that is held already keeps its own reason."""
+    found = reviews.read_waiting(connection, month)
+    holds = [
+        reviews.Hold(bill, Reason.HELD_BY_PERSON, reason) for bill in found if bill.state is State.PLANNED
+    ]
+    decision = _decision(month, reviews.DecisionKind.HELD, actor, reason)
+    reviews.write_decision(connection, decision, actor)
+    reviews.write_holds(connection, month, holds, actor, decision.at)
+    return Decided(len(holds), [bill for bill in found if bill.state is State.HELD])
 
 
 def release(ledger: Ledger, month: Month, actor: Actor, reason: str, user_id: str | None = None) -> Decided:
@@ -214,10 +224,10 @@ def _decision(
     return reviews.Decision(str(month), user_id, kind, content_hash, reason, actor.name, datetime.now(UTC))
 
 
-def _is_holdable(bill: reviews.WaitingBill, *, by_name: bool) -> bool:
+def _is_holdable(bill: reviews.WaitingBill) -> bool:
     """Return whether the bill would be sent now, or when released; a failed one is held once it could."""
     not_plausible = bill.state is State.HELD and bill.reason is Reason.NOT_PLAUSIBLE
-    return bill.state is State.PLANNED or (by_name and not_plausible)
+    return bill.state is State.PLANNED or not_plausible
 
 
 def _is_releasable(bill: reviews.WaitingBill, holds: reviews.PeoplesHolds) -> bool:
@@ -233,11 +243,16 @@ def _is_held(bill: reviews.WaitingBill) -> bool:
 def _bill_of(connection: Connection, month: Month, user_id: str) -> reviews.WaitingBill:
     bills = reviews.read_waiting(connection, month, invoices.c.user_id == user_id)
     if not bills:
-        raise LedgerError(
-            f"User {user_id} has no bill for {month}.",
-            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
-        )
+        raise no_bill(month, user_id)
     return bills[-1]
+
+
+def no_bill(month: Month, user_id: str) -> LedgerError:
+    """Return the error that a user has no bill for a month."""
+    return LedgerError(
+        f"User {user_id} has no bill for {month}.",
+        remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
+    )
 
 
 def _require_drafted(connection: Connection, month: Month) -> None:

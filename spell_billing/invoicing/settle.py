@@ -12,14 +12,15 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, LedgerLostError, StripeAccountError
+from spell_billing.core.errors import LedgerError, LedgerLostError
 from spell_billing.core.keys import LONGEST_METADATA, MONTH, USER
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, TO_DRIVE, UNDONE, Reason, State
 from spell_billing.invoicing import lookups
 from spell_billing.invoicing.adoption import as_it_stands
 from spell_billing.invoicing.gateway import Connect, Gateway
-from spell_billing.invoicing.requests import billing_key_of
+from spell_billing.invoicing.given_back import bill_of_user
+from spell_billing.invoicing.review import no_bill
 from spell_billing.ledger.grants import grant_used_since
 from spell_billing.ledger.moves import read_heirs
 from spell_billing.ledger.queries import latest_generation, require_no_credit_under_way
@@ -68,16 +69,14 @@ async def settle_bill(
         await asyncio.to_thread(session.write, _require_unused, bill)
     await asyncio.to_thread(_require_begun, session)
     after = None
-    try:
+    with lookups.asking(
+        f"Stripe cannot be asked what stands of user {bill.user_id}'s bill",
+        remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
+    ):
         if bill.reason is Reason.CHANGED_AT_STRIPE and settled_as is SettledAs.BILLED_BY_HAND:
             after = await _accepted(connect, bill)
         if after is None and bill.stripe_customer_id and bill.state is not State.SETTLED:
             await _require_nothing_stands(session, connect, bill)
-    except StripeProblem as problem:
-        raise StripeAccountError(
-            f"Stripe cannot be asked what stands of user {bill.user_id}'s bill: {problem.message}.",
-            remedy="Nothing was settled. Check the network and STRIPE_API_KEY, then try again.",
-        ) from None
     if after is None:
         after = replace(bill, state=State.SETTLED, reason=settled_as.reason, message=why)
     return await asyncio.to_thread(_settle, session, Change(bill, after, "settled", f"{settled_as}: {why}"))
@@ -154,10 +153,9 @@ async def _accepted(connect: Connect, bill: Bill) -> Bill | None:
 
 async def _require_nothing_stands(session: MonthSession, connect: Connect, bill: Bill) -> None:
     """Ask Stripe what stands of the bill: refuse an invoice, delete a draft of ours."""
-    customer_id, key = str(bill.stripe_customer_id), billing_key_of(bill)
     async with connect() as gateway:
         try:
-            found = await lookups.invoices_of_bill(gateway, customer_id, session.month, key)
+            found = await lookups.invoices_of_bill(gateway, bill)
             if bill.stripe_invoice_id and all(each["id"] != bill.stripe_invoice_id for each in found):
                 own = await lookups.retrieve(gateway, bill.stripe_invoice_id)
                 found += [own] if own is not None and own["status"] != "void" else []
@@ -179,14 +177,10 @@ async def _require_nothing_stands(session: MonthSession, connect: Connect, bill:
 
 async def latest_bill(session: MonthSession, user_id: str) -> Bill:
     """Return the user's bill of the month, in its latest generation; a LedgerError where there is none."""
-    bills = await asyncio.to_thread(session.bills_of_users, [user_id])
-    own = [bill for bill in bills if bill.user_id == user_id]
-    if not own:
-        raise LedgerError(
-            f"User {user_id} has no bill for {session.month}.",
-            remedy="Check the user id and the month; `spell-billing invoices` lists all bills.",
-        )
-    return max(own, key=lambda bill: bill.generation)
+    bill = await asyncio.to_thread(session.write, bill_of_user, session.month, user_id)
+    if bill is None:
+        raise no_bill(session.month, user_id)
+    return bill
 
 
 async def void_bill(
@@ -209,13 +203,11 @@ async def void_bill(
                 f"User {user_id} has no invoice to void for {session.month}: the bill is {bill.state}.",
                 remedy="See `spell-billing explain` for what became of it.",
             )
-        try:
+        with lookups.asking(
+            f"Stripe did not void {bill.stripe_invoice_id}",
+            remedy="Run the command again; it finds out what became of it.",
+        ):
             request_id = await _void_at_stripe(session, gateway, bill, why)
-        except StripeProblem as problem:
-            raise StripeAccountError(
-                f"Stripe did not void {bill.stripe_invoice_id}: {problem.message.rstrip('.')}.",
-                remedy="Run the command again; it finds out what became of it.",
-            ) from None
     reason, then = (Reason.WRITTEN_OFF, "for good") if for_good else (Reason.VOIDED, "to be billed again")
     after = replace(bill, state=State.VOID, reason=reason, message=why, stripe_request_id=request_id)
     (voided,) = await asyncio.to_thread(session.apply, [Change(bill, after, "voided", f"{then}: {why}")])

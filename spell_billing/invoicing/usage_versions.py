@@ -173,8 +173,7 @@ def with_what_came_since(
         UsageError: the source cannot be billed from.
         IntegrityError: a frozen file was altered.
     """
-    record = session.record()
-    if record is None or record.billing_started_at is None:
+    if not session.has_begun():
         return frozen, {}
     waiting = {bill.user_id for bill in session.bills_to_redraft()}
     if not waiting:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import DraftsOutdatedError, StripeAccountError, StripeSilentError
+from spell_billing.core.errors import DraftsOutdatedError
 from spell_billing.core.lines import FEE_IN_ADVANCE, LATE_KINDS
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.core.review import some
 from spell_billing.invoicing.gateway import Gateway
+from spell_billing.invoicing.lookups import asking
 from spell_billing.ledger.charges import read_charges
 from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.ledger import Ledger
@@ -24,7 +25,6 @@ from spell_billing.ledger.rows import Actor
 from spell_billing.ledger.schema import invoices
 from spell_billing.payments.money_back import read_again
 from spell_billing.payments.voids import park_voided
-from spell_billing.stripe_api.problems import Kind, StripeProblem
 
 _AT_ONCE = 8
 _NOBODY_PAYS = frozenset({"void", "uncollectible"})
@@ -42,17 +42,14 @@ async def require_basis(ledger: Ledger, gateway: Gateway, month: Month, actor: A
     users = await asyncio.to_thread(ledger.read, _given_back, month)
     names = sorted(users)
     before = await asyncio.to_thread(ledger.read, _known, names)
-    try:
+    with asking(
+        f"Stripe cannot be asked about invoices on which {month} gives money back",
+        remedy="Nothing was sent. Check the network, STRIPE_API_KEY and Stripe's status page, then bill "
+        "the month again.",
+    ):
         for first in range(0, len(names), _AT_ONCE):
             group = names[first : first + _AT_ONCE]
             await asyncio.gather(*(read_again(ledger, gateway, each) for each in group))
-    except StripeProblem as problem:
-        silent = problem.kind in {Kind.TRANSIENT, Kind.LIMITED}
-        raise (StripeSilentError if silent else StripeAccountError)(
-            f"Stripe cannot be asked about invoices on which {month} gives money back: {problem.message}.",
-            remedy="Nothing was sent. Check the network, STRIPE_API_KEY and Stripe's status page, then bill "
-            "the month again.",
-        ) from None
     after = await asyncio.to_thread(ledger.read, _known, names)
     if changed := [name for name in names if before[name] != after[name]]:
         await asyncio.to_thread(park_voided, ledger, actor, len(names))

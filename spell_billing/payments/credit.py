@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from spell_billing.core.errors import LedgerError, StripeAccountError
+from spell_billing.core.errors import LedgerError
 from spell_billing.core.keys import idempotency_key
 from spell_billing.core.money import format_money, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED
 from spell_billing.invoicing.gateway import Gateway
-from spell_billing.invoicing.lookups import retrieve
+from spell_billing.invoicing.lookups import asking, retrieve
 from spell_billing.invoicing.settle import latest_bill
 from spell_billing.ledger.credit_notes import (
     CREDITED,
@@ -106,24 +106,23 @@ async def credit_bill(
             f"A credit of {money} for user {user_id} ({open_one.reason}) was begun; its outcome is unknown.",
             remedy="Complete it first: repeat that command.",
         )
-    try:
+    if open_one is None and same and cents is not None:
+        return Credited(same[-1], is_new=False)
+    with asking(
+        "Stripe did not say whether it issued the credit note",
+        remedy="Run the command again; it finds out what became of it.",
+    ):
         note = open_one
         if note is None:
+            left = await _left(ledger, gateway, bill)
             # All that is left may be more than was credited for the reason before.
-            left = None if same and cents is not None else await _left(ledger, gateway, bill)
-            if same and (left is None or not left.cents):
+            if same and not left.cents:
                 return Credited(same[-1], is_new=False)
-            assert left is not None  # noqa: S101 - only what was asked for before goes without
             note = await _begun(
                 session, gateway, bill, left, cents=cents, reason=reason, known=known, to_balance=to_balance
             )
         issued = note if note.outcome else await _issue(session, gateway, bill, note)
         return Credited(issued, is_new=True)
-    except StripeProblem as problem:
-        raise StripeAccountError(
-            f"Stripe did not say whether it issued the credit note: {problem.message}.",
-            remedy="Run the command again; it finds out what became of it.",
-        ) from None
 
 
 async def _begun(

@@ -25,9 +25,6 @@ from spell_billing.ledger.payments import Payment
 from spell_billing.ledger.rows import Actor
 from spell_billing.stripe_api.client import Invoice
 
-KIND = MONEY_BACK
-"""The kind of alert."""
-
 _FAILED = frozenset({"failed", "canceled"})
 
 Refund = Mapping[str, Any]
@@ -159,7 +156,7 @@ def _note(connection: Connection, payment: Payment, back_cents: int | None, deta
         "month": payment.month,
         "user_id": payment.user_id,
         "generation": payment.generation,
-        "action": KIND,
+        "action": MONEY_BACK,
         "stripe_invoice_id": payment.stripe_invoice_id,
         "amount_cents": back_cents,
         "detail": detail,
@@ -238,8 +235,8 @@ def _why(refund: Refund) -> str:
 def _alert(payment: Payment, key: str, what: str, *sentences: str) -> Alert:
     """Return an alert on money of an invoice that went back, or did not; empty sentences are left out."""
     return Alert(
-        key=f"{KIND}:{key}",
-        kind=KIND,
+        key=f"{MONEY_BACK}:{key}",
+        kind=MONEY_BACK,
         title=f"{what}: {payment.user_id}, {payment.month}",
         body=body(
             *(each for each in sentences if each),

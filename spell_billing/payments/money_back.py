@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of
+from spell_billing.invoicing.payment_facts import REASONS, bill_named_by, intents_of, payment_of
 from spell_billing.ledger.charges import Charge, keep_charges, read_charges, takes_money
 from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.events import TO_LOOK_AT, events_kept, mark_handled
@@ -24,7 +24,7 @@ from spell_billing.ledger.unpaid import bills_of_invoices, invoices_of_customer
 from spell_billing.payments import given_back
 from spell_billing.payments.event_content import EventOutcome
 from spell_billing.payments.places import Budget
-from spell_billing.payments.reasons import payment_read
+from spell_billing.payments.reasons import WAY
 
 
 class WentBack(NamedTuple):
@@ -77,7 +77,7 @@ async def read_again(ledger: Ledger, gateway: Gateway, invoice_id: str) -> WentB
     notes = [note for note in listed if note["status"] == "issued"]
     news = given_back.News(
         payment=replace(
-            payment_read(invoice, bill, as_of),
+            payment_of(invoice, bill, as_of=as_of, way=WAY),
             returned_outside_cents=sum(int(note.get("out_of_band_amount") or 0) for note in notes),
             to_balance_cents=sum(map(given_back.to_balance_cents, notes)),
         ),

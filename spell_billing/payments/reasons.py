@@ -10,16 +10,10 @@ from sqlalchemy.engine import Connection
 from spell_billing.core.errors import StripeAccountError, StripeSilentError
 from spell_billing.invoicing.gateway import Gateway
 from spell_billing.invoicing.lookups import retrieve
-from spell_billing.invoicing.payment_facts import (
-    NOT_GIVEN,
-    REASONS,
-    bill_named_by,
-    last_attempt_failed,
-    payment_of,
-)
+from spell_billing.invoicing.payment_facts import NOT_GIVEN, REASONS, bill_named_by, payment_of
 from spell_billing.ledger.credit_notes import known_back_cents
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.payments import Payment, keep_payments, read_payment
+from spell_billing.ledger.payments import Payment, keep_payments, payments_of
 from spell_billing.ledger.settling import settle
 from spell_billing.ledger.unpaid import BillName, bills_of_invoices, failures_without_reason
 from spell_billing.payments.given_back import News, tell_given_back
@@ -48,11 +42,11 @@ async def look_up_reasons(ledger: Ledger, gateway: Gateway, limit: int) -> int:
             # A restricted key may read invoices and not payment intents: the alerts come without the reason.
             found = [None] * len(group)
         with ledger.writing() as connection:
-            known = [read_payment(connection, invoice_id) for invoice_id in group]
+            known = payments_of(connection, group)
             answered = [
-                _answered(payment, invoice, as_of)
-                for payment, invoice in zip(known, found, strict=True)
-                if payment is not None
+                _answered(known[invoice_id], invoice, as_of)
+                for invoice_id, invoice in zip(group, found, strict=True)
+                if invoice_id in known
             ]
             keep_payments(connection, answered)
             settle(connection, invoice_ids=group)
@@ -66,17 +60,16 @@ async def retrieve_all(gateway: Gateway, invoice_ids: Sequence[str]) -> list[Inv
     )
 
 
-def payment_read(invoice: Invoice, bill: BillName, as_of: datetime) -> Payment:
-    """Return how the payment stands; only `retrieve_all` says whether its last attempt failed."""
-    return payment_of(invoice, bill, as_of=as_of, way=WAY, failed=last_attempt_failed(invoice))
-
-
 def keep_invoices(connection: Connection, found: Sequence[Invoice], as_of: datetime) -> int:
     """Write down how payments of our finalized invoices stand, and settle their bills; return how many."""
     finalized = [invoice for invoice in found if invoice["status"] != "draft"]
     bills = bills_of_invoices(connection, [invoice["id"] for invoice in finalized])
     named = [(invoice, bills.get(invoice["id"]) or bill_named_by(invoice)) for invoice in finalized]
-    read = [(invoice, payment_read(invoice, bill, as_of)) for invoice, bill in named if bill is not None]
+    read = [
+        (invoice, payment_of(invoice, bill, as_of=as_of, way=WAY))
+        for invoice, bill in named
+        if bill is not None
+    ]
     if read:
         keep_payments(connection, [payment for _, payment in read])
         settle(connection, invoice_ids=[payment.stripe_invoice_id for _, payment in read])
@@ -91,7 +84,8 @@ def _answered(payment: Payment, invoice: Invoice | None, as_of: datetime) -> Pay
     """Return what was learned; a failure always ends up with a reason, so that it is asked for once."""
     if invoice is None or invoice["status"] == "draft":
         return replace(payment, decline_code=NOT_GIVEN)
-    read = payment_read(invoice, BillName(payment.month, payment.user_id, payment.generation), as_of)
+    bill = BillName(payment.month, payment.user_id, payment.generation)
+    read = payment_of(invoice, bill, as_of=as_of, way=WAY)
     if read.status == "open" and read.failed_attempts < payment.failed_attempts:
         # A new attempt is under way: the reason of the failed one is gone.
         return replace(read, failed_attempts=payment.failed_attempts, decline_code=NOT_GIVEN)

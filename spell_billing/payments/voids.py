@@ -1,9 +1,10 @@
 """Bills whose invoice is void at Stripe, and not by us: followed to a revision of it, or parked."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from spell_billing.core.errors import MonthLockedError
 from spell_billing.core.month import Month
@@ -36,9 +37,8 @@ async def follow_revisions(ledger: Ledger, gateway: Gateway, actor: Actor, limit
     Months that are held are left for the next tick; what is void for another reason is left to `park_voided`.
     Return how many bills were followed.
     """
-    found = ledger.read(voided_bills, limit)
     followed = 0
-    for each in found:
+    for each in ledger.read(voided_bills, limit):
         original = await retrieve(gateway, str(each.stripe_invoice_id))
         latest = (original or {}).get("latest_revision")
         revision = await retrieve(gateway, str(latest)) if latest else None
@@ -62,25 +62,21 @@ def _follow(ledger: Ledger, voided: Bill, revision: Invoice, actor: Actor) -> bo
 def park_voided(ledger: Ledger, actor: Actor, limit: int) -> Voids:
     """Park bills whose invoice is void at Stripe; months that are held are left for the next tick."""
     result = Voids()
-    with ledger.reading() as connection:
-        by_month: defaultdict[str, list[Bill]] = defaultdict(list)
-        for each in voided_bills(connection, limit):
-            by_month[each.month].append(each)
-    for month, voided in by_month.items():
+    for month, found in groupby(ledger.read(voided_bills, limit), key=attrgetter("month")):
+        voided = list(found)
         try:
             with ledger.session(Month.parse(month), actor, wait_seconds=0) as session:
                 for each in voided:
-                    _park(ledger, session, each, result)
+                    _park(session, each, result)
         except MonthLockedError:
             result.deferred += len(voided)
     return result
 
 
-def _park(ledger: Ledger, session: MonthSession, voided: Bill, result: Voids) -> None:
-    with ledger.reading() as connection:
-        # The month is ours, so no `void` is under way: the one that asked for this was cut off.
-        about = {"month": voided.month, "user_id": voided.user_id, "generation": voided.generation}
-        unfinished = last_action(connection, **about) == OWN_VOID
+def _park(session: MonthSession, voided: Bill, result: Voids) -> None:
+    # The month is ours, so no `void` is under way: the one that asked for this was cut off.
+    about = {"month": voided.month, "user_id": voided.user_id, "generation": voided.generation}
+    unfinished = session.write(last_action, **about) == OWN_VOID
     bills = session.bills_of_users([voided.user_id])
     bill = _bill(bills, voided)
     if unfinished:

@@ -19,7 +19,7 @@ from spell_billing.core.keys import invoice_metadata
 from spell_billing.core.money import exact_sum
 from spell_billing.core.outcomes import State
 from spell_billing.invoicing.findings import Kind, Reconciliation
-from spell_billing.invoicing.reconcile import reconcile
+from spell_billing.invoicing.reconcile import bills_by_user, reconcile
 from spell_billing.ledger.rows import Bill, new_bill_values
 from spell_billing.stripe_double import Invoice, StripeDouble
 from spell_billing.stripe_double.objects import Line
@@ -118,7 +118,7 @@ def _line(bill: Bill, place: int) -> Line:
 def compare(account: SmallPlatform, frozen: FrozenUsage, bills: list[Bill]) -> Reconciliation:
     async def ask() -> Reconciliation:
         async with account.gateway() as gateway:
-            return await reconcile(MARCH, frozen, bills, gateway)
+            return await reconcile(MARCH, frozen, bills_by_user(bills), gateway)
 
     return asyncio.run(ask())
 
