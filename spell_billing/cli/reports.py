@@ -145,8 +145,9 @@ def _by_card(item: dict[str, Any]) -> str:
 
 
 def _write_bill(bill: dict[str, Any]) -> None:
+    click.echo()
     say(
-        f"\nBill, generation {bill['generation']}: {bill['state']}, {bill['total_cents']} cents "
+        f"Bill, generation {bill['generation']}: {bill['state']}, {bill['total_cents']} cents "
         f"{bill['currency']}, {bill['stripe_customer_id'] or 'no customer'}, "
         f"{bill['stripe_invoice_id'] or 'no invoice'}"
     )
