@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -12,7 +13,7 @@ import orjson
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from spell_billing.core.errors import MonthError, SpellBillingError
+from spell_billing.core.errors import MonthError, SpellBillingError, UsageError
 from spell_billing.core.money import exact_number
 from spell_billing.core.month import Month
 from spell_billing.core.shown import one_line
@@ -121,6 +122,18 @@ def fail(message: str) -> NoReturn:
     """Write the message to standard error and exit with 1."""
     say(f"Error: {message}", err=True)
     sys.exit(EXIT_COULD_NOT_RUN)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise a UsageError that names a file which cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written to: {error.strerror or error}.",
+            remedy="Name a file in a folder that is there, may be written to and has room.",
+        ) from error
 
 
 def person() -> str:

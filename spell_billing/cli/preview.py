@@ -10,7 +10,7 @@ import click
 from rich.table import Column, Table
 
 from spell_billing.alerts.alert import users
-from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json
+from spell_billing.cli.common import console, json_option, month_option, open_ledger, write_json, writing
 from spell_billing.core.comparison import Difference, kinds_of
 from spell_billing.core.errors import MonthError
 from spell_billing.core.money import format_money, plain
@@ -89,7 +89,8 @@ def command(
             differences = preview.compare_drafts(month, drafts, ledger, against)
             frame = preview.differences_frame(differences)
     if csv is not None:
-        preview.write_csv(frame.drop(columns="lines", errors="ignore"), csv)
+        with writing(csv):
+            preview.write_csv(frame.drop(columns="lines", errors="ignore"), csv)
     if as_json:
         write_json(frame.to_dict("records"))
         return

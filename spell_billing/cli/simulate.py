@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Column, Table
 
-from spell_billing.cli.common import MonthType, console, write_json
+from spell_billing.cli.common import MonthType, console, write_json, writing
 from spell_billing.core.errors import UsageError
 from spell_billing.core.money import format_money
 from spell_billing.core.month import Month
@@ -45,9 +45,11 @@ def command(
         store = open_usage_store(settings.usage_store)
         found = simulation.simulate(ledger, store, first, last, pricing=prices, name=pricing.name)
     if csv is not None:
-        write_csv(simulation.users_frame(found), csv)
+        with writing(csv):
+            write_csv(simulation.users_frame(found), csv)
     if chart is not None:
-        chart.write_text(draw(found), encoding="utf-8")
+        with writing(chart):
+            chart.write_text(draw(found), encoding="utf-8")
     if as_json:
         write_json(found.as_json())
         return

@@ -111,6 +111,16 @@ def read_cards(rows: Iterable[CardRow]) -> dict[tuple[str | None, str | None], R
     }
 
 
+def require_packages(rows: Iterable[CardRow]) -> None:
+    """Refuse, with a UsageError, cards that have a package size and charge it for each unit."""
+    for row in rows:
+        # A column that is never null has 0 or 1 where there are no packages.
+        if row.model == Model.PACKAGE or row.package_size is None or _decimal(row, "package_size") in {0, 1}:
+            continue
+        why = f"it is {row.model}, and package_size is {row.package_size!r}"
+        raise _refused(row, why, "Write package as its model, or null as its package_size.")
+
+
 def card_for(cards: Cards, plan_id: str | None, item: str) -> RateCard | None:
     """Return the card of a user's item: by plan and item, else by item, by plan, or the general one."""
     place = place_for(cards, plan_id, item)

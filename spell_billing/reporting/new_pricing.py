@@ -259,6 +259,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             yield f"{where} is an unknown key"
         elif each["type"] == "missing":
             yield f"{where} is missing"
+        elif each["type"] in {"model_type", "dict_type"}:
+            yield f"{where} has no keys"
         else:
             given = f" {each['input']!r}" if isinstance(each["input"], str) else ""
             yield f"{where}{given} {each['msg'].removeprefix('Value error, ')}".strip()

@@ -8,7 +8,8 @@ from spell_billing.reporting.simulate import Simulation
 
 _LEFT, _RIGHT, _SLOT, _BAR, _GAP = 16, 16, 112, 44, 4
 _TITLE, _PANEL, _BARS, _LABELS, _ROW = 44, 236, 140, 56, 14
-_NARROWEST = 480
+_NARROWEST = 640
+"""As wide as the title."""
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2933}.title{font-size:16px;font-weight:600}"
     ".amount,.month{text-anchor:middle;font-size:10px}.before{fill:#9aa5b1}.after{fill:#2457a6}"

@@ -9,7 +9,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spell_billing.core.drafting import LARGEST
 from spell_billing.core.errors import UsageError
+from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.rate_cards import (
     MOST_PLACES,
@@ -21,6 +23,7 @@ from spell_billing.core.rate_cards import (
     cards_of,
     rated_cents,
     read_cards,
+    require_packages,
 )
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.frozen import RATE_CARDS_FILE, FrozenRates, FrozenUsage
@@ -85,7 +88,7 @@ class RateCards:
         """Return what each of these counts of one user's item costs; None where no card prices it.
 
         Raises:
-            UsageError: a call without the quantity that is priced.
+            UsageError: a call without the quantity that is priced; an absurd amount.
         """
         card = self.card_for(plan_id, item)
         if card is None:
@@ -98,7 +101,16 @@ class RateCards:
                     f"quantity, which {RATE_CARDS_TABLE} prices.",
                     remedy=f"Fill in {USAGE_TABLE}.quantity (0 for what is free), and bill the month again.",
                 )
-            found.append(rated_cents(card, Decimal(each.calls) if card.unit is Unit.CALL else each.quantity))
+            units = Decimal(each.calls) if card.unit is Unit.CALL else each.quantity
+            cents = rated_cents(card, units)
+            if abs(cents) > LARGEST:
+                of = f"{each.calls:,} calls" if card.unit is Unit.CALL else f"a quantity of {plain(units)}"
+                raise UsageError(
+                    f"User {user_id} has {of} of item {item}, which come to {plain(cents)} cents by "
+                    f"{RATE_CARDS_TABLE}: more than 64 bits hold.",
+                    remedy=f"Correct it in {USAGE_TABLE}, or the price, and bill the month again.",
+                )
+            found.append(cents)
         return found
 
 
@@ -136,6 +148,8 @@ def read_rate_cards(
     if not rows:
         return None
     cards = RateCards(rows, read_cards(rows))
+    # Only where cards are read anew: a month that was frozen with one must stay readable.
+    require_packages(rows)
     named = next((row for row in rows if row.item is not None), None)
     if named is not None and items_by is None:
         raise UsageError(

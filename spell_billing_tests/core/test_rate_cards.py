@@ -22,6 +22,7 @@ from spell_billing.core.rate_cards import (
     cards_of,
     rated_cents,
     read_cards,
+    require_packages,
 )
 
 OCTOBER = Month(2026, 10)
@@ -178,6 +179,20 @@ def test_a_card_that_cannot_be_used_is_refused_by_name(
 
     assert str(refused.value).startswith("The rate card of plan pro and item /v1/chat from ")
     assert told in str(refused.value)
+
+
+def test_a_package_size_that_would_be_charged_for_each_unit_is_refused() -> None:
+    idle = structs.replace(ROW, model="flat", package_size="500")
+    wrong = structs.replace(idle, package_size="many")
+
+    with pytest.raises(
+        UsageError, match=r"item /v1/chat from .* it is flat, and package_size is '500'\. Write"
+    ):
+        require_packages([ROW, idle])
+    with pytest.raises(UsageError, match=r"package_size is 'many'"):
+        require_packages([wrong])
+    require_packages(structs.replace(ROW, package_size=size) for size in (None, "0", "1", "1.00"))
+    require_packages([structs.replace(idle, model="package")])
 
 
 def test_the_worked_example_of_the_documentation_is_what_is_charged() -> None:

@@ -208,6 +208,9 @@ def test_preview_stores_nothing_and_asks_nobody(
     light_billed.calls(APRIL, (ONE, 700))
     light_billed.calls(MARCH, (ONE, 30), (TWO, 1))
     requests = len(light_billed.double.requests)
+    nowhere = command("preview", "--month", "2025-04", "--csv", str(tmp_path / "none" / "drafts.csv"))
+    assert nowhere.exit_code == 1
+    assert f"Error: {tmp_path / 'none' / 'drafts.csv'} cannot be written to: " in nowhere.output
     file = tmp_path / "drafts.csv"
     result = command("preview", "--month", "2025-04", "--json", "--csv", str(file))
     assert result.exit_code == 0, result.output

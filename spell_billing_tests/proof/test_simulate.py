@@ -18,6 +18,7 @@ from spell_billing.core.errors import IntegrityError, MonthError, UsageError
 from spell_billing.core.month import Month
 from spell_billing.reporting.new_pricing import read_pricing
 from spell_billing.reporting.simulate import FROM_BILLS, FROM_BOTH, FROM_PLANS, Simulation, simulate
+from spell_billing.reporting.simulation_chart import draw
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
 from spell_billing_tests.proof.test_plans import with_plans
 
@@ -42,6 +43,8 @@ WRONG = [
     ("plans: {pro: {fee: 1}}", "plans.pro.fee is an unknown key"),
     ("plans: {pro: {monthly_fee_cents: 12.5}}", "plans.pro.monthly_fee_cents '12.5' must be a whole number"),
     ("plans: {pro: {minimum_cents: -1}}", "plans.pro.minimum_cents '-1' must be a whole number"),
+    ("plans: {pro: }", "plans.pro has no keys"),
+    ("plans: [pro]", "plans has no keys"),
     ("plans: {pro: {}, pro: {}}", "the key pro stands twice"),
     ("usage_percent: .nan", "usage_percent '.nan' must be a percentage"),
     ("plans: {por: {}}", "'por' in plans.*Correct its id.*free, pro"),
@@ -175,6 +178,29 @@ def test_the_command_says_who_would_have_paid_more_and_writes_nothing(
     assert drawn.startswith("<svg")
     assert "$75.00" in drawn
     assert "<script" not in drawn
+
+
+@pytest.mark.parametrize("option", ["--csv", "--chart"])
+def test_a_file_that_cannot_be_written_is_named(
+    light_months: SmallPlatform, tmp_path: Path, option: str
+) -> None:
+    pricing, nowhere = tmp_path / "new.yaml", tmp_path / "none" / "file"
+    pricing.write_text(SAME_AS_FROZEN)
+
+    told = run(light_months, pricing, option, str(nowhere))
+
+    assert told.exit_code == 1
+    assert f"Error: {nowhere} cannot be written to: " in told.output
+    assert "Name a file in a folder that is there" in told.output
+
+
+def test_the_chart_is_as_wide_as_its_title(light_months: SmallPlatform) -> None:
+    drawn = draw(simulated(light_months, SAME_AS_FROZEN))
+
+    found = re.search(r'width="(\d+)".*class="title"[^>]*>([^<]+)<', drawn, re.DOTALL)
+    assert found
+    longest = len(found[2].replace("March 2025 to April", "September 2025 to September"))
+    assert int(found[1]) >= 16 + 9.5 * longest, "9.5 pixels a letter in a wide font"
 
 
 def test_before_is_what_the_bills_of_the_month_charge(light_months: SmallPlatform) -> None:
