@@ -111,9 +111,11 @@ def create_engine_for(url: DatabaseUrl, *, application_name: str | None = None) 
         # Behind a pooler that resets nothing, prepared statements would meet those of an earlier client.
         options = {"application_name": given or "spell_billing", "prepare_threshold": None}
         # No column is of hstore, for which SQLAlchemy would ask each server.
-        return sa.create_engine(
+        engine = sa.create_engine(
             url.sqlalchemy_url, pool_pre_ping=True, connect_args=options, use_native_hstore=False
         )
+        sa.event.listen(engine, "connect", _prepare_postgres)
+        return engine
     engine = sa.create_engine(url.sqlalchemy_url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
@@ -243,6 +245,13 @@ def _redacted_postgres(parameters: Mapping[str, str]) -> str:
         number = ports[index if len(ports) > 1 else 0] if ports else ""
         places.append((f"[{name}]" if ":" in name else name) + (f":{number}" if number else ""))
     return f"postgresql://{login}{','.join(places)}/{database}"
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    # The driver reads times in this form alone; a platform may prefer another for its database.
+    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        connection.execute("SET DateStyle TO ISO")
+        connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

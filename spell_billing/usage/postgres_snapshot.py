@@ -23,11 +23,13 @@ _JOIN_SECONDS = 5.0
 """A further connection that takes longer waits behind a pooler, for this one to end."""
 
 # Whatever server, role and URL prefer; only what the server knows (transaction_timeout came with PostgreSQL
-# 17). A policy must not hide rows from billing: without row security PostgreSQL refuses the query instead.
+# 17). What is read as text, as an item or the date of a rate card, reads the same under every setting. A
+# policy must not hide rows from billing: without row security PostgreSQL refuses the query instead.
 _SETTINGS = """
 SELECT set_config(name, value, true)
 FROM (VALUES ('timezone', 'UTC'), ('client_encoding', 'UTF8'), ('row_security', 'off'),
-             ('statement_timeout', '0'), ('transaction_timeout', '0'),
+             ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'),
+             ('extra_float_digits', '1'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
              ('idle_in_transaction_session_timeout', '0')) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL
 """

@@ -140,35 +140,6 @@ def test_a_card_that_cannot_price_the_month_stops_it_before_anything_is_frozen(
     assert platform.store.versions(MARCH) == []
 
 
-def test_a_month_that_was_frozen_with_an_idle_package_size_is_still_proven(
-    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    platform = light_platform
-    platform.accounts(ANN)
-    cards(platform, {"package_size": 500, "unit_price_cents": "3"})
-    insert(platform, MARCH, (ANN, 1, None))
-    with monkeypatch.context() as patch:
-        patch.setattr("spell_billing.usage.rate_cards.require_packages", lambda _: None)
-        platform.bill(MARCH)
-
-    platform.must_agree(MARCH)
-    platform.sql("UPDATE rate_cards SET package_size = NULL")
-    insert(platform, MARCH, (ANN, 1, None))
-    platform.bill(APRIL)
-    assert platform.lines(APRIL, ANN) == [("late_usage", 3)]
-
-
-def test_an_absurd_amount_stops_the_month_by_the_user_and_the_item(light_platform: SmallPlatform) -> None:
-    cards(light_platform, {"unit": "quantity", "unit_price_cents": "999999999999999999"}, quantity=True)
-    insert(light_platform, MARCH, (ANN, 1, None, 2**62))
-
-    with pytest.raises(UsageError) as refused:
-        light_platform.draft(MARCH)
-    told = f"User {ANN} has a quantity of {2**62} of item other, which come to 4611686018427387899"
-    assert told in str(refused.value)
-    assert "more than 64 bits hold. Correct it in usage_counters" in str(refused.value)
-
-
 def test_a_card_of_a_plan_that_does_not_exist_stops_the_month(light_platform: SmallPlatform) -> None:
     cards(light_platform, {"plan_id": "gold"})
     light_platform.sql("UPDATE billing_plans SET plan_id = 'golden'")
