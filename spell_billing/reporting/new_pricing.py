@@ -96,10 +96,27 @@ class NewDiscount(_Part):
         return self
 
 
+class NewCard(_Part):
+    """A row of the rate cards that replace the frozen ones; see `CardRow`."""
+
+    plan_id: str | None = None
+    item: str | None = None
+    model: str
+    unit: str
+    up_to: str | None = None
+    unit_price_cents: str
+    package_size: str | None = None
+    valid_from: str | None = None
+
+
 class NewPricing(_Part):
-    """Other prices: plans that replace frozen ones, who is on which, discounts, the level of all usage."""
+    """Other prices: plans and rate cards that replace frozen ones, who is on which plan, discounts, a level.
+
+    Without `rate_cards` the frozen cards stay; with an empty list each call has its stored cost.
+    """
 
     plans: dict[str, NewPlan] = {}
+    rate_cards: tuple[NewCard, ...] | None = None
     discounts: tuple[NewDiscount, ...] = ()
     everyone: str | None = None
     move: dict[str, str] = {}
@@ -156,8 +173,9 @@ def require_known(pricing: NewPricing, terms: Mapping[str, Terms], users: Collec
         *(("move", plan) for plan in pricing.move if plan not in terms),
         *(("move", plan) for plan in pricing.move.values() if plan not in known),
         *(
-            ("discounts", one.plan_id)
-            for one in pricing.discounts
+            (key, one.plan_id)
+            for key, given in (("discounts", pricing.discounts), ("rate_cards", pricing.rate_cards or ()))
+            for one in given
             if one.plan_id and one.plan_id not in known
         ),
     )

@@ -9,31 +9,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-import sqlalchemy as sa
 
 from spell_billing.core.errors import MonthError, UsageError
-from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.open_month import rate_open_month, rating_of
 from spell_billing.core.plans import MonthPlan
-from spell_billing.core.pricing import USUAL_RATING, fraction_of, load_rating
 from spell_billing.core.simulation import Figures, UserChange, add_up, figures_of, largest
 from spell_billing.invoicing.guards import require_good_rows
 from spell_billing.invoicing.usage_versions import pinned_version
 from spell_billing.ledger.ledger import Ledger
-from spell_billing.ledger.schema import invoices
+from spell_billing.reporting.billed_plans import plans_of_bills, plans_since, read_bills
+from spell_billing.reporting.new_cards import NewCards
 from spell_billing.reporting.new_pricing import (
     NewPricing,
     Terms,
     frozen_terms,
     reprice,
     require_known,
-    terms_of,
 )
 from spell_billing.usage.accounts import DEFAULT_CURRENCY
 from spell_billing.usage.disk import verify_file
 from spell_billing.usage.frozen import FrozenUsage
-from spell_billing.usage.plan_book import PLAN, PLANS_SCHEMA, PlanBook
+from spell_billing.usage.plan_book import PLANS_SCHEMA, PlanBook
 from spell_billing.usage.store import UsageStore
 from spell_billing.usage.user_usage import open_user_usage
 
@@ -61,10 +58,14 @@ class SimulatedMonth:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What other prices would have changed in several months: of each, and of each user in all."""
+    """What other prices would have changed in several months: of each, and of each user in all.
+
+    `unused_cards` are the rate cards of the other prices, in words, that priced nothing.
+    """
 
     months: Sequence[SimulatedMonth]
     users: Sequence[UserChange]
+    unused_cards: Sequence[str] = ()
 
     @property
     def figures(self) -> list[Figures]:
@@ -90,6 +91,7 @@ class Simulation:
             ],
             "in_all": [_json(one) for one in self.figures],
             "largest": [_json(one) for one in self.largest],
+            "unused_cards": list(self.unused_cards),
         }
 
 
@@ -112,9 +114,11 @@ def simulate(
 
     Raises:
         MonthError: the range is empty or too long, or ends in a month that is not over.
-        UsageError: a month was not frozen here; the pricing names a plan or a user whom no month has.
+        UsageError: a month was not frozen here, or lacks what a rate card prices; a card cannot be used; the
+            pricing names a plan or a user whom no month has.
         IntegrityError: what was frozen was altered.
     """
+    cards = NewCards(store, pricing, name)
     opened = [_opened(ledger, frozen) for frozen in _versions(ledger, store, first, last)]
     terms: dict[str, Terms] = {}
     for each in opened:
@@ -124,11 +128,11 @@ def simulate(
     months: list[SimulatedMonth] = []
     changes: list[UserChange] = []
     for each in opened:
-        of_month = list(_changes(each, pricing, terms))
+        of_month = list(_changes(each, pricing, terms, cards))
         frozen = each.frozen
         months.append(SimulatedMonth(frozen.month, frozen.version, each.before_from, figures_of(of_month)))
         changes = add_up([*changes, *of_month])
-    return Simulation(months, changes)
+    return Simulation(months, changes, cards.unused)
 
 
 def users_frame(simulation: Simulation) -> "pd.DataFrame":
@@ -183,17 +187,17 @@ def _versions(ledger: Ledger, store: UsageStore, first: Month, last: Month) -> I
 def _opened(ledger: Ledger, frozen: FrozenUsage) -> _Opened:
     with open_user_usage(frozen) as file:
         usage = file.read(["user_id", "cost_cents"])
-    bills = _bills(ledger, frozen.month)
+    bills = read_bills(ledger, frozen.month)
     plans = frozen.manifest.plans
     if plans is None:
-        rows, before_from = _plans_of_bills(bills), FROM_BILLS if bills else FROM_NOTHING
+        rows, before_from = plans_of_bills(bills), FROM_BILLS if bills else FROM_NOTHING
         table = pa.Table.from_pylist(rows, schema=PLANS_SCHEMA)
     else:
         path = frozen.path(plans)
         verify_file(path, plans)
         with pq.ParquetFile(path) as file:
             table, before_from = file.read(), FROM_PLANS
-        if since := _plans_since(frozen.month, table, bills):
+        if since := plans_since(frozen.month, table, bills):
             table = pa.concat_tables([table, pa.Table.from_pylist(since, schema=PLANS_SCHEMA)])
             before_from = FROM_BOTH
     return _Opened(
@@ -206,56 +210,19 @@ def _opened(ledger: Ledger, frozen: FrozenUsage) -> _Opened:
     )
 
 
-def _bills(ledger: Ledger, month: Month) -> dict[str, sa.Row[Any]]:
-    """Return each user's latest bill of the month."""
-    names = ("user_id", "currency", "plan_id", "included_cents", "rating")
-    query = sa.select(*(invoices.c[name] for name in names)).where(invoices.c.month == str(month))
-    with ledger.reading() as connection:
-        return {row.user_id: row for row in connection.execute(query.order_by(invoices.c.generation))}
-
-
-def _plans_since(month: Month, plans: pa.Table, bills: dict[str, sa.Row[Any]]) -> list[dict[str, Any]]:
-    """Return the plans of accounts whose plan did not exist at the freeze, as their bills have them."""
-    rows = []
-    for user_id in sorted(PlanBook(month, plans).unknown & bills.keys()):
-        bill = bills[user_id]
-        rating = load_rating(bill.rating, bill.included_cents)
-        percent = fraction_of(rating.usage_discount) * 100
-        # Of subscriptions that came since, only shares of the month are known.
-        if bill.plan_id and rating != USUAL_RATING and 10**9 % percent.denominator == 0:
-            off = plain(Decimal(percent.numerator) / percent.denominator)
-            rows.append(_row(bill, rating.included_cents, rating.fee_cents, rating.minimum_cents, off))
-    return rows
-
-
-def _plans_of_bills(bills: dict[str, sa.Row[Any]]) -> list[dict[str, Any]]:
-    """Return the plans of a month that was frozen without them: the allowance of each bill."""
-    rows = []
-    for user_id, bill in bills.items():
-        if bill.rating is not None:
-            raise UsageError(
-                f"The bill of user {user_id} has fees or discounts of plans that the frozen month lacks.",
-                remedy="Restore the month's directory in the usage store from a backup.",
-            )
-        if bill.plan_id is not None or bill.included_cents:
-            rows.append(_row(bill, bill.included_cents, 0, 0, "0"))
-    return rows
-
-
-def _row(bill: sa.Row[Any], *amounts: int | str) -> dict[str, Any]:
-    plan_id = bill.plan_id or ""
-    return {"kind": PLAN, "user_id": bill.user_id, **terms_of(plan_id, plan_id, *amounts, None)}
-
-
-def _changes(opened: _Opened, pricing: NewPricing, terms: dict[str, Terms]) -> Iterator[UserChange]:
+def _changes(
+    opened: _Opened, pricing: NewPricing, terms: dict[str, Terms], cards: NewCards
+) -> Iterator[UserChange]:
     month, level = opened.frozen.month, pricing.usage_percent / _PERCENT
     before = PlanBook(month, opened.plans)
     after = PlanBook(month, reprice(month, opened.plans, pricing, terms, opened.users))
+    by_cards = cards.costs(opened.frozen, opened.users, after)
     for user_id, text in zip(opened.users, opened.costs, strict=True):
-        yield _change(user_id, Decimal(text), level, (before, after), opened.currencies)
+        cents = Decimal(text), _at(level, Decimal(text if by_cards is None else by_cards[user_id]))
+        yield _change(user_id, cents, (before, after), opened.currencies)
     without_usage = (before.users_charged_alone() | after.users_charged_alone()).difference(opened.users)
     for user_id in sorted(without_usage):
-        change = _change(user_id, Decimal(0), level, (before, after), opened.currencies)
+        change = _change(user_id, (Decimal(0), Decimal(0)), (before, after), opened.currencies)
         # Who is charged in the next month alone pays nothing in this one.
         if change.before_cents or change.after_cents:
             yield change
@@ -263,8 +230,7 @@ def _changes(opened: _Opened, pricing: NewPricing, terms: dict[str, Terms]) -> I
 
 def _change(
     user_id: str,
-    usage_cents: Decimal,
-    level: Decimal,
+    usage_cents: tuple[Decimal, Decimal],
     books: tuple[PlanBook, PlanBook],
     currencies: dict[str, str],
 ) -> UserChange:
@@ -277,7 +243,7 @@ def _change(
         )
     before, after = (
         rate_open_month(cents, rating_of(None, plan)).due_cents
-        for plan, cents in ((old, usage_cents), (new, _at(level, usage_cents)))
+        for plan, cents in zip((old, new), usage_cents, strict=True)
     )
     return UserChange(user_id, currency, before, after)
 

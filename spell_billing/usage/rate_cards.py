@@ -36,7 +36,7 @@ _NUMBERS = ("up_to", "unit_price_cents", "package_size")
 
 @dataclass(frozen=True)
 class RateCards:
-    """The cards that price one month, as rows and as read; at least one."""
+    """The cards that price one month, as rows and as read."""
 
     rows: Sequence[CardRow]
     cards: Mapping[tuple[str | None, str | None], RateCard]
@@ -63,7 +63,7 @@ class RateCards:
     def charge_scale(self, cost_scale: int) -> int:
         """Return the decimal places that amounts may have, beside stored costs of so many places."""
         prices = (tier.unit_price_cents for card in self.cards.values() for tier in card.tiers)
-        places = max(max(0, -int(price.as_tuple().exponent)) for price in prices)
+        places = max((max(0, -int(price.as_tuple().exponent)) for price in prices), default=0)
         return max(cost_scale, places + (MOST_PLACES if self.has_quantity else 0))
 
     def freeze(self, directory: Path, accounts: pa.Table | None, cost_scale: int) -> FrozenRates:

@@ -1,5 +1,7 @@
 """What each user has of each item in a month with rate cards: counted and priced out of core."""
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +22,7 @@ from spell_billing.usage.user_usage import open_user_usage
 
 QUANTITY = f"DECIMAL(38, {MOST_PLACES})"
 _ROWS_AT_ONCE = 50_000
+_PRICED = "counted JOIN prices USING (plan_id, item, calls, measured, quantity)"
 
 
 def counted(frozen: FrozenUsage, scale: int, where: str = "") -> str:
@@ -61,22 +64,59 @@ def write_rated_items(
     if cards is None:
         raise ValueError(f"{frozen.month}/{frozen.version} has no rate cards")
     money = f"DECIMAL(38, {frozen.manifest.charge_scale})"
-    duck.execute(
-        f"CREATE TABLE counted AS SELECT c.*, coalesce(p.plan_id, '') AS plan_id "
-        f"FROM ({counted(frozen, frozen.manifest.charge_scale)}) AS c "
-        f"LEFT JOIN {plans_of(frozen)} AS p ON p.user_id = c.user_id"
-    )
+    _count(duck, frozen, frozen.manifest.charge_scale, plans_of(frozen))
     used = _price(duck, cards, money)
     write_parquet(
         duck,
         "SELECT user_id, item, calls, coalesce(price, stored_cents) AS cost_cents, quantity, stored_cents "
-        "FROM counted JOIN prices USING (plan_id, item, calls, measured, quantity) ORDER BY user_id, item",
+        f"FROM {_PRICED} ORDER BY user_id, item",
         path,
     )
     ((stored_cents,),) = duck.execute(
         "SELECT coalesce(sum(stored_cents), 0)::VARCHAR FROM counted"
     ).fetchall()
     return exact(stored_cents), cards.names_without(used)
+
+
+def rated_costs(
+    frozen: FrozenUsage, cards: RateCards, plans: Mapping[str, str | None]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return what each user's frozen calls cost by any cards, in cents as text; nothing is written.
+
+    Args:
+        frozen: The month, whose rows have what the cards ask for.
+        cards: The cards; what none of them prices keeps its stored cost.
+        plans: The plan of each user, for cards of a plan.
+
+    Returns:
+        The costs, and the cards in words that priced nothing.
+
+    Raises:
+        UsageError: a call lacks the quantity that is priced.
+    """
+    scale = cards.charge_scale(frozen.manifest.cost_scale)
+    with open_duckdb(Path(tempfile.gettempdir())) as duck:
+        duck.register("plans", pa.table({"user_id": texts(plans), "plan_id": texts(plans.values())}))
+        _count(duck, frozen, scale, "plans")
+        used = _price(duck, cards, f"DECIMAL(38, {scale})")
+        rows = duck.execute(
+            f"SELECT user_id, sum(coalesce(price, stored_cents))::VARCHAR FROM {_PRICED} GROUP BY user_id"
+        ).fetchall()
+    return dict(rows), cards.names_without(used)
+
+
+def frozen_plans(frozen: FrozenUsage) -> dict[str, str]:
+    """Return the plan of each user who had one, where the month's cards asked for it."""
+    with open_duckdb(Path(tempfile.gettempdir())) as duck:
+        return dict(duck.execute(f"SELECT user_id, plan_id FROM {plans_of(frozen)}").fetchall())
+
+
+def _count(duck: duckdb.DuckDBPyConnection, frozen: FrozenUsage, scale: int, plans: str) -> None:
+    """Count what each user has of each item, beside the user's plan."""
+    duck.execute(
+        f"CREATE TABLE counted AS SELECT c.*, coalesce(p.plan_id, '') AS plan_id "
+        f"FROM ({counted(frozen, scale)}) AS c LEFT JOIN {plans} AS p ON p.user_id = c.user_id"
+    )
 
 
 def _price(duck: duckdb.DuckDBPyConnection, cards: RateCards, money: str) -> set[int]:

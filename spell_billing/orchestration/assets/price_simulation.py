@@ -69,6 +69,7 @@ def price_simulation(
                 ]
             ),
             **_numbers(found),
+            **({"unused_rate_cards": list(found.unused_cards)} if found.unused_cards else {}),
         }
     )
 
