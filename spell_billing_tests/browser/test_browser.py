@@ -14,6 +14,8 @@ from spell_billing_tests.triggering.served import Served
 OPEN_PAGE = Callable[..., Page]
 SIGN_IN = Callable[[Page], None]
 PHONE = {"width": 360, "height": 740}
+_RUN_MS = 120_000
+"""A run of a month, on a machine that runs other tests beside it."""
 AXE = Axe()
 """What finds barriers to those who do not see the page, or have no pointer: axe-core."""
 LOW_CONTRAST = """() => {
@@ -82,7 +84,7 @@ def test_a_month_is_launched_in_dagsters_pages_and_its_bills_are_looked_at(
     run_path = urlsplit(page.url).path
     expect(page.get_by_text("partition: 2025-01-01")).to_be_visible()
     # It comes by the websocket: the page is not loaded again.
-    expect(page.get_by_text("RUN_SUCCESS")).to_be_visible()
+    expect(page.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=_RUN_MS)
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
     assert sorted(invoice.total_cents for invoice in served.invoices("2025-01")) == [100, 250]
     assert served.double.violations == []

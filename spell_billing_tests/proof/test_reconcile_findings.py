@@ -215,7 +215,7 @@ def test_metadata_that_was_cleared_and_money_that_went_back_are_named(billed: Sm
 
 
 def test_every_kind_of_finding_is_made_by_a_test() -> None:
-    names = (Path(__file__).name, "test_reconcile_history.py", "test_grants.py", "test_plans.py")
+    names = (Path(__file__).name, "test_reconcile_history.py", "test_altered_grants.py", "test_plans.py")
     files = [Path(__file__).with_name(name) for name in names]
     payments = Path(__file__).parents[1] / "payments"
     files += [payments / name for name in ("test_given_back_twice.py", "test_came_back.py")]
