@@ -65,7 +65,7 @@ def command(
         months = ", ".join(str(each.month) for each in found.months if each.before_from == source)
         out.print(f"Before, in {months}: {source}.")
     for card in found.unused_cards:
-        out.print(one_line(f"{card} priced nothing: is its item written as in usage_counters?"))
+        out.print(one_line(f"{card} priced nothing in these months: check its plan, item and date."))
     out.print("Without late usage, credits and taxes. Nothing was sent to Stripe, nothing was stored.")
 
 

@@ -92,26 +92,27 @@ def usage_discount_alone(rating: str | None) -> str | None:
 
 def frozen_terms(month: Month, path: Path) -> tuple[dict[str, Terms], set[str]]:
     """Return what was frozen for each user; and users whose account had a plan that did not exist."""
-    spans: defaultdict[str, list[_Row]] = defaultdict(list)
+    spans: defaultdict[str | None, list[_Row]] = defaultdict(list)
     discounts: defaultdict[str | None, list[_Row]] = defaultdict(list)
-    unknown, users = set[str](), set[str | None]()
+    unknown, users = set[str](), set[str]()
     for user_id, row in _frozen_rows(path):
-        users.add(user_id)
+        if user_id is not None:
+            users.add(user_id)
         if row["kind"] == "discount":
             discounts[user_id].append(row)
-        elif row["plan_id"] and not row["name"] and row["starts_at"] == row["ends_at"]:
-            unknown.add(str(user_id))
+        elif user_id and row["plan_id"] and not row["name"] and row["starts_at"] == row["ends_at"]:
+            unknown.add(user_id)
         else:
-            spans[str(user_id)].append(row)
+            spans[user_id].append(row)
     found = {}
     # Most users have what others have: each combination is worked out once.
     worked_out: dict[tuple[int, ...], Terms] = {}
-    for user_id in (users | spans.keys()) - unknown - {None}:
-        own, taken_off = spans.get(str(user_id), []), discounts.get(user_id, [])
+    for user_id in users - unknown:
+        own, taken_off = spans[user_id], discounts.get(user_id, [])
         key = (*map(id, own), *map(id, taken_off))
         if key not in worked_out:
             worked_out[key] = _work_out(month, own, [*discounts[None], *taken_off])
-        found[str(user_id)] = worked_out[key]
+        found[user_id] = worked_out[key]
     return found, unknown
 
 
