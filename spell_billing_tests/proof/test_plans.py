@@ -209,6 +209,28 @@ def test_a_discount_of_a_user_is_taken_off_fee_and_usage_while_it_is_valid(light
     light.must_agree(APRIL)
 
 
+def test_a_discount_of_one_user_leaves_others_of_the_same_plan_alone(light: SmallPlatform) -> None:
+    light.accounts(ONE, TWO, plan_id="basic")
+    light.sql(f"INSERT INTO billing_discounts VALUES ('Deal', '{TWO}', NULL, 50, NULL, NULL, NULL)")
+    light.calls(MARCH, (ONE, 1_310), (TWO, 1_310))
+    light.bill(MARCH)
+    assert [light.bill_of(MARCH, user).total_cents for user in (ONE, TWO)] == [4_100, 2_050]
+    light.must_agree(MARCH)
+
+
+def test_lines_of_the_month_before_that_cannot_be_read_stop_the_proof_of_fees_by_name(
+    light: SmallPlatform,
+) -> None:
+    light.accounts(ONE, plan_id="basic")
+    light.calls(MARCH, (ONE, 1_310))
+    light.bill(MARCH)
+    light.calls(APRIL, (ONE, 1_310))
+    light.bill(APRIL)
+    light.sql("UPDATE ledger_invoices SET lines = '[{' WHERE month = '2025-03'")
+    with pytest.raises(IntegrityError, match=f"The bill of user {ONE} for 2025-03"):
+        light.reconcile(APRIL)
+
+
 def test_a_plan_in_another_currency_fails_its_user_alone(light: SmallPlatform) -> None:
     light.sql("UPDATE billing_plans SET currency = 'eur' WHERE plan_id = 'pro'")
     light.accounts(ONE, plan_id="pro")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spell_billing.core.errors import UsageError
+from spell_billing.core.errors import IntegrityError, UsageError
 from spell_billing_tests.proof.priced import BY_ENDPOINT, CHAT, cards, insert
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 from spell_billing_tests.proof.test_simulate import DOCS, by, everything, run, simulated
@@ -135,3 +135,10 @@ def test_a_month_frozen_without_items_is_named(light_platform: SmallPlatform) ->
     with pytest.raises(UsageError, match="2025-03, which was frozen without items"):
         simulated(light_platform, card.format("item: /chat, "), MARCH)
     assert by(simulated(light_platform, card.format(""), MARCH)) == {ADA: 6 - 705}
+
+
+def test_frozen_rows_that_were_altered_are_not_priced(light_priced: SmallPlatform) -> None:
+    (rows,) = (light_priced.store_path / "2025-03").rglob("rows.parquet")
+    rows.write_bytes(rows.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match=r"rows\.parquet is not what was frozen"):
+        simulated(light_priced, "rate_cards: []", MARCH)
