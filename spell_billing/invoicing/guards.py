@@ -8,7 +8,8 @@ from spell_billing.core.lines import GRANT
 from spell_billing.core.money import plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, State
-from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
+from spell_billing.invoicing.credit_findings import credit_findings
+from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.invoicing.rederive import content_findings, sum_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.invoicing.rederive_trail import grant_entry_findings

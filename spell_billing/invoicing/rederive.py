@@ -18,8 +18,9 @@ from spell_billing.core.items import OTHER, item_name
 from spell_billing.core.money import EXACT, exact_sum, plain
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import State
-from spell_billing.invoicing.credit_findings import credit_findings, grant_findings
+from spell_billing.invoicing.credit_findings import credit_findings
 from spell_billing.invoicing.findings import Finding, Kind
+from spell_billing.invoicing.grant_findings import grant_findings, left_out_findings
 from spell_billing.invoicing.rederive_fees import plan_findings
 from spell_billing.invoicing.rederive_late import given_back_findings, late_amounts
 from spell_billing.invoicing.rederive_plans import charges
@@ -81,6 +82,10 @@ def rederive(
     yield from given_back_findings(connection, month, latest)
     yield from credit_findings(connection, latest)
     yield from grant_findings(connection, latest)
+    as_drafted = {
+        user_id: bill for user_id, bill in latest.items() if (user_id, bill.generation) not in changed
+    }
+    yield from left_out_findings(connection, as_drafted)
 
 
 def _changed_by_nobody(bill: Bill) -> Iterator[Finding]:

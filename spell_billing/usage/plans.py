@@ -143,6 +143,7 @@ def _subscribed(
     columns = (subscriptions[name].to_pylist() for name in COLUMNS[SUBSCRIPTIONS_TABLE])
     for user, *of in zip(*columns, strict=True):
         if not (user and user.strip(BLANKS)):
+            _refuse_nobodys(*of, month=month)
             continue
         subscribed.add(user)
         key = tuple(of)
@@ -151,6 +152,16 @@ def _subscribed(
         if (span := read[key]) is not None:
             by_user[user].append(span)
     return by_user, subscribed
+
+
+def _refuse_nobodys(plan_id: str | None, starts: str | None, ends: str | None, *, month: Month) -> None:
+    """Refuse a subscription without a user that counts in the month or the next: its fee would be lost."""
+    where = f"{SUBSCRIPTIONS_TABLE} of the plan {plan_id!r} without a user_id"
+    if touches(*span_times(starts, ends, where), month):
+        raise UsageError(
+            f"{SUBSCRIPTIONS_TABLE} has a row of the plan {plan_id!r} without a user_id.",
+            remedy="Fill in its user_id, or delete the row, and bill the month again.",
+        )
 
 
 def _subscription(

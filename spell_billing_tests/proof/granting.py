@@ -21,6 +21,7 @@ def grant(
     expires: Month = JUNE,
     currency: str = "usd",
     paid: bool = False,
+    now: datetime = NOW,
 ) -> bool:
     with platform.ledger() as ledger, ledger.writing() as connection:
         return add_grant(
@@ -33,7 +34,7 @@ def grant(
             is_paid=paid,
             reason="agreed",
             actor=SUPPORT,
-            now=NOW,
+            now=now,
         )
 
 

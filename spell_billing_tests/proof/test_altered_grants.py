@@ -1,10 +1,12 @@
 """Grants that somebody altered by hand: reconciliation names the user, and nothing is sent on them."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from spell_billing.core.errors import IntegrityError
+from spell_billing.core.month import Month
 from spell_billing.ledger.moves import record_move
 from spell_billing_tests.proof.granting import NOW, ONE, SUPPORT, TWO, grant, unguarded
 from spell_billing_tests.proof.leavers import erase
@@ -96,11 +98,12 @@ def test_a_grant_that_was_removed_is_found_before_any_bill_used_it(light_platfor
     light_platform.accounts(ONE)
     light_platform.calls(MARCH, (ONE, 500))
     light_platform.bill(MARCH)
-    grant(light_platform, "welcome", 900)
+    grant(light_platform, "welcome", 900, expires=Month(2999, 1), now=datetime.now(UTC))
     light_platform.must_agree(MARCH)
     unguarded(light_platform, "DELETE FROM ledger_credits")
+    made = _MADE.replace("2025-06", "2999-01")
     findings = [(each.kind, each.expected, each.found) for each in light_platform.reconcile(MARCH).findings]
-    assert findings == [("content_altered", f"{_MADE}, by the audit trail", "no such grant")]
+    assert findings == [("content_altered", f"{made}, by the audit trail", "no such grant")]
 
 
 def test_what_an_erasure_made_of_a_grant_s_entries_is_no_finding(light_platform: SmallPlatform) -> None:

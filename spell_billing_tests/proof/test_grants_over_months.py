@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spell_billing.core.drafting import Account, draft_invoice
 from spell_billing.core.month import Month
-from spell_billing.invoicing.credit_findings import grant_findings
+from spell_billing.invoicing.grant_findings import grant_findings
 from spell_billing.ledger.grants import add_grant, read_ledger_grants, revoke_grant
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.queries import read_bills

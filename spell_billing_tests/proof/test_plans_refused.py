@@ -31,6 +31,7 @@ def light(light_platform: SmallPlatform) -> SmallPlatform:
             "before it starts",
         ),
         ("{SUBSCRIBE} ('u', NULL, NULL, NULL)", "names no plan"),
+        ("{SUBSCRIBE} (' ', 'pro', '2025-03-20', NULL)", "the plan 'pro' without a user_id"),
         # To PostgreSQL a moment that never comes.
         ("{SUBSCRIBE} ('u', 'pro', 'infinity', NULL)", "starts_at 'infinity'"),
         ("{SUBSCRIBE} ('u', 'pro', NULL, '-infinity')", "ends_at '-infinity'"),

@@ -1,0 +1,92 @@
+"""Grants that a bill should have used: reconciliation finds them without the code that offers grants."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from spell_billing.core import drafting
+from spell_billing.core.grants import Grant, paid_by_grants
+from spell_billing.core.lines import Line
+from spell_billing.core.month import Month
+from spell_billing.ledger.moves import record_move
+from spell_billing_tests.proof.granting import NOW, ONE, SUPPORT, TWO, grant
+from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
+
+
+def differing(platform: SmallPlatform, month: Month) -> list[tuple[str, str, str]]:
+    found = platform.reconcile(month).findings
+    return [(each.user_id, each.expected, each.found) for each in found if each.kind == "grant_differs"]
+
+
+def pay_by(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
+    """Let drafting know these grants only."""
+
+    def pay(grants: Sequence[Grant], month: Month, due_cents: int, currency: str) -> list[Line]:
+        return paid_by_grants([each for each in grants if each.grant_id in ids], month, due_cents, currency)
+
+    monkeypatch.setattr(drafting, "paid_by_grants", pay)
+
+
+def test_a_grant_that_no_bill_used_is_found(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light_platform.accounts(ONE)
+    grant(light_platform, "welcome", 500)
+    light_platform.calls(MARCH, (ONE, 800))
+    pay_by(monkeypatch)
+    light_platform.bill(MARCH)
+    assert differing(light_platform, MARCH) == [(ONE, "grant welcome used up first", "$5.00 of it left")]
+
+
+def test_a_grant_that_was_used_before_its_turn_is_found(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light_platform.accounts(ONE)
+    grant(light_platform, "bought", 500, paid=True)
+    grant(light_platform, "later", 500, expires=Month(2026, 1))
+    grant(light_platform, "gift", 500)
+    light_platform.calls(MARCH, (ONE, 300))
+    pay_by(monkeypatch, "bought")
+    light_platform.bill(MARCH)
+    assert differing(light_platform, MARCH) == [(ONE, "grant gift used up first", "$5.00 of it left")]
+
+
+def test_what_is_left_for_a_reason_is_no_finding(light_platform: SmallPlatform) -> None:
+    light_platform.accounts(ONE, TWO)
+    grant(light_platform, "short", 500, expires=APRIL)
+    grant(light_platform, "more", 500)
+    grant(light_platform, "foreign", 500, currency="eur")
+    grant(light_platform, "of-two", 500, user=TWO)
+    light_platform.calls(MARCH, (ONE, 300))
+    light_platform.calls(APRIL, (ONE, 300), (TWO, 100))
+    for month in (MARCH, APRIL):
+        light_platform.bill(month)
+    grant(light_platform, "new", 500, expires=Month(2999, 1), now=datetime.now(UTC))
+    for month in (MARCH, APRIL):
+        light_platform.must_agree(month)
+
+
+def test_a_grant_that_a_bill_gave_back_is_no_finding_of_bills_made_meanwhile(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ONE)
+    grant(light_platform, "welcome", 500)
+    for month in (MARCH, APRIL):
+        light_platform.calls(month, (ONE, 800))
+        light_platform.bill(month)
+    light_platform.void(MARCH, ONE, for_good=True)
+    assert differing(light_platform, APRIL) == []
+
+
+def test_of_a_user_whose_usage_moved_nothing_is_reported(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light_platform.accounts(ONE, TWO)
+    light_platform.calls(MARCH, (ONE, 500), (TWO, 500))
+    grant(light_platform, "welcome", 900)
+    pay_by(monkeypatch)
+    light_platform.bill(MARCH)
+    with light_platform.ledger() as ledger, ledger.writing() as connection:
+        record_move(connection, TWO, ONE, reason="merged", actor=SUPPORT, has_usage=lambda _: True, now=NOW)
+    assert differing(light_platform, MARCH) == []
