@@ -28,8 +28,7 @@ from spell_billing.orchestration.unstable import with_source_code_references
 def _assets() -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
     return with_source_code_references(
         [
-            *(external.usage_counters, external.billing_accounts, external.billing_plans),
-            external.rate_cards,
+            *external.PLATFORM,
             *(raw_usage, user_usage, invoice_drafts, stripe_invoices),
             *(external.stripe_account, price_simulation),
             *(finance.invoices_export, finance.payments_export, finance.journal),

@@ -278,7 +278,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
         elif each["type"] == "missing":
             yield f"{where} is missing"
         elif each["type"] in {"model_type", "dict_type"}:
-            yield f"{where} has no keys"
+            yield f"{where} does not map names to values"
         else:
             given = f" {each['input']!r}" if isinstance(each["input"], str) else ""
             yield f"{where}{given} {each['msg'].removeprefix('Value error, ')}".strip()

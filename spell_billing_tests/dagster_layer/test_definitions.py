@@ -18,6 +18,10 @@ from spell_billing.orchestration.build import build_defs
 from spell_billing.orchestration.resources import StripeResource
 
 ASSETS = (raw_usage, user_usage, invoice_drafts, stripe_invoices)
+PLATFORM = {
+    *("usage_counters", "billing_accounts", "billing_plans"),
+    *("plan_subscriptions", "billing_discounts", "rate_cards"),
+}
 FINANCE = ("invoices_export", "payments_export", "journal")
 
 
@@ -52,11 +56,8 @@ def test_the_lineage_leads_from_the_platform_s_tables_over_four_assets_to_stripe
         for key in graph.get_all_asset_keys()
     }
     assert parents == {
-        "usage_counters": set(),
-        "billing_accounts": set(),
-        "billing_plans": set(),
-        "rate_cards": set(),
-        "raw_usage": {"usage_counters", "rate_cards"},
+        **{key: set() for key in PLATFORM},
+        "raw_usage": PLATFORM,
         "user_usage": {"raw_usage"},
         "invoice_drafts": {"user_usage", "billing_accounts", "billing_plans"},
         "stripe_invoices": {"invoice_drafts"},
@@ -73,11 +74,7 @@ def test_the_lineage_leads_from_the_platform_s_tables_over_four_assets_to_stripe
 
 def test_every_asset_leads_to_the_lines_that_define_it() -> None:
     for key, spec in ((spec.key, spec) for spec in definitions.defs.resolve_all_asset_specs()):
-        if key.path[0] not in {
-            *("usage_counters", "billing_accounts", "billing_plans"),
-            "rate_cards",
-            "stripe",
-        }:
+        if key.path[0] not in PLATFORM | {"stripe"}:
             file = "finance" if key.path[0] in FINANCE else key.path[0]
             (reference,) = spec.metadata["dagster/code_references"].code_references
             assert reference.file_path.endswith(f"assets/{file}.py")

@@ -25,10 +25,19 @@ usage_counters = _table(
 billing_accounts = _table(
     "billing_accounts", "The platform's users with their Stripe customer, currency and plan."
 )
-billing_plans = _table("billing_plans", "The platform's plans and what each includes. Optional.")
-rate_cards = _table(
-    "rate_cards", "The platform's prices for calls, or for a quantity, in place of a stored cost. Optional."
+billing_plans = _table("billing_plans", "The platform's plans: fee, allowance, minimum, discount. Optional.")
+PLATFORM = (
+    usage_counters,
+    billing_accounts,
+    billing_plans,
+    _table("plan_subscriptions", "Which user is on which plan, and when. Optional."),
+    _table("billing_discounts", "What is taken off the bills of a user or a plan, and when. Optional."),
+    _table(
+        "rate_cards",
+        "The platform's prices for calls, or for a quantity, in place of a stored cost. Optional.",
+    ),
 )
+"""The platform's tables: a freeze reads all of them, in one snapshot."""
 stripe_account = dg.AssetSpec(
     ["stripe", "invoices"],
     group_name="stripe",

@@ -13,7 +13,7 @@ from spell_billing.invoicing.usage_versions import (
     version_before,
 )
 from spell_billing.orchestration.assets import common
-from spell_billing.orchestration.assets.external import rate_cards, usage_counters
+from spell_billing.orchestration.assets.external import PLATFORM
 from spell_billing.orchestration.resources import LedgerResource, UsageResource
 
 COLUMNS = common.table_schema(
@@ -25,14 +25,15 @@ COLUMNS = common.table_schema(
 
 
 @common.month_asset(
-    deps=[usage_counters, rate_cards],
+    deps=PLATFORM,
     kinds={"parquet", "sql"},
     tags={"spell_billing/step": "freeze"},
     code_version="1",
     metadata={"dagster/column_schema": COLUMNS},
     description=(
-        "The rows of `usage_counters` of one closed month, read in one consistent snapshot and written to "
-        "versioned Parquet with a manifest. Once billing of the month has started, its version is pinned."
+        "The rows of `usage_counters` of one closed month, with its plans and prices, read in "
+        "one consistent snapshot and written to versioned Parquet with a manifest. Once billing of the month "
+        "has started, its version is pinned."
     ),
 )
 def raw_usage(
