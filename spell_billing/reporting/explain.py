@@ -168,7 +168,8 @@ def _answer(
         paid = payments.get(str(bill.stripe_invoice_id), {}).get("in_words")
         # A paid invoice may have been moved to the next one, or paid from the customer's balance.
         how = f": {paid}" if paid and bill.state is State.PAID and paid != f"{money} paid" else ""
-        return f"Invoice {bill.stripe_invoice_id} of {money} ({bill.calls:,} calls) is {bill.state}{how}."
+        calls = "1 call" if bill.calls == 1 else f"{bill.calls:,} calls"
+        return f"Invoice {bill.stripe_invoice_id} of {money} ({calls}) is {bill.state}{how}."
     if bill.state in {State.PLANNED, State.DRAFTED}:
         return f"A bill of {money} is {bill.state}, not finalized yet: the next run sends it on."
     return f"No invoice of {money}: {bill.state}, {bill.reason}. {bill.why}"

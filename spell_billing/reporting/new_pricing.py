@@ -255,19 +255,25 @@ def _touches(month: Month, starts_at: datetime | None, ends_at: datetime | None)
     return (starts_at is None or starts_at < month.end) and (ends_at is None or ends_at > month.start)
 
 
-def _plain(node: yaml.Node) -> Any:
-    """Return a node as dictionaries, lists and texts; None where nothing is written."""
+def _plain(node: yaml.Node, known: dict[int, Any] | None = None) -> Any:
+    """Return a node as dictionaries, lists and texts; None where nothing is written.
+
+    What an alias repeats is read once (`known`): aliases of aliases would take for ever.
+    """
+    known = {} if known is None else known
     if isinstance(node, yaml.ScalarNode):
         return None if node.style is None and node.value.lower() in _NOTHING else node.value
+    if id(node) in known:
+        return known[id(node)]
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(each) for each in node.value]
+        return known.setdefault(id(node), [_plain(each, known) for each in node.value])
     found: dict[str, Any] = {}
     for key, value in node.value:
         name = str(key.value)
         if name in found:
             raise ValueError(f"the key {name} stands twice, again in line {key.start_mark.line + 1}")
-        found[name] = _plain(value)
-    return found
+        found[name] = _plain(value, known)
+    return known.setdefault(id(node), found)
 
 
 def _problems(error: ValidationError) -> Iterator[str]:

@@ -173,7 +173,7 @@ def _opened(frozen: FrozenUsage, memory_limit_bytes: int) -> Iterator[duckdb.Duc
             yield duck
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
-                f"{frozen.month}/{frozen.version}: a user's sum exceeds 38 digits: {error}.",
+                f"{frozen.month}/{frozen.version}: a user's sum exceeds 38 digits.",
                 remedy="Find and correct the absurd amounts in the usage table, and freeze the month again.",
             ) from error
         except duckdb.IOException as error:

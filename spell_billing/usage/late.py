@@ -97,7 +97,7 @@ def compare_late_usage(
             _add_up(duck, scale)
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             raise UsageError(
-                f"A user's usage in an earlier month exceeds 38 digits: {error}.",
+                "A user's usage in an earlier month exceeds 38 digits.",
                 remedy="Find and correct the absurd amounts in the usage table.",
             ) from error
         late = _write(duck, late_for, directory)

@@ -146,7 +146,7 @@ def test_a_month_of_every_kind_is_billed_followed_and_corrected(billed: Any) -> 
     assert "spell-billing credit --month 2025-03 --user card --all" in refused.stderr
     story = shop.run("explain", *MARCH, "--user", "credited").stdout
     assert story.startswith(
-        f"Invoice {invoice_of(shop, 'credited')} of $12.00 (1 calls) is paid: $12.00 paid, $2.00 refunded."
+        f"Invoice {invoice_of(shop, 'credited')} of $12.00 (1 call) is paid: $12.00 paid, $2.00 refunded."
     )
 
     late = shop.run("reconcile", *MARCH)

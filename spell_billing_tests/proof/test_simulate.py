@@ -44,6 +44,11 @@ WRONG = [
     ("plans: {pro: {monthly_fee_cents: 12.5}}", "plans.pro.monthly_fee_cents '12.5' must be a whole number"),
     ("plans: {pro: {minimum_cents: -1}}", "plans.pro.minimum_cents '-1' must be a whole number"),
     ("plans: {pro: }", "plans.pro does not map names to values"),
+    # Each line names the one before nine times: written out, more than the machine can hold.
+    (
+        "\n".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}' if n else '1'] * 9)}]" for n in range(20)),
+        "a1 is an unknown key",
+    ),
     ("plans: [pro]", "plans does not map names to values"),
     ("plans: {pro: {}, pro: {}}", "the key pro stands twice"),
     ("usage_percent: .nan", "usage_percent '.nan' must be a percentage"),
