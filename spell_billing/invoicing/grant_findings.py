@@ -65,20 +65,27 @@ def left_out_findings(connection: Connection, bills: Mapping[str, Bill]) -> Iter
     concerned = (bills.keys() & left.keys()).difference(*pairs)
     if not concerned:
         return
-    drafted = _drafted(connection)
     for user_id in sorted(concerned):
         bill = bills[user_id]
-        if bill.state.value not in _USES_GRANTS or not _stood_alone(connection, bill, drafted):
+        due = list(_due(bill, left[user_id], made)) if bill.state.value in _USES_GRANTS else []
+        if not due or not _stood_alone(connection, bill):
             continue
-        paid = _uses(bill.lines)
-        is_paid = _due_cents(bill) <= sum(cents for _, cents in paid)
-        last = max((_order(made[grant_id]) for grant_id, _ in paid if grant_id in made), default=None)
-        for grant in sorted(left[user_id], key=_order):
-            fits = grant.currency == bill.currency and f"{bill.month}-01" < grant.expires_on.isoformat()
-            is_due = not is_paid or (last is not None and _order(grant) < last)
-            if fits and is_due and grant.at < bill.created_at and _was_made(connection, grant):
+        for grant in due:
+            if _was_made(connection, grant):
                 cents = format_money(worth[grant.grant_id] - used[grant.grant_id], grant.currency)
                 yield _finding(bill, f"grant {grant.grant_id} used up first", f"{cents} of it left")
+
+
+def _due(bill: Bill, left: list[Any], made: Mapping[str, Any]) -> Iterator[Any]:
+    """Return the grants, of those that something is left of, that a bill should have used before others."""
+    paid = _uses(bill.lines)
+    is_paid = _due_cents(bill) <= sum(cents for _, cents in paid)
+    last = max((_order(made[grant_id]) for grant_id, _ in paid if grant_id in made), default=None)
+    for grant in sorted(left, key=_order):
+        fits = grant.currency == bill.currency and f"{bill.month}-01" < grant.expires_on.isoformat()
+        is_its_turn = not is_paid or (last is not None and _order(grant) < last)
+        if fits and is_its_turn and grant.at < bill.created_at:
+            yield grant
 
 
 def _order(grant: Any) -> tuple[Any, ...]:
@@ -97,29 +104,27 @@ def _was_made(connection: Connection, grant: Any) -> bool:
     return connection.execute(made.limit(1)).first() is not None
 
 
-def _drafted(connection: Connection) -> list[Any]:
-    """Return when each month was drafted first, and last."""
-    query = sa.select(
-        audit.c.month, sa.func.min(audit.c.at).label("first"), sa.func.max(audit.c.at).label("last")
+def _stood_alone(connection: Connection, bill: Bill) -> bool:
+    """Return whether no other bill of the user changed, and no other month was drafted anew, beside a bill.
+
+    That is, between its draft and its last change.
+    """
+    other = invoices.c
+    beside = sa.select(other.id).where(
+        other.month > "",
+        other.user_id == bill.user_id,
+        other.id != bill.id,
+        other.created_at < bill.updated_at,
+        other.updated_at > bill.created_at,
     )
+    if connection.execute(beside.limit(1)).first() is not None:
+        return False
+    drafted = audit.c.user_id.is_(None), audit.c.action == DRAFTED, audit.c.month != bill.month
     # SQLite takes an index for a range only, and all months are one.
-    ofmonths = query.where(audit.c.month > "", audit.c.user_id.is_(None), audit.c.action == DRAFTED)
-    return list(connection.execute(ofmonths.group_by(audit.c.month)).all())
-
-
-def _stood_alone(connection: Connection, bill: Bill, drafted: list[Any]) -> bool:
-    """Return whether no other bill of the user changed between a bill's draft and its last change."""
-    bills = invoices.c
-    query = sa.select(bills.id).where(
-        bills.month > "",
-        bills.user_id == bill.user_id,
-        bills.id != bill.id,
-        bills.created_at < bill.updated_at,
-        bills.updated_at > bill.created_at,
-    )
-    again = (each for each in drafted if each.month != bill.month and each.first < each.last)
-    redrafted = any(each.first < bill.updated_at and each.last > bill.created_at for each in again)
-    return not redrafted and connection.execute(query.limit(1)).first() is None
+    anew = sa.select(audit.c.month).where(audit.c.month > "", *drafted).group_by(audit.c.month)
+    first, last = sa.func.min(audit.c.at), sa.func.max(audit.c.at)
+    anew = anew.having(sa.and_(first < last, first < bill.updated_at, last > bill.created_at))
+    return connection.execute(anew.limit(1)).first() is None
 
 
 def _made(connection: Connection) -> tuple[dict[str, Any], defaultdict[str, int]]:
