@@ -38,7 +38,7 @@ class PriceSimulation(dg.Config):
     deps=[user_usage],
     group_name="what_if",
     owners=OWNERS,
-    kinds={"parquet"},
+    kinds={"python"},
     tags={"spell_billing/step": "simulate"},
     code_version="1",
     metadata={"dagster/column_schema": COLUMNS},
