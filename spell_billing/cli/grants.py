@@ -65,9 +65,10 @@ def grant(
     from spell_billing.usage.source import is_at_platform, open_usage_source  # noqa: PLC0415
 
     source = open_usage_source(Settings.from_environment().usage_database)
-    now = datetime.now(UTC)
-    since = Month.containing(now).plus(-_MONTHS_BACK)
     with open_ledger() as ledger, ledger.exclusive(on_wait=click.echo), ledger.writing() as connection:
+        # Not before the wait: a bill that is drafted meanwhile would count as made after the grant.
+        now = datetime.now(UTC)
+        since = Month.containing(now).plus(-_MONTHS_BACK)
         if not has_bill(connection, user_id) and not is_at_platform(source, user_id, since=since, now=now):
             raise LedgerError(
                 f"User {user_id} has no bill, no account and no usage.",
@@ -99,8 +100,8 @@ def revoke(grant_id: str, reason: str) -> None:
     """Take back what is left of a grant. What bills used stays used. Safe to repeat."""
     from spell_billing.ledger.grants import revoke_grant  # noqa: PLC0415 - heavy: SQLAlchemy
 
-    now = datetime.now(UTC)
     with open_ledger() as ledger, ledger.exclusive(on_wait=click.echo), ledger.writing() as connection:
+        now = datetime.now(UTC)
         before = revoke_grant(connection, grant_id, reason=reason.strip(), actor=actor(), now=now)
     money = format_money(max(0, before.left_cents), before.currency, grouping=True)
     if before.left_cents > 0:

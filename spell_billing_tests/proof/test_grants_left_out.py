@@ -1,14 +1,20 @@
 """Grants that a bill should have used: reconciliation finds them without the code that offers grants."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Event
 
+import click
 import pytest
+import sqlalchemy as sa
 
+from spell_billing.cli import grants as commands
 from spell_billing.core import drafting
 from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.lines import Line
 from spell_billing.core.month import Month
+from spell_billing.ledger.money_tables import grants
 from spell_billing.ledger.moves import record_move
 from spell_billing_tests.proof.granting import NOW, ONE, SUPPORT, TWO, grant
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, SmallPlatform
@@ -90,3 +96,30 @@ def test_of_a_user_whose_usage_moved_nothing_is_reported(
     with light_platform.ledger() as ledger, ledger.writing() as connection:
         record_move(connection, TWO, ONE, reason="merged", actor=SUPPORT, has_usage=lambda _: True, now=NOW)
     assert differing(light_platform, MARCH) == []
+
+
+@pytest.mark.parametrize("command", ["grant", "revoke"])
+def test_a_grant_dates_from_when_it_was_made_not_from_when_its_command_began_to_wait(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    light_platform.accounts(ONE)
+    grant(light_platform, "before", 500)
+    monkeypatch.setenv("DATABASE_URL", light_platform.url)
+    waits = Event()
+    monkeypatch.setattr(click, "echo", lambda *_, **__: waits.set())
+    what = {
+        "grant": "--id welcome --user user-0001 --cents 500 --expires 2999-01-01 --reason gift",
+        "revoke": "--id before --reason duplicate",
+    }[command]
+    run = getattr(commands, command).main
+    with ThreadPoolExecutor() as threads, light_platform.ledger() as ledger:
+        # As a month that is drafted: bills of that time must not count as made after the grant.
+        with ledger.exclusive():
+            made = threads.submit(run, what.split(), standalone_mode=False)
+            assert waits.wait(60)
+            drafted_at = datetime.now(UTC)
+        made.result(60)
+        with ledger.reading() as connection:
+            entries = connection.execute(sa.select(grants.c.at).order_by(grants.c.at)).scalars().all()
+    assert len(entries) == 2
+    assert entries[-1] > drafted_at
