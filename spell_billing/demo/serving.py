@@ -22,7 +22,7 @@ load_from:
 
 
 def serve(environment: dict[str, str], home: Path, port: int, stripe_url: str) -> int:
-    """Run the server and Dagster's daemon until Ctrl-C, or until one of them ends; return its exit code."""
+    """Run the server and Dagster's daemon until Ctrl-C, or until the server ends; return its exit code."""
     (home / "workspace.yaml").write_text(_WORKSPACE, encoding="utf-8")
     programs = (
         [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-w", "workspace.yaml"],
