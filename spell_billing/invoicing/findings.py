@@ -80,8 +80,9 @@ _REMEDIES = {
         "twice and bill again."
     ),
     Kind.GRANT_DIFFERS: (
-        "A bill used a grant that does not cover it. Restore the ledger; if the grant is lost, make it "
-        "again with the same id; if the invoice was sent, void it and bill again."
+        "A bill used a grant that does not cover it, or left out one whose turn it was. Restore the ledger; "
+        "if the grant is lost, make it again with the same id; if the invoice was sent, void it and bill "
+        "again."
     ),
     Kind.GIVEN_BACK_TWICE: (
         "Money of the invoice was given back, and a later bill gave back for its rows or fees as well. If "
