@@ -161,7 +161,7 @@ def grant_entry_findings(connection: Connection, bills: Mapping[str, Bill]) -> I
     # The index is by month, and that of an entry is the month in which it was written.
     within = {str(Month.containing(row.at)) for row in rows} | {bill.month for bill in bills.values()}
     # Of a grant that was removed, the month of its entry is not known: at the latest that of the drafts.
-    within |= {f"{year:04}-{month:02}" for year, month in {_month_of(bill) for bill in bills.values()}}
+    within |= {str(each) for each in {Month.containing(bill.created_at) for bill in bills.values()}}
     told: Counter[tuple[str, str, str]] = Counter()
     query = sa.select(audit.c.user_id, audit.c.action, audit.c.detail).where(
         audit.c.month.in_(within), audit.c.action.in_(_GRANTS)
@@ -198,11 +198,6 @@ def grant_entry_findings(connection: Connection, bills: Mapping[str, Bill]) -> I
         if owner is not None:
             expected, found = ("; ".join(side) or "no such grant" for side in each)
             yield Finding(Kind.CONTENT_ALTERED, owner, None, f"{expected}, by the audit trail", found)
-
-
-def _month_of(bill: Bill) -> tuple[int, int]:
-    """Return the year and the month in which a bill was drafted."""
-    return bill.created_at.year, bill.created_at.month
 
 
 def _count(

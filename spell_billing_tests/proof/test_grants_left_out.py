@@ -34,28 +34,28 @@ def pay_by(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
     monkeypatch.setattr(drafting, "paid_by_grants", pay)
 
 
-def test_a_grant_that_no_bill_used_is_found(
-    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    light_platform.accounts(ONE)
-    grant(light_platform, "welcome", 500)
-    light_platform.calls(MARCH, (ONE, 800))
+@pytest.mark.both_databases
+def test_a_grant_that_no_bill_used_is_found(platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.accounts(ONE)
+    grant(platform, "welcome", 500)
+    platform.calls(MARCH, (ONE, 800))
     pay_by(monkeypatch)
-    light_platform.bill(MARCH)
-    assert differing(light_platform, MARCH) == [(ONE, "grant welcome used up first", "$5.00 of it left")]
+    platform.bill(MARCH)
+    assert differing(platform, MARCH) == [(ONE, "grant welcome used up first", "$5.00 of it left")]
 
 
+@pytest.mark.both_databases
 def test_a_grant_that_was_used_before_its_turn_is_found(
-    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+    platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    light_platform.accounts(ONE)
-    grant(light_platform, "bought", 500, paid=True)
-    grant(light_platform, "later", 500, expires=Month(2026, 1))
-    grant(light_platform, "gift", 500)
-    light_platform.calls(MARCH, (ONE, 300))
+    platform.accounts(ONE)
+    grant(platform, "bought", 500, paid=True)
+    grant(platform, "later", 500, expires=Month(2026, 1))
+    grant(platform, "gift", 500)
+    platform.calls(MARCH, (ONE, 300))
     pay_by(monkeypatch, "bought")
-    light_platform.bill(MARCH)
-    assert differing(light_platform, MARCH) == [(ONE, "grant gift used up first", "$5.00 of it left")]
+    platform.bill(MARCH)
+    assert differing(platform, MARCH) == [(ONE, "grant gift used up first", "$5.00 of it left")]
 
 
 def test_what_is_left_for_a_reason_is_no_finding(light_platform: SmallPlatform) -> None:
