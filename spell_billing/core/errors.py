@@ -93,6 +93,14 @@ def altered_row(what: str, table: str) -> IntegrityError:
     )
 
 
+def altered_value(value: object, what: str) -> IntegrityError:
+    """Return the error for a value in the ledger that is not what its column holds."""
+    return IntegrityError(
+        f"The ledger has {str(value)[:80]!r} where it keeps {what}: somebody altered a row by hand.",
+        remedy="Restore the row from the ledger's backup.",
+    )
+
+
 def altered_text(what: str, text: str, error: Exception) -> IntegrityError:
     """Return the error for a text of a bill that the ledger has and cannot be read."""
     return IntegrityError(

@@ -1,5 +1,8 @@
 """Proof before the first request: what would be sent is what was frozen and drafted, to the cent."""
 
+from contextlib import closing
+from itertools import chain
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -133,12 +136,13 @@ def what_is_unsound(
         if finding is not None:
             return f"User {finding.user_id} in {month}: {finding.expected}, {finding.found}."
     others = to_send.where(which).order_by(invoices.c.id).execution_options(yield_per=_ROWS_AT_ONCE)
-    for bill in stream_as(connection, Bill, others):
-        named = f"The bill of user {bill.user_id} for {month}"
-        if bill.total_cents > 0 and bill.total_cents % step_cents(bill.currency):
-            return f"{named} charges an amount that {bill.currency} does not allow."
-        for finding in (*content_findings(bill), *sum_findings(bill)):
-            return f"{named} is not what was drafted: {finding.expected}, {finding.found}."
+    with closing(stream_as(connection, Bill, others)) as those:
+        for bill in those:
+            named = f"The bill of user {bill.user_id} for {month}"
+            if bill.total_cents > 0 and bill.total_cents % step_cents(bill.currency):
+                return f"{named} charges an amount that {bill.currency} does not allow."
+            for finding in chain(sum_findings(bill), content_findings(bill)):
+                return f"{named} is not what was drafted: {finding.expected}, {finding.found}."
     return None
 
 

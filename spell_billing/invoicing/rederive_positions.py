@@ -17,6 +17,7 @@ from spell_billing.core.errors import IntegrityError, altered_row
 from spell_billing.core.money import exact_sum, format_money
 from spell_billing.core.terms import load_terms
 from spell_billing.invoicing.rederive_plans import charges, fee_discount, terms_of, usage_discount_alone
+from spell_billing.ledger.column_types import amount_of
 from spell_billing.ledger.queries import of_drafted_months
 from spell_billing.ledger.rows import Bill
 from spell_billing.ledger.schema import invoices
@@ -58,7 +59,8 @@ def require_readable(row: Any) -> tuple[Line, ...]:
     try:
         lines = read_lines(row.lines)
         for line in lines:
-            Decimal(line.usage_cents)
+            if line.usage_cents != "0":
+                amount_of(line.usage_cents)
         terms_of(row.included_cents, row.rating)
         load_terms(row.terms)
     except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.DecodeError, IntegrityError):
@@ -231,7 +233,7 @@ def latest_bills(connection: Connection, users: Sequence[str]) -> Iterable[Any]:
 
 def rounded_cents(cents: Decimal) -> int:
     """Round half up, away from zero."""
-    return int(cents.quantize(Decimal(1), ROUND_HALF_UP))
+    return int(cents.to_integral_value(ROUND_HALF_UP))
 
 
 def money(bill: Bill, cents: int) -> str:

@@ -22,6 +22,7 @@ from spell_billing.core.errors import LedgerLostError
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, State
 from spell_billing.ledger.audit_trail import write_audit
+from spell_billing.ledger.column_types import outcome
 from spell_billing.ledger.payments import keep_payments
 from spell_billing.ledger.rows import (
     DRAFT_COLUMNS,
@@ -100,7 +101,7 @@ def _lock_standing(connection: Connection, changes: Sequence[Change]) -> dict[in
         .order_by(invoices.c.id)
         .with_for_update()
     )
-    return {bill_id: State(state) for bill_id, state in connection.execute(query)}
+    return {bill_id: outcome(State, state) for bill_id, state in connection.execute(query)}
 
 
 def _from_where_it_is(change: Change, state: State | None) -> Change:

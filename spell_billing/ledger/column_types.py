@@ -3,7 +3,7 @@
 Each column has a comment that PostgreSQL keeps and docs/ledger.md shows; some are of many tables.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,9 +15,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from spell_billing.core.errors import altered_row, altered_value
 from spell_billing.core.money import plain
+from spell_billing.core.outcomes import Reason, State
 
 _Row = TypeVar("_Row")
+_Outcome = TypeVar("_Outcome", State, Reason)
+_MOST_DIGITS = 40
+"""Before the point, or zeros after it: far beyond any amount."""
+_SHOWN = 3
+"""Columns of a row that an error names: its key comes first."""
 
 
 class ExactDecimal(TypeDecorator[Decimal]):
@@ -36,8 +43,43 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return plain(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Decimal | str | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
-        """Take the decimal from the driver."""
-        return None if value is None else Decimal(value)
+        """Take the decimal from the driver; see `amount_of`."""
+        return None if value is None else amount_of(value)
+
+
+def amount_of(value: Decimal | str) -> Decimal:
+    """Return an amount as a database hands it over.
+
+    Raises:
+        IntegrityError: when it was altered to what no amount is.
+    """
+    try:
+        amount = Decimal(value)
+    except ArithmeticError:
+        raise altered_value(value, "an amount") from None
+    if not amount.is_finite() or abs(amount.adjusted()) >= _MOST_DIGITS:
+        raise altered_value(value, "an amount")
+    return amount
+
+
+class _SqliteTime(sqlite.DATETIME):
+    """A time as SQLite keeps it: text, which anybody can alter to what no time is."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Read the time.
+
+        Raises:
+            IntegrityError: when it cannot be read.
+        """
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value) if read else value
+            except (ValueError, TypeError):
+                raise altered_value(value, "a time") from None
+
+        return process
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -45,6 +87,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of the database."""
+        is_text = dialect.name == "sqlite"
+        return dialect.type_descriptor(sa.types.to_instance(_SqliteTime) if is_text else self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Refuse naive datetimes and store UTC."""
@@ -109,9 +156,35 @@ def read_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> 
     return list(stream_as(connection, kind, query))
 
 
-def stream_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> Iterator[_Row]:
-    """Return the same a row at a time."""
-    return (msgspec.convert(row, kind, from_attributes=True) for row in connection.execute(query))
+def stream_as(connection: Connection, kind: type[_Row], query: sa.Select[Any]) -> Generator[_Row, None, None]:
+    """Return the same a row at a time.
+
+    Raises:
+        IntegrityError: when a row was altered to what its column does not hold.
+    """
+    with connection.execute(query) as result:
+        # To look up each attribute of a row takes as long as to read it from the database.
+        names = [*map(str, result.keys())]
+        for row in result:
+            values = dict(zip(names, row, strict=True))
+            try:
+                yield msgspec.convert(values, kind)
+            except msgspec.ValidationError as error:
+                shown = ", ".join(f"{name} {values[name]}" for name in names[:_SHOWN])
+                table = getattr(query.get_final_froms()[0], "name", "the ledger")
+                raise altered_row(f"The row of {shown} ({error})", table) from None
+
+
+def outcome(kind: type[_Outcome], text: str) -> _Outcome:
+    """Return the state, or the reason, that a row has.
+
+    Raises:
+        IntegrityError: when it was altered to what none is.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise altered_value(text, f"a {kind.__name__.lower()}") from None
 
 
 def above_zero(amount: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

@@ -17,7 +17,7 @@ from spell_billing.core.outcomes import INVOICED, Reason, State
 from spell_billing.core.plausible import Usual
 from spell_billing.core.review_prices import BilledTwice
 from spell_billing.core.terms import LEFT_OUT, ON, load_terms
-from spell_billing.ledger.column_types import above_zero, read_as
+from spell_billing.ledger.column_types import above_zero, amount_of, outcome, read_as
 from spell_billing.ledger.queries import WITH_REASON, is_replaced, latest_generation, started_months
 from spell_billing.ledger.reviews import DecisionKind
 from spell_billing.ledger.rows import MonthRecord
@@ -93,7 +93,7 @@ def group_totals(connection: Connection, month: Month) -> list[GroupTotals]:
     )
     found = []
     for state, reason, currency, users, usage, unbilled, *sums in connection.execute(query):
-        group = State(state), Reason(reason) if reason else None, currency
+        group = outcome(State, state), outcome(Reason, reason) if reason else None, currency
         found.append(GroupTotals(*group, users, _added_up(usage, unbilled), *sums))
     return found
 
@@ -153,7 +153,7 @@ def _exact_sums(connection: Connection) -> list[sa.ColumnElement[Any]]:
 
 def _added_up(*sums: object) -> Decimal:
     texts = [str(each) for each in sums if each is not None]
-    return exact_sum(*(Decimal(each) for text in texts for each in text.split(",")))
+    return exact_sum(*(amount_of(each) for text in texts for each in text.split(",")))
 
 
 def charged_by_currency(groups: Iterable[GroupTotals]) -> dict[str, int]:

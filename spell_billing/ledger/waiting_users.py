@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import TO_DRIVE, Reason, State
+from spell_billing.ledger.column_types import outcome
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import FOR_A_PERSON
 from spell_billing.ledger.outbox import ALERTS, NOT_INVOICED, Said, is_put, put_selected, words
@@ -51,8 +52,8 @@ def not_alerted(connection: Connection, month: Month) -> list[WaitingUsers]:
     query = sa.select(*columns, *counts).where(_is_new(month)).group_by(*columns).order_by(*columns)
     found: dict[str, WaitingUsers] = {}
     for reason, state, currency, users, cents, newest in connection.execute(query):
-        group = found.setdefault(reason, WaitingUsers(month, Reason(reason), newest))
-        group.states.add(State(state))
+        group = found.setdefault(reason, WaitingUsers(month, outcome(Reason, reason), newest))
+        group.states.add(outcome(State, state))
         group.users += users
         group.totals_cents[currency] += int(cents)
         group.newest = max(group.newest, newest)

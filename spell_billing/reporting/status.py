@@ -12,6 +12,7 @@ from spell_billing.core.money import round_half_up
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import INVOICED, REMEDIES, TO_DRIVE, UNDONE, Reason, State, words
 from spell_billing.ledger.charges import Kept, kept_of_months
+from spell_billing.ledger.column_types import outcome
 from spell_billing.ledger.ledger import Ledger
 from spell_billing.ledger.month_state import MonthState
 from spell_billing.ledger.queries import line_totals
@@ -153,7 +154,7 @@ def bill_as_json(bill: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **bill,
         "usage_cents": whole(bill["usage_cents"]),
-        "why": words(Reason(reason), bill["message"]) if reason else None,
+        "why": words(outcome(Reason, reason), bill["message"]) if reason else None,
     }
 
 
