@@ -141,9 +141,8 @@ def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
     return finished_file(path, len(table))
 
 
-def with_plans_at_end(month: Month, accounts: pa.Table, table: pa.Table) -> pa.Table:
-    """Return accounts with the plan that each user was on last in the month; `table` is in `PLANS_SCHEMA`."""
-    book = PlanBook(month, table)
+def with_plans_at_end(accounts: pa.Table, book: PlanBook) -> pa.Table:
+    """Return accounts with the plan that each user was on last in the book's month."""
     columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
     last = (
         plan.plan_id if book.has_plan(user) and (plan := book.plan_of(user)) else of_now

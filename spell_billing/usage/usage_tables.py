@@ -16,7 +16,7 @@ from spell_billing.usage.accounts import LIMIT_COLUMN, LIMIT_COLUMNS, build_acco
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, SpendLimits
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.frozen import NO_BAD_ROWS, PLAIN, DayUsage, Detail, FrozenUsage, Outside, Totals
-from spell_billing.usage.plan_book import with_plans_at_end
+from spell_billing.usage.plan_book import PlanBook, book_of, with_plans_at_end
 from spell_billing.usage.plans import build_plans
 from spell_billing.usage.rate_cards import (
     RateCards,
@@ -210,7 +210,11 @@ class UsageTables(ABC):
     def accounts_at_end(self, month: Month, plans: pa.Table | None, user_id: str | None = None) -> pa.Table:
         """Read accounts with the plan that each user was on last in the month: `plans` are of the month."""
         accounts = self.accounts(user_id)
-        return accounts if plans is None else with_plans_at_end(month, accounts, plans)
+        return accounts if plans is None else with_plans_at_end(accounts, book_of(month, plans))
+
+    def plans_at_end(self, book: PlanBook) -> pa.Table:
+        """Read the plan of each account's user, which is the last one in the book if that has any."""
+        return with_plans_at_end(self.account_plans(), book)
 
     def account_plans(self, user_id: str | None = None) -> pa.Table:
         """Read the plan of each account, or of one: user_id, plan_id."""
