@@ -75,14 +75,14 @@ class SqlUsage(ABC):
             plans = tables.plans(month)
             rates = None
             if cards is not None:
-                accounts = tables.accounts_at_end(month, plans) if cards.has_plans else None
-                rates = cards.freeze(directory, accounts, rows.cost_scale)
+                last = tables.last_plans(book_of(month, plans)) if cards.has_plans else None
+                rates = cards.freeze(directory, last, rows.cost_scale)
             late = compare_late_usage(
                 late_for,
                 directory,
                 tables,
                 unique,
-                plans_now=lambda: tables.plans_at_end(book_of(month, plans)),
+                plans_now=lambda: tables.last_plans(book_of(month, plans)),
             )
             before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
@@ -128,7 +128,7 @@ class SqlUsage(ABC):
                 tables,
                 unique,
                 # As its bills are rated: who has no plan in what was frozen is on the account's.
-                plans_now=lambda: tables.plans_at_end(read_book(frozen) or book_of(frozen.month, None)),
+                plans_now=lambda: tables.last_plans(read_book(frozen) or book_of(frozen.month, None)),
                 recorded=recorded,
                 users=users,
             )

@@ -41,3 +41,24 @@ def test_calls_of_who_had_none_on_time_are_priced_by_the_subscription_of_now_wha
     assert platform.lines(MAY, ANN) == [("late_usage", 100)]
     for month in (MARCH, APRIL, MAY):
         platform.must_agree(month)
+
+
+def test_calls_of_a_subscription_have_its_prices_also_where_the_account_comes_after_the_freeze(
+    platform: SmallPlatform,
+) -> None:
+    platform.rules = BY_ENDPOINT
+    platform.accounts(BOB)
+    cards(platform, {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"})
+    platform.sql(
+        "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+        f"INSERT INTO plan_subscriptions VALUES ('{ANN}', 'dear', '2025-03-01', '2025-04-01')",
+    )
+    insert(platform, MARCH, (BOB, 300, "/chat"), *[(ANN, 7, "/chat")] * 6)
+    platform.bill(MARCH)
+    assert platform.lines(MARCH, ANN) == [("usage", 600)]
+
+    platform.accounts(ANN)
+    insert(platform, MARCH, (ANN, 7, "/chat"))
+    platform.bill(MARCH)
+    assert platform.lines(MARCH, ANN) == [("usage", 600), ("late_usage", 100)]
+    platform.must_agree(MARCH)
