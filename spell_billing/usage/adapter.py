@@ -25,7 +25,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest, Outside, Totals
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import format_version_of
-from spell_billing.usage.plan_book import book_of, write_plans
+from spell_billing.usage.plan_book import book_of, read_book, write_plans
 from spell_billing.usage.rate_cards import require_exact_quantities
 from spell_billing.usage.row_writer import ROWS_FILE
 from spell_billing.usage.usage_tables import UsageTables
@@ -75,9 +75,15 @@ class SqlUsage(ABC):
             plans = tables.plans(month)
             rates = None
             if cards is not None:
-                accounts = tables.accounts_at_end(month, plans) if cards.has_plans else None
-                rates = cards.freeze(directory, accounts, rows.cost_scale)
-            late = compare_late_usage(late_for, directory, tables, unique)
+                last = tables.last_plans(book_of(month, plans)) if cards.has_plans else None
+                rates = cards.freeze(directory, last, rows.cost_scale)
+            late = compare_late_usage(
+                late_for,
+                directory,
+                tables,
+                unique,
+                plans_now=lambda: tables.last_plans(book_of(month, plans)),
+            )
             before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
                 format_version=format_version_of(rates, rows.fingerprint),
@@ -116,7 +122,16 @@ class SqlUsage(ABC):
 
         def compare(tables: UsageTables) -> LateUsage | None:
             unique = tables.uniqueness(directory)
-            return compare_late_usage([frozen], directory, tables, unique, recorded=recorded, users=users)
+            return compare_late_usage(
+                [frozen],
+                directory,
+                tables,
+                unique,
+                # As its bills are rated: who has no plan in what was frozen is on the account's.
+                plans_now=lambda: tables.last_plans(read_book(frozen) or book_of(frozen.month, None)),
+                recorded=recorded,
+                users=users,
+            )
 
         return self._read(compare)
 

@@ -6,7 +6,7 @@ would miss rows, because both are given before commit.
 """
 
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import duckdb
@@ -19,7 +19,7 @@ from spell_billing.usage.disk import finished_file
 from spell_billing.usage.duck import calls_in, open_duckdb, parquet_list, registered, write_parquet
 from spell_billing.usage.frozen import FrozenUsage, LateMonth, LateUsage, Totals
 from spell_billing.usage.late_bad import count_bad_rows
-from spell_billing.usage.late_rated import recorded_as_late, write_rated_differences
+from spell_billing.usage.late_rated import PlansNow, recorded_as_late, write_rated_differences
 from spell_billing.usage.rate_cards import frozen_cards
 from spell_billing.usage.rated_items import QUANTITY, counted
 from spell_billing.usage.unique import Uniqueness
@@ -40,6 +40,7 @@ def compare_late_usage(
     tables: UsageTables,
     unique: Uniqueness,
     *,
+    plans_now: PlansNow,
     recorded: Sequence[FrozenUsage] | None = None,
     users: Collection[str] | None = None,
 ) -> LateUsage | None:
@@ -54,6 +55,7 @@ def compare_late_usage(
             has rate cards, also item, measured, quantity, stored_cents, plan_id, and a row for each item.
         tables: What the source has now.
         unique: The proof that no row stands twice: such a row is not late.
+        plans_now: Read where rate cards of a plan may price users who had no usage on time.
         recorded: The versions that may have recorded late usage; by default `late_for`.
         users: Compare these users alone.
 
@@ -68,6 +70,7 @@ def compare_late_usage(
     recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
     scale = max(tables.scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
     recorded_in = [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
+    plans_once = cache(plans_now)
     with open_duckdb(directory) as duck:
         money = f"DECIMAL(38, {scale})"
         duck.execute(
@@ -88,7 +91,7 @@ def compare_late_usage(
                     some_users=users is not None,
                 )
                 if (cards := frozen_cards(one)) is not None:
-                    write_rated_differences(duck, one, cards, recorded_in, tables)
+                    write_rated_differences(duck, one, cards, recorded_in, plans_once)
                 else:
                     duck.execute(
                         "INSERT INTO late (usage_month, user_id, calls, cost_cents) "

@@ -4,7 +4,7 @@ What is handed on is the price of all that is known now less the price of all th
 cards that were frozen with the month: so tiers come out as if every call had come on time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from spell_billing.usage.frozen import FrozenUsage
 from spell_billing.usage.rate_cards import Counts, RateCards
 from spell_billing.usage.rated_items import plans_of
 from spell_billing.usage.tables import texts
-from spell_billing.usage.usage_tables import UsageTables
+
+PlansNow = Callable[[], pa.Table]
+"""Reads the plan that each user with an account is on now: user_id, plan_id."""
 
 
 def write_rated_differences(
@@ -27,7 +29,7 @@ def write_rated_differences(
     one: FrozenUsage,
     cards: RateCards,
     recorded: Sequence[Path],
-    tables: UsageTables,
+    plans_now: PlansNow,
 ) -> None:
     """Add what `changed` has to the table `late`, each with what it changes of the price."""
     # By which plan what came late first was priced.
@@ -38,7 +40,7 @@ def write_rated_differences(
             f"FROM {parquet_list([path])} WHERE usage_month = '{one.month}' AND item IS NOT NULL"
         )
     no_plans = pa.table({"user_id": texts([]), "plan_id": texts([])})
-    duck.register("plans_now", tables.account_plans() if cards.has_plans else no_plans)
+    duck.register("plans_now", plans_now() if cards.has_plans else no_plans)
     rows = duck.execute(
         "SELECT c.user_id, c.item, c.calls, c.measured, c.quantity::VARCHAR, c.stored_cents::VARCHAR, "
         "coalesce(k.calls, 0), coalesce(k.measured, 0), coalesce(k.quantity, 0)::VARCHAR, "

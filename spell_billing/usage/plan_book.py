@@ -14,7 +14,6 @@ from spell_billing.core.month import Month
 from spell_billing.core.plans import Discount, MonthPlan, PlanSpan, month_plan
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.frozen import FrozenFile, FrozenUsage
-from spell_billing.usage.tables import texts
 
 PLAN, DISCOUNT = "plan", "discount"
 """The kinds of rows."""
@@ -84,6 +83,10 @@ class PlanBook:
         """Return whether a plan of the user is known, in the month or the next."""
         return user_id in self._spans
 
+    def last_plans(self) -> dict[str, str | None]:
+        """Return the plan that each user with a plan in the month or the next was on last in the month."""
+        return {user: plan.plan_id for user in self._spans if (plan := self.plan_of(user))}
+
     def users_charged_alone(self) -> set[str]:
         """Return the users to whom something is due, or may be, although they used nothing."""
         return self.unknown | {
@@ -141,15 +144,13 @@ def write_plans(table: pa.Table, directory: Path) -> FrozenFile:
     return finished_file(path, len(table))
 
 
-def with_plans_at_end(month: Month, accounts: pa.Table, table: pa.Table) -> pa.Table:
-    """Return accounts with the plan that each user was on last in the month; `table` is in `PLANS_SCHEMA`."""
-    book = PlanBook(month, table)
+def last_plans(accounts: pa.Table, book: PlanBook) -> dict[str, str | None]:
+    """Return the plan that each user was on last in the book's month.
+
+    Who has none in the book is on the account's plan. A user with a subscription may have no account yet.
+    """
     columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
-    last = (
-        plan.plan_id if book.has_plan(user) and (plan := book.plan_of(user)) else of_now
-        for user, of_now in zip(*columns, strict=True)
-    )
-    return accounts.set_column(accounts.schema.get_field_index("plan_id"), "plan_id", texts(last))
+    return dict(zip(*columns, strict=True)) | book.last_plans()
 
 
 def _span_of(plan_id: str, name: str, starts_us: Any, ends_us: Any, *amounts: Any) -> PlanSpan:

@@ -66,13 +66,13 @@ class RateCards:
         places = max((max(0, -int(price.as_tuple().exponent)) for price in prices), default=0)
         return max(cost_scale, places + (MOST_PLACES if self.has_quantity else 0))
 
-    def freeze(self, directory: Path, accounts: pa.Table | None, cost_scale: int) -> FrozenRates:
+    def freeze(self, directory: Path, last_plans: pa.Table | None, cost_scale: int) -> FrozenRates:
         """Write the cards, and who has which plan where a card asks for it, beside a month's rows."""
         columns = {name: texts(getattr(row, name) for row in self.rows) for name in COLUMNS[RATE_CARDS_TABLE]}
         pq.write_table(pa.table(columns), directory / RATE_CARDS_FILE)
         plans = None
-        if accounts is not None:
-            with_plan = accounts.select(["user_id", "plan_id"]).filter(accounts["plan_id"].is_valid())
+        if last_plans is not None:
+            with_plan = last_plans.filter(last_plans["plan_id"].is_valid())
             pq.write_table(with_plan.sort_by("user_id"), directory / USER_PLANS_FILE)
             plans = finished_file(directory / USER_PLANS_FILE, len(with_plan))
         return FrozenRates(

@@ -16,7 +16,7 @@ from spell_billing.usage.accounts import LIMIT_COLUMN, LIMIT_COLUMNS, build_acco
 from spell_billing.usage.contract import OnProgress, Past, SourceRules, SpendLimits
 from spell_billing.usage.duck import Stream
 from spell_billing.usage.frozen import NO_BAD_ROWS, PLAIN, DayUsage, Detail, FrozenUsage, Outside, Totals
-from spell_billing.usage.plan_book import with_plans_at_end
+from spell_billing.usage.plan_book import PlanBook, book_of, last_plans
 from spell_billing.usage.plans import build_plans
 from spell_billing.usage.rate_cards import (
     RateCards,
@@ -37,6 +37,7 @@ from spell_billing.usage.tables import (
     Columns,
     positions,
     require_columns,
+    texts,
 )
 from spell_billing.usage.unique import Uniqueness, columns_to_prove, repeated_values, values_in_both
 
@@ -164,9 +165,7 @@ class UsageTables(ABC):
             require_exact_quantities(month, self.inexact_quantities(month, user_id))
         last: dict[str, str | None] = {}
         if cards.has_plans:
-            accounts = self.accounts_at_end(month, self.plans(month, user_id), user_id)
-            columns = (accounts[name].to_pylist() for name in ("user_id", "plan_id"))
-            last = dict(zip(*columns, strict=True))
+            last = last_plans(self.accounts(user_id), book_of(month, self.plans(month, user_id)))
         with self.current(month, detail, user_id) as reader:
             return priced(cards, last, reader)
 
@@ -207,10 +206,10 @@ class UsageTables(ABC):
             plans = plans.filter(positions(plans["plan_id"], accounts["plan_id"]).is_valid())
         return build_accounts(accounts, plans, has_plans=bool(self._columns_or_none(PLANS_TABLE)))
 
-    def accounts_at_end(self, month: Month, plans: pa.Table | None, user_id: str | None = None) -> pa.Table:
-        """Read accounts with the plan that each user was on last in the month: `plans` are of the month."""
-        accounts = self.accounts(user_id)
-        return accounts if plans is None else with_plans_at_end(month, accounts, plans)
+    def last_plans(self, book: PlanBook) -> pa.Table:
+        """Read the plan that each user was on last in the book's month: user_id, plan_id."""
+        found = last_plans(self.accounts(), book)
+        return pa.table({"user_id": texts(found), "plan_id": texts(found.values())})
 
     def account_plans(self, user_id: str | None = None) -> pa.Table:
         """Read the plan of each account, or of one: user_id, plan_id."""
