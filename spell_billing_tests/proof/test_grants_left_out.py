@@ -85,6 +85,23 @@ def test_a_grant_that_a_bill_gave_back_is_no_finding_of_bills_made_meanwhile(
     assert differing(light_platform, APRIL) == []
 
 
+def test_a_grant_that_a_month_drafted_anew_gave_back_is_no_finding_of_a_month_billed_meanwhile(
+    light_platform: SmallPlatform,
+) -> None:
+    light_platform.accounts(ONE, TWO)
+    grant(light_platform, "welcome", 500)
+    light_platform.calls(MARCH, (ONE, 800), (TWO, 100))
+    light_platform.calls(APRIL, (ONE, 800))
+    light_platform.draft(MARCH)
+    light_platform.bill(APRIL)
+    light_platform.source.execute(f"DELETE FROM usage_counters WHERE user_id = '{ONE}' AND cost_cents = 800")
+    light_platform.calls(APRIL, (ONE, 800))
+    light_platform.draft(MARCH)
+    assert light_platform.generations(MARCH, ONE) == []
+    assert light_platform.bill_of(APRIL, ONE).total_cents == 800
+    assert differing(light_platform, APRIL) == []
+
+
 def test_of_a_user_whose_usage_moved_nothing_is_reported(
     light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
