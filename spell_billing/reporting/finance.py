@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from spell_billing.core.errors import LedgerError, SpellBillingError
+from spell_billing.core.errors import IntegrityError, LedgerError, SpellBillingError
 from spell_billing.core.money import plain
 from spell_billing.core.month import Month
 from spell_billing.core.spreadsheets import BYTE_ORDER_MARK, FORMULA
@@ -52,11 +52,21 @@ class Dataset:
         return pa.schema([(each.name, each.type) for each in self.columns])
 
     def read(self, connection: Connection, month: Month) -> pa.Table:
-        """Read the table of a month."""
+        """Read the table of a month.
+
+        Raises:
+            IntegrityError: when a row was altered to what its column does not hold.
+        """
         rows = iter(self.rows(connection, month))
         some = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
         batches = (pa.RecordBatch.from_pylist(each, schema=self.schema) for each in some)
-        return pa.Table.from_batches(batches, schema=self.schema)
+        try:
+            return pa.Table.from_batches(batches, schema=self.schema)
+        except pa.ArrowInvalid as error:
+            raise IntegrityError(
+                f"A row of the {self.name} of {month} was altered, and cannot be read ({error}).",
+                remedy="`spell-billing reconcile` names the row. Restore it from the ledger's backup.",
+            ) from None
 
 
 def _bills(connection: Connection, month: Month) -> Iterator[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 
 from spell_billing.core.errors import IntegrityError
 from spell_billing.ledger.totals import group_totals
+from spell_billing.reporting.finance import INVOICES
 from spell_billing_tests.proof.small_platform import MARCH, SmallPlatform
 
 ADA, PLAN = "ada", {"plan_id": "pro"}
@@ -81,3 +82,13 @@ def test_an_amount_too_long_for_python_s_usual_precision_is_a_finding(light_plat
     drafted(light_platform).sql("UPDATE ledger_invoices SET usage_cents = '1e39'")
 
     assert (ADA, "lines_do_not_add_up") in light_platform.findings(MARCH)
+
+
+def test_a_table_for_finance_is_not_made_of_what_cannot_be_read(light_platform: SmallPlatform) -> None:
+    drafted(light_platform).sql("UPDATE ledger_invoices SET calls = 'many'")
+    with (
+        light_platform.ledger() as ledger,
+        ledger.reading() as connection,
+        pytest.raises(IntegrityError, match="A row of the invoices of 2025-03 was altered"),
+    ):
+        INVOICES.read(connection, MARCH)
