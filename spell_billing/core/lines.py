@@ -119,12 +119,13 @@ def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
     ]
 
 
-def taxed_amounts(lines: Sequence[Line]) -> list[int]:
-    """Return what each shown line charges on an invoice with tax, to which Stripe adds no line below zero.
+def net_amounts(lines: Sequence[Line]) -> list[int]:
+    """Return what each shown line charges where Stripe puts a tax or a coupon on what lines charge.
 
-    What plans and discounts take off is taken off usage, the minimum and fees, in this order; their own lines
-    charge nothing then, and only say how much. Where that is not enough, and for all else below zero, lines
-    stay as they are.
+    Stripe adds no line below zero to an invoice with tax, and takes a coupon off charges alone. What plans
+    and discounts take off is taken off usage, the minimum and fees, in this order; their own lines charge
+    nothing then, and only say how much. Where that is not enough, and for all else below zero, lines stay as
+    they are.
     """
     amounts = [line.amount_cents for line in lines]
     off = [place for place, line in enumerate(lines) if line.kind in _TAKEN_OFF and line.amount_cents < 0]

@@ -140,7 +140,7 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
         )
     own.setdefault(row.month, (Decimal(0), 0))
     _take_fees(positions, row, lines)
-    fees = [line.amount_cents for line in lines if line.kind in FEES]
+    fees = [line.amount_cents for line in lines if line.kind in FEES | {"brought_forward"}]
     charged_cents = sum(cents for cents in (*fees, *(cents for _, cents in own.values())) if cents > 0)
     for usage_month, (usage_cents, cents) in own.items():
         position = positions[row.user_id, usage_month]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spell_billing.core.keys import LINE_CENTS, idempotency_key, invoice_metadata
-from spell_billing.core.lines import Line, shown_lines, taxed_amounts
+from spell_billing.core.lines import Line, net_amounts, shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
 from spell_billing.invoicing.adoption import charged_cents, is_taxed
@@ -83,13 +83,18 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
 
     Compared is the total before discount and tax, which stand beside it.
     """
-    expected = sorted((line.description, cents) for line, cents in _shown(bill))
+    shown = _shown(bill)
+    expected = [sorted((line.description, cents) for line, cents in shown)]
+    if bill.parsed_terms.discounts:
+        # Before plans were taken off the charges, invoices with a coupon showed all lines as they are.
+        plain = shown_lines(bill.parsed_lines, bill.currency)
+        expected.append(sorted((line.description, line.amount_cents) for line in plain))
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"
-    if len(found) != len(expected):
-        return f"{len(found)} lines instead of {len(expected)}"
-    if found != expected:
+    if len(found) != len(shown):
+        return f"{len(found)} lines instead of {len(shown)}"
+    if found not in expected:
         return "other lines than the ledger's"
     terms = bill.parsed_terms
     charged = charged_cents(terms, invoice)
@@ -110,8 +115,9 @@ def misnamed(bill: Bill, invoice: Invoice) -> str | None:
 def _shown(bill: Bill) -> list[tuple[Line, int]]:
     """Return the lines that the invoice shows, with what each charges there, in minor units."""
     shown = shown_lines(bill.parsed_lines, bill.currency)
-    taxed = bill.parsed_terms.is_taxed
-    amounts = taxed_amounts(shown) if taxed else [line.amount_cents for line in shown]
+    terms = bill.parsed_terms
+    is_net = terms.is_taxed or terms.discounts
+    amounts = net_amounts(shown) if is_net else [line.amount_cents for line in shown]
     return list(zip(shown, amounts, strict=True))
 
 
