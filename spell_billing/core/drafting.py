@@ -139,7 +139,9 @@ def draft_invoice(
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
-    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
+    earlier = add_late_lines(
+        lines, month, usage_cents, rating, late=late, currency=currency, discounts=policy.discounts
+    )
     if known_plan.has_fees or fees_charged != NOTHING_CHARGED:
         of_fees, currencies = fee_lines(
             month,

@@ -189,7 +189,11 @@ def coupon_shares(
     """
     if not discount_cents or value is not Worth.CHARGED:
         return {}
-    charged = {of: cents for of, cents in amounts.items() if cents > 0}
+    left = dict(amounts)
+    for line in lines:
+        if line.without_coupon:
+            left[line.usage_month] -= line.amount_cents
+    charged = {of: cents for of, cents in left.items() if cents > 0}
     beside = FEES | {BROUGHT}
     beside_cents = sum(line.amount_cents for line in lines if line.kind in beside and line.amount_cents > 0)
     of_all_cents = beside_cents + sum(charged.values())

@@ -50,7 +50,8 @@ TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
 class Line(msgspec.Struct, frozen=True):
     """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges.
 
-    `grant_id` is written for what a grant pays, and for no other line.
+    `grant_id` is written for what a grant pays, and for no other line; `without_coupon` for what charges
+    money that was given back: a coupon at Stripe was taken off before.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Line(msgspec.Struct, frozen=True):
     calls: int = 0
     usage_cents: str = "0"
     grant_id: str | msgspec.UnsetType = msgspec.UNSET
+    without_coupon: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 _JSON = msgspec.json.Encoder()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from spell_billing.core.keys import CALLS, HASH, LINE_CENTS
+from spell_billing.core.keys import CALLS, HASH, LINE_CENTS, WITHOUT_COUPON
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.lines import (
     CHANGED,
@@ -207,6 +207,7 @@ def _line(line: Invoice, month: Month) -> Line:
         calls=int(metadata.get("spell_calls", "0")),
         usage_cents=metadata.get("spell_usage_cents", "0"),
         grant_id=metadata.get("spell_grant", msgspec.UNSET),
+        without_coupon=True if WITHOUT_COUPON in metadata else msgspec.UNSET,
     )
 
 

@@ -209,7 +209,7 @@ def _coupon_of(discount_cents: int, lines: Sequence[Line], month: str, cents: in
     for each in lines:
         if each.kind == "brought_forward":
             brought += each.amount_cents
-        elif each.kind not in _NO_CHARGE:
+        elif each.kind not in _NO_CHARGE and not each.without_coupon:
             sums[each.usage_month] += each.amount_cents
     part = max(0, min(cents, sums[month]))
     in_all = brought + sum((+sums).values())

@@ -6,7 +6,7 @@ Stripe API reference: create an invoice, bulk add invoice line items, finalize a
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.keys import LINE_CENTS, idempotency_key, invoice_metadata
+from spell_billing.core.keys import LINE_CENTS, WITHOUT_COUPON, idempotency_key, invoice_metadata
 from spell_billing.core.lines import Line, net_amounts, shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
@@ -126,7 +126,7 @@ def _line_parameters(line: Line, cents: int, *, discounts: bool) -> dict[str, An
     return {
         "amount": cents,
         "description": line.description,
-        "discountable": discounts and cents > 0,
+        "discountable": discounts and cents > 0 and line.without_coupon is not True,
         "period": {"start": month.first_second, "end": month.last_second},
         "metadata": {
             "spell_kind": line.kind,
@@ -134,6 +134,7 @@ def _line_parameters(line: Line, cents: int, *, discounts: bool) -> dict[str, An
             "spell_calls": str(line.calls),
             "spell_usage_cents": line.usage_cents,
             **({"spell_grant": line.grant_id} if line.grant_id else {}),
+            **({WITHOUT_COUPON: "true"} if line.without_coupon else {}),
             **({LINE_CENTS: str(line.amount_cents)} if cents != line.amount_cents else {}),
         },
     }

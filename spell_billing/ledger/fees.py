@@ -127,7 +127,7 @@ def _fees_on(lines: Sequence[Line], discount_cents: int) -> Iterator[tuple[str, 
             fees[line.usage_month] += line.amount_cents
         elif line.kind == FORGIVEN:
             forgiven[line.usage_month] -= line.amount_cents
-        elif line.kind not in BESIDE_USAGE and line.kind != CREDIT:
+        elif line.kind not in BESIDE_USAGE and line.kind != CREDIT and not line.without_coupon:
             others[line.usage_month] += line.amount_cents
     charged = {of: cents for of in fees | others if (cents := fees[of] + others[of]) > 0}
     in_all_cents = sum(charged.values())

@@ -82,6 +82,32 @@ def test_of_usage_that_went_no_more_is_given_back_than_a_coupon_left_to_pay(
     assert sum(cents for kind, cents in platform.lines(JUNE, ONE) if kind == "late_usage") == came_back
 
 
+@pytest.mark.parametrize(("back", "line"), [(600, 300), (300, 150), (800, 500)])
+def test_usage_that_comes_back_is_charged_as_it_was_given_back_whatever_coupon_there_is_by_then(
+    light_platform: SmallPlatform, back: int, line: int
+) -> None:
+    platform = with_coupon(light_platform, HONOURED, double_coupon="50")
+    platform.calls(MARCH, (ONE, 600), (ONE, 400))
+    platform.bill(MARCH)
+    platform.sql("DELETE FROM usage_counters WHERE cost_cents = 600")
+    platform.calls(APRIL, (ONE, 2000))
+    platform.bill(APRIL)
+    platform.calls(MARCH, (ONE, back))
+    for month in (MAY, JUNE):
+        platform.calls(month, (ONE, 2000))
+        platform.bill(month)
+
+    for _ in range(2):
+        charged = [[each for each in platform.lines(month, ONE) if each[1]] for month in (MAY, JUNE)]
+        assert charged == [[("usage", 2000), ("late_usage", line)], [("usage", 2000)]]
+        assert [each.total_cents for each in platform.standing()] == [500, 700, 1000 + line, 1000]
+        for month in (MARCH, APRIL, MAY, JUNE):
+            platform.must_agree(month)
+        platform.lose_the_ledger()
+        for month in (MARCH, APRIL, MAY, JUNE):
+            platform.bill(month, verify=True)
+
+
 def test_a_changed_setting_changes_no_bill_that_is_drafted(platform: SmallPlatform) -> None:
     with_coupon(platform, HONOURED)
     platform.calls(MARCH, (ONE, 1000))
