@@ -14,7 +14,7 @@ from spell_billing.core.grants import Grant, paid_by_grants
 from spell_billing.core.items import ItemUsage, split_usage
 from spell_billing.core.late import LateUsage
 from spell_billing.core.late_lines import add_late_lines, may_give_back_twice
-from spell_billing.core.lines import BROUGHT, CREDIT, REMAINDER, USAGE, Line, shown_lines, taxed_amounts
+from spell_billing.core.lines import BROUGHT, CREDIT, REMAINDER, USAGE, Line, net_amounts, shown_lines
 from spell_billing.core.money import format_money, is_currency, max_amount_cents, plain, step_cents
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -139,7 +139,9 @@ def draft_invoice(
         # Stripe adds no line below zero to an invoice with tax, and takes no discount off it.
         if not policy.needs_charges or all(line.amount_cents >= 0 for line in of_items):
             lines[:1] = of_items
-    earlier = add_late_lines(lines, month, usage_cents, rating, late=late, currency=currency)
+    earlier = add_late_lines(
+        lines, month, usage_cents, rating, late=late, currency=currency, discounts=policy.discounts
+    )
     if known_plan.has_fees or fees_charged != NOTHING_CHARGED:
         of_fees, currencies = fee_lines(
             month,
@@ -174,7 +176,7 @@ def draft_invoice(
     # Which lines an invoice shows is asked only where it matters.
     shown = lines if is_usual and len(lines) <= MAX_LINES else shown_lines(lines, currency)
     if not is_usual and isinstance(terms, Terms) and total_cents > 0:
-        terms = under(policy, terms, has_negative_line=min(taxed_amounts(shown)) < 0)
+        terms = under(policy, terms, has_negative_line=min(net_amounts(shown)) < 0)
     fits = max(total_cents, largest_cents, applied_cents) <= max_amount_cents(currency)
     problem = account_problem(account, terms, plan) or _size_problem(fits=fits, lines=len(shown))
     state, reason = (

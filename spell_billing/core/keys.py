@@ -13,7 +13,8 @@ HASH = "spell_lines_hash"
 CALLS = "spell_calls"
 VOIDED = "spell_voided"
 LINE_CENTS = "spell_amount"
-"""Of a line from which plans were taken off for the sake of tax: what it is in the ledger."""
+"""Of a line from which plans were taken off for the sake of tax or a coupon: what it is in the ledger."""
+WITHOUT_COUPON = "spell_without_coupon"
 
 _LONGEST_USER_ID = 150
 """Keeps keys far below Stripe's 255 characters for an idempotency key, suffixes included."""

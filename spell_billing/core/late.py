@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from spell_billing.core.lines import ADJUSTMENT, FEES, LATE_USAGE, MOVED, UNBILLED, Line
+from spell_billing.core.lines import ADJUSTMENT, BROUGHT, FEES, LATE_USAGE, MOVED, UNBILLED, Line
 from spell_billing.core.money import EXACT, exact_sum
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -183,12 +183,20 @@ class LateUsage(msgspec.Struct, frozen=True):
 def coupon_shares(
     discount_cents: int | None, value: Worth, amounts: Mapping[str, int], lines: Sequence[Line]
 ) -> dict[str, int]:
-    """Return what a bill's coupon took off each month's usage: it is taken off all that is charged alike."""
+    """Return what a bill's coupon took off each month's usage: it is taken off all that is charged alike.
+
+    What was brought forward is charged too, and stands for no month.
+    """
     if not discount_cents or value is not Worth.CHARGED:
         return {}
-    charged = {of: cents for of, cents in amounts.items() if cents > 0}
-    fees_cents = sum(line.amount_cents for line in lines if line.kind in FEES and line.amount_cents > 0)
-    of_all_cents = fees_cents + sum(charged.values())
+    left = dict(amounts)
+    for line in lines:
+        if line.without_coupon:
+            left[line.usage_month] -= line.amount_cents
+    charged = {of: cents for of, cents in left.items() if cents > 0}
+    beside = FEES | {BROUGHT}
+    beside_cents = sum(line.amount_cents for line in lines if line.kind in beside and line.amount_cents > 0)
+    of_all_cents = beside_cents + sum(charged.values())
     return {of: discount_cents * cents // of_all_cents for of, cents in charged.items()}
 
 

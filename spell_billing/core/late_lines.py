@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
+import msgspec
+
 from spell_billing.core.late import LateUsage
 from spell_billing.core.lines import LATE_KINDS, LATE_USAGE, LEDGER_ONLY, MOVED, Line
 from spell_billing.core.money import exact_sum, format_money, plain
@@ -18,8 +20,11 @@ def add_late_lines(
     *,
     late: Sequence[LateUsage],
     currency: str,
+    discounts: bool,
 ) -> set[str]:
     """Add the lines for late usage to those of the month itself.
+
+    Where a coupon at Stripe applies (`discounts`), what charges money that was given back is without it.
 
     Return the currencies of earlier bills that an amount on the new lines is due in.
     """
@@ -38,11 +43,13 @@ def add_late_lines(
         here_usage[of] = exact_sum(here_usage.get(of, Decimal(0)), item.usage.cents)
         rated_cents = rate_cents(exact_sum(billed.billed.cents, here_usage[of]), rated_as)
         amount_cents = billed.due_cents(rated_cents, here_cents.get(of, 0))
+        comes_back = discounts and amount_cents > 0 and billed.gone_beyond(billed.charged_cents) > 0
         here_cents[of] = here_cents.get(of, 0) + amount_cents
         if not (amount_cents or item.usage):
             continue
         title = "Late usage" if item.kind == LATE_USAGE else "Adjustment"
-        lines.append(_line(item, amount_cents, title, format_money(amount_cents, currency)))
+        line = _line(item, amount_cents, title, format_money(amount_cents, currency))
+        lines.append(msgspec.structs.replace(line, without_coupon=True) if comes_back else line)
         if amount_cents and billed.currency:
             currencies.add(billed.currency)
     return currencies

@@ -50,7 +50,8 @@ TOLD_TO_OTHERS = LATE_KINDS | LEDGER_ONLY | BESIDE_USAGE | {FEE_IN_ADVANCE}
 class Line(msgspec.Struct, frozen=True):
     """One invoice line. `usage_cents` is the exact cost behind it, `amount_cents` what it charges.
 
-    `grant_id` is written for what a grant pays, and for no other line.
+    `grant_id` is written for what a grant pays, and for no other line; `without_coupon` for what charges
+    money that was given back: a coupon at Stripe was taken off before.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Line(msgspec.Struct, frozen=True):
     calls: int = 0
     usage_cents: str = "0"
     grant_id: str | msgspec.UnsetType = msgspec.UNSET
+    without_coupon: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 _JSON = msgspec.json.Encoder()
@@ -119,12 +121,13 @@ def shown_lines(lines: Sequence[Line], currency: str) -> list[Line]:
     ]
 
 
-def taxed_amounts(lines: Sequence[Line]) -> list[int]:
-    """Return what each shown line charges on an invoice with tax, to which Stripe adds no line below zero.
+def net_amounts(lines: Sequence[Line]) -> list[int]:
+    """Return what each shown line charges where Stripe puts a tax or a coupon on what lines charge.
 
-    What plans and discounts take off is taken off usage, the minimum and fees, in this order; their own lines
-    charge nothing then, and only say how much. Where that is not enough, and for all else below zero, lines
-    stay as they are.
+    Stripe adds no line below zero to an invoice with tax, and takes a coupon off charges alone. What plans
+    and discounts take off is taken off usage, the minimum and fees, in this order; their own lines charge
+    nothing then, and only say how much. Where that is not enough, and for all else below zero, lines stay as
+    they are.
     """
     amounts = [line.amount_cents for line in lines]
     off = [place for place, line in enumerate(lines) if line.kind in _TAKEN_OFF and line.amount_cents < 0]

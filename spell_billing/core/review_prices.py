@@ -49,6 +49,7 @@ class Prices:
         discounts: The discounts, those that ended included.
         lasting: Those that run on when the month ends.
         users: Who is on a plan that has neither a start nor an end: mostly by the account.
+        planned: Who is on a plan when the month ends, or was on one since ever whose end was filled in.
         switched_off: Who has subscriptions, all of other times: the account's plan does not count.
     """
 
@@ -62,6 +63,7 @@ class Prices:
     discounts: Collection[str] = ()
     lasting: Collection[str] = ()
     users: Collection[str] = ()
+    planned: Collection[str] = ()
     switched_off: Collection[str] = ()
 
 
@@ -105,8 +107,9 @@ def price_findings(
     lost = sorted(each for each in set(before.parts) - set(now.parts) if each[0] in plans)
     cards = sorted(set(before.cards) - set(now.cards))
     discounts = sorted(set(before.lasting) - set(now.discounts))
-    users = sorted(set(before.users) - set(now.users))
-    switched_off = sorted(set(before.users) & set(now.switched_off))
+    without = set(before.users) - set(now.planned)
+    users = sorted(without)
+    switched_off = sorted(without & set(now.switched_off))
     parts = []
     if lost:
         parts.append(some([f"plan {plan} has no {part}" for plan, part in lost]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from spell_billing.core.keys import CALLS, HASH, LINE_CENTS
+from spell_billing.core.keys import CALLS, HASH, LINE_CENTS, WITHOUT_COUPON
 from spell_billing.core.late import BillOf, Usage
 from spell_billing.core.lines import (
     CHANGED,
@@ -58,11 +58,13 @@ def is_taxed(invoice: Invoice) -> bool:
 def terms_seen(invoice: Invoice, lines: Sequence[Invoice] = ()) -> Terms:
     """Return the terms that an invoice at Stripe was made on, as far as amounts and payment need them.
 
-    Lines from which plans were taken off were made for tax, which may have been left out afterwards.
+    Lines from which plans were taken off were made for a coupon, if one may take something off them, or else
+    for tax, which may have been left out afterwards.
     """
     sent = invoice.get("collection_method") == "send_invoice"
-    discounted = bool(_discount_cents(invoice))
-    taxed = is_taxed(invoice) or any(LINE_CENTS in (line["metadata"] or {}) for line in lines)
+    is_net = any(LINE_CENTS in (line["metadata"] or {}) for line in lines)
+    discounted = bool(_discount_cents(invoice)) or (is_net and any(line["discountable"] for line in lines))
+    taxed = is_taxed(invoice) or (is_net and not discounted)
     return Terms(SEND if sent else CHARGE, tax=ON if taxed else OFF, discounts=discounted)
 
 
@@ -205,6 +207,7 @@ def _line(line: Invoice, month: Month) -> Line:
         calls=int(metadata.get("spell_calls", "0")),
         usage_cents=metadata.get("spell_usage_cents", "0"),
         grant_id=metadata.get("spell_grant", msgspec.UNSET),
+        without_coupon=True if WITHOUT_COUPON in metadata else msgspec.UNSET,
     )
 
 

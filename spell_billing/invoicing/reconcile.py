@@ -215,8 +215,12 @@ def _compare_lines(bill: Bill, at_stripe: Mapping[str, Any]) -> Iterator[Finding
     if at_stripe["has_more"] or bill.currency in _IN_STEPS or changed:
         return
     shown = [line for line in lines if line.kind not in {"unbilled", "moved", "fee_note"}]
-    expected = sorted(net_lines(shown) if bill.parsed_terms.is_taxed else _gross(shown))
+    terms = bill.parsed_terms
+    expected = sorted(net_lines(shown) if terms.is_taxed or terms.discounts else _gross(shown))
     found = sorted((int(line["amount"]), str(line["description"] or "")) for line in at_stripe["data"])
+    if terms.discounts and found == sorted(_gross(shown)):
+        # So were invoices with a coupon before plans were taken off the charges.
+        return
     for ours, theirs in zip_longest(expected, found, fillvalue=(0, "no line")):
         if ours != theirs:
             yield Finding.of(Kind.LINES_DIFFER, bill, f"{ours[1]}: {ours[0]}", f"{theirs[1]}: {theirs[0]}")
@@ -228,7 +232,7 @@ def _gross(lines: Sequence[Line]) -> list[tuple[int, str]]:
 
 
 def net_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
-    """Return what lines charge on an invoice with tax: plans and discounts are taken off usage first.
+    """Return what lines charge where tax or a coupon comes on it: plans and discounts go off usage first.
 
     Then off the minimum, then off fees. Of the charges together, what is beyond the sum that is taken off
     stands; a line charges its part of that.

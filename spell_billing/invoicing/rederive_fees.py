@@ -205,9 +205,12 @@ def _coupon_of(discount_cents: int, lines: Sequence[Line], month: str, cents: in
     if not discount_cents:
         return 0
     sums: Counter[str] = Counter()
+    brought = 0
     for each in lines:
-        if each.kind not in _NO_CHARGE:
+        if each.kind == "brought_forward":
+            brought += each.amount_cents
+        elif each.kind not in _NO_CHARGE and not each.without_coupon:
             sums[each.usage_month] += each.amount_cents
     part = max(0, min(cents, sums[month]))
-    in_all = sum((+sums).values())
+    in_all = brought + sum((+sums).values())
     return discount_cents * part // in_all if in_all else 0

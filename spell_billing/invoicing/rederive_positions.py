@@ -44,6 +44,7 @@ class Line(msgspec.Struct, frozen=True):
     calls: int = 0
     usage_cents: str = "0"
     grant_id: str | msgspec.UnsetType = msgspec.UNSET
+    without_coupon: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 read_lines = msgspec.json.Decoder(tuple[Line, ...]).decode
@@ -129,12 +130,14 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
     """Add what one bill holds, of its own month and of others, to the positions."""
     own: dict[str, tuple[Decimal, int]] = {}
     given_up: defaultdict[str, int] = defaultdict(int)
+    without_coupon: defaultdict[str, int] = defaultdict(int)
     lines = require_readable(row)
     for line in lines:
         if line.kind == "forgiven":
             given_up[line.usage_month] -= line.amount_cents
         if line.kind in CREDITS | BESIDE_USAGE | FEES | {"unbilled", "moved", "fee_note"}:
             continue
+        without_coupon[line.usage_month] += line.amount_cents if line.without_coupon else 0
         usage_cents, cents = own.get(line.usage_month, (Decimal(0), 0))
         own[line.usage_month] = (
             exact_sum(usage_cents, Decimal(line.usage_cents)),
@@ -142,8 +145,9 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
         )
     own.setdefault(row.month, (Decimal(0), 0))
     _take_fees(positions, row, lines)
-    fees = [line.amount_cents for line in lines if line.kind in FEES]
-    charged_cents = sum(cents for cents in (*fees, *(cents for _, cents in own.values())) if cents > 0)
+    fees = [line.amount_cents for line in lines if line.kind in FEES | {"brought_forward"}]
+    reduced = {of: cents - without_coupon[of] for of, (_, cents) in own.items()}
+    charged_cents = sum(cents for cents in (*fees, *reduced.values()) if cents > 0)
     for usage_month, (usage_cents, cents) in own.items():
         position = positions[row.user_id, usage_month]
         if position.rating is None and (row.stripe_customer_id or row.plan_id):
@@ -158,8 +162,8 @@ def _take(positions: defaultdict[tuple[str, str], Position], row: Any) -> None:
         else:
             is_own = usage_month == row.month
             _count(position, row, usage_cents, cents, given_up=given_up[usage_month], is_own=is_own)
-            if cents > 0 and _is_charged(row):
-                position.coupon_cents += (row.discount_cents or 0) * cents // charged_cents
+            if reduced[usage_month] > 0 and _is_charged(row):
+                position.coupon_cents += (row.discount_cents or 0) * reduced[usage_month] // charged_cents
     _learn(positions, row, lines)
 
 

@@ -6,8 +6,8 @@ Stripe API reference: create an invoice, bulk add invoice line items, finalize a
 from collections.abc import Sequence
 from typing import Any
 
-from spell_billing.core.keys import LINE_CENTS, idempotency_key, invoice_metadata
-from spell_billing.core.lines import Line, shown_lines, taxed_amounts
+from spell_billing.core.keys import LINE_CENTS, WITHOUT_COUPON, idempotency_key, invoice_metadata
+from spell_billing.core.lines import Line, net_amounts, shown_lines
 from spell_billing.core.month import Month
 from spell_billing.core.terms import ENFORCED, OFF
 from spell_billing.invoicing.adoption import charged_cents, is_taxed
@@ -83,13 +83,18 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
 
     Compared is the total before discount and tax, which stand beside it.
     """
-    expected = sorted((line.description, cents) for line, cents in _shown(bill))
+    shown = _shown(bill)
+    expected = [sorted((line.description, cents) for line, cents in shown)]
+    if bill.parsed_terms.discounts:
+        # Before plans were taken off the charges, invoices with a coupon showed all lines as they are.
+        plain = shown_lines(bill.parsed_lines, bill.currency)
+        expected.append(sorted((line.description, line.amount_cents) for line in plain))
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"
-    if len(found) != len(expected):
-        return f"{len(found)} lines instead of {len(expected)}"
-    if found != expected:
+    if len(found) != len(shown):
+        return f"{len(found)} lines instead of {len(shown)}"
+    if found not in expected:
         return "other lines than the ledger's"
     terms = bill.parsed_terms
     charged = charged_cents(terms, invoice)
@@ -110,8 +115,9 @@ def misnamed(bill: Bill, invoice: Invoice) -> str | None:
 def _shown(bill: Bill) -> list[tuple[Line, int]]:
     """Return the lines that the invoice shows, with what each charges there, in minor units."""
     shown = shown_lines(bill.parsed_lines, bill.currency)
-    taxed = bill.parsed_terms.is_taxed
-    amounts = taxed_amounts(shown) if taxed else [line.amount_cents for line in shown]
+    terms = bill.parsed_terms
+    is_net = terms.is_taxed or terms.discounts
+    amounts = net_amounts(shown) if is_net else [line.amount_cents for line in shown]
     return list(zip(shown, amounts, strict=True))
 
 
@@ -120,7 +126,7 @@ def _line_parameters(line: Line, cents: int, *, discounts: bool) -> dict[str, An
     return {
         "amount": cents,
         "description": line.description,
-        "discountable": discounts and cents > 0,
+        "discountable": discounts and cents > 0 and line.without_coupon is not True,
         "period": {"start": month.first_second, "end": month.last_second},
         "metadata": {
             "spell_kind": line.kind,
@@ -128,6 +134,7 @@ def _line_parameters(line: Line, cents: int, *, discounts: bool) -> dict[str, An
             "spell_calls": str(line.calls),
             "spell_usage_cents": line.usage_cents,
             **({"spell_grant": line.grant_id} if line.grant_id else {}),
+            **({WITHOUT_COUPON: "true"} if line.without_coupon else {}),
             **({LINE_CENTS: str(line.amount_cents)} if cents != line.amount_cents else {}),
         },
     }

@@ -12,6 +12,7 @@ from spell_billing.core.fees import FeeCorrection, FeesCharged, FeesOf, fees_key
 from spell_billing.core.late import BillOf, Worth, worth
 from spell_billing.core.lines import (
     BESIDE_USAGE,
+    BROUGHT,
     CREDIT,
     FEE,
     FEE_IN_ADVANCE,
@@ -126,10 +127,11 @@ def _fees_on(lines: Sequence[Line], discount_cents: int) -> Iterator[tuple[str, 
             fees[line.usage_month] += line.amount_cents
         elif line.kind == FORGIVEN:
             forgiven[line.usage_month] -= line.amount_cents
-        elif line.kind not in BESIDE_USAGE and line.kind != CREDIT:
+        elif line.kind not in BESIDE_USAGE and line.kind != CREDIT and not line.without_coupon:
             others[line.usage_month] += line.amount_cents
     charged = {of: cents for of in fees | others if (cents := fees[of] + others[of]) > 0}
     in_all_cents = sum(charged.values())
+    in_all_cents += sum(line.amount_cents for line in lines if line.kind == BROUGHT)
     for of, cents in fees.items():
         small_cents = forgiven[of] - min(forgiven[of], max(0, others[of]))
         part_cents = max(0, min(cents, charged.get(of, 0)))

@@ -33,6 +33,8 @@ def prices_of(frozen: FrozenUsage) -> Prices:
     of_plans = table.filter(pc.field("kind") == PLAN)
     spans = running(of_plans, frozen.month.start, frozen.month.end)
     always = spans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_null())
+    at_end = spans.filter(pc.field("ends_at").is_null() | (pc.field("ends_at") >= frozen.month.end))
+    ended = of_plans.filter(pc.field("starts_at").is_null() & pc.field("ends_at").is_valid())
     later = pc.field("starts_at") >= frozen.month.end
     # A user whose subscriptions are all of other times has an empty span without a plan: see `build_plans`.
     elsewhere = of_plans.filter(later | (pc.field("plan_id") == ""))["user_id"].to_pylist()
@@ -55,6 +57,7 @@ def prices_of(frozen: FrozenUsage) -> Prices:
         discounts=frozenset(_discount(row) for row in discounts.to_pylist()),
         lasting=frozenset(_discount(row) for row in lasting.to_pylist()),
         users=frozenset(always["user_id"].to_pylist()),
+        planned=frozenset(user for table in (at_end, ended) for user in table["user_id"].to_pylist()),
         switched_off=frozenset(elsewhere) - frozenset(spans["user_id"].to_pylist()),
     )
 

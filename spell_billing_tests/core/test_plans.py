@@ -19,7 +19,7 @@ from spell_billing.core.lines import (
     LATE_KINDS,
     PLAN_KINDS,
     Line,
-    taxed_amounts,
+    net_amounts,
 )
 from spell_billing.core.month import Month
 from spell_billing.core.outcomes import Reason, State
@@ -161,7 +161,7 @@ def test_late_usage_costs_what_it_would_have_cost_on_time(rating: Rating, parts:
 def test_taking_plans_off_before_tax_keeps_the_sum_and_the_proof_s_own_arithmetic_agrees(
     found: list[Line],
 ) -> None:
-    amounts = taxed_amounts(found)
+    amounts = net_amounts(found)
 
     assert sum(amounts) == sum(line.amount_cents for line in found)
     assert sorted(net_lines(found)) == sorted(

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
-from spell_billing.core.terms import OFF, ON, Policy
+from spell_billing.core.lines import Line
+from spell_billing.core.terms import CARRY, OFF, ON, Policy
+from spell_billing.invoicing import requests
 from spell_billing.reporting.status import month_status
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, NOW, SmallPlatform
+from spell_billing_tests.proof.test_plans import subscribe, with_plans
 
 ONE, TWO = "user-0001", "user-0002"
 HONOURED = Policy(discounts=True)
@@ -77,6 +80,32 @@ def test_of_usage_that_went_no_more_is_given_back_than_a_coupon_left_to_pay(
     platform.bill(JUNE)
     platform.must_agree(JUNE)
     assert sum(cents for kind, cents in platform.lines(JUNE, ONE) if kind == "late_usage") == came_back
+
+
+@pytest.mark.parametrize(("back", "line"), [(600, 300), (300, 150), (800, 500)])
+def test_usage_that_comes_back_is_charged_as_it_was_given_back_whatever_coupon_there_is_by_then(
+    light_platform: SmallPlatform, back: int, line: int
+) -> None:
+    platform = with_coupon(light_platform, HONOURED, double_coupon="50")
+    platform.calls(MARCH, (ONE, 600), (ONE, 400))
+    platform.bill(MARCH)
+    platform.sql("DELETE FROM usage_counters WHERE cost_cents = 600")
+    platform.calls(APRIL, (ONE, 2000))
+    platform.bill(APRIL)
+    platform.calls(MARCH, (ONE, back))
+    for month in (MAY, JUNE):
+        platform.calls(month, (ONE, 2000))
+        platform.bill(month)
+
+    for _ in range(2):
+        charged = [[each for each in platform.lines(month, ONE) if each[1]] for month in (MAY, JUNE)]
+        assert charged == [[("usage", 2000), ("late_usage", line)], [("usage", 2000)]]
+        assert [each.total_cents for each in platform.standing()] == [500, 700, 1000 + line, 1000]
+        for month in (MARCH, APRIL, MAY, JUNE):
+            platform.must_agree(month)
+        platform.lose_the_ledger()
+        for month in (MARCH, APRIL, MAY, JUNE):
+            platform.bill(month, verify=True)
 
 
 def test_a_changed_setting_changes_no_bill_that_is_drafted(platform: SmallPlatform) -> None:
@@ -163,6 +192,101 @@ def test_a_lost_ledger_gets_total_and_discount_back(platform: SmallPlatform, the
     assert (bill.total_cents, bill.discount_cents) == (1000, 200)
     assert len(platform.standing()) == 2
     platform.must_agree(MARCH)
+
+
+def on_plan(platform: SmallPlatform, percent: int, policy: Policy = HONOURED) -> None:
+    """Put both users on a plan that includes 310 cents, the first with a coupon."""
+    with_coupon(platform, policy, double_coupon=str(percent))
+    platform.source.plans([{"plan_id": "pro", "name": "Pro", "included_cents": 310}])
+    platform.sql("UPDATE billing_accounts SET plan_id = 'pro'")
+
+
+@pytest.mark.parametrize("tax", [OFF, ON])
+@pytest.mark.parametrize(("percent", "left"), [(100, 0), (50, 345)])
+def test_a_coupon_takes_nothing_off_what_a_plan_includes(
+    light_platform: SmallPlatform, percent: int, left: int, tax: str
+) -> None:
+    on_plan(light_platform, percent, Policy(tax, discounts=True))
+    light_platform.calls(MARCH, (ONE, 1000), (TWO, 1000))
+    light_platform.bill(MARCH)
+
+    for _ in range(2):
+        assert [each.total_cents for each in light_platform.standing()] == [left, 690]
+        bill = light_platform.bill_of(MARCH, ONE)
+        assert (bill.total_cents, bill.discount_cents, bill.invoice_cents) == (690, 690 - left, left)
+        assert light_platform.lines(MARCH, ONE) == [("usage", 1000), ("included", -310)]
+        light_platform.must_agree(MARCH)
+        light_platform.lose_the_ledger()
+        assert light_platform.bill(MARCH).sweep.adopted == 2
+
+
+def test_beside_a_line_below_zero_a_coupon_takes_nothing_off_what_a_plan_includes_either(
+    light_platform: SmallPlatform,
+) -> None:
+    on_plan(light_platform, 50, Policy(ON, discounts=True))
+    light_platform.calls(MARCH, (ONE, 1000))
+    light_platform.bill(MARCH)
+    light_platform.sql("UPDATE usage_counters SET cost_cents = 800")
+    light_platform.calls(APRIL, (ONE, 1310))
+    light_platform.bill(APRIL)
+
+    assert light_platform.lines(APRIL, ONE) == [("usage", 1310), ("included", -310), ("late_usage", -100)]
+    assert light_platform.bill_of(APRIL, ONE).discount_cents == 500
+    light_platform.must_agree(APRIL)
+
+
+def test_an_invoice_that_showed_all_lines_as_they_are_agrees(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_they_are(lines: list[Line]) -> list[int]:
+        return [line.amount_cents for line in lines]
+
+    on_plan(light_platform, 50)
+    light_platform.calls(MARCH, (ONE, 1000))
+    with monkeypatch.context() as before:
+        before.setattr(requests, "net_amounts", as_they_are)
+        light_platform.bill(MARCH)
+
+    assert light_platform.bill_of(MARCH, ONE).discount_cents == 500
+    light_platform.bill(MARCH, verify=True)
+    light_platform.must_agree(MARCH)
+
+
+def test_of_what_a_coupon_took_off_a_part_is_for_what_was_brought_forward(
+    light_platform: SmallPlatform,
+) -> None:
+    platform = with_coupon(light_platform, Policy(discounts=True, small_amounts=CARRY), double_coupon="50")
+    platform.calls(MARCH, (ONE, 40))
+    platform.bill(MARCH)
+    platform.calls(APRIL, (ONE, 100))
+    platform.bill(APRIL)
+    assert platform.bill_of(APRIL, ONE).discount_cents == 70
+    platform.sql("DELETE FROM usage_counters WHERE cost_cents = 100")
+    platform.calls(MAY, (ONE, 2000))
+    platform.bill(MAY)
+
+    # Half of April's 100 was paid.
+    assert platform.lines(MAY, ONE) == [("usage", 2000), ("late_usage", -50)]
+    for month in (MARCH, APRIL, MAY):
+        platform.must_agree(month)
+
+
+def test_a_coupon_s_part_of_a_fee_leaves_out_what_was_brought_forward(light_platform: SmallPlatform) -> None:
+    policy = Policy(discounts=True, fees_in_advance=True, small_amounts=CARRY)
+    platform = with_coupon(with_plans(light_platform), policy, double_coupon="50")
+    platform.calls(MARCH, (ONE, 40))
+    platform.bill(MARCH)
+    subscribe(platform, ONE, "basic", "2025-05-01", None)
+    platform.calls(APRIL, (ONE, 20))
+    platform.bill(APRIL)
+    assert platform.bill_of(APRIL, ONE).discount_cents == (3_100 + 20 + 40) // 2
+    platform.sql("UPDATE plan_subscriptions SET ends_at = '2025-05-01'")
+    platform.calls(MAY, (ONE, 5_000))
+    platform.bill(MAY)
+
+    assert ("fee", -1_550) in platform.lines(MAY, ONE)
+    for month in (MARCH, APRIL, MAY):
+        platform.must_agree(month)
 
 
 def test_an_altered_discount_is_found(light_platform: SmallPlatform) -> None:

@@ -93,6 +93,62 @@ def test_prices_that_a_row_changed_or_ended_are_not(
     assert live_through(light_platform, before, lambda: light_platform.sql(meanwhile)) == []
 
 
+OPEN_SUBSCRIPTIONS = (
+    *PLANS[:2],
+    "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
+    "INSERT INTO plan_subscriptions VALUES ('anna', 'pro', NULL, NULL), ('bert', 'pro', NULL, NULL)",
+)
+END = "UPDATE plan_subscriptions SET ends_at = '2025-03-{day}'"
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        (OPEN_SUBSCRIPTIONS, (END.format(day="01"),)),
+        (OPEN_SUBSCRIPTIONS, (END.format(day="16"),)),
+        (
+            OPEN_SUBSCRIPTIONS,
+            (
+                END.format(day="16"),
+                "INSERT INTO plan_subscriptions VALUES ('anna', 'max', '2025-03-16', NULL)",
+            ),
+        ),
+        (
+            OPEN_SUBSCRIPTIONS,
+            (
+                END.format(day="01"),
+                "INSERT INTO plan_subscriptions VALUES ('anna', 'max', '2025-04-01', NULL)",
+            ),
+        ),
+        (
+            PLANS,
+            (
+                OPEN_SUBSCRIPTIONS[2],
+                "INSERT INTO plan_subscriptions VALUES ('anna', 'pro', '2024-11-01', NULL)",
+                "INSERT INTO plan_subscriptions VALUES ('bert', 'pro', '2024-11-01', NULL)",
+            ),
+        ),
+    ],
+)
+def test_subscriptions_of_all_that_ended_changed_or_took_over_from_accounts_are_not(
+    light_platform: SmallPlatform, before: tuple[str, ...], meanwhile: tuple[str, ...]
+) -> None:
+    assert live_through(light_platform, before, lambda: light_platform.sql(*meanwhile)) == []
+
+
+@pytest.mark.parametrize("end", ["2025-03-01", "2025-03-20"])
+def test_subscriptions_that_are_over_and_switch_the_accounts_plan_off_for_all_are_reviewed(
+    light_platform: SmallPlatform, end: str
+) -> None:
+    trial = f"SELECT user_id, 'max', '2025-02-20', '{end}' FROM billing_accounts"
+    statements = (OPEN_SUBSCRIPTIONS[2], f"INSERT INTO plan_subscriptions {trial}")
+
+    ((code, text),) = live_through(light_platform, PLANS, lambda: light_platform.sql(*statements))
+
+    assert code == "prices_gone"
+    assert "2 of 2 users are on no plan (anna, bert)" in text
+
+
 @pytest.mark.parametrize(
     ("starts_at", "codes"),
     [("2025-04-01", ["prices_gone"]), ("2025-09-01", ["prices_gone"]), ("2025-03-31", [])],
