@@ -83,18 +83,13 @@ def difference(bill: Bill, invoice: Invoice, lines: Sequence[Invoice]) -> str | 
 
     Compared is the total before discount and tax, which stand beside it.
     """
-    shown = _shown(bill)
-    expected = [sorted((line.description, cents) for line, cents in shown)]
-    if bill.parsed_terms.discounts:
-        # Before plans were taken off the charges, invoices with a coupon showed all lines as they are.
-        plain = shown_lines(bill.parsed_lines, bill.currency)
-        expected.append(sorted((line.description, line.amount_cents) for line in plain))
+    expected = sorted((line.description, cents) for line, cents in _shown(bill))
     found = sorted((str(line["description"]), int(line["amount"])) for line in lines)
     if invoice["currency"] != bill.currency:
         return f"currency {invoice['currency']} instead of {bill.currency}"
-    if len(found) != len(shown):
-        return f"{len(found)} lines instead of {len(shown)}"
-    if found not in expected:
+    if len(found) != len(expected):
+        return f"{len(found)} lines instead of {len(expected)}"
+    if found != expected:
         return "other lines than the ledger's"
     terms = bill.parsed_terms
     charged = charged_cents(terms, invoice)

@@ -235,12 +235,13 @@ def test_beside_a_line_below_zero_a_coupon_takes_nothing_off_what_a_plan_include
     light_platform.must_agree(APRIL)
 
 
+def as_they_are(lines: list[Line]) -> list[int]:
+    return [line.amount_cents for line in lines]
+
+
 def test_an_invoice_that_showed_all_lines_as_they_are_agrees(
     light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_they_are(lines: list[Line]) -> list[int]:
-        return [line.amount_cents for line in lines]
-
     on_plan(light_platform, 50)
     light_platform.calls(MARCH, (ONE, 1000))
     with monkeypatch.context() as before:
@@ -249,6 +250,23 @@ def test_an_invoice_that_showed_all_lines_as_they_are_agrees(
 
     assert light_platform.bill_of(MARCH, ONE).discount_cents == 500
     light_platform.bill(MARCH, verify=True)
+    light_platform.must_agree(MARCH)
+
+
+def test_a_draft_that_showed_all_lines_as_they_are_is_made_again(
+    light_platform: SmallPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_plan(light_platform, 50)
+    light_platform.calls(MARCH, (ONE, 1000))
+    with monkeypatch.context() as before:
+        before.setattr(requests, "net_amounts", as_they_are)
+        for nth in range(1, 1 + light_platform.tries):
+            light_platform.double.arm("lost_before", operation="invoices.finalize", nth=nth)
+        assert light_platform.bill(MARCH).unfinished
+    light_platform.double.disarm()
+    light_platform.bill(MARCH)
+
+    assert [each.total_cents for each in light_platform.standing()] == [345]
     light_platform.must_agree(MARCH)
 
 
