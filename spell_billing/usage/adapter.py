@@ -25,7 +25,7 @@ from spell_billing.usage.contract import (
 from spell_billing.usage.frozen import Detail, FrozenUsage, LateUsage, Manifest, Outside, Totals
 from spell_billing.usage.late import checked, compare_late_usage
 from spell_billing.usage.manifest import format_version_of
-from spell_billing.usage.plan_book import book_of, read_book, write_plans
+from spell_billing.usage.plan_book import book_of, write_plans
 from spell_billing.usage.rate_cards import require_exact_quantities
 from spell_billing.usage.row_writer import ROWS_FILE
 from spell_billing.usage.usage_tables import UsageTables
@@ -128,7 +128,7 @@ class SqlUsage(ABC):
                 tables,
                 unique,
                 # As its bills are rated: who has no plan in what was frozen is on the account's.
-                plans_now=lambda: tables.last_plans(read_book(frozen) or book_of(frozen.month, None)),
+                plans_now=tables.account_plans,
                 recorded=recorded,
                 users=users,
             )

@@ -210,12 +210,14 @@ def test_a_coupon_takes_nothing_off_what_a_plan_includes(
     light_platform.calls(MARCH, (ONE, 1000), (TWO, 1000))
     light_platform.bill(MARCH)
 
+    terms = [light_platform.bill_of(MARCH, user).parsed_terms for user in (ONE, TWO)]
     for _ in range(2):
         assert [each.total_cents for each in light_platform.standing()] == [left, 690]
         bill = light_platform.bill_of(MARCH, ONE)
         assert (bill.total_cents, bill.discount_cents, bill.invoice_cents) == (690, 690 - left, left)
         assert light_platform.lines(MARCH, ONE) == [("usage", 1000), ("included", -310)]
         light_platform.must_agree(MARCH)
+        assert [light_platform.bill_of(MARCH, user).parsed_terms for user in (ONE, TWO)] == terms
         light_platform.lose_the_ledger()
         assert light_platform.bill(MARCH).sweep.adopted == 2
 
@@ -314,3 +316,19 @@ def test_an_altered_discount_is_found(light_platform: SmallPlatform) -> None:
     platform.sql("UPDATE ledger_invoices SET discount_cents = 100, total_cents = 900")
 
     assert (ONE, "amount_differs") in platform.findings(MARCH)
+
+
+@pytest.mark.parametrize("tax", [OFF, ON])
+def test_a_lost_ledger_takes_no_invoice_with_coupons_for_one_with_tax(
+    light_platform: SmallPlatform, tax: str
+) -> None:
+    on_plan(light_platform, 50, Policy(tax, discounts=True))
+    light_platform.calls(MARCH, (ONE, 1000), (TWO, 1000))
+    light_platform.bill(MARCH)
+    light_platform.lose_the_ledger()
+    light_platform.policy = Policy()
+    assert light_platform.bill(MARCH).sweep.adopted == 2
+
+    terms = [light_platform.bill_of(MARCH, user).parsed_terms for user in (ONE, TWO)]
+    assert [each.is_taxed for each in terms] == [tax == ON] * 2
+    light_platform.must_agree(MARCH)
