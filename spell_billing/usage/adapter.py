@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,17 +74,12 @@ class SqlUsage(ABC):
                 require_exact_quantities(month, tables.inexact_quantities(month))
             rows = tables.freeze(month, directory / ROWS_FILE, on_progress, detail)
             plans = tables.plans(month)
+            # Read where a card asks for it, and once: this month's cards, and those of each month before.
+            last_plans = cache(lambda: tables.last_plans(book_of(month, plans)))
             rates = None
             if cards is not None:
-                last = tables.last_plans(book_of(month, plans)) if cards.has_plans else None
-                rates = cards.freeze(directory, last, rows.cost_scale)
-            late = compare_late_usage(
-                late_for,
-                directory,
-                tables,
-                unique,
-                plans_now=lambda: tables.last_plans(book_of(month, plans)),
-            )
+                rates = cards.freeze(directory, last_plans() if cards.has_plans else None, rows.cost_scale)
+            late = compare_late_usage(late_for, directory, tables, unique, plans_now=last_plans)
             before = next((one for one in late_for if one.month.next() == month), None)
             return Manifest(
                 format_version=format_version_of(rates, rows.fingerprint),

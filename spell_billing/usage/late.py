@@ -6,7 +6,7 @@ would miss rows, because both are given before commit.
 """
 
 from collections.abc import Collection, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -70,7 +70,6 @@ def compare_late_usage(
     recorders = [each for one in recorded or late_for for each in (one, *one.supplements)]
     scale = max(tables.scale, *(one.manifest.charge_scale for one in (*late_for, *recorders)))
     recorded_in = [each.path(each.manifest.late.file) for each in recorders if each.manifest.late is not None]
-    plans_once = cache(plans_now)
     with open_duckdb(directory) as duck:
         money = f"DECIMAL(38, {scale})"
         duck.execute(
@@ -91,7 +90,7 @@ def compare_late_usage(
                     some_users=users is not None,
                 )
                 if (cards := frozen_cards(one)) is not None:
-                    write_rated_differences(duck, one, cards, recorded_in, plans_once)
+                    write_rated_differences(duck, one, cards, recorded_in, plans_now)
                 else:
                     duck.execute(
                         "INSERT INTO late (usage_month, user_id, calls, cost_cents) "

@@ -21,7 +21,7 @@ from spell_billing.usage.rated_items import plans_of
 from spell_billing.usage.tables import texts
 
 PlansNow = Callable[[], pa.Table]
-"""Reads the plan that each user with an account is on now: user_id, plan_id."""
+"""Reads the plan that each user is on now: user_id, plan_id."""
 
 
 def write_rated_differences(

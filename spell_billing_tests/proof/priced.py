@@ -13,6 +13,8 @@ CHAT: list[dict[str, Any]] = [
     {"item": "/chat", "model": "graduated", "unit_price_cents": "2.5"},
 ]
 """Three calls of /chat at 10 cents, then 2.5 cents each."""
+DEAR = {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"}
+CHEAP = {"plan_id": "cheap", "item": "/chat", "unit_price_cents": "1"}
 
 
 def insert(platform: SmallPlatform, month: Month, *rows: tuple[Any, ...], day: int = 15) -> None:

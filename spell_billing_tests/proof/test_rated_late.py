@@ -13,7 +13,7 @@ from spell_billing.usage.contract import SourceRules
 from spell_billing.usage.disk import finished_file
 from spell_billing.usage.frozen import FrozenFile
 from spell_billing_tests.proof.leavers import ANN, BOB, moved
-from spell_billing_tests.proof.priced import BY_ENDPOINT, CHAT, cards, insert
+from spell_billing_tests.proof.priced import BY_ENDPOINT, CHAT, CHEAP, DEAR, cards, insert
 from spell_billing_tests.proof.small_platform import APRIL, JUNE, MARCH, MAY, SmallPlatform
 
 
@@ -236,11 +236,7 @@ def test_what_came_late_first_keeps_the_plan_by_which_it_was_priced(
 ) -> None:
     platform.rules = BY_ENDPOINT
     platform.accounts(BOB)
-    cards(
-        platform,
-        {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"},
-        {"plan_id": "cheap", "item": "/chat", "unit_price_cents": "1"},
-    )
+    cards(platform, DEAR, CHEAP)
     insert(platform, MARCH, (BOB, 0, "/chat"))
     platform.bill(MARCH)
     platform.accounts(ANN, plan_id="dear")

@@ -3,7 +3,7 @@
 import pytest
 
 from spell_billing_tests.proof.leavers import ANN, BOB
-from spell_billing_tests.proof.priced import BY_ENDPOINT, cards, insert
+from spell_billing_tests.proof.priced import BY_ENDPOINT, CHEAP, DEAR, cards, insert
 from spell_billing_tests.proof.small_platform import APRIL, MARCH, MAY, SmallPlatform
 
 
@@ -14,11 +14,7 @@ def test_calls_of_who_had_none_on_time_are_priced_by_the_subscription_of_now_wha
 ) -> None:
     platform.rules = BY_ENDPOINT
     platform.accounts(BOB)
-    cards(
-        platform,
-        {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"},
-        {"plan_id": "cheap", "item": "/chat", "unit_price_cents": "1"},
-    )
+    cards(platform, DEAR, CHEAP)
     platform.sql(
         "UPDATE billing_plans SET included_cents = 250 WHERE plan_id = 'dear'",
         "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
@@ -48,7 +44,7 @@ def test_calls_of_a_subscription_have_its_prices_also_where_the_account_comes_af
 ) -> None:
     platform.rules = BY_ENDPOINT
     platform.accounts(BOB)
-    cards(platform, {"plan_id": "dear", "item": "/chat", "unit_price_cents": "100"})
+    cards(platform, DEAR)
     platform.sql(
         "CREATE TABLE plan_subscriptions (user_id text, plan_id text, starts_at text, ends_at text)",
         f"INSERT INTO plan_subscriptions VALUES ('{ANN}', 'dear', '2025-03-01', '2025-04-01')",
